@@ -1,0 +1,191 @@
+"""The denominator of the benchmarks: an honest minimal client that sends the same bytes as a run, and its CPU time.
+
+    python benchmarks/bare_client.py http://127.0.0.1:PORT/v1 --requests 1500 --in-flight 64 --image FILE
+
+For each request it reads the image file, encodes it (base64 of the standard library), writes the message with
+`json.dumps`, posts it on a kept connection and parses the reply's JSON. `--client hand` is asyncio alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+# A small process gives every 200 KB buffer back to the system and pays for it with page faults, which doubles its time:
+# a matter of glibc's settings, not of the client. With these the buffers are kept.
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+SYSTEM = "You look at pictures and answer with one JSON object, as the user's message asks. " * 4
+INSTRUCTIONS = "Find every phrase in the picture. Give a box for each object that a phrase names. " * 12
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["objects"],
+    "properties": {
+        "objects": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["id", "label", "bbox_2d"],
+                "properties": {
+                    "id": {"type": "integer"},
+                    "label": {"type": "string"},
+                    "bbox_2d": {"type": "array", "items": {"type": "number"}},
+                },
+            },
+        }
+    },
+}
+Post = Callable[[bytes], Awaitable[bytes]]
+
+
+def body(image: str, number: int, model: str) -> bytes:
+    """The body of request `number`: a phrase grounding of the image, every one of them a little different."""
+    with open(image, "rb") as file:
+        url = "data:image/jpeg;base64," + base64.b64encode(file.read()).decode()
+    phrases = [{"id": 1, "text": f"mug number {number}"}, {"id": 2, "text": "wooden table"}]
+    given = {"task": "phrase_grounding", "image": {"width": 1280, "height": 960}, "phrases": phrases}
+    parts = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": f"{INSTRUCTIONS}\n<input>{json.dumps(given)}</input>"},
+    ]
+    message = {
+        "model": model,
+        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}],
+        "temperature": 0.7,
+        "max_tokens": 4096,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "phrase_grounding", "strict": True, "schema": SCHEMA},
+        },
+    }
+    return json.dumps(message).encode()
+
+
+class Connection(asyncio.Protocol):
+    """One kept connection, one request at a time; replies must have a Content-Length."""
+
+    def __init__(self, host: str, path: str, key: str) -> None:
+        self.head = (
+            f"POST {path}/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+            "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        )
+        self.reply: asyncio.Future[bytes] | None = None
+        self.received = bytearray()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.reply and not self.reply.done():
+            self.reply.set_exception(error or ConnectionError("the server closed the connection"))
+
+    def post(self, content: bytes) -> Awaitable[bytes]:
+        """Send a body; the future holds the reply's."""
+        assert self.transport
+        self.reply = asyncio.get_running_loop().create_future()
+        self.transport.writelines([(self.head % len(content)).encode(), content])
+        return self.reply
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        lines = bytes(self.received[:end]).lower().split(b"\r\n")
+        length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        if len(self.received) < end + 4 + length or not self.reply:
+            return
+        content = bytes(self.received[end + 4 :])
+        self.received.clear()
+        if lines[0].split(b" ")[1] == b"200":
+            self.reply.set_result(content)
+        else:
+            self.reply.set_exception(RuntimeError(content.decode()))
+
+
+async def hand_made(arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]) -> None:
+    """One connection for each request in flight."""
+    url = urlsplit(arguments.url)
+    loop = asyncio.get_running_loop()
+    made = [
+        await loop.create_connection(lambda: Connection(url.netloc, url.path, arguments.key), url.hostname, url.port)
+        for _ in range(arguments.in_flight)
+    ]
+    await asyncio.gather(*(drive(connection.post) for _, connection in made))
+    for transport, _ in made:
+        transport.close()
+
+
+async def with_aiohttp(arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]) -> None:
+    """One session, as many connections as it takes."""
+    import aiohttp
+
+    headers = {"Authorization": f"Bearer {arguments.key}", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+
+        async def post(content: bytes) -> bytes:
+            async with session.post(f"{arguments.url}/chat/completions", data=content) as reply:
+                reply.raise_for_status()
+                return await reply.read()
+
+        await asyncio.gather(*(drive(post) for _ in range(arguments.in_flight)))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Send all requests; CPU and wall time of sending, not of starting."""
+    client = hand_made if arguments.client == "hand" else with_aiohttp
+    numbers = iter(range(arguments.requests))
+    answered = 0
+
+    async def drive(post: Post) -> None:
+        nonlocal answered
+        for number in numbers:
+            reply = json.loads(await post(body(arguments.image, number, arguments.model)))
+            json.loads(reply["choices"][0]["message"]["content"])
+            answered += 1
+
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    asyncio.run(client(arguments, drive))
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {
+        "client": arguments.client,
+        "answered": answered,
+        "in_flight": arguments.in_flight,
+        "cpu_ms_per_request": round(cpu / arguments.requests * 1000, 3),
+        "wall_s": round(wall, 3),
+        "page_faults_per_request": round((after.ru_minflt - before.ru_minflt) / arguments.requests, 1),
+        "peak_rss_kb": after.ru_maxrss,
+    }
+
+
+def main() -> None:
+    """Print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", help="base URL, ending with /v1")
+    parser.add_argument("--requests", type=int, default=1500)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--image", required=True, help="a JPEG file")
+    parser.add_argument("--client", choices=("hand", "aiohttp"), default="hand")
+    parser.add_argument("--model", default="loopback")
+    parser.add_argument("--key", default="sk-test")
+    arguments = parser.parse_args()
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    print(json.dumps(measure(arguments)))
+
+
+if __name__ == "__main__":
+    main()

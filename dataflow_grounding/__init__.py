@@ -1,0 +1,58 @@
+"""Turns images into grounded annotations with a vision-language model."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.options import RunOptions as RunOptions
+    from dataflow_grounding.errors import GroundingError as GroundingError
+    from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
+    from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
+    from dataflow_grounding.operators import ExpressionExtractor as ExpressionExtractor
+    from dataflow_grounding.operators import Operator as Operator
+    from dataflow_grounding.operators import PhraseGrounder as PhraseGrounder
+    from dataflow_grounding.operators import operator as operator
+    from dataflow_grounding.pipelines import Pipeline as Pipeline
+    from dataflow_grounding.replies import read_boxes as read_boxes
+    from dataflow_grounding.serving import OpenAIServing as OpenAIServing
+    from dataflow_grounding.serving import RecordedServing as RecordedServing
+    from dataflow_grounding.serving import Serving as Serving
+    from dataflow_grounding.serving import serving_from_environment as serving_from_environment
+    from dataflow_grounding.serving.embedded import EmbeddedServing as EmbeddedServing
+    from dataflow_grounding.storage import FileStorage as FileStorage
+
+_HOMES = {
+    "RunOptions": "engine.options",
+    "GroundingError": "errors",
+    "OPERATOR_REGISTRY": "operators",
+    "BBoxVisualizer": "operators",
+    "ExpressionExtractor": "operators",
+    "Operator": "operators",
+    "PhraseGrounder": "operators",
+    "operator": "operators",
+    "Pipeline": "pipelines",
+    "read_boxes": "replies",
+    "OpenAIServing": "serving",
+    "RecordedServing": "serving",
+    "Serving": "serving",
+    "serving_from_environment": "serving",
+    "EmbeddedServing": "serving.embedded",
+    "FileStorage": "storage",
+}
+"""Public name → its module, imported when it is used."""
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *globals()])

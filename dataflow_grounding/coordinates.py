@@ -1,0 +1,355 @@
+"""Box formats: what the numbers of a box mean to a model, translated exactly to pixels of the original image and back."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal, TypeAlias
+
+from .errors import SpecError
+from .frames import frame_of
+from .geometry import Bbox, Size
+
+Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
+Scale: TypeAlias = int | Literal["px", "grid_32"]
+
+ORDERS: tuple[Order, ...] = ("xyxy", "yxyx", "xywh", "cxcywh")
+SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
+GRID = 32
+
+_ORDER_WORDS: dict[Order, str] = {
+    "xyxy": "[x1, y1, x2, y2], the top left corner and the bottom right corner, x before y",
+    "yxyx": "[y1, x1, y2, x2], the top left corner and the bottom right corner, y before x",
+    "xywh": "[x, y, width, height], the top left corner, then the size",
+    "cxcywh": "[x, y, width, height], the middle of the box, then the size",
+}
+_DECIMALS = {1: 4, 100: 2}
+# What routers and packers write before a model's name, joined by a dot, a dash or a low line.
+_VENDORS = {
+    "us",
+    "eu",
+    "apac",
+    "global",
+    "anthropic",
+    "qwen",
+    "google",
+    "openai",
+    "nvidia",
+    "deepseek",
+    "moonshotai",
+    "zai",
+}
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """One box convention.
+
+    `key` names a box in JSON. `order` is the order of the four numbers. `scale` says what stands for the whole side: `px`
+    (the side in pixels), a number, or `grid_32` (two cell numbers of a 32 x 32 grid instead of four). `offset` is added to
+    a number before it is divided by `scale`; `bins` says that the highest number is `scale - 1`. `frame` is the picture
+    that the numbers refer to (see `frame_of`); it matters only for `px` and for padded frames, as fractions survive a
+    resize. `verified` is false for a convention that nobody has confirmed for the model.
+    """
+
+    name: str
+    key: str
+    order: Order
+    scale: Scale
+    frame: str = "sent"
+    offset: float = 0.0
+    bins: bool = False
+    words: str = ""
+    verified: bool = True
+    boxes: bool = True
+    models: tuple[str, ...] = ()
+    source: str = ""
+    date: str = ""
+
+    def instructions(self, sent: Size) -> str:
+        """Return the sentences for a prompt that state the key, order, scale and frame; `sent` is the picture as sent."""
+        if self.scale == "grid_32":
+            form = (
+                "the two numbers of the cells that hold its top left and its bottom right corner, in a grid of 32 x 32 cells "
+                "laid over the picture and numbered from 0 row by row"
+            )
+            sentences = [f'Write a box under the key "{self.key}" as {form}.']
+        else:
+            sentences = [
+                f'Write a box under the key "{self.key}" as {_ORDER_WORDS[self.order]}, {self._scale_words(sent)}.'
+            ]
+            sentences.append("x grows to the right and y downwards from the top left corner of the picture.")
+        return " ".join([*sentences, self.words] if self.words else sentences)
+
+    def _scale_words(self, sent: Size) -> str:
+        if self.scale == "px":
+            canvas = frame_of(self.frame, sent)
+            return (
+                f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and {canvas.height:.0f} px high"
+            )
+        top = self.limits(sent)[0]
+        numbers = "fractions" if self.scale == 1 else "per cent" if self.scale == 100 else "whole numbers"
+        return f"in {numbers} from 0 to {top:g}: x in parts of the picture's width, y in parts of its height, whatever its shape"
+
+    def limits(self, sent: Size) -> tuple[float, float]:
+        """Return the highest number that x and y can take, for a picture sent in the size `sent`."""
+        if self.scale == "px":
+            canvas = frame_of(self.frame, sent)
+            return canvas.width, canvas.height
+        if self.scale == "grid_32":
+            return GRID * GRID - 1, GRID * GRID - 1
+        top = self.scale - 1 if self.bins else self.scale
+        return top, top
+
+    def to_pixels(self, numbers: Sequence[float], *, original: Size, sent: Size | None = None) -> Bbox:
+        """Return the box that `numbers` mean, as float xyxy pixels of the original upright image, neither sorted nor clamped.
+
+        `original` and `sent` are (width, height); `sent` defaults to `original`. Raises ValueError when there are not four
+        numbers (two for a grid).
+        """
+        canvas = frame_of(self.frame, sent or original)
+        if self.scale == "grid_32":
+            x1, y1, x2, y2 = _cells_to_fractions(numbers)
+            return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
+        x1, y1, x2, y2 = to_xyxy(numbers, self.order)
+        return (
+            self._to_side(x1, canvas.width, canvas.left, canvas.image_width, original[0]),
+            self._to_side(y1, canvas.height, canvas.top, canvas.image_height, original[1]),
+            self._to_side(x2, canvas.width, canvas.left, canvas.image_width, original[0]),
+            self._to_side(y2, canvas.height, canvas.top, canvas.image_height, original[1]),
+        )
+
+    def point_to_pixels(
+        self, point: Sequence[float], *, original: Size, sent: Size | None = None
+    ) -> tuple[float, float]:
+        """Return a point, written in this format's order of x and y, scale and frame, as x and y in pixels of the original."""
+        first, second = point
+        x, y = (second, first) if self.order == "yxyx" else (first, second)
+        x1, y1, _, _ = replace(self, order="xyxy").to_pixels((x, y, x, y), original=original, sent=sent)
+        return x1, y1
+
+    def from_pixels(
+        self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
+    ) -> list[float | int]:
+        """Return the numbers for a box given as xyxy pixels of the original upright image.
+
+        Rounded as a model would write them (whole numbers; 4 decimals for fractions, 2 for per cent) and kept inside the
+        range, unless `rounded` is false. A grid has whole cells either way.
+        """
+        canvas = frame_of(self.frame, sent or original)
+        if self.scale == "grid_32":
+            return list(_fractions_to_cells(bbox, original))
+        sides = [(canvas.width, canvas.left, canvas.image_width, original[0])]
+        sides.append((canvas.height, canvas.top, canvas.image_height, original[1]))
+        corners = [self._from_side(value, *sides[i % 2]) for i, value in enumerate(bbox)]
+        if not rounded:
+            return list(_from_xyxy(corners, self.order))
+        decimals = _DECIMALS.get(self.scale, 0) if isinstance(self.scale, int) else 0
+        limits = self.limits(sent or original)
+        kept = [round(min(max(value, 0.0), limits[i % 2]), decimals) for i, value in enumerate(corners)]
+        values = [round(value, decimals) for value in _from_xyxy(kept, self.order)]
+        return list(values) if decimals else [int(value) for value in values]
+
+    def _to_side(self, value: float, side: float, start: float, image_side: float, original: int) -> float:
+        if self.scale == "px":
+            return (value + self.offset - start) * original / image_side
+        assert isinstance(self.scale, int)
+        if image_side == side:
+            return (value + self.offset) * original / self.scale
+        return ((value + self.offset) * side / self.scale - start) * original / image_side
+
+    def _from_side(self, pixels: float, side: float, start: float, image_side: float, original: int) -> float:
+        inside = pixels * image_side / original + start
+        if self.scale == "px":
+            return inside - self.offset
+        assert isinstance(self.scale, int)
+        return inside * self.scale / side - self.offset
+
+
+def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
+    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError when there are not four."""
+    a, b, c, d = numbers
+    if order == "yxyx":
+        return b, a, d, c
+    if order == "xywh":
+        return a, b, a + c, b + d
+    if order == "cxcywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    return a, b, c, d
+
+
+def _from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = corners
+    if order == "yxyx":
+        return y1, x1, y2, x2
+    if order == "xywh":
+        return x1, y1, x2 - x1, y2 - y1
+    if order == "cxcywh":
+        return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    return x1, y1, x2, y2
+
+
+def _cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
+    # Kosmos-2: from the middle of a cell to the middle of a cell, but whole cells where both share a row or a column
+    # (huggingface/transformers: processing_kosmos2.py).
+    first, last = cells
+    (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
+    inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
+    return (
+        (column1 + inset) / GRID,
+        (row1 + inset) / GRID,
+        (column2 + 1 - inset) / GRID,
+        (row2 + 1 - inset) / GRID,
+    )
+
+
+def _fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
+    hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
+    column1, row1 = (math.floor(bbox[i] / original[i] * GRID + hair) for i in (0, 1))
+    column2, row2 = (math.ceil(bbox[i + 2] / original[i] * GRID - hair) - 1 for i in (0, 1))
+    kept = [min(max(cell, 0), GRID - 1) for cell in (row1, column1, row2, column2)]
+    return kept[0] * GRID + kept[1], max(kept[2], kept[0]) * GRID + max(kept[3], kept[1])
+
+
+@lru_cache(maxsize=1)
+def known_formats() -> Mapping[str, BoxFormat]:
+    """Return the contract table: family name → its format, as written in box_formats.yaml."""
+    import yaml
+
+    text = resources.files(__package__).joinpath("box_formats.yaml").read_text(encoding="utf-8")
+    families: dict[str, dict[str, Any]] = yaml.safe_load(text)["families"]
+    return {name: _format_from_row(name, row) for name, row in families.items()}
+
+
+def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
+    """Return the box format that a spec's `vlm.box_format` names.
+
+    `name` is `auto` (by the model's name, also behind router prefixes and with dates or quantisation after it), a plain
+    format such as `xyxy_px`, `yxyx_1000` or `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the
+    user's own rows, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
+    `offset`, `bins`, `words`. Raises SpecError when the name or, for `auto`, the model is not known: never a guess.
+    """
+    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
+    wanted = name.strip().lower()
+    if wanted == "calibrated":
+        raise SpecError(
+            f"vlm.box_format is 'calibrated', but no calibration is stored for {model!r}; state a format instead"
+        )
+    if wanted == "auto":
+        found = _by_model(model, own) or _by_model(model, known_formats().values())
+        if found is None or not found.verified:
+            raise SpecError(_unknown_model(model, found))
+        return _with_boxes(found)
+    for candidate in own:
+        if candidate.name.lower() == wanted:
+            return candidate
+    if wanted in known_formats():
+        return _with_boxes(known_formats()[wanted])
+    plain = _plain_format(wanted)
+    if plain is None:
+        raise SpecError(_unknown_name(name))
+    return plain
+
+
+def _with_boxes(found: BoxFormat) -> BoxFormat:
+    if not found.boxes:
+        raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
+    return found
+
+
+def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
+    hint = ""
+    if candidate is not None:
+        hint = f" (candidate: {candidate.name}, which nobody has confirmed)"
+    return (
+        f"it is not known how the model {model!r} writes boxes{hint}: state it as vlm.box_format, for example xyxy_1000, "
+        "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl"
+    )
+
+
+def _unknown_name(name: str) -> str:
+    plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
+    close = difflib.get_close_matches(
+        name.strip().lower(), [*known_formats(), *plain, "auto", "calibrated"], n=1, cutoff=0.5
+    )
+    nearest = f"; did you mean {close[0]!r}?" if close else ""
+    return (
+        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format (xyxy_, yxyx_, xywh_ with px, 1, 100, 1000, 999, "
+        "1024), or a family such as gemini or qwen2.5-vl"
+    )
+
+
+def _plain_format(name: str) -> BoxFormat | None:
+    head, _, frame = name.partition("@")
+    order, _, scale = head.partition("_")
+    for known_order in ORDERS:
+        for known_scale in SCALES:
+            if (order, scale) == (known_order, str(known_scale)):
+                key = "box_2d" if known_order == "yxyx" else "bbox_2d"
+                frame = frame or "sent"
+                frame_of(frame, (1, 1))
+                return BoxFormat(name, key, known_order, known_scale, frame)
+    return None
+
+
+def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
+    names = _bare_names(model)
+    best: tuple[int, BoxFormat] | None = None
+    for candidate in formats:
+        for pattern in candidate.models:
+            squeezed = _squeezed(pattern)
+            if any(fnmatch.fnmatchcase(name, squeezed) for name in names) and (best is None or len(squeezed) > best[0]):
+                best = len(squeezed), candidate
+    return best[1] if best else None
+
+
+def _bare_names(model: str) -> list[str]:
+    # "openrouter/google/gemini-2.5-flash:free" → gemini25flash; "us.anthropic.claude-sonnet-4" → also without the vendors.
+    last = model.strip().lower().rstrip("/").rpartition("/")[2]
+    last = re.split(r"[:@]", last, maxsplit=1)[0]
+    names = [_squeezed(last)]
+    parts = re.split(r"[._-]", last)
+    while len(parts) > 1 and parts[0] in _VENDORS:
+        last = last[len(parts[0]) + 1 :]
+        parts = parts[1:]
+        names.append(_squeezed(last))
+    return names
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[-_.\s]", "", name.lower())
+
+
+def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
+    try:
+        models = row.get("models", ())
+        order, scale = row.get("order", "xyxy"), row.get("scale")
+        if order not in ORDERS or scale not in (*SCALES, "grid_32") or isinstance(scale, bool):
+            raise ValueError(
+                f"order must be one of {', '.join(ORDERS)} and scale one of px, 1, 100, 999, 1000, 1024, grid_32"
+            )
+        frame = str(row.get("frame", "sent"))
+        frame_of(frame, (1, 1))
+        return BoxFormat(
+            name=name,
+            key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
+            order=order,
+            scale=scale,
+            frame=frame,
+            offset=float(row.get("offset", 0.0)),
+            bins=bool(row.get("bins", False)),
+            words=str(row.get("words", "")),
+            verified=bool(row.get("verified", True)),
+            boxes=bool(row.get("boxes", True)),
+            models=(models,) if isinstance(models, str) else tuple(str(pattern) for pattern in models),
+            source=str(row.get("source", "")),
+            date=str(row.get("date", "")),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SpecError(f"box format {name!r}: {error}") from None

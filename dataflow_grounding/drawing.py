@@ -1,0 +1,327 @@
+"""Draw labelled boxes on a picture: outlines around what they mark, labels beside, in colour-blind-safe colours."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+Box = tuple[int, int, int, int]  # whole pixels, [x1, x2) by [y1, y2)
+
+# Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/, without black, of which photos are
+# full; ordered so that neighbours differ in lightness as well as in hue.
+PALETTE: tuple[Color, ...] = (
+    (0, 114, 178),  # blue
+    (230, 159, 0),  # orange
+    (0, 158, 115),  # bluish green
+    (204, 121, 167),  # reddish purple
+    (86, 180, 233),  # sky blue
+    (213, 94, 0),  # vermillion
+    (240, 228, 66),  # yellow
+)
+
+_DARK: Color = (17, 17, 17)
+_LIGHT: Color = (255, 255, 255)
+
+# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label is used.
+_SYSTEM_FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc",
+    "arial.ttf", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "Nirmala.ttf", "seguisym.ttf",
+)  # fmt: skip
+_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "})
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: `bbox` is `(x1, y1, x2, y2)` in pixels of the picture; `color` None: by position."""
+
+    bbox: tuple[float, float, float, float]
+    label: str = ""
+    color: Color | None = None
+    dashed: bool = False  # for what was found without checking what it is (evidence "region")
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Lengths in pixels that go with a picture's size."""
+
+    font: int
+    line: int
+    halo: int
+    width: int
+    height: int
+
+    @property
+    def ring(self) -> int:
+        return self.line + 2 * self.halo
+
+
+def palette_color(index: int) -> Color:
+    """The palette's colour for the `index`-th thing, from 0; after the last it begins again."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def text_color(color: Color) -> Color:
+    """Near-black or white, whichever has the higher contrast on `color` (WCAG 2.2, contrast ratio)."""
+    return max((_DARK, _LIGHT), key=lambda ink: _contrast(ink, color))
+
+
+def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """A new RGB picture of the same size with the marks drawn on it; `image` itself stays as it is.
+
+    Outlines lie outside of their boxes, except where the picture ends, so that nothing marked is covered. Labels stand
+    beside their boxes where there is room, clear of other labels, and never leave the picture; one for which there is
+    no room is shortened, down to the mark's number, counted from 1. The number also stands for a label that no font on
+    the system can write. What lies outside of the picture is cut off; a mark wholly outside is not drawn.
+
+    Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.
+    """
+    canvas = _opaque(image)
+    sizes = _sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
+    pixels = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
+    draw = ImageDraw.Draw(canvas)
+    # Large ones first, so that a small one inside stays in sight.
+    shown = sorted((i for i, box in enumerate(pixels) if _area(box)), key=lambda i: -_area(pixels[i]))
+    for i in shown:
+        _draw_outline(draw, _ring(pixels[i], sizes), _color(marks, i), marks[i].dashed, sizes)
+    placed: list[Box] = []
+    for i in reversed(shown):  # the small ones have the fewest places to choose from
+        if not marks[i].label.strip():
+            continue
+        text, font, spot = _place_label(i, marks[i].label, pixels, placed, sizes)
+        if spot is not None:
+            placed.append(spot)
+            _draw_label(draw, spot, text, font, _color(marks, i), sizes)
+    return canvas
+
+
+def _color(marks: Sequence[Mark], i: int) -> Color:
+    return marks[i].color or palette_color(i)
+
+
+def _contrast(one: Color, other: Color) -> float:
+    def luminance(color: Color) -> float:
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color))
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """A copy in RGB; what is transparent becomes white, not whatever colour lies beneath."""
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _sizes(width: int, height: int, labels: int) -> _Sizes:
+    # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a screen.
+    extent = min(max(width, height), 2.5 * min(width, height))
+    line = max(1, round(0.8 + extent * 0.0019))
+    font = max(10, 7.5 + extent * 0.0125)
+    crowd = labels * 3.5 * font**2 / (width * height)  # share of the picture that labels of three letters would cover
+    font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
+    return _Sizes(round(font), line, max(1, round(line / 3)), width, height)
+
+
+def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
+    """The mark's box in whole pixels inside the picture; empty (all 0) where it lies outside."""
+    x1, y1, x2, y2 = mark.bbox
+    if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
+        raise ValueError(f"mark {number}: bbox {list(mark.bbox)} is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
+    if x2 < 0 or y2 < 0 or x1 >= sizes.width or y1 >= sizes.height:
+        return (0, 0, 0, 0)
+    left, top = min(max(0, round(x1)), sizes.width - 1), min(max(0, round(y1)), sizes.height - 1)
+    return left, top, min(max(left + 1, round(x2)), sizes.width), min(max(top + 1, round(y2)), sizes.height)
+
+
+def _ring(box: Box, sizes: _Sizes) -> Box:
+    """The outer edge of the outline of `box`: a ring's width outside, or as far as the picture goes."""
+
+    def span(low: int, high: int, limit: int) -> tuple[int, int]:
+        low, high = max(0, low - sizes.ring), min(limit, high + sizes.ring)
+        missing = 2 * sizes.ring + 1 - (high - low)  # a tiny box in a corner still gets a ring with a hole
+        if missing > 0:
+            low, high = (low, min(limit, high + missing)) if low == 0 else (max(0, low - missing), high)
+        return low, high
+
+    (x1, x2), (y1, y2) = span(box[0], box[2], sizes.width), span(box[1], box[3], sizes.height)
+    return x1, y1, x2, y2
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, ring: Box, color: Color, dashed: bool, sizes: _Sizes) -> None:
+    """A line of `color` between two thin contrasting ones, so that it shows on any background."""
+    pieces = list(_dashes(ring, sizes) if dashed else _sides(ring, sizes.ring))
+    for piece in pieces:
+        _fill(draw, piece, text_color(color))
+    for piece in pieces:
+        _fill(draw, _inset(piece, sizes.halo), color)
+
+
+def _sides(ring: Box, thick: int) -> Iterator[Box]:
+    x1, y1, x2, y2 = ring
+    yield from ((x1, y1, x2, min(y2, y1 + thick)), (x1, max(y1, y2 - thick), x2, y2))
+    yield from ((x1, y1, min(x2, x1 + thick), y2), (max(x1, x2 - thick), y1, x2, y2))
+
+
+def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
+    """The sides of the ring cut into dashes that meet in its corners."""
+    dash, gap = 5 * sizes.line + 2 * sizes.halo, 3 * sizes.line
+    for x1, y1, x2, y2 in _sides(ring, sizes.ring):
+        length = max(x2 - x1, y2 - y1)
+        count = round((length + gap) / (dash + gap))
+        if count < 2:
+            yield x1, y1, x2, y2
+            continue
+        for k in range(count):
+            start = round(k * (length - dash) / (count - 1))
+            flat = x2 - x1 >= y2 - y1
+            yield (x1 + start, y1, x1 + start + dash, y2) if flat else (x1, y1 + start, x2, y1 + start + dash)
+
+
+def _place_label(
+    i: int, label: str, pixels: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
+) -> tuple[str, ImageFont.FreeTypeFont, Box | None]:
+    """The text to write for mark `i`, its font, and where: the best place of the longest text that finds a good one."""
+    text, name = _writable(_one_line(label), str(i + 1))
+    font = _font(name, sizes.font)
+    box, room = pixels[i], sizes.width - 2 * _padding(sizes)
+    roomy = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
+    best: tuple[float, str, Box] | None = None
+    versions = (_shorten(text, font, min(room, roomy)), _shorten(text, font, 5 * sizes.font), str(i + 1))
+    for shown in dict.fromkeys(versions):
+        spots = list(_spots(box, round(font.getlength(shown)) + 2 * _padding(sizes), sizes))
+        near = [other for j, other in enumerate(pixels) if j != i and any(_overlap(spot, other) for spot in spots)]
+        ranked = [(_harm(spot, box, near, placed) + 0.003 * rank, shown, spot) for rank, spot in enumerate(spots)]
+        best = min([*ranked, *([best] if best else [])], default=None)
+        if best and best[0] < 0.5:
+            break
+    return (best[1], font, best[2]) if best else (text, font, None)
+
+
+def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
+    """Places in the picture for a label of that width, the preferred first: above, below, beside, within the box."""
+    x1, y1, x2, y2 = _ring(box, sizes)
+    height = round(1.36 * sizes.font) + 2 * sizes.halo
+    if width > sizes.width or height > sizes.height:
+        return
+    joint = sizes.halo  # the label's edge and the outline's are one line
+    columns, rows = (x1, x2 - width), (y1, y2 - height)
+    outside = [(x, y) for y in (y1 - height + joint, y2 - joint) for x in columns]
+    beside = [(x, y) for x in (x2 - joint, x1 - width + joint) for y in rows]
+    step = sizes.ring - joint
+    within = [(x, y) for y in (y1 + step, y2 - step - height) for x in (x1 + step, x2 - step - width)]
+    for kind, corners in enumerate((outside, beside, within)):
+        for x, y in corners:
+            fit_x, fit_y = min(max(0, x), sizes.width - width), min(max(0, y), sizes.height - height)
+            # Pushed along its box a label still belongs to it; pushed across, it would lie on what it names.
+            if (kind == 0 and fit_y != y) or (kind == 1 and fit_x != x):
+                continue
+            yield fit_x, fit_y, fit_x + width, fit_y + height
+
+
+def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> float:
+    """What a label there would hide: parts of other labels, then parts of marked boxes, its own the least."""
+    covered = sum(_overlap(spot, label) for label in labels) / _area(spot)
+    hidden = sum(_overlap(spot, box) / _area(box) for box in others)
+    return 4 * covered + hidden + 0.3 * _overlap(spot, own) / _area(own)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw, spot: Box, text: str, font: ImageFont.FreeTypeFont, color: Color, sizes: _Sizes
+) -> None:
+    _fill(draw, spot, text_color(color))
+    _fill(draw, _inset(spot, sizes.halo), color)
+    # On the line on which capitals stand in the middle, so that all labels of a picture sit alike.
+    cap_height = -font.getbbox("H", anchor="ls")[1]
+    baseline = round((spot[1] + spot[3] + cap_height) / 2)
+    draw.text((spot[0] + _padding(sizes), baseline), text, fill=text_color(color), font=font, anchor="ls")
+
+
+def _padding(sizes: _Sizes) -> int:
+    return round(0.4 * sizes.font) + sizes.halo
+
+
+def _one_line(label: str) -> str:
+    """The label without line breaks and invisible characters."""
+    spaced = re.sub(r"\s+", " ", label[:1000]).strip()  # far more than is ever shown
+    return "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+def _writable(text: str, number: str) -> tuple[str, str]:
+    """`(text, font name)` that can be written in full: as it is, else without accents and symbols, else `number`."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
+    without_symbols = "".join(c for c in plain if unicodedata.category(c) not in ("So", "Sk")).strip()
+    for version in dict.fromkeys((text, plain, without_symbols)):
+        for name in ("", *_SYSTEM_FONTS) if version else ():
+            if all(_has_glyph(name, c) for c in version):
+                return version, name
+    return number, ""
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+    """The text, cut with an ellipsis where it is wider than `room` pixels."""
+    if font.getlength(text) <= room:
+        return text
+    low, high = 0, len(text)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if font.getlength(text[:middle].rstrip() + "…") <= room else (low, middle)
+    return text[: max(1, low)].rstrip() + "…"
+
+
+@lru_cache(maxsize=256)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font for the empty name. Raises OSError where the system has no such font."""
+    font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+@lru_cache(maxsize=65536)
+def _has_glyph(name: str, char: str) -> bool:
+    if char == " ":
+        return _installed(name)
+    if not _installed(name):
+        return False
+    drawn, missing = (_font(name, 16).getmask(c) for c in (char, "\U0010ffff"))
+    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+
+
+@lru_cache(maxsize=64)
+def _installed(name: str) -> bool:
+    try:
+        _font(name, 16)
+    except OSError:
+        return False
+    return True
+
+
+def _fill(draw: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
+    if _area(box):
+        draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
+
+
+def _inset(box: Box, by: int) -> Box:
+    return box[0] + by, box[1] + by, box[2] - by, box[3] - by
+
+
+def _area(box: Box) -> int:
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+
+def _overlap(one: Box, other: Box) -> int:
+    if one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]:
+        return 0
+    return (min(one[2], other[2]) - max(one[0], other[0])) * (min(one[3], other[3]) - max(one[1], other[1]))

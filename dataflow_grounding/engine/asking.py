@@ -1,0 +1,276 @@
+"""Getting one request answered: from the store of replies, or by sending, waiting, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.limiter import Limiter
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    EndpointUnreachable,
+    GroundingError,
+    Interrupted,
+    OutOfService,
+    RateLimited,
+    RecordError,
+    RequestRefused,
+    RunStopped,
+    ServerFault,
+    ServerOverloaded,
+    TruncatedReply,
+    UnreadableReply,
+)
+from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.tasks import Request
+
+T = TypeVar("T")
+
+OVERLOADED_TRIES = 10
+UNREACHABLE_TRIES = 3
+FAULTS_BEFORE_FIRST_ANSWER = 50
+OUTAGE_SECONDS = 300.0
+
+
+class Asking:
+    """Answers the requests to one serving for a whole run. Equal requests are sent once."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        limiter: Limiter,
+        budget: Budget,
+        *,
+        max_attempts: int,
+        force: bool,
+        retry_failed: bool,
+        stop: Callable[[RunStopped], None],
+    ) -> None:
+        self.serving = serving
+        self.identity = serving.identity()
+        self.limiter = limiter
+        self.budget = budget
+        self.max_attempts = max_attempts
+        self.force = force
+        self.retry_failed = retry_failed
+        self.counts: Counter[str] = Counter()
+        self.stopped: RunStopped | None = None
+        self.waiting_for_rate_limit = 0
+        self._stop = stop
+        self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._last_answer: float | None = None
+        self._faults = 0
+
+    async def answer(self, request: Request[T], store: ReplyLog, priority: Any) -> tuple[T, list[str]]:
+        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set."""
+        attempt, error = 0, None
+        if not self.force:
+            attempt, error, found = self._replay(request, store, 0)
+            if found is not None:
+                self.counts["replayed"] += 1
+                return found
+            if error is not None and self._is_final(error, attempt):
+                if not self.retry_failed:
+                    raise error
+                attempt, error = 0, None
+        return await self._ask(request, store, priority, attempt, error)
+
+    def _is_final(self, error: RecordError, attempt: int) -> bool:
+        return attempt >= self.max_attempts or isinstance(error, (RequestRefused, TruncatedReply))
+
+    def _replay(
+        self, request: Request[T], store: ReplyLog, since: int
+    ) -> tuple[int, RecordError | None, tuple[T, list[str]] | None]:
+        """Reads the stored replies, try by try: the number of tries stored, the last one's error, or what it says."""
+        error: RecordError | None = None
+        attempt = 0
+        while attempt < self.max_attempts:
+            tried = request.again(attempt, str(error or ""))
+            line = store.get(tried.key(self.identity), since)
+            if line is None:
+                break
+            attempt += 1
+            try:
+                return attempt, None, self._read(tried, line, attempt)
+            except RecordError as failed:
+                error = failed
+                if self._is_final(failed, attempt):
+                    break
+        return attempt, error, None
+
+    async def _ask(
+        self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: RecordError | None
+    ) -> tuple[T, list[str]]:
+        while True:
+            tried = request.again(attempt, str(error or ""))
+            line = await self._sent(tried, store, priority)
+            attempt += 1
+            try:
+                return self._read(tried, line, attempt)
+            except RecordError as failed:
+                self.counts["unreadable"] += isinstance(failed, UnreadableReply)
+                if self._is_final(failed, attempt):
+                    raise
+                error = failed
+
+    def _read(self, request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
+        """What a stored reply says. Raises RequestRefused, TruncatedReply, UnreadableReply."""
+        error: RecordError
+        if line.get("refusal"):
+            error = RequestRefused(str(line["refusal"]))
+        elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
+            error = TruncatedReply("the reply was cut off at the token limit.")
+        else:
+            try:
+                return request.read(str(line.get("reply", "")))
+            except UnreadableReply as unreadable:
+                error = unreadable
+        error.attempts, error.reply = attempts, line.get("reply")
+        raise error
+
+    async def _sent(self, request: Request[T], store: ReplyLog, priority: Any) -> dict[str, Any]:
+        """The stored line of the reply to a request that has no reply in the store, or none that counts."""
+        key = request.key(self.identity)
+        done = store.get(key, store.first_new)  # an equal row came first
+        if done is not None:
+            return done
+        under_way = self._in_flight.get(key)
+        if under_way is not None:
+            return await asyncio.shield(under_way)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._in_flight[key] = future
+        try:
+            line = store.put(key, _line(request, self.serving, await self._reply(request, priority)))
+            future.set_result(line)
+            return line
+        except RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
+            line = store.put(key, _line(request, self.serving, Reply("", "refused", Usage(), str(refused))))
+            future.set_result(line)
+            return line
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, GroundingError) else Interrupted("stopped"))
+            future.exception()  # whoever waits sees it; nobody need wait
+            raise
+        finally:
+            del self._in_flight[key]
+
+    async def _reply(self, request: Request[T], priority: Any) -> Reply:
+        """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
+        faults = overloaded = waits = unreachable = 0
+        while True:
+            try:
+                return await self._send_once(request, priority)
+            except EndpointRefused as error:
+                self._stop(error)
+                raise
+            except RateLimited as error:
+                self.waiting_for_rate_limit += 1
+                try:
+                    await self._wait(error.retry_after, waits := waits + 1)
+                finally:
+                    self.waiting_for_rate_limit -= 1
+                continue
+            except EndpointUnreachable as error:
+                unreachable += 1
+                self._check_outage(error, unreachable >= UNREACHABLE_TRIES)
+                wait = None
+            except ServerOverloaded as error:
+                overloaded += 1
+                self._check_outage(error, False)
+                if overloaded >= OVERLOADED_TRIES:
+                    error.attempts = overloaded
+                    raise
+                wait = error.retry_after
+            except ServerFault as error:
+                faults += 1
+                self._check_outage(error, False)
+                if faults >= self.max_attempts:
+                    error.attempts = faults
+                    raise
+                wait = None
+            waits += 1
+            await self._wait(wait, waits)
+
+    async def _send_once(self, request: Request[T], priority: Any) -> Reply:
+        number = await self.limiter.acquire(priority)
+        refused, answered = False, False
+        usage: Usage | None = Usage()
+        try:
+            self._check_stopped()
+            reserved = self._reserve(request)
+            try:
+                answer = await self.serving.answer(request)
+                reply = Reply(answer) if isinstance(answer, str) else answer
+                usage, answered = reply.usage, True
+                self._count(reply)
+                return reply
+            except ServerOverloaded:
+                refused = True
+                raise
+            except ServerFault as error:
+                usage = None if not isinstance(error, EndpointUnreachable) else usage
+                raise
+            except RequestRefused:
+                answered = True
+                raise
+            finally:
+                self.counts["sent"] += 1
+                self.budget.settle(reserved, usage)
+        except RateLimited:
+            self.counts["rate_limited"] += 1
+            raise
+        finally:
+            self.limiter.release(number, refused=refused, answered=answered)
+
+    def _reserve(self, request: Request[T]) -> float:
+        try:
+            return self.budget.reserve(request, self.serving)
+        except RunStopped as error:
+            self._stop(error)
+            raise
+
+    def _check_stopped(self) -> None:
+        if self.stopped is not None:
+            raise self.stopped
+
+    def _count(self, reply: Reply) -> None:
+        self._last_answer = time.monotonic()
+        self._faults = 0
+        self.counts["input_tokens"] += reply.usage.input_tokens
+        self.counts["cached_tokens"] += reply.usage.cached_tokens
+        self.counts["output_tokens"] += reply.usage.output_tokens
+
+    def _check_outage(self, error: ServerFault, hopeless: bool) -> None:
+        """Stops the run when the endpoint never answered, or stopped answering for minutes."""
+        self._faults += 1
+        if self._last_answer is None:
+            if hopeless or self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
+                stop = EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
+                self._stop(stop)
+                raise stop from None
+        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
+            gone = OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
+            self._stop(gone)
+            raise gone from None
+
+    async def _wait(self, asked_for: float | None, waits: int) -> None:
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops."""
+        seconds = asked_for if asked_for is not None else min(0.5 * 2 ** (waits - 1), 8.0)
+        until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
+        while (left := until - time.monotonic()) > 0:
+            self._check_stopped()
+            await asyncio.sleep(min(left, 0.25))
+        self._check_stopped()
+
+
+def _line(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
+    """A reply as it is stored."""
+    usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
+    line = {"task": request.task, "model": serving.model, "reply": reply.text}
+    return {**line, "finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}

@@ -1,0 +1,68 @@
+"""Limits on what a run may send and spend, counting what is in flight at its worst case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.errors import BudgetExceeded
+from dataflow_grounding.serving.base import Serving, Usage
+from dataflow_grounding.tasks import Request
+
+
+@dataclass(frozen=True)
+class Prices:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+    cached_input: float | None = None
+
+    def cost(self, usage: Usage) -> float:
+        """USD for one reply."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = usage.input_tokens - usage.cached_tokens
+        return (fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output) / 1e6
+
+
+def worst_case(request: Request[Any], serving: Serving) -> Usage:
+    """More tokens than any provider counts for the request: an image has at most a token for 700 pixels, plus 2,000."""
+    pixels = sum(image.sent_size[0] * image.sent_size[1] for image in request.images)
+    text = len((request.system + request.text).encode()) // 2 + 500
+    return Usage(text + pixels // 700 + 2000 * len(request.images), 0, serving.max_output_tokens)
+
+
+class Budget:
+    """What this run may send (`max_requests`) and spend (`usd`, which needs `prices`); None is without limit."""
+
+    def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
+        self.max_requests = max_requests
+        self.usd = usd
+        self.prices = prices
+        self.sent = 0
+        self.spent = 0.0
+        self._reserved = 0.0
+
+    def reserve(self, request: Request[Any], serving: Serving) -> float:
+        """Before sending: what to hand to `settle`. Raises BudgetExceeded when the request could pass a limit."""
+        if self.max_requests is not None and self.sent >= self.max_requests:
+            raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
+        worst = 0.0
+        if self.prices is not None and self.usd is not None:
+            worst = self.prices.cost(worst_case(request, serving))
+            if self.spent + self._reserved + worst > self.usd:
+                raise BudgetExceeded(
+                    f"stopped before passing workflow.budget_usd={self.usd:g}: spent {self.spent:.4f}, "
+                    f"and the next request could cost {worst:.4f}"
+                )
+        self.sent += 1
+        self._reserved += worst
+        return worst
+
+    def settle(self, reserved: float, usage: Usage | None) -> None:
+        """After the answer: what it cost. None: no answer came, though it may be billed; its worst case counts."""
+        self._reserved -= reserved
+        if usage is None:
+            self.spent += reserved
+        elif self.prices is not None:
+            self.spent += self.prices.cost(usage)

@@ -1,0 +1,86 @@
+"""The engine's door: checks a plan, then runs it, segment by segment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.manifest import Manifest
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step, check, levels, segments
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import InputError, PlanError, SpecError, StorageFailed
+
+
+def execute(steps: list[Step], options: RunOptions, name: str | None = None) -> Summary:
+    """Run the steps over their storage's files; the summary is the last segment's, with the requests of all.
+
+    Raises PlanError, InputError, SpecError before anything is sent; RunStopped when the run could not be finished.
+    """
+    if not steps:
+        raise PlanError("the pipeline has no steps")
+    if options.budget_usd is not None and options.prices is None:
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+    total: Summary | None = None
+    for segment in segments(steps):
+        for part in [segment] if options.stream else _stages(segment):
+            summary = _execute_segment(part, options, name)
+            if total is not None:
+                summary.requests.update(total.requests)
+                summary.seconds += total.seconds
+                summary.already_complete = summary.already_complete and total.already_complete
+            total = summary
+    assert total is not None
+    return total
+
+
+def _stages(segment: list[Step]) -> list[list[Step]]:
+    """The segment cut where all records should have finished before the next step begins."""
+    stages: list[list[Step]] = []
+    place = 0
+    for group in levels(segment):
+        ready = max(group) + 1
+        if ready > place:
+            stages.append(segment[place:ready])
+            place = ready
+    return stages
+
+
+def _execute_segment(steps: list[Step], options: RunOptions, name: str | None) -> Summary:
+    image_key = next((step.image_key for step in steps if step.image_key), None)
+    source = Source(steps[0], image_key, name, options.pilot)
+    with _only_run(steps[0].storage.checkpoint_folder):
+        manifest = Manifest(steps, source, options, name)
+        if not options.force_reprocess and not options.retry_failed:
+            finished = manifest.finished()
+            if finished is not None:
+                return finished
+        check(steps, source.columns())
+        summary = run_blocking(Run(steps, source, options, name).execute)
+        manifest.write(summary)
+        return summary
+
+
+@contextmanager
+def _only_run(folder: str) -> Iterator[None]:
+    """Holds the lock of a results folder; the system gives it back however the process ends."""
+    import fcntl
+
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock: IO[str] = open(os.path.join(folder, "lock"), "a")  # noqa: SIM115
+    except OSError as error:
+        raise StorageFailed(f"can't write in {folder}: {error.strerror or error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"another run is at work in {os.path.dirname(folder) or '.'}: wait for it to end"
+            ) from None
+        yield

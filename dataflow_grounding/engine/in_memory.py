@@ -1,0 +1,83 @@
+"""An operator at work on records in memory: the same asking, retrying and limits, and no files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.engine.run import StepAsk, annotated, limiter_of
+from dataflow_grounding.errors import RecordError, RunStopped
+from dataflow_grounding.records import Record, image_id_of
+
+
+def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
+    """Each row as a record with the operator's update, or with what failed. Raises RunStopped."""
+    records = _records(rows, operator.reads().get("image"))
+    return run_blocking(lambda: _annotate_all(operator, records))
+
+
+def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Record]:
+    records = []
+    seen: Counter[str] = Counter()
+    for row in rows:
+        record = Record(row, getattr(row, "folders", ()), getattr(row, "occurrence", 0))
+        image_id = image_id_of(row, image_key) if image_key else None
+        if image_id is not None and "image_id" not in record:
+            record["image_id"] = image_id
+        if image_id is not None and not record.occurrence:
+            record.occurrence = seen[image_id]
+            seen[image_id] += 1
+        records.append(record)
+    return records
+
+
+async def _annotate_all(operator: Annotator, records: list[Record]) -> list[tuple[Record, RecordError | None]]:
+    asking = _asking(operator)
+    store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
+    queue = iter(enumerate(records))
+    results: dict[int, tuple[Record, RecordError | None]] = {}
+
+    async def work() -> None:
+        for place, record in queue:
+            update = await annotated(operator, record, StepAsk(asking, store, (place,), notes), memo)
+            if isinstance(update, RecordError):
+                results[place] = (record, update)
+            else:
+                results[place] = (record.updated(update), None)
+
+    count = min(len(records), 2 * (asking.limiter.most if asking else 4))
+    try:
+        await asyncio.gather(*(work() for _ in range(count)))
+    finally:
+        if asking is not None:
+            await asking.serving.aclose()
+    return [results[place] for place in range(len(records))]
+
+
+def _asking(operator: Annotator) -> Asking | None:
+    if operator.serving is None:
+        return None
+    options = current_options.get()
+
+    def stop(why: RunStopped) -> None:
+        asking.stopped = why
+
+    asking = Asking(
+        operator.serving,
+        limiter_of(operator.serving),
+        Budget(options.max_requests, options.budget_usd, options.prices),
+        max_attempts=options.max_attempts,
+        force=False,
+        retry_failed=False,
+        stop=stop,
+    )
+    return asking

@@ -1,0 +1,156 @@
+"""An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.errors import StorageFailed
+
+_HEAD = b'{"key": "'
+_KEY_LENGTH = 32
+
+
+class ReplyLog(Protocol):
+    """Where replies are kept while, and after, a run."""
+
+    first_new: int
+
+    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        """The last line of `key` at or after place `since`, or None."""
+
+    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line; returns it."""
+
+
+class MemoryLog:
+    """Replies kept no longer than the process: for operators used by hand, without files."""
+
+    first_new = 0
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[str, Any]] = {}
+
+    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        """The last line of `key`, or None."""
+        return self._lines.get(key)
+
+    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a line; returns it."""
+        self._lines[key] = {"key": key, **value}
+        return self._lines[key]
+
+
+class KeyedLog:
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes a line.
+
+    A line is with the operating system when `put` returns, so that a killed process loses none; `sync` puts all on disk. A
+    line that was torn by a stop is dropped when the file is opened. Raises StorageFailed when it can't be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._places = NumberTable()
+        self._unsynced = 0
+        try:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._size = self._load()
+        except OSError as error:
+            raise _failed(path, error) from None
+        self.first_new = self._size
+        """Where the lines of this run begin."""
+
+    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        """The last line of `key`, or None; only lines at or after place `since` count."""
+        place = self._places.get(int(key[:16], 16))
+        if place is None or place < since:
+            return None
+        line: dict[str, Any] = json.loads(self._line_at(place))
+        return line if line.get("key") == key else None
+
+    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line; returns it."""
+        line = {"key": key, **value}
+        data = json.dumps(line).encode() + b"\n"
+        try:
+            written = os.write(self._file, data)
+            if written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise _failed(self.path, error) from None
+        self._places.set(int(key[:16], 16), self._size)
+        self._size += len(data)
+        self._unsynced += 1
+        return line
+
+    @property
+    def unsynced(self) -> int:
+        """Lines not known to be on disk."""
+        return self._unsynced
+
+    def sync(self) -> None:
+        """Put all lines on disk; may be called from another thread."""
+        count = self._unsynced
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _failed(self.path, error) from None
+        self._unsynced -= count
+
+    def close(self) -> None:
+        """Put all lines on disk and close the file."""
+        if self._file >= 0:
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+                self._file = -1
+
+    def __len__(self) -> int:
+        return self._places.count
+
+    def _load(self) -> int:
+        """Index the file; returns its size without a torn last line."""
+        place = 0
+        line = b""
+        with open(self.path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                key = _key_of(line)
+                if key is not None:
+                    self._places.set(key, place)
+                place += len(line)
+        if line and not line.endswith(b"\n"):
+            os.ftruncate(self._file, place)
+        return place
+
+    def _line_at(self, place: int) -> bytes:
+        data = os.pread(self._file, 4096, place)
+        while b"\n" not in data:
+            more = os.pread(self._file, max(len(data), 65536), place + len(data))
+            if not more:
+                break
+            data += more
+        return data.partition(b"\n")[0]
+
+
+def _key_of(line: bytes) -> int | None:
+    """The key of a stored line as a number; None for a line that is damaged."""
+    if line.startswith(_HEAD) and line.endswith(b"}\n"):
+        with suppress(ValueError):
+            return int(line[len(_HEAD) : len(_HEAD) + 16], 16)
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return int(json.loads(line)["key"][:16], 16)
+    return None
+
+
+def _failed(path: str, error: OSError) -> StorageFailed:
+    return StorageFailed(f"can't write {path}: {error.strerror or error}. Mend that, then run the same command again")

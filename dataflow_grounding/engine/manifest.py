@@ -1,0 +1,75 @@
+"""What a finished run leaves behind so that the same run, sent again, is recognised without doing it again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+from dataflow_grounding import __version__
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step, settings_digest
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.summary import Summary
+
+
+class Manifest:
+    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of the files that came out."""
+
+    def __init__(self, steps: list[Step], source: Source, options: RunOptions, name: str | None) -> None:
+        self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
+        self._entry = f"{steps[0].label}..{steps[-1].label}"
+        self._outputs = [step.storage.output_path for step in steps]
+        self._source = source
+        extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
+        self._settings = settings_digest(steps, extra)
+
+    def finished(self) -> Summary | None:
+        """The summary of the earlier run that did just this, if its files are as it left them."""
+        entry = self._load().get(self._entry)
+        if not isinstance(entry, dict) or self._settings is None or entry.get("settings") != self._settings:
+            return None
+        if entry.get("outputs") != self._state() or entry.get("input") != self._source.fingerprint():
+            return None
+        summary = Summary(**entry["summary"], already_complete=True)
+        for name in ("expressions", "notes", "failures", "requests"):
+            setattr(summary, name, Counter(getattr(summary, name)))
+        return summary
+
+    def write(self, summary: Summary) -> None:
+        """Remember a finished run; one with failures that may pass by themselves is not finished."""
+        entries = self._load()
+        entries.pop(self._entry, None)
+        fingerprint = None
+        if not summary.passing_failures and summary.done and self._settings is not None:
+            fingerprint = self._source.fingerprint()
+        if fingerprint is not None:
+            counts = ["records", "done", "failed", "expressions", "notes", "failures"]
+            kept = [*counts, "models", "annotations", "failures_file"]
+            entries[self._entry] = {
+                "settings": self._settings,
+                "input": fingerprint,
+                "outputs": self._state(),
+                "summary": {name: getattr(summary, name) for name in kept},
+            }
+        with open(f"{self._path}.part", "w", encoding="utf-8") as file:
+            json.dump(entries, file, indent=1)
+        os.replace(f"{self._path}.part", self._path)
+
+    def _load(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError), open(self._path, encoding="utf-8") as file:
+            entries = json.load(file)
+            return entries if isinstance(entries, dict) else {}
+        return {}
+
+    def _state(self) -> list[list[int] | None]:
+        states: list[list[int] | None] = []
+        for path in self._outputs:
+            try:
+                found = os.stat(path)
+                states.append([found.st_size, found.st_mtime_ns])
+            except OSError:
+                states.append(None)
+        return states

@@ -1,0 +1,32 @@
+"""How a run goes: attempts, budget, order, what to ask again."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from dataflow_grounding.engine.budget import Prices
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Settings of a run; every one has a default that asks for nothing twice."""
+
+    max_attempts: int = 3
+    """Tries per request for replies that can't be read and for server faults."""
+    max_requests: int | None = None
+    budget_usd: float | None = None
+    prices: Prices | None = None
+    force_reprocess: bool = False
+    """Ask everything again, whatever replies are stored."""
+    retry_failed: bool = False
+    """Ask again what failed for good: refusals, replies unreadable to the end."""
+    stream: bool = True
+    """Records flow through all steps of a compiled pipeline; False finishes a step for all records first."""
+    pilot: int | None = None
+    """Only the first so many records."""
+    progress: bool | None = None
+    """Show progress; None: when standard error is a terminal, else a line now and then."""
+
+
+current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039

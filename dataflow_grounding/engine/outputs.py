@@ -1,0 +1,119 @@
+"""The files of a run: rows leave in input order, and each file is written whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import RecordError, StorageFailed
+from dataflow_grounding.records import Record, dump_line, parse_line
+from dataflow_grounding.rows import RowWriter
+
+
+@dataclass
+class Failure:
+    """Why a record left the run (or, where it goes on, what went wrong with it)."""
+
+    step: str
+    error: RecordError
+
+
+@dataclass
+class Outcome:
+    """What became of one row: the record after each step that it got through, and its failures."""
+
+    line: int
+    image_id: str | None
+    records: list[Record] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Outputs:
+    """One file a step, and `failures.jsonl`. `put` takes outcomes in any order."""
+
+    def __init__(self, steps: list[Step], summary: Summary) -> None:
+        self.steps = steps
+        self.summary = summary
+        self.next = 0
+        """The place of the oldest row that is not finished."""
+        self._waiting: dict[int, Outcome] = {}
+        self.failures_path = steps[0].storage.failures_path
+        try:
+            self._writers = [RowWriter(step.storage.output_path) for step in steps]
+            self._failures = RowWriter(self.failures_path)
+        except OSError as error:
+            raise _failed(steps[0].storage.output_path, error) from None
+
+    def put(self, place: int, outcome: Outcome) -> None:
+        """Take a row's outcome; write all that are due."""
+        self._waiting[place] = outcome
+        try:
+            while self.next in self._waiting:
+                self._write(self._waiting.pop(self.next))
+                self.next += 1
+        except OSError as error:
+            raise _failed(self.failures_path, error) from None
+
+    def _write(self, outcome: Outcome) -> None:
+        for writer, record in zip(self._writers, outcome.records, strict=False):
+            writer.write(record)
+        for failure in outcome.failures:
+            self._failures.write(_failure_line(outcome, failure))
+            self.summary.failures[failure.error.kind] += 1
+            self.summary.passing_failures += failure.error.passing
+        self.summary.records += 1
+        if len(outcome.records) == len(self.steps):
+            self.summary.done += 1
+            self.summary.count_expressions(outcome.records[-1])
+        else:
+            self.summary.failed += 1
+
+    def commit(self) -> None:
+        """Put the files in place. When no record got through, only the failures: earlier results stay."""
+        try:
+            kept = _other_failures(self.failures_path, {step.label for step in self.steps})
+            for line in kept:
+                self._failures.write(line)
+            self._failures.commit()
+            for writer in self._writers:
+                if self.summary.done or not self.summary.records:
+                    writer.commit()
+                else:
+                    writer.discard()
+        except OSError as error:
+            raise _failed(self.failures_path, error) from None
+
+    def discard(self) -> None:
+        """Leave the files as they were before the run."""
+        for writer in [*self._writers, self._failures]:
+            writer.discard()
+
+
+def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
+    """Lines of an existing failures file that belong to steps which are not run now."""
+    kept = []
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                failure = parse_line(line)
+                if failure.get("step") not in labels:
+                    kept.append(failure)
+    except (OSError, RecordError):
+        return kept
+    return kept
+
+
+def _failure_line(outcome: Outcome, failure: Failure) -> dict[str, Any]:
+    error = failure.error
+    line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": failure.step, "kind": error.kind}
+    line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
+    if error.reply is not None:
+        line["reply"] = error.reply
+    dump_line(line)
+    return line
+
+
+def _failed(path: str, error: OSError) -> StorageFailed:
+    return StorageFailed(f"can't write {path}: {error.strerror or error}. Mend that, then run the same command again")

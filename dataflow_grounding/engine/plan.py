@@ -1,0 +1,168 @@
+"""A plan: the steps of a pipeline in order, checked before anything is spent."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Awaitable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import PlanError
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.storage import FileStorage
+from dataflow_grounding.tasks import Request
+
+T = TypeVar("T")
+
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps")
+"""Columns of the record schema that any step may fill in."""
+
+
+class Ask(Protocol):
+    """Puts one request to the operator's serving and returns what its reply says; the only way out of an operator.
+
+    Raises what failed (a RecordError): let it through, and the record fails alone.
+    """
+
+    def __call__(self, request: Request[T]) -> Awaitable[T]:
+        """The answer to `request`."""
+
+    def note(self, what: str) -> None:
+        """Count a remark on this record, for the run's summary."""
+
+
+class Annotator(Protocol):
+    """What the engine needs of an operator."""
+
+    sees_all: bool
+
+    @property
+    def name(self) -> str:
+        """What the step is called."""
+
+    @property
+    def serving(self) -> Serving | None:
+        """Who answers its requests."""
+
+    def reads(self) -> dict[str, str]:
+        """Role → column that it needs."""
+
+    def writes(self) -> dict[str, str]:
+        """Role → column that it fills in."""
+
+    def settings(self) -> dict[str, Any] | None:
+        """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """The columns to add to `record`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator, its columns set, between two files."""
+
+    operator: Annotator
+    storage: FileStorage
+
+    @property
+    def label(self) -> str:
+        """What `pipeline_steps` and `failures.jsonl` call it."""
+        return f"step{self.storage.operator_step}_{self.operator.name}"
+
+    @property
+    def image_key(self) -> str | None:
+        """The column with the image's path, if the operator looks at images."""
+        return self.operator.reads().get("image")
+
+
+class RunningPipeline(Protocol):
+    """What the engine needs of the pipeline whose forward() is at work."""
+
+    summaries: list[Summary]
+
+    @property
+    def name(self) -> str | None:
+        """What `source` of its records says."""
+
+
+current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
+recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
+"""While a pipeline is compiled: the steps that its forward() called so far."""
+
+
+def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
+    """Raises PlanError for a column that nobody provides, or one that a step would overwrite."""
+    there = dict.fromkeys(columns, "the input")
+    for step in steps:
+        reads, writes = step.operator.reads(), step.operator.writes()
+        for column in reads.values():
+            if column not in there:
+                raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
+        for column in writes.values():
+            if column in there and column not in reads.values():
+                raise PlanError(
+                    f"{step.label} would overwrite column {column!r} of {there[column]}: give it another output key"
+                )
+            there[column] = step.label
+
+
+def _nearest(column: str, there: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(column, there, 1)
+    return f"; is it {close[0]!r}?" if close else f" (there are: {', '.join(map(repr, there)) or 'none'})"
+
+
+def segments(steps: Iterable[Step]) -> list[list[Step]]:
+    """The runs of steps in which each reads what the one before wrote."""
+    parts: list[list[Step]] = []
+    for step in steps:
+        if parts and parts[-1][-1].storage.output_path == step.storage.input_path:
+            parts[-1].append(step)
+        else:
+            parts.append([step])
+    return parts
+
+
+def levels(steps: list[Step]) -> list[list[int]]:
+    """The places of the steps, grouped: those of one group don't need each other's columns and run side by side."""
+    groups: dict[int, list[int]] = {}
+    written: dict[str, int] = {}  # column → the first group that sees it as written last
+    read: dict[str, int] = {}  # column → the last group that reads it
+    at_least = 0
+    for place, step in enumerate(steps):
+        reads, writes = step.operator.reads().values(), step.operator.writes().values()
+        level = max([at_least, *(written.get(c, 0) for c in reads), *(read.get(c, 0) for c in writes)])
+        if step.operator.sees_all:
+            level = at_least = max([level, *written.values()])
+        groups.setdefault(level, []).append(place)
+        read.update({column: max(level, read.get(column, 0)) for column in reads})
+        written.update(dict.fromkeys(writes, level + 1))
+    return [groups[level] for level in sorted(groups)]
+
+
+def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:
+    """Digest of all that the files of these steps depend on, besides the input; None when it can't be told."""
+    parts: list[Any] = [dict(extra)]
+    for step in steps:
+        settings = step.operator.settings()
+        if settings is None:
+            return None
+        serving = step.operator.serving.identity() if step.operator.serving else None
+        parts.append([step.label, step.operator.reads(), step.operator.writes(), settings, serving])
+    try:
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except (TypeError, ValueError):
+        return None
+
+
+def source_digest(thing: Any) -> str | None:
+    """Digest of the source code of a function or class; None when there is none to be had."""
+    try:
+        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return None

@@ -1,0 +1,105 @@
+"""The rows that a run works on: read in order, a few at a time, each made into a record."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.images import facts_key, find_image
+from dataflow_grounding.records import Record, image_id_of
+from dataflow_grounding.rows import Row, read_rows
+
+
+class Source:
+    """The first step's input file. Rows come with their place in it, from 0."""
+
+    def __init__(self, step: Step, image_key: str | None, name: str | None, pilot: int | None) -> None:
+        self.path = step.storage.input_path
+        self.image_key = image_key
+        self._name = name
+        self._pilot = pilot
+        self._folders = step.storage.image_folders
+        self._image_root = step.storage.image_root
+        self._rows_of_image = NumberTable()
+        self._numbered = self._rows()
+        self._ahead: list[Row] = []
+        self._read_more: asyncio.Lock | None = None
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        return enumerate(itertools.islice(read_rows(self.path), self._pilot))
+
+    def columns(self) -> list[str]:
+        """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
+        self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
+        readable = [row.data for row in self._ahead if row.data is not None]
+        if not readable:
+            first = next((row for row in self._ahead), None)
+            why = f"line {first.line}: {first.error}" if first else "it has no rows"
+            raise InputError(f"nothing to do in {self.path}: {why}")
+        self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
+        return list(dict.fromkeys(column for row in readable for column in row))
+
+    async def take(self, most: int) -> list[tuple[int, Row]]:
+        """The next rows, read off the event loop; an empty list at the end."""
+        if self._read_more is None:
+            self._read_more = asyncio.Lock()
+        async with self._read_more:
+            return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+
+    def record(self, row: Row) -> Record:
+        """The row as a record with its `image_id`. Raises the row's error."""
+        if row.data is None:
+            assert row.error is not None
+            raise row.error
+        record = Record(row.data, self._folders)
+        if self.image_key is not None:
+            image_id = image_id_of(row.data, self.image_key, self._image_root)
+            if image_id is not None:
+                record["image_id"] = row.data.get("image_id") or image_id
+                record.occurrence = self._rows_of_image.get(hash(image_id)) or 0
+                self._rows_of_image.set(hash(image_id), record.occurrence + 1)
+        if self._name is not None:
+            record.setdefault("source", self._name)
+        return record
+
+    def length(self) -> int | None:
+        """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""
+        with suppress(OSError):
+            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv")):
+                return None
+            with open(self.path, "rb") as file:
+                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            return min(lines, self._pilot) if self._pilot else lines
+        return None
+
+    def fingerprint(self) -> str | None:
+        """Digest of the file's rows and of the size and time of each image; None when it can't be read twice."""
+        digest = hashlib.sha256()
+        try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                return None
+            with open(self.path, "rb") as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(block)
+            if self.image_key is not None:
+                for _, row in self._rows():
+                    digest.update(self._image_state(row))
+        except (OSError, GroundingError):
+            return None
+        return digest.hexdigest()
+
+    def _image_state(self, row: Row) -> bytes:
+        if row.data is None or self.image_key is None:
+            return b"-"
+        try:
+            return repr(facts_key(find_image(Record(row.data, self._folders), self.image_key))).encode()
+        except GroundingError:
+            return b"?"

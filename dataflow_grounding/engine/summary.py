@@ -1,0 +1,87 @@
+"""What a run did: counts for the user, `run.json` and scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.records import STATUSES
+
+
+@dataclass
+class Summary:
+    """Counts of one run. `expressions` has the total and one number a status."""
+
+    records: int = 0
+    done: int = 0
+    failed: int = 0
+    passing_failures: int = 0
+    expressions: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    cost_usd: float | None = None
+    models: list[str] = field(default_factory=list)
+    annotations: str = ""
+    failures_file: str = ""
+    already_complete: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some failed, 4 none done."""
+        if not self.failed:
+            return 0
+        return 1 if self.done else 4
+
+    def count_expressions(self, record: dict[str, Any]) -> None:
+        """Add one finished record's expressions."""
+        expressions = record.get("expressions")
+        if not isinstance(expressions, list):
+            return
+        for expression in expressions:
+            self.expressions["total"] += 1
+            status = expression.get("status") if isinstance(expression, dict) else None
+            if status in STATUSES:
+                self.expressions[status] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as one JSON object."""
+        return {
+            "images": self.records,
+            "done": self.done,
+            "failed": self.failed,
+            "expressions": self.expressions["total"],
+            **{status: self.expressions[status] for status in STATUSES},
+            "requests": self.requests["sent"],
+            "replayed": self.requests["replayed"],
+            "rate_limited": self.requests["rate_limited"],
+            "unreadable": self.requests["unreadable"],
+            "tokens": {name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")},
+            "cost_usd": self.cost_usd,
+            "seconds": round(self.seconds, 2),
+            "models": self.models,
+            "notes": dict(sorted(self.notes.items())),
+            "failures": dict(sorted(self.failures.items())),
+            "already_complete": self.already_complete,
+            "annotations": self.annotations,
+            "failures_file": self.failures_file,
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status])
+        lines = [f"{self.records} images: {self.done} done, {self.failed} failed"]
+        if self.expressions["total"]:
+            lines.append(f"{self.expressions['total']} expressions" + (f": {counts}" if counts else ""))
+        sent = f"{self.requests['sent']} requests sent, {self.requests['replayed']} replies read from the store"
+        if self.already_complete:
+            sent = "nothing to do: this run is complete, 0 requests sent"
+        if self.cost_usd is not None:
+            sent += f", {self.cost_usd:.4f} USD"
+        lines.append(f"{sent}, in {self.seconds:.1f} s" + (f" (model {', '.join(self.models)})" if self.models else ""))
+        if self.failures:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
+            lines.append(f"failures: {kinds} (see {self.failures_file})")
+        lines.append(f"results: {self.annotations}")
+        return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Every exception of the package, in one tree: each message is one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class GroundingError(Exception):
+    """Base of all errors that the package raises on purpose; its text is meant for a user."""
+
+
+class SpecError(GroundingError):
+    """The spec, a command's argument or a setting is wrong: found before the first request."""
+
+
+class InputError(GroundingError):
+    """A data file can't be used as a whole: missing, not of its format, or without the columns that are asked for."""
+
+
+class PlanError(GroundingError):
+    """The steps of a pipeline don't fit together or don't fit the data: found before the first request."""
+
+
+class MissingExtra(GroundingError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'")
+
+
+class RecordError(GroundingError):
+    """One record can't be done; the others go on.
+
+    `kind` is one word for scripts. `passing` tells whether the same command, run again, should try it again by itself.
+    """
+
+    kind = "record"
+    passing = False
+    attempts = 0
+    """Requests sent for it."""
+    reply: str | None = None
+    """The reply that could not be used, raw."""
+    update: dict[str, object] | None = None
+    """Columns with which the record goes on all the same; None leaves it out."""
+
+
+class BrokenRow(RecordError):
+    """A row of the input can't be read, or lacks what the step needs."""
+
+    kind = "broken_row"
+
+
+class ImageMissing(RecordError):
+    """The record's image file is not there."""
+
+    kind = "image_missing"
+    passing = True
+
+
+class ImageBroken(RecordError):
+    """The record's image file is there but is no picture that can be used."""
+
+    kind = "image_broken"
+
+
+class OperatorFailed(RecordError):
+    """An operator's own code raised while it worked on this record."""
+
+    kind = "operator_failed"
+
+
+class UnreadableReply(RecordError):
+    """A reply came, and what it says can't be read; the message names what was wrong, for asking again."""
+
+    kind = "unreadable_reply"
+
+
+class TruncatedReply(UnreadableReply):
+    """The reply was cut off at the model's token limit."""
+
+    kind = "truncated_reply"
+
+
+class RequestRefused(RecordError):
+    """The endpoint or the model refused this one request: a content filter, or a request that it can't take."""
+
+    kind = "refused"
+
+
+class ServerFault(RecordError):
+    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again may help."""
+
+    kind = "server_fault"
+    passing = True
+
+
+class ServerOverloaded(ServerFault):
+    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asked for, in seconds, or None."""
+
+    kind = "server_overloaded"
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(ServerOverloaded):
+    """The endpoint takes fewer requests (429): waited for without using up attempts."""
+
+    kind = "rate_limited"
+
+
+class EndpointUnreachable(ServerFault):
+    """No connection to the endpoint: name lookup, refused, unreachable."""
+
+    kind = "unreachable"
+
+
+class RunStopped(GroundingError):
+    """The whole run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
+
+    exit_code = 130
+
+
+class EndpointRefused(RunStopped):
+    """No request can succeed: wrong key, unknown model, wrong address."""
+
+    exit_code = 4
+
+
+class BudgetExceeded(RunStopped):
+    """The next request could pass the budget."""
+
+    exit_code = 3
+
+
+class OutOfService(RunStopped):
+    """The endpoint answered before, and then no more for minutes."""
+
+    exit_code = 4
+
+
+class StorageFailed(RunStopped):
+    """Results can't be written: no room, no permission."""
+
+
+class Interrupted(RunStopped):
+    """The user, or the system, asked the run to stop."""
+
+    exit_code = 130

@@ -1,0 +1,86 @@
+"""Frames: the picture that a model's numbers refer to, after what its provider does to the picture that was sent."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from .errors import SpecError
+from .geometry import Size
+
+_FRAME = re.compile(
+    r"sent|pad_square|pad_square_corner"
+    r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
+    r"|long_edge_(?P<edge>\d+)(?:_patch_(?P<patch>\d+)_(?P<patches>\d+))?"
+)
+
+
+class Canvas(NamedTuple):
+    """The picture that a model's numbers refer to: its size, and where in it the image lies, all in its own pixels."""
+
+    width: float
+    height: float
+    left: float
+    top: float
+    image_width: float
+    image_height: float
+
+
+def frame_of(frame: str, sent: Size) -> Canvas:
+    """Return the picture that a model's numbers refer to, for a picture sent in the size `sent` (width, height).
+
+    `sent`: the picture as sent. `smart_resize_F` or `smart_resize_F_MIN_MAX`: sides rounded to multiples of F px, the area
+    kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in qwen-vl-utils' vision_process.py).
+    `long_edge_N`: reduced, never enlarged, until the longer side is N px at most; with `_patch_P_M` also until it takes M
+    patches of P px at most. `pad_square`: padded to a square with the image in the middle; `pad_square_corner`: with the
+    image in the top left corner. Raises SpecError for any other name.
+    """
+    match = _FRAME.fullmatch(frame)
+    if match is None:
+        raise SpecError(
+            f"unknown box frame {frame!r}; known: sent, smart_resize_28, smart_resize_28_3136_12845056, long_edge_2048, "
+            "long_edge_1568_patch_28_1568, pad_square, pad_square_corner"
+        )
+    width, height = sent
+    if match["factor"]:
+        factor = max(1, int(match["factor"]))
+        low, high = int(match["min"] or 4 * factor**2), int(match["max"] or 16384 * factor**2)
+        width, height = _smart_resize(width, height, factor, low, high)
+    elif match["edge"]:
+        width, height = _long_edge(sent, int(match["edge"]), int(match["patch"] or 0), int(match["patches"] or 0))
+    elif frame.startswith("pad_square"):
+        side = max(sent)
+        left, top = ((side - width) / 2, (side - height) / 2) if frame == "pad_square" else (0, 0)
+        return Canvas(side, side, left, top, width, height)
+    return Canvas(width, height, 0, 0, width, height)
+
+
+def _smart_resize(width: int, height: int, factor: int, low: int, high: int) -> Size:
+    new_width, new_height = (max(factor, round(side / factor) * factor) for side in (width, height))
+    if new_width * new_height > high:
+        shrink = math.sqrt(width * height / high)
+        new_width, new_height = (max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height))
+    elif new_width * new_height < low:
+        grow = math.sqrt(low / (width * height))
+        new_width, new_height = (math.ceil(side * grow / factor) * factor for side in (width, height))
+    return new_width, new_height
+
+
+def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
+    def at(long: int) -> Size:
+        width, height = (max(1, round(side * long / max(sent))) for side in sent)
+        return width, height
+
+    def fits(long: int) -> bool:
+        width, height = at(long)
+        return not patch or math.ceil(width / patch) * math.ceil(height / patch) <= patches
+
+    longest = max(1, min(edge, max(sent)))
+    if fits(longest):
+        return at(longest)
+    low, high = 1, longest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return at(low)

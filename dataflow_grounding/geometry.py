@@ -1,0 +1,67 @@
+"""Boxes as numbers: `(x1, y1, x2, y2)` in pixels, the origin at the image's top left corner."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+Bbox: TypeAlias = tuple[float, float, float, float]
+Size: TypeAlias = tuple[int, int]
+
+
+def area(bbox: Bbox) -> float:
+    """Return the area in square pixels; 0 for a box without one, also when its corners are the wrong way round."""
+    return max(0.0, bbox[2] - bbox[0]) * max(0.0, bbox[3] - bbox[1])
+
+
+def intersection(a: Bbox, b: Bbox) -> Bbox:
+    """Return the part that both boxes cover; where they don't meet it has no area."""
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def union(a: Bbox, b: Bbox) -> Bbox:
+    """Return the smallest box that holds both."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def iou(a: Bbox, b: Bbox) -> float:
+    """Return intersection over union, in [0, 1]; 0 when neither box has an area."""
+    shared = area(intersection(a, b))
+    covered = area(a) + area(b) - shared
+    return min(1.0, shared / covered) if covered > 0 else 0.0
+
+
+def ordered(bbox: Bbox) -> Bbox:
+    """Return the box with its corners sorted, so that x1 <= x2 and y1 <= y2."""
+    return min(bbox[0], bbox[2]), min(bbox[1], bbox[3]), max(bbox[0], bbox[2]), max(bbox[1], bbox[3])
+
+
+def clamp(bbox: Bbox, size: Size) -> Bbox:
+    """Return the box with every coordinate moved inside an image of `size` (width, height).
+
+    A box wholly outside ends up on the image's edge, without an area.
+    """
+    width, height = size
+    return (
+        min(max(bbox[0], 0.0), width),
+        min(max(bbox[1], 0.0), height),
+        min(max(bbox[2], 0.0), width),
+        min(max(bbox[3], 0.0), height),
+    )
+
+
+def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
+    """Return the box rounded to whole pixels, inside an image of `size` (width, height), at least 1 px each way.
+
+    Halves are rounded up. Raises ValueError for an image without pixels, or coordinates that are not finite.
+    """
+    x1, x2 = _whole_span(bbox[0], bbox[2], size[0])
+    y1, y2 = _whole_span(bbox[1], bbox[3], size[1])
+    return x1, y1, x2, y2
+
+
+def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
+    if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
+    first = min(max(math.floor(low + 0.5), 0), length - 1)
+    return first, min(max(math.floor(high + 0.5), first + 1), length)

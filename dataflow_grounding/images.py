@@ -1,0 +1,323 @@
+"""Image files: their facts from the header, and the bytes that go to a model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.records import Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
+MAX_FILE_BYTES = 512 * 2**20
+_PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a serving takes as it is: media types, longest side in pixels, and bytes of the file."""
+
+    media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
+    max_side: int = 2048
+    max_bytes: int = 15 * 2**20
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of an image file without decoding it. `width` and `height` are those of the upright picture."""
+
+    digest: str
+    width: int
+    height: int
+    media_type: str
+    plain: bool
+    """Neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read."""
+    file_bytes: int
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels of the upright picture."""
+        return (self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file as a task uses it: facts now, bytes when it is sent."""
+
+    path: str
+    facts: ImageFacts
+    limits: ImageLimits
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels of the upright picture."""
+        return self.facts.size
+
+    @property
+    def as_is(self) -> bool:
+        """Whether the file's own bytes are sent."""
+        facts, limits = self.facts, self.limits
+        return (
+            facts.plain
+            and facts.media_type in limits.media_types
+            and facts.file_bytes <= limits.max_bytes
+            and max(facts.size) <= limits.max_side
+        )
+
+    @property
+    def sent_size(self) -> Size:
+        """Width and height in pixels of the picture as sent."""
+        longest = max(self.size)
+        if self.as_is or longest <= self.limits.max_side:
+            return self.size
+        scale = self.limits.max_side / longest
+        return (max(1, round(self.facts.width * scale)), max(1, round(self.facts.height * scale)))
+
+    @property
+    def sent_digest(self) -> str:
+        """Tells apart what is sent: the file's bytes, and what is done to them."""
+        return self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}"
+
+    def data_url(self) -> bytes:
+        """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
+        url = _urls.get(self.sent_digest)
+        if url is None:
+            data = _read_file(self.path)
+            if hashlib.sha256(data).hexdigest() != self.facts.digest:
+                raise ImageBroken(f"{self.path} changed while it was read: run again")
+            url = _urls.put(self.sent_digest, self._url_of(data))
+        return url
+
+    def _url_of(self, data: bytes) -> bytes:
+        media_type = self.facts.media_type
+        if not self.as_is:
+            data, media_type = _encode(data, self.path, self.sent_size), "image/jpeg"
+        return b"data:" + media_type.encode() + b";base64," + base64.b64encode(data)
+
+    def keep(self, data: bytes) -> None:
+        """Make the `data:` URL from the file's bytes, which are at hand."""
+        _urls.put(self.sent_digest, self._url_of(data))
+
+    def pixels(self) -> PillowImage:
+        """The decoded picture, upright, RGB. Raises ImageBroken."""
+        return decode(self.path)
+
+
+class _UrlCache:
+    """The last data URLs, up to a total of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held = 0
+        self.urls: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        return self.urls.get(key)
+
+    def put(self, key: str, url: bytes) -> bytes:
+        if key not in self.urls:
+            self.urls[key] = url
+            self.held += len(url)
+        while self.held > self.max_bytes and len(self.urls) > 1:
+            self.held -= len(self.urls.popitem(last=False)[1])
+        return url
+
+
+_urls = _UrlCache(32 * 2**20)
+
+
+def find_image(record: Record, key: str) -> str:
+    """The path of the record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing."""
+    given = record.get(key)
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise BrokenRow(f"column {key!r} should be the path of an image")
+    tried = [given] if os.path.isabs(given) or not record.folders else [os.path.join(f, given) for f in record.folders]
+    for path in tried:
+        if os.path.exists(path):
+            return path
+    where = f" (looked in {', '.join(record.folders)})" if len(tried) > 0 and not os.path.isabs(given) else ""
+    raise ImageMissing(f"no image {given!r}{where}")
+
+
+def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
+    """The image that column `key` names. Reads no more than is needed to know its facts.
+
+    Raises BrokenRow (no path in the column), ImageMissing, ImageBroken.
+    """
+    path = find_image(record, key)
+    return Image(path, _facts_of(path), limits or ImageLimits())
+
+
+def _facts_of(path: str) -> ImageFacts:
+    stat = _stat(path)
+    key = (path, stat.st_size, stat.st_mtime_ns)
+    facts = _facts.get(key)
+    if facts is None:
+        facts = remember_facts(key, read_facts(path))
+    return facts
+
+
+def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
+    """The facts of an image file, from one reading of it. With `keep_for`, what will be sent under these limits is kept.
+
+    Raises ImageMissing, ImageBroken.
+    """
+    data = _read_file(path)
+    facts = _parse(data, path)
+    if keep_for:
+        image = Image(path, facts, keep_for)
+        if image.as_is:
+            image.keep(data)
+    return facts
+
+
+FactsKey = tuple[str, int, int]
+_facts: OrderedDict[FactsKey, ImageFacts] = OrderedDict()
+
+
+def known_facts(key: FactsKey) -> ImageFacts | None:
+    """The facts remembered for a file of this path, size and mtime_ns."""
+    return _facts.get(key)
+
+
+def remember_facts(key: FactsKey, facts: ImageFacts) -> ImageFacts:
+    """Keep `facts` for the record's next steps."""
+    _facts[key] = facts
+    while len(_facts) > 4096:
+        _facts.popitem(last=False)
+    return facts
+
+
+def facts_key(path: str) -> FactsKey:
+    """What a file's facts are remembered by. Raises ImageMissing."""
+    stat = _stat(path)
+    return (path, stat.st_size, stat.st_mtime_ns)
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise ImageMissing(f"no image {path!r}: {error.strerror}") from None
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        if os.path.isdir(path):
+            raise ImageBroken(f"{path!r} is a folder, not an image")
+        if os.path.getsize(path) > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise ImageMissing(f"no image {path!r}") from None
+    except OSError as error:
+        raise ImageMissing(f"can't read {path!r}: {error.strerror}") from None
+
+
+def _parse(data: bytes, path: str) -> ImageFacts:
+    """Facts from a file's bytes: header only, plus whether its end is there."""
+    with _opened(data, path) as picture:
+        orientation = _orientation(picture)
+        width, height = picture.size
+        if orientation >= 5:
+            width, height = height, width
+        _check_whole(data, picture.format or "", path)
+        media_type = "image/jpeg" if picture.format == "MPO" else picture.get_format_mimetype() or "image/unknown"
+        plain = orientation == 1 and picture.mode in _PLAIN_MODES
+        plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
+        digest = hashlib.sha256(data).hexdigest()
+        return ImageFacts(digest, width, height, media_type, plain, len(data))
+
+
+def _opened(data: bytes, path: str) -> PillowImage:
+    import PIL.Image
+
+    if not data:
+        raise ImageBroken(f"{path!r} is empty")
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            picture = PIL.Image.open(io.BytesIO(data))
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        raise ImageBroken(f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels") from None
+    except PIL.UnidentifiedImageError:
+        hint = (
+            " (HEIC: convert it to JPEG)" if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc") else ""
+        )
+        raise ImageBroken(f"{path!r} is no image that can be read{hint}") from None
+    except Exception as error:  # Pillow's readers raise all kinds on broken headers
+        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+    if not (picture.width > 0 and picture.height > 0):
+        raise ImageBroken(f"{path!r} has no pixels")
+    return picture
+
+
+def _orientation(picture: PillowImage) -> int:
+    """EXIF orientation 1–8. A TIFF counts as upright: Pillow turns it when it decodes."""
+    if picture.format == "TIFF":
+        return 1
+    try:
+        value: Any = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block is as good as none
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _check_whole(data: bytes, format: str, path: str) -> None:
+    """Raises ImageBroken for a file whose end is missing."""
+    ends = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+    end = ends.get(format)
+    if end and end not in data[-4096:] and end not in data[-65536:]:
+        raise ImageBroken(f"{path!r} is cut off: its end is missing")
+    if format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise ImageBroken(f"{path!r} is cut off: its end is missing")
+
+
+def decode(path: str) -> PillowImage:
+    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken."""
+    return _decoded(_read_file(path), path)
+
+
+def _decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImage:
+    import PIL.Image
+    import PIL.ImageOps
+
+    picture = _opened(data, path)
+    try:
+        if at_least:  # lets the JPEG decoder work at a fraction of the size
+            longest = max(at_least)
+            picture.draft("RGB", (longest, longest))
+        picture.load()
+        upright = PIL.ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I;16") or upright.mode == "I":
+            upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            upright = upright.convert("RGBA")
+            upright = PIL.Image.alpha_composite(PIL.Image.new("RGBA", upright.size, "white"), upright)
+        return upright.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise all kinds on broken data
+        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+
+
+def _encode(data: bytes, path: str, size: Size) -> bytes:
+    import PIL.Image
+
+    picture = _decoded(data, path, at_least=size)
+    if picture.size != size:
+        picture = picture.resize(size, PIL.Image.Resampling.LANCZOS, reducing_gap=2.0)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=92, subsampling=0)
+    return out.getvalue()

@@ -1,0 +1,21 @@
+"""Operators: the steps that pipelines are made of."""
+
+from __future__ import annotations
+
+from dataflow_grounding.operators.base import Annotated, Operator
+from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
+from dataflow_grounding.operators.expression_extractor import ExpressionExtractor
+from dataflow_grounding.operators.function import FunctionOperator, operator
+from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+
+__all__ = [
+    "OPERATOR_REGISTRY",
+    "Annotated",
+    "BBoxVisualizer",
+    "ExpressionExtractor",
+    "FunctionOperator",
+    "Operator",
+    "PhraseGrounder",
+    "operator",
+]

@@ -1,0 +1,140 @@
+"""What an operator is: a question about one record, and how it is run on a record, a list, a DataFrame or a file."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar
+
+from dataflow_grounding.engine.execute import execute
+from dataflow_grounding.engine.in_memory import annotate_all
+from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import Ask, Step, current_pipeline, recorded_steps, source_digest
+from dataflow_grounding.errors import PlanError, RecordError
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.rows import from_dataframe, to_dataframe
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.storage import FileStorage
+
+O = TypeVar("O", bound="Operator")  # noqa: E741
+
+
+class Annotated(list[dict[str, Any]]):
+    """The records that an operator finished, in order; `failures` has (place, error) of the others."""
+
+    def __init__(self, records: list[dict[str, Any]], failures: list[tuple[int, RecordError]]) -> None:
+        super().__init__(records)
+        self.failures = failures
+
+
+class Operator(ABC):
+    """Turns a record into its update by asking a serving.
+
+    A subclass names its columns in `input_keys` and `output_keys` (role → default column), and does its work in `annotate`,
+    with no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
+    """
+
+    name: ClassVar[str] = "operator"
+    input_keys: ClassVar[Mapping[str, str]] = {}
+    output_keys: ClassVar[Mapping[str, str]] = {}
+    descriptions: ClassVar[Mapping[str, str]] = {}
+    """What it does, by language."""
+    serving: Serving | None = None
+    sees_all = False
+    """Whether it may read columns that it doesn't name: then it runs when all earlier steps are done."""
+
+    @property
+    def keys(self) -> SimpleNamespace:
+        """The column of each role."""
+        bound: SimpleNamespace | None = self.__dict__.get("_keys")
+        return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
+
+    @abstractmethod
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
+
+    def run(self, storage: FileStorage, **keys: str) -> str:
+        """Work through a storage's step: `input_<role>_key=` and `output_<role>_key=` name columns.
+
+        Returns the (first) output column. While a pipeline is compiled, only notes that the step is wanted.
+        """
+        operator = self.bound(**keys)
+        step = Step(operator, storage)
+        steps = recorded_steps.get()
+        if steps is not None:
+            steps.append(step)
+        else:
+            pipeline = current_pipeline.get()
+            summary = execute([step], current_options.get(), pipeline.name if pipeline else None)
+            if pipeline:
+                pipeline.summaries.append(summary)
+        return next(iter(operator.writes().values()), "")
+
+    def __call__(self, data: Any, **keys: str) -> Any:
+        """Work on one record (its update merged in), a list of records (an Annotated list) or a DataFrame.
+
+        One record raises what failed; in a list and a DataFrame a record that fails is left out.
+        """
+        operator = self.bound(**keys)
+        if isinstance(data, Mapping):
+            [(record, error)] = annotate_all(operator, [data])
+            if error is not None:
+                raise error
+            return record
+        rows: list[Mapping[str, Any]] = list(from_dataframe(data) if hasattr(data, "to_dict") else data)
+        results = annotate_all(operator, rows)
+        done = Annotated(
+            [record for record, error in results if error is None],
+            [(place, error) for place, (_, error) in enumerate(results) if error is not None],
+        )
+        return to_dataframe(done) if hasattr(data, "to_dict") else done
+
+    def bound(self: O, **keys: str) -> O:
+        """This operator with its columns set. Raises PlanError for a role that it doesn't have."""
+        operator = copy.copy(self)
+        columns = {**self.input_keys, **self.output_keys}
+        for argument, column in keys.items():
+            columns[self._role(argument)] = column
+        operator.__dict__["_keys"] = SimpleNamespace(**columns)
+        return operator
+
+    def _role(self, argument: str) -> str:
+        """`input_<role>_key` or `output_<role>_key`; `input_key` and `output_key` mean the first role."""
+        arguments: dict[str, str] = {}
+        for prefix, roles in (("input", self.input_keys), ("output", self.output_keys)):
+            arguments |= {f"{prefix}_{role}_key": role for role in roles if role != prefix}
+            arguments |= {f"{prefix}_key": role for role in list(roles)[:1]}
+        if argument not in arguments:
+            raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(arguments)}")
+        return arguments[argument]
+
+    def reads(self) -> dict[str, str]:
+        """Role → column that it needs."""
+        return {role: getattr(self.keys, role) for role in self.input_keys}
+
+    def writes(self) -> dict[str, str]:
+        """Role → column that it fills in."""
+        return {role: getattr(self.keys, role) for role in self.output_keys}
+
+    def settings(self) -> dict[str, Any] | None:
+        """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
+        source = source_digest(type(self))
+        if source is None:
+            return None
+        own = {name: value for name, value in vars(self).items() if name not in ("_keys", "serving")}
+        return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
+
+    @classmethod
+    def get_desc(cls, lang: str = "en") -> str:
+        """What the operator does, in English or Chinese (`zh`)."""
+        return cls.descriptions.get(lang) or cls.descriptions.get("en") or inspect.getdoc(cls) or cls.__name__
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None), list, tuple)) else repr(value)
+
+
+__all__ = ["Annotated", "Operator"]

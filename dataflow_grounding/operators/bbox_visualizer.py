@@ -1,0 +1,96 @@
+"""Operator: a picture of each record with its boxes drawn in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update, read_expressions
+
+if TYPE_CHECKING:
+    from dataflow_grounding.drawing import Mark
+
+STYLE = 1
+"""Counts changes to how boxes are drawn, so that older pictures are drawn again."""
+
+
+@OPERATOR_REGISTRY.register()
+class BBoxVisualizer(Operator):
+    """Draws the boxes of a record's expressions into a copy of its image, `{output_dir}/{image_id}.jpg`."""
+
+    name = "bbox_visualization"
+    input_keys = {"image": "image_path", "expressions": "expressions"}
+    output_keys = {"image_with_bbox": "image_with_bbox"}
+    descriptions = {
+        "en": "Draws the boxes of the expressions into a copy of the image.",
+        "zh": "将指代表达式的边界框绘制到图像副本上。",
+    }
+
+    def __init__(self, output_dir: str | os.PathLike[str] = "./images_with_bbox") -> None:
+        self.output_dir = os.fspath(output_dir)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds the path of the picture. It is not drawn again when image and boxes are as they were."""
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image)
+        path = os.path.join(self.output_dir, _file_name(record.unique_id))
+        await asyncio.to_thread(_draw, image, expressions, path)
+        return {self.keys.image_with_bbox: path}
+
+
+def _file_name(unique_id: str) -> str:
+    """A file name for an image id: folders stay, what would lead out of the folder doesn't."""
+    parts = [re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", part) for part in unique_id.split("/")]
+    kept = [part[:150] for part in parts if part not in ("", ".", "..")]
+    return "/".join(kept or ["record"]) + ".jpg"
+
+
+def _draw(image: Image, expressions: list[dict[str, Any]], path: str) -> None:
+    from dataflow_grounding.drawing import draw_marks
+
+    state = json.dumps([STYLE, image.facts.digest, [[e["text"], e["instances"]] for e in expressions]])
+    stamp = hashlib.sha256(state.encode()).hexdigest().encode()
+    if _stamp_of(path) == stamp:
+        return
+    picture = draw_marks(image.pixels(), _marks(expressions))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = f"{path}.part"
+    picture.save(part, "JPEG", quality=90, comment=stamp)
+    os.replace(part, path)
+
+
+def _marks(expressions: list[dict[str, Any]]) -> list[Mark]:
+    """One mark an instance; those of one expression share its colour."""
+    from dataflow_grounding.drawing import Mark, palette_color
+
+    return [
+        Mark(
+            (box[0], box[1], box[2], box[3]),
+            expression["text"],
+            palette_color(number),
+            instance.get("evidence") == "region",
+        )
+        for number, expression in enumerate(expressions)
+        for instance in expression["instances"]
+        for box in [instance["bbox"]]
+    ]
+
+
+def _stamp_of(path: str) -> bytes | None:
+    """What was written into an earlier picture's comment."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as picture:
+            comment = picture.info.get("comment")
+            return comment if isinstance(comment, bytes) else None
+    except OSError:
+        return None

@@ -1,0 +1,60 @@
+"""Operator: the referring expressions in a caption, and where each stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import open_image
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update, expression_id, read_text
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spans import find_spans
+from dataflow_grounding.tasks import expression_extraction
+
+
+@OPERATOR_REGISTRY.register()
+class ExpressionExtractor(Operator):
+    """Finds the referring expressions in a caption, with their spans in the cleaned caption and in the caption as given."""
+
+    name = "expression_extraction"
+    input_keys = {"image": "image_path", "caption": "caption"}
+    output_keys = {"expressions": "expressions", "cleaned_caption": "cleaned_caption"}
+    descriptions = {
+        "en": "Finds the referring expressions in an image's caption and where each stands in it.",
+        "zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。",
+    }
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving: Serving = serving
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds `cleaned_caption` and `expressions`, their instances still empty, and the image's size."""
+        caption = read_text(record, self.keys.caption)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        extracted = await ask(expression_extraction(image, caption))
+        phrases = [text for text, _ in extracted.expressions]
+        spans = find_spans(phrases, extracted.cleaned_caption)
+        given_spans = find_spans(phrases, caption)
+        expressions: list[dict[str, Any]] = []
+        for number, (text, noun_chunk) in enumerate(extracted.expressions):
+            span, given_span = spans[number], given_spans[number]
+            expressions.append(
+                {
+                    "expression_id": expression_id(record, number),
+                    "text": text,
+                    "char_span": list(span) if span else None,
+                    "caption_span": list(given_span) if given_span else None,
+                    "noun_chunk": noun_chunk,
+                    "instances": [],
+                }
+            )
+            if span is None:
+                ask.note("not_in_caption: an expression that the caption doesn't hold")
+        return {
+            **facts_of(record, image, ask, self.serving.model),
+            self.keys.cleaned_caption: extracted.cleaned_caption,
+            self.keys.expressions: expressions,
+        }

@@ -1,0 +1,58 @@
+"""A custom step from one function."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dataflow_grounding.engine.plan import Ask, source_digest
+from dataflow_grounding.errors import OperatorFailed
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.records import Record, Update
+
+
+class FunctionOperator(Operator):
+    """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is the update."""
+
+    sees_all = True
+
+    def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
+        self.function = function
+        self.name: str = function.__name__  # type: ignore[misc]
+        self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
+        self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
+        self._takes_ask = len(inspect.signature(function).parameters) > 1
+        self.__doc__ = function.__doc__
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """The function's update. It works on a copy, so that changing the record in place changes nothing else."""
+        own = Record(copy.deepcopy(dict(record)), record.folders, record.occurrence)
+        if inspect.iscoroutinefunction(self.function):
+            update = await (self.function(own, ask) if self._takes_ask else self.function(own))
+        else:
+            update = await asyncio.to_thread(self.function, *((own, ask) if self._takes_ask else (own,)))
+        if not isinstance(update, Mapping):
+            raise OperatorFailed(f"{self.name} should return a dict of columns, not {type(update).__name__}")
+        return dict(update)
+
+    def settings(self) -> dict[str, Any] | None:
+        """The function's source; None when there is none, or when it uses variables from around it."""
+        source = source_digest(self.function)
+        if source is None or inspect.getclosurevars(self.function).nonlocals:
+            return None
+        return {"function": self.function.__qualname__, "source": source}
+
+
+def operator(
+    function: Callable[..., Any] | None = None, *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+) -> Any:
+    """Decorator that makes a function from record to update a step of a pipeline.
+
+    `reads` and `writes` name its columns, so that the plan can be checked before anything is spent; they may be left out.
+    """
+    if function is None:
+        return lambda f: FunctionOperator(f, reads, writes)
+    return FunctionOperator(function, reads, writes)

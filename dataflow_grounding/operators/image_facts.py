@@ -1,0 +1,33 @@
+"""What operators that look at an image add to a record besides their answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import Image
+from dataflow_grounding.records import Record, Update
+
+
+def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
+    """`image_id`, and the size that the file has; where the row states another, the file wins and a note is made.
+
+    The embedded grounder signs its records, so that nobody takes them for a VLM's.
+    """
+    width, height = image.size
+    update: Update = {"width": width, "height": height}
+    if "image_id" in record:
+        update["image_id"] = record["image_id"]
+    for name, value in (("width", width), ("height", height)):
+        if name in record and not _same(record[name], value):
+            ask.note("size_differs: the row states another width or height than the file has")
+    if model == "embedded-opencv":
+        update["model"] = model
+    return update
+
+
+def _same(stated: Any, value: int) -> bool:
+    try:
+        return stated is None or stated == "" or float(stated) == value
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,44 @@
+"""The registry of operators, by class name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type[Any])
+
+
+class Registry:
+    """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._classes: dict[str, type[Any]] = {}
+
+    def register(self) -> Callable[[C], C]:
+        """Class decorator: `@OPERATOR_REGISTRY.register()`."""
+        return self._add
+
+    def _add(self, cls: C) -> C:
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def get(self, name: str) -> type[Any]:
+        """The class of this name. Raises KeyError."""
+        return self._classes[name]
+
+    def keys(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._classes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        return iter(sorted(self._classes.items()))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+OPERATOR_REGISTRY = Registry("operators")

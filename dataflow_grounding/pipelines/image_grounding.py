@@ -1,0 +1,26 @@
+"""Pipeline `image_grounding`: image and caption in, expressions with spans and boxes out."""
+
+from __future__ import annotations
+
+from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
+from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.storage import ResultsStorage
+
+STEPS = ("step_0_expression_extraction", "step_1_grounding")
+
+
+class ImageGroundingPipeline(Pipeline):
+    """Step 0 finds the referring expressions of each caption, step 1 their boxes."""
+
+    name = "image_grounding"
+
+    def __init__(self, storage: ResultsStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.extractor = ExpressionExtractor(serving)
+        self.grounder = PhraseGrounder(serving)
+
+    def forward(self) -> None:
+        """Both steps, one after the other."""
+        self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
+        self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")

@@ -1,0 +1,12 @@
+"""The words sent to a model: one text file a task, and `system.txt`, which is the same for every task."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def load_prompt(name: str) -> str:
+    """The text of `name`.txt; `{box_format}` in it stands for the sentences that state the box format."""
+    return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()

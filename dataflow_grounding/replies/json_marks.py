@@ -1,0 +1,310 @@
+"""Boxes and points in parsed JSON, whatever its keys and nesting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..coordinates import Order
+from .json_text import JsonObject
+from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
+
+# Keys are compared in lower case and without anything but letters and digits.
+_BOX_KEYS = frozenset(
+    {
+        "bbox2d",
+        "box2d",
+        "bbox",
+        "box",
+        "boundingbox",
+        "bboxes",
+        "boxes",
+        "boundingboxes",
+        "bboxes2d",
+        "boxes2d",
+        "bboxlist",
+        "bboxxyxy",
+        "xyxy",
+        "bboxpixels",
+        "boxpixels",
+        "coordinates",
+        "coords",
+        "coordinate",
+        "location",
+        "position",
+        "region",
+        "rect",
+        "rectangle",
+        "startbox",
+    }
+)
+_SIZE_BOX_KEYS = frozenset(["xywh", "bboxxywh"])
+_QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
+_POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
+_LABEL_KEYS = (
+    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
+    "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
+    "tag", "type",
+)  # fmt: skip
+_ID_KEYS = ("id", "phraseid", "expressionid")
+_SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
+_FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent")
+_WRAPPERS = frozenset(
+    {
+        "objects",
+        "detections",
+        "results",
+        "result",
+        "annotations",
+        "items",
+        "data",
+        "instances",
+        "predictions",
+        "output",
+        "outputs",
+        "answer",
+        "response",
+        "grounding",
+        "regions",
+        "detectedobjects",
+        "arguments",
+        "parameters",
+        "value",
+        "image",
+        "list",
+        "elements",
+        "entities",
+        "references",
+        "phrases",
+        "groundings",
+        "grounded",
+        "found",
+        "matches",
+        "json",
+    }
+)
+_CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
+    (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
+    (("x1", "y1", "x2", "y2"), "xyxy"),
+    (("x0", "y0", "x1", "y1"), "xyxy"),
+    (("minx", "miny", "maxx", "maxy"), "xyxy"),
+    (("left", "top", "right", "bottom"), "xyxy"),
+    (("xtl", "ytl", "xbr", "ybr"), "xyxy"),
+    (("startx", "starty", "endx", "endy"), "xyxy"),
+    (("topleftx", "toplefty", "bottomrightx", "bottomrighty"), "xyxy"),
+    (("xcenter", "ycenter", "width", "height"), "cxcywh"),
+    (("centerx", "centery", "width", "height"), "cxcywh"),
+    (("cx", "cy", "w", "h"), "cxcywh"),
+    (("cx", "cy", "width", "height"), "cxcywh"),
+    (("x", "y", "width", "height"), "xywh"),
+    (("x", "y", "w", "h"), "xywh"),
+    (("left", "top", "width", "height"), "xywh"),
+)
+_CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
+_BRACKETED = re.compile(r"\s*[\[({<]*\s*([-+\d.eE,;\s]+?)\s*[\])}>]*\s*")
+
+
+def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) -> None:
+    """Add to `marks` every box and point in one parsed array or object; `key` is the box key that was asked for."""
+    _Walk(marks, plain_key(key)).value(value, said, boxy=False)
+
+
+def plain_key(key: str) -> str:
+    """Return a key as keys are compared: lower case, letters and digits only."""
+    return re.sub(r"[\W_]", "", key.lower())
+
+
+class _Walk:
+    def __init__(self, marks: Marks, key: str) -> None:
+        self.marks = marks
+        self.box_keys = _BOX_KEYS | {key}
+
+    def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
+        if isinstance(value, JsonObject):
+            self.object(value, said, boxy=boxy)
+        elif isinstance(value, list):
+            self.array(value, said, boxy=boxy, quad=quad)
+        elif boxy and value is None:
+            self.marks.absent += 1
+        elif boxy and isinstance(value, str):
+            self.box_string(value, said)
+
+    def box_string(self, text: str, said: Said) -> None:
+        if not text.strip() or says_none(text):
+            self.marks.absent += 1
+            return
+        match = _BRACKETED.fullmatch(text) if len(text) < 200 else None
+        if match is not None:
+            self.marks.add(re.split(r"[,;\s]+", match[1].strip(",; ")), said)
+        else:
+            self.marks.dropped.append(f"a box that is no list of numbers: {text[:60]!r}")
+
+    def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
+        if not items:
+            self.marks.absent += 1
+            return
+        kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
+        numbers = [item for item, kind in zip(items, kinds) if kind == "n"]
+        strings = tuple(item.strip() for item, kind in zip(items, kinds) if kind == "s" and item.strip())
+        if len(numbers) >= 2 and "n" * len(numbers) in "".join(kinds) and "o" not in kinds:
+            self.marks.add(numbers, Said(strings).within(said), quad=quad)
+        elif len(numbers) >= 2 or (numbers and boxy):
+            self.marks.add([item for item in items if not isinstance(item, (list, dict))], said)
+            for item in items:  # where a list was never closed, what follows it stands in it
+                if isinstance(item, (list, dict)):
+                    self.value(item, NOTHING_SAID, boxy=False)
+        elif boxy and _are_pairs(items):
+            flat = [value for pair in items for value in pair]
+            self.marks.add(flat, said, corners=True, quad=True)
+        else:
+            self.mixed(items, said, boxy=boxy, quad=quad)
+
+    def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
+        label: tuple[str, ...] = ()
+        before = len(self.marks.boxes) + len(self.marks.points) + len(self.marks.dropped) + self.marks.absent
+        for item in items:
+            if isinstance(item, str):
+                label = (item.strip(),)
+            elif isinstance(item, (list, dict)):
+                self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
+                label = ()
+        after = len(self.marks.boxes) + len(self.marks.points) + len(self.marks.dropped) + self.marks.absent
+        if boxy and before == after:
+            self.marks.dropped.append("a box that is no list of numbers")
+
+    def object(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
+        if value.parts:
+            for part in value.parts:
+                self.object(part, outer, boxy=boxy)
+            return
+        fields = {plain_key(key): item for key, item in value.items()}
+        self.statuses(fields)
+        said = _said(value, fields).within(outer)
+        if any(fields.get(key) is False for key in _FOUND_KEYS):
+            self.marks.absent += 1
+            return
+        used = self.named(fields, said)
+        for key, item in value.items():
+            plain = plain_key(key)
+            if plain in self.box_keys or plain in _QUAD_KEYS or plain in _SIZE_BOX_KEYS:
+                used |= self.box_field(plain, item, fields, said)
+            elif plain in _POINT_KEYS and isinstance(item, (list, dict)):
+                self.value(item, said, boxy=False)
+                used = True
+        self.children(value, fields, said, has_box=used)
+        for item in value.loose:
+            self.value(item, NOTHING_SAID, boxy=False)
+
+    def box_field(self, plain: str, item: Any, fields: dict[str, Any], said: Said) -> bool:
+        if isinstance(item, str) and plain in ("location", "position", "region") and not re.search(r"\d", item):
+            return False  # words such as "top left" describe and mark nothing
+        since = len(self.marks.boxes)
+        self.value(item, said, boxy=True, quad=plain in _QUAD_KEYS)
+        if plain in _SIZE_BOX_KEYS:
+            self.marks.boxes[since:] = [Mark("box", m.numbers, m.said, "xywh") for m in self.marks.boxes[since:]]
+        labels = next(
+            (fields[key] for key in ("labels", "phrases", "names", "classes", "texts") if key in fields), None
+        )
+        if isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels):
+            self.marks.with_labels(labels, since)
+        return True
+
+    def named(self, fields: dict[str, Any], said: Said) -> bool:
+        for names, order in _CORNERS:
+            if all(name in fields for name in names):
+                numbers = [number(fields[name]) for name in names]
+                if None in numbers:
+                    self.marks.add([fields[name] for name in names], said)
+                else:
+                    kept = tuple(value for value in numbers if value is not None)
+                    self.marks.boxes.append(Mark("box", kept, said, order))
+                return True
+        for first, last in _CORNER_PAIRS:
+            if first in fields and last in fields:
+                pairs = [_pair(fields[first]), _pair(fields[last])]
+                if pairs[0] and pairs[1]:
+                    by_name = isinstance(fields[first], dict)
+                    numbers_of = (*pairs[0], *pairs[1])
+                    self.marks.boxes.append(Mark("box", numbers_of, said, "xyxy" if by_name else None))
+                    return True
+        if "x" in fields and "y" in fields:
+            point = _pair(JsonObject([("x", fields["x"]), ("y", fields["y"])]))
+            if point:
+                self.marks.points.append(Mark("point", point, said, "xyxy"))
+                return True
+        return False
+
+    def children(self, value: JsonObject, fields: dict[str, Any], said: Said, *, has_box: bool) -> None:
+        """Go into what an object holds beside its own box; a key that is no known word is the label of what it holds."""
+        own = bool(_said(value, fields).labels) or has_box
+        before = _size(self.marks)
+        for key, item in value.items():
+            plain = plain_key(key)
+            skip = plain in self.box_keys or plain in _QUAD_KEYS or plain in _SIZE_BOX_KEYS or plain in _POINT_KEYS
+            if skip or plain in ("statuses", "image", "imagesize") or (own and plain in _LABEL_KEYS):
+                continue
+            if own:  # of a detection: only further detections in it, never its colours or sizes
+                if isinstance(item, JsonObject) or (
+                    isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)
+                ):
+                    self.value(item, NOTHING_SAID if has_box else said, boxy=False)
+            elif plain in _WRAPPERS:
+                self.value(item, said, boxy=False)
+                self.marks.absent += item is None
+            elif isinstance(item, (list, dict)) or item is None:
+                inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
+                self.value(item, inner.within(said), boxy=not isinstance(item, dict))
+            elif isinstance(item, str) and (says_none(item) or (_BRACKETED.fullmatch(item[:200]) and "," in item)):
+                self.box_string(item, Said((key.strip(),)).within(said))
+        if own and not has_box and _size(self.marks) == before and not isinstance(fields.get("statuses"), list):
+            self.marks.dropped.append(f"an object without a box: {said.labels[0][:60]!r}")
+
+    def statuses(self, fields: dict[str, Any]) -> None:
+        entries = fields.get("statuses")
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("status"), str):
+                self.marks.statuses[entry["id"]] = entry["status"]
+                if isinstance(entry.get("reason"), str):
+                    self.marks.reasons[entry["id"]] = entry["reason"]
+
+
+def _size(marks: Marks) -> int:
+    return len(marks.boxes) + len(marks.points) + len(marks.dropped) + marks.absent
+
+
+def _said(value: JsonObject, fields: dict[str, Any]) -> Said:
+    labels = [fields[key] for key in _LABEL_KEYS if key in fields]
+    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in _LABEL_KEYS]
+    texts: list[str] = []
+    for label in labels:
+        if isinstance(label, dict):
+            inner = sorted((i for i in label.items() if isinstance(i[1], str)), key=lambda i: i[0] != "en")
+            texts += [text for _, text in inner]
+        elif isinstance(label, str):
+            texts.append(label)
+    texts += [item for item in value.loose if isinstance(item, str)]
+    named = next((fields[key] for key in _ID_KEYS if number(fields.get(key)) is not None), None)
+    score = next((fields[key] for key in _SCORE_KEYS if fields.get(key) is not None), None)
+    evidence = fields.get("evidence")
+    as_number = number(named)
+    return Said(
+        tuple(dict.fromkeys(text.strip() for text in texts if text.strip())),
+        int(as_number) if as_number is not None and as_number == int(as_number) else None,
+        score,
+        evidence if evidence in ("seen", "inferred", "region") else None,
+    )
+
+
+def _are_pairs(items: Sequence[Any]) -> bool:
+    return len(items) in (2, 4) and all(isinstance(item, list) and _pair(item) is not None for item in items)
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    if isinstance(value, dict):
+        fields = {plain_key(key): item for key, item in value.items()}
+        value = [fields.get("x"), fields.get("y")]
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    x, y = number(value[0]), number(value[1])
+    return None if x is None or y is None else (x, y)

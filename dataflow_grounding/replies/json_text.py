@@ -1,0 +1,313 @@
+"""Finds JSON, and what was meant to be JSON, in any text: one pass, linear time, no recursion, nothing evaluated."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import UnreadableReply
+
+MAX_DEPTH = 100
+
+_OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
+_CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
+_QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
+_SKIP = re.compile(r"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*)+")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#]|$)")
+_WORD = re.compile(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
+_AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
+_NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
+_STOP = {quote: re.compile(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
+_CLOSES = {quote: re.compile(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
+_KEYWORDS: dict[str, Any] = {
+    "null": None, "none": None, "nil": None, "undefined": None, "nan": None, "infinity": None, "-infinity": None,
+    "true": True, "false": False,
+}  # fmt: skip
+
+
+class JsonObject(dict[str, Any]):
+    """An object as read: the last of repeated keys wins; `parts` and `loose` keep what a plain dict would lose.
+
+    `parts` has the object split before each repeated key, when a key is repeated; `loose` the values without a key.
+    """
+
+    __slots__ = ("loose", "parts")
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__()
+        self.parts: list[JsonObject] = []
+        self.loose: list[Any] = []
+        for key, value in pairs:
+            self.put(key, value)
+
+    def put(self, key: str, value: Any) -> None:
+        """Set `key`, and begin a new part where it is already there."""
+        if key in self and not self.parts:
+            first = JsonObject()
+            first.update(self)
+            self.parts.append(first)
+        if self.parts:
+            if key in self.parts[-1]:
+                self.parts.append(JsonObject())
+            self.parts[-1][key] = value
+        self[key] = value
+
+
+@dataclass
+class Found:
+    """One array or object and where it stands: `text[start:end]`."""
+
+    value: Any
+    start: int
+    end: int
+
+
+@dataclass
+class Scan:
+    """What a text holds: arrays and objects in order, and whether the text had to be repaired or ends inside of one."""
+
+    text: str
+    found: list[Found] = field(default_factory=list)
+    repaired: bool = False
+    truncated: bool = False
+
+
+def find_json(text: str) -> Scan:
+    """Return every outermost array and object in `text`, strict JSON or not.
+
+    Takes single quotes, Python's literals and tuples, bare keys and words, comments, missing and trailing commas, repeated
+    keys, quotes inside strings, and brackets that don't fit; what stands open at the end of the text is closed, and a value
+    that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
+    """
+    strict = _strict(text)
+    return strict if strict is not None else _Scanner(text).run()
+
+
+def _strict(text: str) -> Scan | None:
+    start = len(text) - len(text.lstrip())
+    if text[start : start + 1] not in ("{", "["):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [Found(value, start, len(text.rstrip()))])
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+@dataclass
+class _Open:
+    kind: str
+    value: Any
+    key: str | None = None
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.stack: list[_Open] = []
+        self.open_kinds = {kind: 0 for kind in _CLOSER_OF}
+        self.scan = Scan(text)
+        self.root: Any = None
+        self.start = 0
+        self.line_end = -1
+        self.closer_known_until: dict[str, tuple[int, bool]] = {}
+
+    def run(self) -> Scan:
+        while (match := _OPEN.search(self.text, self.at)) is not None:
+            self.at = self.start = match.start()
+            self._push(match[0])
+            while self.stack and self.at < len(self.text):
+                self._step()
+            if self.stack:
+                self.scan.truncated = True
+                self._close_all()
+        return self.scan
+
+    def _step(self) -> None:
+        skip = _SKIP.match(self.text, self.at)
+        if skip is not None:
+            self.scan.repaired = self.scan.repaired or not skip[0].isspace()
+            self.at = skip.end()
+            return
+        char = self.text[self.at]
+        if char in ",;":
+            self.at += 1
+            if self.stack[-1].key is not None:
+                self._add(None)
+        elif char in "{[(":
+            self._push(char)
+        elif char in "}])":
+            self._pop(char)
+        elif char in ":=":
+            self._colon()
+        elif char in _QUOTES and not (char == "`" and self.text.startswith("```", self.at)):
+            self._string(char)
+        else:
+            self._scalar()
+
+    def _push(self, kind: str) -> None:
+        if len(self.stack) >= MAX_DEPTH:
+            raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
+        value: Any = JsonObject() if kind == "{" else []
+        if self.stack:
+            self._add(value)
+        else:
+            self.root = value
+        self.stack.append(_Open(kind, value))
+        self.open_kinds[kind] += 1
+        self.at += 1
+
+    def _pop(self, char: str) -> None:
+        self.at += 1
+        kind = next(kind for kind, closer in _CLOSER_OF.items() if closer == char)
+        if not self.open_kinds[kind]:
+            self.scan.repaired = True
+            return
+        while True:
+            top = self._leave()
+            if top.kind == kind:
+                break
+            self.scan.repaired = True
+        if not self.stack:
+            self._finish()
+
+    def _leave(self) -> _Open:
+        top = self.stack.pop()
+        self.open_kinds[top.kind] -= 1
+        if top.key is not None:
+            top.value.put(top.key, None)
+        return top
+
+    def _finish(self) -> None:
+        self.scan.found.append(Found(self.root, self.start, self.at))
+
+    def _close_all(self) -> None:
+        self.scan.repaired = True
+        while self.stack:
+            self._leave()
+        self._finish()
+
+    def _add(self, value: Any) -> None:
+        top = self.stack[-1]
+        if top.kind != "{":
+            top.value.append(value)
+        elif top.key is not None:
+            top.value.put(top.key, value)
+            top.key = None
+        else:
+            top.value.loose.append(value)
+
+    def _colon(self) -> None:
+        self.at += 1
+        top = self.stack[-1]
+        if (
+            top.kind == "{"
+            and top.key is None
+            and top.value.loose
+            and not isinstance(top.value.loose[-1], (dict, list))
+        ):
+            top.key = str(top.value.loose.pop())
+        else:
+            self.scan.repaired = True
+
+    def _string(self, quote: str) -> None:
+        text, at = self.text, self.at + 1
+        self.scan.repaired = self.scan.repaired or quote != '"'
+        while True:
+            stop = _STOP[quote].search(text, at)
+            if stop is None:  # cut off inside of the string: not known how it goes on
+                self.at = len(text)
+                return
+            if stop[0] == "\\":
+                at = stop.end() + 1
+            elif stop[0] == "\n":
+                self.scan.repaired = True
+                if _NEW_LINE_OF_STRUCTURE.match(text, stop.end()):
+                    self._broken_string(stop.start())
+                    return
+                at = stop.end()
+            elif _AFTER_STRING.match(text, stop.end()) or not self._closes_later(quote, stop.end()):
+                self._add(_unescaped(text[self.at + 1 : stop.start()]))
+                self.at = stop.end()
+                return
+            else:  # a quotation mark within the string
+                self.scan.repaired = True
+                at = stop.end()
+
+    def _closes_later(self, quote: str, at: int) -> bool:
+        """Whether the line goes on to a quotation mark that ends a string; remembered, so that each line is searched once."""
+        until, answer = self.closer_known_until.get(quote, (-1, False))
+        if at > until:
+            if at > self.line_end:
+                end = self.text.find("\n", at)
+                self.line_end = end if end >= 0 else len(self.text)
+            match = _CLOSES[quote].search(self.text, at, self.line_end)
+            until, answer = (match.start(), True) if match else (self.line_end, False)
+            self.closer_known_until[quote] = until, answer
+        return answer
+
+    def _broken_string(self, end: int) -> None:
+        """Take a string that its line never closes as ended there, with the object that it stands in."""
+        self._add(_unescaped(self.text[self.at + 1 : end]))
+        self.at = end
+        if self.open_kinds["{"] and len(self.stack) > 1:
+            while self._leave().kind != "{":
+                pass
+        if not self.stack:
+            self._finish()
+
+    def _scalar(self) -> None:
+        number = _NUMBER.match(self.text, self.at)
+        match = number or _WORD.match(self.text, self.at)
+        if match is None:
+            self.at += 1
+            self.scan.repaired = True
+            return
+        self.at = match.end()
+        if number is not None:
+            if self.at < len(self.text):
+                self._add(_to_number(match[0]))
+            return
+        word = match[0].rstrip()
+        if word.startswith("```"):
+            self._close_all()
+            return
+        self.scan.repaired = self.scan.repaired or word not in ("null", "true", "false")
+        if self.at < len(self.text):
+            self._add(_KEYWORDS.get(word.lower(), word))
+
+
+def _to_number(digits: str) -> int | float:
+    if re.fullmatch(r"[-+]?\d{1,18}", digits):
+        return int(digits)
+    return float(digits) if len(digits) < 400 else math.inf
+
+
+def _unescaped(raw: str) -> str:
+    if "\\" not in raw:
+        return raw
+    text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw)
+    # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

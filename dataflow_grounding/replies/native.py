@@ -1,0 +1,238 @@
+"""Boxes and points in the special tokens and tags that model families write by training."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..coordinates import Order
+from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
+
+# Tags that open and close a label, a box or a point.
+_TAG = re.compile(
+    r"<\|(?P<bar>/?(?:ref|det))\|>"
+    r"|<\|(?P<word>object_ref|box|quad|point)_(?P<side>start|end)\|>"
+    r"|<(?P<plain>/?(?:ref|box|bbox|quad|pred|points?|point_box|collection))(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
+)
+_LABEL_TAGS = frozenset(["ref", "object_ref"])
+_BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
+_POINT_TAGS = frozenset(["point", "points"])
+_ATTRIBUTE = re.compile(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
+_GROUP = re.compile(r"[\[(<]([^\[\](){}<>]*)[\])>]")
+_NUMBER_TOKEN = re.compile(r"<\s{0,3}(\d{1,12})\s{0,3}>")
+_LOCATION = re.compile(r"<loc(?P<low_line>_?)(?P<bin>\d{1,6})>")
+_PATCH = re.compile(r"<(?P<tag>/?phrase|/?object|/delimiter_of_multi_objects/|patch_index_(?P<index>\d{1,6}))>")
+_OTHER_TOKEN = re.compile(r"</?[a-z_|]{1,40}\d{0,6}>")
+_HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
+_SEPARATORS = re.compile(r"[,;\s]+")
+
+
+def read_tokens(text: str, marks: Marks) -> None:
+    """Add to `marks` the boxes and points that stand in special tokens or tags."""
+    if "<patch_index_" in text:
+        _read_patches(text, marks)
+    elif _LOCATION.search(text):
+        _read_locations(text, marks)
+    elif _TAG.search(text):
+        _TagReader(marks).read(text)
+    elif "data-bbox" in text:
+        for match in _HTML_BOX.finditer(text):
+            marks.add(_split(match[1]), NOTHING_SAID)
+
+
+def number_groups(text: str) -> list[list[str]]:
+    """Return each list of numbers in a box's text: `[[1,2,3,4],[…]]`, `(1,2),(3,4)`, `1 2 3 4`, `<1><2><3><4>,<5>…`.
+
+    Two pairs that follow one another make one list of four.
+    """
+    if _NUMBER_TOKEN.search(text):
+        return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
+    groups: list[list[str]] = []
+    half = False
+    for match in _GROUP.finditer(text):
+        group = _split(match[1])
+        if half and len(group) == 2:
+            groups[-1] += group
+            half = False
+        else:
+            groups.append(group)
+            half = len(group) == 2
+    if not groups and not re.search(r"[\[({<]", text):
+        groups = [_split(text)]
+    return [group for group in groups if any(group)]
+
+
+def _split(text: str) -> list[str]:
+    return _SEPARATORS.split(text.strip(" ,;\n\t\r"))
+
+
+class _TagReader:
+    """Reads labels and boxes in the order of their tags; a tag that opens before the last one closed breaks that one off."""
+
+    def __init__(self, marks: Marks) -> None:
+        self.marks = marks
+        self.label: str | None = None
+        self.collection: str | None = None
+        self.relation = False
+        self.open: tuple[str, dict[str, str], int] | None = None
+
+    def read(self, text: str) -> None:
+        for match in _TAG.finditer(text):
+            closing, name, attributes = _tag(match)
+            before = self.open
+            if closing:
+                if before is not None and before[0] == name:
+                    self.close(text[before[2] : match.start()])
+                self.open = None
+                if name == "collection":
+                    self.collection = None
+                continue
+            self.break_off(text[before[2] : match.start()] if before else "")
+            self.open = None if match[0].endswith("/>") else (name, attributes, match.end())
+            self.opened(name, attributes, alone=self.open is None)
+        if self.open is not None:
+            name, _, start = self.open
+            self.marks.notes.append(f"truncated: the reply ends inside of a {name} tag")
+            self.break_off(text[start:])
+
+    def opened(self, name: str, attributes: dict[str, str], *, alone: bool) -> None:
+        if name == "collection":
+            self.collection, self.open = attributes.get("mention"), None
+        elif name == "pred":
+            self.relation = True  # what follows repeats the boxes of a relation's two sides
+        elif name in _LABEL_TAGS:
+            self.label, self.relation = None, False
+        elif name in _POINT_TAGS and alone:
+            self.points("", attributes)
+
+    def close(self, content: str) -> None:
+        assert self.open is not None
+        name, attributes, _ = self.open
+        if name in _LABEL_TAGS:
+            self.label = content.strip()
+        elif name in _POINT_TAGS:
+            self.points(content, attributes)
+        elif name in _BOX_TAGS:
+            self.boxes(content, attributes)
+
+    def break_off(self, content: str) -> None:
+        """Keep of an unclosed box what is whole in it."""
+        if self.open is None or self.open[0] not in _BOX_TAGS or not content.strip():
+            return
+        if "]" in content or ")" in content:
+            self.boxes(content, self.open[1])
+        else:
+            self.marks.dropped.append(f"a box that is broken off: {content.strip()[:60]!r}")
+
+    def boxes(self, content: str, attributes: dict[str, str]) -> None:
+        label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
+        inside = re.match(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])", content)
+        if says_none(content):
+            self.marks.absent += 1
+            return
+        if inside is not None:  # the label stands in the box's own tag
+            label, content = inside[1].strip(), content[inside.end() :]
+        if self.relation:
+            self.marks.notes.append("dropped_relation: boxes that a relation repeats")
+            return
+        groups = number_groups(content)
+        if not groups:
+            self.marks.dropped.append(f"a box without numbers: {content.strip()[:60]!r}")
+        for group in groups:
+            self.marks.add(group, Said((label,) if label else ()))
+
+    def points(self, content: str, attributes: dict[str, str]) -> None:
+        alt = attributes.get("alt") or attributes.get("mention") or ""
+        points = _named_points(attributes)
+        if not points:
+            pairs = [group for group in number_groups(content) if len(group) == 2 and None not in map(number, group)]
+            points = [(float(pair[0]), float(pair[1])) for pair in pairs]
+        names = [name.strip() for name in alt.split(",")]
+        if len(names) != len(points):
+            names = [alt.strip() if len(names) == 1 else ""] * len(points)
+        for point, name in zip(points, names):
+            self.marks.points.append(Mark("point", point, Said((name,) if name else ())))
+
+
+def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
+    if match["word"]:
+        return match["side"] == "end", match["word"], {}
+    name = match["bar"] or match["plain"]
+    found = _ATTRIBUTE.findall(match["attributes"] or "")
+    return name.startswith("/"), name.lstrip("/"), {key.lower(): a or b or c for key, a, b, c in found}
+
+
+def _named_points(attributes: dict[str, str]) -> list[tuple[float, float]]:
+    points = []
+    for key, value in attributes.items():
+        x, y = number(value), number(attributes.get("y" + key[1:]))
+        if re.fullmatch(r"x\d*", key) and x is not None and y is not None:
+            points.append((x, y))
+    return points
+
+
+def _read_patches(text: str, marks: Marks) -> None:
+    # Kosmos-2: <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>
+    label: str | None = None
+    label_from: int | None = None
+    cells: list[float] = []
+
+    def flush() -> None:
+        if len(cells) == 2:
+            marks.boxes.append(Mark("box", tuple(cells), Said((label,) if label else ()), family="kosmos-2"))
+        elif cells:
+            marks.dropped.append(f"a box of {len(cells)} grid cells")
+        cells.clear()
+
+    for match in _PATCH.finditer(text):
+        if match["index"]:
+            cells.append(float(match["index"]))
+            continue
+        flush()
+        if match["tag"] == "phrase":
+            label_from = match.end()
+        elif match["tag"] == "/phrase" and label_from is not None:
+            label, label_from = text[label_from : match.start()].strip(), None
+    if cells:
+        marks.notes.append("truncated: the reply ends inside of an object tag")
+    flush()
+
+
+def _read_locations(text: str, marks: Marks) -> None:
+    """Read `<loc_12>` (Florence-2: the label stands before) and `<loc0012>` (PaliGemma: behind, up to a semicolon)."""
+    runs: list[tuple[str, list[float], str]] = []  # text before, bins, text behind
+    florence = False
+    end = 0
+    for match in _LOCATION.finditer(text):
+        florence = florence or bool(match["low_line"])
+        between = _OTHER_TOKEN.sub("", text[end : match.start()]).strip()
+        if between or not runs:
+            if runs:
+                runs[-1] = (*runs[-1][:2], between)
+            runs.append((between, [], ""))
+        runs[-1][1].append(float(match["bin"]))
+        end = match.end()
+    runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
+    quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
+    for before, bins, behind in runs:
+        label = before if florence else behind.partition(";")[0].strip()
+        step = 8 if quads else 4
+        for i in range(0, len(bins) - step + 1, step):
+            _add_bins(marks, bins[i : i + step], Said((label,) if label else ()), florence=florence)
+        if len(bins) % step:
+            marks.dropped.append(f"{len(bins) % step} location tokens that are left over")
+
+
+def _add_bins(marks: Marks, bins: list[float], said: Said, *, florence: bool) -> None:
+    if len(bins) == 8:
+        bins = [min(bins[0::2]), min(bins[1::2]), max(bins[0::2]), max(bins[1::2])]
+    order: Order = "xyxy" if florence else "yxyx"
+    family: Any = "florence-2" if florence else "paligemma"
+    marks.boxes.append(Mark("box", tuple(bins), said, order, family))
+
+
+def _is_upright_quad(bins: list[float]) -> bool:
+    # Corners go round from the top left; two boxes of four numbers each don't have such sides.
+    x1, y1, x2, y2, x3, y3, x4, y4 = bins
+    width, height = x3 - x1, y3 - y1
+    return max(abs(y2 - y1), abs(y4 - y3)) * 2 <= height and max(abs(x3 - x2), abs(x4 - x1)) * 2 <= width

@@ -1,0 +1,247 @@
+"""Reading and writing data files: JSONL, JSON, CSV, Parquet; row by row, in order, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import IO, Any, NamedTuple
+
+from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
+from dataflow_grounding.records import dump_line, is_number, parse_line
+
+FILE_TYPES = ("jsonl", "json", "csv", "parquet")
+
+
+class Row(NamedTuple):
+    """A row as read: its line (JSONL, CSV) or place (JSON, Parquet) counted from 1, and its object or what's wrong."""
+
+    line: int
+    data: dict[str, Any] | None
+    error: BrokenRow | None = None
+
+
+def file_type_of(path: str) -> str:
+    """The type that a file's ending names; JSONL when it names none."""
+    ending = os.path.splitext(path)[1].lstrip(".").lower()
+    return {"json": "json", "csv": "csv", "parquet": "parquet", "pq": "parquet"}.get(ending, "jsonl")
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """All rows of a data file. A broken row comes with its error; InputError when the file can't be read at all."""
+    reader = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv, "parquet": _read_parquet}[file_type_of(path)]
+    try:
+        yield from reader(path)
+    except FileNotFoundError:
+        raise InputError(f"no input file {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a data file") from None
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from None
+
+
+def read_records(path: str) -> list[dict[str, Any]]:
+    """All rows of a data file as objects. Raises InputError that names file and line of the first broken one."""
+    rows = []
+    for row in read_rows(path):
+        if row.data is None:
+            raise InputError(f"{path}, line {row.line}: {row.error}")
+        rows.append(row.data)
+    return rows
+
+
+def _read_jsonl(path: str) -> Iterator[Row]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield _parsed(number, line)
+
+
+def _parsed(number: int, line: str | bytes) -> Row:
+    try:
+        return Row(number, parse_line(line))
+    except BrokenRow as error:
+        return Row(number, None, error)
+
+
+def _read_json(path: str) -> Iterator[Row]:
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        items = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        if str(error).startswith("Extra data"):  # JSON lines under another name
+            yield from _read_jsonl(path)
+            return
+        raise InputError(f"{path} is no JSON: {error}") from None
+    if not isinstance(items, list):
+        raise InputError(f"{path} should hold a JSON array of objects")
+    for number, item in enumerate(items, 1):
+        yield _parsed(number, json.dumps(item))
+
+
+def _read_csv(path: str) -> Iterator[Row]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            names = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}, line 1: {error}") from None
+        if not names:
+            raise InputError(f"{path} is empty: a CSV file begins with the names of its columns")
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(reader.line_num, None, BrokenRow(f"no CSV: {error}"))
+                continue
+            if not _is_utf8(cells):
+                yield Row(reader.line_num, None, BrokenRow("is not UTF-8"))
+            elif len(cells) == len(names):
+                yield Row(reader.line_num, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)})
+            elif cells:
+                wrong = BrokenRow(f"has {len(cells)} cells, the header {len(names)}")
+                yield Row(reader.line_num, None, wrong)
+
+
+def _is_utf8(cells: list[str]) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell)
+
+
+def _cell(text: str) -> Any:
+    """A cell's text as it is; lists and objects, which a CSV holds as JSON, are read."""
+    if text[:1] in ("[", "{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return text
+
+
+def _read_parquet(path: str) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("Parquet", "pandas") from None
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for item in batch.to_pylist():
+                number += 1
+                yield Row(number, {name: _plain(value) for name, value in item.items()})
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: NaN as null, dates as text."""
+    if isinstance(value, float):
+        return value if is_number(value) else None
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    item = getattr(value, "item", None)  # a numpy number
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        return _plain(item())
+    tolist = getattr(value, "tolist", None)
+    return _plain(tolist()) if callable(tolist) else str(value)
+
+
+def from_dataframe(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a pandas DataFrame, as JSON has them."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
+    """The records as a pandas DataFrame, every value as it is."""
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtra("A DataFrame", "pandas") from None
+    rows = [dict(record) for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return pandas.DataFrame({c: pandas.Series([row.get(c) for row in rows], dtype=object) for c in columns})
+
+
+class RowWriter:
+    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, `discard` leaves no trace."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file_type = file_type_of(path)
+        self._part = f"{path}.part"
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        self._file: IO[str] = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self.count = 0
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one row."""
+        self._file.write(dump_line(record))
+        self.count += 1
+
+    def commit(self) -> None:
+        """Make the file, whole and on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self.file_type != "jsonl":
+            self._convert()
+        os.replace(self._part, self.path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        with suppress(OSError):
+            os.remove(self._part)
+
+    def _convert(self) -> None:
+        rows = [parse_line(line) for line in open(self._part, encoding="utf-8")]  # noqa: SIM115
+        if self.file_type == "parquet":
+            to_dataframe(rows).to_parquet(self._part, index=False)
+            return
+        with open(self._part, "w", encoding="utf-8", newline="") as file:
+            if self.file_type == "json":
+                json.dump(rows, file, ensure_ascii=False, indent=1, allow_nan=False)
+                return
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            table = csv.writer(file)
+            table.writerow(names)
+            table.writerows([_cell_of(row.get(name)) for name in names] for row in rows)
+
+
+def _cell_of(value: Any) -> Any:
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole data file; on an error the old one stays."""
+    writer = RowWriter(path)
+    try:
+        for row in rows:
+            writer.write(row)
+        writer.commit()
+    except BaseException:
+        writer.discard()
+        raise
+
+
+def check_file_type(name: str) -> str:
+    """`name` if it is a type of file that can be written. Raises GroundingError."""
+    if name not in FILE_TYPES:
+        raise GroundingError(f"cache_type {name!r} is not one of {', '.join(FILE_TYPES)}")
+    return name

@@ -1,0 +1,10 @@
+"""Servings: whoever answers requests."""
+
+from __future__ import annotations
+
+from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.from_environment import serving_from_environment
+from dataflow_grounding.serving.openai_compatible import OpenAIServing
+from dataflow_grounding.serving.recorded import RecordedServing
+
+__all__ = ["OpenAIServing", "RecordedServing", "Reply", "Serving", "Usage", "serving_from_environment"]

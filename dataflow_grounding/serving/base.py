@@ -1,0 +1,62 @@
+"""What a serving is: something that answers one request."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.tasks import Request
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that the endpoint counted for one reply; `cached_tokens` are part of `input_tokens`."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's reply, raw. `finish_reason` is `stop`, `length` (cut off), or the endpoint's own word."""
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+    refusal: str | None = None
+    """Why the model or the endpoint refused, in its words."""
+
+
+class Serving(ABC):
+    """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
+
+    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
+    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run).
+    """
+
+    model: str
+    endpoint: str = "local"
+    """Where the model is; with `model` it tells limits and stored replies apart."""
+    box_format: str = "auto"
+    """The box format that the model answers in: `auto` looks `model` up."""
+    max_workers: int = 16
+    """Most requests in flight."""
+    image_limits: ImageLimits = ImageLimits()
+    max_output_tokens: int = 4096
+    """Most tokens of one reply: the worst case of its cost."""
+
+    @abstractmethod
+    async def answer(self, request: Request[Any]) -> Reply | str:
+        """The model's reply to one request; a plain string is a whole reply."""
+
+    def identity(self) -> dict[str, Any]:
+        """All of this serving that a reply depends on: part of the key under which replies are stored."""
+        return {"endpoint": self.endpoint, "model": self.model}
+
+    async def aclose(self) -> None:
+        """Give connections back; the serving can be used again afterwards."""
+        await asyncio.sleep(0)

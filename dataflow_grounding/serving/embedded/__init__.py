@@ -1,0 +1,7 @@
+"""The embedded grounder: answers tasks with OpenCV alone. No network, no key, no weights, and no VLM."""
+
+from __future__ import annotations
+
+from dataflow_grounding.serving.embedded.serving import EmbeddedServing
+
+__all__ = ["EmbeddedServing"]

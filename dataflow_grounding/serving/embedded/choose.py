@@ -1,0 +1,89 @@
+"""Choosing among candidates by the position, size and count words of a phrase."""
+
+from __future__ import annotations
+
+from .phrases import Phrase
+from .picture import Box, Candidate, Picture
+
+_CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
+_CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
+_AXES = {"left": (0, 1.0), "right": (0, -1.0), "top": (1, 1.0), "bottom": (1, -1.0)}
+
+
+def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> list[Candidate] | None:
+    """The candidates that the phrase means, in reading order; None when its words don't tell which.
+
+    A singular phrase means one, a phrase with an exact count that many, a plural without a count all that its position
+    words leave. Where a phrase says "left" and the only candidate is clearly on the right, that is not it: None.
+    """
+    wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
+    left = candidates
+    if phrase.positions:
+        left = [c for c in candidates if all(_lies(c.bbox, p, picture) for p in phrase.positions)]
+        if wanted is not None and len(left) < wanted:
+            # "the left one" of two that both lie on the right.
+            left = candidates if len(candidates) > wanted else []
+    if wanted is None:
+        return _in_order(left) if len(left) > 1 and phrase.size is None else None
+    if len(left) > wanted and phrase.size is not None:
+        left = _by_size(left, phrase.size, wanted)
+    if len(left) > wanted and phrase.positions:
+        left = _by_position(left, phrase.positions, wanted, picture)
+    return _in_order(left) if len(left) == wanted else None
+
+
+def _in_order(candidates: list[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda c: (c.bbox[0], c.bbox[1]))
+
+
+def beside(candidates: list[Candidate], side: str, anchor: Box) -> list[Candidate]:
+    """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or "below"."""
+    tests = {
+        "left": lambda box: box[2] <= anchor[0] + 1,
+        "right": lambda box: box[0] >= anchor[2] - 1,
+        "above": lambda box: box[3] <= anchor[1] + 1,
+        "below": lambda box: box[1] >= anchor[3] - 1,
+    }
+    return [c for c in candidates if tests[side](c.bbox)]
+
+
+def _middle(box: Box, axis: int) -> float:
+    return (box[axis] + box[axis + 2]) / 2
+
+
+def _lies(box: Box, position: str, picture: Picture) -> bool:
+    sides = (picture.width, picture.height)
+    if position == "middle":
+        return all(0.3 * sides[axis] <= _middle(box, axis) <= 0.7 * sides[axis] for axis in (0, 1))
+    axis, sign = _AXES[position]
+    share = _middle(box, axis) / sides[axis]
+    return share <= 0.5 if sign > 0 else share >= 0.5
+
+
+def _by_size(candidates: list[Candidate], size: str, wanted: int) -> list[Candidate]:
+    ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
+    inner, outer = ordered[wanted - 1].size, ordered[wanted].size
+    clear = inner >= _CLEAR_RATIO * outer if size == "large" else outer >= _CLEAR_RATIO * inner
+    return ordered[:wanted] if clear else candidates
+
+
+def _by_position(
+    candidates: list[Candidate], positions: frozenset[str], wanted: int, picture: Picture
+) -> list[Candidate]:
+    """The outermost candidates in the stated direction, where a clear gap parts them from the next; else all."""
+
+    def distance(candidate: Candidate) -> float:
+        total = 0.0
+        for position in positions:
+            if position == "middle":
+                dx = _middle(candidate.bbox, 0) / picture.width - 0.5
+                dy = _middle(candidate.bbox, 1) / picture.height - 0.5
+                total += (dx * dx + dy * dy) ** 0.5
+            else:
+                axis, sign = _AXES[position]
+                total += sign * _middle(candidate.bbox, axis) / (picture.width, picture.height)[axis]
+        return total
+
+    ordered = sorted(candidates, key=distance)
+    gap = distance(ordered[wanted]) - distance(ordered[wanted - 1])
+    return ordered[:wanted] if gap >= _CLEAR_GAP else candidates

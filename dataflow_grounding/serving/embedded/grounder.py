@@ -1,0 +1,260 @@
+"""Grounding the phrases of one caption by what OpenCV alone can see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from . import words
+from .choose import beside, choose
+from .colors import TERMS, ColorRegions, find_regions
+from .faces import find_faces, people_of
+from .phrases import Phrase, parse_phrase
+from .picture import Array, Candidate, Picture, box_iou
+from .scenes import find_greenery, find_sky
+from .shapes import CLEAR_FIT, LOOSE_KINDS, LOOSE_SHAPE_SCORE, Shape, find_shapes, select_shapes
+
+
+_RIVAL = 0.2  # of the largest region's size: what could be meant as well
+_FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
+
+
+class _Undecided(Exception):
+    """A phrase gets no box: ``status`` is "ambiguous" or "unsupported", the message says why."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(eq=False)
+class _Sight:
+    """What was seen in one picture, each kind looked for at most once."""
+
+    picture: Picture
+    colors: dict[str, ColorRegions] = field(default_factory=dict)
+
+    @cached_property
+    def faces(self) -> list[Candidate]:
+        return find_faces(self.picture)
+
+    @cached_property
+    def shapes(self) -> list[Shape]:
+        return find_shapes(self.picture)
+
+    @cached_property
+    def greenery(self) -> Candidate | None:
+        return find_greenery(self.picture)
+
+    def regions(self, term: str) -> ColorRegions:
+        if term not in self.colors:
+            self.colors[term] = find_regions(self.picture, term)
+        return self.colors[term]
+
+
+def describe_abilities() -> str:
+    """One line for people: what this grounder can and can't look for."""
+    return (
+        "The embedded grounder (OpenCV, not a VLM) looks for frontal faces and their people, sky, greenery, plain shapes, "
+        "and things of one bright colour, told apart by position, size and count; it can't look for anything else."
+    )
+
+
+def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Boxes for the phrases of one image.
+
+    ``image`` is uint8 (H, W, 3), BGR, upright; ``phrases`` are ``{"id": int, "text": str}``. Returns ``objects``
+    (``id``, ``label``, ``bbox`` in whole pixels x1, y1, x2, y2 of ``image``, ``score``, ``evidence``) and ``statuses``
+    (``id``, ``status`` "ambiguous" or "unsupported", ``reason``). A phrase in neither was looked for and not found.
+    Scores are constants set by hand, one for each kind of evidence: they are not probabilities. Deterministic.
+    """
+    sight = _Sight(Picture(image))
+    found: dict[int, list[Candidate]] = {}
+    undecided: dict[int, _Undecided] = {}
+    read = {int(phrase["id"]): parse_phrase(str(phrase["text"])) for phrase in phrases}
+    for key, phrase in read.items():
+        try:
+            found[key] = _look_for(phrase, sight)
+        except _Undecided as reason:
+            undecided[key] = reason
+    for key in _claimed_twice(found, read):
+        undecided[key] = _Undecided("ambiguous", "two different things are named for the same place")
+        del found[key]
+    labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
+    return {
+        "objects": [
+            {
+                "id": key,
+                "label": labels[key],
+                "bbox": sight.picture.to_full(candidate.bbox),
+                "score": candidate.score,
+                "evidence": candidate.evidence,
+            }
+            for key, candidates in found.items()
+            for candidate in candidates
+        ],
+        "statuses": [
+            {"id": key, "status": reason.status, "reason": str(reason)} for key, reason in sorted(undecided.items())
+        ],
+    }
+
+
+def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -> list[int]:
+    """Phrases with different heads whose guessed boxes are the same: at least one of them is wrong."""
+    guessed = [(key, c.bbox) for key, candidates in found.items() for c in candidates if c.evidence != "seen"]
+    clashing = {
+        key
+        for i, (one, box) in enumerate(guessed)
+        for other, other_box in guessed[:i] + guessed[i + 1 :]
+        for key in (one, other)
+        if read[one].head != read[other].head and box_iou(box, other_box) > 0.8
+    }
+    return sorted(clashing)
+
+
+def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    if phrase.refusal:
+        raise _Undecided("unsupported", phrase.refusal)
+    finder = _finder(phrase)
+    if finder is None:
+        raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
+    candidates = finder(phrase, sight)
+    if not candidates:
+        return []
+    if phrase.relation is not None and phrase.anchor is not None:
+        anchors = _look_for(phrase.anchor, sight)
+        if len(anchors) != 1:
+            raise _Undecided("ambiguous", f"{phrase.anchor.head!r} is not clear")
+        candidates = beside(candidates, phrase.relation, anchors[0].bbox)
+        if not candidates:
+            return []
+    if phrase.unread and len(candidates) > 1:
+        raise _Undecided("ambiguous", "several fit, and not all words are understood")
+    if finder in (_sky, _greenery):
+        return candidates
+    chosen = choose(candidates, phrase, sight.picture)
+    if chosen is None:
+        count = len(candidates)
+        raise _Undecided("ambiguous", f"{count} candidate{'s' * (count != 1)}, and the words don't tell which")
+    return chosen
+
+
+def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | None:
+    if phrase.head in words.FACES:
+        return _face
+    if phrase.head in words.PEOPLE:
+        return _people
+    if phrase.head in words.SKIES:
+        return _sky
+    if phrase.head in words.GREENERY or phrase.is_plural and phrase.head in words.PLANTS:
+        return _greenery
+    if phrase.shape is not None:
+        return _shape
+    if phrase.color in TERMS and phrase.head in words.ONE_COLORED:
+        return _colored
+    return None
+
+
+def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    _needs_no_color(phrase)
+    return sight.faces
+
+
+def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    _needs_no_color(phrase)
+    if not sight.faces:
+        raise _Undecided("unsupported", "people are found by a frontal face, and none was seen")
+    return people_of(sight.faces, sight.picture)
+
+
+def _needs_no_color(phrase: Phrase) -> None:
+    if phrase.color is not None:
+        raise _Undecided("unsupported", "the colour of a person can't be looked for")
+
+
+def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    sky = find_sky(sight.picture, phrase.color)
+    return [] if sky is None else [sky]
+
+
+def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    if phrase.color not in (None, "green"):
+        raise _Undecided("unsupported", "only green plants can be looked for")
+    if phrase.count is not None or phrase.positions or phrase.size is not None:
+        raise _Undecided("unsupported", "plants are seen as one region only")
+    return [] if sight.greenery is None else [sight.greenery]
+
+
+def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    kind, color = phrase.shape or "", phrase.color
+    found = select_shapes(sight.shapes, kind, color)
+    if color is None and any(shape.fit < CLEAR_FIT for shape in found):
+        # In a photo, some smooth patch is always a bit like a circle.
+        raise _Undecided("ambiguous", f"what is there is only like a {kind}")
+    if found or color not in TERMS:
+        return [shape.candidate for shape in found]
+    of_color = sight.regions(color).found
+    if not of_color:
+        return []
+    loose = select_shapes(sight.shapes, LOOSE_KINDS.get(kind, ""), color)
+    if not loose or len(of_color) > len(loose):
+        raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
+    return [replace(shape.candidate, score=LOOSE_SHAPE_SCORE) for shape in loose]
+
+
+def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    regions = sight.regions(phrase.color or "")
+    if not regions.found:
+        return []
+    found = regions.found
+    if phrase.head in words.ROUND:
+        found = [region for region in found if _is_round(region.candidate)]
+        if not found:
+            raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
+    one = found[0]
+    rivals = [r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size]
+    if (
+        phrase.head not in words.ROUND
+        and not phrase.is_plural
+        and not any(rival.is_steady for rival in rivals)
+        and regions.whole is not None
+    ):
+        # Pieces of one thing, parted by what lies over it.
+        one, rivals = regions.whole, []
+    chosen = [one, *rivals]
+    if not all(region.is_steady for region in chosen):
+        raise _Undecided("ambiguous", "the colour's region has no clear border")
+    known = sum(region.candidate.size for region in (chosen if found is regions.found else regions.found))
+    if regions.total - known > _FEW_ELSEWHERE * one.candidate.size:
+        raise _Undecided("ambiguous", "the colour is in other places too")
+    _check_extent(one.candidate, sight.picture)
+    _check_scene(phrase, one.candidate, sight)
+    return [region.candidate for region in chosen]
+
+
+def _is_round(candidate: Candidate) -> bool:
+    width, height = candidate.bbox[2] - candidate.bbox[0], candidate.bbox[3] - candidate.bbox[1]
+    # A disc fills pi / 4 of its box.
+    return 0.8 <= width / height <= 1.25 and 0.68 <= candidate.size / (width * height) <= 0.86
+
+
+def _check_extent(largest: Candidate, picture: Picture) -> None:
+    width, height = largest.bbox[2] - largest.bbox[0], largest.bbox[3] - largest.bbox[1]
+    if largest.size < 0.001 * picture.area:
+        raise _Undecided("ambiguous", "the colour's region is too small to tell")
+    x1, y1, x2, y2 = largest.bbox
+    sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
+    if largest.size < 0.3 * width * height or sides >= 3:
+        raise _Undecided("ambiguous", "the colour is spread over the picture")
+
+
+def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
+    """A green or blue region may be no thing but the plants or the sky."""
+    if phrase.color == "green":
+        scene = sight.greenery
+    else:
+        scene = find_sky(sight.picture, phrase.color) if phrase.color in ("blue", "cyan") else None
+    if scene is not None and box_iou(scene.bbox, largest.bbox) > 0.3:
+        raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

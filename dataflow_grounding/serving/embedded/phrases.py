@@ -1,0 +1,144 @@
+"""What a referring phrase asks for, read over the closed word lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import words
+from .noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
+
+_READ_CHARACTERS = 400
+_RELATIONS = (
+    (("to", "the", "left", "of"), "left"), (("on", "the", "left", "of"), "left"), (("left", "of"), "left"),
+    (("to", "the", "right", "of"), "right"), (("on", "the", "right", "of"), "right"), (("right", "of"), "right"),
+    (("above",), "above"), (("over",), "above"), (("below",), "below"), (("under",), "below"), (("beneath",), "below"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase as read: what it names and by which words the right one is chosen.
+
+    ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the phrase can't be looked
+    for, or is empty; ``relation`` is a side of ``anchor`` (``"left"``, ``"right"``, ``"above"``, ``"below"``).
+    ``unread`` is true when words stand in the phrase that choose between things in a way that is not understood.
+    """
+
+    head: str
+    is_plural: bool = False
+    count: int | None = None
+    color: str | None = None
+    positions: frozenset[str] = frozenset()
+    size: str | None = None
+    relation: str | None = None
+    anchor: Phrase | None = None
+    unread: bool = False
+    refusal: str = ""
+
+    @property
+    def shape(self) -> str | None:
+        """The geometric shape that the head names, if any."""
+        return words.SHAPES.get(self.head)
+
+
+def parse_phrase(text: str) -> Phrase:
+    """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
+    tokens = tokenize(text[:_READ_CHARACTERS])
+    while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
+        tokens.pop()
+    lowered = [token.lower for token in tokens]
+    if any(word in words.NEGATIONS for word in lowered):
+        return Phrase("", refusal="negation is not understood")
+    if len(text) > _READ_CHARACTERS:
+        return Phrase("", refusal="the phrase is too long")
+    read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
+    if read is None or read.head >= len(tokens):
+        return Phrase("", refusal="no object is named")
+    return _phrase(tokens, lowered, read)
+
+
+def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase:
+    head = words.singular(lowered[read.head])
+    modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
+    tail = lowered[read.end : read.tail]
+    positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
+    relation, anchor, rest = _relation(tokens, lowered, read.tail)
+    refusal = _refusal(head, lowered[read.head : read.end], modifiers, tail)
+    return Phrase(
+        head=head,
+        is_plural=words.is_plural(lowered[read.head]),
+        count=_count(lowered[read.start : read.head]),
+        color=next((term for term in map(_color, modifiers) if term), None),
+        positions=frozenset(positions),
+        size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
+        relation=relation,
+        anchor=anchor,
+        unread=rest,
+        refusal=refusal,
+    )
+
+
+def _color(word: str) -> str | None:
+    return words.CHROMATIC.get(word) or words.ACHROMATIC.get(word)
+
+
+def _is_understood(word: str) -> bool:
+    return words.is_known(word) or word.isdecimal() or word in (",", "and") or word in ("both", "couple", "of")
+
+
+def _count(determiners: list[str]) -> int | None:
+    for word in determiners:
+        if word in words.NUMBERS or word.isdecimal():
+            return words.NUMBERS[word] if word in words.NUMBERS else min(int(word[:3]), 999)
+        if word in ("both", "couple"):
+            return 2
+    return None
+
+
+def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | None, Phrase | None, bool]:
+    """The side, its anchor, and whether words are left that were not understood."""
+    if at >= len(tokens):
+        return None, None, False
+    for pattern, side in _RELATIONS:
+        if tuple(lowered[at : at + len(pattern)]) == pattern:
+            start = at + len(pattern)
+            inner = read_noun_phrase(tokens, start, is_label=True) if start < len(tokens) else None
+            # Only one step deep: the anchor's own relation is left unread.
+            if inner is not None and inner.tail == len(tokens):
+                return side, _phrase(tokens, lowered, inner), False
+    return None, None, True
+
+
+def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
+    if head in words.PICTURES or head in words.PLACES | words.DEPTHS and head not in words.BODY_PARTS:
+        return "no object is named"
+    if any(word.endswith(("'s", "s'")) for word in modifiers):
+        return "whose it is can't be seen"
+    if len(compound) > 1:
+        return "things made of things can't be looked for"
+    refused = (
+        (words.BODY_PARTS, "body parts can't be looked for"),
+        (words.ANIMALS, "animals can't be looked for"),
+        (words.IMAGINARY, "imaginary beings can't be looked for"),
+        (words.MANY_COLORED_THINGS, "things of many colours can't be looked for"),
+    )
+    for nouns, reason in refused:
+        if head in nouns:
+            return reason
+    if any(word in words.MANY_COLORED for word in modifiers):
+        return "patterns can't be looked for"
+    if any(word in words.OTHER_COLORS for word in modifiers):
+        return "only plain colour words can be looked for"
+    unknown = next((word for word in modifiers if not _is_understood(word)), None)
+    if unknown is not None:
+        return f"{unknown!r} is not understood"
+    colors = {color for color in map(_color, modifiers) if color}
+    if len(colors) > 1:
+        return "only one colour at a time can be looked for"
+    if any(word in words.ANIMALS or word in words.BODY_PARTS for word in modifiers):
+        return "animals and body parts can't be looked for"
+    if any(word in words.DEPTHS or word == "distance" for word in modifiers + tail):
+        return "depth can't be seen"
+    if any(word in ("first", "second", "third", "fourth", "fifth", "last", "next", "other") for word in modifiers):
+        return "ordinal words are not understood"
+    return ""

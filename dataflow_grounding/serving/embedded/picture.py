@@ -1,0 +1,88 @@
+"""One image as the detectors see it: a reduced copy and what is computed from it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Box = tuple[float, float, float, float]
+
+# Long side of the copy that is worked on, in pixels; small pictures are enlarged, up to twice.
+WORKING_SIDE = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A thing seen: ``bbox`` as x1, y1, x2, y2 in pixels of the reduced copy, and ``size``, its own area in them."""
+
+    bbox: Box
+    size: float
+    score: float
+    evidence: str
+
+
+class Picture:
+    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on; what is derived is computed at first use."""
+
+    def __init__(self, image: Array) -> None:
+        self.full_height, self.full_width = image.shape[:2]
+        scale = min(2.0, WORKING_SIDE / max(self.full_height, self.full_width))
+        if 1.0 < scale < 1.5:
+            scale = 1.0  # not worth the blur
+        self.width = max(1, round(self.full_width * scale))
+        self.height = max(1, round(self.full_height * scale))
+        size = (self.width, self.height)
+        how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
+        self.bgr: Array = image if scale == 1.0 else cv2.resize(image, size, interpolation=how)
+
+    @cached_property
+    def gray(self) -> Array:
+        """Luma, uint8 (h, w)."""
+        return cv2.cvtColor(self.bgr, cv2.COLOR_BGR2GRAY)
+
+    @cached_property
+    def smooth(self) -> Array:
+        """The copy with grain and JPEG ringing taken out by a median of 5 px, uint8 BGR (h, w, 3)."""
+        return cv2.medianBlur(self.bgr, 5)
+
+    @cached_property
+    def lab(self) -> Array:
+        """CIE L*a*b* (D65) of the smooth copy, float32 (h, w, 3), L in 0 to 100."""
+        return cv2.cvtColor(self.smooth.astype(np.float32) / np.float32(255), cv2.COLOR_BGR2Lab)
+
+    @cached_property
+    def lch(self) -> tuple[Array, Array, Array]:
+        """Lightness 0 to 100, chroma, and hue in degrees 0 to 360, float32 (h, w) each."""
+        lightness, a, b = cv2.split(self.lab)
+        chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
+        return lightness, chroma, hue
+
+    @property
+    def area(self) -> int:
+        """Pixels of the reduced copy."""
+        return self.width * self.height
+
+    def to_full(self, bbox: Box) -> list[int]:
+        """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1 px each way."""
+        sx, sy = self.full_width / self.width, self.full_height / self.height
+        x1, x2 = (min(max(round(x * sx), 0), self.full_width) for x in (bbox[0], bbox[2]))
+        y1, y2 = (min(max(round(y * sy), 0), self.full_height) for y in (bbox[1], bbox[3]))
+        x1, y1 = min(x1, self.full_width - 1), min(y1, self.full_height - 1)
+        return [x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)]
+
+
+def box_iou(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    areas = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1])
+    return both / (areas - both)

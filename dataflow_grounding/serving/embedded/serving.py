@@ -1,0 +1,56 @@
+"""The embedded grounder as a serving."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from dataflow_grounding.errors import RequestRefused
+from dataflow_grounding.images import Image
+from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.serving.embedded.captions import extract_expressions
+from dataflow_grounding.tasks import Request
+
+VERSION = 1
+"""Counts changes to its answers, so that stored ones are not taken for them."""
+
+
+class EmbeddedServing(Serving):
+    """Small closed vocabulary, deterministic: faces and people, sky and greenery, clear colours, drawn shapes.
+
+    What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not sure of.
+    """
+
+    model = "embedded-opencv"
+    endpoint = f"embedded:{VERSION}"
+    box_format = "xyxy_px"
+
+    def __init__(self) -> None:
+        self.max_workers = min(8, os.cpu_count() or 1)
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """The answer to a task, as the text that a model would reply with."""
+        return Reply(await asyncio.to_thread(_answer, request))
+
+
+def _answer(request: Request[Any]) -> str:
+    if request.task == "expression_extraction":
+        return json.dumps(extract_expressions(request.input["caption"]), ensure_ascii=False)
+    if request.task == "phrase_grounding":
+        from dataflow_grounding.serving.embedded.grounder import ground_phrases
+
+        [image] = request.images
+        return json.dumps(ground_phrases(_bgr(image), list(request.input["phrases"])), ensure_ascii=False)
+    raise RequestRefused(f"the embedded grounder has no answer to {request.task}")
+
+
+def _bgr(image: Image) -> Any:
+    """The upright picture, in the size as sent, as a NumPy array of rows x columns x (blue, green, red)."""
+    import numpy
+
+    picture = image.pixels()
+    if picture.size != image.sent_size:
+        picture = picture.resize(image.sent_size, reducing_gap=2.0)
+    return numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

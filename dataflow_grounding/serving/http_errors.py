@@ -1,0 +1,83 @@
+"""What an HTTP answer that is no success means, for any provider."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    GroundingError,
+    RateLimited,
+    RequestRefused,
+    ServerFault,
+    ServerOverloaded,
+)
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str, secret: str | None) -> GroundingError:
+    """The exception for an answer with this status; `secret` never stands in its message."""
+    said = without_secret(_message(body), secret)
+    text = f"{where} answered {status}" + (f": {said}" if said else "")
+    if status in (401, 403):
+        return EndpointRefused(f"{text}. Check the API key.")
+    if status == 402 or "insufficient_quota" in said:
+        return EndpointRefused(f"{text}. The account has no credit left.")
+    if status == 404:
+        return EndpointRefused(f"{text}. Check the address and the model's name.")
+    if status == 429:
+        return RateLimited(text, retry_after(headers))
+    if status in (503, 529):
+        return ServerOverloaded(text, retry_after(headers))
+    if status >= 500 or status in (408, 409, 425):
+        return ServerFault(text)
+    if status >= 400:
+        return RequestRefused(text)
+    return ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the endpoint asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date; else None."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
+    try:
+        if milliseconds is not None:
+            return _bounded(float(milliseconds) / 1000)
+        if value is None:
+            return None
+        return _bounded(float(value))
+    except ValueError:
+        pass
+    try:
+        return _bounded(parsedate_to_datetime(value or "").timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    return min(max(seconds, 0.0), 600.0) if seconds == seconds else None
+
+
+def without_secret(text: str, secret: str | None) -> str:
+    """`text` on one line of at most 300 characters, with the API key blotted out."""
+    line = " ".join(text.split())
+    if secret and len(secret) >= 4:
+        line = line.replace(secret, "***")
+    return line[:300]
+
+
+def _message(body: bytes) -> str:
+    """The provider's own words in an error body."""
+    text = body[:20_000].decode("utf-8", "replace")
+    try:
+        data: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return "" if text.lstrip().startswith("<") else text
+    error = data.get("error", data) if isinstance(data, dict) else data
+    if isinstance(error, dict):
+        words = error.get("message") or error.get("detail") or error
+        code = error.get("code") or error.get("type")
+        return f"{words} ({code})" if isinstance(code, str) else str(words)
+    return str(error)

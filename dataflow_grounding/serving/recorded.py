@@ -1,0 +1,76 @@
+"""Recorded replies: records another serving's replies to a file, or plays them back without it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from dataflow_grounding.errors import InputError, RequestRefused
+from dataflow_grounding.records import dump_line, parse_line
+from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.tasks import Request
+
+
+class RecordedServing(Serving):
+    """With `serving`, passes requests on and adds each reply to the file `path`; without, answers from the file.
+
+    So a run can be shared and repeated without a key. The file's first line says whose replies it holds. Raises InputError
+    for a file that holds no recording; a request that was not recorded fails its record (RequestRefused).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], serving: Serving | None = None) -> None:
+        self.path = os.fspath(path)
+        self._serving = serving
+        self._replies: dict[str, dict[str, Any]] = {}
+        if serving is None or os.path.exists(self.path):
+            self._identity, self.box_format = self._load()
+        if serving is not None:
+            self._identity, self.box_format = serving.identity(), serving.box_format
+            self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
+        self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
+
+    def identity(self) -> dict[str, Any]:
+        """The recorded serving's own."""
+        return self._identity
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """The recorded reply to this very request, or the serving's own."""
+        key = request.key(self._identity)
+        line = self._replies.get(key)
+        if line is None:
+            if self._serving is None:
+                raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
+            line = self._record(key, await self._serving.answer(request))
+        return Reply(line["reply"], line["finish_reason"], Usage(*line["usage"]), line["refusal"])
+
+    def _record(self, key: str, answer: Reply | str) -> dict[str, Any]:
+        reply = Reply(answer) if isinstance(answer, str) else answer
+        usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
+        line: dict[str, Any] = {"key": key, "reply": reply.text, "finish_reason": reply.finish_reason}
+        line |= {"usage": usage, "refusal": reply.refusal}
+        new = not os.path.exists(self.path)
+        with open(self.path, "a", encoding="utf-8") as file:
+            if new:
+                file.write(dump_line({"recorded": self._identity, "box_format": self.box_format}))
+            file.write(dump_line(line))
+        self._replies[key] = line
+        return line
+
+    def _load(self) -> tuple[dict[str, Any], str]:
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                head = parse_line(file.readline())
+                for text in file:
+                    line = json.loads(text)
+                    self._replies[line["key"]] = line
+                return head["recorded"], head["box_format"]
+        except FileNotFoundError:
+            raise InputError(f"no recording {self.path}") from None
+        except Exception:
+            raise InputError(f"{self.path} is no recording of replies") from None
+
+    async def aclose(self) -> None:
+        """Closes the serving that is recorded."""
+        if self._serving is not None:
+            await self._serving.aclose()

@@ -1,0 +1,130 @@
+"""Where the steps of a pipeline read and write: the user's file, then one file a step."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.rows import check_file_type, from_dataframe, read_records, to_dataframe, write_rows
+
+S = TypeVar("S", bound="FileStorage")
+
+
+class FileStorage:
+    """Step 0 is the user's file, step k is `{cache_path}/{file_name_prefix}_step{k}.{cache_type}`.
+
+    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one after. Relative image
+    paths are looked for under `image_root`, or, without one, beside the user's file, then in the current folder.
+    """
+
+    def __init__(
+        self,
+        first_entry_file_name: str,
+        cache_path: str = "./cache",
+        file_name_prefix: str = "dataflow_cache_step",
+        cache_type: str = "jsonl",
+        *,
+        image_root: str | None = None,
+    ) -> None:
+        self.first_entry_file_name = os.fspath(first_entry_file_name)
+        self.cache_path = os.fspath(cache_path)
+        self.file_name_prefix = file_name_prefix
+        self.cache_type = check_file_type(cache_type)
+        self.image_root = os.fspath(image_root) if image_root else None
+        self.operator_step = -1
+
+    def step(self: S) -> S:
+        """This storage, pinned to the next step."""
+        self.operator_step += 1
+        return copy.copy(self)
+
+    def reset(self: S) -> S:
+        """Go back to before the first step."""
+        self.operator_step = -1
+        return self
+
+    def path_of(self, step: int) -> str:
+        """The file that step `step` reads, which step `step - 1` wrote. Raises InputError before the first `step()`."""
+        if step < 0:
+            raise InputError("call storage.step() before reading or writing")
+        if step == 0:
+            return self.first_entry_file_name
+        return os.path.join(self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}")
+
+    @property
+    def input_path(self) -> str:
+        """The file that this step reads."""
+        return self.path_of(self.operator_step)
+
+    @property
+    def output_path(self) -> str:
+        """The file that this step writes."""
+        self.path_of(self.operator_step)
+        return self.path_of(self.operator_step + 1)
+
+    @property
+    def replies_path(self) -> str:
+        """The store of this step's replies."""
+        name = f"{self.file_name_prefix}_step{self.operator_step + 1}.replies.jsonl"
+        return os.path.join(self.checkpoint_folder, name)
+
+    @property
+    def checkpoint_folder(self) -> str:
+        """What resuming needs, for all steps."""
+        return os.path.join(self.cache_path, ".ckpt")
+
+    @property
+    def failures_path(self) -> str:
+        """One line a failed record."""
+        return os.path.join(self.cache_path, f"{self.file_name_prefix}_failures.jsonl")
+
+    @property
+    def image_folders(self) -> tuple[str, ...]:
+        """Where relative image paths are looked for, in order."""
+        if self.image_root:
+            return (self.image_root,)
+        return (os.path.dirname(self.first_entry_file_name) or ".", ".")
+
+    def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
+        """This step's rows, as a DataFrame or a list of dicts. Raises InputError naming file and line of a broken row."""
+        rows = read_records(self.input_path)
+        return to_dataframe(rows) if output_type == "dataframe" else rows
+
+    def write(self, data: Any) -> str:
+        """Write a DataFrame or a list of dicts as this step's output; returns the path. The file is whole or not there."""
+        rows: Iterable[Mapping[str, Any]] = from_dataframe(data) if hasattr(data, "to_dict") else data
+        write_rows(self.output_path, rows)
+        return self.output_path
+
+    def get_keys_from_dataframe(self) -> list[str]:
+        """The columns of this step's rows."""
+        return list(dict.fromkeys(name for row in self.read("dict") for name in row))
+
+
+class ResultsStorage(FileStorage):
+    """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`, each with its `.ckpt/`."""
+
+    def __init__(
+        self, input_file: str, results_dir: str, steps: tuple[str, ...], image_root: str | None = None
+    ) -> None:
+        super().__init__(input_file, results_dir, image_root=image_root)
+        self.steps = steps
+
+    def path_of(self, step: int) -> str:
+        """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
+        if step <= 0:
+            return super().path_of(step)
+        return os.path.join(self.cache_path, self.steps[step - 1], "annotations.jsonl")
+
+    @property
+    def replies_path(self) -> str:
+        """`.ckpt/replies.jsonl` in the step's folder."""
+        return os.path.join(self.cache_path, self.steps[self.operator_step], ".ckpt", "replies.jsonl")
+
+    @property
+    def failures_path(self) -> str:
+        """`failures.jsonl` beside the step folders."""
+        return os.path.join(self.cache_path, "failures.jsonl")

@@ -1,0 +1,55 @@
+"""Task `expression_extraction`: the referring expressions in a caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.images import Image
+from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import read_object
+from dataflow_grounding.spans import clean_caption
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.schema import STRING, list_of, object_of
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The caption, cleaned, and its expressions in order, each as (text, noun chunk or None)."""
+
+    cleaned_caption: str
+    expressions: list[tuple[str, str | None]]
+
+
+def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
+    """Asks for the cleaned caption and the referring expressions in it."""
+    return Request(
+        task="expression_extraction",
+        input={"caption": caption},
+        images=(image,),
+        instructions=load_prompt("expression_extraction"),
+        schema=object_of(cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))),
+        read=lambda reply: _read(reply, caption),
+    )
+
+
+def _read(reply: str, caption: str) -> tuple[Extracted, list[str]]:
+    data, notes = read_object(reply, required="expressions")
+    if not isinstance(data["expressions"], list):
+        raise UnreadableReply('"expressions" is no list.')
+    cleaned = data.get("cleaned_caption")
+    if not isinstance(cleaned, str) or not cleaned.strip():
+        cleaned = clean_caption(caption)
+        notes = [*notes, "no_cleaned_caption"]
+    expressions: list[tuple[str, str | None]] = []
+    for item in data["expressions"]:
+        found = {"text": item} if isinstance(item, str) else item
+        text = found.get("text") if isinstance(found, dict) else None
+        if not isinstance(text, str) or not text.strip():
+            notes = [*notes, "dropped: an expression without text"]
+            continue
+        noun_chunk = found.get("noun_chunk")
+        expressions.append((text.strip(), noun_chunk.strip() if isinstance(noun_chunk, str) and noun_chunk else None))
+    if data["expressions"] and not expressions:
+        raise UnreadableReply('no item of "expressions" has a "text".')
+    return Extracted(cleaned.strip(), expressions), notes

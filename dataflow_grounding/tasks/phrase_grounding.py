@@ -1,0 +1,62 @@
+"""Task `phrase_grounding`: the boxes of phrases in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.geometry import whole_pixels
+from dataflow_grounding.images import Image
+from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import FoundBox, read_boxes
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.schema import BOX, INTEGER, NUMBER_OR_NULL, STRING, list_of, object_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for one phrase: a status of the record schema, and its boxes in whole pixels of the upright image."""
+
+    status: str
+    instances: list[dict[str, object]]
+    reason: str | None = None
+
+
+def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat) -> Request[list[Found]]:
+    """Asks for the boxes of `phrases`; the answer has one Found a phrase, in their order."""
+    width, height = image.sent_size
+    return Request(
+        task="phrase_grounding",
+        input={
+            "image": {"width": width, "height": height},
+            "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
+        },
+        images=(image,),
+        instructions=load_prompt("phrase_grounding")
+        .replace("{box_format}", box_format.instructions(image.sent_size))
+        .replace("{box_key}", box_format.key),
+        schema=object_of(
+            objects=list_of(object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL}))
+        ),
+        read=lambda reply: _read(reply, image, phrases, box_format),
+    )
+
+
+def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat) -> tuple[list[Found], list[str]]:
+    reading = read_boxes(
+        reply, format=box_format, image_size=image.size, sent_size=image.sent_size, phrases=list(phrases)
+    )
+    found = []
+    for number in range(1, len(phrases) + 1):
+        instances = [_instance(box, image) for box in reading.boxes if box.id == number]
+        status = "grounded" if instances else reading.statuses.get(number, "none")
+        found.append(Found(status, instances, reading.reasons.get(number)))
+    return found, reading.notes
+
+
+def _instance(box: FoundBox, image: Image) -> dict[str, object]:
+    instance: dict[str, object] = {"bbox": list(whole_pixels(box.bbox, image.size)), "score": box.score}
+    if box.evidence:
+        instance["evidence"] = box.evidence
+    return instance

@@ -1,0 +1,71 @@
+"""A request: one question to a model, with how its reply is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from dataflow_grounding.images import Image
+from dataflow_grounding.prompts import load_prompt
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One task for a model. A VLM is sent `text` and `images`; the embedded serving looks at `task` and `input`.
+
+    `read` turns the reply's text into the answer and notes on what it did to the reply; it raises UnreadableReply.
+    `sample` numbers independent answers to the same question, `attempt` the tries at one that could not be read.
+    """
+
+    task: str
+    input: Mapping[str, Any]
+    images: tuple[Image, ...]
+    instructions: str
+    schema: Mapping[str, Any]
+    read: Callable[[str], tuple[T, list[str]]]
+    sample: int = 0
+    attempt: int = 0
+    complaint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError(f"a {self.task} request without its image")
+
+    @property
+    def text(self) -> str:
+        """Instructions, then the input as JSON between <input> tags, which its strings can't close."""
+        data = json.dumps({"task": self.task, **self.input}, ensure_ascii=False)
+        data = data.replace("<", "\\u003c").replace(">", "\\u003e")
+        text = f"{self.instructions}\n\n<input>{data}</input>"
+        if self.complaint:
+            text += f"\n\nAn earlier reply could not be read: {self.complaint} Reply with the JSON object alone."
+        return text
+
+    @property
+    def system(self) -> str:
+        """The system message, the same for every task."""
+        return load_prompt("system")
+
+    def again(self, attempt: int, complaint: str) -> Request[T]:
+        """The same question once more, saying what was wrong with the last reply."""
+        return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300] if attempt else "")
+
+    def key(self, identity: Mapping[str, Any]) -> str:
+        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling.
+
+        A complaint is told by its attempt's number alone, so that other words for it don't ask again.
+        """
+        parts = {
+            "serving": dict(identity),
+            "system": self.system,
+            "text": replace(self, complaint="").text,
+            "images": [image.sent_digest for image in self.images],
+            "sample": self.sample,
+            "attempt": self.attempt,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,115 @@
+"""Who answers behind the loopback server: fixed text, invented but valid answers, or a function of yours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
+
+Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
+
+NOTHING, INPUT, IMAGES = "nothing", "input", "images"
+WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
+COLORS = ("red", "blue", "green", "white", "black", "yellow", "grey", "brown")
+MOST_WORDS = 8
+
+
+class CannedAnswers:
+    """The same text for every request. The cheapest: bodies are thrown away unread."""
+
+    reads = NOTHING
+
+    def __init__(self, text: str = '{"objects": []}') -> None:
+        self.text = text
+
+    def __call__(self, request: ReceivedRequest) -> Answer:
+        return Answer(self.text)
+
+
+class EchoAnswers:
+    """Valid answers to every task without gold, made from the request's input: the same input, the same answer.
+
+    Expressions are the capitalised and the longer words of a caption; every phrase gets one box, in `box_format` (as
+    `find_box_format` knows it) for the image size that the request states. Images are not looked at.
+    """
+
+    reads = INPUT
+
+    def __init__(self, box_format: str = "xyxy_px") -> None:
+        self.box_format = box_format
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        given = request.input
+        regions = given.get("regions", [])
+        if request.task == "expression_extraction":
+            caption = " ".join(str(given["caption"]).split())
+            words = [{"text": word, "noun_chunk": word} for word in telling_words(caption)]
+            return {"cleaned_caption": caption, "expressions": words}
+        if request.task == "phrase_grounding":
+            return {"objects": self._objects(request)}
+        if request.task == "region_expression":
+            return {"regions": [described(region) for region in regions]}
+        if request.task == "image_caption":
+            return {"caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."}
+        if request.task == "grounding_expression":
+            found = [
+                {"text": region.get("description") or described(region)["description"], "region_ids": [region["id"]]}
+                for region in regions
+            ]
+            return {"expressions": found}
+        if request.task == "double_check":
+            return {"checks": [agreed(expression) for expression in given["expressions"]]}
+        if request.task == "region_caption":
+            return {"captions": [{"id": region["id"], "text": described(region)["description"]} for region in regions]}
+        raise unknown_task(request)
+
+    def _objects(self, request: ReceivedRequest) -> list[dict[str, Any]]:
+        box_format = find_box_format(self.box_format, request.model)
+        size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
+        objects = []
+        for phrase in request.input["phrases"]:
+            seed = f"{size}/{phrase['id']}/{phrase['text']}"
+            x1, y1 = (drawn(seed, part) % max(1, side // 2) for part, side in enumerate(size))
+            x2, y2 = (
+                start + 1 + drawn(seed, 2 + part) % (side - start)
+                for part, (start, side) in enumerate(zip((x1, y1), size, strict=True))
+            )
+            numbers = box_format.from_pixels((x1, y1, x2, y2), original=size, sent=size)
+            objects.append({"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.9})
+        return objects
+
+
+def unknown_task(request: ReceivedRequest) -> BadRequest:
+    """The 400 for a request whose `<input>` names no task of this server."""
+    return BadRequest(f'no answer for task {request.task!r}: the text part must hold <input>{{"task": …}}</input>')
+
+
+def drawn(seed: str, part: int) -> int:
+    """A number from 0 to 65,535 that depends on the seed only; `part` is 0 to 15."""
+    digest = hashlib.sha256(seed.encode()).digest()
+    return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
+
+
+def telling_words(caption: str) -> list[str]:
+    """The capitalised words and those of four letters and more, in order; the first word if there is none."""
+    words = WORD.findall(caption)
+    return [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
+
+
+def described(region: dict[str, Any]) -> dict[str, Any]:
+    """Id, type, colour and description of a region, from its type and a digest of its numbers."""
+    kind = str(region.get("type") or "object")
+    color = COLORS[drawn(json.dumps(region, sort_keys=True), 0) % len(COLORS)]
+    return {"id": region["id"], "type": kind, "color": color, "description": f"the {color} {kind}"}
+
+
+def agreed(expression: dict[str, Any]) -> dict[str, Any]:
+    """A check that finds the expression right as it is."""
+    kept = {key: expression[key] for key in ("id", "region_ids", "text")}
+    return {"matches": True, "reason": "", **kept}

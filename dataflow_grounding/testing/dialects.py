@@ -1,0 +1,212 @@
+"""The two protocols that the loopback server speaks, OpenAI chat completions and Gemini generateContent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dataflow_grounding.testing.received import BadRequest, filled
+
+GEMINI_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one exchange; `cached` are those of `prompt` that were billed as a repeated beginning."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says, why it ended (`stop`, `length`, `content_filter`), and a refusal in place of text."""
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+    refusal: str | None = None
+
+
+@dataclass(slots=True)
+class Question:
+    """A request's content in neither dialect's terms."""
+
+    model: str
+    system: str = ""
+    texts: list[str] = field(default_factory=list)
+    pictures: list[memoryview | bytes] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Dialect(Protocol):
+    """How one protocol words a request, a reply, an error and a list of models."""
+
+    name: str
+
+    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question: ...
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]: ...
+
+    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]: ...
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]: ...
+
+
+class OpenAI:
+    """`POST /v1/chat/completions`, also at Azure's path."""
+
+    name = "openai"
+
+    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
+        """Take the messages apart; `model` is a deployment named in the path, or empty. Raises BadRequest."""
+        question = Question(model or str(body.get("model") or ""))
+        question.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise BadRequest("'messages' must be a list that is not empty.")
+        if not question.model:
+            raise BadRequest("you must provide a model parameter")
+        for message in messages:
+            content, role = message.get("content"), message.get("role")
+            parts: list[dict[str, Any]] = content or []
+            if isinstance(content, str):
+                parts = [{"type": "text", "text": content}]
+            for part in parts:
+                if part.get("type") == "text":
+                    if role in ("system", "developer"):
+                        question.system += part["text"]
+                    elif role == "user":
+                        question.texts.append(part["text"])
+                elif part.get("type") == "image_url":
+                    question.pictures.append(_data_url(part["image_url"]["url"], pictures))
+                else:
+                    raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
+        return question
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """A `chat.completion` object."""
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if answer.refusal is not None:
+            message |= {"content": None, "refusal": answer.refusal}
+        return {
+            "id": f"chatcmpl-{index}",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
+            "usage": {
+                "prompt_tokens": usage.prompt,
+                "completion_tokens": usage.completion,
+                "total_tokens": usage.prompt + usage.completion,
+                "prompt_tokens_details": {"cached_tokens": usage.cached},
+            },
+        }
+
+    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
+        """An `error` object."""
+        kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+        return {"error": {"message": message, "type": kind, "param": param, "code": code or None}}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """A `list` of models."""
+        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "loopback"} for name in names]
+        return {"object": "list", "data": entries}
+
+
+class Gemini:
+    """`POST /v1beta/models/{model}:generateContent`."""
+
+    name = "gemini"
+
+    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
+        """Take the contents apart. Raises BadRequest."""
+        contents = body.get("contents")
+        if not isinstance(contents, list) or not contents:
+            raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
+        question = Question(model)
+        question.settings = dict(_either(body, "generationConfig", "generation_config") or {})
+        system = _either(body, "systemInstruction", "system_instruction") or {}
+        question.system = "".join(part.get("text", "") for part in system.get("parts", []))
+        for content in contents:
+            if content.get("role", "user") != "user":
+                continue
+            for part in content.get("parts", []):
+                inline = _either(part, "inlineData", "inline_data")
+                if inline:
+                    question.pictures.append(filled(inline["data"], pictures))
+                elif "text" in part:
+                    question.texts.append(part["text"])
+                else:
+                    raise BadRequest("* GenerateContentRequest.contents: unknown part")
+        return question
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
+        counts = {
+            "promptTokenCount": usage.prompt,
+            "candidatesTokenCount": usage.completion,
+            "totalTokenCount": usage.prompt + usage.completion,
+            "cachedContentTokenCount": usage.cached,
+        }
+        about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
+        if answer.refusal is not None:
+            return {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}, **about}
+        finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
+        candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
+        if answer.text or finish == "STOP":
+            candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
+        return {"candidates": [candidate], **about}
+
+    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
+        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as the service gives it."""
+        details: list[dict[str, Any]] = []
+        if code:
+            details.append({"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()})
+        if wait is not None:
+            details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait:g}s"})
+        name = GEMINI_STATUS.get(status, "UNKNOWN")
+        return {"error": {"code": status, "message": message, "status": name, "details": details}}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """A `ListModelsResponse`."""
+        return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
+
+
+def read_input(text: str) -> dict[str, Any]:
+    """The JSON object between the last `<input>` and `</input>`; empty where a request has none. Raises BadRequest."""
+    _, mark, rest = text.rpartition("<input>")
+    if not mark:
+        return {}
+    inside, mark, _ = rest.partition("</input>")
+    try:
+        value = json.loads(inside)
+    except ValueError as error:
+        raise BadRequest(f"the text between <input> and </input> is not JSON: {error}") from None
+    if not mark or not isinstance(value, dict):
+        raise BadRequest("<input> must hold one JSON object and end with </input>")
+    return value
+
+
+def _data_url(url: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
+    head, mark, encoded = url.partition(";base64,")
+    if not mark or not head.startswith("data:image/"):
+        raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
+    return filled(encoded, pictures)
+
+
+def _either(body: dict[str, Any], camel: str, snake: str) -> Any:
+    return body.get(camel, body.get(snake))

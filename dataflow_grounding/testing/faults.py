@@ -1,0 +1,239 @@
+"""What can go wrong at an endpoint, and for which requests: faults are values, rules say when they strike."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.received import ReceivedRequest
+
+HTML_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
+GARBAGE = bytes(range(128, 256)) * 4
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong with one reply. Make it with the functions below; combine two with `replace`.
+
+    `status` None leaves the true answer in place. `delay` (seconds) is added to the latency. `sent_share` below 1 cuts
+    the connection after that share of the response's bytes. `bytes_per_second` drips the body. `down_for` (seconds)
+    closes the listening socket and every connection before a byte is sent. `stall_for` freezes the whole server.
+    """
+
+    status: int | None = None
+    message: str = ""
+    code: str = ""
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry_after: float | None = None
+    http_date: bool = False
+    body: bytes | None = None
+    content_type: str = "application/json"
+    change: Callable[[Answer], Answer] | None = None
+    delay: float = 0.0
+    hang: bool = False
+    sent_share: float = 1.0
+    bytes_per_second: float | None = None
+    down_for: float | None = None
+    stall_for: float | None = None
+
+
+FaultRule = Callable[[ReceivedRequest], "Fault | None"]
+
+
+def too_many_requests(
+    retry_after: float | None = None, *, http_date: bool = False, headers: Mapping[str, str] | None = None
+) -> Fault:
+    """429; with `Retry-After` in seconds or as an HTTP date, and headers such as `x-ratelimit-reset-requests`."""
+    return Fault(
+        429,
+        "Rate limit reached. Please try again later.",
+        "rate_limit_exceeded",
+        headers=headers or {},
+        retry_after=retry_after,
+        http_date=http_date,
+    )
+
+
+def quota_exceeded() -> Fault:
+    """429 that no waiting will mend: the account has no credit left."""
+    return Fault(
+        429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
+    )
+
+
+def unauthorized() -> Fault:
+    """401: the key is wrong."""
+    return Fault(401, "Incorrect API key provided.", "invalid_api_key")
+
+
+def forbidden() -> Fault:
+    """403: the key is right and may not do this."""
+    return Fault(403, "You are not allowed to use this model.", "permission_denied")
+
+
+def model_not_found() -> Fault:
+    """404: no such model."""
+    return Fault(404, "The model does not exist or you do not have access to it.", "model_not_found", "model")
+
+
+def bad_request(message: str = "The request is not valid.", code: str = "", param: str | None = None) -> Fault:
+    """400 with any message."""
+    return Fault(400, message, code, param)
+
+
+def content_filter() -> Fault:
+    """400: the endpoint's content filter stopped this one request."""
+    return Fault(
+        400, "The response was filtered due to the prompt triggering a content policy.", "content_filter", "prompt"
+    )
+
+
+def server_error(status: int = 500, retry_after: float | None = None) -> Fault:
+    """500, 502, 503, 529 …, with an error as JSON."""
+    return Fault(
+        status, "The server had an error while processing your request.", "server_error", retry_after=retry_after
+    )
+
+
+def html_error(status: int = 502) -> Fault:
+    """A proxy's error page instead of JSON."""
+    return Fault(status, body=HTML_PAGE, content_type="text/html")
+
+
+def slow(seconds: float) -> Fault:
+    """The true answer, later."""
+    return Fault(delay=seconds)
+
+
+def hang() -> Fault:
+    """No reply, ever; the connection stays open."""
+    return Fault(hang=True)
+
+
+def disconnect() -> Fault:
+    """The connection is closed without one byte of a reply."""
+    return Fault(sent_share=0.0)
+
+
+def cut_body(share: float = 0.5) -> Fault:
+    """The connection is closed after this share (0 to 1) of the response's bytes."""
+    return Fault(sent_share=share)
+
+
+def slow_drip(bytes_per_second: float = 200.0) -> Fault:
+    """The true answer, a few bytes at a time."""
+    return Fault(bytes_per_second=bytes_per_second)
+
+
+def garbage() -> Fault:
+    """200 with bytes that are no text."""
+    return Fault(200, body=GARBAGE)
+
+
+def empty_body() -> Fault:
+    """200 with nothing in it."""
+    return Fault(200, body=b"")
+
+
+def invalid_json() -> Fault:
+    """200 whose JSON breaks off, with a Content-Length that is right."""
+    return Fault(200, body=b'{"choices": [{"message": {"content": "{')
+
+
+def odd_json(text: str = "{}") -> Fault:
+    """200 with JSON that is no reply of the protocol, `{}` unless told otherwise."""
+    return Fault(200, body=text.encode())
+
+
+def truncated(share: float = 0.6) -> Fault:
+    """The answer's text ends after this share of its characters, `finish_reason` is `length`."""
+    return Fault(
+        change=lambda answer: replace(answer, text=answer.text[: int(len(answer.text) * share)], finish_reason="length")
+    )
+
+
+def refusal(message: str = "I'm sorry, I can't help with that.") -> Fault:
+    """The model refuses: OpenAI's `refusal`, Gemini's blocked prompt."""
+    return Fault(change=lambda answer: replace(answer, text="", refusal=message))
+
+
+def filtered_reply() -> Fault:
+    """200 without text and with `finish_reason` `content_filter`."""
+    return Fault(change=lambda answer: replace(answer, text="", finish_reason="content_filter"))
+
+
+def says(text: str) -> Fault:
+    """The model answers with this text in place of the true answer."""
+    return Fault(change=lambda answer: replace(answer, text=text))
+
+
+def huge_reply(size: int = 10_000_000) -> Fault:
+    """The true answer with blanks after it, `size` bytes in all."""
+    return Fault(change=lambda answer: replace(answer, text=answer.text.ljust(size)))
+
+
+def refuse_connections(seconds: float) -> Fault:
+    """The server goes away: connections are dropped and new ones refused for `seconds`, then it is back on its port."""
+    return Fault(down_for=seconds)
+
+
+def stall(seconds: float) -> Fault:
+    """The whole server stops answering for `seconds`; what came meanwhile is answered then."""
+    return Fault(stall_for=seconds)
+
+
+def on(
+    fault: Fault,
+    *,
+    indexes: Container[int] | None = None,
+    task: str | None = None,
+    containing: str | None = None,
+    where: Callable[[ReceivedRequest], bool] | None = None,
+    share: float = 1.0,
+    times: int | None = None,
+    times_each: int | None = None,
+    seed: int = 0,
+) -> FaultRule:
+    """A rule: `fault` for the requests that meet every condition given.
+
+    `indexes` holds the request's number of arrival (`range(10, 14)` is a burst); `containing` is text of the user
+    message (one record's caption, say); `share` picks that part of the requests at random, the same with the same
+    `seed`; `times` strikes so often in all, `times_each` so often for each distinct question, so that asking again
+    succeeds.
+    """
+    struck: Counter[str] = Counter()
+
+    def rule(request: ReceivedRequest) -> Fault | None:
+        if indexes is not None and request.index not in indexes:
+            return None
+        if task is not None and request.task != task:
+            return None
+        if containing is not None and containing not in request.text:
+            return None
+        if where is not None and not where(request):
+            return None
+        if share < 1.0 and random.Random(f"{seed}/{request.index}").random() >= share:
+            return None
+        question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
+        if times is not None and sum(struck.values()) >= times:
+            return None
+        if times_each is not None and struck[question] >= times_each:
+            return None
+        struck[question] += 1
+        return fault
+
+    return rule
+
+
+def first_of(rules: Iterable[FaultRule]) -> FaultRule:
+    """The fault of the first rule that strikes."""
+    listed = tuple(rules)
+
+    def rule(request: ReceivedRequest) -> Fault | None:
+        return next((fault for each in listed if (fault := each(request)) is not None), None)
+
+    return rule

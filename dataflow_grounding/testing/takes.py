@@ -1,0 +1,104 @@
+"""What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.testing.faults import Fault, bad_request
+from dataflow_grounding.testing.received import ReceivedRequest
+
+JSON_SCHEMA, JSON_OBJECT = "json_schema", "json_object"
+
+
+@dataclass(frozen=True)
+class Takes:
+    """An endpoint's habits.
+
+    `response_formats` are the types it knows; others are refused, or passed over in silence with `ignores_format`: then
+    the answer comes with prose and a fence around it. `max_completion_tokens` refuses `max_tokens`. `checks_schema`
+    refuses a strict schema with an open object, as OpenAI's service does.
+    """
+
+    response_formats: tuple[str, ...] = (JSON_SCHEMA, JSON_OBJECT)
+    ignores_format: bool = False
+    max_completion_tokens: bool = False
+    system_messages: bool = True
+    temperature: bool = True
+    max_images: int = 16
+    checks_schema: bool = True
+
+    def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
+        """The 400 for this request, or None where it is taken."""
+        settings = request.settings
+        if settings.get("stream"):
+            return bad_request("This server does not stream.", "unsupported_value", "stream")
+        if request.system and not self.system_messages:
+            return bad_request("System role not supported", "unsupported_value", "messages[0].role")
+        if self.max_completion_tokens and "max_tokens" in settings:
+            return bad_request(
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+                "unsupported_parameter",
+                "max_tokens",
+            )
+        if not self.temperature and settings.get("temperature", 1) != 1:
+            return bad_request(
+                "Unsupported value: 'temperature' does not support this value with this model. "
+                "Only the default (1) value is supported.",
+                "unsupported_value",
+                "temperature",
+            )
+        if image_count > self.max_images:
+            return bad_request(f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages")
+        return self._refuses_format(asked_format(settings), settings)
+
+    def _refuses_format(self, kind: str, settings: dict[str, Any]) -> Fault | None:
+        if not kind or self.ignores_format:
+            return None
+        if kind not in self.response_formats:
+            return bad_request(
+                f"This response_format type is unavailable now: '{kind}'.", "unsupported_value", "response_format"
+            )
+        stated = (settings.get("response_format") or {}).get("json_schema") or {}
+        if kind == JSON_SCHEMA and self.checks_schema and stated.get("strict"):
+            for fault in open_objects(stated.get("schema") or {}, "()"):
+                message = f"Invalid schema for response_format '{stated.get('name')}': In context={fault}."
+                return bad_request(message, "invalid_json_schema", "response_format")
+        return None
+
+    def obeys(self, request: ReceivedRequest) -> bool:
+        """Whether the reply is bare JSON because the request asked for it."""
+        return not self.ignores_format and asked_format(request.settings) in self.response_formats
+
+
+def asked_format(settings: dict[str, Any]) -> str:
+    """`json_schema`, `json_object`, or empty where no format is asked for; Gemini's settings count as these."""
+    if "responseMimeType" in settings or "response_mime_type" in settings:
+        return JSON_SCHEMA if settings.keys() & {"responseSchema", "responseJsonSchema"} else JSON_OBJECT
+    kind = (settings.get("response_format") or {}).get("type", "")
+    return "" if kind == "text" else str(kind)
+
+
+def open_objects(schema: Any, context: str) -> Iterator[str]:
+    """What a strict schema may not have: an object that is not closed, or a property that is not required."""
+    if isinstance(schema, list):
+        for number, part in enumerate(schema):
+            yield from open_objects(part, f"{context}[{number}]")
+    if not isinstance(schema, dict):
+        return
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        if schema.get("additionalProperties") is not False:
+            yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
+        missing = sorted(properties.keys() - set(schema.get("required") or ()))
+        if missing:
+            yield f"{context}, 'required' must include every key in properties. Missing '{missing[0]}'"
+        for name, part in properties.items():
+            yield from open_objects(part, f"{context}.{name}")
+    for key in ("items", "anyOf", "$defs"):
+        part = schema.get(key)
+        yield from open_objects(
+            list(part.values()) if key == "$defs" and isinstance(part, dict) else part, f"{context}.{key}"
+        )

@@ -1,0 +1,414 @@
+"""The static report, opened in a real browser: what it shows, where the boxes sit, and that data stays data."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding.review.report import write_report
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def expression(
+    caption: str, text: str, *instances: dict[str, Any], status: str | None = None, **more: Any
+) -> dict[str, Any]:
+    start = caption.find(text)
+    return {
+        "text": text,
+        "char_span": [start, start + len(text)] if start >= 0 else None,
+        "instances": list(instances),
+        "status": status or ("grounded" if instances else "none"),
+        **more,
+    }
+
+
+def box(*bbox: float, score: float | None = 0.9, evidence: str = "seen") -> dict[str, Any]:
+    return {"bbox": list(bbox), "score": score, "evidence": evidence}
+
+
+CAPTION = "A red mug on a wooden table beside two spoons and a cat."
+MUG_ON_TABLE = {
+    "image_id": "kitchen/0001",
+    "image_path": "mug.png",
+    "width": 400,
+    "height": 300,
+    "cleaned_caption": CAPTION,
+    "expressions": [
+        expression(CAPTION, "A red mug on a wooden table", box(40, 30, 200, 150)),
+        expression(CAPTION, "a wooden table", box(0, 100, 400, 300, evidence="region", score=None)),
+        expression(CAPTION, "two spoons", box(220, 60, 250, 200, score=0.5), box(260.5, 61.25, 300, 210, score=0.75)),
+        expression(CAPTION, "a cat", status="unsupported"),
+        expression(CAPTION, "a dog", status="ambiguous"),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (400, 300), (90, 120, 60)).save(tmp_path / "mug.png")
+    return tmp_path
+
+
+def report(folder: Path, records: Any, **options: Any) -> Path:
+    def find_image(record: Mapping[str, Any]) -> str | None:
+        path = folder / str(record.get("image_path"))
+        return str(path) if path.exists() else None
+
+    out = folder / "report.html"
+    write_report(records, out_path=out, **{"find_image": find_image, "title": "Run", "summary": {}, **options})
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"needs a browser at {CHROMIUM}: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Any]:
+    contexts = []
+
+    def open_page(path: Path, **options: Any) -> Any:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        page = contexts[-1].new_page()
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def opacity(page: Any, selector: str) -> list[float]:
+    page.wait_for_timeout(250)  # let the fading end
+    return [float(v) for v in page.locator(selector).evaluate_all("all => all.map(e => getComputedStyle(e).opacity)")]
+
+
+def background(page: Any, selector: str) -> str:
+    return str(page.locator(selector).first.evaluate("e => getComputedStyle(e).backgroundColor"))
+
+
+# Where each box is on its picture as shown, and how large that is. From the geometry: the line's width doesn't count.
+PLACES = """all => all.map(line => {
+  const p = line.closest('.picture').firstElementChild.getBoundingClientRect();
+  const b = line.getBBox(), m = line.getScreenCTM();
+  return [(b.x * m.a + m.e - p.x), (b.y * m.d + m.f - p.y),
+          ((b.x + b.width) * m.a + m.e - p.x), ((b.y + b.height) * m.d + m.f - p.y), p.width, p.height];
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 800, 390], ids=["desktop", "tablet", "phone"])
+@pytest.mark.parametrize("there", [True, False], ids=["with its picture", "without its picture"])
+def test_boxes_sit_where_they_should_at_any_width(folder: Path, show: Any, width: int, there: bool) -> None:
+    record = {**MUG_ON_TABLE, "image_path": "mug.png" if there else "gone.png"}
+    page = show(report(folder, [record]), viewport={"width": width, "height": 800})
+    places = page.locator(".box .line").evaluate_all(PLACES)
+    expected = [i["bbox"] for e in MUG_ON_TABLE["expressions"] for i in e["instances"]]  # type: ignore[attr-defined]
+    assert len(places) == len(expected)
+    for bbox in expected:
+        at = [[bbox[k] / (400, 300)[k % 2] * place[4 + k % 2] for k in range(4)] for place in places]
+        nearest = min(
+            max(abs(a - b) for a, b in zip(want, got, strict=False)) for want, got in zip(at, places, strict=True)
+        )
+        assert nearest <= 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_picture_is_upright_small_and_without_metadata(folder: Path, show: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x010E] = "made by somebody at home"
+    Image.new("RGB", (1600, 800)).save(folder / "turned.jpg", exif=exif)
+    path = report(folder, [{"image_id": "a", "image_path": "turned.jpg", "caption": "x", "expressions": []}])
+    embedded = re.search(r"data:image/jpeg;base64,([^\"]+)", path.read_text())
+    assert embedded
+    picture = Image.open(io.BytesIO(base64.b64decode(embedded[1])))
+    assert picture.size == (320, 640)
+    assert not dict(picture.getexif())
+    assert "800 × 1,600 px" in show(path).locator("article").inner_text()
+
+
+HOSTILE = [
+    pytest.param("<script>document.title='hacked'</script>", id="a script"),
+    pytest.param("<img src=x onerror=\"document.title='hacked'\">", id="an image with a handler"),
+    pytest.param("\"'><svg onload=document.title='hacked'>", id="a quote that ends an attribute"),
+    pytest.param("</title></style><script>document.title='hacked'</script>", id="tags that end the head"),
+    pytest.param("<style>body{display:none}</style>", id="a style sheet"),
+    pytest.param("$title ${style} {0} %s &lt;b&gt; <!-- records --><!-- failures -->", id="places of the template"),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str) -> None:
+    caption = f"{text} and more"
+    record = {
+        "image_id": text,
+        "image_path": text,
+        "width": 40,
+        "height": 30,
+        "cleaned_caption": caption,
+        "expressions": [
+            expression(caption, text, box(1, 1, 20, 20, evidence=text), verified=False, verification={"reason": text}),
+            expression(caption, "more", status=text),
+        ],
+    }
+    failure = {"id": text, "step": text, "kind": text, "message": text}
+    options = {"title": text, "summary": {"model": text}, "failures": [failure]}
+    path = report(folder, [record], find_image=lambda _: None, **options)
+    page = show(path)
+    assert page.title() == text
+    shown = page.locator(".caption").evaluate("e => e.textContent")
+    assert shown == caption
+    for selector in ("h1", "h2", ".expressions .phrase", "td", "header .facts"):
+        assert page.locator(selector).first.evaluate("e => e.textContent") == text
+    assert page.locator("article").first.is_visible()
+    assert page.evaluate("document.querySelectorAll('script, article style, [onerror], [onload]').length") == 0
+
+
+def test_the_page_loads_nothing_and_allows_no_script(folder: Path, browser: Any) -> None:
+    path = report(folder, [MUG_ON_TABLE])
+    page = browser.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    assert [url for url in asked if not url.startswith("data:image/jpeg")] == [path.as_uri()]
+    assert said == []  # the page's own policy has nothing to refuse
+    page.evaluate("""() => {
+        const script = document.createElement('script');
+        script.textContent = 'document.title = "hacked"';
+        document.body.append(script);
+    }""")
+    assert page.title() == "Run"
+    page.close()
+
+
+@pytest.mark.parametrize("text", ["a \u202egnp.exe", "nul\x00 and \x1b[31m", "half \ud83d of a pair", "\ufeffmark"])
+def test_characters_that_deceive_or_break_are_made_visible(folder: Path, show: Any, text: str) -> None:
+    page = show(report(folder, [{"image_id": "a", "caption": text, "expressions": []}]))
+    shown = page.locator(".caption").evaluate("e => e.textContent")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\ud800-\udfff]", shown)
+    assert re.search(r"\[U\+202E\]|\ufffd|\ufeff", shown)
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        pytest.param([(0, 8), (12, 20)], id="apart"),
+        pytest.param([(0, 8), (8, 20)], id="side by side"),
+        pytest.param([(0, 20), (3, 8), (5, 7)], id="one within the other"),
+        pytest.param([(0, 10), (5, 15), (12, 20)], id="crossing"),
+        pytest.param([(2, 9), (2, 9), (2, 5)], id="the same twice"),
+        pytest.param([(0, 26)], id="all of it"),
+    ],
+)
+def test_each_phrase_is_marked_exactly_whatever_overlaps(folder: Path, show: Any, spans: list[tuple[int, int]]) -> None:
+    caption = "abc \U0001f600 <b>&amp;</b> e\u0301 xyz 12"
+    rows = [{"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]} for s, e in spans]
+    page = show(report(folder, [{"image_id": "a", "caption": caption, "width": 9, "height": 9, "expressions": rows}]))
+    assert page.locator(".caption").evaluate("e => e.textContent") == caption
+    for n, (start, end) in enumerate(spans):
+        parts = page.locator(f".mark.m{n}").evaluate_all("all => all.map(e => e.textContent)")
+        assert "".join(parts) == caption[start:end]
+        assert page.locator(f'.mark.m{n}[data-n="{n + 1}"]').count() == 1
+
+
+@pytest.mark.parametrize("span", [None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7])
+def test_a_span_that_is_none_leaves_the_phrase_in_the_list(folder: Path, span: Any) -> None:
+    rows = [{"text": "a mug", "char_span": span, "instances": []}]
+    page = report(folder, [{"image_id": "a", "caption": "a mug", "expressions": rows}]).read_text()
+    assert 'class="mark' not in page
+    assert 'class="phrase" dir="auto">a mug<' in page
+
+
+def test_hovering_a_phrase_shows_its_boxes_and_the_other_way_round(folder: Path, show: Any) -> None:
+    page = show(report(folder, [MUG_ON_TABLE, MUG_ON_TABLE]))
+    assert set(opacity(page, ".box")) == {1}
+    article = page.locator("article").first
+
+    article.locator(".caption .link.e1").hover()
+    assert opacity(page, "article:first-child .box.e1") == [1]
+    assert max(opacity(page, "article:first-child .box:not(.e1)")) < 0.5
+    assert set(opacity(page, "article:last-child .box")) == {1}, "other images stay as they are"
+
+    article.locator("li.e2").hover()
+    assert opacity(page, "article:first-child .box.e2") == [1, 1]
+
+    article.locator("li.e3").hover()
+    assert max(opacity(page, "article:first-child .box")) < 0.5, "nothing was found for it"
+
+    quiet = background(page, "article:first-child .mark.m2")
+    article.locator(".box.e2 .tag").first.hover()
+    assert opacity(page, "article:first-child .box.e2") == [1, 1]
+    assert background(page, "article:first-child .mark.m2") != quiet
+
+
+def test_the_keyboard_reaches_filters_and_phrases(folder: Path, show: Any) -> None:
+    page = show(report(folder, [MUG_ON_TABLE, {"image_id": "b", "caption": "nothing", "expressions": []}]))
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#show-grounded").is_checked()
+    assert page.locator("article:visible").count() == 1
+    page.keyboard.press("Tab")
+    assert opacity(page, ".box.e0") == [1]
+    assert max(opacity(page, ".box:not(.e0)")) < 0.5
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script on", "script off"])
+def test_filters_show_the_images_with_a_status(folder: Path, show: Any, script: bool) -> None:
+    other = {"image_id": "b", "caption": "a cat", "expressions": [expression("a cat", "a cat", status="none")]}
+    page = show(report(folder, [MUG_ON_TABLE, other]), java_script_enabled=script)
+    for status, expected in (("none", "b"), ("ambiguous", "kitchen/0001"), ("unsupported", "kitchen/0001")):
+        page.locator(f"label[for=show-{status}]").click()
+        assert page.locator("h2:visible").all_inner_texts() == [expected]
+    page.locator("label[for=show-all]").click()
+    assert page.locator("h2:visible").count() == 2
+
+
+def test_nothing_that_was_not_grounded_is_hidden(folder: Path, show: Any) -> None:
+    page = show(report(folder, [MUG_ON_TABLE]))
+    rows = page.locator(".expressions li").all_inner_texts()
+    assert [re.sub(r"\s+", " ", row) for row in rows] == [
+        "1 A red mug on a wooden table 1 box · 0.90 · seen",
+        "2 a wooden table 1 box · region",
+        "3 two spoons 2 boxes · 0.50, 0.75 · seen",
+        "4 a cat unsupported",
+        "5 a dog ambiguous",
+    ]
+    assert page.locator(".caption .mark.grey").all_inner_texts() == ["a cat"]
+    assert "score 0.75 · evidence: seen" in (page.locator(".caption .link.e2").get_attribute("title") or "")
+
+
+def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
+    page = show(report(folder, [MUG_ON_TABLE]))
+    dashes = page.locator(".box .line").evaluate_all(
+        "all => all.map(e => [e.parentNode.classList.contains('e1'), getComputedStyle(e).strokeDasharray != 'none'])"
+    )
+    assert all(is_region == dashed for is_region, dashed in dashes)
+    assert "Dashed" in page.locator(".note").first.inner_text()
+
+
+def test_the_figures_are_those_of_the_summary_and_nothing_else_of_it(folder: Path, show: Any) -> None:
+    summary = {
+        "images": 1234,
+        "expressions": 5000,
+        "grounded": 3000,
+        "none": 900,
+        "ambiguous": 100,
+        "unsupported": 1000,
+        "failed": 7,
+        "seconds": 754.2,
+        "model": "embedded-opencv",
+        "api_key": "sk-secret",
+    }
+    path = report(folder, [MUG_ON_TABLE], summary=summary)
+    head = re.sub(r"\s+", " ", show(path).locator("header").inner_text())
+    for part in (
+        "Images 1,234",
+        "Expressions 5,000",
+        "Grounded 3,000",
+        "None 900",
+        "Failed 7",
+        "12 min 34 s",
+        "opencv",
+    ):
+        assert part in head
+    assert "sk-secret" not in path.read_text()
+
+
+def test_failures_are_listed(folder: Path, show: Any) -> None:
+    failures = [
+        {"id": f"street/{n}", "step": "step_1_grounding", "kind": "refused", "message": "no", "reply": "long"}
+        for n in range(3)
+    ]
+    page = show(report(folder, [], failures=iter(failures), max_records=2))
+    assert page.locator(".failures td").all_inner_texts()[:4] == ["street/0", "step_1_grounding", "refused", "no"]
+    assert "The first 2 of 3" in page.locator(".failures").inner_text()
+    assert "long" not in page.locator(".failures").inner_text()
+
+
+def broken_file(folder: Path) -> None:
+    (folder / "x.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "note"),
+    [
+        pytest.param(lambda folder: None, "The image file is not there.", id="missing"),
+        pytest.param(broken_file, "The image file can't be read.", id="broken"),
+    ],
+)
+def test_a_record_without_its_picture_is_still_shown(folder: Path, prepare: Any, note: str) -> None:
+    prepare(folder)
+    page = html.unescape(report(folder, [{**MUG_ON_TABLE, "image_path": "x.png"}]).read_text())
+    assert note in page
+    assert "two spoons" in page
+
+
+@pytest.mark.parametrize(
+    "expressions",
+    [
+        pytest.param([{"text": "a", "instances": [{"bbox": [1, 2, 3]}]}], id="a bbox of three numbers"),
+        pytest.param([{"text": "a", "instances": [{"bbox": [1, 2, 3, float("nan")]}]}], id="a bbox with NaN"),
+        pytest.param([{"no": "text"}], id="an expression without text"),
+        pytest.param("a mug", id="no list"),
+    ],
+)
+def test_expressions_that_cannot_be_read_are_named(folder: Path, expressions: Any) -> None:
+    page = report(folder, [{"image_id": "a", "caption": "a", "expressions": expressions}]).read_text()
+    assert "column &#x27;expressions&#x27;" in page
+
+
+def test_after_the_most_records_the_page_says_how_many_there_are(folder: Path, show: Any) -> None:
+    out = folder / "report.html"
+    records = ({"image_id": str(n), "expressions": []} for n in range(1234))
+    shown = write_report(records, find_image=lambda _: None, out_path=out, title="Run", summary={}, max_records=5)
+    page = show(out)
+    assert shown == page.locator("article").count() == 5
+    assert "The first 5 of 1,234 images." in page.locator(".note").inner_text()
+
+
+def test_records_are_read_one_at_a_time(folder: Path) -> None:
+    events: list[str] = []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for n in range(3):
+            events.append(f"read {n}")
+            yield {"image_id": str(n), "expressions": []}
+
+    report(folder, records(), find_image=lambda record: events.append(f"open {record['image_id']}"))
+    assert events == ["read 0", "open 0", "read 1", "open 1", "read 2", "open 2"]
+
+
+def test_a_page_is_written_whole_or_not_at_all(folder: Path) -> None:
+    path = report(folder, [MUG_ON_TABLE])
+    before, files = path.read_bytes(), sorted(os.listdir(folder))
+
+    def records() -> Iterator[dict[str, Any]]:
+        yield MUG_ON_TABLE
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        report(folder, records())
+    with pytest.raises(OSError, match="went away"):
+        report(folder, [], failures=records())
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(folder)) == files

@@ -1,0 +1,241 @@
+"""Drawn boxes: visible, out of the way of what they mark, labelled inside the picture, whatever the input."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from dataflow_grounding.drawing import PALETTE, Mark, draw_marks, palette_color, text_color
+
+GREY = (128, 128, 128)
+RED = (250, 0, 10)
+GREEN = (0, 250, 10)
+
+
+def canvas(width: int = 300, height: int = 200) -> Image.Image:
+    return Image.new("RGB", (width, height), GREY)
+
+
+def changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] | None:
+    """The smallest box around all pixels that differ."""
+    return ImageChops.difference(one, other).getbbox()
+
+
+def where(image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+    """The smallest box around all pixels of exactly that colour."""
+    flat = Image.new("RGB", image.size, color)
+    bands = [band.point(lambda v: 0 if v else 255) for band in ImageChops.difference(image, flat).split()]
+    return ImageChops.darker(ImageChops.darker(bands[0], bands[1]), bands[2]).getbbox()
+
+
+def label_area(marks: list[Mark], image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+    """Where labels of `color` stand: what is of that colour only when the labels are drawn."""
+    bare = draw_marks(image, [Mark(m.bbox, "", m.color, m.dashed) for m in marks])
+    added = ImageChops.difference(draw_marks(image, marks), bare)
+    mask = added.convert("L").point(lambda v: 255 if v else 0)
+    return where(Image.composite(draw_marks(image, marks), Image.new("RGB", image.size, GREY), mask), color)
+
+
+def test_the_picture_given_stays_as_it_is() -> None:
+    image = canvas()
+    drawn = draw_marks(image, [Mark((20, 30, 120, 90), "mug")])
+    assert drawn.mode == "RGB"
+    assert drawn.size == image.size
+    assert changed(image, canvas()) is None
+    assert changed(drawn, canvas()) is not None
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        pytest.param("L", 90, (90, 90, 90), id="grey"),
+        pytest.param("1", 1, (255, 255, 255), id="black and white"),
+        pytest.param("RGBA", (10, 20, 30, 0), (255, 255, 255), id="transparent is white, not the colour beneath"),
+        pytest.param("RGBA", (10, 20, 30, 255), (10, 20, 30), id="opaque with alpha"),
+        pytest.param("CMYK", (0, 0, 0, 0), (255, 255, 255), id="for print"),
+        pytest.param("I;16", 25700, (100, 100, 100), id="16 bit grey keeps its shades"),
+    ],
+)
+def test_any_kind_of_picture_becomes_rgb(mode: str, color: object, expected: tuple[int, int, int]) -> None:
+    drawn = draw_marks(Image.new(mode, (60, 40), color), [Mark((20, 10, 30, 20))])
+    assert drawn.mode == "RGB"
+    assert drawn.getpixel((58, 38)) == expected
+
+
+@pytest.mark.parametrize("dashed", [False, True])
+@given(
+    corner=st.tuples(st.integers(12, 150), st.integers(12, 100)),
+    size=st.tuples(st.integers(1, 130), st.integers(1, 80)),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_outline_covers_nothing_of_what_it_marks(
+    dashed: bool, corner: tuple[int, int], size: tuple[int, int]
+) -> None:
+    bbox = (*corner, corner[0] + size[0], corner[1] + size[1])
+    drawn = draw_marks(canvas(), [Mark(bbox, color=RED, dashed=dashed)])
+    assert changed(drawn.crop(bbox), canvas(*size)) is None
+    left, top, right, bottom = where(drawn, RED) or (0, 0, 0, 0)
+    assert bbox[0] - 4 <= left < bbox[0] < bbox[2] < right <= bbox[2] + 4
+    assert bbox[1] - 4 <= top < bbox[1] < bbox[3] < bottom <= bbox[3] + 4
+
+
+@pytest.mark.parametrize("x", [0, 299], ids=["left", "right"])
+@pytest.mark.parametrize("y", [0, 199], ids=["top", "bottom"])
+def test_a_box_of_one_pixel_in_a_corner_is_seen(x: int, y: int) -> None:
+    drawn = draw_marks(canvas(), [Mark((x, y, x + 1, y + 1), color=RED)])
+    left, top, right, bottom = where(drawn, RED) or (0, 0, 0, 0)
+    assert right - left >= 3
+    assert bottom - top >= 3
+
+
+def test_a_box_as_large_as_the_picture_has_all_four_sides() -> None:
+    assert where(draw_marks(canvas(), [Mark((0, 0, 300, 200), color=RED)]), RED) == (1, 1, 299, 199)
+
+
+def test_dashes_leave_gaps_and_meet_in_the_corners() -> None:
+    drawn = draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED, dashed=True)])
+    row = [drawn.getpixel((x, 48)) for x in range(50, 250)]
+    assert RED in row
+    assert GREY in row
+    assert where(drawn, RED) == where(draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED)]), RED)
+
+
+def test_the_line_shows_on_a_ground_of_its_own_colour() -> None:
+    for color in PALETTE:
+        ground = Image.new("RGB", (100, 100), color)
+        assert changed(draw_marks(ground, [Mark((30, 30, 60, 60), color=color)]), ground) is not None
+
+
+def test_labels_that_want_the_same_place_stand_apart() -> None:
+    marks = [Mark((60, 80, 120, 140), "the first thing", RED), Mark((60, 80, 120, 140), "the second thing", GREEN)]
+    one, other = (label_area(marks, canvas(), color) for color in (RED, GREEN))
+    assert one and other
+    assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [
+        pytest.param((100, 80, 200, 140), id="in the middle"),
+        pytest.param((0, 0, 60, 60), id="in the upper left corner"),
+        pytest.param((240, 140, 300, 200), id="in the lower right corner"),
+        pytest.param((0, 0, 300, 60), id="along the top"),
+        pytest.param((0, 0, 120, 200), id="along the left side"),
+    ],
+)
+def test_a_label_stands_outside_of_its_box_where_there_is_room(bbox: tuple[int, int, int, int]) -> None:
+    without, drawn = (draw_marks(canvas(), [Mark(bbox, label, RED)]) for label in ("", "mug"))
+    inside = tuple(v + d for v, d in zip(bbox, (4, 4, -4, -4), strict=True))
+    assert changed(drawn, without) is not None
+    assert changed(drawn.crop(inside), without.crop(inside)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "label"),
+    [
+        pytest.param((200, 150), "a long-haired woman in an orange space suit in front of a flag", id="small picture"),
+        pytest.param((60, 400), "a very tall and narrow picture", id="narrow picture"),
+        pytest.param((400, 40), "word " * 500, id="flat picture and an endless label"),
+    ],
+)
+def test_a_long_label_is_cut_and_stays_in_the_picture(size: tuple[int, int], label: str) -> None:
+    image = canvas(*size)
+    area = label_area([Mark((20, 20, 40, 30), label, RED)], image, RED)
+    assert area
+    # The label's own edge, drawn in another colour, lies around it: seen on both sides only if nothing is cut off.
+    assert area[0] >= 1
+    assert area[2] <= size[0] - 1
+
+
+@pytest.mark.parametrize("width", [200, 640, 2000, 8000])
+def test_labels_grow_with_the_picture(width: int) -> None:
+    image = canvas(width, width * 2 // 5)
+    bbox = (width * 0.4, width * 0.2, width * 0.5, width * 0.3)
+    _, top, _, bottom = label_area([Mark(bbox, "mug", RED)], image, RED) or (0, 0, 0, 0)
+    # At least 10 pixels on a small picture, and 12 of them when a large one is fitted to a screen of 1,000 pixels.
+    assert bottom - top >= (10 if width < 1000 else 12 * width / 1000)
+    assert bottom - top <= width / 12
+
+
+@pytest.mark.parametrize(
+    ("label", "same_as"),
+    [
+        pytest.param("a mug\non\r\n\ta  table", "a mug on a table", id="line breaks become spaces"),
+        pytest.param("a\u202emug\u200b\x07", "amug", id="invisible characters are left out"),
+        pytest.param("\ue000\ue001", "1", id="what no font can write becomes the mark's number"),
+        pytest.param("mug \U0001faf7\U0001f9ff", "mug", id="emoji are left out"),
+        pytest.param(" \n ", "", id="nothing to say, no label"),
+        pytest.param("\ud800", "1", id="half a surrogate pair"),
+    ],
+)
+def test_labels_are_made_writable(label: str, same_as: str) -> None:
+    drawn, expected = (draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in (label, same_as))
+    assert changed(drawn, expected) is None
+
+
+@pytest.mark.parametrize("label", ["红色的杯子", "чашка", "כוס אדומה", "कप", "café “crème” – ½", "e\u0301" * 40])
+def test_no_script_fails(label: str) -> None:
+    bare, drawn = (draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in ("", label))
+    assert changed(drawn, bare) is not None
+
+
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [
+        pytest.param((10, 10, 5, 20), r"mark 2: bbox \[10, 10, 5, 20\]", id="corners swapped"),
+        pytest.param((10, 10, float("nan"), 20), "mark 2: bbox", id="not a number"),
+        pytest.param((10, 10, float("inf"), 20), "mark 2: bbox", id="infinite"),
+    ],
+)
+def test_a_bbox_that_is_none_is_refused_by_number(bbox: tuple[float, float, float, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw_marks(canvas(), [Mark((0, 0, 10, 10)), Mark(bbox)])
+
+
+@pytest.mark.parametrize("bbox", [(-90, -90, -10, -10), (300, 20, 340, 40), (20, 200, 40, 900)])
+def test_what_lies_outside_of_the_picture_is_not_drawn(bbox: tuple[int, int, int, int]) -> None:
+    assert changed(draw_marks(canvas(), [Mark(bbox, "out there")]), canvas()) is None
+
+
+def test_two_hundred_boxes_keep_their_outlines_in_sight() -> None:
+    rng = random.Random(4)
+    marks = []
+    for _ in range(200):
+        x, y = rng.randrange(560), rng.randrange(360)
+        marks.append(
+            Mark((x, y, x + rng.randrange(2, 40), y + rng.randrange(2, 40)), rng.choice(["person", "red car"]))
+        )
+    image = canvas(600, 400)
+    drawn = draw_marks(image, marks)
+    untouched = sum(ImageChops.difference(drawn, image).convert("L").point(lambda v: v == 0).histogram()[1:])
+    assert untouched > 0.2 * 600 * 400
+    assert changed(drawn, draw_marks(image, marks)) is None  # the same every time
+
+
+numbers = st.floats(-50, 350, allow_nan=False)
+some_marks = st.builds(
+    lambda x, y, label, dashed: Mark((min(x), min(y), max(x), max(y)), label, dashed=dashed),
+    st.tuples(numbers, numbers),
+    st.tuples(numbers, numbers),
+    st.text(max_size=30),
+    st.booleans(),
+)
+
+
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.lists(some_marks, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_any_marks_on_any_picture_are_drawn(size: tuple[int, int], marks: list[Mark]) -> None:
+    assert draw_marks(canvas(*size), marks).size == size
+
+
+def test_the_palette_begins_again_and_its_texts_have_contrast() -> None:
+    assert palette_color(0) == palette_color(len(PALETTE)) == PALETTE[0]
+    assert len(set(PALETTE)) == len(PALETTE)
+    for color in PALETTE:
+        ink, ground = (0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2 for r, g, b in
+                       (tuple(v / 255 for v in c) for c in (text_color(color), color)))  # fmt: skip
+        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5

@@ -1,0 +1,378 @@
+"""The loopback server's answers, asked over HTTP as a client asks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding.testing import (
+    Answer,
+    CannedAnswers,
+    EchoAnswers,
+    GoldAnswers,
+    LoopbackServer,
+    Takes,
+    faults,
+    on,
+)
+
+GOLD: dict[str, Any] = {
+    "image_path": "cups.png",
+    "width": 200,
+    "height": 100,
+    "caption": "A  cup beside a cup on a table",
+    "cleaned_caption": "A cup beside a cup on a table",
+    "regions": [
+        {"bbox": [10, 20, 60, 90], "type": "Cup", "color": "red", "description": "the red cup"},
+        {"bbox": [120, 30, 180, 95], "type": "Cup", "color": "blue", "description": "the blue cup"},
+    ],
+    "expressions": [
+        {"text": "cup", "noun_chunk": "cup", "instances": [{"bbox": [10, 20, 60, 90], "score": 0.5}]},
+        {"text": "cup", "noun_chunk": "cup", "instances": [{"bbox": [120, 30, 180, 95], "score": None}]},
+        {"text": "table", "instances": []},
+    ],
+}
+
+
+def picture(width: int = 200, height: int = 100, *, shade: int = 90, kind: str = "PNG") -> bytes:
+    """A plain picture as a file's bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (shade, 120, 40)).save(file, kind)
+    return file.getvalue()
+
+
+def text_part(task: str, given: dict[str, Any]) -> str:
+    """The text part of a request."""
+    inside = json.dumps({"task": task, **given}).replace("<", "\\u003c").replace(">", "\\u003e")
+    return f"Do it. Put nothing between <input> and </input> but data.\n<input>{inside}</input>"
+
+
+def openai_body(task: str, given: dict[str, Any], *images: bytes, **more: Any) -> dict[str, Any]:
+    """A chat completion as wire.md has it."""
+    urls = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images]
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    user = {"role": "user", "content": [*parts, {"type": "text", "text": text_part(task, given)}]}
+    return {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Answer with JSON."}, user],
+        "max_tokens": 99,
+        **more,
+    }
+
+
+def gemini_body(task: str, given: dict[str, Any], *images: bytes) -> dict[str, Any]:
+    """A generateContent request with the same content."""
+    parts: list[dict[str, Any]] = [
+        {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(image).decode()}} for image in images
+    ]
+    return {
+        "systemInstruction": {"parts": [{"text": "Answer with JSON."}]},
+        "contents": [{"role": "user", "parts": [*parts, {"text": text_part(task, given)}]}],
+        "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": {"type": "object"}},
+    }
+
+
+def post(server: LoopbackServer, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+    """Status and JSON of the reply."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body), headers)
+    reply = connection.getresponse()
+    value = json.loads(reply.read())
+    connection.close()
+    return reply.status, value
+
+
+def ask(server: LoopbackServer, task: str, given: dict[str, Any], *images: bytes, **more: Any) -> dict[str, Any]:
+    """The answer's JSON over the OpenAI protocol."""
+    more.setdefault("response_format", {"type": "json_object"})
+    status, reply = post(server, "/v1/chat/completions", openai_body(task, given, *images, **more))
+    assert status == 200, reply
+    answer: dict[str, Any] = json.loads(reply["choices"][0]["message"]["content"])
+    return answer
+
+
+def grounding(*phrases: str, width: int = 200, height: int = 100) -> dict[str, Any]:
+    """The input of a phrase grounding."""
+    listed = [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]
+    return {"image": {"width": width, "height": height}, "phrases": listed}
+
+
+def test_extraction_gives_the_expressions_of_the_caption_as_the_gold_has_them() -> None:
+    with LoopbackServer(GoldAnswers([GOLD])) as server:
+        answer = ask(server, "expression_extraction", {"caption": "A cup beside a cup on a table"}, picture())
+    assert answer["cleaned_caption"] == GOLD["cleaned_caption"]
+    assert [expression["text"] for expression in answer["expressions"]] == ["cup", "cup", "table"]
+
+
+@pytest.mark.parametrize(
+    ("box_format", "size", "key", "first"),
+    [
+        pytest.param("xyxy_px", (200, 100), "bbox_2d", [10, 20, 60, 90], id="pixels of the gold's own size"),
+        pytest.param("xyxy_px", (100, 50), "bbox_2d", [5, 10, 30, 45], id="pixels of a picture sent smaller"),
+        pytest.param("gemini", (100, 50), "box_2d", [200, 50, 900, 300], id="thousandths, y first, whatever the size"),
+    ],
+)
+def test_gold_boxes_are_converted_for_the_picture_that_came(
+    box_format: str, size: tuple[int, int], key: str, first: list[int]
+) -> None:
+    with LoopbackServer(GoldAnswers([GOLD], box_format=box_format)) as server:
+        given = grounding("cup", "cup", "table", "unicorn", width=size[0], height=size[1])
+        objects = ask(server, "phrase_grounding", given, picture(*size))["objects"]
+    assert [found["id"] for found in objects] == [1, 2]
+    assert objects[0][key] == first
+    assert objects[0]["score"] == 0.5
+    assert "score" not in objects[1]
+
+
+def test_records_that_share_their_phrases_are_told_apart_by_the_picture_seen_with_their_caption() -> None:
+    other = {**GOLD, "caption": "Another", "cleaned_caption": "Another"}
+    other["expressions"] = [{"text": "cup", "instances": [{"bbox": [1, 2, 3, 4]}]}]
+    with LoopbackServer(GoldAnswers([GOLD, other])) as server:
+        for shade, caption in ((1, "Another"), (2, "A cup beside a cup on a table")):
+            ask(server, "expression_extraction", {"caption": caption}, picture(shade=shade))
+        found = [ask(server, "phrase_grounding", grounding("cup"), picture(shade=shade)) for shade in (1, 2)]
+    assert [answer["objects"][0]["bbox_2d"] for answer in found] == [[1, 2, 3, 4], [10, 20, 60, 90]]
+
+
+def test_a_record_is_known_by_its_image_file(tmp_path: Path) -> None:
+    (tmp_path / "cups.png").write_bytes(picture())
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text(json.dumps(GOLD) + "\n")
+    with LoopbackServer(GoldAnswers(gold, image_root=tmp_path)) as server:
+        assert ask(server, "image_caption", {}, picture())["caption"] == GOLD["caption"]
+        assert ask(server, "image_caption", {}, picture(shade=7))["caption"] != GOLD["caption"]
+
+
+REGIONS = [
+    {"id": 1, "bbox_2d": [120, 30, 180, 95], "type": "Cup"},
+    {"id": 2, "bbox_2d": [10, 20, 60, 90], "type": "Cup"},
+]
+SIZE = {"width": 200, "height": 100}
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "expected"),
+    [
+        pytest.param(
+            "region_expression",
+            {"image": SIZE, "regions": REGIONS},
+            {
+                "regions": [
+                    {"id": 1, "type": "Cup", "color": "blue", "description": "the blue cup"},
+                    {"id": 2, "type": "Cup", "color": "red", "description": "the red cup"},
+                ]
+            },
+            id="regions are found by their boxes, not by their order",
+        ),
+        pytest.param(
+            "grounding_expression",
+            {"caption": None, "regions": REGIONS},
+            {"expressions": [{"text": "cup", "region_ids": [2]}, {"text": "cup", "region_ids": [1]}]},
+            id="expressions name the regions that their instances lie on",
+        ),
+        pytest.param(
+            "double_check",
+            {"expressions": [{"id": 1, "text": "mug", "region_ids": [1]}], "regions": REGIONS},
+            {"checks": [{"id": 1, "text": "mug", "region_ids": [1], "matches": True, "reason": ""}]},
+            id="an expression that the gold doesn't know is left as it is",
+        ),
+        pytest.param(
+            "region_caption",
+            {"regions": REGIONS[:1]},
+            {"captions": [{"id": 1, "text": "the blue cup"}]},
+            id="a region's caption is its description",
+        ),
+    ],
+)
+def test_gold_answers_every_task_about_regions(task: str, given: dict[str, Any], expected: dict[str, Any]) -> None:
+    with LoopbackServer(GoldAnswers([GOLD])) as server:
+        assert ask(server, task, given, picture()) == expected
+
+
+def test_double_check_mends_the_regions_of_a_wrong_expression() -> None:
+    gold = {**GOLD, "expressions": GOLD["expressions"][:1]}
+    given = {"expressions": [{"id": 5, "text": "cup", "region_ids": [1]}], "regions": REGIONS}
+    with LoopbackServer(GoldAnswers([gold])) as server:
+        (check,) = ask(server, "double_check", given, picture())["checks"]
+    assert (check["id"], check["matches"], check["region_ids"]) == (5, False, [2])
+
+
+def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_again() -> None:
+    phrases = [f"thing {number}" for number in range(40)]
+    with LoopbackServer(EchoAnswers(), record=False) as server:
+        first, again = (ask(server, "phrase_grounding", grounding(*phrases, width=9, height=3)) for _ in range(2))
+    assert first == again
+    assert [found["id"] for found in first["objects"]] == list(range(1, 41))
+    for found in first["objects"]:
+        x1, y1, x2, y2 = found["bbox_2d"]
+        assert 0 <= x1 < x2 <= 9
+        assert 0 <= y1 < y2 <= 3
+
+
+def test_echo_takes_the_telling_words_of_a_caption() -> None:
+    with LoopbackServer() as server:
+        answer = ask(server, "expression_extraction", {"caption": "Ann's dog, a  <poodle>, eats pie"}, picture())
+    assert answer["cleaned_caption"] == "Ann's dog, a <poodle>, eats pie"
+    assert [expression["text"] for expression in answer["expressions"]] == ["Ann's", "poodle", "eats"]
+
+
+def test_what_was_received_is_kept_small_and_exact() -> None:
+    big = picture(900, 700, shade=3)
+    with LoopbackServer() as server:
+        ask(server, "phrase_grounding", grounding("a"), big, temperature=0.3)
+        (request,) = server.requests
+    assert request.image_digests == (hashlib.sha256(big).hexdigest(),)
+    assert request.image_sizes == ((900, 700),)
+    assert (request.task, request.model, request.system) == ("phrase_grounding", "m", "Answer with JSON.")
+    assert request.settings["temperature"] == 0.3
+    assert request.body is None
+    assert request.status_sent == 200
+
+
+def test_a_caption_that_speaks_of_base64_is_read_like_any_other() -> None:
+    caption = "data:image/png;base64," + "A" * 5000 + '" end'
+    with LoopbackServer(keep_bodies=True) as server:
+        answer = ask(server, "expression_extraction", {"caption": caption}, picture())
+        assert server.requests[0].body is not None
+    assert answer["cleaned_caption"] == caption
+
+
+def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
+    with LoopbackServer(GoldAnswers([GOLD]), key="g-key") as server:
+        path = "/v1beta/models/gemini-x:generateContent"
+        status, reply = post(
+            server, path, gemini_body("phrase_grounding", grounding("cup"), picture()), **{"x-goog-api-key": "g-key"}
+        )
+        refused, error = post(server, path, gemini_body("image_caption", {}, picture()), **{"x-goog-api-key": "other"})
+        assert server.requests[0].model == "gemini-x"
+    candidate = reply["candidates"][0]
+    assert (status, candidate["finishReason"]) == (200, "STOP")
+    assert json.loads(candidate["content"]["parts"][0]["text"])["objects"][0]["bbox_2d"] == [10, 20, 60, 90]
+    assert reply["usageMetadata"]["promptTokenCount"] > 0
+    assert (refused, error["error"]["status"]) == (400, "INVALID_ARGUMENT")
+
+
+def test_gemini_tells_a_blocked_prompt_and_a_cut_off_answer() -> None:
+    rules = [on(faults.refusal(), indexes={0}), on(faults.truncated(), indexes={1})]
+    with LoopbackServer(faults=rules) as server:
+        path = "/v1beta/models/gemini-x:generateContent"
+        blocked, cut = (post(server, path, gemini_body("image_caption", {}, picture()))[1] for _ in range(2))
+    assert blocked["promptFeedback"]["blockReason"] == "SAFETY"
+    assert "candidates" not in blocked
+    assert cut["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+def test_azure_names_the_model_in_the_path() -> None:
+    body = openai_body("image_caption", {}, picture())
+    with LoopbackServer(key="k") as server:
+        path = "/openai/deployments/mine/chat/completions"
+        status, reply = post(server, f"{path}?api-version=2024-10-21", body, **{"api-key": "k"})
+        without, _ = post(server, path, body, **{"api-key": "k"})
+    assert (status, reply["model"], without) == (200, "mine", 404)
+
+
+STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+
+
+def schema_format(**changes: Any) -> dict[str, Any]:
+    """A strict response format, changed."""
+    schema = {"type": "json_schema", "json_schema": {"name": "t", "strict": True, "schema": {**STRICT, **changes}}}
+    return {"response_format": schema}
+
+
+@pytest.mark.parametrize(
+    ("takes", "more", "status", "param"),
+    [
+        pytest.param(Takes(), schema_format(), 200, None, id="a closed schema is taken"),
+        pytest.param(Takes(), schema_format(required=[]), 400, "response_format", id="an optional property is not"),
+        pytest.param(
+            Takes(), schema_format(additionalProperties=True), 400, "response_format", id="nor an open object"
+        ),
+        pytest.param(Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"),
+        pytest.param(
+            Takes(()), {"response_format": {"type": "json_object"}}, 400, "response_format", id="no format at all"
+        ),
+        pytest.param(Takes(()), {}, 200, None, id="no format asked for"),
+        pytest.param(Takes(max_completion_tokens=True), {}, 400, "max_tokens", id="max_completion_tokens instead"),
+        pytest.param(Takes(system_messages=False), {}, 400, "messages[0].role", id="no system message"),
+        pytest.param(Takes(temperature=False), {"temperature": 0.7}, 400, "temperature", id="no temperature"),
+        pytest.param(Takes(max_images=0), {}, 400, "messages", id="no images"),
+        pytest.param(Takes(), {"stream": True}, 400, "stream", id="no streams"),
+    ],
+)
+def test_an_endpoint_takes_what_it_says_it_takes(
+    takes: Takes, more: dict[str, Any], status: int, param: str | None
+) -> None:
+    with LoopbackServer(takes=takes) as server:
+        body = openai_body("image_caption", {}, picture(), **more)
+        got, reply = post(server, "/v1/chat/completions", body)
+    assert got == status
+    assert (reply["error"]["param"] if status == 400 else None) == param
+
+
+def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose() -> None:
+    with LoopbackServer(takes=Takes(ignores_format=True)) as server:
+        body = openai_body("image_caption", {}, picture(), **schema_format())
+        _, reply = post(server, "/v1/chat/completions", body)
+    text = reply["choices"][0]["message"]["content"]
+    assert text.count("```") == 2
+    assert not text.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        pytest.param(b"{", "parse", id="no JSON"),
+        pytest.param({"model": "m", "messages": []}, "messages", id="no messages"),
+        pytest.param(openai_body("fly", {}, picture()), "task", id="an unknown task"),
+        pytest.param(openai_body("image_caption", {}, b"no picture"), "image", id="no picture"),
+        pytest.param(openai_body("image_caption", {}, picture()[:60]), "image", id="half a picture's head"),
+    ],
+)
+def test_a_request_that_breaks_the_wire_contract_is_told_so(body: Any, word: str) -> None:
+    with LoopbackServer() as server:
+        status, reply = post(server, "/v1/chat/completions", body)
+    assert status == 400
+    assert word in reply["error"]["message"]
+
+
+def test_a_function_of_ones_own_answers() -> None:
+    with LoopbackServer(lambda request: Answer(f"{request.index}", finish_reason="length")) as server:
+        _, reply = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
+    assert reply["choices"][0]["message"]["content"] == "0"
+    assert reply["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_error_in_ones_own_answers_is_raised_when_the_server_stops() -> None:
+    def answers(request: object) -> str:
+        raise ZeroDivisionError("mine")
+
+    server = LoopbackServer(answers)
+    with pytest.raises(ZeroDivisionError, match="mine"), server:
+        status, _ = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
+        assert status == 500
+
+
+def test_canned_answers_throw_bodies_away_unread() -> None:
+    with LoopbackServer(CannedAnswers("hello"), record=False) as server:
+        status, reply = post(server, "/v1/chat/completions", b"\0" * 3_000_000)
+        assert server.statistics()["bytes_received"] == 3_000_000
+    assert (status, reply["choices"][0]["message"]["content"]) == (200, "hello")
+
+
+def test_a_beginning_that_was_seen_lately_counts_as_cached() -> None:
+    with LoopbackServer(record=False) as server:
+        for shade in (1, 2, 1):
+            _, reply = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture(shade=shade)))
+        beginnings = server.statistics()["beginnings"]
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert (beginnings["requests"], beginnings["distinct"], beginnings["repeated_within_window"]) == (3, 2, 1)
+    assert beginnings["share_of_later"] == 1.0

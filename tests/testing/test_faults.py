@@ -1,0 +1,376 @@
+"""Each fault of the loopback server, seen by a raw HTTP client; limits, counts, and the server as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPMessage, IncompleteRead, RemoteDisconnected
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dataflow_grounding.testing import (
+    CannedAnswers,
+    LoopbackServer,
+    ServerProcess,
+    TokenBucket,
+    faults,
+    lognormal,
+    on,
+    uniform,
+)
+from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.testing.received import ReceivedRequest
+
+PATH = "/v1/chat/completions"
+CANNED = '{"objects": []}'
+
+
+def question(caption: str = "a cup", task: str = "image_caption") -> bytes:
+    """A request without an image."""
+    given = json.dumps({"task": task, "caption": caption})
+    messages = [{"role": "user", "content": f"<input>{given}</input>"}]
+    return json.dumps({"model": "m", "messages": messages}).encode()
+
+
+@dataclass
+class Reply:
+    """A whole reply."""
+
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def content(self) -> Any:
+        """The text that the model gave."""
+        return self.json["choices"][0]["message"]["content"]
+
+
+def send(port: int, body: bytes = b"{}", path: str = PATH, timeout: float = 10, **headers: str) -> Reply:
+    """Post, and read the whole reply."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
+        connection.request("POST", path, body, headers)
+        with connection.getresponse() as reply:
+            return Reply(reply.status, reply.headers, reply.read())
+
+
+def always(fault: Fault) -> LoopbackServer:
+    """A server with one fault for everybody."""
+    return LoopbackServer(CannedAnswers(CANNED), faults=on(fault), record=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        pytest.param(faults.too_many_requests(), 429, "rate_limit_exceeded", id="rate limit"),
+        pytest.param(faults.quota_exceeded(), 429, "insufficient_quota", id="quota"),
+        pytest.param(faults.unauthorized(), 401, "invalid_api_key", id="wrong key"),
+        pytest.param(faults.forbidden(), 403, "permission_denied", id="forbidden"),
+        pytest.param(faults.model_not_found(), 404, "model_not_found", id="unknown model"),
+        pytest.param(faults.content_filter(), 400, "content_filter", id="content filter"),
+        pytest.param(faults.bad_request("no", "odd"), 400, "odd", id="any 400"),
+        pytest.param(faults.server_error(), 500, "server_error", id="500"),
+        pytest.param(faults.server_error(529), 529, "server_error", id="529"),
+    ],
+)
+def test_an_error_has_its_status_and_its_code(fault: Fault, status: int, code: str) -> None:
+    with always(fault) as server:
+        reply = send(server.port)
+        assert (reply.status, reply.json["error"]["code"]) == (status, code)
+        assert (server.count(status), server.paid) == (1, 0)
+
+
+def test_a_429_says_when_to_come_back_in_seconds_as_a_date_or_not_at_all() -> None:
+    reset = {"x-ratelimit-reset-requests": "1.5s"}
+    rules = [
+        on(faults.too_many_requests(2.5, headers=reset), indexes={0}),
+        on(faults.too_many_requests(90, http_date=True), indexes={1}),
+        on(faults.too_many_requests(), indexes={2}),
+    ]
+    with LoopbackServer(CannedAnswers(), faults=rules, record=False) as server:
+        seconds, date, none = (send(server.port).headers for _ in range(3))
+    assert (seconds["Retry-After"], seconds["x-ratelimit-reset-requests"]) == ("2.5", "1.5s")
+    wait = parsedate_to_datetime(date["Retry-After"]) - parsedate_to_datetime(date["Date"])
+    assert 89 <= wait.total_seconds() <= 91
+    assert "Retry-After" not in none
+
+
+@pytest.mark.parametrize(
+    ("fault", "read"),
+    [
+        pytest.param(faults.garbage(), b"\x80\x81", id="garbage"),
+        pytest.param(faults.empty_body(), b"", id="an empty body"),
+        pytest.param(faults.invalid_json(), b'{"choices": [{', id="JSON that breaks off"),
+        pytest.param(faults.odd_json("[1]"), b"[1]", id="JSON of another shape"),
+        pytest.param(faults.html_error(), b"<!DOCTYPE html>", id="a page"),
+    ],
+)
+def test_a_body_that_is_no_reply(fault: Fault, read: bytes) -> None:
+    with always(fault) as server:
+        reply = send(server.port)
+        assert reply.status == fault.status
+        assert reply.body.startswith(read) if read else reply.body == b""
+
+
+def test_answers_are_cut_off_refused_filtered_replaced_or_blown_up() -> None:
+    kinds = [
+        faults.truncated(0.5),
+        faults.refusal("no"),
+        faults.filtered_reply(),
+        faults.says("hi"),
+        faults.huge_reply(),
+    ]
+    rules = [on(fault, indexes={number}) for number, fault in enumerate(kinds)]
+    with LoopbackServer(CannedAnswers(CANNED), faults=rules, record=False) as server:
+        choices = [send(server.port).json["choices"][0] for _ in kinds]
+        assert server.paid == len(kinds)
+    cut, refused, filtered, other, huge = choices
+    assert (cut["finish_reason"], cut["message"]["content"]) == ("length", CANNED[: len(CANNED) // 2])
+    assert (refused["message"]["refusal"], refused["message"]["content"]) == ("no", None)
+    assert (filtered["finish_reason"], filtered["message"]["content"]) == ("content_filter", "")
+    assert other["message"]["content"] == "hi"
+    assert len(huge["message"]["content"]) == 10_000_000
+
+
+def test_a_cut_body_is_shorter_than_it_says() -> None:
+    with always(faults.cut_body(0.9)) as server, pytest.raises(IncompleteRead):
+        send(server.port)
+    assert (server.paid, server.tally.abandoned) == (0, 1)
+
+
+def test_a_disconnect_gives_no_byte() -> None:
+    with always(faults.disconnect()) as server, pytest.raises(RemoteDisconnected):
+        send(server.port)
+
+
+def test_a_hang_never_ends_until_the_client_leaves() -> None:
+    with always(faults.hang()) as server:
+        with pytest.raises(TimeoutError):
+            send(server.port, timeout=0.3)
+        wait_until(lambda: server.tally.abandoned == 1)
+        assert server.tally.in_flight == 0
+
+
+def test_a_slow_reply_comes_late_and_a_dripping_one_in_pieces() -> None:
+    rules = [on(faults.slow(0.2), indexes={0}), on(faults.slow_drip(1000), indexes={1})]
+    with LoopbackServer(CannedAnswers(CANNED), faults=rules, record=False) as server:
+        assert send(server.port).content == CANNED
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+            connection.request("POST", PATH, b"{}")
+            reply = connection.getresponse()
+            first = reply.read1()
+            assert 0 < len(first) < int(reply.headers["Content-Length"])
+            assert json.loads(first + reply.read())["choices"]
+        assert server.paid == 2
+
+
+def test_a_client_that_leaves_a_dripping_reply_has_not_been_served() -> None:
+    with always(faults.slow_drip(100)) as server:
+        with pytest.raises(TimeoutError):
+            send(server.port, timeout=0.02)
+        wait_until(lambda: server.tally.in_flight == 0)
+    assert (server.paid, server.tally.abandoned) == (0, 1)
+
+
+def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
+    with always(faults.huge_reply(30_000_000)) as server:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+            connection.request("POST", PATH, b"{}")
+            connection.getresponse().read(1000)
+        wait_until(lambda: server.tally.abandoned == 1)
+    assert (server.paid, server.tally.in_flight, server.count(200)) == (0, 0, 0)
+
+
+def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
+    rule = on(faults.refuse_connections(0.3), times=1)
+    with LoopbackServer(CannedAnswers(CANNED), faults=rule, record=False) as server:
+        with pytest.raises((RemoteDisconnected, ConnectionResetError)):
+            send(server.port)
+        with pytest.raises(ConnectionRefusedError):
+            send(server.port)
+        wait_until(lambda: is_open(server.port))
+        assert send(server.port).content == CANNED
+        server.refuse_connections(0.3)
+        with pytest.raises(ConnectionRefusedError):
+            send(server.port)
+
+
+def test_a_stalled_server_answers_everybody_afterwards() -> None:
+    with LoopbackServer(CannedAnswers(CANNED), record=False) as server:
+        server.stall(0.4)
+        with pytest.raises(TimeoutError):
+            send(server.port, timeout=0.1)
+        assert send(server.port).content == CANNED
+
+
+@pytest.mark.parametrize(
+    ("rule", "struck"),
+    [
+        pytest.param(lambda: on(faults.slow(0), indexes=range(1, 3)), [1, 2], id="a burst"),
+        pytest.param(lambda: on(faults.slow(0), times=2), [0, 1], id="the first two"),
+        pytest.param(lambda: on(faults.slow(0), times_each=1), [0, 1], id="each question once"),
+        pytest.param(lambda: on(faults.slow(0), containing="cup"), [0, 2, 4], id="one record"),
+        pytest.param(lambda: on(faults.slow(0), task="fly"), [1, 3, 5], id="one task"),
+        pytest.param(lambda: on(faults.slow(0), where=lambda request: request.index == 4), [4], id="a function"),
+        pytest.param(lambda: on(faults.slow(0), task="fly", times=1), [1], id="all conditions together"),
+    ],
+)
+def test_a_rule_strikes_the_requests_that_it_names(rule: Callable[[], Any], struck: list[int]) -> None:
+    made, hits = rule(), []
+
+    def noted(request: ReceivedRequest) -> None:
+        if made(request):
+            hits.append(request.index)
+
+    with LoopbackServer(lambda request: "{}", faults=noted) as server:
+        for number in range(6):
+            send(server.port, question("a cup") if number % 2 == 0 else question("a dog", "fly"))
+    assert hits == struck
+
+
+def test_a_share_of_requests_is_the_same_with_the_same_seed() -> None:
+    requests = [ReceivedRequest(number, 0.0, "openai", PATH, {}) for number in range(1000)]
+    first, again, other = (on(faults.hang(), share=0.2, seed=seed) for seed in (1, 1, 2))
+    struck = [[request.index for request in requests if rule(request)] for rule in (first, again, other)]
+    assert struck[0] == struck[1] != struck[2]
+    assert 150 < len(struck[0]) < 250
+
+
+def test_latencies_have_the_mean_asked_for_and_repeat() -> None:
+    requests = [ReceivedRequest(number, 0.0, "openai", PATH, {}) for number in range(4000)]
+    for latency, mean in ((uniform(0.1, 0.3), 0.2), (lognormal(0.2, 0.7), 0.2)):
+        drawn = [latency(request) for request in requests]
+        assert drawn == [latency(request) for request in requests]
+        assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.1)
+
+
+def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -> None:
+    async def burst(server: LoopbackServer, count: int) -> list[int]:
+        async with aiohttp.ClientSession() as session:
+
+            async def one() -> int:
+                async with session.post(f"{server.base_url}/chat/completions", data=b"{}") as reply:
+                    await reply.read()
+                    return reply.status
+
+            return await asyncio.gather(*(one() for _ in range(count)))
+
+    limit = faults.too_many_requests(0.25)
+    with LoopbackServer(CannedAnswers(), capacity=3, latency=0.5, limit_fault=limit, record=False) as server:
+        assert sorted(asyncio.run(burst(server, 8))) == [200] * 3 + [429] * 5
+        server.capacity = 6
+        assert sorted(asyncio.run(burst(server, 8))) == [200] * 6 + [429] * 2
+        assert (server.paid, server.count(429), server.count()) == (9, 7, 16)
+
+
+def test_a_rate_limit_tells_what_is_left() -> None:
+    bucket = TokenBucket(0.01, burst=2)
+    with LoopbackServer(CannedAnswers(), rate=bucket, record=False) as server:
+        replies = [send(server.port) for _ in range(3)]
+    assert [reply.status for reply in replies] == [200, 200, 429]
+    assert float(replies[2].headers["Retry-After"]) > 90
+    assert replies[2].headers["x-ratelimit-remaining-requests"] == "0"
+    assert replies[2].headers["x-ratelimit-limit-requests"] == "2"
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+def test_only_a_leaky_server_repeats_the_key(leaky: bool) -> None:
+    with LoopbackServer(key="sk-right", leaky=leaky) as server:
+        reply = send(server.port, question(), Authorization="Bearer sk-wrong-one")
+        text = reply.body.decode()
+        right = send(server.port, question(), Authorization="Bearer sk-right")
+    assert (reply.status, right.status) == (401, 200)
+    assert ("sk-wrong-one" in text) is leaky
+
+
+def test_models_are_listed_and_others_are_unknown() -> None:
+    with LoopbackServer(models=["a", "b"], key="k") as server:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+            connection.request("GET", "/v1/models", headers={"Authorization": "Bearer k"})
+            listed = json.loads(connection.getresponse().read())
+        unknown = send(server.port, question(), Authorization="Bearer k")
+        assert (unknown.status, server.count(), len(server.requests)) == (404, 1, 1)
+    assert [model["id"] for model in listed["data"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        pytest.param(b"POST /nowhere HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", b"404", id="an unknown path"),
+        pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400", id="a chunked body"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"413", id="a body too long"),
+        pytest.param(b"HELLO\r\n\r\n", b"400", id="no HTTP"),
+        pytest.param(b"x" * 70_000, b"431", id="a head without end"),
+    ],
+)
+def test_a_request_that_it_does_not_take_is_answered_all_the_same(raw: bytes, status: bytes) -> None:
+    with (
+        LoopbackServer(CannedAnswers(), record=False) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as client,
+    ):
+        client.sendall(raw)
+        assert client.recv(4096).split(b" ")[1] == status
+
+
+def test_requests_in_small_pieces_and_two_at_once_are_read_right() -> None:
+    body = question("a cup on a table")
+    raw = f"POST {PATH} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with LoopbackServer() as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for start in range(0, len(raw), 7):
+                client.sendall(raw[start : start + 7])
+            client.sendall(raw + raw)
+            received = b""
+            while received.count(b"HTTP/1.1 200") < 3:
+                received += client.recv(65536)
+        assert {request.input["caption"] for request in server.requests} == {"a cup on a table"}
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
+    with LoopbackServer() as server, pytest.raises(OSError, match="in use"):
+        LoopbackServer(port=server.port).start()
+    assert not [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
+
+
+def test_the_server_as_a_process_writes_its_counts_at_the_end() -> None:
+    with ServerProcess("--answers", "canned", "--text", "hello", "--key", "k") as server:
+        port = int(server.base_url.rsplit(":", 1)[1].split("/")[0])
+        assert send(port).status == 401
+        assert send(port, Authorization="Bearer k").content == "hello"
+    assert server.statistics["by_status"] == {"200": 1, "401": 1}
+    assert server.statistics["max_in_flight"] == 1
+
+
+def test_a_server_process_that_does_not_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="did not start"), ServerProcess("--answers", "nonsense"):
+        pass
+    assert "nonsense" in capfd.readouterr().err
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(true: Callable[[], bool], limit: float = 10.0) -> None:
+    """Wait for something that happens soon in another thread."""
+    end = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
