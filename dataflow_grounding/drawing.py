@@ -57,6 +57,8 @@ class _Sizes:
     halo: int
     width: int
     height: int
+    share: float
+    """The width of a label if all are to cover no more than a third of the picture."""
 
     @property
     def ring(self) -> int:
@@ -132,7 +134,8 @@ def _sizes(width: int, height: int, labels: int) -> _Sizes:
     font = max(10, 7.5 + extent * 0.0125)
     crowd = labels * 3.5 * font**2 / (width * height)  # share of the picture that labels of three letters would cover
     font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
-    return _Sizes(round(font), line, max(1, round(line / 3)), width, height)
+    share = width * height / (3 * 1.36 * font * max(1, labels))
+    return _Sizes(round(font), line, max(1, round(line / 3)), width, height, share)
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
@@ -197,15 +200,16 @@ def _place_label(
     text, name = _writable(_one_line(label), str(i + 1))
     font = _font(name, sizes.font)
     box, room = pixels[i], sizes.width - 2 * _padding(sizes)
-    roomy = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
+    room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
+    room = min(room, max(4 * sizes.font, round(sizes.share)))
     best: tuple[float, str, Box] | None = None
-    versions = (_shorten(text, font, min(room, roomy)), _shorten(text, font, 5 * sizes.font), str(i + 1))
+    versions = (_shorten(text, font, room), _shorten(text, font, min(room, 5 * sizes.font)), str(i + 1))
     for shown in dict.fromkeys(versions):
         spots = list(_spots(box, round(font.getlength(shown)) + 2 * _padding(sizes), sizes))
         near = [other for j, other in enumerate(pixels) if j != i and any(_overlap(spot, other) for spot in spots)]
         ranked = [(_harm(spot, box, near, placed) + 0.003 * rank, shown, spot) for rank, spot in enumerate(spots)]
         best = min([*ranked, *([best] if best else [])], default=None)
-        if best and best[0] < 0.5:
+        if best and best[0] < 0.2:
             break
     return (best[1], font, best[2]) if best else (text, font, None)
 

@@ -118,6 +118,8 @@ class RunStopped(GroundingError):
     """The whole run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
 
     exit_code = 130
+    summary: dict[str, object] | None = None
+    """What was done before the stop."""
 
 
 class EndpointRefused(RunStopped):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -245,3 +247,21 @@ def check_file_type(name: str) -> str:
     if name not in FILE_TYPES:
         raise GroundingError(f"cache_type {name!r} is not one of {', '.join(FILE_TYPES)}")
     return name
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file whole or not at all, its folder with it. Raises InputError."""
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(f"{path}.part", "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.replace(f"{path}.part", path)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy a file, whole or not at all; one that is equal already stays untouched."""
+    if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
+        shutil.copyfile(source, f"{target}.part")
+        os.replace(f"{target}.part", target)

@@ -39,7 +39,7 @@ def _shaded_ball(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, d
         share = i / (steps - 1)
         size = radius * (1 - 0.9 * share)
         cx, cy = x - 0.35 * radius * share, y - 0.35 * radius * share
-        color = tuple(round(a + (b - a) * share) for a, b in zip(dark, light))
+        color = tuple(round(a + (b - a) * share) for a, b in zip(dark, light, strict=True))
         draw.ellipse(_at(cx - size, cy - size, cx + size, cy + size), fill=color)
 
 

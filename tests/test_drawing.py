@@ -111,10 +111,19 @@ def test_the_line_shows_on_a_ground_of_its_own_colour() -> None:
 
 
 def test_labels_that_want_the_same_place_stand_apart() -> None:
-    marks = [Mark((60, 80, 120, 140), "the first thing", RED), Mark((60, 80, 120, 140), "the second thing", GREEN)]
+    marks = [Mark((60, 80, 120, 140), "the thing", RED), Mark((60, 80, 120, 140), "the thing", GREEN)]
     one, other = (label_area(marks, canvas(), color) for color in (RED, GREEN))
-    assert one and other
+    assert one is not None
+    assert other is not None
+    assert (one[2] - one[0], one[3] - one[1]) == (other[2] - other[0], other[3] - other[1]), "none covers the other"
     assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+def test_labels_are_shortened_before_they_bury_the_boxes() -> None:
+    boxes = [(x, y, x + 20, y + 14) for x in range(15, 280, 40) for y in range(15, 180, 30)]
+    bare, drawn = (draw_marks(canvas(), [Mark(b, label) for b in boxes]) for label in ("", "a long label for this"))
+    buried = [b for b in boxes if drawn.getpixel((b[0] + 10, b[1] + 7)) != bare.getpixel((b[0] + 10, b[1] + 7))]
+    assert len(buried) <= len(boxes) // 20
 
 
 @pytest.mark.parametrize(

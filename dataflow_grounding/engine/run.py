@@ -106,6 +106,8 @@ class Run:
             await self._close()
             self.summary.seconds = time.monotonic() - start
             self._add_up()
+            if self.stopped is not None:
+                self.stopped.summary = self.summary.to_json()
         return self.summary
 
     def _open(self) -> None:

@@ -26,6 +26,7 @@ class Summary:
     models: list[str] = field(default_factory=list)
     annotations: str = ""
     failures_file: str = ""
+    report: str = ""
     already_complete: bool = False
 
     @property
@@ -84,4 +85,6 @@ class Summary:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
         lines.append(f"results: {self.annotations}")
+        if self.report:
+            lines.append(f"to look at: {self.report}")
         return "\n".join(lines)

@@ -60,27 +60,22 @@ def _draw(image: Image, expressions: list[dict[str, Any]], path: str) -> None:
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
     if _stamp_of(path) == stamp:
         return
-    picture = draw_marks(image.pixels(), _marks(expressions))
+    picture = draw_marks(image.pixels(), marks_of(expressions))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = f"{path}.part"
     picture.save(part, "JPEG", quality=90, comment=stamp)
     os.replace(part, path)
 
 
-def _marks(expressions: list[dict[str, Any]]) -> list[Mark]:
-    """One mark an instance; those of one expression share its colour."""
+def marks_of(expressions: list[dict[str, Any]]) -> list[Mark]:
+    """One mark an instance, labelled with its expression; those of one expression share its colour."""
     from dataflow_grounding.drawing import Mark, palette_color
 
+    boxed = [expression for expression in expressions if expression["instances"]]
     return [
-        Mark(
-            (box[0], box[1], box[2], box[3]),
-            expression["text"],
-            palette_color(number),
-            instance.get("evidence") == "region",
-        )
-        for number, expression in enumerate(expressions)
-        for instance in expression["instances"]
-        for box in [instance["bbox"]]
+        Mark(tuple(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
+        for number, expression in enumerate(boxed)
+        for i in expression["instances"]
     ]
 
 

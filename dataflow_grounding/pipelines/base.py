@@ -41,7 +41,7 @@ class Pipeline:
 
         Raises PlanError, InputError.
         """
-        steps = self._record()
+        steps = self.steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         image_key = next((step.image_key for step in steps if step.image_key), None)
@@ -49,7 +49,8 @@ class Pipeline:
         self.__dict__["_compiled"] = steps
         return steps
 
-    def _record(self) -> list[Step]:
+    def steps(self) -> list[Step]:
+        """The steps that `forward()` calls, none of them run."""
         steps: list[Step] = []
         token = recorded_steps.set(steps)
         try:
@@ -70,7 +71,7 @@ class Pipeline:
     def _run(self, body: Callable[[Any], Any], resume_step: int, options: RunOptions) -> Summary:
         steps: list[Step] | None = self.__dict__.get("_compiled")
         if steps is None and resume_step:
-            steps = self._record()
+            steps = self.steps()
         if steps is not None:
             if not 0 <= resume_step < len(steps):
                 raise PlanError(f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}")

@@ -63,13 +63,9 @@ def _after_last(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _inside_answer(text: str) -> str:
-    start = None
-    for start in _ANSWER.finditer(text):
-        pass
-    if start is None:
-        return text
-    end = _ANSWER_END.search(text, start.end())
-    inside = text[start.end() : end.start() if end else len(text)]
+    after = _after_last(_ANSWER, text)
+    end = _ANSWER_END.search(after)
+    inside = after[: end.start()] if end else after
     return inside if inside.strip() else text
 
 

@@ -6,102 +6,24 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..coordinates import Order
+from .json_keys import (
+    BOX_KEYS,
+    CORNER_PAIRS,
+    CORNERS,
+    FOUND_KEYS,
+    ID_KEYS,
+    LABEL_KEYS,
+    LABEL_LIST_KEYS,
+    POINT_KEYS,
+    QUAD_KEYS,
+    SCORE_KEYS,
+    SIZE_BOX_KEYS,
+    WRAPPERS,
+    plain_key,
+)
 from .json_text import JsonObject
 from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
 
-# Keys are compared in lower case and without anything but letters and digits.
-_BOX_KEYS = frozenset(
-    {
-        "bbox2d",
-        "box2d",
-        "bbox",
-        "box",
-        "boundingbox",
-        "bboxes",
-        "boxes",
-        "boundingboxes",
-        "bboxes2d",
-        "boxes2d",
-        "bboxlist",
-        "bboxxyxy",
-        "xyxy",
-        "bboxpixels",
-        "boxpixels",
-        "coordinates",
-        "coords",
-        "coordinate",
-        "location",
-        "position",
-        "region",
-        "rect",
-        "rectangle",
-        "startbox",
-    }
-)
-_SIZE_BOX_KEYS = frozenset(["xywh", "bboxxywh"])
-_QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
-_POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
-_LABEL_KEYS = (
-    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
-    "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
-    "tag", "type",
-)  # fmt: skip
-_ID_KEYS = ("id", "phraseid", "expressionid")
-_SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-_FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent")
-_WRAPPERS = frozenset(
-    {
-        "objects",
-        "detections",
-        "results",
-        "result",
-        "annotations",
-        "items",
-        "data",
-        "instances",
-        "predictions",
-        "output",
-        "outputs",
-        "answer",
-        "response",
-        "grounding",
-        "regions",
-        "detectedobjects",
-        "arguments",
-        "parameters",
-        "value",
-        "image",
-        "list",
-        "elements",
-        "entities",
-        "references",
-        "phrases",
-        "groundings",
-        "grounded",
-        "found",
-        "matches",
-        "json",
-    }
-)
-_CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
-    (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
-    (("x1", "y1", "x2", "y2"), "xyxy"),
-    (("x0", "y0", "x1", "y1"), "xyxy"),
-    (("minx", "miny", "maxx", "maxy"), "xyxy"),
-    (("left", "top", "right", "bottom"), "xyxy"),
-    (("xtl", "ytl", "xbr", "ybr"), "xyxy"),
-    (("startx", "starty", "endx", "endy"), "xyxy"),
-    (("topleftx", "toplefty", "bottomrightx", "bottomrighty"), "xyxy"),
-    (("xcenter", "ycenter", "width", "height"), "cxcywh"),
-    (("centerx", "centery", "width", "height"), "cxcywh"),
-    (("cx", "cy", "w", "h"), "cxcywh"),
-    (("cx", "cy", "width", "height"), "cxcywh"),
-    (("x", "y", "width", "height"), "xywh"),
-    (("x", "y", "w", "h"), "xywh"),
-    (("left", "top", "width", "height"), "xywh"),
-)
-_CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*([-+\d.eE,;\s]+?)\s*[\])}>]*\s*")
 
 
@@ -110,15 +32,10 @@ def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) ->
     _Walk(marks, plain_key(key)).value(value, said, boxy=False)
 
 
-def plain_key(key: str) -> str:
-    """Return a key as keys are compared: lower case, letters and digits only."""
-    return re.sub(r"[\W_]", "", key.lower())
-
-
 class _Walk:
     def __init__(self, marks: Marks, key: str) -> None:
         self.marks = marks
-        self.box_keys = _BOX_KEYS | {key}
+        self.box_keys = BOX_KEYS | {key}
 
     def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
         if isinstance(value, JsonObject):
@@ -138,15 +55,15 @@ class _Walk:
         if match is not None:
             self.marks.add(re.split(r"[,;\s]+", match[1].strip(",; ")), said)
         else:
-            self.marks.dropped.append(f"a box that is no list of numbers: {text[:60]!r}")
+            self.marks.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
 
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items:
             self.marks.absent += 1
             return
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
-        numbers = [item for item, kind in zip(items, kinds) if kind == "n"]
-        strings = tuple(item.strip() for item, kind in zip(items, kinds) if kind == "s" and item.strip())
+        numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
+        strings = tuple(item.strip() for item, kind in zip(items, kinds, strict=True) if kind == "s" and item.strip())
         if len(numbers) >= 2 and "n" * len(numbers) in "".join(kinds) and "o" not in kinds:
             self.marks.add(numbers, Said(strings).within(said), quad=quad)
         elif len(numbers) >= 2 or (numbers and boxy):
@@ -162,34 +79,37 @@ class _Walk:
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
-        before = len(self.marks.boxes) + len(self.marks.points) + len(self.marks.dropped) + self.marks.absent
+        before = self.marks.size
         for item in items:
             if isinstance(item, str):
                 label = (item.strip(),)
             elif isinstance(item, (list, dict)):
                 self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
                 label = ()
-        after = len(self.marks.boxes) + len(self.marks.points) + len(self.marks.dropped) + self.marks.absent
-        if boxy and before == after:
-            self.marks.dropped.append("a box that is no list of numbers")
+        if boxy and self.marks.size == before:
+            self.marks.drop("a box that is no list of numbers", said)
 
     def object(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         if value.parts:
-            for part in value.parts:
-                self.object(part, outer, boxy=boxy)
+            said = outer
+            for part in value.parts:  # a part that names nothing goes on with what the one before it named
+                own = _said(part, {plain_key(key): item for key, item in part.items()})
+                said = own.within(outer) if own.labels or own.id is not None else said
+                self.object(part, said, boxy=boxy)
             return
         fields = {plain_key(key): item for key, item in value.items()}
+        self.marks.absent += not fields and not value.loose
         self.statuses(fields)
         said = _said(value, fields).within(outer)
-        if any(fields.get(key) is False for key in _FOUND_KEYS):
+        if any(fields.get(key) is False for key in FOUND_KEYS):
             self.marks.absent += 1
             return
         used = self.named(fields, said)
         for key, item in value.items():
             plain = plain_key(key)
-            if plain in self.box_keys or plain in _QUAD_KEYS or plain in _SIZE_BOX_KEYS:
+            if plain in self.box_keys or plain in QUAD_KEYS or plain in SIZE_BOX_KEYS:
                 used |= self.box_field(plain, item, fields, said)
-            elif plain in _POINT_KEYS and isinstance(item, (list, dict)):
+            elif plain in POINT_KEYS and isinstance(item, (list, dict)):
                 self.value(item, said, boxy=False)
                 used = True
         self.children(value, fields, said, has_box=used)
@@ -200,18 +120,32 @@ class _Walk:
         if isinstance(item, str) and plain in ("location", "position", "region") and not re.search(r"\d", item):
             return False  # words such as "top left" describe and mark nothing
         since = len(self.marks.boxes)
-        self.value(item, said, boxy=True, quad=plain in _QUAD_KEYS)
-        if plain in _SIZE_BOX_KEYS:
+        self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
+        if plain in SIZE_BOX_KEYS:
             self.marks.boxes[since:] = [Mark("box", m.numbers, m.said, "xywh") for m in self.marks.boxes[since:]]
-        labels = next(
-            (fields[key] for key in ("labels", "phrases", "names", "classes", "texts") if key in fields), None
-        )
-        if isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels):
-            self.marks.with_labels(labels, since)
+        self.lists_beside(fields, since)
         return True
 
+    def lists_beside(self, fields: dict[str, Any], since: int) -> None:
+        """Take lists of labels, scores and ids that stand beside a list of boxes, entry by entry."""
+        count = len(self.marks.boxes) - since
+        lists = {key: item for key, item in fields.items() if isinstance(item, list) and item}
+        texts = {key: item for key, item in lists.items() if all(isinstance(entry, str) for entry in item)}
+        labels = next((texts[key] for key in LABEL_LIST_KEYS if key in texts), None)
+        if labels is None and count > 1:
+            labels = next((item for item in texts.values() if len(item) == count), None)
+        if labels is not None and len(labels) != count:
+            self.marks.notes.append("labels_ignored: the lists of boxes and labels differ in length")
+        elif labels is not None:
+            self.marks.say(since, labels=[(text.strip(),) for text in labels])
+        for key, item in lists.items():
+            if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
+                self.marks.say(since, score=item)
+            if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
+                self.marks.say(since, id=item)
+
     def named(self, fields: dict[str, Any], said: Said) -> bool:
-        for names, order in _CORNERS:
+        for names, order in CORNERS:
             if all(name in fields for name in names):
                 numbers = [number(fields[name]) for name in names]
                 if None in numbers:
@@ -220,7 +154,7 @@ class _Walk:
                     kept = tuple(value for value in numbers if value is not None)
                     self.marks.boxes.append(Mark("box", kept, said, order))
                 return True
-        for first, last in _CORNER_PAIRS:
+        for first, last in CORNER_PAIRS:
             if first in fields and last in fields:
                 pairs = [_pair(fields[first]), _pair(fields[last])]
                 if pairs[0] and pairs[1]:
@@ -238,27 +172,28 @@ class _Walk:
     def children(self, value: JsonObject, fields: dict[str, Any], said: Said, *, has_box: bool) -> None:
         """Go into what an object holds beside its own box; a key that is no known word is the label of what it holds."""
         own = bool(_said(value, fields).labels) or has_box
-        before = _size(self.marks)
+        talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
+        before = self.marks.size
         for key, item in value.items():
             plain = plain_key(key)
-            skip = plain in self.box_keys or plain in _QUAD_KEYS or plain in _SIZE_BOX_KEYS or plain in _POINT_KEYS
-            if skip or plain in ("statuses", "image", "imagesize") or (own and plain in _LABEL_KEYS):
+            skip = plain in self.box_keys or plain in QUAD_KEYS or plain in SIZE_BOX_KEYS or plain in POINT_KEYS
+            if skip or plain in ("statuses", "image", "imagesize") or (own and plain in LABEL_KEYS):
                 continue
             if own:  # of a detection: only further detections in it, never its colours or sizes
                 if isinstance(item, JsonObject) or (
                     isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)
                 ):
                     self.value(item, NOTHING_SAID if has_box else said, boxy=False)
-            elif plain in _WRAPPERS:
+            elif plain in WRAPPERS:
                 self.value(item, said, boxy=False)
                 self.marks.absent += item is None
-            elif isinstance(item, (list, dict)) or item is None:
+            elif isinstance(item, (list, dict)) or (item is None and not talks):
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.value(item, inner.within(said), boxy=not isinstance(item, dict))
             elif isinstance(item, str) and (says_none(item) or (_BRACKETED.fullmatch(item[:200]) and "," in item)):
                 self.box_string(item, Said((key.strip(),)).within(said))
-        if own and not has_box and _size(self.marks) == before and not isinstance(fields.get("statuses"), list):
-            self.marks.dropped.append(f"an object without a box: {said.labels[0][:60]!r}")
+        if own and not has_box and self.marks.size == before and not isinstance(fields.get("statuses"), list):
+            self.marks.drop(f"an object without a box: {said.labels[0][:60]!r}", said)
 
     def statuses(self, fields: dict[str, Any]) -> None:
         entries = fields.get("statuses")
@@ -269,13 +204,9 @@ class _Walk:
                     self.marks.reasons[entry["id"]] = entry["reason"]
 
 
-def _size(marks: Marks) -> int:
-    return len(marks.boxes) + len(marks.points) + len(marks.dropped) + marks.absent
-
-
 def _said(value: JsonObject, fields: dict[str, Any]) -> Said:
-    labels = [fields[key] for key in _LABEL_KEYS if key in fields]
-    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in _LABEL_KEYS]
+    labels = [fields[key] for key in LABEL_KEYS if key in fields]
+    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in LABEL_KEYS]
     texts: list[str] = []
     for label in labels:
         if isinstance(label, dict):
@@ -284,8 +215,8 @@ def _said(value: JsonObject, fields: dict[str, Any]) -> Said:
         elif isinstance(label, str):
             texts.append(label)
     texts += [item for item in value.loose if isinstance(item, str)]
-    named = next((fields[key] for key in _ID_KEYS if number(fields.get(key)) is not None), None)
-    score = next((fields[key] for key in _SCORE_KEYS if fields.get(key) is not None), None)
+    named = next((fields[key] for key in ID_KEYS if number(fields.get(key)) is not None), None)
+    score = next((fields[key] for key in SCORE_KEYS if fields.get(key) is not None), None)
     evidence = fields.get("evidence")
     as_number = number(named)
     return Said(
@@ -297,7 +228,12 @@ def _said(value: JsonObject, fields: dict[str, Any]) -> Said:
 
 
 def _are_pairs(items: Sequence[Any]) -> bool:
-    return len(items) in (2, 4) and all(isinstance(item, list) and _pair(item) is not None for item in items)
+    return len(items) in (2, 4) and all(is_pair(item) for item in items)
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is an array of two numbers."""
+    return isinstance(value, list) and _pair(value) is not None
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

@@ -127,7 +127,7 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.stack: list[_Open] = []
-        self.open_kinds = {kind: 0 for kind in _CLOSER_OF}
+        self.open_kinds = dict.fromkeys(_CLOSER_OF, 0)
         self.scan = Scan(text)
         self.root: Any = None
         self.start = 0

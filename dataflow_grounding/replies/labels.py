@@ -5,42 +5,32 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+")
-_EMPTY_WORDS = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "with",
-        "and",
-        "is",
-        "are",
-        "his",
-        "her",
-        "its",
-        "their",
-        "this",
-        "that",
-        "one",
-        "some",
-    }
-)
-_NEGATIONS = frozenset(["no", "not", "without"])
-_NUMBERING = re.compile(r"\s*(?:[#_-]|\s|\()\s*\d{1,3}\)?$")
+# Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
+# fmt: off
+_EMPTY_WORDS = frozenset([
+    "a", "an", "the", "and", "is", "are", "his", "her", "its", "their", "this", "that", "these", "those", "one", "some", "的",
+])
+# A noun phrase's head is its last word before one of these, or before a word in -ing.
+_RELATIONS = frozenset([
+    "of", "in", "on", "at", "with", "without", "by", "from", "to", "near", "under", "over", "behind", "beside", "between",
+    "next", "inside", "above", "below", "who", "which", "that",
+])
+_NEGATIONS = frozenset(["no", "not", "without"])
+# fmt: on
 
 
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that `label` means: none, one, or all that read the same.
+    """Return the ids of the phrases that `label` means: none, one, or several that read the same.
 
-    First the phrases equal to it, up to case, spacing, and quotation marks; then equal without articles and a number at
-    the end ("cat 2"); then the one phrase that shares at least half of the words in both, more than any other does, and
-    agrees in "no", "not", "without". Words are compared without a plural s; scripts without spaces by pairs of characters.
+    Equal up to case, spacing and quotation marks comes first; then equal without articles and a number at the end ("cat 2");
+    then the phrase that says more or less about the same thing: the same head word, all words of the shorter one in the
+    longer one, which has at most twice as many, the same negations, and no other phrase that is as close. So "mug" means
+    "the red mug" where there is no other mug, and "blue mug" never does.
     """
     same = equal_ids(label, phrases) or [i for i, phrase in phrases.items() if _bare(phrase) == _bare(label) != ""]
     if same:
@@ -48,38 +38,49 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     shares = {i: _likeness(label, phrase) for i, phrase in phrases.items()}
     best = max(shares.values(), default=0.0)
     close = [i for i, share in shares.items() if share == best]
-    texts = {_bare(phrases[i]) for i in close}
-    return close if best >= 0.5 and len(texts) == 1 else []
+    return close if best >= 0.5 and len({_bare(phrases[i]) for i in close}) == 1 else []
 
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases equal to `label`, up to case, spacing, and quotation marks."""
+    """Return the ids of the phrases equal to `label`, up to case, spacing and quotation marks."""
     wanted = _plain(label)
     return [i for i, phrase in phrases.items() if wanted and _plain(phrase) == wanted]
 
 
+@lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text[:1000]).casefold()
     return " ".join(folded.split()).strip(" \"'`“”‘’.,;:*")
 
 
+@lru_cache(maxsize=1024)
 def _bare(text: str) -> str:
-    plain = _plain(text)
-    return " ".join(word for word in _NUMBERING.sub("", plain).split() if word not in _EMPTY_WORDS) or plain
+    plain = _NUMBERING.sub("", _plain(text))
+    return " ".join(word for word in plain.split() if word not in _EMPTY_WORDS)
 
 
 def _likeness(one: str, other: str) -> float:
-    a, b = _terms(one), _terms(other)
-    if not a or not b or (a & _NEGATIONS) != (b & _NEGATIONS):
+    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
+    if head != other_head or (terms & _NEGATIONS) != (other_terms & _NEGATIONS):
         return 0.0
-    return len(a & b) / len(a | b)
+    shorter, longer = sorted((terms, other_terms), key=len)
+    return len(shorter) / len(longer) if shorter and shorter <= longer else 0.0
 
 
-def _terms(text: str) -> frozenset[str]:
-    terms: set[str] = set()
-    for word in _WORD.findall(_plain(text)[:500]):
-        if _SPACELESS.search(word):
-            terms.update(word[i : i + 2] for i in range(max(1, len(word) - 1)))
-        elif word not in _EMPTY_WORDS:
-            terms.add(word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word)
-    return frozenset(terms)
+@lru_cache(maxsize=1024)
+def _meaning(text: str) -> tuple[str, frozenset[str]]:
+    """Return the head word and all words of a phrase, without empty words and plural endings."""
+    words: list[str] = []
+    for word in _WORD.findall(_bare(text)):
+        words += word if _SPACELESS.search(word) else [word]
+    head = ""
+    for i, word in enumerate(words):
+        if i and head and (word in _RELATIONS or (len(word) > 4 and word.endswith("ing"))):
+            break
+        head = _singular(word)
+    relations = _RELATIONS - _NEGATIONS
+    return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

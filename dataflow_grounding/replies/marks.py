@@ -77,14 +77,14 @@ class Marks:
 
     boxes: list[Mark] = field(default_factory=list)
     points: list[Mark] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, Said]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     absent: int = 0
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.boxes or self.points or self.dropped or self.absent or self.statuses)
+        return bool(self.size or self.statuses)
 
     def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
         """Take a list of numbers as the box or point that their count makes it, or note why it is neither.
@@ -94,26 +94,35 @@ class Marks:
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
-            self.dropped.append(f"a box with a coordinate that is no number: {_shown(values)}")
+            self.drop(f"a box with a coordinate that is no number: {_shown(values)}", said)
         elif len(known) == 4:
             self.boxes.append(Mark("box", tuple(known), said))
         elif len(known) == 2 and not corners:
             self.points.append(Mark("point", tuple(known), said))
+        elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
+            self.boxes.append(Mark("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
         elif len(known) == 8 and quad:
             xs, ys = known[0::2], known[1::2]
             around = (min(xs), min(ys), max(xs), max(ys))
-            self.boxes.append(Mark("box", around, said, order=None))
+            self.boxes.append(Mark("box", around, said))
         else:
-            self.dropped.append(f"a box of {len(known)} numbers: {_shown(values)}")
+            self.drop(f"a box of {len(known)} numbers: {_shown(values)}", said)
 
-    def with_labels(self, labels: Sequence[str], since: int) -> None:
-        """Give the boxes from the `since`-th on one label each, where there are as many labels."""
-        if len(self.boxes) - since != len(labels):
-            self.notes.append("labels_ignored: the lists of boxes and labels differ in length")
-            return
-        for i, label in enumerate(labels, start=since):
-            mark = self.boxes[i]
-            self.boxes[i] = replace(mark, said=replace(mark.said, labels=(label,)))
+    def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
+        """Note that something that looked like a box is none, and of what it was said to be the box."""
+        self.dropped.append((reason, said))
+
+    @property
+    def size(self) -> int:
+        """How much was found, of whatever kind."""
+        return len(self.boxes) + len(self.points) + len(self.dropped) + self.absent
+
+    def say(self, since: int, **lists: Sequence[Any]) -> None:
+        """Give the boxes from the `since`-th on what lists beside them say, one entry a box, under the names of `Said`."""
+        for name, values in lists.items():
+            for i, value in enumerate(values, start=since):
+                mark = self.boxes[i]
+                self.boxes[i] = replace(mark, said=replace(mark.said, **{name: value}))
 
 
 def number(value: Any) -> float | None:

@@ -12,9 +12,9 @@ from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
 _TAG = re.compile(
     r"<\|(?P<bar>/?(?:ref|det))\|>"
     r"|<\|(?P<word>object_ref|box|quad|point)_(?P<side>start|end)\|>"
-    r"|<(?P<plain>/?(?:ref|box|bbox|quad|pred|points?|point_box|collection))(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
+    r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
 )
-_LABEL_TAGS = frozenset(["ref", "object_ref"])
+_LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
 _ATTRIBUTE = re.compile(r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))")
@@ -104,6 +104,10 @@ class _TagReader:
             self.label, self.relation = None, False
         elif name in _POINT_TAGS and alone:
             self.points("", attributes)
+        elif name in _BOX_TAGS and attributes.keys() >= {"x1", "y1", "x2", "y2"}:
+            label = attributes.get("label") or self.label
+            self.marks.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], _said(label))
+            self.open = None
 
     def close(self, content: str) -> None:
         assert self.open is not None
@@ -122,7 +126,7 @@ class _TagReader:
         if "]" in content or ")" in content:
             self.boxes(content, self.open[1])
         else:
-            self.marks.dropped.append(f"a box that is broken off: {content.strip()[:60]!r}")
+            self.marks.drop(f"a box that is broken off: {content.strip()[:60]!r}", _said(self.label))
 
     def boxes(self, content: str, attributes: dict[str, str]) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
@@ -133,13 +137,12 @@ class _TagReader:
         if inside is not None:  # the label stands in the box's own tag
             label, content = inside[1].strip(), content[inside.end() :]
         if self.relation:
-            self.marks.notes.append("dropped_relation: boxes that a relation repeats")
             return
         groups = number_groups(content)
         if not groups:
-            self.marks.dropped.append(f"a box without numbers: {content.strip()[:60]!r}")
+            self.marks.drop(f"a box without numbers: {content.strip()[:60]!r}", _said(label))
         for group in groups:
-            self.marks.add(group, Said((label,) if label else ()))
+            self.marks.add(group, _said(label))
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
@@ -150,8 +153,12 @@ class _TagReader:
         names = [name.strip() for name in alt.split(",")]
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
-        for point, name in zip(points, names):
-            self.marks.points.append(Mark("point", point, Said((name,) if name else ())))
+        for point, name in zip(points, names, strict=True):
+            self.marks.points.append(Mark("point", point, _said(name)))
+
+
+def _said(label: str | None) -> Said:
+    return Said((label,)) if label else NOTHING_SAID
 
 
 def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
@@ -179,9 +186,9 @@ def _read_patches(text: str, marks: Marks) -> None:
 
     def flush() -> None:
         if len(cells) == 2:
-            marks.boxes.append(Mark("box", tuple(cells), Said((label,) if label else ()), family="kosmos-2"))
+            marks.boxes.append(Mark("box", tuple(cells), _said(label), family="kosmos-2"))
         elif cells:
-            marks.dropped.append(f"a box of {len(cells)} grid cells")
+            marks.drop(f"a box of {len(cells)} grid cells")
         cells.clear()
 
     for match in _PATCH.finditer(text):
@@ -218,9 +225,9 @@ def _read_locations(text: str, marks: Marks) -> None:
         label = before if florence else behind.partition(";")[0].strip()
         step = 8 if quads else 4
         for i in range(0, len(bins) - step + 1, step):
-            _add_bins(marks, bins[i : i + step], Said((label,) if label else ()), florence=florence)
+            _add_bins(marks, bins[i : i + step], _said(label), florence=florence)
         if len(bins) % step:
-            marks.dropped.append(f"{len(bins) % step} location tokens that are left over")
+            marks.drop(f"{len(bins) % step} location tokens that are left over")
 
 
 def _add_bins(marks: Marks, bins: list[float], said: Said, *, florence: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import TruncatedReply, UnreadableReply
 from .answer_text import answer_of
-from .json_marks import plain_key
+from .json_keys import plain_key
 from .json_text import Scan, find_json
 
 

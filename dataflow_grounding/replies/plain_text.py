@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 from ..coordinates import Order
+from .json_keys import BOX_KEYS, plain_key
 from .marks import Mark, Marks, Said
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
 _FOUR = re.compile(
-    rf"(?<![\d.])({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER})[\s.;|]*$"
+    rf"(?<![\d.])({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER})[\s.;|>)\]]*$"
 )
+_A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
 _NAMES: dict[tuple[str, ...], Order] = {
     ("xmin", "ymin", "xmax", "ymax"): "xyxy",
@@ -21,24 +23,30 @@ _NAMES: dict[tuple[str, ...], Order] = {
     ("x", "y", "width", "height"): "xywh",
     ("x", "y", "w", "h"): "xywh",
 }
-_TALK = re.compile(r"\b(?:box|boxes|bbox|coordinates?|located|answer|json|is|are)\b", re.IGNORECASE)
-_MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{"
+_TALK = re.compile(r"\b(?:bounding|box|boxes|bbox|coordinates?|located|answer|json|is|are)\b", re.IGNORECASE)
+_LABEL_LINE = re.compile(
+    r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE
+)
+_HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
+_MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 
 
 def read_plain(text: str, marks: Marks) -> None:
     """Add to `marks` the box or point of each line that ends with four numbers or names its coordinates."""
     for line in text.splitlines():
-        named = {key.lower().replace("_", ""): float(value) for key, value in _NAMED.findall(line[:2000])}
-        four = _FOUR.search(line[-200:])
+        named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
         names = next((names for names in _NAMES if all(name in named for name in names)), None)
+        four = _FOUR.search(line[-200:])
         if names is not None:
-            first = _NAMED.search(line)
-            label = label_before(line[: first.start()]) if first else None
-            said = Said((label,) if label else ())
+            before = line[: match.start()] if (match := _NAMED.search(line)) else ""
+            said = _said(label_before(before))
             marks.boxes.append(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
         elif four is not None:
-            label = label_before(line[: len(line) - len(line[-200:]) + four.start()])
-            marks.add(list(four.groups()), Said((label,) if label else ()))
+            before = line[: len(line) - len(line[-200:]) + four.start()]
+            if _A_FIFTH.search(before[-20:]):
+                marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
+            else:
+                marks.add(list(four.groups()), _said(label_before(before) or _few_words(before)))
         elif "x" in named and "y" in named:
             marks.points.append(Mark("point", (named["x"], named["y"]), order="xyxy"))
 
@@ -46,12 +54,34 @@ def read_plain(text: str, marks: Marks) -> None:
 def label_before(text: str) -> str | None:
     """Return the label that `text` ends with, as before the brackets of `car[[1, 2, 3, 4]]` and `- red mug: [1, 2, 3, 4]`.
 
-    None for talk: more than eight words, a word such as "box" or "is", or nothing that ties the label to what follows.
+    Where the last line has none, or only a word such as "box", a line `label: …` or a heading up to two lines above it
+    counts. None for talk: more than eight words, words such as "is", or nothing that ties the label to what follows.
     """
-    line = text[-200:].rpartition("\n")[2]
-    if not line or (line[-1].isspace() and line.rstrip()[-1:] not in set(_MARKUP)):
+    *above, line = text[-400:].split("\n")
+    tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in _MARKUP)
+    if tied and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
+        return _label(line)
+    if line.strip(_MARKUP + "-") and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
         return None
-    label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + ")]}")
-    if not re.search(r"[^\W\d]", label) or re.search(r"[=({]", label) or len(label.split()) > 8 or _TALK.search(label):
+    for other in reversed([other for other in above if other.strip()][-2:]):
+        stated = _LABEL_LINE.fullmatch(other)
+        if stated is not None:
+            return _label(stated[1])
+        if _HEADING.fullmatch(other.strip()):
+            return None if _TALK.search(other) else _label(other)
+    return None
+
+
+def _label(line: str) -> str | None:
+    label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
+    if not re.search(r"[^\W\d]", label) or re.search(r"[=({]", label) or len(label.split()) > 8:
         return None
     return label
+
+
+def _few_words(before: str) -> str | None:
+    return _label(before) if len(before.split()) <= 4 and not _TALK.search(before) else None
+
+
+def _said(label: str | None) -> Said:
+    return Said((label,) if label else ())

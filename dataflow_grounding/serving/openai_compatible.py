@@ -53,9 +53,11 @@ class Habits:
 class Transport(Protocol):
     """Sends one body and gives back what came, whatever its status."""
 
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]: ...
+    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of the answer. Raises EndpointUnreachable, ServerFault, EndpointRefused."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
 class OpenAIServing(Serving):
@@ -101,6 +103,11 @@ class OpenAIServing(Serving):
         self._first = asyncio.Lock()
         self.habits = Habits()
         self._habits_known = False
+
+    @property
+    def has_key(self) -> bool:
+        """Whether an API key is set."""
+        return bool(self._api_key)
 
     def identity(self) -> dict[str, Any]:
         """Endpoint, model, sampling."""

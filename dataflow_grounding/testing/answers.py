@@ -29,6 +29,7 @@ class CannedAnswers:
         self.text = text
 
     def __call__(self, request: ReceivedRequest) -> Answer:
+        """Give the text."""
         return Answer(self.text)
 
 
@@ -45,6 +46,7 @@ class EchoAnswers:
         self.box_format = box_format
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        """Answer by task; raises BadRequest for a task that is none."""
         given = request.input
         regions = given.get("regions", [])
         if request.task == "expression_extraction":

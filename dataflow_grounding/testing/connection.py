@@ -85,17 +85,20 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         # With a limit of 0 resume_writing tells when the very last byte has left.
         transport.set_write_buffer_limits(high=0)
         self.transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Tell the server."""
         self._drained = None
         self.transport = None
         self._gone(self)
 
     def get_buffer(self, hint: int) -> memoryview:
+        """Bodies that are kept are received in place; all else goes through the scratch buffer."""
         if self._head and self._keep and not self._busy:
             return memoryview(self._body)[self._got : self._head.length]
         if self._head and not self._busy:
@@ -103,6 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._scratch
 
     def buffer_updated(self, count: int) -> None:
+        """Go on reading the head or the body."""
         if self._head and not self._busy:
             self._got += count
             self._finish_body()
@@ -163,6 +167,7 @@ class Connection(asyncio.BufferedProtocol):
             self._drained = drained
 
     def resume_writing(self) -> None:
+        """Everything written has left."""
         drained, self._drained = self._drained, None
         if drained:
             drained()

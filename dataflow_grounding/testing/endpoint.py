@@ -180,7 +180,7 @@ class Endpoint:
         given = self.answers(exchange.request)
         if isinstance(given, dict):
             given = json.dumps(given, ensure_ascii=False)
-            if question is not None and not self.takes.obeys(exchange.request):
+            if self.takes.ignores_format:
                 given = f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
         answer = Answer(given) if isinstance(given, str) else given
         if change:

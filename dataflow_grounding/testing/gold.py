@@ -58,6 +58,7 @@ class GoldAnswers:
                 self._claim(hashlib.sha256(path.read_bytes()).hexdigest(), record)
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        """Answer by task; raises BadRequest for a task or a caption that the gold does not know."""
         answers = {
             "expression_extraction": self._extract,
             "phrase_grounding": self._ground,

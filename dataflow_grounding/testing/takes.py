@@ -68,10 +68,6 @@ class Takes:
                 return bad_request(message, "invalid_json_schema", "response_format")
         return None
 
-    def obeys(self, request: ReceivedRequest) -> bool:
-        """Whether the reply is bare JSON because the request asked for it."""
-        return not self.ignores_format and asked_format(request.settings) in self.response_formats
-
 
 def asked_format(settings: dict[str, Any]) -> str:
     """`json_schema`, `json_object`, or empty where no format is asked for; Gemini's settings count as these."""

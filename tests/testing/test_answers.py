@@ -257,6 +257,7 @@ def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
     assert (status, candidate["finishReason"]) == (200, "STOP")
     assert json.loads(candidate["content"]["parts"][0]["text"])["objects"][0]["bbox_2d"] == [10, 20, 60, 90]
     assert reply["usageMetadata"]["promptTokenCount"] > 0
+    assert reply["usageMetadata"]["cachedContentTokenCount"] == 0
     assert (refused, error["error"]["status"]) == (400, "INVALID_ARGUMENT")
 
 
@@ -279,6 +280,7 @@ def test_azure_names_the_model_in_the_path() -> None:
     assert (status, reply["model"], without) == (200, "mine", 404)
 
 
+OPEN_INSIDE = {"type": "array", "items": {"type": "object", "properties": {}}}
 STRICT = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
 
@@ -295,6 +297,9 @@ def schema_format(**changes: Any) -> dict[str, Any]:
         pytest.param(Takes(), schema_format(required=[]), 400, "response_format", id="an optional property is not"),
         pytest.param(
             Takes(), schema_format(additionalProperties=True), 400, "response_format", id="nor an open object"
+        ),
+        pytest.param(
+            Takes(), schema_format(properties={"a": OPEN_INSIDE}), 400, "response_format", id="nor one inside a list"
         ),
         pytest.param(Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"),
         pytest.param(
@@ -355,10 +360,11 @@ def test_an_error_in_ones_own_answers_is_raised_when_the_server_stops() -> None:
     def answers(request: object) -> str:
         raise ZeroDivisionError("mine")
 
-    server = LoopbackServer(answers)
-    with pytest.raises(ZeroDivisionError, match="mine"), server:
-        status, _ = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
-        assert status == 500
+    server = LoopbackServer(answers).start()
+    status, _ = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
+    assert status == 500
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        server.__exit__(None, None, None)
 
 
 def test_canned_answers_throw_bodies_away_unread() -> None:

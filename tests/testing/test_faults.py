@@ -165,17 +165,20 @@ def test_a_hang_never_ends_until_the_client_leaves() -> None:
         assert server.tally.in_flight == 0
 
 
-def test_a_slow_reply_comes_late_and_a_dripping_one_in_pieces() -> None:
-    rules = [on(faults.slow(0.2), indexes={0}), on(faults.slow_drip(1000), indexes={1})]
-    with LoopbackServer(CannedAnswers(CANNED), faults=rules, record=False) as server:
-        assert send(server.port).content == CANNED
+def test_a_slow_reply_is_still_on_its_way_when_an_impatient_client_leaves() -> None:
+    with always(faults.slow(30)) as server, pytest.raises(TimeoutError):
+        send(server.port, timeout=0.2)
+
+
+def test_a_dripping_reply_comes_in_pieces() -> None:
+    with always(faults.slow_drip(1000)) as server:
         with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
             connection.request("POST", PATH, b"{}")
             reply = connection.getresponse()
             first = reply.read1()
             assert 0 < len(first) < int(reply.headers["Content-Length"])
             assert json.loads(first + reply.read())["choices"]
-        assert server.paid == 2
+        assert server.paid == 1
 
 
 def test_a_client_that_leaves_a_dripping_reply_has_not_been_served() -> None:
@@ -196,7 +199,7 @@ def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
 
 
 def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
-    rule = on(faults.refuse_connections(0.3), times=1)
+    rule = on(faults.refuse_connections(1.0), times=1)
     with LoopbackServer(CannedAnswers(CANNED), faults=rule, record=False) as server:
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             send(server.port)
@@ -204,14 +207,14 @@ def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
             send(server.port)
         wait_until(lambda: is_open(server.port))
         assert send(server.port).content == CANNED
-        server.refuse_connections(0.3)
+        server.refuse_connections(1.0)
         with pytest.raises(ConnectionRefusedError):
             send(server.port)
 
 
 def test_a_stalled_server_answers_everybody_afterwards() -> None:
     with LoopbackServer(CannedAnswers(CANNED), record=False) as server:
-        server.stall(0.4)
+        server.stall(0.8)
         with pytest.raises(TimeoutError):
             send(server.port, timeout=0.1)
         assert send(server.port).content == CANNED
@@ -270,7 +273,7 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
             return await asyncio.gather(*(one() for _ in range(count)))
 
     limit = faults.too_many_requests(0.25)
-    with LoopbackServer(CannedAnswers(), capacity=3, latency=0.5, limit_fault=limit, record=False) as server:
+    with LoopbackServer(CannedAnswers(), capacity=3, latency=1.0, limit_fault=limit, record=False) as server:
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 3 + [429] * 5
         server.capacity = 6
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 6 + [429] * 2

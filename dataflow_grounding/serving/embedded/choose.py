@@ -56,7 +56,7 @@ def _lies(box: Box, position: str, picture: Picture) -> bool:
     if position == "middle":
         return all(0.3 * sides[axis] <= _middle(box, axis) <= 0.7 * sides[axis] for axis in (0, 1))
     axis, sign = _AXES[position]
-    share = _middle(box, axis) / sides[axis]
+    share: float = _middle(box, axis) / sides[axis]
     return share <= 0.5 if sign > 0 else share >= 0.5
 
 

@@ -110,20 +110,23 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     for component in medium.parts:
         if component.size < 0.03 * medium.parts[0].size:
             break
-        agreed = all(
-            any(box_iou(component.bbox, o.bbox) >= _AGREEMENT for o in level.parts) for level in (loose, strict)
-        )
+        agreed = _has(loose, component.bbox) and _has(strict, component.bbox)
         is_steady = agreed and _stands_out(picture, medium.labels == component.labels[0], component.bbox)
         found.append(Region(Candidate(component.bbox, component.size, REGION_SCORE, "region"), is_steady))
     whole = _read_whole(picture, loose, medium, strict) if found else None
     return ColorRegions(found, whole, float(masks[1].sum()))
 
 
-def _read_whole(picture: Picture, *levels: _Level) -> Region:
-    _, medium, _ = levels
-    loose, whole, strict = (_grown(level.parts, picture) for level in levels)
-    agreed = all(box_iou(whole.bbox, other.bbox) >= _AGREEMENT for other in (loose, strict) if other is not None)
-    is_steady = agreed and strict is not None and loose is not None
+def _has(level: _Level, bbox: Box) -> bool:
+    return any(box_iou(bbox, part.bbox) >= _AGREEMENT for part in level.parts)
+
+
+def _read_whole(picture: Picture, loose: _Level, medium: _Level, strict: _Level) -> Region:
+    whole = _grown(medium.parts, picture)
+    is_steady = all(
+        bool(level.parts) and box_iou(whole.bbox, _grown(level.parts, picture).bbox) >= _AGREEMENT
+        for level in (loose, strict)
+    )
     is_steady = is_steady and _stands_out(picture, np.isin(medium.labels, whole.labels), whole.bbox)
     return Region(Candidate(whole.bbox, whole.size, REGION_SCORE, "region"), is_steady)
 
@@ -143,10 +146,8 @@ class _Level:
     parts: list[_Component]
 
 
-def _grown(parts: list[_Component], picture: Picture) -> _Component | None:
+def _grown(parts: list[_Component], picture: Picture) -> _Component:
     """The largest component with all that lie within 3% of the picture's long side of it, one after the other."""
-    if not parts:
-        return None
     reach = 0.03 * max(picture.width, picture.height)
     box, labels, size = parts[0].bbox, parts[0].labels, parts[0].size
     left = [part for part in parts[1:] if part.size >= 0.01 * size]

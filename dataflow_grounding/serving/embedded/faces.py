@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import os
+import threading
+from typing import Any
 
 import cv2
 
@@ -15,9 +17,14 @@ _MIN_NEIGHBORS = 10
 _AGREEMENT = 0.4
 
 
-@lru_cache(maxsize=2)
-def _cascade(name: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(cv2.data.haarcascades + name)
+_loaded = threading.local()  # a cascade may not be used by two threads at once
+
+
+def _cascade(name: str) -> Any:
+    if not hasattr(_loaded, name):
+        path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
+        setattr(_loaded, name, cv2.CascadeClassifier(path))
+    return getattr(_loaded, name)
 
 
 def find_faces(picture: Picture) -> list[Candidate]:
@@ -26,7 +33,7 @@ def find_faces(picture: Picture) -> list[Candidate]:
         return []
     gray = cv2.equalizeHist(picture.gray)
     smallest = max(20, min(picture.width, picture.height) // 20)
-    hits = _cascade("haarcascade_frontalface_alt2.xml").detectMultiScale(
+    hits = _cascade("frontalface_alt2").detectMultiScale(
         gray, scaleFactor=1.1, minNeighbors=_MIN_NEIGHBORS, minSize=(smallest, smallest)
     )
     faces = []
@@ -45,7 +52,7 @@ def _is_confirmed(gray: Array, box: Box) -> bool:
     left, top = max(0, x1 - margin), max(0, y1 - margin)
     around = gray[top : y2 + margin, left : x2 + margin]
     side = (x2 - x1) // 2
-    hits = _cascade("haarcascade_frontalface_default.xml").detectMultiScale(
+    hits = _cascade("frontalface_default").detectMultiScale(
         around, scaleFactor=1.05, minNeighbors=3, minSize=(side, side)
     )
     moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)

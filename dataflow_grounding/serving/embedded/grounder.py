@@ -16,7 +16,6 @@ from .picture import Array, Candidate, Picture, box_iou
 from .scenes import find_greenery, find_sky
 from .shapes import CLEAR_FIT, LOOSE_KINDS, LOOSE_SHAPE_SCORE, Shape, find_shapes, select_shapes
 
-
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
 
@@ -57,8 +56,8 @@ class _Sight:
 def describe_abilities() -> str:
     """One line for people: what this grounder can and can't look for."""
     return (
-        "The embedded grounder (OpenCV, not a VLM) looks for frontal faces and their people, sky, greenery, plain shapes, "
-        "and things of one bright colour, told apart by position, size and count; it can't look for anything else."
+        "The embedded grounder (OpenCV, not a VLM) looks for frontal faces and their people, sky, greenery, plain "
+        "shapes, and things of one bright colour, told apart by position, size and count; it can't look for anything else."
     )
 
 
@@ -120,6 +119,9 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     finder = _finder(phrase)
     if finder is None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
+    if phrase.unread and not (finder is _people and len(sight.faces) == 1):
+        # Of one person alone, what she wears or does need not be known.
+        raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
     if not candidates:
         return []
@@ -130,8 +132,6 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         candidates = beside(candidates, phrase.relation, anchors[0].bbox)
         if not candidates:
             return []
-    if phrase.unread and len(candidates) > 1:
-        raise _Undecided("ambiguous", "several fit, and not all words are understood")
     if finder in (_sky, _greenery):
         return candidates
     chosen = choose(candidates, phrase, sight.picture)
@@ -148,7 +148,7 @@ def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | Non
         return _people
     if phrase.head in words.SKIES:
         return _sky
-    if phrase.head in words.GREENERY or phrase.is_plural and phrase.head in words.PLANTS:
+    if phrase.head in words.GREENERY or (phrase.is_plural and phrase.head in words.PLANTS):
         return _greenery
     if phrase.shape is not None:
         return _shape
@@ -215,12 +215,8 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
     one = found[0]
     rivals = [r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size]
-    if (
-        phrase.head not in words.ROUND
-        and not phrase.is_plural
-        and not any(rival.is_steady for rival in rivals)
-        and regions.whole is not None
-    ):
+    has_rival = any(rival.is_steady for rival in rivals)
+    if regions.whole is not None and not (phrase.is_plural or phrase.head in words.ROUND or has_rival):
         # Pieces of one thing, parted by what lies over it.
         one, rivals = regions.whole, []
     chosen = [one, *rivals]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from . import words
 
+# Nobody says more in one phrase, and reading stays linear.
+_MOST_DETERMINERS, _MOST_WORDS = 3, 12
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 
 
@@ -39,16 +41,26 @@ def tokenize(text: str) -> list[Token]:
     return [Token(m.group().lower().replace("’", "'"), m.start(), m.end()) for m in _TOKEN.finditer(text)]
 
 
-def read_noun_phrase(tokens: Sequence[Token], at: int, *, is_label: bool = False) -> NounPhrase | None:
-    """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` reads a bare unknown word as a noun too."""
+def read_noun_phrase(
+    tokens: Sequence[Token], at: int, *, is_label: bool = False, is_inner: bool = False
+) -> NounPhrase | None:
+    """The noun phrase that begins at ``tokens[at]``, or None.
+
+    ``is_label`` reads a bare unknown word as a noun too; ``is_inner`` is set for the phrase after an "of".
+    """
     chunk = _skip_determiners(tokens, at)
     determined = chunk > at
     noun_at, end = _read_nouns(tokens, chunk, determined or is_label, _may_be_bare_plural(tokens, at))
     if noun_at is None:
         return None
     head, singular_head = noun_at, words.singular(tokens[noun_at].lower)
-    if _lower(tokens, end) == "of" and (singular_head in words.OF_HEADS or singular_head in words.QUANTITIES):
-        inner = read_noun_phrase(tokens, end + 1, is_label=True)
+    # One "of" deep: the rest of "a cup of a brand of tea" is left.
+    if (
+        not is_inner
+        and _lower(tokens, end) == "of"
+        and (singular_head in words.OF_HEADS or singular_head in words.QUANTITIES)
+    ):
+        inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
             if singular_head in words.QUANTITIES:
                 chunk, head = inner.chunk, inner.head
@@ -57,7 +69,7 @@ def read_noun_phrase(tokens: Sequence[Token], at: int, *, is_label: bool = False
 
 
 def read_position(tokens: Sequence[Token], at: int) -> int:
-    """Where position words that begin at ``tokens[at]`` end ("on the left", "in the top left corner"); ``at`` if none."""
+    """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if there are none."""
     here = at
     if _lower(tokens, here) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
@@ -65,7 +77,7 @@ def read_position(tokens: Sequence[Token], at: int) -> int:
     if _lower(tokens, here) in ("the", "its"):
         here += 1
     first = here
-    while _lower(tokens, here) in ("far", "very", "extreme", "hand") or _is_place(_lower(tokens, here)):
+    while here < first + _MOST_WORDS and _places(_lower(tokens, here)):
         here += 1
     if not any(
         tokens[i].lower in words.POSITIONS or tokens[i].lower in words.DEPTHS or tokens[i].lower == "distance"
@@ -81,8 +93,13 @@ def read_position(tokens: Sequence[Token], at: int) -> int:
     return after + 1 if _lower(tokens, after) in words.PICTURES else at
 
 
-def _is_place(word: str) -> bool:
-    return word in words.POSITIONS or word in words.DEPTHS or word in words.PLACES
+def _places(word: str) -> bool:
+    return (
+        word in ("far", "very", "extreme", "hand")
+        or word in words.POSITIONS
+        or word in words.DEPTHS
+        or word in words.PLACES
+    )
 
 
 def _lower(tokens: Sequence[Token], at: int) -> str:
@@ -90,9 +107,10 @@ def _lower(tokens: Sequence[Token], at: int) -> str:
 
 
 def _skip_determiners(tokens: Sequence[Token], at: int) -> int:
-    while _lower(tokens, at) in words.ARTICLES:
-        at += 1
-    return at
+    here = at
+    while _lower(tokens, here) in words.ARTICLES and here < at + _MOST_DETERMINERS:
+        here += 1
+    return here
 
 
 def _may_be_bare_plural(tokens: Sequence[Token], at: int) -> bool:
@@ -107,14 +125,14 @@ def _read_nouns(
     noun: int | None = None
     modified = may_be_unknown
     at = start
-    while at < len(tokens):
+    while at < min(len(tokens), start + _MOST_WORDS):
         word = tokens[at].lower
         if _joins_adjectives(tokens, at, noun is None and at > start):
             at += 1
             continue
         if word in words.STOPS or word in words.ARTICLES or not word[0].isalnum():
             break
-        if _is_modifier(word):
+        if _is_modifier(word) and not (word == "light" and noun is not None):
             if noun is not None:
                 break
             modified = True
@@ -122,6 +140,10 @@ def _read_nouns(
             if word in ("orange", "square", "oval") and not _continues(tokens, at) and may_be_unknown:
                 noun = at - 1
                 break
+            continue
+        if noun is None and not modified and may_be_plural and _describes_next(tokens, at):
+            modified = True
+            at += 1
             continue
         if not _is_noun_here(tokens, at, noun, modified, may_be_plural):
             if noun is None and word.endswith(("ing", "ed", "ly")) and modified and _continues(tokens, at + 1):
@@ -132,6 +154,12 @@ def _read_nouns(
         modified = True
         at += 1
     return noun, at if noun is None else noun + 1
+
+
+def _describes_next(tokens: Sequence[Token], at: int) -> bool:
+    """Whether an unknown word stands before a known noun ("with curly-ish hair")."""
+    word, after = tokens[at].lower, _lower(tokens, at + 1)
+    return not words.is_known(word) and words.is_known_noun(after) and after not in words.VERBS
 
 
 def _is_modifier(word: str) -> bool:
@@ -169,17 +197,11 @@ def _is_noun_here(tokens: Sequence[Token], at: int, noun: int | None, modified: 
         if verb or (words.is_plural(before) and not known):
             return False
         # After a noun, an unknown word in -s, -ing, -ed or -ly is rather a verb or an adverb.
-        if not known and word.endswith(("s", "ing", "ed", "ly")) and not word.endswith(("ss", "us", "is")):
-            return False
-        return True
+        return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
     if modified:
-        if known and not verb:
-            return True
-        if word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1) and not known:
-            return False
-        return True
+        return known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
     if known:
-        return not verb or words.is_plural(word) and may_be_plural
+        return not verb or (words.is_plural(word) and may_be_plural)
     if word in words.NOT_OBJECTS:
         return True
     return may_be_plural and not verb and len(word) > 3 and word.isascii() and words.is_plural(word)

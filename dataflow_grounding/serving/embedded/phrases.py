@@ -110,7 +110,7 @@ def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | N
 
 
 def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
-    if head in words.PICTURES or head in words.PLACES | words.DEPTHS and head not in words.BODY_PARTS:
+    if head in words.PICTURES or (head in words.PLACES | words.DEPTHS and head not in words.BODY_PARTS):
         return "no object is named"
     if any(word.endswith(("'s", "s'")) for word in modifiers):
         return "whose it is can't be seen"

@@ -35,8 +35,8 @@ class Picture:
         scale = min(2.0, WORKING_SIDE / max(self.full_height, self.full_width))
         if 1.0 < scale < 1.5:
             scale = 1.0  # not worth the blur
-        self.width = max(1, round(self.full_width * scale))
-        self.height = max(1, round(self.full_height * scale))
+        self.width: int = max(1, round(self.full_width * scale))
+        self.height: int = max(1, round(self.full_height * scale))
         size = (self.width, self.height)
         how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
         self.bgr: Array = image if scale == 1.0 else cv2.resize(image, size, interpolation=how)
@@ -44,24 +44,24 @@ class Picture:
     @cached_property
     def gray(self) -> Array:
         """Luma, uint8 (h, w)."""
-        return cv2.cvtColor(self.bgr, cv2.COLOR_BGR2GRAY)
+        return np.asarray(cv2.cvtColor(self.bgr, cv2.COLOR_BGR2GRAY))
 
     @cached_property
     def smooth(self) -> Array:
         """The copy with grain and JPEG ringing taken out by a median of 5 px, uint8 BGR (h, w, 3)."""
-        return cv2.medianBlur(self.bgr, 5)
+        return np.asarray(cv2.medianBlur(self.bgr, 5))
 
     @cached_property
     def lab(self) -> Array:
         """CIE L*a*b* (D65) of the smooth copy, float32 (h, w, 3), L in 0 to 100."""
-        return cv2.cvtColor(self.smooth.astype(np.float32) / np.float32(255), cv2.COLOR_BGR2Lab)
+        return np.asarray(cv2.cvtColor(self.smooth.astype(np.float32) / np.float32(255), cv2.COLOR_BGR2Lab))
 
     @cached_property
     def lch(self) -> tuple[Array, Array, Array]:
         """Lightness 0 to 100, chroma, and hue in degrees 0 to 360, float32 (h, w) each."""
         lightness, a, b = cv2.split(self.lab)
         chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
-        return lightness, chroma, hue
+        return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     @property
     def area(self) -> int:

@@ -38,17 +38,17 @@ def _smooth_from_top(picture: Picture) -> Array:
     slope = cv2.magnitude(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
     is_blue = (hue > 215) & (hue < 312) & (chroma > 6)
     colored = is_blue | (lightness > 65) & (chroma < 12)
-    smooth = ((slope < 8.0) & colored).astype(np.uint8)
+    even = ((slope < 8.0) & colored).astype(np.uint8)
     # What hangs on to the sky through a narrow gap is not sky.
-    smooth = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     # Wires, poles and branches don't part a sky.
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     _, labels = cv2.connectedComponents(joined, connectivity=4)
     top = labels[0][joined[0] > 0]
     if top.size < _SKY_WIDTH * 0.5 * picture.width:
-        return np.zeros_like(smooth)
-    return (labels == np.bincount(top).argmax()).astype(np.uint8) & smooth
+        return np.zeros_like(even)
+    return np.asarray((labels == np.bincount(top).argmax()).astype(np.uint8) & smooth)
 
 
 def _is_called(color: str, mean: Array) -> bool:

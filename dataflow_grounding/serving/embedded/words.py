@@ -10,9 +10,9 @@ def _words(text: str) -> frozenset[str]:
 ARTICLES = _words("a an the this these those its his her their my your our another each every some any both all")
 NEGATIONS = _words("no not without except never neither nor non nobody nothing")
 NUMBERS = {
-    word: value
-    for value, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)
-}
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "eleven": 11, "twelve": 12,
+}  # fmt: skip
 VAGUE_COUNTS = _words("several many few multiple various numerous countless more most other")
 
 # Colour words: name in use -> the term that colors.py knows.
@@ -32,7 +32,7 @@ ACHROMATIC = {
 }  # fmt: skip
 MANY_COLORED = _words(
     "colorful colourful multicolored multicoloured multicolor striped checkered checked plaid patterned spotted dotted "
-    "rainbow tie-dyed transparent clear camouflage floral"
+    "rainbow tie-dyed transparent camouflage floral"
 )
 OTHER_COLORS = _words(
     "navy maroon indigo olive khaki lavender peach salmon coral ivory cream charcoal bronze copper burgundy mint mauve "
@@ -83,9 +83,8 @@ ONE_COLORED = _words(
     "sun moon candle crayon pencil thing object blob patch region shape buoy cone cylinder robe jersey gown uniform "
     "jumpsuit spacesuit raincoat disc leaf ribbon circle ellipse"
 )
-ROUND = _words(
-    "ball balloon sun moon disc sphere apple orange tomato cherry circle ring"
-)  # seen as a disc from anywhere
+# Things of one colour that look like a disc from anywhere.
+ROUND = _words("ball balloon sun moon disc sphere apple orange tomato cherry circle ring")
 # Heads whose colour region would be the wrong thing, or part of one: never looked for.
 BODY_PARTS = _words(
     "hand arm leg foot eye ear nose mouth lip hair head neck shoulder finger thumb beard mustache moustache knee elbow "
@@ -110,7 +109,7 @@ MANY_COLORED_THINGS = _words(
 
 # Heads that name no object: left out of the expressions of a caption.
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words(
-    "left right top bottom middle center centre close-up closeup day night morning afternoon evening time way fun love "
+    "left right top bottom middle center centre close-up close closeup day night morning afternoon evening time way fun love "
     "moment style action direction kind type sort lot lots variety number plenty couple pose conversation game order "
     "place position use case fact rest reason while bit black-and-white color colour daylight dusk dawn sunset sunrise "
     "summer winter spring autumn weather season year minute hour today air inside outside display focus motion look "
@@ -119,7 +118,8 @@ NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words(
 )) - _words("hand")  # fmt: skip
 # "a cup of espresso" is one thing; the words before "of" in such a phrase.
 OF_HEADS = _words(
-    "cup mug glass bowl plate bottle group crowd pair bunch pile stack row herd flock piece slice model picture painting "
+    "cup mug glass bowl plate bottle group crowd pair bunch pile stack row herd flock piece slice model picture "
+    "painting "
     "statue map set box bag basket jar vase bouquet cluster line pot tray can carton loaf bundle collection team "
     "sculpture drawing sign sheet body school swarm patch field wall flight tower strip pack heap string"
 )
@@ -132,7 +132,8 @@ PREPOSITIONS = _words(
     "next atop among amid beyond past up down out about for as like per via underneath alongside opposite despite"
 )
 PRONOUNS = _words(
-    "i you he she it we they him them me us who whom whose which what that there here himself herself itself themselves "
+    "i you he she it we they him them me us who whom whose which what that there here himself herself itself "
+    "themselves "
     "where when why how one's someone something"
 )
 CONJUNCTIONS = _words("and or but while as if than so because although though then also plus nor yet")
@@ -147,18 +148,17 @@ ADVERBS = _words(
 )
 STOPS = PREPOSITIONS | PRONOUNS | CONJUNCTIONS | AUXILIARIES | ADVERBS | NEGATIONS
 
-_VERB_STEMS = (
+_VERB_STEMS = _words(
     "appear arrange attach board bloom blow bounce build burn buy carry catch chase chat check climb contain cover "
     "cross dance dig dive drink drive eat enjoy enter face feature feed fill fix float flow fly follow gather gaze "
     "get give glow go grab graze grin grow hang help hide hit hold hug include jump keep kick kiss kneel laugh "
-    "launch lay lead lean leap leave lie lift listen live look make meet move nap open overlook pass peek peer perch "
-    "pet play point pose pour prepare protrude pull push put race reach read relax rest ride rise roll row run sail "
-    "say see sell serve set shine show sing sit skate ski sleep slice smile sniff splash spread stack stand stare "
-    "stop stretch surf surround swim swing take talk taste tend throw touch travel try turn use visit wait walk wash "
-    "watch wave wear wind wrap write work yawn lick scatter glide hover tower balance emerge decorate display "
-    "depict crouch share "
-    "scratch celebrate cook prepare throw toss catch curl drift drip dry fall fight float fold"
-).split()
+    "launch lay lead lean leap leave lie lift listen live look make meet move nap open overlook pass peek peer "
+    "perch pet play point pose pour prepare protrude pull push put race reach read relax rest ride rise roll row "
+    "run sail say see sell serve set shine show sing sit skate ski sleep slice smile sniff splash spread stack "
+    "stand stare stop stretch surf surround swim swing take talk taste tend throw touch travel try turn use visit "
+    "wait walk wash watch wave wear wind wrap write work yawn lick scatter glide hover tower balance emerge "
+    "decorate display depict crouch share scratch celebrate cook toss curl drift drip dry fall fight fold"
+)
 _VERB_IRREGULAR = _words(
     "ate bought brought came caught chose drank drove fed felt flew found gave grew held hung kept laid led left lain "
     "lay made met paid ran rode rose said sang sat saw seen shone sold stood swam threw thrown took taken told went "
@@ -175,16 +175,17 @@ def _inflected(stem: str) -> tuple[str, ...]:
     return (stem, third, base + "ing", base + "ed", doubled + "ing", doubled + "ed")
 
 
-VERBS = (frozenset(form for stem in _VERB_STEMS for form in _inflected(stem)) | _VERB_IRREGULAR) - _words("leaves")
+VERBS = (frozenset(form for stem in sorted(_VERB_STEMS) for form in _inflected(stem)) | _VERB_IRREGULAR) - {"leaves"}
 
 ADJECTIVES = _words(
-    "tall short long wide narrow thin thick fat round flat old young new ancient elderly middle-aged modern wooden "
+    "clear shaggy tall short long wide narrow thin thick fat round flat old young new ancient elderly middle-aged modern wooden "
     "metal metallic plastic stone brick concrete leather paper glassy empty full open closed busy crowded quiet "
     "beautiful pretty cute lovely happy sad angry smiling fluffy furry hairy bald bearded shiny glossy wet dry dirty "
     "clean fresh hot cold warm cool snowy sunny rainy cloudy foggy stormy rocky sandy grassy lush leafy dense sparse "
     "heavy soft hard rough smooth sharp curly straight curved tropical wild domestic american british french german "
     "italian chinese japanese indian african european asian professional traditional vintage antique rusty broken "
-    "stern serious male female blonde blond famous favorite simple complex different same single double space whole entire "
+    "stern serious male female blonde blond famous favorite simple complex different same single double space "
+    "whole entire "
     "main electric digital public private national international high low great good nice fine bare grand own distant "
     "nearby overcast starry square-shaped rectangular circular triangular oval-shaped navy first second third fourth "
     "fifth last next former rustic ornate delicious sweet juicy ripe golden steep shallow calm muddy dusty naval"
@@ -192,7 +193,8 @@ ADJECTIVES = _words(
 
 # Nouns that may stand without an article, and that keep a following word from being read as a verb.
 COMMON_NOUNS = _words(
-    "car truck bus van taxi train tram bicycle bike motorcycle scooter boat ship plane airplane aircraft jet helicopter "
+    "car truck bus van taxi train tram bicycle bike motorcycle scooter boat ship plane airplane aircraft jet "
+    "helicopter "
     "rocket shuttle wheel tire road street sidewalk bridge railway track station airport harbor pier beach sea ocean "
     "lake river pond waterfall water wave sand rock stone mountain hill valley desert field garden park yard farm tree "
     "bush flower rose tulip daisy sunflower leaf branch trunk log plant cactus palm bench chair sofa couch table desk "
@@ -242,7 +244,7 @@ FOREIGN = _words(
 
 
 def singular(word: str) -> str:
-    """The singular of an English noun, lower case (``"triangles"`` -> ``"triangle"``); the word itself when it is one."""
+    """The singular of an English noun in lower case; the word itself when it is singular or not a noun."""
     if word in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[word]
     if word in ALWAYS_PLURAL or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):

@@ -1,0 +1,27 @@
+"""`check`: look over spec, input and images; send nothing."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dataflow_grounding.pipelines.checking import check_spec
+
+
+@click.command("check")
+@click.option("-e", "--experiment_spec", "spec_path", required=True, metavar="SPEC", help="The spec, a YAML file.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(spec_path: str, as_json: bool, overrides: tuple[str, ...]) -> int:
+    """List all that is wrong with SPEC, its input and its images, at once. Exits with 2 when there is a problem."""
+    found = check_spec(spec_path, overrides)
+    if as_json:
+        click.echo(json.dumps({"problems": found.problems, "remarks": found.remarks, "records": found.records}))
+        return 2 if found.problems else 0
+    for remark in found.remarks:
+        click.echo(remark)
+    for problem in found.problems:
+        click.echo(f"Problem: {problem}", err=True)
+    click.echo(f"{found.records} records looked at, {len(found.problems)} problems. Nothing was sent.")
+    return 2 if found.problems else 0

@@ -1,0 +1,36 @@
+"""`default_specs`: write a complete, commented spec for each pipeline."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+
+import click
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.rows import write_text
+
+PIPELINES = ("image_grounding",)
+ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
+
+
+@click.command("default_specs")
+@click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
+def command(arguments: tuple[str, ...]) -> int:
+    """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    for name in given:
+        if name not in ARGUMENTS:
+            raise SpecError(f"{name!r} is not one of {', '.join(ARGUMENTS)}")
+    wanted = given.get("autolabel_type") or ""
+    if wanted and wanted not in PIPELINES:
+        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(PIPELINES)}")
+    folder = given.get("results_dir") or "."
+    for name in [wanted] if wanted else PIPELINES:
+        path = os.path.join(folder, f"{name}.yaml")
+        if os.path.exists(path):
+            raise SpecError(f"{path} is there already: move it away, or name another results_dir")
+        text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        write_text(path, text)
+        click.echo(path)
+    return 0

@@ -1,0 +1,58 @@
+"""`generate`: run the pipeline that a spec names."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dataflow_grounding.errors import RunStopped
+from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.spec import load_spec
+
+
+@click.command("generate")
+@click.option("-e", "--experiment_spec", "spec_path", required=True, metavar="SPEC", help="The spec, a YAML file.")
+@click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
+@click.option(
+    "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
+)
+@click.option("--retry-failed", is_flag=True, help="Ask again what failed for good: refusals, unreadable replies.")
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    spec_path: str,
+    pilot: int | None,
+    dry_run: bool,
+    budget_usd: float | None,
+    retry_failed: bool,
+    no_progress: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Run the pipeline that SPEC names, with KEY=VALUE in place of its keys.
+
+    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded or
+    the endpoint refused, 130 interrupted. After any stop the same command goes on.
+    """
+    spec = load_spec(spec_path, overrides)
+    run = SpecRun(
+        spec,
+        pilot=pilot,
+        budget_usd=budget_usd,
+        retry_failed=retry_failed or None,
+        progress=False if no_progress else None,
+    )
+    if dry_run:
+        click.echo(json.dumps(run.plan(), indent=1) if as_json else run.describe())
+        return 0
+    try:
+        summary = run.execute()
+    except RunStopped as stopped:
+        if as_json:
+            click.echo(json.dumps({"stopped": str(stopped), **(stopped.summary or {})}, ensure_ascii=False))
+        raise
+    click.echo(json.dumps(summary.to_json(), ensure_ascii=False) if as_json else str(summary), err=not as_json)
+    return summary.exit_code

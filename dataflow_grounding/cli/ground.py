@@ -1,0 +1,44 @@
+"""`ground`: find phrases in one image."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.images import decode
+from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators.bbox_visualizer import marks_of
+from dataflow_grounding.pipelines.from_spec import serving_of_spec
+from dataflow_grounding.serving import serving_from_environment
+
+
+@click.command("ground")
+@click.argument("image", metavar="IMAGE")
+@click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
+@click.option("-e", "--experiment_spec", "spec_path", metavar="SPEC", help="Use the vlm block of this spec.")
+@click.option("--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in.")
+def command(image: str, phrases: tuple[str, ...], spec_path: str | None, draw_path: str | None) -> int:
+    """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.
+
+    Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
+    """
+    serving = serving_of_spec(spec_path) if spec_path else serving_from_environment()
+    try:
+        record = PhraseGrounder(serving)({"image_path": image, "expressions": list(phrases)})
+        if draw_path:
+            _draw(image, record["expressions"], draw_path)
+    except RecordError as error:
+        raise GroundingError(str(error)) from None
+    click.echo(json.dumps(record, ensure_ascii=False, indent=1))
+    return 0
+
+
+def _draw(image: str, expressions: list[dict[str, object]], path: str) -> None:
+    from dataflow_grounding.drawing import draw_marks
+
+    try:
+        draw_marks(decode(image), marks_of(expressions)).save(path)
+    except (OSError, ValueError) as error:
+        raise GroundingError(f"can't write {path}: {error}") from None

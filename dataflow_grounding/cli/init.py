@@ -1,0 +1,37 @@
+"""`init`: write editable pipelines, example data and a spec into a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import click
+
+from dataflow_grounding.errors import GroundingError
+from dataflow_grounding.shipped import shipped_files
+
+
+@click.command("init")
+@click.argument("folder", default=".", metavar="[DIR]")
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def command(folder: str, force: bool) -> int:
+    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
+    written, kept = 0, 0
+    for source, name in shipped_files():
+        target = os.path.join(folder, name)
+        if os.path.exists(target) and not force:
+            click.echo(f"kept    {target}")
+            kept += 1
+            continue
+        try:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
+        click.echo(f"wrote   {target}")
+        written += 1
+    click.echo(f"{written} files written, {kept} kept. Next:" if kept else f"{written} files written. Next:")
+    click.echo(f"  python {os.path.join(folder, 'api_pipelines', 'image_grounding_api_pipeline.py')}")
+    click.echo("or, from a spec:")
+    click.echo(f"  dataflowgrounding generate -e {os.path.join(folder, 'image_grounding.yaml')}")
+    return 0

@@ -1,0 +1,78 @@
+"""`dataflowgrounding`: the group of commands, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import click
+
+from dataflow_grounding import __version__
+from dataflow_grounding.errors import GroundingError, RunStopped
+
+COMMANDS = {
+    "init": "Write editable pipelines, example data and a spec into a folder.",
+    "generate": "Run the pipeline that a spec names.",
+    "default_specs": "Write a complete, commented spec for each pipeline.",
+    "check": "Look over spec, input and images; send nothing.",
+    "ground": "Find phrases in one image.",
+    "report": "Write a page that shows the results.",
+    "eval": "Compare results with gold annotations.",
+}
+"""Command → what `--help` says; its module is imported when it is used."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = cmd_name.replace("-", "_")
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", message="dataflowgrounding %(version)s")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def cli(debug: bool) -> None:
+    """Turns images into grounded annotations with a vision-language model."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except GroundingError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            click.echo(f"Error: {line}", err=True)
+        sys.exit(error.exit_code if isinstance(error, RunStopped) else 2)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Internal error: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""How well boxes of phrases agree with gold boxes of the same phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.geometry import Bbox, iou
+
+
+@dataclass
+class BoxScores:
+    """Counts over all expressions. A box is right when it is matched, one to one, to a gold box of its phrase."""
+
+    threshold: float
+    expressions: int = 0
+    grounded: int = 0
+    boxes: int = 0
+    right: int = 0
+    gold_boxes: int = 0
+    iou_sum: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures: shares in [0, 1], null where there is nothing to divide by."""
+        return {
+            "expressions": self.expressions,
+            "grounded": self.grounded,
+            "grounded_share": _share(self.grounded, self.expressions),
+            "boxes": self.boxes,
+            "gold_boxes": self.gold_boxes,
+            f"precision_at_iou_{self.threshold:g}": _share(self.right, self.boxes),
+            f"recall_at_iou_{self.threshold:g}": _share(self.right, self.gold_boxes),
+            "mean_iou_of_right_boxes": _share(self.iou_sum, self.right),
+        }
+
+
+def score_boxes(
+    records: Iterable[Mapping[str, Any]], gold: Iterable[Mapping[str, Any]], threshold: float = 0.5
+) -> BoxScores:
+    """Compare records with gold records of the same `image_path`, phrase by phrase (up to case and spacing).
+
+    Boxes of one phrase are matched to its gold boxes by falling IoU, at `threshold` or above. A phrase without gold has
+    none right.
+    """
+    scores = BoxScores(threshold)
+    wanted = {_key(record): _boxes_by_phrase(record) for record in gold}
+    for record in records:
+        gold_boxes = wanted.get(_key(record), {})
+        for phrase, boxes in _boxes_by_phrase(record).items():
+            matched = _matched(boxes, gold_boxes.get(phrase, []), threshold)
+            scores.boxes += len(boxes)
+            scores.right += len(matched)
+            scores.iou_sum += sum(matched)
+        expressions = record.get("expressions") or []
+        scores.expressions += len(expressions)
+        scores.grounded += sum(bool(expression.get("instances")) for expression in expressions)
+    scores.gold_boxes = sum(len(boxes) for phrases in wanted.values() for boxes in phrases.values())
+    return scores
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, str]:
+    return str(record.get("image_path")), str(record.get("caption"))
+
+
+def _boxes_by_phrase(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
+    phrases: dict[str, list[Bbox]] = {}
+    for expression in record.get("expressions") or []:
+        boxes = phrases.setdefault(" ".join(expression["text"].split()).casefold(), [])
+        boxes += [(b[0], b[1], b[2], b[3]) for i in expression.get("instances") or [] for b in [i["bbox"]]]
+    return phrases
+
+
+def _matched(boxes: Sequence[Bbox], gold: Sequence[Bbox], threshold: float) -> list[float]:
+    """The IoU of each matched pair."""
+    pairs = sorted(((iou(a, b), i, j) for i, a in enumerate(boxes) for j, b in enumerate(gold)), reverse=True)
+    used: tuple[set[int], set[int]] = (set(), set())
+    matched = []
+    for value, i, j in pairs:
+        if value >= threshold and i not in used[0] and j not in used[1]:
+            used[0].add(i)
+            used[1].add(j)
+            matched.append(value)
+    return matched
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None

@@ -1,0 +1,94 @@
+"""Looking everything over before a run: spec, folders, every row, every image's header; nothing is sent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dataflow_grounding.engine.plan import check as check_plan
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
+from dataflow_grounding.records import Record, read_text
+from dataflow_grounding.rows import read_rows
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.spec import load_spec
+
+SMALL_DISK = 100 * 2**20
+
+
+@dataclass
+class Findings:
+    """`problems` should be mended before a run; `remarks` are good to know."""
+
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    records: int = 0
+
+
+def check_spec(path: str, overrides: Sequence[str] = ()) -> Findings:
+    """All that is wrong with a spec and what it names."""
+    found = Findings()
+    try:
+        run = SpecRun(load_spec(path, overrides))
+        first = run.steps[0]
+        check_plan(run.steps, Source(first, first.image_key, ImageGroundingPipeline.name, None).columns())
+    except GroundingError as error:
+        found.problems += str(error).splitlines()
+        return found
+    _check_folder(run.spec.results_dir, found)
+    if isinstance(run.serving, OpenAIServing) and not run.serving.has_key:
+        found.remarks.append(
+            "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+        )
+    _check_rows(run, found)
+    return found
+
+
+def _check_folder(folder: str, found: Findings) -> None:
+    there = folder
+    while not os.path.exists(there):
+        there = os.path.dirname(there) or "."
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        found.problems.append(f"results_dir {folder}: {there} can't be written")
+    elif shutil.disk_usage(there).free < SMALL_DISK:
+        found.problems.append(f"results_dir {folder}: under {SMALL_DISK >> 20} MiB left on its disk")
+
+
+def _check_rows(run: SpecRun, found: Findings) -> None:
+    step = run.steps[0]
+    source = Source(step, step.image_key, None, None)
+    ids: dict[str, int] = {}
+    folders: Counter[str] = Counter()
+    for row in read_rows(source.path):
+        found.records += 1
+        where = f"{source.path}, line {row.line}"
+        try:
+            record = source.record(row)
+            folders[_folder_of(record)] += 1
+            open_image(record, "image_path")
+            if "caption" in step.operator.reads():
+                read_text(record, "caption")
+            image_id = str(record["image_id"])
+            if row.data and row.data.get("image_id") and image_id in ids:
+                found.problems.append(f"{where}: image_id {image_id!r} stands in line {ids[image_id]} too")
+            ids.setdefault(image_id, row.line)
+        except RecordError as error:
+            found.problems.append(f"{where}: {error}")
+    for folder, count in folders.items():
+        if folder:
+            found.remarks.append(f"{count} images found in {folder}")
+
+
+def _folder_of(record: Record) -> str:
+    """The folder under which a relative image path was found."""
+    given = str(record.get("image_path"))
+    if os.path.isabs(given):
+        return ""
+    path = find_image(record, "image_path")
+    return os.path.normpath(path[: -len(given)] or ".")

@@ -1,0 +1,90 @@
+"""Finding what a reply marks, whichever of the known shapes it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..errors import UnreadableReply
+from .answer_text import Answer, answer_of, without_control_tokens
+from .json_marks import is_pair, read_value
+from .json_text import Found, Scan, find_json
+from .marks import Marks, Said, says_none
+from .native import read_tokens
+from .plain_text import label_before, read_plain
+
+_BETWEEN_PAIRS = re.compile(r"\s*(?:,|;|to|and|->|→|-|–)?\s*")
+
+
+def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
+    """Return all boxes and points in a reply with their numbers as written; `key` is the box key that was asked for.
+
+    Empty only for a reply that says that there is nothing. Raises UnreadableReply when the reply holds neither.
+    """
+    answer = answer_of(reply)
+    broken: Marks | None = None
+    for read in (_tokens, _blocks, _json):
+        marks = read(answer, key)
+        if marks.boxes or marks.points or marks.absent or marks.statuses:
+            return marks
+        broken = broken or (marks if marks.dropped else None)
+    if broken is not None:
+        return broken
+    text = without_control_tokens(answer.text).strip()
+    marks = Marks()
+    read_plain(text, marks)
+    if marks:
+        return marks
+    if says_none(text):
+        return Marks(absent=1)
+    raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
+
+
+def _tokens(answer: Answer, key: str) -> Marks:
+    marks = Marks()
+    read_tokens(answer.text, marks)
+    return marks
+
+
+def _blocks(answer: Answer, key: str) -> Marks:
+    marks = Marks()
+    for block in answer.blocks:
+        _read_scan(find_json(block), marks, key)
+    return marks
+
+
+def _json(answer: Answer, key: str) -> Marks:
+    marks = Marks()
+    _read_scan(find_json(answer.text), marks, key)
+    return marks
+
+
+def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
+    end = 0
+    for item in _joined_pairs(scan):
+        label = (
+            label_before(scan.text[max(end, item.start - 400) : item.start]) if isinstance(item.value, list) else None
+        )
+        read_value(item.value, marks, key, Said((label,) if label else ()))
+        end = item.end
+    if scan.truncated:
+        marks.notes.append("truncated: the reply ends inside of its JSON")
+    elif scan.repaired and scan.found:
+        marks.notes.append("repaired_json: what the reply has is not quite JSON")
+
+
+def _joined_pairs(scan: Scan) -> Iterator[Found]:
+    """Yield what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, made one box."""
+    first: Found | None = None
+    for item in scan.found:
+        if first is not None:
+            if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:20]):
+                yield Found([*first.value, *item.value], first.start, item.end)
+                first = None
+                continue
+            yield first
+        first = item if is_pair(item.value) else None
+        if first is None:
+            yield item
+    if first is not None:
+        yield first

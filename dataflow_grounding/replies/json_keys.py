@@ -1,0 +1,59 @@
+"""The words that models use as keys for a box, its label, its score and so on."""
+
+from __future__ import annotations
+
+import re
+
+from ..coordinates import Order
+
+# Keys are compared by `plain_key`.
+# fmt: off
+BOX_KEYS = frozenset([
+    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d", "bboxlist",
+    "boxlist", "bboxxyxy", "xyxy", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
+    "region", "rect", "rectangle", "startbox",
+])
+SIZE_BOX_KEYS = frozenset(["xywh", "bboxxywh"])
+QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
+POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
+# In order of preference.
+LABEL_KEYS = (
+    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
+    "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
+    "tag", "type",
+)
+LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
+ID_KEYS = ("id", "phraseid", "expressionid")
+SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
+FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent")
+# Keys that hold detections and name nothing; any other key that does is taken as their label.
+WRAPPERS = frozenset([
+    "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
+    "outputs", "answer", "response", "grounding", "groundings", "grounded", "regions", "detectedobjects", "arguments",
+    "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json", "children",
+])
+# Coordinates that have a key each, and the order that these keys settle.
+CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
+    (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
+    (("minx", "miny", "maxx", "maxy"), "xyxy"),
+    (("x1", "y1", "x2", "y2"), "xyxy"),
+    (("x0", "y0", "x1", "y1"), "xyxy"),
+    (("left", "top", "right", "bottom"), "xyxy"),
+    (("xtl", "ytl", "xbr", "ybr"), "xyxy"),
+    (("startx", "starty", "endx", "endy"), "xyxy"),
+    (("topleftx", "toplefty", "bottomrightx", "bottomrighty"), "xyxy"),
+    (("xcenter", "ycenter", "width", "height"), "cxcywh"),
+    (("centerx", "centery", "width", "height"), "cxcywh"),
+    (("cx", "cy", "width", "height"), "cxcywh"),
+    (("cx", "cy", "w", "h"), "cxcywh"),
+    (("x", "y", "width", "height"), "xywh"),
+    (("x", "y", "w", "h"), "xywh"),
+    (("left", "top", "width", "height"), "xywh"),
+)
+CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
+# fmt: on
+
+
+def plain_key(key: str) -> str:
+    """Return a key as keys are compared: lower case, letters and digits only."""
+    return re.sub(r"[\W_]", "", key.lower())

@@ -1,0 +1,98 @@
+"""The report of a results file: where its records, failures and images are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.images import find_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.review.report import write_report
+from dataflow_grounding.rows import copy_file, read_rows
+from dataflow_grounding.storage import FileStorage
+
+
+def report_results(
+    annotations: str,
+    out_path: str,
+    *,
+    summary: Mapping[str, Any],
+    image_folders: Sequence[str] = (),
+    failures_file: str = "",
+    image_key: str = "image_path",
+    title: str = "Grounded annotations",
+) -> int:
+    """Write the page of an annotations file; returns how many records it shows. Raises InputError."""
+    folders = tuple(image_folders)
+
+    def image_of(record: Mapping[str, Any]) -> str | None:
+        try:
+            return find_image(Record(record, folders), image_key)
+        except GroundingError:
+            return None
+
+    failures = _objects(failures_file) if failures_file and os.path.exists(failures_file) else iter(())
+    try:
+        return write_report(
+            _objects(annotations),
+            find_image=image_of,
+            out_path=out_path,
+            title=title,
+            summary=summary,
+            failures=failures,
+        )
+    except OSError as error:
+        raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
+
+
+def publish(summary: Summary, storage: FileStorage) -> None:
+    """Leave `annotations.jsonl` and `report.html` in the storage's folder, from what a run wrote last."""
+    annotations = os.path.join(storage.cache_path, "annotations.jsonl")
+    page = os.path.join(storage.cache_path, "report.html")
+    if summary.done:
+        copy_file(summary.annotations, annotations)
+        report_results(
+            annotations,
+            page,
+            summary={**summary.to_json(), "model": ", ".join(summary.models)},
+            image_folders=storage.image_folders,
+            failures_file=summary.failures_file,
+        )
+        summary.annotations, summary.report = annotations, page
+
+
+def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
+    """Write the page of a results folder; returns its path and how many records it shows. Raises InputError.
+
+    Counts and image folders are those of its `run.json`.
+    """
+    annotations = os.path.join(results_dir, "annotations.jsonl")
+    if not os.path.exists(annotations):
+        raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
+    run = _run_json(results_dir)
+    data = (run.get("spec") or {}).get(str((run.get("spec") or {}).get("autolabel_type")), {}).get("data", {})
+    folders = [image_root or data.get("image_root") or os.path.dirname(data.get("input_jsonl") or "") or ".", "."]
+    summary = {**(run.get("summary") or {}), "model": run.get("model")}
+    path = out_path or os.path.join(results_dir, "report.html")
+    failures = os.path.join(results_dir, "failures.jsonl")
+    shown = report_results(annotations, path, summary=summary, image_folders=folders, failures_file=failures)
+    return path, shown
+
+
+def _run_json(results_dir: str) -> dict[str, Any]:
+    try:
+        with open(os.path.join(results_dir, "run.json"), encoding="utf-8") as file:
+            run = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return run if isinstance(run, dict) else {}
+
+
+def _objects(path: str) -> Iterator[dict[str, Any]]:
+    for row in read_rows(path):
+        if row.data is not None:
+            yield row.data

@@ -1,0 +1,8 @@
+"""The spec: a YAML file that says which pipeline runs on what, with which model."""
+
+from __future__ import annotations
+
+from dataflow_grounding.spec.loading import load_spec
+from dataflow_grounding.spec.schema import ImageGroundingBlock, Spec, VlmBlock, WorkflowBlock
+
+__all__ = ["ImageGroundingBlock", "Spec", "VlmBlock", "WorkflowBlock", "load_spec"]

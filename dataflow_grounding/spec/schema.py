@@ -1,0 +1,122 @@
+"""Every key of a spec, with its type and default."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class GeminiBlock(_Block):
+    """`vlm.gemini`: the Gemini API."""
+
+    api_key: str = Field("", repr=False)
+    base_url: str = ""
+    model: str = "gemini-3.1-flash-lite-preview"
+    media_resolution: str = "MEDIA_RESOLUTION_HIGH"
+    temperature: float = 0.3
+    max_output_tokens: int = Field(8192, ge=1)
+    timeout: float = Field(120, gt=0)
+
+
+class OpenAIBlock(_Block):
+    """`vlm.openai`: any OpenAI-compatible endpoint."""
+
+    api_key: str = Field("", repr=False)
+    base_url: str = ""
+    model_name: str = ""
+    temperature: float = 0.7
+    max_tokens: int = Field(4096, ge=1)
+    timeout: float = Field(60, gt=0)
+
+
+class PricesBlock(_Block):
+    """`vlm.prices`: USD per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0)
+
+
+class VlmBlock(_Block):
+    """`vlm`: which model answers."""
+
+    backend: Literal["gemini", "openai", "embedded"] = "gemini"
+    gemini: GeminiBlock = GeminiBlock()
+    openai: OpenAIBlock = OpenAIBlock()
+    box_format: str = "auto"
+    prices: PricesBlock | None = None
+
+
+class WorkflowBlock(_Block):
+    """`workflow`: how a run goes."""
+
+    steps: list[str]
+    max_workers: int = Field(4, ge=1, le=10_000)
+    force_reprocess: bool = False
+    output_format: Literal["unified", "jsonl", "legacy", "both"] = "unified"
+    stream: bool = True
+    budget_usd: float | None = Field(None, ge=0)
+    max_requests: int | None = Field(None, ge=0)
+    max_attempts: int = Field(3, ge=1, le=100)
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _as_texts(cls, value: Any) -> Any:
+        """Steps may be written as numbers."""
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return [str(item) for item in items]
+
+
+class GroundingWorkflow(WorkflowBlock):
+    """`image_grounding.workflow`."""
+
+    steps: list[str] = ["0", "1"]
+
+
+class GroundingData(_Block):
+    """`image_grounding.data`."""
+
+    input_jsonl: str
+    image_root: str | None = ""
+
+
+class ImageGroundingBlock(_Block):
+    """`image_grounding`: image and caption in, expressions with boxes out."""
+
+    vlm: VlmBlock = VlmBlock()
+    workflow: GroundingWorkflow = GroundingWorkflow()
+    data: GroundingData
+
+
+class Spec(_Block):
+    """A whole spec."""
+
+    results_dir: str
+    autolabel_type: Literal["image_grounding"]
+    image_grounding: ImageGroundingBlock | None = None
+
+
+PATH_KEYS = ("results_dir", "image_grounding.data.input_jsonl", "image_grounding.data.image_root")
+"""Keys whose values are paths."""
+
+OTHER_BLOCKS = (
+    "batch_size",
+    "encryption_key",
+    "gpu_ids",
+    "grounding_dino",
+    "image_referring_expression",
+    "mal",
+    "model_name",
+    "module_name",
+    "num_gpus",
+    "num_workers",
+    "verbose",
+    "video_reasoning_annotation",
+    "wandb",
+)
+"""Top-level keys of a TAO auto-label spec that have nothing to say to these pipelines: passed over."""

@@ -1,0 +1,86 @@
+"""The example data: whole, and grounded as well as the project says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dataflow_grounding.serving.embedded.captions import extract_expressions
+from dataflow_grounding.serving.embedded.grounder import ground_phrases
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
+DRAWN = {"shapes", "landscape", "toys"}
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (EXAMPLES / name).read_text(encoding="utf-8").splitlines()]
+
+
+def iou(one: list[float], other: list[float]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    return both / (sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)) - both)
+
+
+def test_gold_has_every_expression_of_every_caption() -> None:
+    captions, gold = lines("captions.jsonl"), lines("gold.jsonl")
+    assert [(row["image_path"], row["caption"]) for row in captions] == [
+        (row["image_path"], row["caption"]) for row in gold
+    ]
+    for row in gold:
+        read = [expression["text"] for expression in extract_expressions(row["caption"])["expressions"]]
+        assert [expression["text"] for expression in row["expressions"]] == read
+
+
+def test_gold_boxes_lie_in_their_pictures() -> None:
+    for row in lines("gold.jsonl"):
+        with Image.open(EXAMPLES / row["image_path"]) as image:
+            width, height = image.size
+        for expression in row["expressions"]:
+            for x1, y1, x2, y2 in (instance["bbox"] for instance in expression["instances"]):
+                assert 0 <= x1 < x2 <= width, expression
+                assert 0 <= y1 < y2 <= height, expression
+
+
+def test_every_picture_has_its_source_and_its_caption() -> None:
+    sources = (EXAMPLES / "SOURCES.md").read_text(encoding="utf-8")
+    captioned = {row["image_path"] for row in lines("captions.jsonl")}
+    pictures = sorted((EXAMPLES / "images").iterdir())
+    assert {f"images/{picture.name}" for picture in pictures} == captioned
+    assert all(f"`images/{picture.name}`" in sources for picture in pictures)
+    assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
+    assert 6 <= len({picture.stem for picture in pictures} - DRAWN) <= 10
+
+
+def test_boxes_are_right_and_a_third_of_the_expressions_is_grounded() -> None:
+    boxes = right = expressions = grounded = 0
+    for row in lines("gold.jsonl"):
+        with Image.open(EXAMPLES / row["image_path"]) as image:
+            pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+        phrases = [{"id": i, "text": e["text"]} for i, e in enumerate(row["expressions"])]
+        objects = ground_phrases(pixels, phrases)["objects"]
+        expressions += len(phrases)
+        grounded += len({thing["id"] for thing in objects})
+        for thing in objects:
+            gold = [instance["bbox"] for instance in row["expressions"][thing["id"]]["instances"]]
+            boxes += 1
+            right += max(iou(thing["bbox"], box) for box in gold) >= 0.5
+    assert right >= 0.9 * boxes
+    assert 3 * grounded >= expressions
+
+
+def test_drawn_scenes_are_what_their_script_draws(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / "draw_scenes.py"), str(tmp_path)], check=True)
+    for name in sorted(DRAWN):
+        with Image.open(tmp_path / f"{name}.jpg") as drawn, Image.open(EXAMPLES / "images" / f"{name}.jpg") as shipped:
+            assert drawn.size == shipped.size
+            difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(shipped).astype(int))
+        # Another version of the JPEG library may round otherwise.
+        assert difference.mean() < 1.0

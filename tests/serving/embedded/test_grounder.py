@@ -1,0 +1,239 @@
+"""Grounding phrases in scenes drawn here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from dataflow_grounding.serving.embedded.grounder import describe_abilities, ground_phrases
+
+PAPER = (244, 240, 230)
+RED, BLUE, GREEN, YELLOW, BLACK = (200, 30, 38), (30, 70, 190), (30, 140, 60), (240, 200, 40), (20, 20, 22)
+
+
+def scene() -> Image.Image:
+    image = Image.new("RGB", (640, 480), PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((260, 170, 440, 350), fill=RED)
+    draw.rectangle((60, 290, 116, 346), fill=BLUE)
+    draw.rectangle((486, 300, 606, 420), fill=BLUE)
+    draw.polygon([(60, 200), (170, 200), (115, 96)], fill=GREEN)
+    draw.polygon([(150, 450), (250, 450), (180, 360)], fill=GREEN)
+    draw.ellipse((500, 60, 566, 126), fill=YELLOW)
+    draw.rectangle((280, 40, 400, 90), fill=BLACK)
+    return image
+
+
+CIRCLE, SMALL_SQUARE, LARGE_SQUARE = [260, 170, 440, 350], [60, 290, 116, 346], [486, 300, 606, 420]
+UPPER_TRIANGLE, LOWER_TRIANGLE = [60, 96, 170, 200], [150, 360, 250, 450]
+YELLOW_CIRCLE, BAR = [500, 60, 566, 126], [280, 40, 400, 90]
+
+
+def bgr(image: Image.Image) -> Any:
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+def ask(image: Any, *phrases: str) -> dict[str, Any]:
+    pixels = bgr(image) if isinstance(image, Image.Image) else image
+    return ground_phrases(pixels, [{"id": i, "text": text} for i, text in enumerate(phrases, start=1)])
+
+
+def outcome(image: Any, phrase: str) -> Any:
+    """The boxes of one phrase, or its status."""
+    reply = ask(image, phrase)
+    if reply["statuses"]:
+        assert reply["objects"] == []
+        return reply["statuses"][0]["status"]
+    return [thing["bbox"] for thing in reply["objects"]] or "none"
+
+
+def iou(one: list[int], other: list[int]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    return both / (sum(areas) - both)
+
+
+FOUND = {
+    "a shape by its colour": ("the red circle", [CIRCLE]),
+    "a black shape": ("a black rectangle", [BAR]),
+    "the only one of its shape": ("the rectangle", [BAR]),
+    "a plural without a number": ("green triangles", [UPPER_TRIANGLE, LOWER_TRIANGLE]),
+    "an exact number": ("two blue squares", [SMALL_SQUARE, LARGE_SQUARE]),
+    "both": ("both green triangles", [UPPER_TRIANGLE, LOWER_TRIANGLE]),
+    "by side": ("the blue square on the left", [SMALL_SQUARE]),
+    "by an adjective of place": ("the lower triangle", [LOWER_TRIANGLE]),
+    "by corner": ("a circle in the top right corner", [YELLOW_CIRCLE]),
+    "by size": ("the large blue square", [LARGE_SQUARE]),
+    "by size and side": ("the small blue square on the left", [SMALL_SQUARE]),
+    "by relation": ("the square left of the red circle", [SMALL_SQUARE]),
+    "by relation above": ("the circle to the right of the black rectangle", [YELLOW_CIRCLE]),
+    "a round thing of a colour": ("a red ball", [CIRCLE]),
+    "a thing of a colour": ("the yellow thing", [YELLOW_CIRCLE]),
+}
+
+
+@pytest.mark.parametrize(("phrase", "expected"), FOUND.values(), ids=FOUND.keys())
+def test_finds(phrase: str, expected: list[list[int]]) -> None:
+    boxes = outcome(scene(), phrase)
+    assert isinstance(boxes, list), boxes
+    assert len(boxes) == len(expected)
+    assert all(iou(box, right) > 0.9 for box, right in zip(boxes, expected, strict=True))
+
+
+NOT_FOUND = {
+    "a shape that is not there": ("the purple star", "none"),
+    "a colour that is not there": ("a pink balloon", "none"),
+    "a sky that is not there": ("the blue sky", "none"),
+    "a face that is not there": ("a face", "none"),
+    "two that fit": ("the blue square", "ambiguous"),
+    "two that fit by colour": ("the blue box", "ambiguous"),
+    "a wrong number": ("three green triangles", "ambiguous"),
+    "the other side": ("the red circle in the bottom left corner", "ambiguous"),
+    "a number too large": ("999999999999999999 blue squares", "ambiguous"),
+    "a colour in another shape": ("the red square", "ambiguous"),
+    "a colour that is nothing round": ("a green ball", "ambiguous"),
+    "an animal": ("a dog", "unsupported"),
+    "an imaginary being": ("the unicorn", "unsupported"),
+    "a coloured imaginary being": ("the red dragon", "unsupported"),
+    "a body part": ("the tall man's left hand", "unsupported"),
+    "an unknown noun": ("a red zyzzyva", "unsupported"),
+    "no noun": ("the red", "unsupported"),
+    "no word": ("🦄", "unsupported"),
+    "nothing": ("", "unsupported"),
+    "a negation": ("the circle that is not red", "unsupported"),
+    "a person with no face to see": ("a woman", "unsupported"),
+    "depth": ("the circle in the background", "unsupported"),
+    "two colours": ("the red and blue square", "unsupported"),
+    "an ordinal": ("the second circle from the left", "unsupported"),
+    "words left over": ("the red circle inside the square", "unsupported"),
+    "a black thing that is no shape": ("the black car", "unsupported"),
+    "another language": ("der rote Kreis", "unsupported"),
+}
+
+
+@pytest.mark.parametrize(("phrase", "expected"), NOT_FOUND.values(), ids=NOT_FOUND.keys())
+def test_gives_no_box_for(phrase: str, expected: str) -> None:
+    assert outcome(scene(), phrase) == expected
+
+
+def test_two_names_for_one_place_are_both_ambiguous() -> None:
+    reply = ask(scene(), "the yellow ball", "the yellow moon")
+    assert reply["objects"] == []
+    assert [entry["status"] for entry in reply["statuses"]] == ["ambiguous", "ambiguous"]
+
+
+def test_evidence_and_score_say_what_was_seen() -> None:
+    shape, thing = ask(scene(), "the red circle", "the yellow thing")["objects"]
+    assert (shape["evidence"], thing["evidence"]) == ("seen", "region")
+    assert 0 < thing["score"] < shape["score"] <= 1
+
+
+def test_sky_and_grass_are_regions() -> None:
+    rng = np.random.default_rng(3)
+    picture = np.empty((480, 640, 3), np.uint8)
+    picture[:220] = (220, 170, 110)
+    picture[220:] = (50, 140, 70)
+    picture[220:] = np.clip(picture[220:] + rng.normal(0, 30, (260, 640, 1)), 0, 255)
+    sky, grass = ask(picture, "a blue sky", "green grass")["objects"]
+    assert iou(sky["bbox"], [0, 0, 640, 220]) > 0.95
+    assert iou(grass["bbox"], [0, 220, 640, 480]) > 0.95
+    assert (sky["evidence"], grass["evidence"]) == ("region", "region")
+    assert outcome(picture, "an orange sky") == "none"
+
+
+def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
+    grainy = np.asarray(scene()).astype(float) + np.random.default_rng(1).normal(0, 10, (480, 640, 3))
+    Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(tmp_path / "scene.jpg", quality=60)
+    with Image.open(tmp_path / "scene.jpg") as image:
+        [box] = outcome(image, "the small blue square")
+    assert iou(box, SMALL_SQUARE) > 0.85
+
+
+def test_boxes_are_pixels_of_a_large_image() -> None:
+    [box] = outcome(scene().resize((8000, 6000)), "the red circle")
+    assert iou(box, [round(v * 12.5) for v in CIRCLE]) > 0.95
+
+
+def test_boxes_are_pixels_of_a_small_image() -> None:
+    [box] = outcome(scene().resize((160, 120), Image.Resampling.LANCZOS), "the red circle")
+    assert iou(box, [v // 4 for v in CIRCLE]) > 0.9
+
+
+EVERYTHING = (
+    "the red circle", "two squares", "a star", "the blue ball", "a yellow thing", "orange balls", "the pink box", "sky",
+    "the green thing", "grass", "a woman", "people", "a face", "the purple circle above the square", "the left triangle",
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([(1, 1), (1, 7), (9, 1), (3, 2), (24, 24), (40, 61), (5, 8000), (2000, 3), (130, 170)]),
+    st.sampled_from(["black", "white", "noise", "gray noise", "blue", "halves"]),
+)
+def test_any_picture_is_answered_with_boxes_inside_it(size: tuple[int, int], kind: str) -> None:
+    height, width = size
+    rng = np.random.default_rng(height * 31 + width)
+    picture = np.zeros((height, width, 3), np.uint8)
+    if kind == "noise":
+        picture = rng.integers(0, 256, picture.shape, np.uint8)
+    elif kind == "gray noise":
+        picture[:] = rng.integers(0, 256, (height, width, 1), np.uint8)
+    elif kind == "halves":
+        picture[: height // 2, :, 2] = 220
+        picture[height // 2 :, : width // 2, 1] = 160
+    elif kind != "black":
+        picture[:] = {"white": (255, 255, 255), "blue": (220, 90, 30)}[kind]
+    before = picture.copy()
+    reply = ask(picture, *EVERYTHING)
+    assert reply == ask(picture, *EVERYTHING)
+    assert (picture == before).all()
+    decided = {entry["id"] for entry in reply["statuses"]}
+    for thing in reply["objects"]:
+        x1, y1, x2, y2 = thing["bbox"]
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+        assert thing["id"] not in decided
+        assert 0 <= thing["score"] <= 1
+
+
+PHRASE_WORDS = [
+    "the",
+    "a",
+    "two",
+    "3",
+    "red",
+    "blue",
+    "circle",
+    "squares",
+    "left of",
+    "above",
+    "and",
+    "not",
+    "small",
+    "'s",
+]
+SMALL_SCENE = bgr(scene().resize((160, 120)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PHRASE_WORDS)).map(" ".join)))
+def test_any_phrase_is_answered(phrase: str) -> None:
+    reply = ask(SMALL_SCENE, phrase)
+    assert all(thing["id"] == 1 and thing["label"] == phrase for thing in reply["objects"])
+    assert not (reply["objects"] and reply["statuses"])
+
+
+def test_a_long_phrase_is_refused() -> None:
+    assert outcome(SMALL_SCENE, "the red circle " * 70_000) == "unsupported"
+
+
+def test_abilities_are_one_line() -> None:
+    assert "\n" not in describe_abilities()
+    assert "not a VLM" in describe_abilities()
