@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dataflow_grounding.version import __version__
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.options import RunOptions as RunOptions

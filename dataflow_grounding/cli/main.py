@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+
 import click
 
-from dataflow_grounding import __version__
 from dataflow_grounding.errors import GroundingError, RunStopped
+from dataflow_grounding.version import __version__
 
 COMMANDS = {
     "init": "Write editable pipelines, example data and a spec into a folder.",

@@ -8,11 +8,11 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding import __version__
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step, settings_digest
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.version import __version__
 
 
 class Manifest:

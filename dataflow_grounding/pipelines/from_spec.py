@@ -7,7 +7,6 @@ import os
 import time
 from typing import Any
 
-from dataflow_grounding import __version__
 from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import execute
@@ -20,6 +19,7 @@ from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import ImageGroundingBlock, Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.version import __version__
 
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
