@@ -20,7 +20,10 @@ def shipped_files() -> Iterator[tuple[str, str]]:
             for name in sorted(files):
                 if not name.endswith(".pyc"):
                     inside = os.path.relpath(os.path.join(path, name), top)
-                    yield os.path.join(path, name), inside if folder == "init_template" else os.path.join(folder, inside)
+                    yield (
+                        os.path.join(path, name),
+                        inside if folder == "init_template" else os.path.join(folder, inside),
+                    )
 
 
 def _find(folder: str) -> str:

@@ -15,7 +15,9 @@ from dataflow_grounding.rows import read_records
 @click.command("eval")
 @click.argument("results", metavar="RESULTS")
 @click.option("--gold", required=True, metavar="FILE", help="Records with the right boxes, in the record schema.")
-@click.option("--iou", "threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="When a box is right.")
+@click.option(
+    "--iou", "threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="When a box is right."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def command(results: str, gold: str, threshold: float, as_json: bool) -> int:
     """Compare RESULTS (a folder or an annotations file) with gold annotations of the same images and captions."""
