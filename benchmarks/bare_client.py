@@ -48,9 +48,9 @@ SCHEMA = {
 Post = Callable[[bytes], Awaitable[bytes]]
 
 
-def body(image: str, number: int, model: str) -> bytes:
-    """The body of request `number`: a phrase grounding of the image, every one of them a little different."""
-    with open(image, "rb") as file:
+def body(images: list[str], number: int, model: str) -> bytes:
+    """The body of request `number`: a phrase grounding of an image, every one of them a little different."""
+    with open(images[number % len(images)], "rb") as file:
         url = "data:image/jpeg;base64," + base64.b64encode(file.read()).decode()
     phrases = [{"id": 1, "text": f"mug number {number}"}, {"id": 2, "text": "wooden table"}]
     given = {"task": "phrase_grounding", "image": {"width": 1280, "height": 960}, "phrases": phrases}
@@ -146,13 +146,15 @@ async def with_aiohttp(arguments: argparse.Namespace, drive: Callable[[Post], Aw
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Send all requests; CPU and wall time of sending, not of starting."""
     client = hand_made if arguments.client == "hand" else with_aiohttp
+    place = arguments.image
+    images = sorted(entry.path for entry in os.scandir(place)) if os.path.isdir(place) else [place]
     numbers = iter(range(arguments.requests))
     answered = 0
 
     async def drive(post: Post) -> None:
         nonlocal answered
         for number in numbers:
-            reply = json.loads(await post(body(arguments.image, number, arguments.model)))
+            reply = json.loads(await post(body(images, number, arguments.model)))
             json.loads(reply["choices"][0]["message"]["content"])
             answered += 1
 
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("url", help="base URL, ending with /v1")
     parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--image", required=True, help="a JPEG file")
+    parser.add_argument("--image", required=True, help="a JPEG file, or a folder of them to take in turn")
     parser.add_argument("--client", choices=("hand", "aiohttp"), default="hand")
     parser.add_argument("--model", default="loopback")
     parser.add_argument("--key", default="sk-test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import os
@@ -89,6 +88,11 @@ class Image:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
         return self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}"
 
+    @property
+    def ready(self) -> bool:
+        """Whether `data_url` has it at hand, without reading the file."""
+        return _urls.get(self.sent_digest) is not None
+
     def data_url(self) -> bytes:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
         url = _urls.get(self.sent_digest)
@@ -103,7 +107,9 @@ class Image:
         media_type = self.facts.media_type
         if not self.as_is:
             data, media_type = _encode(data, self.path, self.sent_size), "image/jpeg"
-        return b"data:" + media_type.encode() + b";base64," + base64.b64encode(data)
+        import pybase64
+
+        return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
     def keep(self, data: bytes) -> None:
         """Make the `data:` URL from the file's bytes, which are at hand."""

@@ -9,14 +9,17 @@ from typing import Any
 
 START = 8
 CUT = 0.85
+PATIENCE = 4.0
+MOST_PATIENCE = 64.0
 
 
 class Limiter:
-    """Additive increase, multiplicative decrease, with a memory of the level of the last refusal.
+    """Additive increase, multiplicative decrease, with a memory of where the endpoint last refused.
 
-    The level grows by one a success until the first refusal, and by one a window of requests after that, up to just under
-    where the endpoint last refused; above it, it probes ever more rarely, and in longer strides while that succeeds. A
-    refusal cuts the level once a flight. Waiting requests are let in by priority: the oldest record first.
+    The level grows by one a success until the first refusal; after that by one a window (as many successes as the level),
+    up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
+    is borne; a probe that is refused is taken back, and the next waits twice as many windows. Any other refusal cuts the
+    level by 15%, once a flight. Waiting requests are let in by priority: the oldest record first.
     """
 
     def __init__(self, most: int) -> None:
@@ -24,12 +27,13 @@ class Limiter:
         self.level = float(min(START, self.most))
         self.in_flight = 0
         self.refusals = 0
-        self._ceiling: float | None = None
-        self._patience = 4.0
+        self._refused_at: float | None = None
+        self._patience = PATIENCE
         self._stride = 1.0
         self._quiet = 0
+        self._level_before_probe: float | None = None
         self._sent = 0
-        self._cut_at = 0
+        self._changed_at = 0
         self._waiting: list[tuple[Any, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -55,36 +59,48 @@ class Limiter:
         full = self.in_flight >= int(self.level)
         if refused:
             self.refusals += 1
-            if number > self._cut_at:
-                self._cut()
+            if number > self._changed_at:
+                self._shrink()
         elif answered and full:
-            self._grow()
+            self._grow(number)
         self.in_flight -= 1
         self._let_in()
 
-    def _cut(self) -> None:
-        probing = self._ceiling is not None and self.in_flight >= self._ceiling
-        self._patience = min(self._patience * 2, 64) if probing else 4.0
-        self._ceiling = float(self.in_flight)
-        self._stride = 1.0
-        self._quiet = 0
-        self.level = max(1.0, self.level * CUT)
-        self._cut_at = self._sent
-
-    def _grow(self) -> None:
-        if self._ceiling is None:
-            self.level += 1
-        elif self.level + 1 < self._ceiling:
-            self.level += 1 / self.level
+    def _shrink(self) -> None:
+        if self._level_before_probe is not None:
+            self.level = self._level_before_probe
+            self._patience = min(self._patience * 2, MOST_PATIENCE)
         else:
-            self._quiet += 1
-            if self._quiet > self._patience * self.level:
-                self.level += self._stride
-                self._ceiling = self.level + 1  # no refusal at this level so far
-                self._stride *= 2
-                self._patience = max(1.0, self._patience / 2)
-                self._quiet = 0
+            self.level = max(1.0, self.level * CUT)
+            self._patience = PATIENCE
+        self._refused_at = float(self.in_flight)
+        self._stride = 1.0
+        self._change(None)
+
+    def _grow(self, number: int) -> None:
+        self._quiet += number > self._changed_at
+        if self._refused_at is None:
+            self.level += 1
+        elif self._level_before_probe is not None:
+            if self._quiet >= self.level:  # the probe was borne for a window
+                self._patience = PATIENCE
+                self._probe()
+        elif self.level + 1 < self._refused_at:
+            self.level += 1 / self.level
+        elif self._quiet >= self._patience * self.level:
+            self._probe()
         self.level = min(self.level, float(self.most))
+
+    def _probe(self) -> None:
+        before = self.level
+        self.level += self._stride
+        self._stride *= 2
+        self._change(before)
+
+    def _change(self, level_before_probe: float | None) -> None:
+        self._level_before_probe = level_before_probe
+        self._quiet = 0
+        self._changed_at = self._sent
 
     def _let_in(self) -> None:
         while self._waiting and self.in_flight < int(self.level):

@@ -114,7 +114,9 @@ class Run:
         self._outputs = Outputs(self.steps, self.summary)
         self._logs: dict[str, KeyedLog] = {}
         self._stores = [self._log(step.storage.replies_path) for step in self.steps]
-        self._memo = ImageMemo(self._log(f"{self.steps[0].storage.checkpoint_folder}/images.jsonl"))
+        images = KeyedLog(f"{self.steps[0].storage.checkpoint_folder}/images.jsonl", buffered=True)
+        self._logs[images.path] = images
+        self._memo = ImageMemo(images)
         servings = {id(s): s for step in self.steps if (s := step.operator.serving) is not None}
         options = self.options
         self._asking = {
@@ -136,9 +138,9 @@ class Run:
         return self._logs[path]
 
     def _most_active(self) -> int:
-        """Records in work at once: enough that no place of the limiter stays empty while others wait."""
-        most = max((asking.limiter.most for asking in self._asking.values()), default=4)
-        return 2 * most + 4
+        """Records in work at once: as many as may be in flight, and some that are between two requests."""
+        most = sum(asking.limiter.most for asking in self._asking.values()) or 4
+        return most + max(8, most // 8)
 
     def stop(self, why: RunStopped) -> None:
         """Send nothing more; what is in flight may finish."""

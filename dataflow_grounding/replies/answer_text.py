@@ -17,7 +17,7 @@ _CONTROL = re.compile(
     r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant|user|User)\|>"
     r"|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>|<\|begin_of_box\|>"
 )
-_ESCAPED_JSON = re.compile(r'[\[{]\s*\\+"')
+_ESCAPED_JSON = re.compile(r'\s*"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
 
 
@@ -43,7 +43,7 @@ def answer_of(reply: str) -> Answer:
     text = _inside_answer(text)
     boxed = _boxed(text)
     text = boxed if boxed is not None else text
-    if _ESCAPED_JSON.search(text):
+    if _ESCAPED_JSON.match(text):
         text = text.replace("\\n", "\n").replace('\\"', '"')
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]

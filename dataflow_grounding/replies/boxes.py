@@ -158,8 +158,8 @@ class _BoxReader:
 
     def in_scale(self, numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(numbers)
-        if not any(numbers):
-            raise _NothingThere("an all-zero box, which says that nothing is there")
+        if set(numbers) in ({0}, {-1}):
+            raise _NothingThere(f"{written}, which says that nothing is there")
         mended = _without_runaway(numbers, meant)
         if mended != numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")

@@ -11,9 +11,12 @@ from .json_marks import is_pair, read_value
 from .json_text import Found, Scan, find_json
 from .marks import Marks, Said, says_none
 from .native import read_tokens
-from .plain_text import label_before, read_plain
+from .plain_text import label_before, label_behind, read_plain
 
-_BETWEEN_PAIRS = re.compile(r"\s*(?:,|;|to|and|->|→|-|–)?\s*")
+_BETWEEN_PAIRS = re.compile(
+    r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
+    re.IGNORECASE,
+)
 
 
 def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
@@ -23,7 +26,9 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """
     answer = answer_of(reply)
     broken: Marks | None = None
-    for read in (_tokens, _blocks, _json):
+    # A reply that begins as JSON is JSON, whatever tags stand in its strings.
+    first = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
+    for read in first:
         marks = read(answer, key)
         if marks.boxes or marks.points or marks.absent or marks.statuses:
             return marks
@@ -62,9 +67,11 @@ def _json(answer: Answer, key: str) -> Marks:
 def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
     end = 0
     for item in _joined_pairs(scan):
-        label = (
-            label_before(scan.text[max(end, item.start - 400) : item.start]) if isinstance(item.value, list) else None
-        )
+        label = None
+        if isinstance(item.value, list):
+            before, behind = scan.text[max(end, item.start - 400) : item.start], scan.text[item.end : item.end + 100]
+            alone = not before.rpartition("\n")[2].strip(" \t-*•")
+            label = label_before(before) or (label_behind(behind) if alone else None)
         read_value(item.value, marks, key, Said((label,) if label else ()))
         end = item.end
     if scan.truncated:
@@ -78,7 +85,7 @@ def _joined_pairs(scan: Scan) -> Iterator[Found]:
     first: Found | None = None
     for item in scan.found:
         if first is not None:
-            if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:20]):
+            if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:60]):
                 yield Found([*first.value, *item.value], first.start, item.end)
                 first = None
                 continue

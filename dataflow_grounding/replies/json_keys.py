@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ..coordinates import Order
 
@@ -20,7 +21,7 @@ POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "c
 LABEL_KEYS = (
     "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
     "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
-    "tag", "type",
+    "tag", "type", "desc", "element",
 )
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
@@ -30,7 +31,8 @@ FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", 
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
     "outputs", "answer", "response", "grounding", "groundings", "grounded", "regions", "detectedobjects", "arguments",
-    "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json", "children",
+    "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json",
+    "children", "function", "toolcalls", "final", "content",
 ])
 # Coordinates that have a key each, and the order that these keys settle.
 CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
@@ -54,6 +56,7 @@ CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", 
 # fmt: on
 
 
+@lru_cache(maxsize=1024)
 def plain_key(key: str) -> str:
     """Return a key as keys are compared: lower case, letters and digits only."""
     return re.sub(r"[\W_]", "", key.lower())

@@ -21,9 +21,11 @@ from .json_keys import (
     WRAPPERS,
     plain_key,
 )
-from .json_text import JsonObject
+from .json_text import JsonObject, find_json
 from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
 
+_TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
+_PAIR_KEYS = frozenset(key for pair in CORNER_PAIRS for key in pair)
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*([-+\d.eE,;\s]+?)\s*[\])}>]*\s*")
 
 
@@ -51,14 +53,14 @@ class _Walk:
         if not text.strip() or says_none(text):
             self.marks.absent += 1
             return
-        match = _BRACKETED.fullmatch(text) if len(text) < 200 else None
+        match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
         if match is not None:
             self.marks.add(re.split(r"[,;\s]+", match[1].strip(",; ")), said)
         else:
             self.marks.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
 
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
-        if not items:
+        if not items or (boxy and all(item is None for item in items)):
             self.marks.absent += 1
             return
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
@@ -97,8 +99,10 @@ class _Walk:
                 said = own.within(outer) if own.labels or own.id is not None else said
                 self.object(part, said, boxy=boxy)
             return
+        if not value and not value.loose:
+            self.marks.absent += 1
+            return
         fields = {plain_key(key): item for key, item in value.items()}
-        self.marks.absent += not fields and not value.loose
         self.statuses(fields)
         said = _said(value, fields).within(outer)
         if any(fields.get(key) is False for key in FOUND_KEYS):
@@ -176,17 +180,24 @@ class _Walk:
         before = self.marks.size
         for key, item in value.items():
             plain = plain_key(key)
-            skip = plain in self.box_keys or plain in QUAD_KEYS or plain in SIZE_BOX_KEYS or plain in POINT_KEYS
+            skip = (
+                plain in self.box_keys
+                or plain in QUAD_KEYS
+                or plain in SIZE_BOX_KEYS
+                or plain in POINT_KEYS
+                or plain in _PAIR_KEYS
+            )
             if skip or plain in ("statuses", "image", "imagesize") or (own and plain in LABEL_KEYS):
                 continue
+            item = _decoded(item)
             if own:  # of a detection: only further detections in it, never its colours or sizes
                 if isinstance(item, JsonObject) or (
                     isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)
                 ):
                     self.value(item, NOTHING_SAID if has_box else said, boxy=False)
             elif plain in WRAPPERS:
+                self.marks.absent += item is None or (isinstance(item, str) and says_none(item))
                 self.value(item, said, boxy=False)
-                self.marks.absent += item is None
             elif isinstance(item, (list, dict)) or (item is None and not talks):
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.value(item, inner.within(said), boxy=not isinstance(item, dict))
@@ -225,6 +236,14 @@ def _said(value: JsonObject, fields: dict[str, Any]) -> Said:
         score,
         evidence if evidence in ("seen", "inferred", "region") else None,
     )
+
+
+def _decoded(value: Any) -> Any:
+    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    scan = find_json(value)
+    return scan.found[0].value if len(scan.found) == 1 and isinstance(scan.found[0].value, JsonObject) else value
 
 
 def _are_pairs(items: Sequence[Any]) -> bool:

@@ -28,7 +28,7 @@ NONE_WORDS = frozenset(
         "absent",
     ]
 )
-_NUMBER = re.compile(r"\s*[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?\s*")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
 _LARGEST = 1e9
 
 
@@ -128,6 +128,7 @@ class Marks:
 def number(value: Any) -> float | None:
     """Return a coordinate as a number, also from a string that is one; None for anything else, NaN and the like included."""
     if isinstance(value, str):
+        value = value.strip()
         if _NUMBER.fullmatch(value) is None:
             return None
         value = float(value)

@@ -222,12 +222,14 @@ def _read_locations(text: str, marks: Marks) -> None:
     runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
     quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
     for before, bins, behind in runs:
-        label = before if florence else behind.partition(";")[0].strip()
+        said = _said(before if florence else behind.partition(";")[0].strip())
         step = 8 if quads else 4
-        for i in range(0, len(bins) - step + 1, step):
-            _add_bins(marks, bins[i : i + step], _said(label), florence=florence)
-        if len(bins) % step:
-            marks.drop(f"{len(bins) % step} location tokens that are left over")
+        left_over = len(bins) % step
+        if left_over:
+            marks.drop(f"{len(bins)} location tokens, which are no whole boxes", said)
+        if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
+            for i in range(0, len(bins) - step + 1, step):
+                _add_bins(marks, bins[i : i + step], said, florence=florence)
 
 
 def _add_bins(marks: Marks, bins: list[float], said: Said, *, florence: bool) -> None:

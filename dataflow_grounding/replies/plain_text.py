@@ -23,7 +23,13 @@ _NAMES: dict[tuple[str, ...], Order] = {
     ("x", "y", "width", "height"): "xywh",
     ("x", "y", "w", "h"): "xywh",
 }
-_TALK = re.compile(r"\b(?:bounding|box|boxes|bbox|coordinates?|located|answer|json|is|are)\b", re.IGNORECASE)
+_TALK = re.compile(
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
+    r"|assistant|json|here|is|are)\b",
+    re.IGNORECASE,
+)
+_LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
+_CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
 _LABEL_LINE = re.compile(
     r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE
 )
@@ -72,9 +78,20 @@ def label_before(text: str) -> str | None:
     return None
 
 
+def label_behind(text: str) -> str | None:
+    """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
+    match = _LABEL_BEHIND.match(text[:100])
+    return None if match is None or _TALK.search(match[1]) else _label(match[1])
+
+
 def _label(line: str) -> str | None:
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
-    if not re.search(r"[^\W\d]", label) or re.search(r"[=({]", label) or len(label.split()) > 8:
+    if (
+        not re.search(r"[^\W\d]", label)
+        or _CORNER.fullmatch(label)
+        or re.search(r"[=({]", label)
+        or len(label.split()) > 8
+    ):
         return None
     return label
 

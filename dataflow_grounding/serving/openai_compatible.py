@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from dataflow_grounding.errors import (
     EndpointRefused,
@@ -140,7 +142,10 @@ class OpenAIServing(Serving):
         raise refusal
 
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
-        body = await asyncio.to_thread(self._body, request, habits)
+        if all(image.ready for image in request.images):
+            body = self._body(request, habits)
+        else:
+            body = await asyncio.to_thread(self._body, request, habits)
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._connect().post(body)
         if status != 200:
@@ -227,14 +232,14 @@ class _HttpTransport:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 20)),
             headers=headers,
-            trust_env=True,
         )
+        self.proxy = _proxy_for(self.url)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
         try:
-            async with self.session.post(self.url, data=body, allow_redirects=False) as response:
+            async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
             raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
@@ -256,6 +261,12 @@ class _HttpTransport:
 
     async def aclose(self) -> None:
         await self.session.close()
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address; looked up once, where aiohttp would do it per request."""
+    address = urlsplit(url)
+    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
 
 class _ClientTransport:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from dataflow_grounding.images import Image
@@ -36,15 +37,20 @@ class Request(Generic[T]):
         if not self.images:
             raise ValueError(f"a {self.task} request without its image")
 
-    @property
-    def text(self) -> str:
+    @cached_property
+    def question(self) -> str:
         """Instructions, then the input as JSON between <input> tags, which its strings can't close."""
         data = json.dumps({"task": self.task, **self.input}, ensure_ascii=False)
         data = data.replace("<", "\\u003c").replace(">", "\\u003e")
-        text = f"{self.instructions}\n\n<input>{data}</input>"
-        if self.complaint:
-            text += f"\n\nAn earlier reply could not be read: {self.complaint} Reply with the JSON object alone."
-        return text
+        return f"{self.instructions}\n\n<input>{data}</input>"
+
+    @property
+    def text(self) -> str:
+        """What is sent: the question, and what was wrong with an earlier reply to it."""
+        if not self.complaint:
+            return self.question
+        why = f"An earlier reply could not be read: {self.complaint} Reply with the JSON object alone."
+        return f"{self.question}\n\n{why}"
 
     @property
     def system(self) -> str:
@@ -53,7 +59,9 @@ class Request(Generic[T]):
 
     def again(self, attempt: int, complaint: str) -> Request[T]:
         """The same question once more, saying what was wrong with the last reply."""
-        return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300] if attempt else "")
+        if not attempt:
+            return self
+        return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300])
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling.
@@ -63,7 +71,7 @@ class Request(Generic[T]):
         parts = {
             "serving": dict(identity),
             "system": self.system,
-            "text": replace(self, complaint="").text,
+            "text": self.question,
             "images": [image.sent_digest for image in self.images],
             "sample": self.sample,
             "attempt": self.attempt,

@@ -175,7 +175,7 @@ def _components(mask: Array, area: int) -> _Level:
     parts = [
         _Component((float(x), float(y), float(x + w), float(y + h)), float(size), (label,))
         for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1)
-        if size >= max(30, 0.0005 * area)
+        if size >= max(30, 0.0003 * area)
     ]
     return _Level(labels, sorted(parts, key=lambda part: (-part.size, part.bbox)))
 

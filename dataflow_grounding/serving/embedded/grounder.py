@@ -10,7 +10,7 @@ from typing import Any
 from . import words
 from .choose import beside, choose
 from .colors import TERMS, ColorRegions, find_regions
-from .faces import find_faces, people_of
+from .faces import Faces, find_faces, people_of
 from .phrases import Phrase, parse_phrase
 from .picture import Array, Candidate, Picture, box_iou
 from .scenes import find_greenery, find_sky
@@ -36,7 +36,7 @@ class _Sight:
     colors: dict[str, ColorRegions] = field(default_factory=dict)
 
     @cached_property
-    def faces(self) -> list[Candidate]:
+    def faces(self) -> Faces:
         return find_faces(self.picture)
 
     @cached_property
@@ -108,9 +108,13 @@ def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -
         for i, (one, box) in enumerate(guessed)
         for other, other_box in guessed[:i] + guessed[i + 1 :]
         for key in (one, other)
-        if read[one].head != read[other].head and box_iou(box, other_box) > 0.8
+        if _differ(read[one].head, read[other].head) and box_iou(box, other_box) > 0.8
     }
     return sorted(clashing)
+
+
+def _differ(one: str, other: str) -> bool:
+    return one != other and not ({one, other} <= words.PEOPLE and {one, other} & words.ANYONE)
 
 
 def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -119,7 +123,7 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     finder = _finder(phrase)
     if finder is None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
-    if phrase.unread and not (finder is _people and len(sight.faces) == 1):
+    if phrase.unread and not (finder is _people and len(sight.faces.found) == 1):
         # Of one person alone, what she wears or does need not be known.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
@@ -159,14 +163,16 @@ def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | Non
 
 def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     _needs_no_color(phrase)
-    return sight.faces
+    if sight.faces.doubtful:
+        raise _Undecided("ambiguous", "there may be more faces than those that are clear")
+    return sight.faces.found
 
 
 def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    _needs_no_color(phrase)
-    if not sight.faces:
+    faces = _face(phrase, sight)
+    if not faces:
         raise _Undecided("unsupported", "people are found by a frontal face, and none was seen")
-    return people_of(sight.faces, sight.picture)
+    return people_of(faces, sight.picture)
 
 
 def _needs_no_color(phrase: Phrase) -> None:
@@ -198,10 +204,21 @@ def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    loose = select_shapes(sight.shapes, LOOSE_KINDS.get(kind, ""), color)
+    loose = [s for s in select_shapes(sight.shapes, LOOSE_KINDS.get(kind, ""), color) if _may_be_called(kind, s)]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
     return [replace(shape.candidate, score=LOOSE_SHAPE_SCORE) for shape in loose]
+
+
+def _may_be_called(kind: str, shape: Shape) -> bool:
+    """Whether an ellipse may pass for a circle, a rectangle for a square: not when it is long."""
+    width, height = _sides(shape.candidate)
+    return kind not in ("circle", "square") or 0.6 <= width / height <= 1 / 0.6
+
+
+def _sides(candidate: Candidate) -> tuple[float, float]:
+    x1, y1, x2, y2 = candidate.bbox
+    return x2 - x1, y2 - y1
 
 
 def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -231,13 +248,13 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
 
 
 def _is_round(candidate: Candidate) -> bool:
-    width, height = candidate.bbox[2] - candidate.bbox[0], candidate.bbox[3] - candidate.bbox[1]
+    width, height = _sides(candidate)
     # A disc fills pi / 4 of its box.
     return 0.8 <= width / height <= 1.25 and 0.68 <= candidate.size / (width * height) <= 0.86
 
 
 def _check_extent(largest: Candidate, picture: Picture) -> None:
-    width, height = largest.bbox[2] - largest.bbox[0], largest.bbox[3] - largest.bbox[1]
+    width, height = _sides(largest)
     if largest.size < 0.001 * picture.area:
         raise _Undecided("ambiguous", "the colour's region is too small to tell")
     x1, y1, x2, y2 = largest.bbox

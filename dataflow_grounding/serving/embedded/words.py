@@ -70,6 +70,7 @@ PEOPLE = _words(
     "mother father daughter son brother sister friend wife husband bride groom dude fellow people pilot chef waiter "
     "policeman policewoman fireman businessman businesswoman athlete actor actress customer model"
 )
+ANYONE = _words("person people human adult")
 GREENERY = _words("greenery foliage vegetation grass lawn forest meadow")
 PLANTS = _words("leaf plant bush shrub tree fern hedge")  # looked for in the plural only, as greenery
 SKIES = _words("sky")
@@ -77,14 +78,14 @@ SKIES = _words("sky")
 # Things that are mostly of one colour all over, so that the region of that colour is about the thing.
 ONE_COLORED = _words(
     "ball balloon apple orange lemon banana tomato strawberry cherry pepper pumpkin flower rose tulip sunflower "
-    "dahlia blossom heart arrow cross ring sphere cube box block brick can ball cup mug bowl plate saucer bucket bag "
+    "dahlia blossom heart arrow cross sphere cube box block brick can ball cup mug bowl plate saucer bucket bag "
     "purse suitcase umbrella kite tent hat cap helmet shirt t-shirt jacket coat sweater hoodie suit dress skirt scarf "
     "vest apron towel blanket curtain pillow sofa couch cushion door sign car van bus truck frisbee hydrant mailbox "
     "sun moon candle crayon pencil thing object blob patch region shape buoy cone cylinder robe jersey gown uniform "
     "jumpsuit spacesuit raincoat disc leaf ribbon circle ellipse"
 )
 # Things of one colour that look like a disc from anywhere.
-ROUND = _words("ball balloon sun moon disc sphere apple orange tomato cherry circle ring")
+ROUND = _words("ball balloon sun moon disc sphere apple orange tomato cherry circle")
 # Heads whose colour region would be the wrong thing, or part of one: never looked for.
 BODY_PARTS = _words(
     "hand arm leg foot eye ear nose mouth lip hair head neck shoulder finger thumb beard mustache moustache knee elbow "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from dataflow_grounding.serving.embedded.grounder import describe_abilities, ground_phrases
 
+EXAMPLES = Path(__file__).resolve().parents[3] / "example_data" / "images"
 PAPER = (244, 240, 230)
 RED, BLUE, GREEN, YELLOW, BLACK = (200, 30, 38), (30, 70, 190), (30, 140, 60), (240, 200, 40), (20, 20, 22)
 
@@ -67,6 +70,7 @@ FOUND = {
     "a plural without a number": ("green triangles", [UPPER_TRIANGLE, LOWER_TRIANGLE]),
     "an exact number": ("two blue squares", [SMALL_SQUARE, LARGE_SQUARE]),
     "both": ("both green triangles", [UPPER_TRIANGLE, LOWER_TRIANGLE]),
+    "a word that is loosely used": ("two blue rectangles", [SMALL_SQUARE, LARGE_SQUARE]),
     "by side": ("the blue square on the left", [SMALL_SQUARE]),
     "by an adjective of place": ("the lower triangle", [LOWER_TRIANGLE]),
     "by corner": ("a circle in the top right corner", [YELLOW_CIRCLE]),
@@ -123,6 +127,11 @@ def test_gives_no_box_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
 
 
+def test_reasons_are_short_and_plain() -> None:
+    [entry] = ask(scene(), "no circle")["statuses"]
+    assert entry == {"id": 1, "status": "unsupported", "reason": "negation is not understood"}
+
+
 def test_two_names_for_one_place_are_both_ambiguous() -> None:
     reply = ask(scene(), "the yellow ball", "the yellow moon")
     assert reply["objects"] == []
@@ -133,6 +142,61 @@ def test_evidence_and_score_say_what_was_seen() -> None:
     shape, thing = ask(scene(), "the red circle", "the yellow thing")["objects"]
     assert (shape["evidence"], thing["evidence"]) == ("seen", "region")
     assert 0 < thing["score"] < shape["score"] <= 1
+
+
+def portraits(*names: str) -> Any:
+    """Portraits of the example data side by side, 512 px wide each."""
+    images = [Image.open(EXAMPLES / f"{name}.jpg").convert("RGB").crop((0, 0, 512, 512)) for name in names]
+    return np.hstack([bgr(image) for image in images])
+
+
+ASTRONAUT, OFFICER = [22, 15, 362, 512], [524, 22, 1024, 512]
+PORTRAITS = {
+    "a person by side": ("the woman on the left", [ASTRONAUT]),
+    "the other one": ("the officer on the right", [OFFICER]),
+    "two of them": ("two women", [ASTRONAUT, OFFICER]),
+    "a face by size": ("the large face", [[660, 120, 892, 345]]),
+    "several that fit": ("a woman", "ambiguous"),
+    "more than there are": ("three people", "ambiguous"),
+    "words that would choose but are not understood": ("the woman wearing a cap", "unsupported"),
+    "a coloured person": ("the red woman", "unsupported"),
+    "a part of a person": ("the woman's hair", "unsupported"),
+}
+
+
+@pytest.mark.parametrize(("phrase", "expected"), PORTRAITS.values(), ids=PORTRAITS.keys())
+def test_people_and_faces(phrase: str, expected: Any) -> None:
+    boxes = outcome(portraits("astronaut", "grace_hopper"), phrase)
+    if isinstance(expected, str):
+        assert boxes == expected
+    else:
+        assert len(boxes) == len(expected)
+        assert all(iou(box, right) > 0.7 for box, right in zip(boxes, expected, strict=True))
+
+
+def test_a_clear_face_beside_a_doubtful_one_is_not_the_only_one() -> None:
+    # Three faces, small enough that not all of them are clear.
+    assert outcome(portraits("astronaut", "astronaut", "grace_hopper"), "a woman") == "ambiguous"
+
+
+def test_a_man_and_a_woman_are_not_one_person() -> None:
+    reply = ask(portraits("astronaut"), "a man", "a woman")
+    assert reply["objects"] == []
+    assert [entry["status"] for entry in reply["statuses"]] == ["ambiguous", "ambiguous"]
+    person, woman = ask(portraits("astronaut"), "a person", "a woman")["objects"]
+    assert person["bbox"] == woman["bbox"]
+    assert person["evidence"] == "inferred"
+
+
+def test_threads_get_the_answers_of_one() -> None:
+    picture = portraits("astronaut", "grace_hopper")
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: ask(picture, "two women", "the sky"), range(8)))
+    assert replies == [ask(picture, "two women", "the sky")] * 8
+
+
+def test_a_page_is_no_sky() -> None:
+    assert outcome(np.full((300, 400, 3), 235, np.uint8), "the sky") == "none"
 
 
 def test_sky_and_grass_are_regions() -> None:

@@ -1,0 +1,90 @@
+"""Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many bytes.
+
+    python benchmarks/request_cost.py
+
+1,500 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64 in flight.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import inputs
+from bare_client import ALLOCATOR
+from measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
+
+from dataflow_grounding.testing import ServerProcess
+
+REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
+REPLY = '{"objects": [{"id": 1, "label": "mug", "bbox_2d": [100, 120, 300, 420], "score": 0.9}]}'
+STEP = "step_0_expression_extraction"
+
+
+def rows_to_ground(results: Path, pictures: list[Path]) -> None:
+    """What step 0 would have left: two expressions an image, one of them like no other."""
+    texts = (["wooden table", f"mug number {number}"] for number in range(len(pictures)))
+    rows = (
+        {"image_path": str(path), "caption": "", "expressions": [{"text": text} for text in pair]}
+        for path, pair in zip(pictures, texts, strict=True)
+    )
+    inputs.write_rows(results / STEP / "annotations.jsonl", rows)
+
+
+def ours(folder: Path, name: str, pictures: list[Path], base_url: str, in_flight: int = IN_FLIGHT) -> Used:
+    """`generate` for step 1 alone: one request a record."""
+    results = folder / name
+    rows_to_ground(results, pictures)
+    used = generate(
+        results, results / "none.jsonl", base_url, 'workflow.steps=["1"]', f"workflow.max_workers={in_flight}"
+    )
+    counts = used.json()
+    assert counts["done"] == counts["requests"] == len(pictures), counts
+    return used
+
+
+def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
+    """A bare client in a process of its own."""
+    command = [sys.executable, str(BENCHMARKS / "bare_client.py"), base_url, "--client", client, "--image", str(folder)]
+    return run([*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR)
+
+
+def measure() -> list[Row]:
+    """Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many bytes."""
+    whole: dict[str, list[float]] = {"generate": [], "hand": [], "aiohttp": []}
+    extra: dict[str, list[float]] = {name: [] for name in whole}
+    ratios: dict[str, list[float]] = {"hand": [], "aiohttp": [], "hand more": [], "aiohttp more": []}
+    with workplace() as folder, ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server:
+        pictures = inputs.pictures(folder / "pictures", MORE)
+        for turn in range(ROUNDS):
+            few: dict[str, float] = {}
+            more: dict[str, float] = {}
+            for name in whole:
+                cpu = []
+                for count in (REQUESTS, MORE):
+                    if name == "generate":
+                        used = ours(folder, f"{turn}-{count}", pictures[:count], server.base_url)
+                    else:
+                        used = bare(name, folder / "pictures", count, server.base_url)
+                    cpu.append(used.cpu_s * 1000)
+                few[name], more[name] = cpu[0] / REQUESTS, (cpu[1] - cpu[0]) / (MORE - REQUESTS)
+                whole[name].append(few[name])
+                extra[name].append(more[name])
+            for name in ("hand", "aiohttp"):
+                ratios[name].append(few["generate"] / few[name])
+                ratios[f"{name} more"].append(more["generate"] / more[name])
+    rows = [
+        Row(
+            f"{name}: CPU ms a request, whole process of {REQUESTS:,}; each request beyond them",
+            f"{median(whole[name]):.2f}; {median(extra[name]):.2f}",
+        )
+        for name in whole
+    ]
+    for name in ("aiohttp", "hand"):
+        rows.append(Row(f"generate / bare {name}, whole processes", *under(median(ratios[name]), 1.5)))
+        rows.append(Row(f"generate / bare {name}, requests beyond the first", *under(median(ratios[f"{name} more"]), 1.5)))
+    return rows
+
+
+if __name__ == "__main__":
+    show(measure)

@@ -1,0 +1,114 @@
+"""Replies that real models gave, as published: the folder is not part of the project, so these tests run where it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.geometry import clamp, ordered
+from dataflow_grounding.replies import read_boxes, read_points
+
+RECORDED = Path(__file__).parents[2].parent / "shared" / "replies" / "replies.jsonl"
+ROWS = [json.loads(line) for line in RECORDED.read_text("utf-8").splitlines()] if RECORDED.exists() else []
+WITH_BOXES = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] != "point"]
+WITH_POINTS = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] == "point"]
+WITH_NOTHING = [row for row in ROWS if not row["expected"]]
+
+FORMATS = {
+    "norm1": "1",
+    "norm100": "100",
+    "norm1000": "1000",
+    "norm1024": "1024",
+    "pixel": "px",
+    "resized_pixel": "qwen2.5-vl",
+    "bins999": "deepseek-vl2",
+    "bins1000": "florence-2",
+    "bins1024": "paligemma",
+    "grid32": "kosmos-2",
+    None: "1000",
+}
+
+pytestmark = pytest.mark.skipif(not ROWS, reason="the recorded replies are not here")
+
+
+def format_of(row: dict[str, Any]) -> BoxFormat:
+    first = row["expected"][0]
+    name = FORMATS[first["raw_scale"]]
+    order = "xyxy" if first["raw_order"] == "point" else first["raw_order"]
+    return find_box_format(f"{order}_{name}" if name in ("px", "1", "100", "1000", "1024") else name, "")
+
+
+def size_of(row: dict[str, Any]) -> tuple[int, int]:
+    # A square of whole 28 px patches is what Qwen2.5-VL leaves as it is.
+    return (row["image_width"], row["image_height"]) if row["image_width"] else (2800, 2800)
+
+
+def cases(rows: list[dict[str, Any]]) -> list[Any]:
+    return [pytest.param(row, id=row["id"]) for row in rows]
+
+
+def labels_of(expected: dict[str, Any]) -> list[str | None]:
+    return [expected["label"], *expected.get("label_alternatives", [])]
+
+
+@pytest.mark.parametrize("row", cases(WITH_BOXES))
+def test_a_recorded_reply_gives_its_boxes_and_labels(row: dict[str, Any]) -> None:
+    reading = read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
+
+    assert [list(box.numbers) for box in reading.boxes] == [e["box_raw"] for e in row["expected"]]
+    for box, expected in zip(reading.boxes, row["expected"], strict=True):
+        assert box.label in labels_of(expected)
+
+
+PIXEL_ROWS = [row for row in WITH_BOXES if row["image_width"] or row["expected"][0]["raw_scale"] == "pixel"]
+
+
+@pytest.mark.parametrize("row", cases([row for row in PIXEL_ROWS if row["expected"][0]["box_px"]]))
+def test_a_recorded_reply_gives_the_pixels_that_its_source_states(row: dict[str, Any]) -> None:
+    reading = read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
+
+    for box, expected in zip(reading.boxes, row["expected"], strict=True):
+        # Sources that give whole pixels cut the fraction off.
+        assert box.bbox == pytest.approx(clamp(ordered(expected["box_px"]), size_of(row)), abs=1.0)
+
+
+@pytest.mark.parametrize("row", cases([row for row in WITH_BOXES if "box_norm" in row["expected"][0]]))
+def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, Any]) -> None:
+    reading = read_boxes(row["reply"], format="kosmos-2", image_size=(1, 1))
+
+    for box, expected in zip(reading.boxes, row["expected"], strict=True):
+        assert box.bbox == pytest.approx(expected["box_norm"])
+
+
+@pytest.mark.parametrize("row", cases(WITH_BOXES))
+def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(row: dict[str, Any]) -> None:
+    phrases = list(dict.fromkeys(e["label"] or "the thing" for e in row["expected"]))
+    reading = read_boxes(row["reply"], format=format_of(row), image_size=size_of(row), phrases=phrases)
+
+    expected = {(phrases.index(e["label"] or "the thing") + 1, tuple(e["box_raw"])) for e in row["expected"]}
+    assert {(box.id, box.numbers) for box in reading.boxes} == expected
+
+
+@pytest.mark.parametrize("row", cases(WITH_POINTS))
+def test_points_are_read_as_points_and_are_no_boxes(row: dict[str, Any]) -> None:
+    points = read_points(row["reply"], format=format_of(row), image_size=size_of(row))
+
+    assert [(list(point.numbers), point.label) for point in points] == [
+        (e["box_raw"], e["label"]) for e in row["expected"]
+    ]
+    for point, expected in zip(points, row["expected"], strict=True):
+        if expected["box_px"]:
+            assert point.point == pytest.approx(expected["box_px"], abs=0.001)
+    with pytest.raises(UnreadableReply, match="points"):
+        read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
+
+
+@pytest.mark.parametrize("row", cases(WITH_NOTHING))
+def test_a_recorded_reply_without_a_usable_box_is_unreadable_and_not_none(row: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableReply):
+        read_boxes(row["reply"], format="xyxy_1000", image_size=(1000, 1000))
