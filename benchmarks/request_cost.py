@@ -31,16 +31,19 @@ def rows_to_ground(results: Path, pictures: list[Path]) -> None:
     inputs.write_rows(results / STEP / "annotations.jsonl", rows)
 
 
-def ours(folder: Path, name: str, pictures: list[Path], base_url: str, in_flight: int = IN_FLIGHT) -> Used:
+def ours(folder: Path, name: str, pictures: list[Path], base_url: str) -> Used:
     """`generate` for step 1 alone: one request a record."""
-    results = folder / name
-    rows_to_ground(results, pictures)
-    used = generate(
-        results, results / "none.jsonl", base_url, 'workflow.steps=["1"]', f"workflow.max_workers={in_flight}"
-    )
+    rows_to_ground(folder / name, pictures)
+    used = step_1(folder / name, base_url)
     counts = used.json()
     assert counts["done"] == counts["requests"] == len(pictures), counts
     return used
+
+
+def step_1(results: Path, base_url: str, in_flight: int = IN_FLIGHT) -> Used:
+    """`generate` for step 1 of a results folder that has step 0."""
+    overrides = ('workflow.steps=["1"]', f"workflow.max_workers={in_flight}")
+    return generate(results, results / "none.jsonl", base_url, *overrides)
 
 
 def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:

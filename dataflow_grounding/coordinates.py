@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +11,14 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal, TypeAlias
 
-from .errors import SpecError
-from .frames import frame_of
-from .geometry import Bbox, Size
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.frames import GRID, Order, cells_to_fractions, fractions_to_cells, frame_of, from_xyxy, to_xyxy
+from dataflow_grounding.geometry import Bbox, Size
 
-Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
 ORDERS: tuple[Order, ...] = ("xyxy", "yxyx", "xywh", "cxcywh")
 SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
-GRID = 32
 
 _ORDER_WORDS: dict[Order, str] = {
     "xyxy": "[x1, y1, x2, y2], the top left corner and the bottom right corner, x before y",
@@ -31,20 +28,9 @@ _ORDER_WORDS: dict[Order, str] = {
 }
 _DECIMALS = {1: 4, 100: 2}
 # What routers and packers write before a model's name, joined by a dot, a dash or a low line.
-_VENDORS = {
-    "us",
-    "eu",
-    "apac",
-    "global",
-    "anthropic",
-    "qwen",
-    "google",
-    "openai",
-    "nvidia",
-    "deepseek",
-    "moonshotai",
-    "zai",
-}
+_VENDORS = (
+    "us", "eu", "apac", "global", "anthropic", "qwen", "google", "openai", "nvidia", "deepseek", "moonshotai", "zai",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +101,7 @@ class BoxFormat:
         """
         canvas = frame_of(self.frame, sent or original)
         if self.scale == "grid_32":
-            x1, y1, x2, y2 = _cells_to_fractions(numbers)
+            x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
         x1, y1, x2, y2 = to_xyxy(numbers, self.order)
         return (
@@ -144,16 +130,17 @@ class BoxFormat:
         """
         canvas = frame_of(self.frame, sent or original)
         if self.scale == "grid_32":
-            return list(_fractions_to_cells(bbox, original))
+            return list(fractions_to_cells(bbox, original))
         sides = [(canvas.width, canvas.left, canvas.image_width, original[0])]
         sides.append((canvas.height, canvas.top, canvas.image_height, original[1]))
         corners = [self._from_side(value, *sides[i % 2]) for i, value in enumerate(bbox)]
         if not rounded:
-            return list(_from_xyxy(corners, self.order))
+            return list(from_xyxy(corners, self.order))
         decimals = _DECIMALS.get(self.scale, 0) if isinstance(self.scale, int) else 0
         limits = self.limits(sent or original)
         kept = [round(min(max(value, 0.0), limits[i % 2]), decimals) for i, value in enumerate(corners)]
-        values = [round(value, decimals) for value in _from_xyxy(kept, self.order)]
+        _keep_apart(kept, limits, 10.0**-decimals)
+        values = [round(value, decimals) for value in from_xyxy(kept, self.order)]
         return list(values) if decimals else [int(value) for value in values]
 
     def _to_side(self, value: float, side: float, start: float, image_side: float, original: int) -> float:
@@ -172,49 +159,12 @@ class BoxFormat:
         return inside * self.scale / side - self.offset
 
 
-def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError when there are not four."""
-    a, b, c, d = numbers
-    if order == "yxyx":
-        return b, a, d, c
-    if order == "xywh":
-        return a, b, a + c, b + d
-    if order == "cxcywh":
-        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    return a, b, c, d
-
-
-def _from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = corners
-    if order == "yxyx":
-        return y1, x1, y2, x2
-    if order == "xywh":
-        return x1, y1, x2 - x1, y2 - y1
-    if order == "cxcywh":
-        return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-    return x1, y1, x2, y2
-
-
-def _cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    # Kosmos-2: from the middle of a cell to the middle of a cell, but whole cells where both share a row or a column
-    # (huggingface/transformers: processing_kosmos2.py).
-    first, last = cells
-    (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
-    inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
-    return (
-        (column1 + inset) / GRID,
-        (row1 + inset) / GRID,
-        (column2 + 1 - inset) / GRID,
-        (row2 + 1 - inset) / GRID,
-    )
-
-
-def _fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
-    column1, row1 = (math.floor(bbox[i] / original[i] * GRID + hair) for i in (0, 1))
-    column2, row2 = (math.ceil(bbox[i + 2] / original[i] * GRID - hair) - 1 for i in (0, 1))
-    kept = [min(max(cell, 0), GRID - 1) for cell in (row1, column1, row2, column2)]
-    return kept[0] * GRID + kept[1], max(kept[2], kept[0]) * GRID + max(kept[3], kept[1])
+def _keep_apart(corners: list[float], limits: tuple[float, float], unit: float) -> None:
+    """Widen a box that rounding has left without width or height by one unit, inside the range."""
+    for i in (0, 1):
+        if corners[i + 2] <= corners[i]:
+            corners[i] = min(corners[i], limits[i] - unit)
+            corners[i + 2] = corners[i] + unit
 
 
 @lru_cache(maxsize=1)
@@ -278,7 +228,7 @@ def _unknown_name(name: str) -> str:
     close = difflib.get_close_matches(
         name.strip().lower(), [*known_formats(), *plain, "auto", "calibrated"], n=1, cutoff=0.5
     )
-    nearest = f"; did you mean {close[0]!r}?" if close else ""
+    nearest = f": did you mean {close[0]!r}?" if close else "."
     return (
         f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format (xyxy_, yxyx_, xywh_ with px, 1, 100, 1000, 999, "
         "1024), or a family such as gemini or qwen2.5-vl"

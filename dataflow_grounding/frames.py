@@ -1,13 +1,17 @@
-"""Frames: the picture that a model's numbers refer to, after what its provider does to the picture that was sent."""
+"""What the numbers of a box refer to: their order, a grid of cells, and the frame, which is the picture as the model sees it."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
-from .errors import SpecError
-from .geometry import Size
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import Bbox, Size
+
+Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
+GRID = 32
 
 _FRAME = re.compile(
     r"sent|pad_square|pad_square_corner"
@@ -84,3 +88,53 @@ def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return at(low)
+
+
+def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
+    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError when there are not four."""
+    a, b, c, d = numbers
+    if order == "yxyx":
+        return b, a, d, c
+    if order == "xywh":
+        return a, b, a + c, b + d
+    if order == "cxcywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    return a, b, c, d
+
+
+def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
+    """Return x1, y1, x2, y2 as the four numbers of `order`, in the same units."""
+    x1, y1, x2, y2 = corners
+    if order == "yxyx":
+        return y1, x1, y2, x2
+    if order == "xywh":
+        return x1, y1, x2 - x1, y2 - y1
+    if order == "cxcywh":
+        return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    return x1, y1, x2, y2
+
+
+def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the box between two cells of a 32 x 32 grid, numbered row by row, as x1, y1, x2, y2 in parts of the sides.
+
+    It runs from the middle of a cell to the middle of a cell, but takes whole cells where both share a row or a column
+    (Kosmos-2; huggingface/transformers: processing_kosmos2.py). Raises ValueError when there are not two cells.
+    """
+    first, last = cells
+    (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
+    inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
+    return (
+        (column1 + inset) / GRID,
+        (row1 + inset) / GRID,
+        (column2 + 1 - inset) / GRID,
+        (row2 + 1 - inset) / GRID,
+    )
+
+
+def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
+    """Return the cells of a 32 x 32 grid over an image of `original` size that hold the corners of a box in its pixels."""
+    hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
+    column1, row1 = (math.floor(bbox[i] / original[i] * GRID + hair) for i in (0, 1))
+    column2, row2 = (math.ceil(bbox[i + 2] / original[i] * GRID - hair) - 1 for i in (0, 1))
+    kept = [min(max(cell, 0), GRID - 1) for cell in (row1, column1, row2, column2)]
+    return kept[0] * GRID + kept[1], max(kept[2], kept[0]) * GRID + max(kept[3], kept[1])

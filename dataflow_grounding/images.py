@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
+import stat
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 MAX_FILE_BYTES = 512 * 2**20
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _ORIENTATION = 0x0112
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Image:
         if url is None:
             data = _read_file(self.path)
             if hashlib.sha256(data).hexdigest() != self.facts.digest:
-                raise ImageBroken(f"{self.path} changed while it was read: run again")
+                changed = ImageBroken(f"{self.path!r} changed while it was read: run again")
+                changed.passing = True
+                raise changed
             url = _urls.put(self.sent_digest, self._url_of(data))
         return url
 
@@ -152,7 +155,7 @@ def find_image(record: Record, key: str) -> str:
     for path in tried:
         if os.path.exists(path):
             return path
-    where = f" (looked in {', '.join(record.folders)})" if len(tried) > 0 and not os.path.isabs(given) else ""
+    where = f" (looked in {', '.join(record.folders)})" if tried != [given] else ""
     raise ImageMissing(f"no image {given!r}{where}")
 
 
@@ -166,12 +169,8 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
 
 
 def _facts_of(path: str) -> ImageFacts:
-    stat = _stat(path)
-    key = (path, stat.st_size, stat.st_mtime_ns)
-    facts = _facts.get(key)
-    if facts is None:
-        facts = remember_facts(key, read_facts(path))
-    return facts
+    key = facts_key(path)
+    return known_facts(key) or remember_facts(key, read_facts(path))
 
 
 def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
@@ -207,22 +206,21 @@ def remember_facts(key: FactsKey, facts: ImageFacts) -> ImageFacts:
 
 def facts_key(path: str) -> FactsKey:
     """What a file's facts are remembered by. Raises ImageMissing."""
-    stat = _stat(path)
-    return (path, stat.st_size, stat.st_mtime_ns)
-
-
-def _stat(path: str) -> os.stat_result:
     try:
-        return os.stat(path)
+        found = os.stat(path)
     except OSError as error:
         raise ImageMissing(f"no image {path!r}: {error.strerror}") from None
+    return (path, found.st_size, found.st_mtime_ns)
 
 
 def _read_file(path: str) -> bytes:
     try:
-        if os.path.isdir(path):
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
             raise ImageBroken(f"{path!r} is a folder, not an image")
-        if os.path.getsize(path) > MAX_FILE_BYTES:
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device: reading it may never end
+            raise ImageBroken(f"{path!r} is no file")
+        if found.st_size > MAX_FILE_BYTES:
             raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
         with open(path, "rb") as file:
             return file.read()
@@ -235,8 +233,8 @@ def _read_file(path: str) -> bytes:
 def _parse(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
     with _opened(data, path) as picture:
-        orientation = _orientation(picture)
-        width, height = picture.size
+        orientation = _orientation(picture, data)
+        width, height = _stored_size(picture)
         if orientation >= 5:
             width, height = height, width
         _check_whole(data, picture.format or "", path)
@@ -252,13 +250,12 @@ def _opened(data: bytes, path: str) -> PillowImage:
 
     if not data:
         raise ImageBroken(f"{path!r} is empty")
+    too_large = f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels"
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            picture = PIL.Image.open(io.BytesIO(data))
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
-        raise ImageBroken(f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels") from None
+        picture = PIL.Image.open(io.BytesIO(data))
+    except PIL.Image.DecompressionBombError:
+        raise ImageBroken(too_large) from None
     except PIL.UnidentifiedImageError:
         hint = (
             " (HEIC: convert it to JPEG)" if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc") else ""
@@ -268,13 +265,23 @@ def _opened(data: bytes, path: str) -> PillowImage:
         raise ImageBroken(f"{path!r} is a broken image: {error}") from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ImageBroken(too_large)
     return picture
 
 
-def _orientation(picture: PillowImage) -> int:
-    """EXIF orientation 1–8. A TIFF counts as upright: Pillow turns it when it decodes."""
+def _stored_size(picture: PillowImage) -> Size:
+    """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's when it is opened."""
     if picture.format == "TIFF":
-        return 1
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        return tags[256], tags[257]
+    return picture.size
+
+
+def _orientation(picture: PillowImage, data: bytes) -> int:
+    """EXIF orientation 1–8."""
+    if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
+        return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
         value: Any = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # a broken EXIF block is as good as none
@@ -284,12 +291,24 @@ def _orientation(picture: PillowImage) -> int:
 
 def _check_whole(data: bytes, format: str, path: str) -> None:
     """Raises ImageBroken for a file whose end is missing."""
-    ends = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-    end = ends.get(format)
-    if end and end not in data[-4096:] and end not in data[-65536:]:
+    whole = True
+    if format in ("JPEG", "MPO"):  # phones append a video to some
+        whole = data.find(b"\xff\xd9", _jpeg_scan(data)) >= 0
+    elif format == "PNG":
+        whole = b"IEND" in data
+    elif format == "WEBP":
+        whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    if not whole:
         raise ImageBroken(f"{path!r} is cut off: its end is missing")
-    if format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
-        raise ImageBroken(f"{path!r} is cut off: its end is missing")
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where a JPEG's first scan begins: behind the segments, which may hold a whole thumbnail."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        fill = data[place + 1] == 0xFF
+        place += 1 if fill else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return place
 
 
 def decode(path: str) -> PillowImage:

@@ -208,6 +208,8 @@ class Asking:
                 answer = await self.serving.answer(request)
                 reply = Reply(answer) if isinstance(answer, str) else answer
                 usage, answered = reply.usage, True
+                if reply.hold:
+                    self.limiter.hold(reply.hold)
                 self._count(reply)
                 return reply
             except ServerOverloaded:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import threading
+import time
 from typing import Any
 
 START = 8
 CUT = 0.85
 PATIENCE = 4.0
-MOST_PATIENCE = 64.0
+MOST_PATIENCE = 16.0
 
 
 class Limiter:
@@ -19,7 +21,8 @@ class Limiter:
     The level grows by one a success until the first refusal; after that by one a window (as many successes as the level),
     up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
     is borne; a probe that is refused is taken back, and the next waits twice as many windows. Any other refusal cuts the
-    level by 15%, once a flight. Waiting requests are let in by priority: the oldest record first.
+    level by 15%, once a flight, or, where more of the flight is refused, to what was borne of it, at most by half. Waiting
+    requests are let in by priority: the oldest record first. Event loops of several threads may share it.
     """
 
     def __init__(self, most: int) -> None:
@@ -32,50 +35,78 @@ class Limiter:
         self._stride = 1.0
         self._quiet = 0
         self._level_before_probe: float | None = None
+        self._flight = 0.0
+        self._refused_of_flight = 0
         self._sent = 0
         self._changed_at = 0
-        self._waiting: list[tuple[Any, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Any, int, _Waiter]] = []
         self._order = itertools.count()
+        self._held_until = 0.0
+        self._lock = threading.RLock()
 
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; returns the request's number, for `release`."""
-        if self._waiting or self.in_flight >= int(self.level):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (priority, next(self._order), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():  # let in and cancelled at once: give the place on
+        with self._lock:
+            if not self._waiting and self.in_flight < int(self.level) and time.monotonic() >= self._held_until:
+                self.in_flight += 1
+                self._sent += 1
+                return self._sent
+            waiter = _Waiter(asyncio.get_running_loop())
+            heapq.heappush(self._waiting, (priority, next(self._order), waiter))
+            self._let_in()
+        try:
+            await waiter.turn
+        except asyncio.CancelledError:
+            with self._lock:
+                waiter.gone = True
+                if waiter.let_in:
                     self.in_flight -= 1
-                self._let_in()
-                raise
-        else:
-            self.in_flight += 1
-        self._sent += 1
-        return self._sent
+                    self._let_in()
+            raise
+        with self._lock:
+            self._sent += 1
+            return self._sent
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody in for a while: the endpoint has said that it takes no more until then."""
+        with self._lock:
+            self._held_until = max(self._held_until, time.monotonic() + seconds)
+        asyncio.get_running_loop().call_later(seconds, self._let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
         """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
-        full = self.in_flight >= int(self.level)
-        if refused:
-            self.refusals += 1
-            if number > self._changed_at:
-                self._shrink()
-        elif answered and full:
-            self._grow(number)
-        self.in_flight -= 1
-        self._let_in()
+        with self._lock:
+            if refused:
+                self.refusals += 1
+                if number > self._changed_at:
+                    self._shrink()
+                else:
+                    self._shrink_further()
+            elif answered and self.in_flight >= int(self.level):
+                self._grow(number)
+            self.in_flight -= 1
+            self._let_in()
 
     def _shrink(self) -> None:
         if self._level_before_probe is not None:
             self.level = self._level_before_probe
             self._patience = min(self._patience * 2, MOST_PATIENCE)
+            self._flight = 0.0
         else:
+            self._flight, self._refused_of_flight = float(self.in_flight), 1
             self.level = max(1.0, self.level * CUT)
             self._patience = PATIENCE
         self._refused_at = float(self.in_flight)
         self._stride = 1.0
         self._change(None)
+
+    def _shrink_further(self) -> None:
+        """Another refusal of a flight that was cut already: its borne part may be smaller than the cut left."""
+        self._refused_of_flight += 1
+        borne = max(self._flight / 2, self._flight - self._refused_of_flight)
+        if self._flight and borne < self.level:
+            self.level = max(1.0, borne)
+            self._refused_at = self.level + 1
 
     def _grow(self, number: int) -> None:
         self._quiet += number > self._changed_at
@@ -103,8 +134,36 @@ class Limiter:
         self._changed_at = self._sent
 
     def _let_in(self) -> None:
-        while self._waiting and self.in_flight < int(self.level):
-            turn = heapq.heappop(self._waiting)[2]
-            if not turn.done():
-                self.in_flight += 1
-                turn.set_result(None)
+        with self._lock:
+            if time.monotonic() < self._held_until:
+                return
+            while self._waiting and self.in_flight < int(self.level):
+                waiter = heapq.heappop(self._waiting)[2]
+                if not waiter.gone and waiter.wake():
+                    self.in_flight += 1
+
+
+class _Waiter:
+    """One who waits for a place, perhaps in another thread's event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.turn: asyncio.Future[None] = loop.create_future()
+        self.let_in = False
+        self.gone = False
+
+    def wake(self) -> bool:
+        """Tell it that it has a place; False when its event loop is gone."""
+        loop = self.turn.get_loop()
+        try:
+            if loop is asyncio._get_running_loop():
+                self._set()
+            else:
+                loop.call_soon_threadsafe(self._set)
+        except RuntimeError:
+            return False
+        self.let_in = True
+        return True
+
+    def _set(self) -> None:
+        if not self.turn.done():
+            self.turn.set_result(None)

@@ -71,14 +71,14 @@ class Outputs:
             self.summary.failed += 1
 
     def commit(self) -> None:
-        """Put the files in place. When no record got through, only the failures: earlier results stay."""
+        """Put the files in place. Where no record got through a step, its earlier file stays."""
         try:
             kept = _other_failures(self.failures_path, {step.label for step in self.steps})
             for line in kept:
                 self._failures.write(line)
             self._failures.commit()
             for writer in self._writers:
-                if self.summary.done or not self.summary.records:
+                if writer.count or not self.summary.records:
                     writer.commit()
                 else:
                     writer.discard()

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
@@ -336,6 +336,6 @@ async def _side_by_side(work: list[Coroutine[Any, Any, T]]) -> list[T]:
         return [await work[0]]
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
-        if isinstance(result, BaseException):
+        if isinstance(result, BaseException) and not isinstance(result, RecordError):  # a RecordError is an answer
             raise result
-    return [result for result in results if not isinstance(result, BaseException)]
+    return cast("list[T]", results)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .boxes import read_boxes, read_points
-from .objects import read_object
-from .reading import FoundBox, FoundPoint, Reading
+from dataflow_grounding.replies.boxes import read_boxes, read_points
+from dataflow_grounding.replies.objects import read_object
+from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
 __all__ = ["FoundBox", "FoundPoint", "Reading", "read_boxes", "read_object", "read_points"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import UnreadableReply
+from dataflow_grounding.errors import UnreadableReply
 
 _THINK_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷|\[/THINK\]", re.IGNORECASE)
 _THINK_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷|\[THINK\]", re.IGNORECASE)
@@ -22,10 +22,11 @@ _LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
 
 
 class Answer(NamedTuple):
-    """`text`: the answer; `blocks`: what stands in its fences."""
+    """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them."""
 
     text: str
     blocks: list[str]
+    talk: str
 
 
 def answer_of(reply: str) -> Answer:
@@ -47,7 +48,7 @@ def answer_of(reply: str) -> Answer:
         text = text.replace("\\n", "\n").replace('\\"', '"')
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
-    return Answer(text, blocks)
+    return Answer(text, blocks, "".join(parts[0::2]))
 
 
 def without_control_tokens(text: str) -> str:

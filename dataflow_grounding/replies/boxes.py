@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..coordinates import BoxFormat, find_box_format, known_formats, to_xyxy
-from ..errors import TruncatedReply, UnreadableReply
-from ..geometry import Bbox, Size, area, clamp, ordered
-from .finding import find_marks
-from .labels import equal_ids, matching_ids
-from .marks import Mark, Marks, Said, number
-from .reading import FoundBox, FoundPoint, Reading
+from dataflow_grounding.coordinates import BoxFormat, find_box_format, known_formats
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.frames import to_xyxy
+from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
 # How far outside of its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -85,6 +86,8 @@ class _BoxReader:
     def take(self, marks: Marks) -> None:
         reading = self.reading
         reading.notes += marks.notes
+        if marks.truncated:
+            self.note("truncated", "the reply ends in the middle")
         self.take_statuses(marks)
         if marks.points and not marks.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
@@ -107,7 +110,7 @@ class _BoxReader:
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return
-        if reading.count("truncated"):
+        if marks.truncated:
             raise TruncatedReply("the reply is cut off before its first whole box")
         if dropped:
             raise UnreadableReply(f"no box of the reply can be used: {dropped[0][0]}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..errors import UnreadableReply
-from .answer_text import Answer, answer_of, without_control_tokens
-from .json_marks import is_pair, read_value
-from .json_text import Found, Scan, find_json
-from .marks import Marks, Said, says_none
-from .native import read_tokens
-from .plain_text import label_before, label_behind, read_plain
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies.answer_text import Answer, answer_of, without_control_tokens
+from dataflow_grounding.replies.json_marks import is_pair, read_value
+from dataflow_grounding.replies.json_text import Found, Scan, find_json
+from dataflow_grounding.replies.marks import Marks, Said, says_none
+from dataflow_grounding.replies.native import read_tokens
+from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 
+# An empty list says "none" only where nothing else stands around it that may be a box.
+_MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _BETWEEN_PAIRS = re.compile(
     r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
     re.IGNORECASE,
@@ -25,16 +27,19 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     Empty only for a reply that says that there is nothing. Raises UnreadableReply when the reply holds neither.
     """
     answer = answer_of(reply)
-    broken: Marks | None = None
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
-    first = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
-    for read in first:
+    readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
+    unusable: list[Marks] = []
+    for read in readers:
         marks = read(answer, key)
-        if marks.boxes or marks.points or marks.absent or marks.statuses:
+        if marks.boxes or marks.points or marks.statuses or (marks.absent and not marks.unclear):
             return marks
-        broken = broken or (marks if marks.dropped else None)
-    if broken is not None:
-        return broken
+        unusable.append(marks)
+    for marks in unusable:
+        if marks.dropped:
+            return marks
+        if marks.absent and marks.truncated:
+            raise TruncatedReply("the reply is cut off before its first whole box")
     text = without_control_tokens(answer.text).strip()
     marks = Marks()
     read_plain(text, marks)
@@ -55,6 +60,7 @@ def _blocks(answer: Answer, key: str) -> Marks:
     marks = Marks()
     for block in answer.blocks:
         _read_scan(find_json(block), marks, key)
+    marks.unclear = marks.unclear or bool(_MORE_THAN_TALK.search(answer.talk))
     return marks
 
 
@@ -66,7 +72,9 @@ def _json(answer: Answer, key: str) -> Marks:
 
 def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
     end = 0
+    around: list[str] = []
     for item in _joined_pairs(scan):
+        around.append(scan.text[end : item.start])
         label = None
         if isinstance(item.value, list):
             before, behind = scan.text[max(end, item.start - 400) : item.start], scan.text[item.end : item.end + 100]
@@ -74,8 +82,13 @@ def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
             label = label_before(before) or (label_behind(behind) if alone else None)
         read_value(item.value, marks, key, Said((label,) if label else ()))
         end = item.end
+    around.append(scan.text[end:])
+    more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
+    marks.unclear = marks.unclear or scan.broken or more is not None
     if scan.truncated:
-        marks.notes.append("truncated: the reply ends inside of its JSON")
+        marks.truncated = True
+    elif scan.broken and scan.found:
+        marks.notes.append("broken_json: brackets or quotation marks don't fit, so that something may be missing")
     elif scan.repaired and scan.found:
         marks.notes.append("repaired_json: what the reply has is not quite JSON")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ..coordinates import Order
+from dataflow_grounding.frames import Order
 
 # Keys are compared by `plain_key`.
 # fmt: off

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .json_keys import (
+from dataflow_grounding.replies.json_keys import (
     BOX_KEYS,
     CORNER_PAIRS,
     CORNERS,
@@ -21,8 +21,8 @@ from .json_keys import (
     WRAPPERS,
     plain_key,
 )
-from .json_text import JsonObject, find_json
-from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
+from dataflow_grounding.replies.json_text import JsonObject, find_json
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _PAIR_KEYS = frozenset(key for pair in CORNER_PAIRS for key in pair)
@@ -121,7 +121,9 @@ class _Walk:
             self.value(item, NOTHING_SAID, boxy=False)
 
     def box_field(self, plain: str, item: Any, fields: dict[str, Any], said: Said) -> bool:
-        if isinstance(item, str) and plain in ("location", "position", "region") and not re.search(r"\d", item):
+        if plain in ("location", "position", "region") and (
+            item is None or (isinstance(item, str) and not re.search(r"\d", item))
+        ):
             return False  # words such as "top left" describe and mark nothing
         since = len(self.marks.boxes)
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UnreadableReply
+from dataflow_grounding.errors import UnreadableReply
 
 MAX_DEPTH = 100
 
@@ -70,11 +70,16 @@ class Found:
 
 @dataclass
 class Scan:
-    """What a text holds: arrays and objects in order, and whether the text had to be repaired or ends inside of one."""
+    """What a text holds: arrays and objects in order.
+
+    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or in the
+    wrong place. `truncated`: the text ends inside of an array or object.
+    """
 
     text: str
     found: list[Found] = field(default_factory=list)
     repaired: bool = False
+    broken: bool = False
     truncated: bool = False
 
 
@@ -143,6 +148,7 @@ class _Scanner:
             if self.stack:
                 self.scan.truncated = True
                 self._close_all()
+        self.scan.repaired = self.scan.repaired or self.scan.broken
         return self.scan
 
     def _step(self) -> None:
@@ -183,13 +189,13 @@ class _Scanner:
         self.at += 1
         kind = next(kind for kind, closer in _CLOSER_OF.items() if closer == char)
         if not self.open_kinds[kind]:
-            self.scan.repaired = True
+            self.scan.broken = True
             return
         while True:
             top = self._leave()
             if top.kind == kind:
                 break
-            self.scan.repaired = True
+            self.scan.broken = True
         if not self.stack:
             self._finish()
 
@@ -204,7 +210,7 @@ class _Scanner:
         self.scan.found.append(Found(self.root, self.start, self.at))
 
     def _close_all(self) -> None:
-        self.scan.repaired = True
+        self.scan.broken = True
         while self.stack:
             self._leave()
         self._finish()
@@ -230,7 +236,7 @@ class _Scanner:
         ):
             top.key = str(top.value.loose.pop())
         else:
-            self.scan.repaired = True
+            self.scan.broken = True
 
     def _string(self, quote: str) -> None:
         text, at = self.text, self.at + 1
@@ -245,6 +251,7 @@ class _Scanner:
             elif stop[0] == "\n":
                 self.scan.repaired = True
                 if _NEW_LINE_OF_STRUCTURE.match(text, stop.end()):
+                    self.scan.broken = True
                     self._broken_string(stop.start())
                     return
                 at = stop.end()
@@ -283,7 +290,7 @@ class _Scanner:
         match = number or _WORD.match(self.text, self.at)
         if match is None:
             self.at += 1
-            self.scan.repaired = True
+            self.scan.broken = True
             return
         self.at = match.end()
         if number is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from ..coordinates import Order
+from dataflow_grounding.frames import Order
 
 Kind: TypeAlias = Literal["box", "point"]
 
@@ -72,7 +72,8 @@ class Mark:
 class Marks:
     """All that a reply marks, in its order; `dropped` says why something that looked like a box is none.
 
-    `absent` counts what the reply says is not there; `statuses` and `reasons` are the embedded grounder's.
+    `absent` counts what the reply says is not there; `unclear` is set where other things stand around that; `truncated`
+    when the reply ends in the middle; `statuses` and `reasons` are the embedded grounder's.
     """
 
     boxes: list[Mark] = field(default_factory=list)
@@ -80,6 +81,8 @@ class Marks:
     dropped: list[tuple[str, Said]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     absent: int = 0
+    unclear: bool = False
+    truncated: bool = False
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
 

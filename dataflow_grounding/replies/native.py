@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..coordinates import Order
-from .marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
+from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
@@ -91,9 +91,8 @@ class _TagReader:
             self.open = None if match[0].endswith("/>") else (name, attributes, match.end())
             self.opened(name, attributes, alone=self.open is None)
         if self.open is not None:
-            name, _, start = self.open
-            self.marks.notes.append(f"truncated: the reply ends inside of a {name} tag")
-            self.break_off(text[start:])
+            self.marks.truncated = True
+            self.break_off(text[self.open[2] :])
 
     def opened(self, name: str, attributes: dict[str, str], *, alone: bool) -> None:
         if name == "collection":
@@ -124,11 +123,11 @@ class _TagReader:
         if self.open is None or self.open[0] not in _BOX_TAGS or not content.strip():
             return
         if "]" in content or ")" in content:
-            self.boxes(content, self.open[1])
+            self.boxes(content, self.open[1], whole=False)
         else:
             self.marks.drop(f"a box that is broken off: {content.strip()[:60]!r}", _said(self.label))
 
-    def boxes(self, content: str, attributes: dict[str, str]) -> None:
+    def boxes(self, content: str, attributes: dict[str, str], *, whole: bool = True) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
         inside = re.match(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])", content)
         if says_none(content):
@@ -142,7 +141,7 @@ class _TagReader:
         if not groups:
             self.marks.drop(f"a box without numbers: {content.strip()[:60]!r}", _said(label))
         for group in groups:
-            self.marks.add(group, _said(label))
+            self.marks.add(group, _said(label), corners=not whole)
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
@@ -201,7 +200,7 @@ def _read_patches(text: str, marks: Marks) -> None:
         elif match["tag"] == "/phrase" and label_from is not None:
             label, label_from = text[label_from : match.start()].strip(), None
     if cells:
-        marks.notes.append("truncated: the reply ends inside of an object tag")
+        marks.truncated = True
     flush()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import TruncatedReply, UnreadableReply
-from .answer_text import answer_of
-from .json_keys import plain_key
-from .json_text import Scan, find_json
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies.answer_text import answer_of
+from dataflow_grounding.replies.json_keys import plain_key
+from dataflow_grounding.replies.json_text import Scan, find_json
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]]:

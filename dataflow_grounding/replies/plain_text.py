@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ..coordinates import Order
-from .json_keys import BOX_KEYS, plain_key
-from .marks import Mark, Marks, Said
+from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.json_keys import BOX_KEYS, plain_key
+from dataflow_grounding.replies.marks import Mark, Marks, Said
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..geometry import Bbox
+from dataflow_grounding.geometry import Bbox
 
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
@@ -39,7 +39,7 @@ class FoundPoint:
 class Reading:
     """What a reply says. `boxes` is empty when the reply says that nothing is there.
 
-    Each note begins with one of: truncated, repaired_json, clamped, swapped, dropped, matched_by_label, merged,
+    Each note begins with one of: truncated, repaired_json, broken_json, clamped, swapped, dropped, matched_by_label, merged,
     score_ignored, labels_ignored, native_tokens. `statuses` and `reasons` are by phrase id. `unread` are the phrases for
     which the reply has an answer, but none that could be used: nothing is known about them.
     """
@@ -56,6 +56,8 @@ class Reading:
 
     @property
     def doubtful(self) -> bool:
-        """Whether so many boxes were dropped, moved or turned round that the others deserve a look too."""
+        """Whether boxes may be missing, or so many were dropped, moved or turned round that the others deserve a look too."""
+        if self.count("truncated") or self.count("broken_json"):
+            return True
         touched = self.count("dropped") + self.count("clamped") + self.count("swapped")
         return touched > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))

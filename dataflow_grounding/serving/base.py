@@ -29,6 +29,8 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     refusal: str | None = None
     """Why the model or the endpoint refused, in its words."""
+    hold: float = 0.0
+    """Seconds for which the endpoint, by its rate-limit headers, takes no more requests."""
 
 
 class Serving(ABC):

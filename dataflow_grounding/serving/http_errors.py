@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -40,13 +41,15 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date; else None."""
+    """Seconds that the endpoint asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or the reset of a
+    limit that is used up; None when it asks for none.
+    """
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
         if milliseconds is not None:
             return _bounded(float(milliseconds) / 1000)
         if value is None:
-            return None
+            return used_up(headers)
         return _bounded(float(value))
     except ValueError:
         pass
@@ -54,6 +57,27 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return _bounded(parsedate_to_datetime(value or "").timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def used_up(headers: Mapping[str, str]) -> float | None:
+    """Seconds until a limit that `x-ratelimit-remaining-*` says is used up is reset (`x-ratelimit-reset-*`); else None."""
+    waits = [
+        _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
+        for what in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _duration(text: str) -> float | None:
+    """A reset time, `1m30s`, `120ms` or plain seconds (as OpenAI and vLLM gateways write them), in seconds."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return _bounded(float(text)) if float(text) < 10**6 else _bounded(float(text) - time.time())  # else a Unix time
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return _bounded(sum(float(number) * units[unit] for number, unit in parts))
 
 
 def _bounded(seconds: float) -> float | None:

@@ -19,7 +19,7 @@ from dataflow_grounding.errors import (
     SpecError,
 )
 from dataflow_grounding.serving.base import Reply, Serving, Usage
-from dataflow_grounding.serving.http_errors import error_of, without_secret
+from dataflow_grounding.serving.http_errors import error_of, used_up, without_secret
 from dataflow_grounding.tasks import Request
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class OpenAIServing(Serving):
         if status != 200:
             raise error_of(status, headers, data, where=where, secret=self._api_key)
         try:
-            return _reply_of(json.loads(data))
+            return _reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = without_secret(data[:200].decode("utf-8", "replace"), self._api_key)
             raise ServerFault(f"{where} answered something that is no chat completion: {said[:120]!r}") from None
@@ -197,7 +197,7 @@ class OpenAIServing(Serving):
         self._transport = None
 
 
-def _reply_of(data: dict[str, Any]) -> Reply:
+def _reply_of(data: dict[str, Any], hold: float) -> Reply:
     choice = data["choices"][0]
     message = choice["message"]
     content = message.get("content")
@@ -205,7 +205,7 @@ def _reply_of(data: dict[str, Any]) -> Reply:
         content = "".join(part.get("text", "") for part in content)
     finish_reason = choice.get("finish_reason") or "stop"
     refusal = message.get("refusal") or ("content filter" if finish_reason == "content_filter" else None)
-    return Reply(str(content or ""), str(finish_reason), _usage_of(data.get("usage")), refusal and str(refusal))
+    return Reply(str(content or ""), str(finish_reason), _usage_of(data.get("usage")), refusal and str(refusal), hold)
 
 
 def _usage_of(data: Any) -> Usage:

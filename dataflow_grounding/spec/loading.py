@@ -74,11 +74,11 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
 def _resolve_paths(values: dict[str, Any], given: Any, spec_folder: str) -> None:
     for key in PATH_KEYS:
         block, name = _find(values, key)
-        if block is None or not isinstance(block.get(name), str) or not block[name]:
+        if block is None or not isinstance(block.get(name), (str, int)) or block[name] == "":
             continue
         overridden, _ = _find(given, key)
         folder = os.getcwd() if overridden is not None and name in overridden else spec_folder
-        block[name] = os.path.normpath(os.path.join(folder, os.path.expanduser(block[name])))
+        block[name] = os.path.normpath(os.path.join(folder, os.path.expanduser(str(block[name]))))
 
 
 def _find(values: Any, key: str) -> tuple[dict[str, Any] | None, str]:

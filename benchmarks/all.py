@@ -1,0 +1,36 @@
+"""Every benchmark, one after the other, as one table with goals beside figures.
+
+    python benchmarks/all.py
+
+Takes about eight minutes on two cores and 1 GB under TMPDIR. Each benchmark is a command of its own, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+
+from measuring import BENCHMARKS, Row, run, table
+
+NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost")
+
+
+def main() -> None:
+    began = time.perf_counter()
+    print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}"
+    )
+    missed = 0
+    for name in NAMES:
+        done = run([sys.executable, str(BENCHMARKS / f"{name}.py"), "--json"])
+        rows = [Row(**row) for row in done.json()]
+        missed += sum(row.reached is False for row in rows)
+        print(f"\n{name} ({done.wall_s:.0f} s)\n\n{table(rows)}", flush=True)
+    print(f"\n{missed} goals missed; {(time.perf_counter() - began) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on with 100,000.
+
+    python benchmarks/large_runs.py
+
+One request a record (phrase grounding), 64 in flight, replies at once. Every record has an image path of its own. The
+100,000 paths are hard links to few small files; after the first run most of those are overwritten with zeros, their size
+and time kept, so that a resume which reads one image again fails that record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import inputs
+from measuring import Row, show, under, workplace
+from request_cost import REPLY, ours, step_1
+
+from dataflow_grounding.testing import ServerProcess
+
+RECORDS, MISSING = 100_000, 1_000
+OUTPUT = "step_1_grounding"
+
+
+def overwrite_with_zeros(files: Sequence[Path]) -> None:
+    """Other bytes in files of the same size and time."""
+    for file in files:
+        state = file.stat()
+        file.write_bytes(bytes(state.st_size))
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def forget_last(results: Path, lines: int) -> int:
+    """Leave the folder as a run that was killed before its last replies would; returns the bytes of a reply's line."""
+    store = results / OUTPUT / ".ckpt" / "replies.jsonl"
+    stored = store.read_bytes().splitlines(keepends=True)
+    store.write_bytes(b"".join(stored[:-lines]))
+    (results / ".ckpt" / "finished.json").unlink()
+    for left in (results / OUTPUT / "annotations.jsonl", results / "annotations.jsonl"):
+        left.unlink()
+    return sum(map(len, stored)) // len(stored)
+
+
+def memory(folder: Path, name: str, pictures: list[Path], records: int, base_url: str) -> Row:
+    """A run of so many records."""
+    paths = inputs.links(folder / f"{name}-images", pictures, records)
+    used = ours(folder, name, paths, base_url)
+    kilobytes = pictures[0].stat().st_size // 1000
+    figure, goal, reached = under(used.peak_mb, 150, "{:.0f} MB")
+    cpu = f", {used.cpu_s / records * 1000:.2f} CPU ms a record, {used.wall_s:.0f} s"
+    return Row(f"peak memory, {records:,} records, JPEGs of {kilobytes} KB", figure + cpu, goal, reached)
+
+
+def measure() -> list[Row]:
+    """Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on with 100,000."""
+    with workplace() as folder, ServerProcess("--answers", "canned", "--text", REPLY) as server:
+        large = inputs.pictures(folder / "large", 400)
+        small = inputs.pictures(folder / "small", 64, 64, 48, 2)
+        runs = (("a", small, 1_000), ("b", large, 1_000), ("c", large, 10_000), ("d", small, RECORDS))
+        rows = [memory(folder, name, pictures, records, server.base_url) for name, pictures, records in runs]
+        return rows + resume(folder, "d", small, server.base_url)
+
+
+def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Row]:
+    """Going on with the folder of the last run."""
+    results, images = folder / name, sorted((folder / f"{name}-images").iterdir())
+    for place in range(RECORDS - 2 * MISSING, RECORDS):  # the records that may have to be asked again keep their images
+        data, state = images[place].read_bytes(), images[place].stat()
+        images[place].unlink()
+        images[place].write_bytes(data)
+        os.utime(images[place], ns=(state.st_atime_ns, state.st_mtime_ns))
+    overwrite_with_zeros(small)
+    complete = step_1(results, base_url)
+    summary = complete.json()
+    assert summary["already_complete"], summary
+    assert summary["failed"] == 0, summary
+    before = (results / OUTPUT / "annotations.jsonl").read_bytes()
+    size = forget_last(results, MISSING)
+    rest = step_1(results, base_url)
+    counts = rest.json()
+    assert counts["done"] == RECORDS, counts
+    same = (results / OUTPUT / "annotations.jsonl").read_bytes() == before
+    sent = counts["requests"]
+    return [
+        Row(
+            f"{RECORDS:,} records finished: time to “nothing to do”, no image read",
+            *under(complete.wall_s, 5, "{:.1f} s"),
+        ),
+        Row("the same, peak memory", *under(complete.peak_mb, 150, "{:.0f} MB")),
+        Row(f"the last {MISSING:,} missing: time to the end, no other image read", *under(rest.wall_s, 60, "{:.1f} s")),
+        Row("the same, requests sent", str(sent), str(MISSING), sent == MISSING),
+        Row("the same, results byte for byte those of the undisturbed run", "yes" if same else "no", "yes", same),
+        Row("stored for a reply", f"{size} bytes"),
+    ]
+
+
+if __name__ == "__main__":
+    show(measure)

@@ -1,0 +1,18 @@
+"""What all tests share: the folder in which `generate` is run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from workplace import Workplace
+
+
+@pytest.fixture()
+def workplace(tmp_path: Path) -> Workplace:
+    """An empty folder for pictures, input, spec and results."""
+    return Workplace(tmp_path / "work")

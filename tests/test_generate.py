@@ -1,0 +1,443 @@
+"""`generate` against a loopback endpoint that knows the gold: what a user gets for captions and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import Workplace, caption, command, ended, process
+
+from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
+
+SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
+KEY = "sk-7f3a-very-secret-key"
+
+
+def gold_of(image_path: str, caption: str, boxes: dict[str, list[list[int]]], size: tuple[int, int]) -> dict[str, Any]:
+    expressions = [{"text": text, "instances": [{"bbox": bbox} for bbox in found]} for text, found in boxes.items()]
+    row = {"image_path": image_path, "caption": caption, "width": size[0], "height": size[1]}
+    return {**row, "expressions": expressions}
+
+
+def boxes_of(record: dict[str, Any]) -> dict[str, list[list[int]]]:
+    return {e["text"]: [i["bbox"] for i in e["instances"]] for e in record["expressions"]}
+
+
+def inputs_of(gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"image_path": record["image_path"], "caption": record["caption"]} for record in gold]
+
+
+# --- boxes, spans, ids
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)],
+)
+def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientation: int) -> None:
+    workplace.picture("photos/a.jpg", (640, 400), orientation)
+    upright = (400, 640) if orientation >= 5 else (640, 400)
+    boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, upright[0], upright[1]], [3, 4, 50, 60]]}
+    gold = [gold_of("photos/a.jpg", "A red mug on a table.", boxes, upright)]
+    workplace.rows(inputs_of(gold))
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert done.code == 0, done
+        assert {image.orientation for request in server.requests for image in request.images} == {1}
+        assert {size for request in server.requests for size in request.image_sizes} == {upright}
+    [record] = workplace.annotations()
+    assert (record["width"], record["height"]) == upright
+    for text, expected in boxes.items():
+        found = boxes_of(record)[text]
+        assert len(found) == len(expected)
+        assert all(abs(a - b) <= 1 for f, e in zip(found, expected, strict=True) for a, b in zip(f, e, strict=True))
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_px", "xyxy_1", "qwen2.5-vl"])
+def test_a_picture_that_is_reduced_gives_boxes_of_the_file(workplace: Workplace, box_format: str) -> None:
+    workplace.picture("big.jpg", (4000, 3000))
+    gold = [gold_of("big.jpg", "A mug.", {"mug": [[100, 200, 3900, 2900]]}, (4000, 3000))]
+    workplace.rows(inputs_of(gold))
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format})
+        assert done.code == 0, done
+        assert all(max(size) <= 2048 for request in server.requests for size in request.image_sizes)
+    [record] = workplace.annotations()
+    assert (record["width"], record["height"]) == (4000, 3000)
+    [found] = boxes_of(record)["mug"]
+    assert all(abs(a - b) <= 4 for a, b in zip(found, [100, 200, 3900, 2900], strict=True))
+
+
+def test_repeated_phrases_have_spans_and_boxes_of_their_own(workplace: Workplace) -> None:
+    workplace.picture()
+    caption = "A cat beside a cat and another CAT."
+    expressions = [
+        {"text": "a cat", "instances": [{"bbox": [1, 1, 10, 10]}]},
+        {"text": "a cat", "instances": [{"bbox": [20, 1, 30, 10]}]},
+        {"text": "another cat", "instances": [{"bbox": [40, 1, 50, 10]}]},
+        {"text": "a dog", "instances": []},
+    ]
+    gold = [{"image_path": "a.jpg", "caption": caption, "width": 64, "height": 48, "expressions": expressions}]
+    workplace.rows(inputs_of(gold))
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    [record] = workplace.annotations()
+    found = [(e["char_span"], e["status"], [i["bbox"] for i in e["instances"]]) for e in record["expressions"]]
+    assert found == [
+        ([0, 5], "grounded", [[1, 1, 10, 10]]),
+        ([13, 18], "grounded", [[20, 1, 30, 10]]),
+        ([23, 34], "grounded", [[40, 1, 50, 10]]),
+        (None, "none", []),
+    ]
+    assert record["cleaned_caption"][23:34] == "another CAT"
+
+
+def test_two_images_of_one_stem_keep_their_own_boxes(workplace: Workplace) -> None:
+    gold = []
+    for number, folder in enumerate(("a", "b", "ä ö")):
+        workplace.picture(f"{folder}/x.jpg", (64 + number, 48))
+        gold.append(gold_of(f"{folder}/x.jpg", "A mug.", {"mug": [[1 + number, 2, 30, 40]]}, (64 + number, 48)))
+    workplace.rows(inputs_of(gold))
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    records = workplace.annotations()
+    assert [record["image_id"] for record in records] == ["a/x", "b/x", "ä ö/x"]
+    assert [boxes_of(record)["mug"] for record in records] == [[[1 + n, 2, 30, 40]] for n in range(3)]
+    ids = [i["bbox_id"] for record in records for e in record["expressions"] for i in e["instances"]]
+    assert len(set(ids)) == len(ids) == 3
+
+
+# --- what fails alone, what survives
+
+
+def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
+    workplace.picture("good.jpg")
+    whole = (workplace.folder / "good.jpg").read_bytes()
+    (workplace.folder / "corrupt.jpg").write_bytes(b"\xff\xd8\xff" + whole[len(whole) // 2 :])
+    workplace.rows(
+        [
+            {"image_path": "good.jpg", "caption": "A cup here"},
+            {"image_path": "gone.jpg", "caption": "A cup there"},
+            {"image_path": "corrupt.jpg", "caption": "A cup anywhere"},
+            '{"image_path": "good.jpg", "caption": "broken',
+            "[1, 2]",
+            {"image_path": "good.jpg"},
+            {"image_path": "good.jpg", "caption": "Another table"},
+        ]
+    )
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert server.count() == 4  # two steps of the two good rows
+    assert done.code == 1, done
+    assert (done.summary["images"], done.summary["done"], done.summary["failed"]) == (7, 2, 5)
+    assert [record["caption"] for record in workplace.annotations()] == ["A cup here", "Another table"]
+    failures = workplace.failures()
+    assert [(f["line"], f["kind"]) for f in failures] == [
+        (2, "image_missing"),
+        (3, "image_broken"),
+        (4, "broken_row"),
+        (5, "broken_row"),
+        (6, "broken_row"),
+    ]
+    assert "gone.jpg" in failures[0]["message"]
+    assert "corrupt.jpg" in failures[1]["message"]
+    assert "caption" in failures[4]["message"]
+
+
+def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:
+    workplace.rows([{"image_path": f"gone{n}.jpg", "caption": "A cup"} for n in range(3)])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert server.count() == 0
+    assert done.code == 4, done
+    assert not (workplace.results / "annotations.jsonl").exists()
+
+
+def test_columns_of_the_input_survive(workplace: Workplace) -> None:
+    extra = {
+        "nested": {"a": [1, {"b": None}], "": []},
+        "unicode": "日本語 \U0001f600 \u2028 é",
+        "big": 123456789012345678901234567890,
+        "floats": [0.1, 1e-300, -0.0, 2.5e10],
+        "truth": [True, False, None],
+        "source_url": "https://example.org/?a=1&b=<2>",
+        "half a surrogate": "\ud83d",
+    }
+    workplace.picture()
+    (workplace.input).write_text(json.dumps({"image_path": "a.jpg", "caption": "A cup", **extra}) + "\n")
+    with LoopbackServer() as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    [record] = workplace.annotations()
+    assert {name: record[name] for name in extra} == extra
+    assert str(record["floats"]) == str(extra["floats"])
+    assert list(record)[:2] == ["image_path", "caption"]
+
+
+# --- steps, spec, overrides
+
+
+def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) -> None:
+    both = Workplace(tmp_path / "both")
+    for place in (workplace, both):
+        place.picture("good.jpg")
+        place.rows([{"image_path": "good.jpg", "caption": caption(n)} for n in range(5)] + ["broken"])
+    with LoopbackServer() as server:
+        for place in (workplace, both):
+            place.settings["vlm.openai.base_url"] = server.base_url
+        early = workplace.run("image_grounding.workflow.steps=[1]")
+        assert early.code == 2
+        assert "run step 0 first" in early.err
+        assert workplace.run("image_grounding.workflow.steps=[0]").code == 1
+        assert server.tally.by_task == {"expression_extraction": 5}
+        step_0 = workplace.annotations()
+        assert all(e["instances"] == [] and "status" not in e for record in step_0 for e in record["expressions"])
+        second = workplace.run("image_grounding.workflow.steps=[1]")
+        assert second.code == 0, second
+        assert server.tally.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
+        assert both.run().code == 1
+    assert workplace.files() == both.files()
+    assert workplace.failures() == both.failures()
+
+
+@pytest.mark.parametrize("stream", [pytest.param(False, id="step by step"), pytest.param(True, id="streaming")])
+def test_step_0_is_kept_when_no_record_gets_through_step_1(workplace: Workplace, stream: bool) -> None:
+    workplace.many(4)
+    rule = on(faults.content_filter(), task="phrase_grounding")
+    with LoopbackServer(faults=[rule]) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.stream": stream})
+    assert done.code == 4, done
+    files = workplace.files()
+    assert files.step_0 is not None
+    assert files.step_0.count(b"\n") == 4
+    assert {(f["id"], f["step"], f["kind"]) for f in workplace.failures()} == {
+        (f"r{n}", "step1_grounding", "refused") for n in range(4)
+    }
+
+
+def test_streaming_and_step_by_step_give_the_same_bytes(workplace: Workplace, tmp_path: Path) -> None:
+    other = Workplace(tmp_path / "other")
+    rules = [on(faults.content_filter(), containing="Cup 3 "), on(faults.says("?"), containing='"Nf"')]
+    for place, stream in ((workplace, True), (other, False)):
+        place.many(30)
+        with LoopbackServer(faults=rules, latency=0.002) as server:
+            done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.stream": stream})
+        assert done.code == 1, done
+    assert workplace.files() == other.files()
+
+
+def seed_spec() -> str:
+    """The whole specification of the seed page, whose text has lost its indentation."""
+    inner = {"backend": 2, "gemini": 2, "steps": 2, "max_workers": 2, "force_reprocess": 2, "input_jsonl": 2}
+    depth = {"image_grounding": 0, "vlm": 1, "workflow": 1, "data": 1, "image_root": 2, **inner}
+    text = SEED_PAGE.read_text(encoding="utf-8")
+    lines = text[text.index("results_dir: /path/to/results") :].split("To run the image referring")[0].splitlines()
+    indents = {line: depth.get(line.split(":")[0], 0 if n < 3 else 3) for n, line in enumerate(lines)}
+    return "".join("  " * indent + line + "\n" for line, indent in indents.items())
+
+
+@pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
+def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(workplace: Workplace) -> None:
+    workplace.many(2)
+    spec = workplace.folder / "image_grounding.yaml"
+    given = seed_spec()
+    assert 'backend: "gemini"' in given
+    assert "api_key" in given
+    with LoopbackServer(EchoAnswers("qwen2.5-vl"), key=KEY) as server:
+        text = given.replace('backend: "gemini"', 'backend: "openai"')
+        text = text.replace("/path/to/input.jsonl", str(workplace.input))
+        spec.write_text(text.replace("    gemini:", "    openai:\n      base_url: x\n    gemini:"), encoding="utf-8")
+        overrides = [
+            f"results_dir={workplace.results}",
+            f"image_grounding.vlm.openai.base_url={server.base_url}",
+            "image_grounding.vlm.openai.model_name=qwen2.5-vl-7b",
+            f"image_grounding.vlm.openai.api_key={KEY}",
+            "module_name=auto_label",
+        ]
+        done = command(["generate", "-e", str(spec), *overrides])
+    assert done.code == 0, done
+    assert len(workplace.annotations()) == 2
+    assert KEY not in done.out + done.err
+
+
+WRONG = [
+    (["image_grounding.vlm.opanai.model_name=x"], "opanai is not a key of the spec; is it 'openai'?"),
+    (["image_grounding.workflow.max_worker=3"], "max_worker is not a key of the spec; is it 'max_workers'?"),
+    (["resultsdir=x"], "resultsdir is not a key of the spec; is it 'results_dir'?"),
+    (["image_grounding.workflow.steps=[2]"], "workflow.steps"),
+    (["image_grounding.workflow.max_workers=none"], "max_workers"),
+    (["image_grounding.vlm.box_format=xyzw"], "xyzw"),
+    (["image_grounding.vlm.box_format=auto"], "box_format"),
+    (["image_grounding.vlm.openai.model_name="], "model_name"),
+    (["image_grounding.vlm.openai.base_url=localhost:8000"], "http://"),
+    (["image_grounding.data.input_jsonl=/nowhere/x.jsonl"], "/nowhere/x.jsonl"),
+    (["image_grounding.workflow.budget_usd=1"], "vlm.prices"),
+    (["autolabel_type=image_ground"], "autolabel_type"),
+    (["no equals sign"], "key=value"),
+    (["--pilot", "0"], "--pilot"),
+    (["-e", "/nowhere/spec.yaml"], "no spec file /nowhere/spec.yaml"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG])
+def test_what_is_wrong_is_found_before_the_first_request(workplace: Workplace, arguments: list[str], expected: str) -> None:
+    workplace.many(2)
+    with LoopbackServer() as server:
+        done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
+        assert server.count() == 0
+    assert done.code == 2, done
+    assert expected in done.err
+    assert len(done.err.strip().splitlines()) <= 4
+    assert "Traceback" not in done.err
+
+
+def test_a_value_that_must_be_given_is_asked_for(workplace: Workplace) -> None:
+    done = workplace.run(**{"data.input_jsonl": "???", "vlm.openai.model_name": "???"})
+    assert done.code == 2
+    for key in ("image_grounding.data.input_jsonl", "image_grounding.vlm.openai.model_name"):
+        assert f"{key} is '???': give it a value" in done.err
+
+
+def test_an_override_that_looks_like_a_number_is_taken_as_text(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.many(1)
+    monkeypatch.chdir(workplace.folder)
+    with LoopbackServer(key="123456") as server:
+        key = "image_grounding.vlm.openai.api_key=123456"
+        done = workplace.run(key, "results_dir=2024", **{"vlm.openai.base_url": server.base_url})
+    assert done.code == 0, done
+    assert (workplace.folder / "2024" / "annotations.jsonl").exists()
+
+
+def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_folders(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.many(1)
+    elsewhere = tmp_path / "else where é"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with LoopbackServer() as server:
+        settings = {"vlm.openai.base_url": server.base_url, "data.input_jsonl": "captions.jsonl"}
+        done = workplace.run("results_dir=out put/ñ", **settings)
+    assert done.code == 0, done
+    assert (elsewhere / "out put" / "ñ" / "annotations.jsonl").exists()
+
+
+# --- exit codes
+
+
+EXITS = [
+    ("all records done", None, 0),
+    ("some records failed", on(faults.content_filter(), containing="Cup 1 "), 1),
+    ("no record succeeded", on(faults.content_filter()), 4),
+    ("the key is refused", on(faults.unauthorized()), 4),
+    ("the key is refused in the middle", on(faults.unauthorized(), indexes=range(12, 1000)), 4),
+    ("the key may not do this", on(faults.forbidden()), 4),
+    ("the model is unknown", on(faults.model_not_found()), 4),
+    ("the account is empty", on(faults.quota_exceeded()), 4),
+]
+
+
+@pytest.mark.parametrize(("rule", "code"), [pytest.param(rule, code, id=name) for name, rule, code in EXITS])
+def test_exit_codes(workplace: Workplace, rule: Any, code: int) -> None:
+    workplace.many(40)
+    with LoopbackServer(faults=[rule] if rule else ()) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        if "once" not in done.err and code == 4 and "stopped" in done.out:
+            assert server.count() <= 40, "stops within a few requests"
+    assert done.code == code, done
+    assert "Traceback" not in done.err
+    assert all(len(line) < 700 for line in done.err.splitlines())
+
+
+def test_the_api_key_is_in_no_output_and_no_file(workplace: Workplace) -> None:
+    workplace.many(30)
+    rules = [
+        on(faults.bad_request("no"), containing="Cup 1 "),
+        on(faults.server_error(500), containing="Cup 2 "),
+        on(faults.too_many_requests(0.01), times=5),
+        on(faults.unauthorized(), indexes=range(40, 1000)),
+    ]
+    said = ""
+    with LoopbackServer(faults=rules, leaky=True, key=KEY) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY}
+        for arguments in ([], ["image_grounding.workflow.max_requests=12"], ["--dry-run"]):
+            done = workplace.run(*arguments, **settings)
+            said += done.out + done.err
+        server.faults = rules[:3]
+        done = workplace.run(**settings)
+        assert done.code == 1, done
+        said += done.out + done.err
+        wrong = workplace.run(**{**settings, "vlm.openai.api_key": KEY + "x", "workflow.force_reprocess": True})
+        assert wrong.code == 4
+        said += wrong.out + wrong.err + command(["check", "-e", str(workplace.spec(**settings))]).out
+    assert KEY not in said
+    assert "***" in said, "the server did repeat it"
+    for path, content in workplace.everything():
+        assert KEY.encode() not in content, path
+
+
+def test_the_key_may_come_from_the_environment(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.many(1)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LoopbackServer(key=KEY) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+
+
+# --- plans, pilots, habits
+
+
+def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> None:
+    workplace.many(3)
+    with LoopbackServer() as server:
+        done = workplace.run("--dry-run", **{"vlm.openai.base_url": server.base_url})
+        assert server.count() == 0
+    assert done.code == 0
+    assert [step["step"] for step in done.summary["steps"]] == ["step0_expression_extraction", "step1_grounding"]
+    assert not workplace.results.exists()
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        pytest.param(Takes(), id="everything"),
+        pytest.param(Takes(response_formats=("json_object",)), id="no schema"),
+        pytest.param(Takes(response_formats=()), id="no response format"),
+        pytest.param(Takes(ignores_format=True), id="prose and a fence around"),
+        pytest.param(Takes(max_completion_tokens=True), id="max_completion_tokens"),
+        pytest.param(Takes(temperature=False), id="no temperature"),
+        pytest.param(Takes(system_messages=False), id="no system message"),
+        pytest.param(
+            Takes(response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False),
+            id="hardly anything",
+        ),
+    ],
+)
+def test_what_the_endpoint_takes_is_found_out_once_a_run(workplace: Workplace, takes: Takes) -> None:
+    workplace.many(20)
+    with LoopbackServer(takes=takes) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert done.code == 0, done
+        assert server.count(200) == 40
+        assert server.count(400) <= 5
+        assert done.summary["requests"] == server.count()
+
+
+def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer() as server:
+        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
+        env = {"LC_ALL": "C", "HOME": "/nonexistent", "PYTHONIOENCODING": "ascii"}
+        running = process([*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3)
+        done = ended(running)
+    assert done.code == 0, done
+    assert done.summary["done"] == 2
+    assert os.listdir(workplace.folder / "é ü")
+
+
+def test_echo_answers_are_grounded(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "yxyx_1000"})
+    assert done.summary["grounded"] == done.summary["expressions"] == 2, done

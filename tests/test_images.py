@@ -1,0 +1,398 @@
+"""Image files: facts from the header agree with a full decode, bytes go out as they are or upright, hostile files fail."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy
+import PIL.Image
+import PIL.ImageOps
+import PIL.PngImagePlugin
+import pytest
+
+from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
+from dataflow_grounding.images import Image, ImageLimits, open_image
+from dataflow_grounding.records import Record
+
+FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"]
+WITH_EXIF = ["JPEG", "PNG", "WEBP", "TIFF"]
+
+
+def picture(size: tuple[int, int] = (40, 24), mode: str = "RGB") -> PIL.Image.Image:
+    """Four coloured quarters, so that every turn of it looks different."""
+    width, height = size
+    image = PIL.Image.new("RGB", size, "red")
+    image.paste("lime", (width // 2, 0, width, height // 2))
+    image.paste("blue", (0, height // 2, width // 2, height))
+    image.paste("white", (width // 2, height // 2, width, height))
+    return image.convert(mode)
+
+
+def orientation(number: int) -> PIL.Image.Exif:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+def opened(path: Path, limits: ImageLimits | None = None) -> Image:
+    return open_image(Record({"image_path": str(path)}), "image_path", limits)
+
+
+def sent(image: Image) -> tuple[str, bytes]:
+    """Media type and bytes of what goes to a model."""
+    head, _, data = image.data_url().partition(b";base64,")
+    return head.removeprefix(b"data:").decode(), base64.b64decode(data)
+
+
+def quarters(image: PIL.Image.Image) -> list[str]:
+    """The colours of the four quarters, named, from left to right and top to bottom."""
+    names = {(1, 0, 0): "red", (0, 1, 0): "lime", (0, 0, 1): "blue", (1, 1, 1): "white"}
+    rgb = image.convert("RGB")
+    found = []
+    for y in (rgb.height // 4, 3 * rgb.height // 4):
+        for x in (rgb.width // 4, 3 * rgb.width // 4):
+            pixel: Any = rgb.getpixel((x, y))
+            found.append(names.get(tuple(int(value > 128) for value in pixel), str(pixel)))
+    return found
+
+
+def as_seen(path: Path) -> PIL.Image.Image:
+    """The picture that a person sees: decoded whole, turned by its EXIF."""
+    with PIL.Image.open(path) as image:
+        image.load()
+        return PIL.ImageOps.exif_transpose(image).convert("RGB")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("format", WITH_EXIF)
+def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(tmp_path: Path, format: str, turn: int) -> None:
+    path = tmp_path / f"x.{format.lower()}"
+    picture().save(path, format, exif=orientation(turn), **({"lossless": True} if format == "WEBP" else {}))
+    image = opened(path)
+    seen = as_seen(path)
+    assert image.size == seen.size == ((24, 40) if turn >= 5 else (40, 24))
+    assert image.sent_size == image.size
+    media_type, data = sent(image)
+    with PIL.Image.open(io.BytesIO(data)) as out:
+        assert out.size == image.sent_size
+        assert out.getexif().get(0x0112, 1) == 1
+        assert quarters(out) == quarters(seen)
+    assert quarters(image.pixels()) == quarters(seen)
+    if turn == 1 and format != "TIFF":
+        assert (data, media_type) == (path.read_bytes(), f"image/{format.lower()}")
+    else:
+        assert media_type == "image/jpeg"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_that_the_endpoint_takes_go_out_byte_for_byte(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"x.{format.lower()}"
+    picture().save(path, format)
+    media_type = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}.get(format, "-")
+    takes_all = ImageLimits(media_types=("image/jpeg", "image/png", "image/webp", "image/gif"))
+    kind, data = sent(opened(path, takes_all))
+    if media_type == "-":
+        assert kind == "image/jpeg"
+        assert data != path.read_bytes()
+    else:
+        assert (kind, data) == (media_type, path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("limits", "as_is", "size"),
+    [
+        (ImageLimits(max_side=400), True, (400, 100)),
+        (ImageLimits(max_side=399), False, (399, 100)),
+        (ImageLimits(max_side=40), False, (40, 10)),
+        (ImageLimits(max_side=2), False, (2, 1)),
+        (ImageLimits(max_bytes=100), False, (400, 100)),
+        (ImageLimits(media_types=("image/png",)), False, (400, 100)),
+    ],
+    ids=["just fits", "a pixel too wide", "ten times too wide", "never under a pixel", "too many bytes", "other type"],
+)
+@pytest.mark.parametrize("turn", [1, 6])
+def test_limits_of_the_endpoint(
+    tmp_path: Path, limits: ImageLimits, as_is: bool, size: tuple[int, int], turn: int
+) -> None:
+    path = tmp_path / "x.jpg"
+    stored = picture((400, 100) if turn == 1 else (100, 400))
+    stored.save(path, exif=orientation(turn), quality=95)
+    image = opened(path, limits)
+    assert image.as_is == (as_is and turn == 1)
+    assert image.size == (400, 100)
+    assert image.sent_size == size
+    with PIL.Image.open(io.BytesIO(sent(image)[1])) as out:
+        assert out.size == size
+        if min(size) > 4:
+            assert quarters(out) == quarters(as_seen(path))
+
+
+def with_chunk(png: bytes, kind: bytes, body: bytes, before: bytes) -> bytes:
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    place = png.index(before) - 4
+    return png[:place] + chunk + png[place:]
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"], ids=["before the pixels", "after the pixels"])
+def test_a_png_may_keep_its_exif_before_or_after_its_pixels(tmp_path: Path, before: bytes) -> None:
+    plain = io.BytesIO()
+    picture().save(plain, "PNG")
+    path = tmp_path / "x.png"
+    path.write_bytes(with_chunk(plain.getvalue(), b"eXIf", orientation(6).tobytes()[6:], before))
+    assert opened(path).size == as_seen(path).size == (24, 40)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"", b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, b"\0" * 60],
+    ids=["none", "empty", "no TIFF header", "endless directory", "zeros"],
+)
+def test_garbage_for_exif_counts_as_none(tmp_path: Path, exif: bytes) -> None:
+    path = tmp_path / "x.jpg"
+    picture().save(path, exif=exif)
+    assert opened(path).size == (40, 24)
+
+
+@pytest.mark.parametrize("value", [0, 9, 255, 65535])
+def test_an_orientation_that_is_none_counts_as_upright(tmp_path: Path, value: int) -> None:
+    path = tmp_path / "x.jpg"
+    picture().save(path, exif=orientation(value))
+    image = opened(path)
+    assert image.size == as_seen(path).size == (40, 24)
+    assert image.as_is
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_read_without_decoding(tmp_path: Path, format: str) -> None:
+    """A file whose pixels are garbage, but whose header and end are right, has a size all the same."""
+    path = tmp_path / f"x.{format.lower()}"
+    noise = numpy.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=numpy.uint8)
+    PIL.Image.fromarray(noise).save(path, format)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    image = opened(path)
+    assert image.size == (200, 300)
+    assert image.data_url()
+    if format == "PNG":
+        with pytest.raises(ImageBroken):
+            image.pixels()
+
+
+MODES: list[tuple[str, str, dict[str, Any]]] = [
+    ("CMYK", "JPEG", {}),
+    ("L", "JPEG", {}),
+    ("L", "PNG", {}),
+    ("LA", "PNG", {}),
+    ("1", "PNG", {}),
+    ("P", "PNG", {}),
+    ("P", "PNG", {"transparency": 0}),
+    ("P", "GIF", {}),
+    ("RGBA", "PNG", {}),
+    ("RGBA", "WEBP", {"lossless": True}),
+    ("I;16", "PNG", {}),
+    ("I;16", "TIFF", {}),
+    ("F", "TIFF", {}),
+    ("CMYK", "TIFF", {}),
+    ("LAB", "TIFF", {}),
+]
+
+
+@pytest.mark.parametrize(("mode", "format", "extra"), MODES, ids=[f"{m} {f} {e}".strip(" {}") for m, f, e in MODES])
+def test_every_mode_becomes_a_picture_that_endpoints_read(
+    tmp_path: Path, mode: str, format: str, extra: dict[str, Any]
+) -> None:
+    path = tmp_path / f"x.{format.lower()}"
+    if mode == "I;16":
+        PIL.Image.fromarray(numpy.full((24, 40), 40000, dtype=numpy.uint16)).save(path, format)
+    elif mode == "P":
+        picture().quantize(8).save(path, format, **extra)
+    elif mode == "LAB":
+        PIL.Image.new("LAB", (40, 24)).save(path, format)
+    else:
+        picture(mode=mode).save(path, format, **extra)
+    image = opened(path)
+    assert image.size == (40, 24)
+    assert image.pixels().mode == "RGB"
+    _, data = sent(image)
+    with PIL.Image.open(io.BytesIO(data)) as out:
+        assert out.size == (40, 24)
+        assert out.mode in ("1", "L", "LA", "P", "RGB", "RGBA")
+    if mode == "I;16":
+        level: Any = image.pixels().getpixel((5, 5))
+        assert abs(level[0] - 40000 / 257) < 2, "16 bits are scaled to 8, not cut"
+    if mode == "CMYK":
+        assert quarters(image.pixels()) == quarters(as_seen(path))
+
+
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(path)
+    assert opened(path).pixels().getpixel((3, 3)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_sent_as_its_first_frame(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"x.{format.lower()}"
+    frames = [PIL.Image.new("RGB", (40, 24), color) for color in ("red", "blue", "lime")]
+    frames[0].save(path, format, save_all=True, append_images=frames[1:], duration=100)
+    media_type, data = sent(opened(path, ImageLimits(media_types=("image/gif", "image/webp", "image/png"))))
+    assert media_type == "image/jpeg"
+    with PIL.Image.open(io.BytesIO(data)) as out:
+        assert getattr(out, "n_frames", 1) == 1
+        assert quarters(out)[0] == "red"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20000, 200), (1, 5000)], ids=["one pixel", "a panorama", "a line"])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "x.png"
+    PIL.Image.new("RGB", size, "red").save(path)
+    image = opened(path)
+    assert image.size == size
+    with PIL.Image.open(io.BytesIO(sent(image)[1])) as out:
+        assert out.size == image.sent_size
+        assert max(out.size) <= 2048
+        assert min(out.size) >= 1
+
+
+def jpeg(**more: Any) -> bytes:
+    out = io.BytesIO()
+    picture((320, 200)).save(out, "JPEG", **more)
+    return out.getvalue()
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    picture((320, 200)).save(out, "PNG")
+    return out.getvalue()
+
+
+def with_thumbnail() -> bytes:
+    """A JPEG whose EXIF holds a whole JPEG, end marker included."""
+    return jpeg(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + jpeg())
+
+
+def bomb() -> bytes:
+    """A PNG of 60 KB that claims 30,000 x 30,000 pixels."""
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    out = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(60000))), (b"IEND", b"")):
+        out += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return out
+
+
+BROKEN: list[tuple[str, bytes, str]] = [
+    ("nothing in it", b"", "empty"),
+    ("text", b"<html>not found</html>", "no image"),
+    ("a JPEG's first bytes alone", b"\xff\xd8\xff", "image"),
+    ("half a JPEG", jpeg()[: len(jpeg()) // 2], "cut off"),
+    ("half a JPEG with a whole thumbnail", with_thumbnail()[:-400], "cut off"),
+    ("half a PNG", png()[: len(png()) // 2], "cut off"),
+    ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
+    ("a decompression bomb", bomb(), "million pixels"),
+    ("PDF", b"%PDF-1.7\n" + bytes(100), "no image"),
+]
+
+
+@pytest.mark.parametrize(("data", "says"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+def test_a_broken_file_is_refused_in_one_line_that_names_it(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "bad picture.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageBroken, match=says) as caught:
+        opened(path)
+    assert "bad picture.jpg" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not caught.value.passing
+
+
+@pytest.mark.parametrize("length", range(0, 700, 23))
+def test_a_file_cut_off_anywhere_is_an_image_error(tmp_path: Path, length: int) -> None:
+    for name, data in (("x.jpg", jpeg()), ("x.png", png())):
+        path = tmp_path / name
+        path.write_bytes(data[: min(length, len(data) - 20)])
+        with pytest.raises(ImageBroken):
+            opened(path)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 200_000, b"ftypmp42" + bytes(300_000)], ids=["padding", "a phone's video"])
+def test_what_is_appended_to_a_whole_picture_does_no_harm(tmp_path: Path, tail: bytes) -> None:
+    for name, data in (("x.jpg", with_thumbnail()), ("x.png", png())):
+        path = tmp_path / name
+        path.write_bytes(data + tail)
+        assert opened(path).size == (320, 200)
+
+
+def test_a_folder_a_broken_link_and_a_pipe_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageBroken, match="folder"):
+        opened(tmp_path / "folder.jpg")
+    with pytest.raises(ImageMissing):
+        opened(tmp_path / "link.jpg")
+    with pytest.raises(ImageBroken, match="no file"):
+        opened(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.parametrize("value", [None, "", 5, ["x.jpg"], {}, "x\0.jpg", True], ids=repr)
+def test_a_column_that_holds_no_path_is_a_broken_row(value: Any) -> None:
+    with pytest.raises(BrokenRow, match="image_path"):
+        open_image(Record({"image_path": value}), "image_path")
+
+
+@pytest.mark.parametrize("name", ["gone.jpg", "x" * 5000, "\ud800.jpg", "a\nb.jpg", "..", "~", "%s{x}"], ids=ascii)
+def test_a_path_that_leads_nowhere_is_an_error_in_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        open_image(Record({"image_path": name}, folders=(str(tmp_path),)), "image_path")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "süß 图.jpg", " .jpg", "'; rm -rf.jpg", "-rf"], ids=ascii)
+def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
+    picture().save(tmp_path / name, "JPEG")
+    assert open_image(Record({"image_path": name}, folders=(str(tmp_path),)), "image_path").size == (40, 24)
+
+
+def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
+    for folder, size in (("first", (10, 10)), ("second", (20, 20))):
+        (tmp_path / folder).mkdir()
+        picture(size).save(tmp_path / folder / "x.png")
+    picture((30, 30)).save(tmp_path / "second" / "y.png")
+    folders = (str(tmp_path / "first"), str(tmp_path / "second"))
+    sizes = [open_image(Record({"image_path": name}, folders), "image_path").size for name in ("x.png", "y.png")]
+    assert sizes == [(10, 10), (30, 30)]
+    with pytest.raises(ImageMissing, match="first.*second"):
+        open_image(Record({"image_path": "z.png"}, folders), "image_path")
+
+
+def test_a_file_that_is_replaced_between_reading_and_sending_is_not_sent(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    picture((41, 23)).save(path)
+    image = opened(path)
+    picture((24, 40)).save(path)
+    with pytest.raises(ImageBroken, match="changed") as caught:
+        image.data_url()
+    assert caught.value.passing, "the same command, run again, does it"
+    assert opened(path).size == (24, 40)
+
+
+def test_equal_names_and_other_content_are_told_apart(tmp_path: Path) -> None:
+    digests = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        picture((40, 24) if folder == "a" else (24, 40)).save(tmp_path / folder / "x.png")
+        digests.add(opened(tmp_path / folder / "x.png").sent_digest)
+    assert len(digests) == 2
+
+
+def test_another_size_sent_is_another_request(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    picture((400, 100)).save(path)
+    assert len({opened(path, ImageLimits(max_side=side)).sent_digest for side in (1000, 200, 100)}) == 3
