@@ -7,7 +7,6 @@ Takes about eight minutes on two cores and 1 GB under TMPDIR. Each benchmark is 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys

@@ -3,7 +3,7 @@
     python benchmarks/streaming.py
 
 A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests an
-image. Log-normal latencies (mean 0.2 s, sigma 0.7), 32 in flight. A provider's prompt cache is played by the server: a
+image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the server: a
 request whose system message and image came at most 64 requests earlier is a hit.
 """
 
@@ -29,7 +29,7 @@ from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.schema import object_of
 from dataflow_grounding.testing import ServerProcess
 
-MEAN, SIGMA, IN_FLIGHT = 0.2, 0.7, 32
+MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [{"id": 1, "type": "mug", "bbox": [5, 5, 30, 40]}, {"id": 2, "type": "table", "bbox": [0, 30, 64, 48]}]
 LAST = "double_check"
 finished_at: list[float] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GroundingError(Exception):
     """Base of all errors that the package raises on purpose; its text is meant for a user."""
@@ -38,7 +40,7 @@ class RecordError(GroundingError):
     """Requests sent for it."""
     reply: str | None = None
     """The reply that could not be used, raw."""
-    update: dict[str, object] | None = None
+    update: dict[str, Any] | None = None
     """Columns with which the record goes on all the same; None leaves it out."""
 
 

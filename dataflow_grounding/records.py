@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
@@ -20,32 +19,48 @@ STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 class Record(dict[str, Any]):
     """One row of a data set, and where it came from.
 
-    `folders` are looked through, in order, for a relative image path. `occurrence` counts the earlier rows of the data
-    set with the same `image_id`, so that ids made from it stay unique.
+    `folders` are looked through, in order, for a relative image path. `image_id` is the row's own, or made from its path.
+    `occurrence` counts the earlier rows of the data set with the same `image_id`, so that ids made from it stay unique.
     """
 
-    __slots__ = ("folders", "occurrence")
+    __slots__ = ("folders", "image_id", "occurrence")
 
-    def __init__(self, row: Mapping[str, Any], folders: tuple[str, ...] = (), occurrence: int = 0) -> None:
+    def __init__(
+        self,
+        row: Mapping[str, Any],
+        folders: tuple[str, ...] = (),
+        occurrence: int = 0,
+        image_id: str | None = None,
+    ) -> None:
         super().__init__(row)
         self.folders = folders
         self.occurrence = occurrence
+        given = row.get("image_id")
+        self.image_id = image_id if given in (None, "") else str(given)
 
     def updated(self, update: Mapping[str, Any]) -> Record:
         """A copy with the columns of `update` set."""
-        return Record({**self, **update}, self.folders, self.occurrence)
+        return Record({**self, **update}, self.folders, self.occurrence, self.image_id)
+
+    def copied(self) -> Record:
+        """A copy that shares nothing with this record."""
+        return Record(as_json(self), self.folders, self.occurrence, self.image_id)
+
+    def own_copy(self) -> Record:
+        """A copy that shares nothing with this record."""
+        return Record(as_json(self), self.folders, self.occurrence)
 
     @property
     def unique_id(self) -> str:
         """`image_id`, told apart from earlier rows of the same image."""
-        image_id = str(self.get("image_id", "record"))
+        image_id = self.image_id or "record"
         return image_id if not self.occurrence else f"{image_id}@{self.occurrence + 1}"
 
 
 def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
     """The row's own `image_id`, else its image path, relative to `image_root` where it lies inside, without ending."""
     given = row.get("image_id")
-    if given is not None and given != "":
+    if has_id(given):
         return str(given)
     path = row.get(image_key)
     if not isinstance(path, str) or not path:
@@ -53,7 +68,12 @@ def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None =
     if image_root and os.path.isabs(path):
         inside = os.path.relpath(path, os.path.abspath(image_root))
         path = path if inside.startswith("..") else inside
-    return PurePath(os.path.normpath(path)).with_suffix("").as_posix().lstrip("/")
+    return os.path.splitext(os.path.normpath(path))[0].lstrip("/")
+
+
+def has_id(given: Any) -> bool:
+    """Whether a user's id is one; 0 is, an empty text is none."""
+    return given is not None and given != ""
 
 
 def expression_id(record: Record, number: int) -> str:
@@ -67,18 +87,23 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
     Takes bare strings, `bbox_score` for `score`, and a missing id. Raises BrokenRow for anything that is no expression.
     """
     value = record.get(key)
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
     expressions = []
     for number, item in enumerate(value):
         expression = {"text": item} if isinstance(item, str) else item
-        if not isinstance(expression, dict) or not isinstance(expression.get("text"), str):
+        text = expression.get("text") if isinstance(expression, dict) else None
+        if not isinstance(text, str) or not text.strip():
             raise BrokenRow(f"column {key!r}, expression {number}: no 'text' in it")
+        given_id = expression.get("expression_id")
+        instances = expression.get("instances") or []
+        if not isinstance(instances, (list, tuple)):
+            raise BrokenRow(f"column {key!r}, expression {number}: 'instances' should be a list, not {_kind(instances)}")
         expressions.append(
             {
                 **expression,
-                "expression_id": str(expression.get("expression_id") or expression_id(record, number)),
-                "instances": [_read_instance(i, key, number) for i in expression.get("instances") or []],
+                "expression_id": given_id if has_id(given_id) else expression_id(record, number),
+                "instances": [_read_instance(item, key, number) for item in instances],
             }
         )
     return expressions
@@ -86,16 +111,19 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
 
 def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
     bbox = item.get("bbox") if isinstance(item, dict) else None
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+    if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
         raise BrokenRow(f"column {key!r}, expression {number}: an instance needs 'bbox': [x1, y1, x2, y2]")
+    score = item.get("score")
     instance = {name: value for name, value in item.items() if name != "bbox_score"}
-    instance.setdefault("score", item.get("bbox_score"))
-    return instance
+    return {**instance, "score": item.get("bbox_score") if score is None else score}
 
 
 def is_number(value: Any) -> bool:
-    """A finite int or float; a bool is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite int or float that a double can hold; a bool is none."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def read_text(record: Mapping[str, Any], key: str) -> str:
@@ -104,6 +132,12 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BrokenRow(f"column {key!r} should be a text, not {_kind(value)}")
     return value
+
+
+def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` as it is when written and read again: lists for tuples, text keys. Raises TypeError, ValueError for no JSON."""
+    copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    return copy
 
 
 def dump_line(value: Mapping[str, Any]) -> str:
@@ -115,6 +149,21 @@ def dump_line(value: Mapping[str, Any]) -> str:
         except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came
             line = json.dumps(value, allow_nan=False)
     return line + "\n"
+
+
+def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `value` as it reads back from a file: lists for tuples, text keys, plain numbers for NumPy's.
+
+    Raises TypeError or ValueError for what JSON can't hold, NaN included.
+    """
+    copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
+    return copy
+
+
+def _of_numpy(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:

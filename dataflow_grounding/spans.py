@@ -81,8 +81,8 @@ class _Folded:
         if not 0 < place < len(self.caption):
             return False
         before, after = self.caption[place - 1], self.caption[place]
-        if unicodedata.category(after).startswith("M") or "\u200d" in (before, after):
-            return True  # an accent belongs to the letter before it, and emoji are joined by U+200D
+        if unicodedata.category(after).startswith("M") or "\u200d" in (before, after) or "🏻" <= after <= "🏿":
+            return True  # an accent, a joined emoji, a skin tone: parts of the letter before
         return _is_word_letter(before) and _is_word_letter(after)
 
 

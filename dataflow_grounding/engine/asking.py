@@ -27,7 +27,7 @@ from dataflow_grounding.errors import (
     TruncatedReply,
     UnreadableReply,
 )
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.base import Reply, Serving, Usage, before_another
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -76,7 +76,8 @@ class Asking:
                 self.counts["replayed"] += 1
                 return found
             if error is not None and self._is_final(error, attempt):
-                if not self.retry_failed:
+                halved = request.divisible and isinstance(error, TruncatedReply)  # its parts are asked again
+                if not self.retry_failed or halved:
                     raise error
                 attempt, error = 0, None
         return await self._ask(request, store, priority, attempt, error)
@@ -200,11 +201,14 @@ class Asking:
     async def _send_once(self, request: Request[T], priority: Any) -> Reply:
         number = await self.limiter.acquire(priority)
         refused, answered = False, False
-        usage: Usage | None = Usage()
+        usage: Usage | None = None  # until an answer says otherwise, it may be billed
         try:
             self._check_stopped()
-            reserved = self._reserve(request)
+            reserved = await self._reserve(request)
             try:
+                self._check_stopped()
+                self.counts["sent"] += 1
+                before_another.set(self._count_another)
                 answer = await self.serving.answer(request)
                 reply = Reply(answer) if isinstance(answer, str) else answer
                 usage, answered = reply.usage, True
@@ -212,17 +216,12 @@ class Asking:
                     self.limiter.hold(reply.hold)
                 self._count(reply)
                 return reply
-            except ServerOverloaded:
-                refused = True
-                raise
-            except ServerFault as error:
-                usage = None if not isinstance(error, EndpointUnreachable) else usage
-                raise
-            except RequestRefused:
-                answered = True
+            except GroundingError as error:
+                refused, answered = isinstance(error, ServerOverloaded), isinstance(error, RequestRefused)
+                if refused or isinstance(error, EndpointUnreachable) or not isinstance(error, ServerFault):
+                    usage = Usage()
                 raise
             finally:
-                self.counts["sent"] += 1
                 self.budget.settle(reserved, usage)
         except RateLimited:
             self.counts["rate_limited"] += 1
@@ -230,18 +229,29 @@ class Asking:
         finally:
             self.limiter.release(number, refused=refused, answered=answered)
 
-    def _reserve(self, request: Request[T]) -> float:
+    async def _reserve(self, request: Request[T]) -> float:
         try:
-            return self.budget.reserve(request, self.serving)
+            return await self.budget.reserve(request, self.serving)
         except RunStopped as error:
             self._stop(error)
             raise
+
+    def _count_another(self) -> None:
+        """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
+        try:
+            self._check_stopped()
+            self.budget.count()
+        except RunStopped as error:
+            self._stop(error)
+            raise
+        self.counts["sent"] += 1
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:
             raise self.stopped
 
     def _count(self, reply: Reply) -> None:
+        self.counts["answered"] += 1
         self._last_answer = time.monotonic()
         self._faults = 0
         self.counts["input_tokens"] += reply.usage.input_tokens
@@ -262,8 +272,12 @@ class Asking:
             raise gone from None
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops."""
-        seconds = asked_for if asked_for is not None else min(0.5 * 2 ** (waits - 1), 8.0)
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops.
+
+        Never less than a tenth of the latter: an endpoint that asks for no wait at all would be hammered.
+        """
+        own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
+        seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while (left := until - time.monotonic()) > 0:
             self._check_stopped()

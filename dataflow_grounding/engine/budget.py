@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Prices:
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
     """More tokens than any provider counts for the request: an image has at most a token for 700 pixels, plus 2,000."""
     pixels = sum(image.sent_size[0] * image.sent_size[1] for image in request.images)
-    text = len((request.system + request.text).encode()) // 2 + 500
+    text = len((request.system + request.text).encode("utf-8", "replace")) // 2 + 500
     return Usage(text + pixels // 700 + 2000 * len(request.images), 0, serving.max_output_tokens)
 
 
@@ -42,27 +43,44 @@ class Budget:
         self.sent = 0
         self.spent = 0.0
         self._reserved = 0.0
+        self._in_flight = 0
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """Before sending: what to hand to `settle`. Raises BudgetExceeded when the request could pass a limit."""
-        if self.max_requests is not None and self.sent >= self.max_requests:
-            raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
+    async def reserve(self, request: Request[Any], serving: Serving) -> float:
+        """Before sending: what to hand to `settle`. Waits while what is in flight could use up the budget, as most cost far
+        less than their worst case. Raises BudgetExceeded when the request could pass a limit all the same.
+        """
         worst = 0.0
         if self.prices is not None and self.usd is not None:
             worst = self.prices.cost(worst_case(request, serving))
-            if self.spent + self._reserved + worst > self.usd:
-                raise BudgetExceeded(
-                    f"stopped before passing workflow.budget_usd={self.usd:g}: spent {self.spent:.4f}, "
-                    f"and the next request could cost {worst:.4f}"
-                )
-        self.sent += 1
+            while self.spent + self._reserved + worst > self.usd:
+                if not self._in_flight or self.spent + worst > self.usd:
+                    raise BudgetExceeded(
+                        f"stopped before passing workflow.budget_usd={self.usd:g}: spent {self.spent:.4f}, "
+                        f"and the next request could cost {worst:.4f}"
+                    )
+                self._waiting.append(turn := asyncio.get_running_loop().create_future())
+                await turn
+        self.count()
+        self._in_flight += 1
         self._reserved += worst
         return worst
 
+    def count(self) -> None:
+        """One more request is about to be sent. Raises BudgetExceeded when it would pass `max_requests`."""
+        if self.max_requests is not None and self.sent >= self.max_requests:
+            raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
+        self.sent += 1
+
     def settle(self, reserved: float, usage: Usage | None) -> None:
         """After the answer: what it cost. None: no answer came, though it may be billed; its worst case counts."""
-        self._reserved -= reserved
+        self._in_flight -= 1
+        self._reserved = self._reserved - reserved if self._in_flight else 0.0
         if usage is None:
             self.spent += reserved
         elif self.prices is not None:
             self.spent += self.prices.cost(usage)
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_result(None)
+        self._waiting.clear()

@@ -14,7 +14,7 @@ from dataflow_grounding.engine.plan import Step, check, levels, segments
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, PlanError, SpecError, StorageFailed
+from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
 
 
 def execute(steps: list[Step], options: RunOptions, name: str | None = None) -> Summary:
@@ -61,9 +61,27 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None) -
             if finished is not None:
                 return finished
         check(steps, source.columns())
-        summary = run_blocking(Run(steps, source, options, name).execute)
+        run = Run(steps, source, options, name)
+        try:
+            summary = run_blocking(run.execute)
+        except BudgetExceeded as stopped:
+            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
         manifest.write(summary)
         return summary
+
+
+def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
+    """The stop with what is done and what the rest would take, at a request a step and what these ones cost."""
+    answered = done.requests["replayed"] + done.requests["answered"]
+    text = f"{stopped}. {answered} replies are stored"
+    if total is not None:
+        left = max(total * requests_each - answered, 1)
+        cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
+        price = f", {cost * left:.4f} USD" if cost else ""
+        text += f"; the rest takes about {left} more requests{price}"
+    told = BudgetExceeded(f"{text}. The same command goes on")
+    told.summary = stopped.summary
+    return told
 
 
 @contextmanager
@@ -75,7 +93,7 @@ def _only_run(folder: str) -> Iterator[None]:
         os.makedirs(folder, exist_ok=True)
         lock: IO[str] = open(os.path.join(folder, "lock"), "a")  # noqa: SIM115
     except OSError as error:
-        raise StorageFailed(f"can't write in {folder}: {error.strerror or error}") from None
+        raise InputError(f"can't write in {folder}: {error.strerror or error}") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Annotator
-from dataflow_grounding.engine.run import StepAsk, annotated, limiter_of
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record, image_id_of
 

@@ -75,8 +75,11 @@ class KeyedLog:
             return None
         if place >= self._size:
             self._write()
-        line: dict[str, Any] = json.loads(self._line_at(place))
-        return line if line.get("key") == key else None
+        try:
+            line: Any = json.loads(self._line_at(place))
+        except (ValueError, RecursionError):  # damaged since it was written: as good as lost
+            return None
+        return line if isinstance(line, dict) and line.get("key") == key else None
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
@@ -93,8 +96,8 @@ class KeyedLog:
         data = bytes(self._pending)
         self._pending.clear()
         try:
-            written = os.write(self._file, data)
-            if written < len(data):
+            written = 0
+            while written < len(data):
                 written += os.write(self._file, data[written:])
         except OSError as error:
             with suppress(OSError):

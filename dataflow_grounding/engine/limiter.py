@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any
 
+from dataflow_grounding.serving.base import Serving
+
 START = 8
 CUT = 0.85
 PATIENCE = 4.0
@@ -141,6 +143,17 @@ class Limiter:
                 waiter = heapq.heappop(self._waiting)[2]
                 if not waiter.gone and waiter.wake():
                     self.in_flight += 1
+
+
+_limiters: dict[tuple[str, str], Limiter] = {}
+
+
+def limiter_of(serving: Serving) -> Limiter:
+    """The limiter of the serving's endpoint and model, shared by all that run in this process."""
+    limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(serving.max_workers))
+    limiter.most = max(1, serving.max_workers)
+    limiter.level = min(limiter.level, float(limiter.most))
+    return limiter
 
 
 class _Waiter:

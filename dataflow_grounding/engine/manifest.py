@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step, settings_digest
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import StorageFailed
 from dataflow_grounding.version import __version__
 
 
@@ -23,6 +25,8 @@ class Manifest:
         self._entry = f"{steps[0].label}..{steps[-1].label}"
         self._outputs = [step.storage.output_path for step in steps]
         self._source = source
+        self._input_before = source.state()
+        self._started = time.time_ns()
         extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
         self._settings = settings_digest(steps, extra)
 
@@ -44,7 +48,8 @@ class Manifest:
         entries.pop(self._entry, None)
         fingerprint = None
         if not summary.passing_failures and summary.done and self._settings is not None:
-            fingerprint = self._source.fingerprint()
+            if self._input_before == self._source.state():  # else the run may have seen another input
+                fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if fingerprint is not None:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
@@ -54,9 +59,12 @@ class Manifest:
                 "outputs": self._state(),
                 "summary": {name: getattr(summary, name) for name in kept},
             }
-        with open(f"{self._path}.part", "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-        os.replace(f"{self._path}.part", self._path)
+        try:
+            with open(f"{self._path}.part", "w", encoding="utf-8") as file:
+                json.dump(entries, file, indent=1)
+            os.replace(f"{self._path}.part", self._path)
+        except OSError as error:
+            raise StorageFailed(f"can't write {self._path}: {error.strerror or error}") from None
 
     def _load(self) -> dict[str, Any]:
         with suppress(OSError, ValueError), open(self._path, encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +89,8 @@ class Outputs:
     def discard(self) -> None:
         """Leave the files as they were before the run."""
         for writer in [*self._writers, self._failures]:
-            writer.discard()
+            with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
+                writer.discard()
 
 
 def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:

@@ -7,15 +7,35 @@ import hashlib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, InputError
-from dataflow_grounding.images import facts_key, find_image
-from dataflow_grounding.records import Record, image_id_of
+from dataflow_grounding.images import FactsKey, facts_key, find_image
+from dataflow_grounding.records import Record, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
+
+
+IMAGE_COLUMN = "image_path"
+"""Where the image's path stands unless a step names another column."""
+
+
+def identify(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> None:
+    """Give the record its `image_id`, and tell it apart from the rows before it, which `rows_of_image` remembers."""
+    image_id = image_id_of(record, image_key, image_root)
+    if image_id is None:
+        return
+    if not has_id(record.get("image_id")):
+        record["image_id"] = image_id
+    record.occurrence = rows_of_image.get(hash(image_id)) or 0
+    while record.occurrence and rows_of_image.get(hash(record.unique_id)):  # another row is really called x@2
+        record.occurrence += 1
+    rows_of_image.set(hash(image_id), record.occurrence + 1)
+    if record.occurrence:
+        rows_of_image.set(hash(record.unique_id), 1)
 
 
 class Source:
@@ -23,7 +43,7 @@ class Source:
 
     def __init__(self, step: Step, image_key: str | None, name: str | None, pilot: int | None) -> None:
         self.path = step.storage.input_path
-        self.image_key = image_key
+        self.image_key = image_key or IMAGE_COLUMN
         self._name = name
         self._pilot = pilot
         self._folders = step.storage.image_folders
@@ -60,12 +80,7 @@ class Source:
             assert row.error is not None
             raise row.error
         record = Record(row.data, self._folders)
-        if self.image_key is not None:
-            image_id = image_id_of(row.data, self.image_key, self._image_root)
-            if image_id is not None:
-                record["image_id"] = row.data.get("image_id") or image_id
-                record.occurrence = self._rows_of_image.get(hash(image_id)) or 0
-                self._rows_of_image.set(hash(image_id), record.occurrence + 1)
+        identify(record, self.image_key, self._image_root, self._rows_of_image)
         if self._name is not None:
             record.setdefault("source", self._name)
         return record
@@ -80,8 +95,17 @@ class Source:
             return min(lines, self._pilot) if self._pilot else lines
         return None
 
-    def fingerprint(self) -> str | None:
-        """Digest of the file's rows and of the size and time of each image; None when it can't be read twice."""
+    def state(self) -> tuple[int, int] | None:
+        """The input file's size and time."""
+        with suppress(OSError):
+            found = os.stat(self.path)
+            return (found.st_size, found.st_mtime_ns)
+        return None
+
+    def fingerprint(self, unchanged_since: int | None = None) -> str | None:
+        """Digest of the file's rows and of the size and time of each image; None when it can't be read twice, or when an
+        image was written at or after `unchanged_since` (nanoseconds).
+        """
         digest = hashlib.sha256()
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):
@@ -91,15 +115,18 @@ class Source:
                     digest.update(block)
             if self.image_key is not None:
                 for _, row in self._rows():
-                    digest.update(self._image_state(row))
+                    state = self._image_state(row)
+                    if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
+                        return None
+                    digest.update(repr(state).encode())
         except (OSError, GroundingError):
             return None
         return digest.hexdigest()
 
-    def _image_state(self, row: Row) -> bytes:
+    def _image_state(self, row: Row) -> FactsKey | None:
         if row.data is None or self.image_key is None:
-            return b"-"
+            return None
         try:
-            return repr(facts_key(find_image(Record(row.data, self._folders), self.image_key))).encode()
+            return facts_key(find_image(Record(row.data, self._folders), self.image_key))
         except GroundingError:
-            return b"?"
+            return None

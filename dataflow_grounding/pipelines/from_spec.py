@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.coordinates import find_box_format
@@ -13,7 +14,7 @@ from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped, SpecError
+from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.pipelines.image_grounding import STEPS, ImageGroundingPipeline
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.serving.base import Serving
@@ -102,13 +103,19 @@ class SpecRun:
             stopped = why
             raise
         finally:
-            if summary is not None or stopped is not None:
+            if stopped is not None:
+                with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
+                    self._write_run_json(summary, stopped, started)
+            elif summary is not None:
                 self._write_run_json(summary, stopped, started)
 
     def _copy_last(self, summary: Summary) -> None:
         target = os.path.join(self.spec.results_dir, "annotations.jsonl")
         if summary.done:
-            copy_file(self.steps[-1].storage.output_path, target)
+            try:
+                copy_file(self.steps[-1].storage.output_path, target)
+            except OSError as error:
+                raise StorageFailed(f"can't write {target}: {error.strerror or error}. Run the same command again") from None
         summary.annotations = target
 
     def plan(self) -> dict[str, Any]:

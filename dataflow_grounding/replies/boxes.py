@@ -16,7 +16,7 @@ from dataflow_grounding.replies.marks import Mark, Marks, Said, number
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
 # How far outside of its range a number may lie, in parts of the range, to be moved inside and not dropped.
-TOLERANCE = 1 / 8
+TOLERANCE = 8
 # The share of a reply's boxes that may lie further outside before the whole reply counts as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
 STATUSES = ("ambiguous", "unsupported")

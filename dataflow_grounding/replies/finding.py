@@ -32,7 +32,9 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     unusable: list[Marks] = []
     for read in readers:
         marks = read(answer, key)
-        if marks.boxes or marks.points or marks.statuses or (marks.absent and not marks.unclear):
+        if marks.boxes or marks.statuses or (marks.absent and not marks.unclear):
+            return marks
+        if marks.points and not any(before.dropped for before in unusable):
             return marks
         unusable.append(marks)
     for marks in unusable:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.tasks import Request
+
+
+before_another: ContextVar[Callable[[], None]] = ContextVar("before_another", default=lambda: None)  # noqa: B039
+"""A serving that must send more than once for one answer calls it before each further request. It raises RunStopped."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataflow_grounding.errors import (
     ServerFault,
     SpecError,
 )
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.base import Reply, Serving, Usage, before_another
 from dataflow_grounding.serving.http_errors import error_of, used_up, without_secret
 from dataflow_grounding.tasks import Request
 
@@ -96,6 +96,7 @@ class OpenAIServing(Serving):
         self.max_output_tokens = max_tokens
         self.box_format = box_format
         names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
+        api_key = api_key or getattr(client, "api_key", None)
         self._api_key = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
@@ -135,6 +136,8 @@ class OpenAIServing(Serving):
             except RequestRefused as error:
                 refusal = refusal or error
                 habits = habits.after_refusal(str(error))
+                if habits is not None:
+                    before_another.get()()
             else:
                 self.habits, self._habits_known = habits, True
                 return reply

@@ -40,6 +40,7 @@ def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat
             objects=list_of(object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL}))
         ),
         read=lambda reply: _read(reply, image, phrases, box_format),
+        divisible=len(phrases) > 1,
     )
 
 

@@ -32,6 +32,8 @@ class Request(Generic[T]):
     sample: int = 0
     attempt: int = 0
     complaint: str = ""
+    divisible: bool = False
+    """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
 
     def __post_init__(self) -> None:
         if not self.images:

@@ -1,0 +1,57 @@
+"""One operator at work on one record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, TypeVar
+
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import ReplyLog
+from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.tasks import Request
+
+T = TypeVar("T")
+
+
+class StepAsk:
+    """`ask` for one record in one step."""
+
+    def __init__(self, asking: Asking | None, store: ReplyLog, priority: Any, notes: Counter[str]) -> None:
+        self._asking, self._store, self._priority, self._notes = asking, store, priority, notes
+
+    async def __call__(self, request: Request[T]) -> T:
+        """Puts a request to the step's serving. Raises what failed."""
+        if self._asking is None:
+            raise OperatorFailed("this operator has no serving to ask")
+        answer, notes = await self._asking.answer(request, self._store, self._priority)
+        for note in notes:
+            self.note(note)
+        return answer
+
+    def note(self, what: str) -> None:
+        """Count a remark by its first words."""
+        self._notes[what.partition(":")[0]] += 1
+
+
+async def annotated(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Update | RecordError:
+    """The operator's update of one record, or why there is none. Raises RunStopped.
+
+    The operator gets a copy of the record, and its update is made plain JSON, so that a streamed record is the same as one
+    that was written and read again between two steps.
+    """
+    try:
+        image_key = operator.reads().get("image")
+        if image_key is not None:
+            await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
+        return as_json(await operator.annotate(record.copied(), ask))
+    except RecordError as error:
+        return error
+    except RunStopped:
+        raise
+    except GroundingError as error:
+        return OperatorFailed(str(error))
+    except Exception as error:  # the operator's own code, perhaps the user's
+        return OperatorFailed(f"{type(error).__name__} in {operator.name}: {' '.join(str(error).split())[:300]}")

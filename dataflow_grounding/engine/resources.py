@@ -1,0 +1,102 @@
+"""What a run holds open: its servings, its stores of replies, what it knows of images."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import RunStopped
+
+SYNC_SECONDS = 0.5
+SYNC_LINES = 50
+
+
+class Resources:
+    """Opened for one run of some steps. Raises StorageFailed."""
+
+    def __init__(self, steps: list[Step], options: RunOptions, stop: Callable[[RunStopped], None]) -> None:
+        self.budget = Budget(options.max_requests, options.budget_usd, options.prices)
+        self._stop = stop
+        self._logs: dict[str, KeyedLog] = {}
+        try:
+            self.stores = [self._log(step.storage.replies_path) for step in steps]
+            images = os.path.join(steps[0].storage.checkpoint_folder, "images.jsonl")
+            self.memo = ImageMemo(self._log(images, buffered=True))
+        except BaseException:
+            self._close_logs()
+            raise
+        servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
+        self.askings = {
+            which: Asking(
+                serving,
+                limiter_of(serving),
+                self.budget,
+                max_attempts=options.max_attempts,
+                force=options.force_reprocess,
+                retry_failed=options.retry_failed,
+                stop=stop,
+            )
+            for which, serving in servings.items()
+        }
+
+    def asking_of(self, step: Step) -> Asking | None:
+        """Who answers a step's requests."""
+        return self.askings.get(id(step.operator.serving))
+
+    @property
+    def most_in_flight(self) -> int:
+        """The most requests that may be in flight over all servings; 0 without one."""
+        return sum(asking.limiter.most for asking in self.askings.values())
+
+    def _log(self, path: str, *, buffered: bool = False) -> KeyedLog:
+        if path not in self._logs:
+            self._logs[path] = KeyedLog(path, buffered=buffered)
+        return self._logs[path]
+
+    async def sync_now_and_then(self) -> None:
+        """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(SYNC_SECONDS / 10)
+                if any(log.unsynced >= SYNC_LINES for log in self._logs.values()):
+                    break
+            try:
+                await self.sync()
+            except RunStopped as why:
+                self._stop(why)
+                return
+
+    async def sync(self) -> None:
+        """Put all replies on disk, off the event loop."""
+        for log in list(self._logs.values()):
+            if log.unsynced:
+                await asyncio.to_thread(log.sync)
+
+    async def close(self) -> None:
+        """Close connections and files. Raises StorageFailed."""
+        for asking in self.askings.values():
+            with suppress(Exception):
+                await asking.serving.aclose()
+        self._close_logs()
+
+    def _close_logs(self) -> None:
+        for log in self._logs.values():
+            log.close()
+
+    def add_up(self, summary: Summary) -> None:
+        """Enter requests, tokens, models and cost."""
+        for asking in self.askings.values():
+            summary.requests.update(asking.counts)
+            if asking.serving.model not in summary.models:
+                summary.models.append(asking.serving.model)
+        summary.cost_usd = self.budget.spent if self.budget.prices else None

@@ -1,0 +1,53 @@
+# ruff: noqa: E501 - a reply stands on one line, however long
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies import read_object
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        pytest.param('{"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the object"),
+        pytest.param('Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone {1}.', [{"text": "a cat"}], id="fenced"),
+        pytest.param("<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}", [{"text": "a cat"}], id="after thinking"),
+        pytest.param('{"result": {"expressions": [{"text": "a cat"}]}}', [{"text": "a cat"}], id="within another object"),
+        pytest.param('[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}], id="in a list of one"),
+        pytest.param('{"Expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the key in other letters"),
+        pytest.param('[{"text": "a cat"}]', [{"text": "a cat"}], id="a bare list"),
+        pytest.param('["a cat"]', ["a cat"], id="a bare list of texts"),
+        pytest.param("[]", [], id="an empty list"),
+        pytest.param('{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}', [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}], id="an item a line"),
+        pytest.param('{"expressions": []} no: {"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the last of two"),
+        pytest.param('{"expressions": [{"text": "a “cat”, the "red" one"}]}', [{"text": 'a “cat”, the "red" one'}], id="quotation marks within"),
+    ],
+)  # fmt: skip
+def test_the_object_is_found(reply: str, value: Any) -> None:
+    assert read_object(reply, required="expressions")[0]["expressions"] == value
+
+
+def test_what_was_done_is_noted() -> None:
+    assert read_object('{"caption": "x"}', required="caption")[1] == []
+    assert read_object("{'caption': 'x'}", required="caption")[1][0].startswith("repaired_json")
+    assert read_object('[{"text": "x"}]', required="captions")[1][0].startswith("wrapped")
+    assert read_object('{"captions": [{"text": "x"}, {"te', required="captions")[1][0].startswith("truncated")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "told"),
+    [
+        ("", UnreadableReply, "empty"),
+        ("I can't.", UnreadableReply, "no JSON"),
+        ('{"other": 1}', UnreadableReply, "'caption'"),
+        ('{"note": "so', TruncatedReply, "cut off"),
+        ("[" * 200, UnreadableReply, "nested"),
+    ],
+)
+def test_no_such_object_is_an_error(reply: str, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        read_object(reply, required="caption")
