@@ -13,6 +13,9 @@ from dataflow_grounding.errors import BrokenRow
 Update: TypeAlias = dict[str, Any]
 """What an operator adds to a record: column name → JSON value."""
 
+ROW_OF_IMAGE = "row_of_image"
+"""Column of the second and later rows of one image: which it is, from 1. Rows that fail before it don't change its ids."""
+
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 
 
@@ -36,7 +39,7 @@ class Record(dict[str, Any]):
         self.folders = folders
         self.occurrence = occurrence
         given = row.get("image_id")
-        self.image_id = image_id if given in (None, "") else str(given)
+        self.image_id = str(given) if has_id(given) else image_id
 
     def updated(self, update: Mapping[str, Any]) -> Record:
         """A copy with the columns of `update` set."""
@@ -46,14 +49,10 @@ class Record(dict[str, Any]):
         """A copy that shares nothing with this record."""
         return Record(as_json(self), self.folders, self.occurrence, self.image_id)
 
-    def own_copy(self) -> Record:
-        """A copy that shares nothing with this record."""
-        return Record(as_json(self), self.folders, self.occurrence)
-
     @property
     def unique_id(self) -> str:
         """`image_id`, told apart from earlier rows of the same image."""
-        image_id = self.image_id or "record"
+        image_id = "record" if self.image_id is None else self.image_id
         return image_id if not self.occurrence else f"{image_id}@{self.occurrence + 1}"
 
 
@@ -132,12 +131,6 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BrokenRow(f"column {key!r} should be a text, not {_kind(value)}")
     return value
-
-
-def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` as it is when written and read again: lists for tuples, text keys. Raises TypeError, ValueError for no JSON."""
-    copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
-    return copy
 
 
 def dump_line(value: Mapping[str, Any]) -> str:

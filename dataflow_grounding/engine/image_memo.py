@@ -8,10 +8,9 @@ import time
 
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.images import (
-    FactsKey,
     ImageFacts,
+    ImageFile,
     ImageLimits,
-    facts_key,
     find_image,
     known_facts,
     read_facts,
@@ -19,35 +18,44 @@ from dataflow_grounding.images import (
 )
 from dataflow_grounding.records import Record
 
+SLOW = 0.002
+"""Seconds that a reading may take on the event loop; above that, threads read."""
+
 
 class ImageMemo:
-    """Makes an image's facts known before an operator asks for them, off the event loop."""
+    """Makes an image's facts known before an operator asks for them.
+
+    A local disk's files are read where we stand, which costs a tenth of handing them to a thread; slow ones by threads.
+    """
 
     def __init__(self, log: KeyedLog | None) -> None:
         self._log = log
+        self._usual = 0.0
+        self._readings = 0
 
     async def prepare(self, record: Record, key: str, limits: ImageLimits | None) -> None:
         """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken."""
-        known, facts = await asyncio.to_thread(self._look, record, key, limits)
-        if not known and self._log is not None:
-            path, size, mtime_ns = facts[0]
-            if (
-                time.time_ns() - mtime_ns > 2 * 10**9
-            ):  # a file written just now may be written again within its time's grain
-                self._log.put(_digest(facts[0]), {"path": path, "size": size, "mtime_ns": mtime_ns, **vars(facts[1])})
-
-    def _look(self, record: Record, key: str, limits: ImageLimits | None) -> tuple[bool, tuple[FactsKey, ImageFacts]]:
-        path = find_image(record, key)
-        file = facts_key(path)
-        facts = known_facts(file)
-        if facts is not None:
-            return True, (file, facts)
+        file = find_image(record, key)
+        if known_facts(file) is not None:
+            return
         line = self._log.get(_digest(file)) if self._log is not None else None
         if line is not None:
-            stored = ImageFacts(*(line[name] for name in ImageFacts.__dataclass_fields__))
-            return True, (file, remember_facts(file, stored))
-        return False, (file, remember_facts(file, read_facts(path, limits)))
+            remember_facts(file, ImageFacts(*(line[name] for name in ImageFacts.__dataclass_fields__)))
+            return
+        facts = remember_facts(file, await self._read(file.path, limits))
+        if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
+            self._log.put(_digest(file), {**file._asdict(), **vars(facts)})
+
+    async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
+        self._readings += 1
+        if self._usual > SLOW and self._readings % 64:  # now and then, see whether it is still slow
+            return await asyncio.to_thread(read_facts, path, limits)
+        start = time.perf_counter()
+        try:
+            return read_facts(path, limits)
+        finally:
+            self._usual += (time.perf_counter() - start - self._usual) / 8
 
 
-def _digest(key: FactsKey) -> str:
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+def _digest(file: ImageFile) -> str:
+    return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()[:32]

@@ -14,10 +14,12 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record, image_id_of
+from dataflow_grounding.records import Record
 
 
 def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
@@ -28,16 +30,13 @@ def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tup
 
 def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Record]:
     records = []
-    seen: Counter[str] = Counter()
+    rows_of_image = NumberTable()
     for row in rows:
-        record = Record(row, getattr(row, "folders", ()), getattr(row, "occurrence", 0))
-        image_id = image_id_of(row, image_key) if image_key else None
-        if image_id is not None and "image_id" not in record:
-            record["image_id"] = image_id
-        if image_id is not None and not record.occurrence:
-            record.occurrence = seen[image_id]
-            seen[image_id] += 1
-        records.append(record)
+        if isinstance(row, Record):  # from another operator: it keeps what tells it apart
+            records.append(row.updated({}))
+        else:
+            records.append(Record(row))
+            identify(records[-1], image_key or IMAGE_COLUMN, None, rows_of_image)
     return records
 
 

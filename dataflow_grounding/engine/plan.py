@@ -13,15 +13,15 @@ from typing import Any, Protocol, TypeVar
 
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps")
-"""Columns of the record schema that any step may fill in."""
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", ROW_OF_IMAGE)
+"""Columns of the record schema that steps fill in without naming them."""
 
 
 class Ask(Protocol):
@@ -40,11 +40,13 @@ class Ask(Protocol):
 class Annotator(Protocol):
     """What the engine needs of an operator."""
 
-    sees_all: bool
-
     @property
     def name(self) -> str:
         """What the step is called."""
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may read or write columns that it doesn't name: then it runs after all before it, before all after it."""
 
     @property
     def serving(self) -> Serving | None:
@@ -99,10 +101,11 @@ recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", def
 def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
     """Raises PlanError for a column that nobody provides, or one that a step would overwrite."""
     there = dict.fromkeys(columns, "the input")
+    anything = False
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
         for column in reads.values():
-            if column not in there:
+            if column not in there and column not in FACT_COLUMNS and not anything:
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in writes.values():
             if column in there and column not in reads.values():
@@ -110,6 +113,7 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                     f"{step.label} would overwrite column {column!r} of {there[column]}: give it another output key"
                 )
             there[column] = step.label
+        anything = anything or not writes
 
 
 def _nearest(column: str, there: Mapping[str, str]) -> str:
@@ -130,7 +134,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 def levels(steps: list[Step]) -> list[list[int]]:
     """The places of the steps, grouped: those of one group don't need each other's columns and run side by side."""
-    groups: dict[int, list[int]] = {}
+    groups: list[list[int]] = []
     written: dict[str, int] = {}  # column → the first group that sees it as written last
     read: dict[str, int] = {}  # column → the last group that reads it
     at_least = 0
@@ -138,11 +142,13 @@ def levels(steps: list[Step]) -> list[list[int]]:
         reads, writes = step.operator.reads().values(), step.operator.writes().values()
         level = max([at_least, *(written.get(c, 0) for c in reads), *(read.get(c, 0) for c in writes)])
         if step.operator.sees_all:
-            level = at_least = max([level, *written.values()])
-        groups.setdefault(level, []).append(place)
+            level, at_least = len(groups), len(groups) + 1
+        if level == len(groups):
+            groups.append([])
+        groups[level].append(place)
         read.update({column: max(level, read.get(column, 0)) for column in reads})
         written.update(dict.fromkeys(writes, level + 1))
-    return [groups[level] for level in sorted(groups)]
+    return groups
 
 
 def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:

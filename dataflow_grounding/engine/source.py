@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, InputError
-from dataflow_grounding.images import FactsKey, facts_key, find_image
-from dataflow_grounding.records import Record, has_id, image_id_of
+from dataflow_grounding.images import ImageFile, find_image
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
 from dataflow_grounding.rows import Row, read_rows
-
 
 IMAGE_COLUMN = "image_path"
 """Where the image's path stands unless a step names another column."""
@@ -25,15 +24,14 @@ IMAGE_COLUMN = "image_path"
 
 def identify(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> None:
     """Give the record its `image_id`, and tell it apart from the rows before it, which `rows_of_image` remembers."""
-    image_id = image_id_of(record, image_key, image_root)
+    image_id = record.image_id = image_id_of(record, image_key, image_root)
     if image_id is None:
         return
-    if not has_id(record.get("image_id")):
-        record["image_id"] = image_id
-    record.occurrence = rows_of_image.get(hash(image_id)) or 0
+    stated, earlier = record.get(ROW_OF_IMAGE), rows_of_image.get(hash(image_id)) or 0
+    record.occurrence = stated - 1 if isinstance(stated, int) and stated > 1 else earlier
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):  # another row is really called x@2
         record.occurrence += 1
-    rows_of_image.set(hash(image_id), record.occurrence + 1)
+    rows_of_image.set(hash(image_id), earlier + 1)
     if record.occurrence:
         rows_of_image.set(hash(record.unique_id), 1)
 
@@ -123,10 +121,10 @@ class Source:
             return None
         return digest.hexdigest()
 
-    def _image_state(self, row: Row) -> FactsKey | None:
+    def _image_state(self, row: Row) -> ImageFile | None:
         if row.data is None or self.image_key is None:
             return None
         try:
-            return facts_key(find_image(Record(row.data, self._folders), self.image_key))
+            return find_image(Record(row.data, self._folders), self.image_key)
         except GroundingError:
             return None

@@ -47,6 +47,23 @@ class Summary:
             if status in STATUSES:
                 self.expressions[status] += 1
 
+    def add_earlier(self, earlier: Summary) -> None:
+        """Take in what the steps before this summary's did: their requests, time, and records that failed on the way."""
+        for mine, theirs in (
+            (self.requests, earlier.requests),
+            (self.notes, earlier.notes),
+            (self.failures, earlier.failures),
+        ):
+            mine.update(theirs)
+        self.records = max(self.records, earlier.records)
+        self.failed += earlier.failed
+        self.passing_failures += earlier.passing_failures
+        self.seconds += earlier.seconds
+        self.already_complete = self.already_complete and earlier.already_complete
+        self.models = list(dict.fromkeys([*earlier.models, *self.models]))
+        if earlier.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + earlier.cost_usd
+
     def to_json(self) -> dict[str, Any]:
         """The counts as one JSON object."""
         return {

@@ -43,8 +43,11 @@ class Operator(ABC):
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
     serving: Serving | None = None
-    sees_all = False
-    """Whether it may read columns that it doesn't name: then it runs when all earlier steps are done."""
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may read or write columns that it doesn't name: no step then runs beside it."""
+        return not (self.input_keys and self.output_keys)
 
     @property
     def keys(self) -> SimpleNamespace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,8 +16,6 @@ from dataflow_grounding.records import Record, Update
 class FunctionOperator(Operator):
     """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is the update."""
 
-    sees_all = True
-
     def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
         self.function = function
         self.name: str = function.__name__  # type: ignore[misc]
@@ -27,13 +24,18 @@ class FunctionOperator(Operator):
         self._takes_ask = len(inspect.signature(function).parameters) > 1
         self.__doc__ = function.__doc__
 
+    @property
+    def sees_all(self) -> bool:
+        """Always: what a function reads and returns can't be told before."""
+        return True
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The function's update. It works on a copy, so that changing the record in place changes nothing else."""
-        own = Record(copy.deepcopy(dict(record)), record.folders, record.occurrence)
+        """The function's update."""
+        arguments = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
-            update = await (self.function(own, ask) if self._takes_ask else self.function(own))
+            update = await self.function(*arguments)
         else:
-            update = await asyncio.to_thread(self.function, *((own, ask) if self._takes_ask else (own,)))
+            update = await asyncio.to_thread(self.function, *arguments)
         if not isinstance(update, Mapping):
             raise OperatorFailed(f"{self.name} should return a dict of columns, not {type(update).__name__}")
         return dict(update)

@@ -6,18 +6,20 @@ from typing import Any
 
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image
-from dataflow_grounding.records import Record, Update
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id
 
 
 def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
-    """`image_id`, and the size that the file has; where the row states another, the file wins and a note is made.
+    """The record's `image_id` where it has none yet, and the size that the file has; where the row states another, the file wins and a note is made.
 
     The embedded grounder signs its records, so that nobody takes them for a VLM's.
     """
     width, height = image.size
     update: Update = {"width": width, "height": height}
-    if "image_id" in record:
-        update["image_id"] = record["image_id"]
+    if record.image_id is not None and not has_id(record.get("image_id")):
+        update = {"image_id": record.image_id, **update}
+    if record.occurrence:
+        update[ROW_OF_IMAGE] = record.occurrence + 1
     for name, value in (("width", width), ("height", height)):
         if name in record and not _same(record[name], value):
             ask.note("size_differs: the row states another width or height than the file has")

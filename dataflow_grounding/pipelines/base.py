@@ -86,22 +86,10 @@ class Pipeline:
             current_pipeline.reset(tokens[1])
         if not self.summaries:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        return _total(self.summaries)
-
-
-def _total(summaries: list[Summary]) -> Summary:
-    """The last step's summary, with the requests and the time of all, and every record that failed on the way."""
-    last = summaries[-1]
-    for earlier in summaries[:-1]:
-        last.requests.update(earlier.requests)
-        last.notes.update(earlier.notes)
-        last.failures.update(earlier.failures)
-        last.failed += earlier.failed
-        last.seconds += earlier.seconds
-        last.already_complete = last.already_complete and earlier.already_complete
-        last.models = list(dict.fromkeys([*earlier.models, *last.models]))
-    last.records = max(summary.records for summary in summaries)
-    return last
+        *earlier, last = self.summaries
+        for summary in earlier:
+            last.add_earlier(summary)
+        return last
 
 
 def _runnable(body: Callable[[Any], Any]) -> Callable[..., Summary]:

@@ -14,7 +14,7 @@ from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
-from dataflow_grounding.records import Record, read_text
+from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.spec import load_spec
@@ -74,8 +74,8 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
             open_image(record, "image_path")
             if "caption" in step.operator.reads():
                 read_text(record, "caption")
-            image_id = str(record["image_id"])
-            if row.data and row.data.get("image_id") and image_id in ids:
+            image_id = str(record.image_id)
+            if row.data and has_id(row.data.get("image_id")) and image_id in ids:
                 found.problems.append(f"{where}: image_id {image_id!r} stands in line {ids[image_id]} too")
             ids.setdefault(image_id, row.line)
         except RecordError as error:
@@ -90,5 +90,5 @@ def _folder_of(record: Record) -> str:
     given = str(record.get("image_path"))
     if os.path.isabs(given):
         return ""
-    path = find_image(record, "image_path")
+    path = find_image(record, "image_path").path
     return os.path.normpath(path[: -len(given)] or ".")

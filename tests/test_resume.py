@@ -1,0 +1,538 @@
+"""Nothing paid for is lost or paid for twice: each sentence of that promise, against a loopback endpoint that counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import Workplace, caption, ended
+
+from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import FaultRule
+
+KEY = "image_grounding.vlm.openai"
+
+
+@pytest.fixture()
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture()
+def ten(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    """Ten records, each with a picture of its own, done: 20 requests were sent."""
+    rows = []
+    for n in range(10):
+        workplace.picture(f"p{n}.jpg", color=f"#{n:02}{n:02}30")
+        rows.append({"image_path": f"p{n}.jpg", "caption": caption(n)})
+    workplace.rows(rows)
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    done = workplace.run()
+    assert (done.code, server.count()) == (0, 20), done
+    return workplace
+
+
+def input_of(place: Workplace) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in place.input.read_text().splitlines()]
+
+
+# --- what asks again, and what costs nothing
+
+
+def same(place: Workplace) -> list[str]:
+    return []
+
+
+def manifest_gone(place: Workplace) -> list[str]:
+    (place.results / ".ckpt" / "finished.json").unlink()
+    return []
+
+
+def facts_gone(place: Workplace) -> list[str]:
+    (place.results / ".ckpt" / "images.jsonl").unlink()
+    return manifest_gone(place)
+
+
+def results_gone(place: Workplace) -> list[str]:
+    for path in place.results.rglob("annotations.jsonl"):
+        path.unlink()
+    return []
+
+
+def all_but_replies_gone(place: Workplace) -> list[str]:
+    for path in list(place.results.rglob("*")):
+        if path.is_file() and path.name != "replies.jsonl":
+            path.unlink()
+    return []
+
+
+def reordered(place: Workplace) -> list[str]:
+    place.rows(reversed(input_of(place)))
+    return []
+
+
+def renamed(place: Workplace) -> list[str]:
+    rows = input_of(place)
+    for n, row in enumerate(rows):
+        os.rename(place.folder / row["image_path"], place.folder / f"new name {n}.jpg")
+        row |= {"image_path": f"new name {n}.jpg", "image_id": f"id{n}", "note": "new"}
+    place.rows(rows)
+    return []
+
+
+def touched(place: Workplace) -> list[str]:
+    for row in input_of(place):
+        os.utime(place.folder / row["image_path"])
+    return []
+
+
+def one_removed(place: Workplace) -> list[str]:
+    place.rows(input_of(place)[1:])
+    return []
+
+
+def doubled(place: Workplace) -> list[str]:
+    place.rows(input_of(place) * 2)
+    return []
+
+
+def one_added(place: Workplace) -> list[str]:
+    place.rows([{"image_path": "p0.jpg", "caption": caption(77)}, *input_of(place)])
+    return []
+
+
+def one_caption(place: Workplace) -> list[str]:
+    rows = input_of(place)
+    rows[3]["caption"] = caption(55)
+    place.rows(rows)
+    return []
+
+
+def one_picture(place: Workplace) -> list[str]:
+    place.picture("p4.jpg", color="white")
+    return []
+
+
+def one_line_damaged(place: Workplace) -> list[str]:
+    path = place.replies(1)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2][:60] + b"\x00\xff" + lines[2][62:]
+    path.write_bytes(b"".join(lines))
+    return manifest_gone(place)
+
+
+def torn(place: Workplace) -> list[str]:
+    path = place.replies(1)
+    path.write_bytes(path.read_bytes()[:-20])
+    return manifest_gone(place)
+
+
+def zeroed(place: Workplace) -> list[str]:
+    path = place.replies(1)
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
+    path.write_bytes(whole[:last] + b"\0" * (len(whole) - last))
+    return manifest_gone(place)
+
+
+def older(place: Workplace) -> list[str]:
+    """Lines as an older version may have left them: other keys, another order, other spacing."""
+    for step in (0, 1):
+        path = place.replies(step)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
+        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
+    return manifest_gone(place)
+
+
+def newest_counts(place: Workplace) -> list[str]:
+    path = place.replies(1)
+    path.write_bytes(path.read_bytes() * 2 + b"not a line of a store\n\n{}\n[]\n")
+    return manifest_gone(place)
+
+
+CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
+    ("nothing", same, 0),
+    ("the note of the finished run is gone", manifest_gone, 0),
+    ("what is known of the images is gone", facts_gone, 0),
+    ("the results are gone", results_gone, 0),
+    ("all but the replies is gone", all_but_replies_gone, 0),
+    ("rows reordered", reordered, 0),
+    ("rows and images renamed, a column added", renamed, 0),
+    ("images touched", touched, 0),
+    ("a row removed", one_removed, 0),
+    ("every row twice", doubled, 0),
+    ("a row added at the top", one_added, 2),
+    ("a caption changed", one_caption, 2),
+    ("a picture changed", one_picture, 2),
+    ("another model", lambda place: [f"{KEY}.model_name=other"], 20),
+    ("another temperature", lambda place: [f"{KEY}.temperature=0.1"], 20),
+    ("another token limit", lambda place: [f"{KEY}.max_tokens=77"], 20),
+    ("another box format", lambda place: ["image_grounding.vlm.box_format=xywh_px"], 10),
+    ("another key", lambda place: [f"{KEY}.api_key=sk-another"], 0),
+    ("another timeout", lambda place: [f"{KEY}.timeout=7"], 0),
+    ("more workers", lambda place: ["image_grounding.workflow.max_workers=2"], 0),
+    ("step by step", lambda place: ["image_grounding.workflow.stream=false"], 0),
+    ("step 0 alone", lambda place: ["image_grounding.workflow.steps=[0]"], 0),
+    ("step 1 alone", lambda place: ["image_grounding.workflow.steps=[1]"], 0),
+    ("a pilot", lambda place: ["--pilot", "3"], 0),
+    ("force_reprocess", lambda place: ["image_grounding.workflow.force_reprocess=true"], 20),
+    ("--retry-failed with no failures", lambda place: ["--retry-failed"], 0),
+    ("a damaged line in the store", one_line_damaged, 1),
+    ("a torn last line in the store", torn, 1),
+    ("a last line of zeros in the store", zeroed, 1),
+    ("a store of an older version", older, 0),
+    ("every line twice, and lines that are none", newest_counts, 0),
+]
+
+
+@pytest.mark.parametrize(("change", "sent"), [pytest.param(*case[1:], id=case[0]) for case in CHANGES])
+def test_only_what_changed_is_asked_again(
+    ten: Workplace, server: LoopbackServer, change: Callable[[Workplace], list[str]], sent: int
+) -> None:
+    before = ten.files()
+    arguments = change(ten)
+    done = ten.run(*arguments)
+    assert done.code == 0, done
+    assert server.count() - 20 == sent
+    again = ten.run(*[a for a in arguments if "force" not in a])
+    assert (again.code, server.count() - 20) == (0, sent), again
+    if sent <= 1:
+        ten.rows([{"image_path": r["image_path"], "caption": r["caption"]} for r in sorted(input_of(ten), key=str)[:0]] or input_of(ten))
+    if not arguments and input_of(ten) == input_of(ten)[:10] and sent <= 1 and change not in (reordered, renamed, one_removed):
+        assert ten.files() == before
+
+
+def test_a_complete_run_says_so(ten: Workplace, server: LoopbackServer) -> None:
+    stamps = {path: path.stat().st_mtime_ns for path, _ in ten.everything()}
+    done = ten.run()
+    assert (done.code, done.summary["requests"]) == (0, 0)
+    assert done.summary["done"] == 10
+    assert {path: path.stat().st_mtime_ns for path, _ in ten.everything()} == stamps, "nothing was written anew"
+
+
+def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    workplace.picture("b.jpg", color="red")
+    workplace.rows([{"image_path": "a.jpg", "caption": caption(1)}])
+    with LoopbackServer(latency=0.8) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        waited_for(lambda: server.count() >= 1)
+        with workplace.input.open("a") as file:
+            file.write(json.dumps({"image_path": "b.jpg", "caption": caption(2)}) + "\n")
+        assert ended(running).code == 0
+        server.latency = 0.0
+        assert workplace.run().code == 0
+    assert [record["image_id"] for record in workplace.annotations()] == ["a", "b"]
+
+
+def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer(latency=0.8) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        waited_for(lambda: server.count() >= 2)
+        workplace.picture(color="white")
+        assert ended(running).code == 0
+        server.latency = 0.0
+        assert workplace.run().code == 0
+        assert server.count() == 4
+
+
+def test_two_equal_rows_are_paid_for_once(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    workplace.picture("b.jpg")  # the same bytes under another name
+    rows = [{"image_path": f"{name}.jpg", "caption": caption(1)} for name in "abaab"]
+    workplace.rows(rows)
+    with LoopbackServer(latency=0.05) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert (done.code, server.count()) == (0, 2), done
+    records = workplace.annotations()
+    ids = [e["expression_id"] for record in records for e in record["expressions"]]
+    assert len(set(ids)) == len(ids) == 10
+    assert len({json.dumps([e["text"] for e in record["expressions"]]) for record in records}) == 1
+
+
+def test_the_pilots_replies_serve_the_full_run(workplace: Workplace, tmp_path: Path) -> None:
+    whole = Workplace(tmp_path / "whole")
+    with LoopbackServer() as server:
+        for place in (workplace, whole):
+            place.many(12)
+            place.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run("--pilot", "5")
+        assert (done.summary["done"], server.count()) == (5, 10), done
+        assert workplace.run().summary["requests"] == 14
+        assert whole.run().summary["requests"] == 24
+    assert workplace.files() == whole.files()
+
+
+# --- failures: which are tried again, and when
+
+FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
+    # id, rule for record 3's first step, kind, requests for it at first, by the same command again, with --retry-failed
+    ("a server fault is tried again", on(faults.server_error(500), containing="Cup 3 "), "server_fault", 3, 3, 3),
+    ("a cut body is tried again", on(faults.cut_body(0.7), containing="Cup 3 "), "server_fault", 3, 3, 3),
+    ("garbage is tried again", on(faults.garbage(), containing="Cup 3 "), "server_fault", 3, 3, 3),
+    ("a refusal stands", on(faults.refusal(), containing="Cup 3 "), "refused", 1, 0, 1),
+    ("a filtered reply stands", on(faults.filtered_reply(), containing="Cup 3 "), "refused", 1, 0, 1),
+    ("a refused request stands", on(faults.content_filter(), containing="Cup 3 "), "refused", 1, 0, 1),
+    ("an unreadable reply stands", on(faults.says("I see a cup."), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
+    ("an empty reply stands", on(faults.says(""), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
+    ("a truncated caption reply stands", on(faults.truncated(), containing="Cup 3 "), "truncated_reply", 1, 0, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "first", "again", "asked"), [pytest.param(*case[1:], id=case[0]) for case in FAILURES]
+)
+def test_failures(workplace: Workplace, rule: FaultRule, kind: str, first: int, again: int, asked: int) -> None:
+    workplace.many(5)
+    with LoopbackServer(faults=[rule]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+
+        def sent(*arguments: str) -> tuple[int, int]:
+            before = server.count()
+            done = workplace.run(*arguments)
+            assert "Traceback" not in done.err
+            return done.code, server.count() - before
+
+        # The first request also finds out what the endpoint takes; let it be another record's.
+        assert workplace.run("--pilot", "1").code == 0
+        assert sent() == (1, 6 + first)
+        [failure] = workplace.failures()
+        assert (failure["id"], failure["kind"], failure["attempts"]) == ("r3", kind, first)
+        assert [record["image_id"] for record in workplace.annotations()] == ["r0", "r1", "r2", "r4"]
+        assert sent() == (1, again)
+        assert sent("--retry-failed") == (1, asked)
+        server.faults = ()
+        assert sent("--retry-failed") == (0, 2), "and when it is mended, it is asked once more"
+        assert workplace.failures() == []
+        assert [record["image_id"] for record in workplace.annotations()] == [f"r{n}" for n in range(5)]
+        assert sent("--retry-failed") == (0, 0)
+
+
+def test_an_image_that_was_missing_is_tried_again_by_the_same_command(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    workplace.rows([{"image_path": f"{name}.jpg", "caption": caption(n)} for n, name in enumerate("ab")])
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert (workplace.run().code, server.count()) == (1, 2)
+        workplace.picture("b.jpg")
+        assert (workplace.run().code, server.count()) == (0, 4)
+
+
+def test_an_unreadable_reply_is_asked_again_with_what_was_wrong(workplace: Workplace) -> None:
+    workplace.many(1)
+    rules = [on(faults.says('{"expressions": 7}'), task="expression_extraction", times=2)]
+    with LoopbackServer(faults=rules) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert (done.code, server.count()) == (0, 4), done
+        asked = [request.text for request in server.requests if request.task == "expression_extraction"]
+    assert "earlier reply" not in asked[0]
+    assert all("could not be read" in text for text in asked[1:])
+
+
+def test_truncated_replies_are_split_and_never_taken_as_absent(workplace: Workplace) -> None:
+    workplace.picture()
+    names = "Alpha Beta Gamma Delta Epsilon Zeta Theta"
+    workplace.rows([{"image_path": "a.jpg", "caption": names}])
+    rule = on(faults.truncated(), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 2)
+    with LoopbackServer(faults=[rule]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 0, done
+        sizes = [len(r.input["phrases"]) for r in server.requests if r.task == "phrase_grounding"]
+        assert sizes == [7, 3, 1, 2, 4, 2, 2]
+        sent = server.count()
+        for arguments in ([], ["--retry-failed"]):
+            (workplace.results / ".ckpt" / "finished.json").unlink(missing_ok=True)
+            assert (workplace.run(*arguments).code, server.count()) == (0, sent), "what was split stays split"
+    [record] = workplace.annotations()
+    assert [e["text"] for e in record["expressions"]] == names.split()
+    assert all(e["status"] == "grounded" for e in record["expressions"])
+
+
+def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None:
+    workplace.many(20)
+    mark = "ZZ-error-text"
+    rules = [
+        on(faults.bad_request(mark), share=0.2, seed=1),
+        on(faults.server_error(500), share=0.3, seed=2),
+        on(faults.says(mark), share=0.2, seed=3),
+        on(faults.refusal(mark), share=0.1, seed=4),
+    ]
+    with LoopbackServer(faults=rules) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.summary["done"] + done.summary["failed"] == 20
+    for content in workplace.files():
+        assert content is None or (mark.encode() not in content and b"rror" not in content)
+    for record in workplace.annotations():
+        assert all(e["status"] in ("grounded", "none") for e in record["expressions"])
+
+
+# --- stops
+
+
+def waited_for(true: Callable[[], bool], within: float = 30) -> None:
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+
+def undisturbed(place: Workplace, count: int) -> Any:
+    place.many(count)
+    with LoopbackServer() as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    return place.files()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_kill_9_pays_again_at_most_for_what_was_in_flight(workplace: Workplace, tmp_path: Path, share: float) -> None:
+    count, in_flight = 60, 8
+    expected = undisturbed(Workplace(tmp_path / "undisturbed"), count)
+    workplace.many(count)
+    at = int(share * 2 * count) + random.Random(share).randrange(4)
+    with LoopbackServer(latency=0.01) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start(**{"workflow.max_workers": in_flight})
+        waited_for(lambda: server.count() >= at)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+        assert not (workplace.results / "annotations.jsonl").exists()
+        done = workplace.run(**{"workflow.max_workers": in_flight})
+        assert done.code == 0, done
+        assert 2 * count <= server.count() <= 2 * count + in_flight
+        assert workplace.run().summary["requests"] == 0
+    assert workplace.files() == expected
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_finishes_what_is_in_flight_and_goes_on(
+    workplace: Workplace, tmp_path: Path, which: signal.Signals
+) -> None:
+    count = 40
+    expected = undisturbed(Workplace(tmp_path / "undisturbed"), count)
+    workplace.many(count)
+    with LoopbackServer(latency=0.1) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        waited_for(lambda: server.count() >= 20)
+        running.send_signal(which)
+        stopped = ended(running)
+        assert stopped.code == 130, stopped
+        assert "Run the same command again" in stopped.err
+        assert json.loads((workplace.results / "run.json").read_text())["state"] == "stopped"
+        assert server.tally.abandoned == 0, "what was in flight was waited for"
+        assert not list(workplace.results.rglob("*.part"))
+        server.latency = 0.0
+        done = workplace.run()
+        assert (done.code, server.count()) == (0, 2 * count), done
+    assert workplace.files() == expected
+    assert json.loads((workplace.results / "run.json").read_text())["state"] == "finished"
+
+
+def test_ctrl_c_twice_stops_now(workplace: Workplace) -> None:
+    workplace.many(20)
+    with LoopbackServer(faults=[on(faults.hang(), indexes=range(6, 1000))]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        waited_for(lambda: server.count() >= 10)
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert running.poll() is None, "the first waits for what is in flight"
+        running.send_signal(signal.SIGINT)
+        assert ended(running, 4).code == 130  # the first alone would take 5 s
+        server.faults = ()
+        paid = server.count(200)
+        done = workplace.run()
+        assert (done.code, done.summary["requests"]) == (0, 40 - paid), done
+
+
+# --- budget
+
+
+def test_max_requests_is_never_passed_and_the_same_command_goes_on(workplace: Workplace, tmp_path: Path) -> None:
+    count = 20
+    expected = undisturbed(Workplace(tmp_path / "undisturbed"), count)
+    workplace.many(count)
+    with LoopbackServer(latency=0.005, faults=[on(faults.too_many_requests(0), share=0.2)]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        codes = []
+        for _ in range(12):
+            before = server.count()
+            done = workplace.run("image_grounding.workflow.max_requests=7")
+            assert server.count() - before <= 7
+            codes.append(done.code)
+            if done.code != 3:
+                break
+            assert server.count() - before == 7
+            assert "max_requests=7" in done.err
+            assert "replies are stored; the rest takes about" in done.err
+        assert codes[-1] == 0
+        assert set(codes[:-1]) == {3}
+        assert server.count(200) == 2 * count
+    assert workplace.files() == expected
+
+
+def test_max_requests_counts_those_that_find_out_what_the_endpoint_takes(workplace: Workplace) -> None:
+    from dataflow_grounding.testing import Takes
+
+    workplace.many(3)
+    with LoopbackServer(takes=Takes(response_formats=())) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run("image_grounding.workflow.max_requests=2")
+        assert (done.code, server.count()) == (3, 2), done
+        done = workplace.run("image_grounding.workflow.max_requests=8")
+        assert (done.code, server.count()) == (0, 10), done
+        assert done.summary["requests"] == 8
+
+
+def test_no_budget_needs_no_request_when_all_is_there(ten: Workplace, server: LoopbackServer) -> None:
+    (ten.results / ".ckpt" / "finished.json").unlink()
+    assert ten.run("image_grounding.workflow.max_requests=0").code == 0
+    assert server.count() == 20
+
+
+def spent(server: LoopbackServer, prices: dict[str, float]) -> float:
+    """What the endpoint would bill: its own counts are the same for every request of these tests."""
+    return sum((1300 + len(r.text)) * prices["input"] + 500 * prices["output"] for r in server.requests) / 1e6
+
+
+def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None:
+    workplace.many(60)
+    prices = {"input": 100.0, "output": 1000.0}
+    limits = {"vlm.openai.max_tokens": 300, "vlm.prices": prices, "workflow.max_workers": 16}
+    with LoopbackServer(latency=0.01) as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, **limits}
+        done = workplace.run("--budget-usd", "6")
+        assert done.code == 3, done
+        cost = done.summary["cost_usd"]
+        assert cost <= 6
+        assert cost > 6 - 2 * 1.0, "what is in flight is waited for before it stops: under two worst cases are left"
+        assert "budget_usd=6" in done.err
+        assert "USD" in done.err.split("the rest takes about")[1]
+        first = server.count()
+        assert workplace.run("--budget-usd", "6").code in (0, 3)
+        assert server.count() > first, "the budget is one run's"
+        assert workplace.run("--budget-usd", "100").code == 0
+        assert server.count() == 120
+
+
+def test_unanswered_requests_count_at_their_worst_case(workplace: Workplace) -> None:
+    workplace.many(10)
+    prices = {"input": 100.0, "output": 1000.0}
+    with LoopbackServer(faults=[on(faults.cut_body(0.5))]) as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.prices": prices, "vlm.openai.max_tokens": 300}
+        done = workplace.run("--budget-usd", "3")
+        assert done.code == 3, done
+        assert server.count() <= 6
