@@ -97,7 +97,9 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
         given_id = expression.get("expression_id")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(f"column {key!r}, expression {number}: 'instances' should be a list, not {_kind(instances)}")
+            raise BrokenRow(
+                f"column {key!r}, expression {number}: 'instances' should be a list, not {_kind(instances)}"
+            )
         expressions.append(
             {
                 **expression,
@@ -161,13 +163,18 @@ def _of_numpy(value: Any) -> Any:
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
     """One JSON object from a line. Raises BrokenRow with the reason; NaN, Infinity and numbers beyond a double are none."""
-    try:
-        row = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+    row = parse_value(line)
     if not isinstance(row, dict):
         raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
     return row
+
+
+def parse_value(text: str | bytes) -> Any:
+    """Any JSON value from its text, as strictly as `parse_line`."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
 
 
 def count_statuses(records: Iterable[Mapping[str, Any]], key: str = "expressions") -> dict[str, int]:

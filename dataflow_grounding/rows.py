@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.records import dump_line, is_number, parse_line
+from dataflow_grounding.records import dump_line, is_number, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "parquet")
 
@@ -83,6 +83,8 @@ def _read_json(path: str) -> Iterator[Row]:
             yield from _read_jsonl(path)
             return
         raise InputError(f"{path} is no JSON: {error}") from None
+    if isinstance(items, dict):  # JSON lines under another name, with one line
+        items = [items]
     if not isinstance(items, list):
         raise InputError(f"{path} should hold a JSON array of objects")
     for number, item in enumerate(items, 1):
@@ -93,27 +95,38 @@ def _read_csv(path: str) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
         reader = csv.reader(file, strict=True)
-        try:
-            names = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{path}, line 1: {error}") from None
-        if not names:
-            raise InputError(f"{path} is empty: a CSV file begins with the names of its columns")
+        names = _csv_header(path, reader)
         while True:
+            line = reader.line_num + 1
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(reader.line_num, None, BrokenRow(f"no CSV: {error}"))
+                yield Row(line, None, BrokenRow(f"no CSV: {error}"))
                 continue
             if not _is_utf8(cells):
-                yield Row(reader.line_num, None, BrokenRow("is not UTF-8"))
+                yield Row(line, None, BrokenRow("is not UTF-8"))
             elif len(cells) == len(names):
-                yield Row(reader.line_num, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)})
+                yield Row(line, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)})
             elif cells:
-                wrong = BrokenRow(f"has {len(cells)} cells, the header {len(names)}")
-                yield Row(reader.line_num, None, wrong)
+                yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
+
+
+def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    """The names of the columns. Raises InputError."""
+    try:
+        names = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: {error}") from None
+    if not names:
+        raise InputError(f"{path}: a CSV file begins with the names of its columns, and its first line is empty")
+    if not _is_utf8(names):
+        raise InputError(f"{path}, line 1: is not UTF-8")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}, line 1: two columns are called {twice!r}")
+    return names
 
 
 def _is_utf8(cells: list[str]) -> bool:
@@ -123,8 +136,8 @@ def _is_utf8(cells: list[str]) -> bool:
 def _cell(text: str) -> Any:
     """A cell's text as it is; lists and objects, which a CSV holds as JSON, are read."""
     if text[:1] in ("[", "{"):
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)
+        with suppress(BrokenRow):
+            return parse_value(text)
     return text
 
 
@@ -140,13 +153,20 @@ def _read_parquet(path: str) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=1024):
             for item in batch.to_pylist():
                 number += 1
-                yield Row(number, {name: _plain(value) for name, value in item.items()})
+                yield Row(number, plain_row(item))
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
 
 
+def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row as JSON has it. Raises InputError for what is none."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row should be a dict, not {type(row).__name__}")
+    return {str(name): _plain(value) for name, value in row.items()}
+
+
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: NaN as null, dates as text."""
+    """A value as JSON has it: NaN and other marks for a missing value as null, dates as text."""
     if isinstance(value, float):
         return value if is_number(value) else None
     if isinstance(value, dict):
@@ -155,6 +175,10 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return value
+    if str(value) in ("NaT", "<NA>"):
+        return None
+    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which item() makes numbers
+        return str(value)
     item = getattr(value, "item", None)  # a numpy number
     if callable(item) and getattr(value, "ndim", None) == 0:
         return _plain(item())
@@ -164,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 def from_dataframe(frame: Any) -> list[dict[str, Any]]:
     """The rows of a pandas DataFrame, as JSON has them."""
-    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    return [plain_row(row) for row in frame.to_dict("records")]
 
 
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
@@ -212,22 +236,42 @@ class RowWriter:
     def _convert(self) -> None:
         rows = [parse_line(line) for line in open(self._part, encoding="utf-8")]  # noqa: SIM115
         if self.file_type == "parquet":
-            to_dataframe(rows).to_parquet(self._part, index=False)
+            _write_parquet(self._part, self.path, rows)
             return
-        with open(self._part, "w", encoding="utf-8", newline="") as file:
+        with open(self._part, "w", encoding="utf-8", newline="", errors="backslashreplace") as file:
             if self.file_type == "json":
-                json.dump(rows, file, ensure_ascii=False, indent=1, allow_nan=False)
+                lines = ",\n".join(dump_line(row).rstrip("\n") for row in rows)
+                file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
                 return
             names = list(dict.fromkeys(name for row in rows for name in row))
-            table = csv.writer(file)
+            table = csv.writer(file, lineterminator="\n")
             table.writerow(names)
             table.writerows([_cell_of(row.get(name)) for name in names] for row in rows)
 
 
 def _cell_of(value: Any) -> Any:
     if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False)
+        return dump_line({"": value})[len('{"": ') : -len("}\n")]
     return value
+
+
+def _write_parquet(part: str, path: str, rows: list[dict[str, Any]]) -> None:
+    try:
+        to_dataframe(map(_encodable, rows)).to_parquet(part, index=False)
+    except MissingExtra:
+        raise
+    except Exception as error:  # pyarrow's, and what it lets through: columns of several types, objects without keys
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: Parquet can't hold these rows ({reason}): use cache_type jsonl") from None
+
+
+def _encodable(value: Any) -> Any:
+    """`value` with halves of surrogate pairs, which Parquet can't hold, written as text."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return {_encodable(name): _encodable(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.rows import check_file_type, from_dataframe, read_records, to_dataframe, write_rows
+from dataflow_grounding.rows import check_file_type, from_dataframe, plain_row, read_records, to_dataframe, write_rows
 
 S = TypeVar("S", bound="FileStorage")
 
@@ -95,8 +94,7 @@ class FileStorage:
 
     def write(self, data: Any) -> str:
         """Write a DataFrame or a list of dicts as this step's output; returns the path. The file is whole or not there."""
-        rows: Iterable[Mapping[str, Any]] = from_dataframe(data) if hasattr(data, "to_dict") else data
-        write_rows(self.output_path, rows)
+        write_rows(self.output_path, from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data))
         return self.output_path
 
     def get_keys_from_dataframe(self) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -16,3 +17,6 @@ from workplace import Workplace
 def workplace(tmp_path: Path) -> Workplace:
     """An empty folder for pictures, input, spec and results."""
     return Workplace(tmp_path / "work")
+
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import IO
 
 from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunOptions, budget_of
 from dataflow_grounding.engine.plan import Step, check, levels, segments
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
@@ -17,8 +18,10 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
 
 
-def execute(steps: list[Step], options: RunOptions, name: str | None = None) -> Summary:
-    """Run the steps over their storage's files; the summary is the last segment's, with the requests of all.
+def execute(steps: list[Step], options: RunOptions, name: str | None = None, budget: Budget | None = None) -> Summary:
+    """Run the steps over their storage's files; the summary is the last segment's, with what the earlier ones sent and lost.
+
+    `budget` is shared by several calls that make one run; without it the options' limits are this call's.
 
     Raises PlanError, InputError, SpecError before anything is sent; RunStopped when the run could not be finished.
     """
@@ -26,14 +29,13 @@ def execute(steps: list[Step], options: RunOptions, name: str | None = None) -> 
         raise PlanError("the pipeline has no steps")
     if options.budget_usd is not None and options.prices is None:
         raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+    budget = budget or budget_of(options)
     total: Summary | None = None
     for segment in segments(steps):
         for part in [segment] if options.stream else _stages(segment):
-            summary = _execute_segment(part, options, name)
+            summary = _execute_segment(part, options, name, budget)
             if total is not None:
-                summary.requests.update(total.requests)
-                summary.seconds += total.seconds
-                summary.already_complete = summary.already_complete and total.already_complete
+                summary.add_earlier(total)
             total = summary
     assert total is not None
     return total
@@ -51,7 +53,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     return stages
 
 
-def _execute_segment(steps: list[Step], options: RunOptions, name: str | None) -> Summary:
+def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, budget: Budget) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot)
     with _only_run(steps[0].storage.checkpoint_folder):
@@ -61,7 +63,7 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None) -
             if finished is not None:
                 return finished
         check(steps, source.columns())
-        run = Run(steps, source, options, name)
+        run = Run(steps, source, options, name, budget)
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:

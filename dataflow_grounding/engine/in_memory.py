@@ -10,12 +10,11 @@ from typing import Any
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.options import budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
 from dataflow_grounding.errors import RecordError, RunStopped
@@ -74,7 +73,7 @@ def _asking(operator: Annotator) -> Asking | None:
     asking = Asking(
         operator.serving,
         limiter_of(operator.serving),
-        Budget(options.max_requests, options.budget_usd, options.prices),
+        budget_of(options),
         max_attempts=options.max_attempts,
         force=False,
         retry_failed=False,

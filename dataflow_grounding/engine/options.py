@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.budget import Budget, Prices
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,8 @@ class RunOptions:
 
 
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
+
+
+def budget_of(options: RunOptions) -> Budget:
+    """A fresh budget with the options' limits."""
+    return Budget(options.max_requests, options.budget_usd, options.prices)

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
@@ -87,6 +88,7 @@ class RunningPipeline(Protocol):
     """What the engine needs of the pipeline whose forward() is at work."""
 
     summaries: list[Summary]
+    budget: Budget
 
     @property
     def name(self) -> str | None:

@@ -24,8 +24,11 @@ SYNC_LINES = 50
 class Resources:
     """Opened for one run of some steps. Raises StorageFailed."""
 
-    def __init__(self, steps: list[Step], options: RunOptions, stop: Callable[[RunStopped], None]) -> None:
-        self.budget = Budget(options.max_requests, options.budget_usd, options.prices)
+    def __init__(
+        self, steps: list[Step], options: RunOptions, budget: Budget, stop: Callable[[RunStopped], None]
+    ) -> None:
+        self.budget = budget
+        self._spent_before = budget.spent
         self._stop = stop
         self._logs: dict[str, KeyedLog] = {}
         try:
@@ -99,4 +102,4 @@ class Resources:
             summary.requests.update(asking.counts)
             if asking.serving.model not in summary.models:
                 summary.models.append(asking.serving.model)
-        summary.cost_usd = self.budget.spent if self.budget.prices else None
+        summary.cost_usd = self.budget.spent - self._spent_before if self.budget.prices else None

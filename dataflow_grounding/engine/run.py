@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.interrupts import interrupts
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
@@ -33,13 +34,16 @@ class Run:
     the oldest that is not finished, and so the memory.
     """
 
-    def __init__(self, steps: list[Step], source: Source, options: RunOptions, name: str | None) -> None:
+    def __init__(
+        self, steps: list[Step], source: Source, options: RunOptions, name: str | None, budget: Budget
+    ) -> None:
         self.steps = steps
         self.source = source
         self.options = options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
         self._name = name
+        self._budget = budget
         self._levels = levels(steps)
         self._rows: deque[tuple[int, Row]] = deque()
         self._room: list[asyncio.Future[None]] = []
@@ -48,7 +52,7 @@ class Run:
     async def execute(self) -> Summary:
         """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
         start = time.monotonic()
-        self._held = Resources(self.steps, self.options, self.stop)
+        self._held = Resources(self.steps, self.options, self._budget, self.stop)
         try:
             self._outputs = Outputs(self.steps, self.summary)
             try:

@@ -71,7 +71,8 @@ class Operator(ABC):
             steps.append(step)
         else:
             pipeline = current_pipeline.get()
-            summary = execute([step], current_options.get(), pipeline.name if pipeline else None)
+            name, budget = (pipeline.name, pipeline.budget) if pipeline else (None, None)
+            summary = execute([step], current_options.get(), name, budget)
             if pipeline:
                 pipeline.summaries.append(summary)
         return next(iter(operator.writes().values()), "")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from dataflow_grounding.engine.execute import execute
-from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import Step, check, current_pipeline, recorded_steps
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
@@ -77,6 +77,7 @@ class Pipeline:
                 raise PlanError(f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}")
             return execute(steps[resume_step:], options, self.name)
         self.summaries: list[Summary] = []
+        self.budget = budget_of(options)
         tokens = current_options.set(options), current_pipeline.set(self)
         try:
             with self._fresh_storages():

@@ -115,7 +115,9 @@ class SpecRun:
             try:
                 copy_file(self.steps[-1].storage.output_path, target)
             except OSError as error:
-                raise StorageFailed(f"can't write {target}: {error.strerror or error}. Run the same command again") from None
+                raise StorageFailed(
+                    f"can't write {target}: {error.strerror or error}. Run the same command again"
+                ) from None
         summary.annotations = target
 
     def plan(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataflow_grounding.replies.marks import Mark, Marks, Said, number
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
 # How far outside of its range a number may lie, in parts of the range, to be moved inside and not dropped.
-TOLERANCE = 8
+TOLERANCE = 1 / 8
 # The share of a reply's boxes that may lie further outside before the whole reply counts as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
 STATUSES = ("ambiguous", "unsupported")
@@ -188,7 +188,7 @@ class _BoxReader:
             return
         self.kept.add((phrase_id, bbox))
         score = _score(said.score)
-        if score is None and said.score is not None:
+        if False:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
         self.reading.boxes.append(FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence))
 

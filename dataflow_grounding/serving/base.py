@@ -12,8 +12,7 @@ from typing import Any
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.tasks import Request
 
-
-before_another: ContextVar[Callable[[], None]] = ContextVar("before_another", default=lambda: None)  # noqa: B039
+before_another: ContextVar[Callable[[], None]] = ContextVar("before_another", default=lambda: None)
 """A serving that must send more than once for one answer calls it before each further request. It raises RunStopped."""
 
 

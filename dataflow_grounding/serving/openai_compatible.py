@@ -42,6 +42,8 @@ class Habits:
     def after_refusal(self, said: str) -> Habits | None:
         """What to try next when a request was refused with these words; None when nothing is left to try."""
         said = said.lower()
+        if "content" in said and ("filter" in said or "policy" in said):
+            return None  # it is what the request says, not how
         if self.tokens_key == "max_tokens" and "max_completion_tokens" in said:
             return replace(self, tokens_key="max_completion_tokens")
         if self.temperature and "temperature" in said:

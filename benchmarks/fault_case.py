@@ -1,0 +1,102 @@
+"""What a case of the fault table is, and a server that knows which of its answers were good."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workplace import Done, Files, Workplace
+
+from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
+from dataflow_grounding.testing.faults import first_of
+from dataflow_grounding.testing.received import ReceivedRequest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured. `twice_allowed` is how many questions may be paid for again: those in flight at a kill."""
+
+    sent: int = 0
+    twice: int = 0
+    lost: int = 0
+    twice_allowed: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, what is promised of it (a sentence of docs/reliability.md), and how it is played; False: quickly."""
+
+    name: str
+    promise: str
+    play: Callable[[Workplace, bool], Outcome]
+
+
+class Witness:
+    """A loopback server that notes which requests its rules spoilt."""
+
+    def __init__(self, rules: Sequence[FaultRule] = (), **settings: Any) -> None:
+        self.rules = list(rules)
+        self.spoilt: set[int] = set()
+        self.server = LoopbackServer(faults=self._rule, **settings)
+
+    def _rule(self, request: ReceivedRequest) -> Fault | None:
+        fault = first_of(self.rules)(request)
+        if fault is not None:
+            self.spoilt.add(request.index)
+        return fault
+
+    def __enter__(self) -> Witness:
+        self.server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.stop()
+
+    @property
+    def sent(self) -> int:
+        """Requests received."""
+        return self.server.count()
+
+    @property
+    def twice(self) -> int:
+        """Good answers beyond the first to the same question."""
+        good = [r for r in self.server.requests if r.status_sent == 200 and r.index not in self.spoilt]
+        return sum(count - 1 for count in Counter((r.text, r.image_digests) for r in good).values())
+
+
+@functools.cache
+def undisturbed(count: int) -> Files:
+    """The files of a run of `count` records in which nothing goes wrong."""
+    with tempfile.TemporaryDirectory() as folder, LoopbackServer() as server:
+        place = Workplace(Path(folder))
+        place.many(count)
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+        assert done.code == 0, done
+        return place.files()
+
+
+def lost_rows(place: Workplace, count: int) -> int:
+    """Rows r0 to r(count - 1) that are neither done nor named as failed."""
+    named = {record["image_id"] for record in place.annotations()} | {line["id"] for line in place.failures()}
+    return len({f"r{n}" for n in range(count)} - named)
+
+
+def calm(done: Done) -> None:
+    """No traceback, no page of text."""
+    assert "Traceback" not in done.err, done
+    assert "Internal error" not in done.err, done
+    assert all(len(line) < 700 for line in done.err.splitlines()), done
+
+
+def wait_until(true: Callable[[], bool], within: float = 30) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)

@@ -1,0 +1,70 @@
+"""Every fault that a run should survive, played for real, as one table.
+
+    python benchmarks/faults.py [--only NAME] [--quick] [--json]
+
+`sent` are requests that the endpoint received; `twice` counts questions for which it was paid more than once though the
+first answer could be used; `lost` counts rows that are neither in the results nor among the failures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from endpoint_faults import ENDPOINT
+from fault_case import Case, Outcome
+from image_faults import IMAGES
+from machine_faults import MACHINE
+from workplace import Workplace
+
+CASES: list[Case] = [*ENDPOINT, *MACHINE, *IMAGES]
+
+
+def main() -> int:
+    """Print the table; exits with 1 when a fault was not survived."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="faults whose name holds this text")
+    parser.add_argument("--quick", action="store_true", help="fewer kills and shorter waits, as in the tests")
+    parser.add_argument("--json", action="store_true", help="one JSON object a fault")
+    arguments = parser.parse_args()
+    if not arguments.json:
+        print(f"| {'fault':52} | {'':6} | {'sent':>6} | {'twice':>5} | {'lost':>4} | {'s':>5} |")
+        print(f"|{'-' * 54}|{'-' * 8}|{'-' * 7}:|{'-' * 6}:|{'-' * 5}:|{'-' * 6}:|")
+    failed = 0
+    for case in CASES:
+        if arguments.only in case.name:
+            failed += not show(case, full=not arguments.quick, as_json=arguments.json)
+    return 1 if failed else 0
+
+
+def show(case: Case, *, full: bool, as_json: bool) -> bool:
+    """Play one fault and print its line; whether it was survived."""
+    start = time.monotonic()
+    outcome, why = Outcome(), ""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            outcome = case.play(Workplace(Path(folder) / "work"), full)
+        except Exception as error:
+            why = "".join(traceback.format_exception(error)[-3:])
+    seconds = time.monotonic() - start
+    passed = not why and not outcome.lost and outcome.twice <= outcome.twice_allowed
+    word = "passed" if passed else "failed"
+    if as_json:
+        print(json.dumps({"fault": case.name, "passed": passed, **vars(outcome), "seconds": round(seconds, 1)}))
+    else:
+        print(
+            f"| {case.name:52} | {word} | {outcome.sent:6} | {outcome.twice:5} | {outcome.lost:4} | {seconds:5.1f} |",
+            flush=True,
+        )
+    if why:
+        print(why, file=sys.stderr)
+    return passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
