@@ -12,6 +12,7 @@ from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from workplace import Workplace
 
 from dataflow_grounding.testing import FaultRule, faults, on
+from dataflow_grounding.testing.received import ReceivedRequest
 
 COUNT = 20
 ONE = "Cup 7 "
@@ -86,7 +87,7 @@ NO_TIME = {"vlm.openai.timeout": 0.4}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
 STOPS = "A wrong key, model or address stops the run within a few requests, exit 4; the same command goes on when it is mended."
 WAITED = "Rate limits are waited for as long as the endpoint asks, and count no attempt."
-AGAIN = "A fault of the server is tried again, up to workflow.max_attempts; then the record fails and the next run tries it again."
+AGAIN = "A server fault is tried again, up to workflow.max_attempts; then the record fails, and the next run tries it again."
 SPOILT = "An answer that is none is a fault of the server, tried again."
 STANDS = "What the endpoint or the model refuses fails that record alone; only --retry-failed asks again."
 
@@ -94,6 +95,11 @@ STANDS = "What the endpoint or the model refuses fails that record alone; only -
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
     """The same rule, quick or full."""
     return lambda full: rule
+
+
+def first_try(request: ReceivedRequest) -> bool:
+    """Whether the question comes without a complaint about an earlier reply."""
+    return "could not be read" not in request.text
 
 
 def fresh(make: Callable[[], FaultRule]) -> Callable[[bool], FaultRule]:
@@ -107,7 +113,9 @@ _WEATHERS = [
     Weather("404: no such model", STOPS, always(on(faults.model_not_found())), 4, most=8),
     Weather("401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather("429 for want of credit", STOPS, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 4, most=33),
-    Weather("400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True),
+    Weather(
+        "400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True
+    ),
     Weather("429 with Retry-After in seconds", WAITED, always(on(faults.too_many_requests(0.2), share=0.3)), most=100),
     Weather("429 with Retry-After: 0", WAITED, fresh(lambda: on(faults.too_many_requests(0), times=30)), most=70),
     Weather(
@@ -116,7 +124,9 @@ _WEATHERS = [
         fresh(lambda: on(faults.too_many_requests(1, http_date=True), times=8)),
     ),
     Weather("429 without Retry-After", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
-    Weather("429 with rate-limit headers", WAITED, fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8))),
+    Weather(
+        "429 with rate-limit headers", WAITED, fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8))
+    ),
     *(
         Weather(f"{status} in a burst", AGAIN, always(on(faults.server_error(status), indexes=BURST)))
         for status in (500, 502, 503, 529)
@@ -161,7 +171,12 @@ _WEATHERS = [
     Weather(
         "replies unreadable once",
         "A reply that can't be read is asked again, saying what was wrong; to the end unreadable, the record fails.",
-        fresh(lambda: on(faults.says("{"), task="phrase_grounding", times=6)),
+        always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
+    ),
+    Weather(
+        "replies that end in the middle, once",
+        "A reply that is cut off is never taken for a whole one: asked again with fewer phrases, or the record fails.",
+        always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
     ),
     Weather(
         "truncated replies",
@@ -173,9 +188,20 @@ _WEATHERS = [
     ),
     Weather("refused replies", STANDS, always(on(faults.refusal(), containing=ONE)), 1, 1, True),
     Weather("replies stopped by a filter", STANDS, always(on(faults.filtered_reply(), containing=ONE)), 1, 1, True),
-    Weather("slow bodies", "A body may come slowly, within the timeout.", always(on(faults.slow_drip(2000), indexes=BURST))),
-    Weather("bodies too slow for the timeout", AGAIN, always(on(faults.slow_drip(50), containing=ONE)), 1, 1, settings=NO_TIME),
-    Weather("replies of 10 MB", "Replies up to 32 MiB are read and kept.", always(on(faults.huge_reply(), indexes=[12, 13]))),
+    Weather(
+        "slow bodies", "A body may come slowly, within the timeout.", always(on(faults.slow_drip(2000), indexes=BURST))
+    ),
+    Weather(
+        "bodies too slow for the timeout",
+        AGAIN,
+        always(on(faults.slow_drip(50), containing=ONE)),
+        1,
+        1,
+        settings=NO_TIME,
+    ),
+    Weather(
+        "replies of 10 MB", "Replies up to 32 MiB are read and kept.", always(on(faults.huge_reply(), indexes=[12, 13]))
+    ),
 ]
 
 ENDPOINT: list[Case] = [

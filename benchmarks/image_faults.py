@@ -68,7 +68,8 @@ def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workpl
     names = ["good.jpg", name, "good.jpg"]
     place.rows({"image_path": path, "image_id": f"r{n}", "caption": caption(n)} for n, path in enumerate(names))
     with Witness() as witness:
-        done = place.run(**{"vlm.openai.base_url": witness.server.base_url})
+        url = {"vlm.openai.base_url": witness.server.base_url}
+        done = place.run(**url)
         calm(done)
         works = not isinstance(expected, str)
         assert done.code == (0 if works else 1), done
@@ -86,7 +87,7 @@ def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workpl
             assert len(failure["message"]) > 20
             assert "\n" not in failure["message"]
         assert witness.sent == (6 if works else 4), "no request without its image"
-        assert place.run().summary["requests"] == 0
+        assert place.run(**url).summary["requests"] == 0
         return Outcome(witness.sent, witness.twice, 0)
 
 
@@ -113,7 +114,10 @@ IMAGES: list[Case] = [
     _case("HEIC", f"{FAILS} It says to convert it.", data(lambda: HEIC), "image_broken", "odd.heic"),
     _case("a folder", FAILS, lambda path: path.mkdir(), "image_broken"),
     _case(
-        "a broken link", f"{FAILS} The next run looks for it again.", lambda path: os.symlink("nowhere", path), "image_missing"
+        "a broken link",
+        f"{FAILS} The next run looks for it again.",
+        lambda path: os.symlink("nowhere", path),
+        "image_missing",
     ),
     _case("CMYK", SENT_AS_JPEG, data(lambda: saved("CMYK", (40, 30), "JPEG")), (40, 30)),
     _case("a PNG of 16 bits", SENT_AS_JPEG, data(lambda: saved("I;16", (40, 30), "PNG")), (40, 30)),

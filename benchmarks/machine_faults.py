@@ -1,1 +1,334 @@
-MACHINE = []
+"""Faults of the machine and of the user's hands: signals, kills, full disks, damaged files, odd inputs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed, wait_until
+from workplace import REPOSITORY, Workplace, caption, ended
+
+from dataflow_grounding.testing import faults, on
+
+IN_FLIGHT = 8
+
+
+@contextmanager
+def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Witness]:
+    """A server, and `count` records for it."""
+    place.many(count)
+    with Witness(latency=latency) as witness:
+        place.settings |= {"vlm.openai.base_url": witness.server.base_url, "workflow.max_workers": IN_FLIGHT}
+        yield witness
+
+
+def goes_on(place: Workplace, witness: Witness, count: int, allowed: int = 0) -> Outcome:
+    """The same command again ends it, and the files are those of an undisturbed run."""
+    witness.server.latency = 0.0
+    witness.rules.clear()
+    done = place.run()
+    calm(done)
+    assert done.code == 0, done
+    assert place.files() == undisturbed(count)
+    assert place.run().summary["requests"] == 0
+    assert not list(place.results.rglob("*.part"))
+    return Outcome(witness.sent, witness.twice, lost_rows(place, count), allowed)
+
+
+def killed(place: Workplace, full: bool) -> Outcome:
+    """kill -9 at random moments: of start, work and end."""
+    count, moments = (200, 50) if full else (60, 3)
+    sent = twice = lost = 0
+    for number in range(moments):
+        here = Workplace(place.folder / str(number))
+        with at_work(here, count, 0.004) as witness:
+            running = here.start()
+            share = random.Random(number).uniform(0.01, 0.99) if full else (0.02, 0.5, 1.0)[number]
+            wait_until(lambda w=witness, s=share: w.sent >= s * 2 * count)  # type: ignore[misc]
+            time.sleep(random.Random(number).uniform(0, 0.01))
+            os.kill(running.pid, signal.SIGKILL)
+            running.communicate()
+            outcome = goes_on(here, witness, count)
+            assert outcome.sent <= 2 * count + IN_FLIGHT, f"moment {number}: {outcome}"
+        sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
+    return Outcome(sent, twice, lost, twice_allowed=moments * IN_FLIGHT)
+
+
+def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
+    """One signal: what is in flight is waited for, and nothing is paid again."""
+    with at_work(place, 40, 0.1) as witness:
+        running = place.start()
+        wait_until(lambda: witness.sent >= 20)
+        running.send_signal(which)
+        stopped = ended(running)
+        calm(stopped)
+        assert stopped.code == 130, stopped
+        assert "Run the same command again" in stopped.err
+        assert json.loads((place.results / "run.json").read_text())["state"] == "stopped"
+        assert witness.server.tally.abandoned == 0, "what was in flight was waited for"
+        assert not list(place.results.rglob("*.part"))
+        outcome = goes_on(place, witness, 40)
+        assert outcome.sent == 80
+        return outcome
+
+
+def interrupted_twice(place: Workplace, full: bool) -> Outcome:
+    """The second Ctrl-C doesn't wait."""
+    with at_work(place, 20) as witness:
+        witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
+        running = place.start()
+        wait_until(lambda: witness.sent >= 10)
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert running.poll() is None, "the first waits for what is in flight"
+        running.send_signal(signal.SIGINT)
+        stopped = ended(running, 4)  # the first alone would take 5 s
+        calm(stopped)
+        assert stopped.code == 130, stopped
+        return goes_on(place, witness, 20)
+
+
+def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
+    """One Ctrl-C while the endpoint hangs: a few seconds, then it stops."""
+    with at_work(place, 20) as witness:
+        witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
+        running = place.start()
+        wait_until(lambda: witness.sent >= 10)
+        running.send_signal(signal.SIGTERM)
+        assert ended(running, 12).code == 130
+        return goes_on(place, witness, 20)
+
+
+def file_limit(place: Workplace, full: bool) -> Outcome:
+    """No file may grow past some size, at several sizes: the system's answer is the same as for a full disk."""
+    sizes = range(2_000, 60_000, 2_000 if full else 19_000)
+    sent = twice = lost = 0
+    for size in sizes:
+        here = Workplace(place.folder / str(size))
+        with at_work(here, 40, 0.002) as witness:
+            limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+            line = [sys.executable, "-m", "dataflow_grounding", *here.arguments()]
+            env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+            run = subprocess.run(line, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=60)
+            assert run.returncode in (0, 130), run
+            assert "Traceback" not in run.stderr, run.stderr
+            assert "Internal error" not in run.stderr, run.stderr
+            assert run.returncode == 0 or "can't write" in run.stderr, run.stderr
+            outcome = goes_on(here, witness, 40)
+            assert outcome.sent <= 80 + IN_FLIGHT
+        sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
+    return Outcome(sent, twice, lost, twice_allowed=IN_FLIGHT * len(sizes))
+
+
+def full_disk(place: Workplace, full: bool) -> Outcome:
+    """A small disk of its own fills up; where none can be made, a limit on each file's size stands in for it."""
+    disk = place.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        return file_limit(place, full)
+    try:
+        place.results = disk / "results"
+        with at_work(place, 200, 0.002) as witness:
+            stopped = ended(place.start())
+            calm(stopped)
+            assert stopped.code == 130, stopped
+            assert "can't write" in stopped.err, stopped
+            subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+            outcome = goes_on(place, witness, 200, IN_FLIGHT)
+            assert outcome.sent <= 400 + IN_FLIGHT
+            return outcome
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def not_writable(place: Workplace, full: bool) -> Outcome:
+    """A results folder that can't be written: told before the first request."""
+    with at_work(place, 3) as witness:
+        place.folder.joinpath("taken").write_text("a file")
+        blocked = [place.folder / "taken", place.folder / "taken" / "results", Path("/proc/results")]
+        if os.getuid():
+            place.folder.joinpath("mine").mkdir(mode=0o500)
+            blocked.append(place.folder / "mine" / "results")
+        for results in blocked:
+            stopped = place.run(f"results_dir={results}")
+            calm(stopped)
+            assert stopped.code == 2, stopped
+            assert "can't write" in stopped.err
+        assert witness.sent == 0
+        return goes_on(place, witness, 3)
+
+
+def two_at_once(place: Workplace, full: bool) -> Outcome:
+    """Two runs on one folder: the second is refused, the first goes on."""
+    with at_work(place, 20, 0.1) as witness:
+        running = place.start()
+        wait_until(lambda: witness.sent >= 1)
+        second = place.run()
+        calm(second)
+        assert second.code == 2, second
+        assert "another run is at work" in second.err
+        assert ended(running).code == 0
+        assert witness.sent == 40
+        return goes_on(place, witness, 20)
+
+
+def torn_store(place: Workplace, full: bool) -> Outcome:
+    """The store of replies ends in the middle of a line, at random places."""
+    twice = sent = 0
+    with at_work(place, 10, 0) as witness:
+        assert place.run().code == 0
+        for number in range(20 if full else 3):
+            store = place.replies(number % 2)
+            whole = store.read_bytes()
+            cut = random.Random(number).randrange(1, len(whole))
+            store.write_bytes(whole[:cut])
+            lost = 10 - whole[:cut].count(b"\n")
+            (place.results / ".ckpt" / "finished.json").unlink()
+            before = witness.sent
+            outcome = goes_on(place, witness, 10)
+            assert witness.sent - before == lost, "what is whole in it is not asked again"
+            sent, twice = outcome.sent, outcome.twice
+        return Outcome(sent, twice, 0, twice_allowed=twice)
+
+
+def old_store(place: Workplace, full: bool) -> Outcome:
+    """A store whose lines have fewer keys, in another order."""
+    with at_work(place, 10, 0) as witness:
+        assert place.run().code == 0
+        for step in (0, 1):
+            lines = [json.loads(line) for line in place.replies(step).read_text().splitlines()]
+            kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
+            place.replies(step).write_text("".join(json.dumps(line) + "\n" for line in kept))
+        (place.results / ".ckpt" / "finished.json").unlink()
+        outcome = goes_on(place, witness, 10)
+        assert outcome.sent == 20
+        return outcome
+
+
+CLOCK = """
+import time
+_start, _true = time.time(), time.time_ns
+time.time = lambda: _start - 7200 - (_true() / 1e9 - _start) * 50
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+def clock_backwards(place: Workplace, full: bool) -> Outcome:
+    """The clock is two hours slow and runs backwards, 50 times as fast; the endpoint gives dates to wait for."""
+    with at_work(place, 20, 0.02) as witness:
+        witness.rules.append(on(faults.too_many_requests(1, http_date=True), times=6))
+        (place.folder / "sitecustomize.py").write_text(CLOCK)
+        start = time.monotonic()
+        done = ended(place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}))
+        calm(done)
+        assert done.code == 0, done
+        assert time.monotonic() - start < 60, "the wait is reckoned by the endpoint's clock"
+        assert witness.sent < 40 + 6 * 4
+        return goes_on(place, witness, 20)
+
+
+def long_input(place: Workplace, full: bool) -> Outcome:
+    """Very many lines: memory doesn't grow with them. Their images are missing, so that no request takes time."""
+    peaks = []
+    for count in (1_000, 1_000_000 if full else 20_000):
+        row = '{"image_path": "gone/%d.jpg", "caption": "A cup"}\n'
+        with open(place.input, "w") as file:
+            file.writelines(row % n for n in range(count))
+        line = [
+            sys.executable,
+            "-m",
+            "dataflow_grounding",
+            *place.arguments(**{"vlm.openai.base_url": "http://127.0.0.1:9"}),
+        ]
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        with tempfile.TemporaryFile() as out:
+            running = subprocess.Popen(line, env=env, stdout=out, stderr=out)
+            _, status, used = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            assert running.returncode == 4, out.read()
+        assert (place.results / "failures.jsonl").read_bytes().count(b"\n") == count
+        peaks.append(used.ru_maxrss / 1024)
+    assert peaks[1] - peaks[0] < 30, f"{peaks} MB"
+    return Outcome()
+
+
+def from_a_pipe(place: Workplace, full: bool) -> Outcome:
+    """The input comes through a pipe, slowly, and only once."""
+    with at_work(place, 30) as witness:
+        lines = [
+            json.dumps({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}) + "\n" for n in range(30)
+        ]
+        for _ in range(2):
+            running = subprocess.Popen(
+                [sys.executable, "-m", "dataflow_grounding", *place.arguments(**{"data.input_jsonl": "/dev/stdin"})],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                cwd=place.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            done = ended_with_input(running, lines)
+            assert done == 0
+            assert place.files() == undisturbed(30)
+            assert witness.sent == 60, "the second time nothing is sent"
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 30))
+
+
+def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
+    """Write the lines bit by bit, then wait."""
+    assert running.stdin
+    for number in range(0, len(lines), 10):
+        running.stdin.write("".join(lines[number : number + 10]))
+        running.stdin.flush()
+        time.sleep(0.05)
+    _, err = running.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return running.returncode
+
+
+ONCE = "Interrupted (Ctrl-C, SIGTERM), it finishes what is in flight, five seconds at most, and exits with 130."
+KEPT = "The run stops with a sentence; after room is made the same command goes on and pays again at most what was in flight."
+
+MACHINE: list[Case] = [
+    Case(
+        "kill -9 at random moments",
+        "Killed at any moment, it loses no record and no reply that it had; the next run pays again at most what was in "
+        "flight, and its files are byte for byte those of an undisturbed run.",
+        killed,
+    ),
+    Case("Ctrl-C", ONCE, functools.partial(interrupted, signal.SIGINT)),
+    Case("SIGTERM", ONCE, functools.partial(interrupted, signal.SIGTERM)),
+    Case("SIGTERM while the endpoint hangs", ONCE, interrupted_with_a_hang),
+    Case(
+        "Ctrl-C twice",
+        "A second Ctrl-C stops at once; what was in flight is asked again by the next run.",
+        interrupted_twice,
+    ),
+    Case("disk full", KEPT, full_disk),
+    Case("files that may not grow (a quota)", KEPT, file_limit),
+    Case("a results folder that can't be written", "Told before the first request, exit 2.", not_writable),
+    Case("two runs on one results folder at once", "The second is refused with a sentence, exit 2.", two_at_once),
+    Case("a torn store of replies", "The torn line is dropped and asked again; whole lines are kept.", torn_store),
+    Case("a store written by an older version", "Lines with fewer keys are read as far as they go.", old_store),
+    Case(
+        "a clock that runs backwards",
+        "Nothing depends on the local clock: waits are measured by a steady one, dates against the endpoint's own.",
+        clock_backwards,
+    ),
+    Case("a million-line input", "Rows are read a few at a time: memory doesn't grow with the input.", long_input),
+    Case("an input that is a pipe", "Read once, in a stream; resuming works by the replies.", from_a_pipe),
+]

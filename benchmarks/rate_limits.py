@@ -23,6 +23,7 @@ from typing import Any
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, lognormal
 
 NEVER = float("inf")
+PLAIN = faults.too_many_requests()
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Case:
     latency: float = 0.1
     sigma: float = 0.0
     max_workers: int = 128
-    limit: Fault = faults.too_many_requests()
+    limit: Fault = PLAIN
     least_answered_per_sent: float = 1 / 1.1
     least_use: float = 0.0
     """Goal for ideal wall / wall."""
@@ -146,7 +147,9 @@ def main() -> int:
         missed += not row["reached"]
         answered = f"{row['answered']}/{row['of']}"
         line = f"{row['case']:30} {answered:>11} {row['sent']:6} {row['sent_per_answer']:9.3f} {row['max_in_flight']:9}"
-        line += f" {row['wall']:7.2f} {row['ideal']:6.2f} {row['use']:6.0%}  {'reached' if row['reached'] else 'missed'}"
+        line += (
+            f" {row['wall']:7.2f} {row['ideal']:6.2f} {row['use']:6.0%}  {'reached' if row['reached'] else 'missed'}"
+        )
         print(json.dumps(row) if arguments.json else line, flush=True)
     return 1 if missed else 0
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from measuring import BENCHMARKS, Row, Used, generate, median, run, show, under,
 from dataflow_grounding.testing import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
-REPLY = '{"objects": [{"id": 1, "label": "mug", "bbox_2d": [100, 120, 300, 420], "score": 0.9}]}'
+REPLY = json.dumps(
+    {
+        "objects": [
+            {"id": 1, "label": "wooden table", "bbox_2d": [0, 520, 1000, 980], "score": 0.9},
+            {"id": 2, "label": "mug", "bbox_2d": [100, 120, 300, 420], "score": 0.8},
+        ]
+    }
+)
 STEP = "step_0_expression_extraction"
 
 
@@ -85,7 +93,9 @@ def measure() -> list[Row]:
     ]
     for name in ("aiohttp", "hand"):
         rows.append(Row(f"generate / bare {name}, whole processes", *under(median(ratios[name]), 1.5)))
-        rows.append(Row(f"generate / bare {name}, requests beyond the first", *under(median(ratios[f"{name} more"]), 1.5)))
+        rows.append(
+            Row(f"generate / bare {name}, requests beyond the first", *under(median(ratios[f"{name} more"]), 1.5))
+        )
     return rows
 
 

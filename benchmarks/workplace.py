@@ -66,7 +66,9 @@ class Workplace:
         }
         folder.mkdir(parents=True, exist_ok=True)
 
-    def picture(self, name: str = "a.jpg", size: tuple[int, int] = (64, 48), orientation: int = 1, color: str = "navy") -> str:
+    def picture(
+        self, name: str = "a.jpg", size: tuple[int, int] = (64, 48), orientation: int = 1, color: str = "navy"
+    ) -> str:
         """Write a JPEG; `size` is in stored pixels. Returns its name."""
         from PIL import Image
 

@@ -142,6 +142,12 @@ class OutOfService(RunStopped):
     exit_code = 4
 
 
+class SuspectBoxes(RunStopped):
+    """The first boxes of the run are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
+
+    exit_code = 2
+
+
 class StorageFailed(RunStopped):
     """Results can't be written: no room, no permission."""
 

@@ -244,7 +244,7 @@ class RowWriter:
                 file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
                 return
             names = list(dict.fromkeys(name for row in rows for name in row))
-            table = csv.writer(file, lineterminator="\n")
+            table = csv.writer(file)
             table.writerow(names)
             table.writerows([_cell_of(row.get(name)) for name in names] for row in rows)
 

@@ -51,9 +51,8 @@ class _Folded:
         self.places: list[int] = []
         for place, letter in enumerate(caption):
             if letter.isspace():
-                folded = "" if letters and letters[-1] == " " else " "
-            else:
-                folded = letter.casefold()  # one letter may become several: ß, İ
+                letter = "" if letters[-1:] == [" "] else " "
+            folded = letter.casefold()  # one letter may become several: ß, İ
             letters += folded
             self.places += [place] * len(folded)
         self.text = "".join(letters)

@@ -35,6 +35,19 @@ class FileStorage:
         self.image_root = os.fspath(image_root) if image_root else None
         self.operator_step = -1
 
+    @classmethod
+    def like(cls, storage: Any) -> FileStorage:
+        """`storage` itself, or ours for another library's with the same attributes (DataFlow's). Raises InputError."""
+        if isinstance(storage, FileStorage):
+            return storage
+        names = ("first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "operator_step")
+        if not all(hasattr(storage, name) for name in names):
+            raise InputError(f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()")
+        *settings, step = (getattr(storage, name) for name in names)
+        ours = FileStorage(*settings)
+        ours.operator_step = step
+        return ours
+
     def step(self: S) -> S:
         """This storage, pinned to the next step."""
         self.operator_step += 1

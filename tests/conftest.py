@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from workplace import Workplace
 
 
-@pytest.fixture()
+@pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
     """An empty folder for pictures, input, spec and results."""
     return Workplace(tmp_path / "work")
+
 
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")

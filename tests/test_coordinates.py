@@ -58,7 +58,7 @@ def test_numbers_of_a_request_mean_the_box_to_within_their_rounding(
         side = canvas[i % 2]
         one = 10**-decimals * (1 if box_format.scale == "px" else side / float(box_format.scale))
         one *= original[i % 2] / canvas[4 + i % 2]
-        assert abs(was - now) <= 1.51 * one  # a corner may be rounded, and moved by one where the box had no width left
+        assert abs(was - now) <= 2.01 * one  # rounded, and moved by one where the box had no width left
 
 
 @given(st.sampled_from(["gemini", "qwen3-vl", "deepseek-vl2", "paligemma", "florence-2", "datature-vi"]), st.data())

@@ -282,7 +282,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG])
-def test_what_is_wrong_is_found_before_the_first_request(workplace: Workplace, arguments: list[str], expected: str) -> None:
+def test_what_is_wrong_is_found_before_the_first_request(
+    workplace: Workplace, arguments: list[str], expected: str
+) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
         done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
@@ -300,7 +302,9 @@ def test_a_value_that_must_be_given_is_asked_for(workplace: Workplace) -> None:
         assert f"{key} is '???': give it a value" in done.err
 
 
-def test_an_override_that_looks_like_a_number_is_taken_as_text(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_that_looks_like_a_number_is_taken_as_text(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workplace.many(1)
     monkeypatch.chdir(workplace.folder)
     with LoopbackServer(key="123456") as server:
@@ -339,13 +343,13 @@ EXITS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "code"), [pytest.param(rule, code, id=name) for name, rule, code in EXITS])
-def test_exit_codes(workplace: Workplace, rule: Any, code: int) -> None:
+@pytest.mark.parametrize(("name", "rule", "code"), [pytest.param(*case, id=case[0]) for case in EXITS])
+def test_exit_codes(workplace: Workplace, name: str, rule: Any, code: int) -> None:
     workplace.many(40)
     with LoopbackServer(faults=[rule] if rule else ()) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        if "once" not in done.err and code == 4 and "stopped" in done.out:
-            assert server.count() <= 40, "stops within a few requests"
+        if "stopped" in done.summary and "middle" not in name:
+            assert server.count() <= 8, "stops within a few requests"
     assert done.code == code, done
     assert "Traceback" not in done.err
     assert all(len(line) < 700 for line in done.err.splitlines())

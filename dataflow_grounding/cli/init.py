@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 
 import click
@@ -31,7 +32,7 @@ def command(folder: str, force: bool) -> int:
         click.echo(f"wrote   {target}")
         written += 1
     click.echo(f"{written} files written, {kept} kept. Next:" if kept else f"{written} files written. Next:")
-    click.echo(f"  python {os.path.join(folder, 'api_pipelines', 'image_grounding_api_pipeline.py')}")
+    click.echo(f"  python {shlex.quote(os.path.join(folder, 'api_pipelines', 'image_grounding_api_pipeline.py'))}")
     click.echo("or, from a spec:")
-    click.echo(f"  dataflowgrounding generate -e {os.path.join(folder, 'image_grounding.yaml')}")
+    click.echo(f"  dataflowgrounding generate -e {shlex.quote(os.path.join(folder, 'image_grounding.yaml'))}")
     return 0

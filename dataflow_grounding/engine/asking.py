@@ -130,8 +130,9 @@ class Asking:
         else:
             try:
                 return request.read(str(line.get("reply", "")))
-            except UnreadableReply as unreadable:
-                error = unreadable
+            except UnreadableReply as unreadable:  # one that looks cut off, though the model ended it, may come whole
+                whole = isinstance(unreadable, TruncatedReply) and not request.divisible
+                error = UnreadableReply(str(unreadable)) if whole else unreadable
         error.attempts, error.reply = attempts, line.get("reply")
         raise error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -11,7 +12,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, budget_of
-from dataflow_grounding.engine.plan import Step, check, levels, segments
+from dataflow_grounding.engine.plan import Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
@@ -32,13 +33,18 @@ def execute(steps: list[Step], options: RunOptions, name: str | None = None, bud
     budget = budget or budget_of(options)
     total: Summary | None = None
     for segment in segments(steps):
+        operator = segment[0].operator
+        if isinstance(operator, WholeFile):
+            operator.work()
+            continue
         for part in [segment] if options.stream else _stages(segment):
             summary = _execute_segment(part, options, name, budget)
             if total is not None:
                 summary.add_earlier(total)
             total = summary
-    assert total is not None
-    return total
+            if total.failed and not total.done:
+                return total
+    return total or Summary()
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
@@ -57,19 +63,29 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, b
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot)
     with _only_run(steps[0].storage.checkpoint_folder):
+        check(steps, source.columns())
+        asked = _prepared(steps, options, budget)
         manifest = Manifest(steps, source, options, name)
         if not options.force_reprocess and not options.retry_failed:
             finished = manifest.finished()
             if finished is not None:
                 return finished
-        check(steps, source.columns())
         run = Run(steps, source, options, name, budget)
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:
             raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+        summary.requests.update(asked)
         manifest.write(summary)
         return summary
+
+
+def _prepared(steps: list[Step], options: RunOptions, budget: Budget) -> Counter[str]:
+    """Counts of what the operators had to ask before the first record."""
+    asked: Counter[str] = Counter()
+    for step in steps:
+        asked.update(step.operator.prepare(options, budget, step.storage.checkpoint_folder))
+    return asked
 
 
 def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:

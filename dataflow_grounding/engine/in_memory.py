@@ -10,6 +10,7 @@ from typing import Any
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
@@ -24,7 +25,10 @@ from dataflow_grounding.records import Record
 def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
     """Each row as a record with the operator's update, or with what failed. Raises RunStopped."""
     records = _records(rows, operator.reads().get("image"))
-    return run_blocking(lambda: _annotate_all(operator, records))
+    options = current_options.get()
+    budget = budget_of(options)
+    operator.prepare(options, budget, None)
+    return run_blocking(lambda: _annotate_all(operator, records, budget))
 
 
 def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Record]:
@@ -39,8 +43,10 @@ def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Recor
     return records
 
 
-async def _annotate_all(operator: Annotator, records: list[Record]) -> list[tuple[Record, RecordError | None]]:
-    asking = _asking(operator)
+async def _annotate_all(
+    operator: Annotator, records: list[Record], budget: Budget
+) -> list[tuple[Record, RecordError | None]]:
+    asking = _asking(operator, budget)
     store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
     queue = iter(enumerate(records))
     results: dict[int, tuple[Record, RecordError | None]] = {}
@@ -62,7 +68,7 @@ async def _annotate_all(operator: Annotator, records: list[Record]) -> list[tupl
     return [results[place] for place in range(len(records))]
 
 
-def _asking(operator: Annotator) -> Asking | None:
+def _asking(operator: Annotator, budget: Budget) -> Asking | None:
     if operator.serving is None:
         return None
     options = current_options.get()
@@ -73,7 +79,7 @@ def _asking(operator: Annotator) -> Asking | None:
     asking = Asking(
         operator.serving,
         limiter_of(operator.serving),
-        budget_of(options),
+        budget,
         max_attempts=options.max_attempts,
         force=False,
         retry_failed=False,

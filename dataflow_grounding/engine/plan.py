@@ -6,12 +6,16 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Awaitable, Iterable, Mapping
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
@@ -62,8 +66,41 @@ class Annotator(Protocol):
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
 
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """What has to be asked before the first record; returns counts of requests and tokens. `folder` is the run's own."""
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The columns to add to `record`."""
+
+
+class WholeFile:
+    """An operator from elsewhere (DataFlow's, for instance): it reads and writes its storage itself, all rows at once."""
+
+    serving = None
+    sees_all = True
+
+    def __init__(self, name: str, work: Callable[[], Any]) -> None:
+        self.name = name
+        self.work = work
+
+    def reads(self) -> dict[str, str]:
+        """Not known."""
+        return {}
+
+    def writes(self) -> dict[str, str]:
+        """Not known."""
+        return {}
+
+    def settings(self) -> None:
+        """Not known."""
+
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """Nothing to ask."""
+        return Counter()
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Never called: it takes no single records."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -82,6 +119,10 @@ class Step:
     def image_key(self) -> str | None:
         """The column with the image's path, if the operator looks at images."""
         return self.operator.reads().get("image")
+
+
+class NoRecordLeft(Exception):
+    """No record got through a step: what is left of `forward()` has nothing to do."""
 
 
 class RunningPipeline(Protocol):
@@ -124,10 +165,12 @@ def _nearest(column: str, there: Mapping[str, str]) -> str:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps in which each reads what the one before wrote."""
+    """The runs of steps in which each reads what the one before wrote; one that takes whole files stands alone."""
     parts: list[list[Step]] = []
     for step in steps:
-        if parts and parts[-1][-1].storage.output_path == step.storage.input_path:
+        before = parts[-1][-1] if parts else None
+        alone = isinstance(step.operator, WholeFile) or (before and isinstance(before.operator, WholeFile))
+        if before and not alone and before.storage.output_path == step.storage.input_path:
             parts[-1].append(step)
         else:
             parts.append([step])
@@ -169,8 +212,13 @@ def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | No
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source code of a function or class; None when there is none to be had."""
+    """Digest of the source of a function or class and of the file around it, which it may use; None when there is none."""
     try:
-        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(inspect.getsource(thing).encode())
+        file = inspect.getsourcefile(thing)
+        if file and os.path.exists(file):
+            with open(file, "rb") as source:
+                digest.update(source.read())
     except (OSError, TypeError):
         return None
+    return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.records import Record, read_expressions
 
 
 @dataclass
@@ -41,7 +42,7 @@ def score_boxes(
     """Compare records with gold records of the same `image_path`, phrase by phrase (up to case and spacing).
 
     Boxes of one phrase are matched to its gold boxes by falling IoU, at `threshold` or above. A phrase without gold has
-    none right.
+    none right. Raises BrokenRow for what is no record.
     """
     scores = BoxScores(threshold)
     wanted = {_key(record): _boxes_by_phrase(record) for record in gold}
@@ -52,9 +53,9 @@ def score_boxes(
             scores.boxes += len(boxes)
             scores.right += len(matched)
             scores.iou_sum += sum(matched)
-        expressions = record.get("expressions") or []
+        expressions = _expressions(record)
         scores.expressions += len(expressions)
-        scores.grounded += sum(bool(expression.get("instances")) for expression in expressions)
+        scores.grounded += sum(bool(expression["instances"]) for expression in expressions)
     scores.gold_boxes = sum(len(boxes) for phrases in wanted.values() for boxes in phrases.values())
     return scores
 
@@ -65,10 +66,14 @@ def _key(record: Mapping[str, Any]) -> tuple[str, str]:
 
 def _boxes_by_phrase(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
     phrases: dict[str, list[Bbox]] = {}
-    for expression in record.get("expressions") or []:
+    for expression in _expressions(record):
         boxes = phrases.setdefault(" ".join(expression["text"].split()).casefold(), [])
-        boxes += [(b[0], b[1], b[2], b[3]) for i in expression.get("instances") or [] for b in [i["bbox"]]]
+        boxes += [(b[0], b[1], b[2], b[3]) for i in expression["instances"] for b in [i["bbox"]]]
     return phrases
+
+
+def _expressions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return read_expressions(Record(record), "expressions") if record.get("expressions") else []
 
 
 def _matched(boxes: Sequence[Bbox], gold: Sequence[Bbox], threshold: float) -> list[float]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import Ask, Step, current_pipeline, recorded_steps, source_digest
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import from_dataframe, to_dataframe
@@ -55,17 +57,21 @@ class Operator(ABC):
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
         return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
 
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """Called before the first record of a run; what it asks, it counts. `folder` is the run's own, None without files."""
+        return Counter()
+
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
-    def run(self, storage: FileStorage, **keys: str) -> str:
+    def run(self, storage: Any, **keys: str) -> str:
         """Work through a storage's step: `input_<role>_key=` and `output_<role>_key=` name columns.
 
         Returns the (first) output column. While a pipeline is compiled, only notes that the step is wanted.
         """
         operator = self.bound(**keys)
-        step = Step(operator, storage)
+        step = Step(operator, FileStorage.like(storage))
         steps = recorded_steps.get()
         if steps is not None:
             steps.append(step)
@@ -75,6 +81,8 @@ class Operator(ABC):
             summary = execute([step], current_options.get(), name, budget)
             if pipeline:
                 pipeline.summaries.append(summary)
+                if summary.failed and not summary.done:
+                    raise NoRecordLeft
         return next(iter(operator.writes().values()), "")
 
     def __call__(self, data: Any, **keys: str) -> Any:
@@ -125,8 +133,9 @@ class Operator(ABC):
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
-        source = source_digest(type(self))
-        if source is None:
+        classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
+        source = [source_digest(cls) for cls in classes]
+        if None in source:
             return None
         own = {name: value for name, value in vars(self).items() if name not in ("_keys", "serving")}
         return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}

@@ -47,10 +47,13 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    """A file name for an image id: folders stay, what would lead out of the folder doesn't."""
-    parts = [re.sub(r'[\x00-\x1f<>:"|?*\\]', "_", part) for part in unique_id.split("/")]
-    kept = [part[:150] for part in parts if part not in ("", ".", "..")]
-    return "/".join(kept or ["record"]) + ".jpg"
+    """A file name for an image id, with its folders. What can't stand in one is left out, and a digest tells the ids apart."""
+    cleaned = re.sub(r'[\x00-\x1f<>:"|?*\\\ud800-\udfff]', "_", unique_id)
+    name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
+    if name == unique_id and max(map(len, name.encode().split(b"/"))) <= 200 and len(name.encode()) <= 1000:
+        return f"{name}.jpg"
+    digest = hashlib.sha256(unique_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
 def _draw(image: Image, expressions: list[dict[str, Any]], path: str) -> None:

@@ -18,10 +18,14 @@ class FunctionOperator(Operator):
 
     def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
         self.function = function
-        self.name: str = function.__name__  # type: ignore[misc]
+        self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
-        self._takes_ask = len(inspect.signature(function).parameters) > 1
+        parameters = inspect.signature(function).parameters.values()
+        needed = [
+            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        self._takes_ask = len(needed) > 1
         self.__doc__ = function.__doc__
 
     @property
@@ -41,11 +45,20 @@ class FunctionOperator(Operator):
         return dict(update)
 
     def settings(self) -> dict[str, Any] | None:
-        """The function's source; None when there is none, or when it uses variables from around it."""
+        """The function's source and the values that it uses; None when there is no source, or an object behind it."""
         source = source_digest(self.function)
-        if source is None or inspect.getclosurevars(self.function).nonlocals:
+        if source is None or not inspect.isfunction(self.function):
             return None
-        return {"function": self.function.__qualname__, "source": source}
+        used = inspect.getclosurevars(self.function)
+        values = {
+            name: repr(value)
+            for name, value in used.globals.items()
+            if not (callable(value) or inspect.ismodule(value))
+        }
+        values |= {"": repr([self.function.__defaults__, self.function.__kwdefaults__])}
+        if used.nonlocals:
+            return None
+        return {"function": self.function.__qualname__, "source": source, "values": values}
 
 
 def operator(

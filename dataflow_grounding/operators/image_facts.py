@@ -10,9 +10,10 @@ from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id
 
 
 def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
-    """The record's `image_id` where it has none yet, and the size that the file has; where the row states another, the file wins and a note is made.
+    """The record's `image_id` where it has none yet, and the size that the file has.
 
-    The embedded grounder signs its records, so that nobody takes them for a VLM's.
+    Where the row states another size, the file wins and a note is made. The embedded grounder signs its records,
+    so that nobody takes them for a VLM's.
     """
     width, height = image.size
     update: Update = {"width": width, "height": height}
@@ -31,5 +32,5 @@ def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
 def _same(stated: Any, value: int) -> bool:
     try:
         return stated is None or stated == "" or float(stated) == value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from dataclasses import replace
+from typing import Any, Literal
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError, TruncatedReply
 from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.operators.agreement import agreed
 from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.box_watch import BoxWatch, OnSuspect
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.regrounding import reground
+from dataflow_grounding.operators.zoom import zoomed
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Found, phrase_grounding
+
+EARLIER = ("reason", "disagreement", "verified", "verification")
+"""What an earlier grounding may have left in an expression."""
 
 
 @OPERATOR_REGISTRY.register()
 class PhraseGrounder(Operator):
     """Finds the boxes of each expression, in pixels of the upright image.
 
-    `box_format` is the convention that the model answers in; None takes the serving's. Raises SpecError when it isn't
-    known. At most `phrases_per_request` phrases are asked for at once.
+    `box_format` is the convention that the model answers in; None takes the serving's. A model that `auto` doesn't know is
+    calibrated before the first record. At most `phrases_per_request` phrases are asked for at once. `samples` answers are
+    merged to one; `zoom` looks again for small boxes in an enlarged part of the image; `verify="reground"` asks for each
+    expression with boxes once more. `on_suspect_boxes` is `warn` or `stop`. Raises SpecError.
     """
 
     name = "grounding"
@@ -32,35 +46,91 @@ class PhraseGrounder(Operator):
         "zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。",
     }
 
-    def __init__(self, serving: Serving, *, box_format: str | None = None, phrases_per_request: int = 16) -> None:
-        if phrases_per_request < 1:
-            raise SpecError("phrases_per_request should be 1 or more")
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        phrases_per_request: int = 16,
+        samples: int = 1,
+        zoom: bool = False,
+        verify: Literal["reground"] | None = None,
+        on_suspect_boxes: OnSuspect = "warn",
+    ) -> None:
+        if phrases_per_request < 1 or samples < 1:
+            raise SpecError("phrases_per_request and samples should be 1 or more")
+        if verify not in (None, "reground") or on_suspect_boxes not in ("warn", "stop"):
+            raise SpecError("verify should be None or 'reground', on_suspect_boxes 'warn' or 'stop'")
         self.serving: Serving = serving
-        self.box_format = find_box_format(box_format or serving.box_format, serving.model)
+        self.format_choice = FormatChoice(serving, box_format)
         self.phrases_per_request = phrases_per_request
+        self.samples = samples
+        self.zoom = zoom
+        self.verify = verify
+        self.watch = BoxWatch(on_suspect_boxes)
+
+    @property
+    def box_format(self) -> BoxFormat:
+        """The format that boxes are asked for and read in."""
+        return self.format_choice.format
+
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
+        self.watch = BoxWatch(self.watch.on_suspect)
+        return self.format_choice.settle(options, budget, folder)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Fills in `instances` and `status` of every expression."""
+        """Fills in `instances` and `status` of every expression, and `disagreement`, `verified` where they are asked for."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        phrases = [expression["text"] for expression in expressions]
         found: list[Found] = []
-        for start in range(0, len(phrases), self.phrases_per_request):
-            found += await self._ground(image, phrases[start : start + self.phrases_per_request], ask)
-        return {
-            **facts_of(record, image, ask, self.serving.model),
-            self.keys.output: [_filled(e, f) for e, f in zip(expressions, found, strict=True)],
-        }
+        for chunk in batched([expression["text"] for expression in expressions], self.phrases_per_request):
+            found += await self._found(image, chunk, ask)
+        filled = [_filled(e, f) for e, f in zip(expressions, found, strict=True)]
+        failed = None
+        if self.verify is not None:
+            filled, failed = await reground(lambda phrase: self._afresh(image, phrase, ask), filled)
+        update = {**facts_of(record, image, ask, self.serving.model), self.keys.output: filled}
+        if failed is not None:
+            failed.update = update  # the boxes are there, only their verification isn't
+            raise failed
+        return update
 
-    async def _ground(self, image: Image, phrases: list[str], ask: Ask) -> list[Found]:
+    async def _found(self, image: Image, phrases: list[str], ask: Ask) -> list[Found]:
+        """The boxes of some phrases: one answer or several merged, then those of small things from closer by."""
+        if self.samples == 1:
+            found = await self._ground(image, phrases, ask)
+        else:
+            found = await agreed(lambda number: self._ground(image, phrases, ask, number), self.samples)
+        if self.zoom:
+            found = await zoomed(lambda crop, phrase: self._ground(crop, phrase, ask), image, phrases, found)
+        return found
+
+    async def _afresh(self, image: Image, phrase: str, ask: Ask) -> Found:
+        """One phrase alone; numbered as a further answer, so that it is another one where the phrase was alone before."""
+        found = await self._ground(image, [phrase], ask, self.samples)
+        if self.zoom:
+            found = await zoomed(
+                lambda crop, small: self._ground(crop, small, ask, self.samples), image, [phrase], found
+            )
+        return found[0]
+
+    async def _ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
         """One request; where its reply is cut off, two with half of the phrases each."""
+        request = replace(phrase_grounding(image, phrases, self.box_format), sample=sample)
         try:
-            return await ask(phrase_grounding(image, phrases, self.box_format))
+            return await ask(self.watch.watched(request, image, phrases, self.box_format))
         except TruncatedReply:
             if len(phrases) == 1:
                 raise
         half = len(phrases) // 2
-        return await self._ground(image, phrases[:half], ask) + await self._ground(image, phrases[half:], ask)
+        first = await self._ground(image, phrases[:half], ask, sample)
+        return first + await self._ground(image, phrases[half:], ask, sample)
+
+
+def batched(phrases: list[str], size: int) -> list[list[str]]:
+    """The phrases in lists of at most `size`."""
+    return [phrases[start : start + size] for start in range(0, len(phrases), size)]
 
 
 def _filled(expression: dict[str, Any], found: Found) -> dict[str, Any]:
@@ -69,7 +139,8 @@ def _filled(expression: dict[str, Any], found: Found) -> dict[str, Any]:
         {"bbox_id": f"{expression['expression_id']}.{number}", **instance}
         for number, instance in enumerate(found.instances)
     ]
-    filled = {**expression, "instances": instances, "status": found.status}
-    if found.reason:
-        filled["reason"] = found.reason
-    return filled
+    earlier = {name: value for name, value in expression.items() if name not in EARLIER}
+    filled = {**earlier, "instances": instances, "status": found.status}
+    if found.disagreement is not None:
+        filled["disagreement"] = found.disagreement
+    return {**filled, "reason": found.reason} if found.reason else filled

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import Step, check, current_pipeline, recorded_steps
+from dataflow_grounding.engine.plan import (
+    NoRecordLeft,
+    Step,
+    WholeFile,
+    check,
+    current_pipeline,
+    recorded_steps,
+    segments,
+)
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
+from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.storage import FileStorage
 
 
@@ -21,7 +31,8 @@ class Pipeline:
 
     `forward()` runs as it stands, step by step. After `compile()` it streams: records flow through all steps without
     waiting for each other, and the files come out the same. `forward(resume_step=k)` begins with step k, whose input file
-    must be there. Returns a Summary.
+    must be there. Returns a Summary. Operators of other libraries (anything with `run(storage, …)`), kept as attributes, run
+    in their turn on whole files.
     """
 
     name: ClassVar[str | None] = None
@@ -44,29 +55,29 @@ class Pipeline:
         steps = self.steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        image_key = next((step.image_key for step in steps if step.image_key), None)
-        check(steps, Source(steps[0], image_key, self.name, None).columns())
+        _check_columns(steps)
         self.__dict__["_compiled"] = steps
         return steps
 
     def steps(self) -> list[Step]:
         """The steps that `forward()` calls, none of them run."""
         steps: list[Step] = []
+        outside = {name: value for name, value in vars(self).items() if _is_from_elsewhere(value)}
         token = recorded_steps.set(steps)
         try:
-            with self._fresh_storages():
-                type(self).forward.__wrapped__(self)  # type: ignore[attr-defined]
+            vars(self).update({name: _Noted(operator, steps) for name, operator in outside.items()})
+            self._reset_storages()
+            type(self).forward.__wrapped__(self)  # type: ignore[attr-defined]
         finally:
+            vars(self).update(outside)
             recorded_steps.reset(token)
         return steps
 
-    @contextmanager
-    def _fresh_storages(self) -> Iterator[None]:
+    def _reset_storages(self) -> None:
         """Storages begin at their first step, however often forward() ran before."""
-        storages = [value for value in vars(self).values() if isinstance(value, FileStorage)]
-        for storage in storages:
-            storage.reset()
-        yield
+        for value in vars(self).values():
+            if isinstance(value, FileStorage):
+                value.reset()
 
     def _run(self, body: Callable[[Any], Any], resume_step: int, options: RunOptions) -> Summary:
         steps: list[Step] | None = self.__dict__.get("_compiled")
@@ -80,22 +91,62 @@ class Pipeline:
         self.budget = budget_of(options)
         tokens = current_options.set(options), current_pipeline.set(self)
         try:
-            with self._fresh_storages():
+            self._reset_storages()
+            with suppress(NoRecordLeft):
                 body(self)
         finally:
             current_options.reset(tokens[0])
             current_pipeline.reset(tokens[1])
-        if not self.summaries:
-            raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        *earlier, last = self.summaries
+        *earlier, last = self.summaries or [Summary()]
         for summary in earlier:
             last.add_earlier(summary)
         return last
 
 
-def _runnable(body: Callable[[Any], Any]) -> Callable[..., Summary]:
+class _Noted:
+    """Stands for an operator from elsewhere while a pipeline is compiled."""
+
+    def __init__(self, operator: Any, steps: list[Step]) -> None:
+        self._operator = operator
+        self._steps = steps
+
+    def run(self, *arguments: Any, **keys: Any) -> Any:
+        """Notes the step; the output key is what the caller named it."""
+        storage = next((value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)), None)
+        if storage is None:
+            return self._operator.run(*arguments, **keys)
+        work = functools.partial(self._operator.run, *arguments, **keys)
+        self._steps.append(Step(WholeFile(type(self._operator).__name__, work), storage))
+        return next((value for name, value in keys.items() if name.startswith("output")), "")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+
+def _is_from_elsewhere(value: Any) -> bool:
+    return callable(getattr(value, "run", None)) and not isinstance(value, (Operator, Pipeline, type))
+
+
+def _check_columns(steps: list[Step]) -> None:
+    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at when their turn comes."""
+    written: set[str] = set()
+    for part in segments(steps):
+        first = part[0]
+        path = first.storage.input_path
+        if path not in written and not isinstance(first.operator, WholeFile) and not _is_pipe(path):
+            check(part, Source(first, None, None, None).columns())
+        written.update(step.storage.output_path for step in part)
+
+
+def _is_pipe(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _runnable(body: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(body)
-    def forward(self: Pipeline, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
+    def forward(self: Pipeline, resume_step: int = 0, options: RunOptions | None = None) -> Any:
+        if recorded_steps.get() is not None or current_pipeline.get() is self:  # called by a subclass's forward()
+            return body(self)
         return self._run(body, resume_step, options or current_options.get())
 
     return forward

@@ -106,6 +106,8 @@ class _BoxReader:
         for reason, said in dropped:
             self.note("dropped", reason)
             reading.unread += self.phrase_ids(said)[:1]
+        for point in marks.points:
+            reading.unread += self.phrase_ids(point.said)[:1]
         found = {box.id for box in reading.boxes}
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
@@ -146,6 +148,8 @@ class _BoxReader:
         if meant.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
                 raise _NoBox(f"grid cells {written}")
+        elif mark.family is None and set(numbers) in ({0}, {-1}):
+            raise _NothingThere(f"{written}, which says that nothing is there")
         else:
             numbers = self.in_scale(numbers, meant)
         drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
@@ -161,8 +165,6 @@ class _BoxReader:
 
     def in_scale(self, numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(numbers)
-        if set(numbers) in ({0}, {-1}):
-            raise _NothingThere(f"{written}, which says that nothing is there")
         mended = _without_runaway(numbers, meant)
         if mended != numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
@@ -188,7 +190,7 @@ class _BoxReader:
             return
         self.kept.add((phrase_id, bbox))
         score = _score(said.score)
-        if False:
+        if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
         self.reading.boxes.append(FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence))
 

@@ -64,6 +64,10 @@ class Serving(ABC):
         """All of this serving that a reply depends on: part of the key under which replies are stored."""
         return {"endpoint": self.endpoint, "model": self.model}
 
+    def obstacles(self) -> list[str]:
+        """What keeps it from sending, a sentence each: found before the first request."""
+        return []
+
     async def aclose(self) -> None:
         """Give connections back; the serving can be used again afterwards."""
         await asyncio.sleep(0)

@@ -23,21 +23,32 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     """The exception for an answer with this status; `secret` never stands in its message."""
     said = without_secret(_message(body), secret)
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    if status in (401, 403):
+    if status in (401, 403) or "API_KEY_INVALID" in said:  # Gemini answers a wrong key with 400
         return EndpointRefused(f"{text}. Check the API key.")
     if status == 402 or "insufficient_quota" in said:
         return EndpointRefused(f"{text}. The account has no credit left.")
     if status == 404:
         return EndpointRefused(f"{text}. Check the address and the model's name.")
     if status == 429:
-        return RateLimited(text, retry_after(headers))
+        return RateLimited(text, _wait(headers, body))
     if status in (503, 529):
-        return ServerOverloaded(text, retry_after(headers))
+        return ServerOverloaded(text, _wait(headers, body))
     if status >= 500 or status in (408, 409, 425):
         return ServerFault(text)
     if status >= 400:
         return RequestRefused(text)
     return ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
+    """What the headers ask for, else the error's own `google.rpc.RetryInfo`."""
+    wait = retry_after(headers)
+    if wait is not None:
+        return wait
+    for detail in _details(_parsed(body)):
+        if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
+            return _duration(str(detail.get("retryDelay", "")))
+    return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -53,8 +64,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return _bounded(float(value))
     except ValueError:
         pass
+    until, now = _seconds_of(value), _seconds_of(headers.get("date"))
+    if until is None:
+        return None
+    return _bounded(until - (time.time() if now is None else now))  # by the endpoint's clock, whatever ours says
+
+
+def _seconds_of(date: str | None) -> float | None:
+    """An HTTP date as a Unix time."""
     try:
-        return _bounded(parsedate_to_datetime(value or "").timestamp() - time.time())
+        return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -94,14 +113,29 @@ def without_secret(text: str, secret: str | None) -> str:
 
 def _message(body: bytes) -> str:
     """The provider's own words in an error body."""
-    text = body[:20_000].decode("utf-8", "replace")
-    try:
-        data: Any = json.loads(text)
-    except (ValueError, RecursionError):
+    data = _parsed(body)
+    if data is None:
+        text = body[:20_000].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else text
     error = data.get("error", data) if isinstance(data, dict) else data
     if isinstance(error, dict):
         words = error.get("message") or error.get("detail") or error
-        code = error.get("code") or error.get("type")
+        reasons = [str(detail["reason"]) for detail in _details(data) if "reason" in detail]
+        code = ", ".join(reasons) or error.get("code") or error.get("type")
         return f"{words} ({code})" if isinstance(code, str) else str(words)
     return str(error)
+
+
+def _parsed(body: bytes) -> Any:
+    """The body as JSON; None where it is none."""
+    try:
+        return json.loads(body[:20_000].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _details(data: Any) -> list[dict[str, Any]]:
+    """The details of a `google.rpc.Status`."""
+    error = data.get("error") if isinstance(data, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []

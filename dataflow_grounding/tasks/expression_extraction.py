@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import read_object
@@ -37,6 +37,8 @@ def _read(reply: str, caption: str) -> tuple[Extracted, list[str]]:
     data, notes = read_object(reply, required="expressions")
     if not isinstance(data["expressions"], list):
         raise UnreadableReply('"expressions" is no list.')
+    if any(note.startswith("truncated") for note in notes) and not reply.rstrip().endswith("]"):
+        raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
     cleaned = data.get("cleaned_caption")
     if not isinstance(cleaned, str) or not cleaned.strip():
         cleaned = clean_caption(caption)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.geometry import whole_pixels
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
@@ -19,8 +21,10 @@ class Found:
     """What was found for one phrase: a status of the record schema, and its boxes in whole pixels of the upright image."""
 
     status: str
-    instances: list[dict[str, object]]
+    instances: list[dict[str, Any]]
     reason: str | None = None
+    disagreement: bool | None = None
+    """Whether several answers differed; None for a single one."""
 
 
 def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat) -> Request[list[Found]]:
@@ -48,6 +52,13 @@ def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxForma
     reading = read_boxes(
         reply, format=box_format, image_size=image.size, sent_size=image.sent_size, phrases=list(phrases)
     )
+    boxed = {box.id for box in reading.boxes} | set(reading.statuses)
+    if any(note.startswith("truncated") for note in reading.notes) and len(boxed) < len(phrases):
+        raise TruncatedReply("the reply is cut off before all phrases have their boxes.")  # the rest isn't "not there"
+    if reading.unread:
+        ids = ", ".join(map(str, reading.unread))
+        why = next((note for note in reading.notes if note.startswith("dropped")), "dropped")
+        raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
     found = []
     for number in range(1, len(phrases) + 1):
         instances = [_instance(box, image) for box in reading.boxes if box.id == number]
@@ -56,8 +67,8 @@ def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxForma
     return found, reading.notes
 
 
-def _instance(box: FoundBox, image: Image) -> dict[str, object]:
-    instance: dict[str, object] = {"bbox": list(whole_pixels(box.bbox, image.size)), "score": box.score}
+def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
+    instance: dict[str, Any] = {"bbox": list(whole_pixels(box.bbox, image.size)), "score": box.score}
     if box.evidence:
         instance["evidence"] = box.evidence
     return instance

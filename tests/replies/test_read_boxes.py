@@ -127,6 +127,7 @@ def test_an_answer_that_says_none_is_no_box_and_no_error(reply: str) -> None:
         pytest.param('[{"label": "cat", "bbox": [-900, 20, 30, 40]}]', "0 to 1000 was asked for", id="far out on the left"),
         pytest.param('[{"label": "cat", "bbox": [10, 20, 10, 40]}]', "no area", id="no width"),
         pytest.param('[{"label": "cat", "point_2d": [10, 20]}]', "points", id="points"),
+        pytest.param("<loc0256><loc0256><loc0768><loc0768><loc0800> cat", "5 location tokens", id="PaliGemma: five tokens"),
         pytest.param('[{"label": "cow", "bbox": [10, 20, 30, 40]}]', "none of the phrases", id="a label of no phrase"),
         pytest.param("[[10, 20, 30, 40], [50, 60, 70, 80]]", "without an id or a label", id="boxes of nothing"),
         pytest.param("[" * 1000 + "10, 20, 30, 40" + "]" * 1000, "nested", id="nested without end"),
@@ -233,6 +234,7 @@ def test_one_box_out_of_scale_among_many_is_dropped_but_two_spoil_the_reply() ->
         pytest.param({"label": "blue mug"}, ["red mug", "table"], None, id="another colour"),
         pytest.param({"label": "mug"}, ["red mug", "blue mug"], None, id="either of two"),
         pytest.param({"label": "table lamp"}, ["table"], None, id="another thing that has the phrase in its name"),
+        pytest.param({"label": "mug"}, ["big old red mug"], None, id="too little of the phrase"),
         pytest.param({"label": "man without a hat"}, ["man with a hat"], None, id="a negation"),
         pytest.param({"label": "dog"}, ["cat"], None, id="not the only phrase"),
         pytest.param({}, ["cat", "dog"], None, id="no word of which"),
@@ -315,6 +317,13 @@ def test_a_reduced_picture_is_put_on_the_original() -> None:
 
     assert reading.boxes[0].bbox == (20, 40, 60, 80)
     assert reading.boxes[0].numbers == (10, 20, 30, 40)
+
+
+def test_a_second_box_in_one_object_has_the_label_of_the_first() -> None:
+    assert found(read('{"label": "cat", "bbox": [10, 20, 30, 40], "bbox": [50, 60, 70, 80]}')) == [
+        ("cat", CAT),
+        ("cat", DOG),
+    ]
 
 
 def test_a_loop_of_one_box_is_one_box() -> None:

@@ -1,0 +1,161 @@
+"""Calibrating: sends up to three probe pictures through the engine's own door and fits a format to the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dataflow_grounding.calibration.fitting import Answer, Fit, NoFit, Picture, first_guess, fit
+from dataflow_grounding.calibration.probes import Probe, probes
+from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.options import RunOptions, budget_of
+from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
+from dataflow_grounding.images import open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.marks import Said
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks import Request, phrase_grounding
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration, the fit that it rests on, and what it took: counts of requests and tokens."""
+
+    calibration: Calibration
+    fit: Fit
+    pictures: list[Picture]
+    counts: Counter[str]
+
+
+class CalibrationUnclear(SpecError):
+    """The answers name no format; `counts` is what was sent for nothing."""
+
+    def __init__(self, message: str, pictures: list[Picture], counts: Counter[str]) -> None:
+        super().__init__(message)
+        self.pictures = pictures
+        self.counts = counts
+
+
+def calibrate(serving: Serving, stated: BoxFormat, options: RunOptions, budget: Budget | None = None) -> Calibrated:
+    """Find out in which box format the serving's model answers, with one to three requests.
+
+    The first picture is asked for in the `stated` format, the others in the one that the first answer suggests, so that
+    what is confirmed is what a run will ask for. Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when
+    the endpoint does not answer.
+    """
+    pictures: list[Picture] = []
+    asker = _Asker(serving, options, budget or budget_of(options))
+    try:
+        run_blocking(lambda: asker.ask_all(stated, pictures))
+        found = fit(pictures, asker.stated)
+    except NoFit as unclear:
+        raise CalibrationUnclear(
+            f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
+            "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen2.5-vl",
+            pictures,
+            asker.counts,
+        ) from None
+    calibration = Calibration(
+        endpoint=bare_address(serving.endpoint),
+        model=serving.model,
+        prompt=prompt_version(),
+        box_format=found.format.name,
+        error_px=found.error_px,
+        error_share=found.error_share,
+        found=found.found,
+        asked=found.asked,
+        requests=asker.counts["sent"],
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    return Calibrated(calibration, found, pictures, asker.counts)
+
+
+def announce(text: str) -> None:
+    """Say on standard error what is being sent or was found."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Asker:
+    """Puts the probe pictures to one serving."""
+
+    def __init__(self, serving: Serving, options: RunOptions, budget: Budget) -> None:
+        self.serving = serving
+        self.options = options
+        self.budget = budget
+        self.counts: Counter[str] = Counter()
+        self.stated: BoxFormat
+
+    async def ask_all(self, stated: BoxFormat, pictures: list[Picture]) -> None:
+        """Fills in `pictures`. Raises NoFit when the first one makes more of them pointless."""
+        asking = Asking(
+            self.serving,
+            limiter_of(self.serving),
+            self.budget,
+            max_attempts=self.options.max_attempts,
+            force=False,
+            retry_failed=False,
+            stop=lambda why: setattr(asking, "stopped", why),
+        )
+        self.counts = asking.counts
+        first, *others = probes(self.serving.image_limits.max_side)
+        try:
+            with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+                pictures.append(await self._ask(asking, first, stated, folder))
+                self.stated = first_guess(pictures[0], stated)
+                pictures += await asyncio.gather(*(self._ask(asking, probe, self.stated, folder) for probe in others))
+        finally:
+            await self.serving.aclose()
+
+    async def _ask(self, asking: Asking, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
+        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}.png")
+        await asyncio.to_thread(lambda: probe.draw().save(path))
+        image = open_image(Record({"image_path": path}), "image_path", self.serving.image_limits)
+        question = phrase_grounding(image, list(probe.boxes), stated)
+        raw: Request[list[Answer]] = replace(question, read=lambda reply: _read(reply, probe, stated.key))  # type: ignore[arg-type]
+        asked = len(probe.boxes)
+        try:
+            answers, troubles = await asking.answer(raw, MemoryLog(), (probe.size,))
+        except UnreadableReply as error:  # cut off
+            answers, troubles = [], [str(error)]
+        except RecordError as error:
+            raise EndpointRefused(f"calibrating {self.serving.model!r} got no answer: {error}") from None
+        return Picture(image.size, image.sent_size, asked, answers, "; ".join(troubles))
+
+
+def _read(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
+    """The first box that a reply gives each rectangle, its numbers as written; and what kept it from being read."""
+    try:
+        marks = find_marks(reply, key)
+    except UnreadableReply as error:
+        return [], [str(error)]
+    phrases = dict(enumerate(probe.boxes, 1))
+    answers: dict[int, Answer] = {}
+    for mark in marks.boxes:
+        number = _phrase_of(mark.said, phrases)
+        if number is not None and number not in answers:
+            phrase = phrases[number]
+            answers[number] = Answer(phrase, probe.boxes[phrase], mark.numbers, mark.order, mark.family)
+    return [answers[number] for number in sorted(answers)], []
+
+
+def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
+    """By a label that is a phrase, else by id, else by a label that means only one phrase."""
+    equal = [number for label in said.labels for number in equal_ids(label, phrases)]
+    if equal or said.id in phrases:
+        return equal[0] if equal else said.id
+    return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)
+

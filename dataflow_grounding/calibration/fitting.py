@@ -1,0 +1,273 @@
+"""Which box format fits a model's answers: every order, scale and frame scored on rectangles whose places are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.frames import Order, to_xyxy
+from dataflow_grounding.geometry import Bbox, Size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
+MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
+NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of the side
+SAME = 0.003  # formats whose boxes differ by no more than this share of the side are one
+SURE = 6.0  # log-likelihood ratio by which the best format has to beat any other
+DISAGREE = 15.0  # the same ratio for one picture against the others
+SECOND_SHARE = 0.12  # share of the rectangles that another format may explain and the best one not
+LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
+
+# Frames besides the table's that deployments are known to set up: fewer pixels, more pixels at least, another factor.
+FRAMES = (
+    "smart_resize_28", "smart_resize_28_3136_1003520", "smart_resize_28_200704_1003520", "smart_resize_28_200704_12845056",
+    "smart_resize_32", "long_edge_2048", "long_edge_1568_patch_28_1568", "long_edge_1024",
+)  # fmt: skip
+PADDED = ("pad_square", "pad_square_corner")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One rectangle as a model gave it: `asked` in pixels of the picture, `numbers` as the reply wrote them.
+
+    `order` is set where names in the reply settle it, `family` where special tokens do.
+    """
+
+    phrase: str
+    asked: Bbox
+    numbers: tuple[float, ...]
+    order: Order | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What came back for one probe picture; `trouble` says what was wrong with a reply that could not be read."""
+
+    size: Size
+    sent: Size
+    asked: int
+    answers: Sequence[Answer]
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The format that fits. `error_px` is the mean distance of an edge in pixels, `error_share` that of the median
+    rectangle's worst edge as a share of the side; `boxes` are the answers in pixels, picture by picture.
+    """
+
+    format: BoxFormat
+    error_px: float
+    error_share: float
+    found: int
+    asked: int
+    boxes: list[list[tuple[str, Bbox]]] = field(default_factory=list, repr=False)
+
+
+class NoFit(SpecError):
+    """No format can be named; the message says what was seen."""
+
+
+@lru_cache(maxsize=1)
+def candidates() -> tuple[BoxFormat, ...]:
+    """Every order with every scale and frame that gives other boxes; a mere resize matters to pixels only."""
+    used = {known.frame for known in known_formats().values() if known.scale == "px"} - {"sent", *PADDED}
+    resized = dict.fromkeys((*FRAMES, *sorted(used)))
+    plain = [f"{order}_{scale}" for scale in (1000, "px", *SCALES) for order in ORDERS]
+    framed = [f"{name}@{frame}" for frame in PADDED for name in plain]
+    framed += [f"{order}_px@{frame}" for frame in resized for order in ORDERS]
+    return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
+
+
+def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
+    """The one format in which all pictures were answered. Raises NoFit.
+
+    `stated` is what the model was asked for: it wins among formats that can't be told apart.
+    """
+    scores = _Scores(pictures, stated)
+    best = scores.best()
+    scores.check_found(best)
+    scores.check_one_format(best)
+    return scores.result(best)
+
+
+def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
+    """The format that one picture suggests, for wording the next questions; the plainest of those that fit as well.
+
+    Raises NoFit when hardly anything was found in it.
+    """
+    scores = _Scores([picture], stated)
+    best = scores.best()
+    scores.check_found(best, least=0.5)
+    return scores.formats[scores.plainest(best, margin=SURE)]
+
+
+class _Scores:
+    """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
+
+    def __init__(self, pictures: Sequence[Picture], stated: BoxFormat) -> None:
+        import numpy as np
+
+        self.np = np
+        self.pictures = pictures
+        self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if _usable(a)]
+        families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
+        first = [known_formats()[name] for name in families] + [stated]
+        self.formats = list({f.name: f for f in [*first, *candidates()]}.values())
+        self.picture_of = np.array([p for p, _ in self.rows], dtype=int)
+        sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
+        self.boxes = np.stack([self._boxes(known) for known in self.formats])
+        asked = np.array([a.asked for _, a in self.rows], dtype=float).reshape(-1, 4)
+        self.sides = sides
+        self.errors = (self.boxes - asked) / sides
+        self.worst = np.abs(self.errors).max(axis=2)
+
+    def _boxes(self, candidate: BoxFormat) -> Array:
+        """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
+        np = self.np
+        corners = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
+        maps = np.array([_affine(candidate, p.size, p.sent) for p in self.pictures], dtype=float).reshape(-1, 4)
+        scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
+        boxes: Array = corners * scale + start
+        for i, (p, answer) in enumerate(self.rows):
+            if answer.family is not None:
+                picture = self.pictures[p]
+                boxes[i] = known_formats()[answer.family].to_pixels(
+                    answer.numbers, original=picture.size, sent=picture.sent
+                )
+        low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+        return np.concatenate([low, high], axis=1)
+
+    def _corners(self, answer: Answer, candidate: BoxFormat) -> Sequence[float]:
+        if answer.family is not None:
+            return (0.0, 0.0, 0.0, 0.0)
+        return to_xyxy(answer.numbers, answer.order or candidate.order)
+
+    def losses(self, noise: float, rows: Any = slice(None)) -> Array:
+        """A candidate's negative log-likelihood; an answer costs at most as much as one three deviations off everywhere."""
+        squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
+        total: Array = self.np.minimum(squares, 18.0).sum(axis=1)
+        return total
+
+    def best(self) -> int:
+        """The candidate with the smallest loss, under the noise that it leaves itself."""
+        if not self.rows:
+            raise NoFit(self.seen("no box that could be read came back"))
+        best = int(self.losses(0.03).argmin())
+        for _ in range(3):
+            best = int(self.losses(self.noise(best)).argmin())
+        return self.plainest(best)
+
+    def noise(self, k: int) -> float:
+        found = self.errors[k][self.worst[k] <= NEAR]
+        return max(LEAST_NOISE, 1.4826 * float(self.np.median(self.np.abs(found)))) if len(found) else 0.03
+
+    def plainest(self, best: int, margin: float = 0.0) -> int:
+        """The first candidate that gives the same boxes, or, with a margin, one that fits nearly as well."""
+        losses = self.losses(self.noise(best))
+        near = [k for k in range(len(self.formats)) if self.same(k, best) or losses[k] - losses[best] < margin]
+        pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
+        if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
+            # They differ by a thousandth: told apart by the number that stands at the far edge.
+            order = self.formats[pair[0]].order
+            edges = [to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4]
+            corners = [n for corner in edges for n in corner if 998 < n < 1001]
+            scale = 999 if len(corners) > 1 and self.np.median(corners) < 999.3 else 1000
+            return next((k for k in pair if self.formats[k].scale == scale), near[0])
+        return near[0]
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether two candidates mean the same boxes, as far as these pictures tell."""
+        counted = self.worst[other] <= NEAR
+        apart = self.np.abs(self.boxes[one] - self.boxes[other])[counted] / self.sides[counted]
+        return not apart.size or float(apart.max()) <= SAME
+
+    def check_found(self, best: int, least: float = MIN_FOUND) -> None:
+        """Raises NoFit when too few rectangles were found, in all or in one picture, or they are too far off."""
+        name = self.formats[best].name
+        found = self.worst[best] <= NEAR
+        asked = sum(picture.asked for picture in self.pictures)
+        if found.sum() < least * asked:
+            raise NoFit(self.seen(f"only {found.sum()} of {asked} rectangles are where even the best format, {name}, says"))
+        for p, picture in enumerate(self.pictures):
+            here = int(found[self.picture_of == p].sum())
+            if here < picture.asked / 2:
+                what = f"{name} fits the other pictures, but {here} of {picture.asked} rectangles"
+                raise NoFit(self.seen(f"the pictures disagree: {what} of the {_by(picture.size)} picture"))
+        off = float(self.np.median(self.worst[best][found]))
+        if off > MAX_ERROR:
+            raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
+
+    def check_one_format(self, best: int) -> None:
+        """Raises NoFit when another format fits about as well, fits one picture better, or fits what the best does not."""
+        noise, name = self.noise(best), self.formats[best].name
+        others = [k for k in range(len(self.formats)) if not self.same(k, best)]
+        losses = self.losses(noise)
+        close = [self.formats[k].name for k in others if losses[k] - losses[best] < SURE]
+        if close:
+            raise NoFit(self.seen(f"{name} and {close[0]} fit about as well"))
+        for p, picture in enumerate(self.pictures):
+            here = self.losses(noise, self.picture_of == p)
+            k = min(others, key=lambda k: here[k])
+            if here[best] - here[k] > DISAGREE:
+                what = f"{self.formats[k].name} fits the {_by(picture.size)} picture, {name} the others"
+                raise NoFit(self.seen(f"the pictures disagree: {what}"))
+        missed = self.worst[best] > NEAR
+        explained = (self.worst[others] <= NEAR / 2)[:, missed].sum(axis=1)
+        if explained.size and explained.max() > max(2, SECOND_SHARE * len(self.rows)):
+            second = self.formats[others[int(explained.argmax())]].name
+            what = f"{name} for {int((~missed).sum())} rectangles, {second} for {int(explained.max())}"
+            raise NoFit(self.seen(f"the model answers in two formats: {what}"))
+
+    def result(self, best: int) -> Fit:
+        found = self.worst[best] <= NEAR
+        pixels = self.np.abs(self.errors[best] * self.sides)[found]
+        boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
+        for i, (p, answer) in enumerate(self.rows):
+            x1, y1, x2, y2 = (float(value) for value in self.boxes[best][i])
+            boxes[p].append((answer.phrase, (x1, y1, x2, y2)))
+        return Fit(
+            self.formats[best],
+            round(float(pixels.mean()), 2),
+            round(float(self.np.median(self.worst[best][found])), 5),
+            int(found.sum()),
+            sum(picture.asked for picture in self.pictures),
+            boxes,
+        )
+
+    def seen(self, why: str) -> str:
+        """The message: why not, and what came back for each picture."""
+        parts = []
+        for picture in self.pictures:
+            numbers = [n for answer in picture.answers for n in answer.numbers]
+            span = f", numbers from {min(numbers):g} to {max(numbers):g}" if numbers else ""
+            trouble = f", {picture.trouble}" if picture.trouble else ""
+            parts.append(f"{_by(picture.size)}: {len(picture.answers)} of {picture.asked} boxes{span}{trouble}")
+        return f"{why} (seen: {'; '.join(parts)})"
+
+
+def _usable(answer: Answer) -> bool:
+    return len(answer.numbers) == 4 or answer.family is not None
+
+
+def _affine(candidate: BoxFormat, size: Size, sent: Size) -> tuple[float, float, float, float]:
+    """A format as what x and y are multiplied with, and what is added, to get pixels of the picture."""
+    if candidate.scale == "grid_32":  # cells are read by their family, never as numbers
+        return 0.0, 0.0, 0.0, 0.0
+    x0, y0 = candidate.point_to_pixels((0.0, 0.0), original=size, sent=sent)
+    one = candidate.point_to_pixels((1.0, 1.0), original=size, sent=sent)
+    return one[0] - x0, one[1] - y0, x0, y0
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,85 @@
+"""Probe pictures: a dozen rectangles of distinct colours, whose places are known."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dataflow_grounding.geometry import Bbox, Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 30, 36),
+    "orange": (245, 135, 20),
+    "yellow": (250, 222, 40),
+    "green": (36, 150, 60),
+    "turquoise": (50, 205, 200),
+    "blue": (30, 70, 200),
+    "purple": (120, 40, 160),
+    "pink": (250, 150, 195),
+    "brown": (125, 75, 35),
+    "black": (10, 10, 10),
+    "gray": (140, 140, 140),
+    "white": (255, 255, 255),
+}
+BACKGROUND = (222, 232, 240)
+
+# The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
+# off every such multiple, so that rounding sides shows; the third is over the usual limits of pixels and of the long side.
+SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its pixels."""
+
+    size: Size
+    boxes: dict[str, Bbox]
+
+    def draw(self) -> PillowImage:
+        """The picture."""
+        from PIL import Image, ImageDraw
+
+        picture = Image.new("RGB", self.size, BACKGROUND)
+        pen = ImageDraw.Draw(picture)
+        for phrase, (x1, y1, x2, y2) in self.boxes.items():
+            line = max(1, round(max(self.size) / 500))
+            pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]], outline=(60, 60, 60), width=line)
+        return picture
+
+
+def probes(max_side: int = 2048) -> list[Probe]:
+    """The three probe pictures, the same on every call; none has a side over `max_side` px."""
+    return [_probe(size, seed) for seed, size in enumerate(_fitting(size, max_side) for size in SIZES)]
+
+
+def _fitting(size: Size, max_side: int) -> Size:
+    scale = min(1.0, max_side / max(size))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _probe(size: Size, seed: int) -> Probe:
+    """One rectangle in each cell of a 4 x 3 grid, of a size and shape of its own.
+
+    Those of the last column and row reach the picture's edge, where a model writes the highest number of its scale.
+    """
+    draw = random.Random(seed)
+    names = sorted(COLORS)
+    draw.shuffle(names)
+    columns, rows = (4, 3) if size[0] >= size[1] else (3, 4)
+    width, height = size[0] / columns, size[1] / rows
+    boxes: dict[str, Bbox] = {}
+    for number, name in enumerate(names):
+        column, row = number % columns, number // columns
+        wide = draw.random() < 0.5
+        w = draw.uniform(0.6, 0.85) if wide else draw.uniform(0.3, 0.5)
+        h = draw.uniform(0.3, 0.5) if wide else draw.uniform(0.6, 0.85)
+        left = 1 - w if column == columns - 1 else draw.uniform(0.05, 0.95 - w)
+        top = 1 - h if row == rows - 1 else draw.uniform(0.05, 0.95 - h)
+        x1, y1 = round((column + left) * width), round((row + top) * height)
+        x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
+        boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
+    return Probe(size, boxes)

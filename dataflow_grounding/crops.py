@@ -1,0 +1,87 @@
+"""A part of an image, enlarged: what a model is shown to find a small thing again."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.images import Image, _decoded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+# The crop shows this many times the box's longer side, but never less than this share of the image's longer side: the
+# first box may be off by a few hundredths of it.
+AROUND = 6
+LEAST_SHARE = 0.15
+TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
+
+
+@dataclass(frozen=True)
+class ImageCrop(Image):
+    """The part of an image inside `region` (whole pixels, xyxy, of the upright image), each pixel `factor` times as large.
+
+    `size` is the region's, so that boxes are read in pixels of the image, from the region's top left corner.
+    """
+
+    region: tuple[int, int, int, int]
+    factor: int
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the region in pixels of the upright image."""
+        return self.region[2] - self.region[0], self.region[3] - self.region[1]
+
+    @property
+    def as_is(self) -> bool:
+        """Never: the file holds more."""
+        return False
+
+    @property
+    def sent_size(self) -> Size:
+        """Width and height in pixels of the picture as sent."""
+        return self.size[0] * self.factor, self.size[1] * self.factor
+
+    @property
+    def sent_digest(self) -> str:
+        """The file's, the region's and the factor's."""
+        return f"{self.facts.digest}[{','.join(map(str, self.region))}]x{self.factor}"
+
+    def _url_of(self, data: bytes) -> bytes:
+        import PIL.Image
+        import pybase64
+
+        picture = _decoded(data, self.path).crop(self.region)
+        out = io.BytesIO()
+        picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC).save(out, "JPEG", quality=92, subsampling=0)
+        return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
+
+    def pixels(self) -> PillowImage:
+        """The region's pixels, RGB. Raises ImageBroken."""
+        return super().pixels().crop(self.region)
+
+    def to_image(self, bbox: Bbox) -> Bbox:
+        """A box in pixels of the region, as one in pixels of the whole image."""
+        left, top = self.region[:2]
+        return bbox[0] + left, bbox[1] + top, bbox[2] + left, bbox[3] + top
+
+
+def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
+    """A square part of the image around a box (pixels of the upright image), moved inside it, enlarged as far as is taken."""
+    longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
+    side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
+    left, width = _span(bbox[0], bbox[2], side, image.size[0])
+    top, height = _span(bbox[1], bbox[3], side, image.size[1])
+    most = min(TARGET_SIDE, image.limits.max_side)
+    factor = max(1, most // max(width, height))
+    return ImageCrop(
+        image.path, image.facts, image.limits, (left, top, left + width, top + height), factor
+    )
+
+
+def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
+    side = min(side, length)
+    start = round((low + high - side) / 2)
+    return min(max(start, 0), length - side), side

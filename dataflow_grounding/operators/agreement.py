@@ -1,0 +1,80 @@
+"""Several answers to one question made one: boxes on which most answers agree."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.tasks import Found
+
+AGREE_AT = 0.5  # IoU from which two answers mean the same box
+
+
+async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int) -> list[Found]:
+    """The merged answers to one question asked `samples` times; `ask_once` takes the number of the answer.
+
+    Up to half of the answers may be unreadable: they count as disagreeing. Raises what failed otherwise.
+    """
+    answers = await asyncio.gather(*(ask_once(number) for number in range(samples)), return_exceptions=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    for error in failed:
+        if not isinstance(error, UnreadableReply) or 2 * len(failed) > samples:
+            raise error
+    readable = [answer for answer in answers if not isinstance(answer, BaseException)]
+    return [merged(of_one, samples) for of_one in zip(*readable, strict=True)]
+
+
+def merged(answers: Sequence[Found], samples: int) -> Found:
+    """One answer of several to the same phrase.
+
+    Boxes of different answers that overlap at IoU 0.5 are one box, each edge at the median; it stays when at least half of
+    `samples` answers have it, with the share of them as its score. `disagreement` is set unless every answer has exactly the
+    boxes that stay. Answers that found different things, none of them often enough, make the phrase `ambiguous`.
+    """
+    clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
+    for answer in answers:
+        _add(clusters, answer)
+    kept = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
+    same = len(answers) == samples and all(len(cluster) == samples for cluster in clusters)
+    disagreement = not (same and len({answer.status for answer in answers}) == 1)
+    if kept:
+        return Found("grounded", [_instance(cluster, samples) for cluster in kept], None, disagreement)
+    statuses = [answer.status for answer in answers]
+    common = max(dict.fromkeys(statuses), key=statuses.count)
+    reason = next((answer.reason for answer in answers if answer.status == common), None)
+    return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement)
+
+
+def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found) -> None:
+    """Sort one answer's boxes into the clusters, by falling IoU, at most one into each."""
+    boxes = [bbox_of(instance) for instance in answer.instances]
+    pairs = [(iou(_middle(c), box), k, n) for k, c in enumerate(clusters) for n, box in enumerate(boxes)]
+    placed: set[int] = set()
+    filled: set[int] = set()
+    for overlap, k, n in sorted(pairs, key=lambda pair: -pair[0]):
+        if overlap >= AGREE_AT and n not in placed and k not in filled:
+            clusters[k].append((boxes[n], answer.instances[n]))
+            placed.add(n)
+            filled.add(k)
+    clusters += [[(box, answer.instances[n])] for n, box in enumerate(boxes) if n not in placed]
+
+
+def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:
+    x1, y1, x2, y2 = (median(edges) for edges in zip(*(bbox for bbox, _ in cluster), strict=True))
+    return x1, y1, x2, y2
+
+
+def _instance(cluster: Sequence[tuple[Bbox, dict[str, Any]]], samples: int) -> dict[str, Any]:
+    bbox = [math.floor(edge + 0.5) for edge in _middle(cluster)]
+    return {**cluster[0][1], "bbox": bbox, "score": round(len(cluster) / samples, 4)}
+
+
+def bbox_of(instance: Mapping[str, Any]) -> Bbox:
+    """An instance's box."""
+    x1, y1, x2, y2 = instance["bbox"]
+    return x1, y1, x2, y2

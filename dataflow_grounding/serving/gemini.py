@@ -1,0 +1,208 @@
+"""A VLM behind the Gemini API (`generateContent`), through Google's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
+from dataflow_grounding.images import Image
+from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.gemini_schema import gemini_schema
+from dataflow_grounding.serving.http_errors import error_of, without_secret
+from dataflow_grounding.tasks import Request
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+MODEL = "gemini-3.1-flash-lite-preview"
+RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
+_WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
+
+
+class GeminiServing(Serving):
+    """Gemini, with JSON schema replies.
+
+    `timeout` is in seconds, for one request. `media_resolution` is one of RESOLUTIONS, or empty for the model's default.
+    `base_url` is another endpoint that speaks Gemini; without it `GOOGLE_GEMINI_BASE_URL`, else Google's. The key is
+    `api_key`, else `GOOGLE_API_KEY`. Raises SpecError for a setting that can't be.
+    """
+
+    def __init__(
+        self,
+        model: str = MODEL,
+        max_workers: int = 16,
+        timeout: float = 120,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        media_resolution: str = "MEDIA_RESOLUTION_HIGH",
+        temperature: float | None = 0.3,
+        max_output_tokens: int = 8192,
+        box_format: str = "auto",
+    ) -> None:
+        if not model:
+            raise SpecError("no model is named: set vlm.gemini.model")
+        if media_resolution and media_resolution not in RESOLUTIONS:
+            raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
+        url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise SpecError(f"vlm.gemini.base_url {url!r} should begin with http:// or https://")
+        self.endpoint, self._version = _split_version(url)
+        self.model = model.removeprefix("models/")
+        self.max_workers = max_workers
+        self.timeout = timeout
+        self.media_resolution = media_resolution
+        self.temperature = temperature
+        self.max_output_tokens = max_output_tokens
+        self.box_format = box_format
+        self._api_key = api_key or os.environ.get("GOOGLE_API_KEY") or None
+        if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
+            raise SpecError("the API key holds characters that no key has: copy it again")
+        self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._configs: dict[tuple[str, str], Any] = {}
+
+    def obstacles(self) -> list[str]:
+        """Without a key, or without google-genai, nothing can be sent."""
+        found = []
+        try:
+            _genai()
+        except MissingExtra as missing:
+            found.append(str(missing))
+        if not self._api_key:
+            found.append("no API key: set vlm.gemini.api_key or GOOGLE_API_KEY")
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """Endpoint, model, sampling, media resolution."""
+        sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
+        return {**super().identity(), **sampling, "media_resolution": self.media_resolution}
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """Sends one request. See Serving.answer for what it raises."""
+        client = self._connect()
+        where = f"{self.endpoint} ({self.model})"
+        from google.genai import errors, types
+
+        parts: list[Any] = [await _part_of(image, types) for image in request.images]
+        contents = types.Content(role="user", parts=[*parts, types.Part(text=request.text)])
+        try:
+            response = await client.aio.models.generate_content(
+                model=self.model, contents=contents, config=self._config(request, types)
+            )
+        except errors.APIError as error:
+            headers = getattr(error.response, "headers", None) or {}
+            body = json.dumps(error.details).encode()
+            raise error_of(int(error.code or 0), headers, body, where=where, secret=self._api_key) from None
+        except asyncio.TimeoutError:
+            raise ServerFault(f"{where} did not answer within {self.timeout:g} s") from None
+        except Exception as error:  # the client lets its transport's errors through, and JSON's
+            raise self._fault(error, where) from None
+        return _reply_of(response, where)
+
+    def _fault(self, error: Exception, where: str) -> Exception:
+        """What an error of the client's transport, or of its reading of a reply, means."""
+        import aiohttp
+
+        said = without_secret(str(error) or type(error).__name__, self._api_key)[:200]
+        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
+            return EndpointUnreachable(f"no connection to {where}: {said}")
+        if isinstance(error, aiohttp.InvalidURL):
+            return EndpointRefused(f"{self.endpoint!r} is no address: check vlm.gemini.base_url")
+        if isinstance(error, (aiohttp.ClientError, OSError)):
+            return ServerFault(f"{where}: the answer broke off: {said}")
+        return ServerFault(f"{where} answered something that is no Gemini reply: {said}")
+
+    def _config(self, request: Request[Any], types: Any) -> Any:
+        """The request's settings in the client's terms: made once for equal schemas."""
+        key = (request.system, json.dumps(request.schema))
+        config = self._configs.get(key)
+        if config is None:
+            config = self._configs[key] = types.GenerateContentConfig(
+                system_instruction=request.system,
+                temperature=self.temperature,
+                max_output_tokens=self.max_output_tokens,
+                media_resolution=self.media_resolution or None,
+                response_mime_type="application/json",
+                response_schema=types.Schema(**gemini_schema(request.schema)),
+                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+            )
+        return config
+
+    def _connect(self) -> Any:
+        """The client; of this event loop, and with its own retries off: the engine's wait for the whole run."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            for obstacle in self.obstacles():
+                raise EndpointRefused(obstacle)
+            genai, self._loop = _genai(), loop
+            options = genai.types.HttpOptions(
+                base_url=self.endpoint,
+                api_version=self._version,
+                timeout=max(1, round(self.timeout * 1000)),
+                retry_options=genai.types.HttpRetryOptions(attempts=1),
+            )
+            self._client = genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
+        return self._client
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        if self._client is not None and self._loop is asyncio.get_running_loop():
+            await self._client.aio.aclose()
+        self._client = None
+
+
+def _genai() -> Any:
+    try:
+        from google import genai
+    except ImportError:
+        raise MissingExtra("vlm.backend gemini", "gemini") from None
+    return genai
+
+
+def _split_version(url: str) -> tuple[str, str]:
+    """Address and API version; `v1beta`, which takes schemas, unless the address ends with another."""
+    for version in ("v1beta", "v1alpha", "v1"):
+        if url.endswith(f"/{version}"):
+            return url.removesuffix(f"/{version}"), version
+    return url, "v1beta"
+
+
+async def _part_of(image: Image, types: Any) -> Any:
+    import pybase64
+
+    url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
+    head, _, data = url.partition(b";base64,")
+    return types.Part.from_bytes(data=pybase64.b64decode(data), mime_type=head.removeprefix(b"data:").decode())
+
+
+def _reply_of(response: Any, where: str) -> Reply:
+    usage = _usage_of(response.usage_metadata)
+    feedback = response.prompt_feedback
+    if feedback is not None and feedback.block_reason:
+        return Reply("", "blocked", usage, _refusal(feedback.block_reason, feedback.block_reason_message))
+    if not response.candidates:
+        raise ServerFault(f"{where} answered without a candidate")
+    candidate = response.candidates[0]
+    parts = (candidate.content.parts if candidate.content else None) or []
+    text = "".join(part.text for part in parts if part.text and not part.thought)
+    finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
+    if finish in _WHOLE:
+        return Reply(text, _WHOLE[finish], usage)
+    rated = [rating.category.value for rating in candidate.safety_ratings or [] if rating.blocked and rating.category]
+    return Reply(text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated)))
+
+
+def _refusal(reason: Any, said: str | None) -> str:
+    """The provider's reason, and its words if there are any."""
+    name = str(getattr(reason, "value", reason))
+    return f"blocked by Gemini ({name})" + (f": {said}" if said else "")
+
+
+def _usage_of(counts: Any) -> Usage:
+    """Thoughts are billed as output."""
+    if counts is None:
+        return Usage()
+    output = (counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0)
+    return Usage(counts.prompt_token_count or 0, counts.cached_content_token_count or 0, output)

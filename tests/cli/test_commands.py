@@ -1,0 +1,236 @@
+"""The command line: messages, exit codes, and what each command leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from workplace import Workplace, caption, command, ended, process
+
+from dataflow_grounding.cli.main import COMMANDS
+from dataflow_grounding.testing import LoopbackServer, faults, on
+
+
+def test_help_names_every_command() -> None:
+    done = command(["--help"])
+    assert done.code == 0
+    for name, says in COMMANDS.items():
+        assert f"  {name} " in done.out
+        assert says.split()[0] in done.out
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    done = command([name, "--help"])
+    assert done.code == 0
+    assert done.out.startswith(f"Usage: dataflowgrounding {name}")
+
+
+def test_version() -> None:
+    import dataflow_grounding
+
+    assert command(["--version"]).out == f"dataflowgrounding {dataflow_grounding.__version__}\n"
+
+
+WRONG = [
+    (["generat"], "No such command 'generat'"),
+    (["generate"], "Missing option '-e'"),
+    (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
+    (["generate", "-e", "."], "can't read ."),
+    (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
+    (["ground"], "Missing argument 'IMAGE'"),
+    (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
+    (["report", "nowhere"], "does not exist"),
+    (["default_specs", "results=x"], "'results' is not one of results_dir"),
+    (["default_specs", "autolabel_type=x"], "autolabel_type 'x' is not one of"),
+    (["eval", "nowhere", "--gold", "no.jsonl"], "no "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG])
+def test_mistakes_are_told_in_a_line(
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(arguments)
+    assert done.code == 2, done
+    assert expected in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert os.listdir(tmp_path) == []
+
+
+BROKEN = [
+    ("a: [1", "line "),
+    ("just a text", "mapping"),
+    ("- a\n- b\n", "mapping"),
+    ("", "results_dir is missing"),
+    ("results_dir: ${nowhere}\n", "nowhere"),
+    ("results_dir: x\nautolabel_type: image_grounding\n", "no block image_grounding"),
+    ("results_dir: x\nautolabel_type: image_grounding\nimage_grounding: 3\n", "image_grounding"),
+    ("results_dir: x\nresults_dir: y\n", "results_dir"),
+    ("a: &a [*a]\n", "a"),
+    ("results_dir: !!python/object/apply:os.getcwd []\n", "line 1"),
+    ("\tresults_dir: x\n", "line 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BROKEN)
+def test_a_broken_spec_is_told_in_a_line(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    done = command(["generate", "-e", str(tmp_path / "spec.yaml")])
+    assert done.code == 2, done
+    assert expected in done.err
+    assert "Traceback" not in done.err
+    assert "Internal error" not in done.err
+
+
+def test_debug_shows_where() -> None:
+    running = process(["--debug", "generate", "-e", "no.yaml"])
+    done = ended(running)
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert "no spec file no.yaml" in done.err
+
+
+# --- default_specs and init
+
+
+def test_default_specs_are_complete_and_run_when_filled_in(workplace: Workplace) -> None:
+    done = command(["default_specs", f"results_dir={workplace.folder}", "autolabel_type=image_grounding"])
+    path = workplace.folder / "image_grounding.yaml"
+    assert (done.code, done.out.strip()) == (0, str(path))
+    text = path.read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["image_grounding"]["workflow"]["max_workers"] == 4
+    unfilled = command(["generate", "-e", str(path)])
+    assert unfilled.code == 2
+    assert unfilled.err.count("???") == 2
+    workplace.many(2)
+    with LoopbackServer() as server:
+        filled = [
+            f"results_dir={workplace.results}",
+            f"image_grounding.data.input_jsonl={workplace.input}",
+            "image_grounding.vlm.backend=openai",
+            f"image_grounding.vlm.openai.base_url={server.base_url}",
+            "image_grounding.vlm.openai.model_name=m",
+            "image_grounding.vlm.box_format=xyxy_px",
+        ]
+        assert command(["generate", "-e", str(path), *filled]).code == 0
+    assert len(workplace.annotations()) == 2
+
+
+def test_default_specs_overwrite_nothing(tmp_path: Path) -> None:
+    (tmp_path / "image_grounding.yaml").write_text("mine")
+    done = command(["default_specs", f"results_dir={tmp_path}", "autolabel_type=image_grounding"])
+    assert done.code == 2
+    assert "is there already" in done.err
+    assert (tmp_path / "image_grounding.yaml").read_text() == "mine"
+
+
+def test_init_overwrites_nothing_without_force(tmp_path: Path) -> None:
+    folder = tmp_path / "my work é"
+    first = command(["init", str(folder)])
+    assert first.code == 0, first
+    script = folder / "api_pipelines" / "image_grounding_api_pipeline.py"
+    script.write_text("mine")
+    again = command(["init", str(folder)])
+    assert again.code == 0
+    assert "wrote" not in again.out.split(" files written")[0].replace("0 files", "")
+    assert script.read_text() == "mine"
+    assert command(["init", str(folder), "--force"]).code == 0
+    assert script.read_text() != "mine"
+
+
+def test_what_init_writes_runs(tmp_path: Path) -> None:
+    assert command(["init", str(tmp_path)]).code == 0
+    done = command(
+        ["generate", "-e", str(tmp_path / "image_grounding.yaml"), "--pilot", "2", "--json", "--no-progress"]
+    )
+    assert done.code == 0, done
+    assert done.summary["models"] == ["embedded-opencv"]
+    assert command(["report", done.summary["annotations"].rpartition("/")[0]]).code == 0
+
+
+# --- check and ground
+
+
+def test_check_lists_all_problems_at_once_and_sends_nothing(workplace: Workplace) -> None:
+    workplace.picture("good.jpg")
+    (workplace.folder / "text.jpg").write_text("no picture")
+    good = {"image_path": "good.jpg", "caption": caption(1)}
+    bad = [
+        {"image_path": "gone.jpg", "caption": "x"},
+        {"image_path": "text.jpg", "caption": "x"},
+        {"image_path": "good.jpg"},
+    ]
+    same = [{**good, "image_id": "one"}, {**good, "image_id": "one"}]
+    workplace.rows([good, "broken", *bad, *same])
+    with LoopbackServer() as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        done = command(["check", "-e", spec])
+        assert server.count() == 0
+    assert done.code == 2
+    for line in (2, 3, 4, 5, 7):
+        assert f", line {line}: " in done.err
+    assert "7 records looked at, 5 problems" in done.out
+    assert not workplace.results.exists()
+    as_json = command(["check", "-e", spec, "--json"])
+    assert as_json.code == 2
+    assert len(as_json.summary["problems"]) == 5
+
+
+def test_check_of_a_good_spec(workplace: Workplace) -> None:
+    workplace.many(3)
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))])
+    assert done.code == 0, done
+    assert "3 records looked at, 0 problems" in done.out
+
+
+def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:
+    workplace.picture()
+    with LoopbackServer() as server:
+        spec = workplace.spec(**{"vlm.openai.base_url": server.base_url})
+        image, out = str(workplace.folder / "a.jpg"), str(workplace.folder / "out.png")
+        done = command(["ground", image, "red mug", "table", "-e", str(spec), "--draw", out])
+        assert done.code == 0, done
+        assert server.count() == 1
+        assert [e["text"] for e in done.summary["expressions"]] == ["red mug", "table"]
+        assert Path(out).stat().st_size > 100
+        server.faults = on(faults.unauthorized())
+        refused = command(["ground", image, "a dog", "-e", str(spec)])
+    assert refused.code == 4, refused
+    assert refused.out == ""
+
+
+# --- streams
+
+
+def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer() as server:
+        running = process(workplace.arguments(**{"vlm.openai.base_url": server.base_url}))
+        assert running.stdout
+        running.stdout.close()
+        assert running.stderr
+        err = running.stderr.read()
+        running.wait(30)
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    assert len(workplace.annotations()) == 2
+
+
+def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer() as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        done = ended(process(["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL))
+        assert (done.code, done.out) == (0, "")
+        assert "2 images: 2 done, 0 failed" in done.err
+        assert "\x1b" not in done.err, "no control characters where there is no terminal"
+        quiet = ended(workplace.start(**settings))
+    assert json.loads(quiet.out)["already_complete"] is True
+    assert quiet.err == ""

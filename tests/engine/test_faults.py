@@ -1,0 +1,29 @@
+"""Every line of the fault table, quickly; `python benchmarks/faults.py` plays them at full length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fault_case import Case
+from faults import CASES
+from workplace import Workplace
+
+RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_it_is_survived(workplace: Workplace, case: Case) -> None:
+    outcome = case.play(workplace, False)
+    assert outcome.lost == 0
+    assert outcome.twice <= outcome.twice_allowed
+
+
+def test_every_fault_has_its_line_in_the_documentation() -> None:
+    lines = RELIABILITY.read_text(encoding="utf-8").splitlines()
+    missing = [case.name for case in CASES if f"| {case.name} | {case.promise} |" not in lines]
+    assert missing == []
+
+
+def test_names_are_unique() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)

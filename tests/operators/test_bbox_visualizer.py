@@ -1,0 +1,134 @@
+"""BBoxVisualizer: pictures of the right size, drawn again only when need be, under names that stay in their folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import BBoxVisualizer
+from dataflow_grounding.errors import RecordError
+
+MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (64, 48), "gray").save(path)
+    return path
+
+
+def drawn(photo: Path, expressions: list[Any], **more: Any) -> Path:
+    row = {"image_path": str(photo), "expressions": expressions, "image_id": "p", **more}
+    return Path(BBoxVisualizer(photo.parent / "out")(row)["image_with_bbox"])
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_picture_is_upright_and_of_the_images_size(tmp_path: Path, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (64, 48)).save(path, exif=exif)
+    with Image.open(drawn(path, [MUG])) as picture:
+        assert picture.size == ((48, 64) if turn >= 5 else (64, 48))
+        assert picture.getexif().get(0x0112, 1) == 1
+
+
+def test_it_is_drawn_again_only_when_boxes_or_image_change(photo: Path) -> None:
+    path = drawn(photo, [MUG])
+    first = path.read_bytes()
+    os.utime(path, ns=(1, 1))
+    assert drawn(photo, [MUG]) == path
+    assert path.stat().st_mtime_ns == 1, "nothing changed, nothing drawn"
+    drawn(photo, [{"text": "a mug", "instances": [{"bbox": [5, 5, 31, 20]}]}])
+    assert path.stat().st_mtime_ns != 1
+    assert path.read_bytes() != first
+    drawn(photo, [MUG])
+    assert path.read_bytes() == first
+    drawn(photo, [{**MUG, "text": "a cup"}])
+    assert path.read_bytes() != first
+    Image.new("RGB", (64, 48), "white").save(photo)
+    drawn(photo, [MUG])
+    with Image.open(path) as picture:
+        pixel: Any = picture.getpixel((60, 44))
+        assert pixel[0] > 240
+
+
+@pytest.mark.parametrize("wreck", [b"", b"\xff\xd8\xff", b"text"], ids=["empty", "cut off", "text"])
+def test_a_wrecked_picture_is_drawn_again(photo: Path, wreck: bytes) -> None:
+    path = drawn(photo, [MUG])
+    path.write_bytes(wreck)
+    drawn(photo, [MUG])
+    with Image.open(path) as picture:
+        picture.load()
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    ".",
+    "/",
+    "a/../../b",
+    "a\0b",
+    "C:\\Windows\\x",
+    "x" * 5000,
+    "图" * 100,
+    "/".join(["deep"] * 400),
+    "\ud800",
+    "a\nb",
+    "con?<>|*",
+    "a//b",
+    " ",
+    7,
+    0,
+]
+
+
+@pytest.mark.parametrize("image_id", HOSTILE, ids=lambda value: ascii(str(value)[:20]))
+def test_a_hostile_image_id_stays_in_the_folder(photo: Path, image_id: Any) -> None:
+    path = drawn(photo, [MUG], image_id=image_id)
+    folder = (photo.parent / "out").resolve()
+    assert folder in path.resolve().parents
+    assert path.suffix == ".jpg"
+    with Image.open(path) as picture:
+        assert picture.size == (64, 48)
+
+
+def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
+    ids = ["a:b", "a?b", "a_b", "a//b", "a/b", "a/./b", "/a/b", "x" * 300 + "1", "x" * 300 + "2", "图" * 100, "图" * 101]
+    rows = [{"image_path": str(photo), "expressions": [MUG], "image_id": image_id} for image_id in [*ids, *ids]]
+    done = BBoxVisualizer(photo.parent / "out")(rows)
+    assert not done.failures
+    paths = [record["image_with_bbox"] for record in done]
+    assert len({os.path.realpath(path) for path in paths}) == len(rows)
+    again = BBoxVisualizer(photo.parent / "out")(rows)
+    assert [record["image_with_bbox"] for record in again] == paths
+
+
+def test_plain_ids_keep_their_folders(photo: Path) -> None:
+    assert drawn(photo, [MUG], image_id="street/süß 1") == photo.parent / "out" / "street" / "süß 1.jpg"
+
+
+@pytest.mark.parametrize(
+    "bbox",
+    [[0, 0, 64, 48], [-50, -50, 500, 500], [30, 20, 5, 5], [5, 5, 5, 5], [100, 100, 200, 200], [1e300, 0, 1e301, 1]],
+    ids=["all of it", "far over the edge", "corners swapped", "no area", "wholly outside", "beyond all measure"],
+)
+def test_any_box_gives_a_picture_or_a_record_error(photo: Path, bbox: list[float]) -> None:
+    try:
+        path = drawn(photo, [{"text": "a mug", "instances": [{"bbox": bbox}]}])
+    except RecordError as error:
+        assert "\n" not in str(error)
+        return
+    with Image.open(path) as picture:
+        assert picture.size == (64, 48)
+
+
+def test_a_record_without_boxes_has_its_picture_too(photo: Path) -> None:
+    with Image.open(drawn(photo, [])) as picture:
+        assert picture.size == (64, 48)

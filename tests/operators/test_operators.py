@@ -1,0 +1,315 @@
+"""Operators alone: on one record, a list, a DataFrame, a file; their keys, their descriptions, custom ones."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from PIL import Image
+
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    BBoxVisualizer,
+    ExpressionExtractor,
+    FileStorage,
+    GroundingError,
+    Operator,
+    PhraseGrounder,
+    Serving,
+    operator,
+)
+from dataflow_grounding.errors import BrokenRow, ImageMissing, OperatorFailed, PlanError, RecordError, SpecError
+from dataflow_grounding.tasks import Request
+
+
+class Small(Serving):
+    """A user's own serving: a model's name and one method."""
+
+    model = "small"
+    box_format = "xyxy_px"
+
+    async def answer(self, request: Request[Any]) -> str:
+        if request.task == "expression_extraction":
+            return json.dumps({"cleaned_caption": "A red mug.", "expressions": [{"text": "a red mug", "noun_chunk": "mug"}]})
+        return json.dumps({"objects": [{"id": 1, "label": "a red mug", "bbox_2d": [1, 2, 30, 20], "score": 0.5}]})
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (40, 30), "red").save(path)
+    return str(path)
+
+
+def test_one_record_gets_the_update_merged_in(photo: str) -> None:
+    given = {"image_path": photo, "caption": "A red   mug.", "mine": [1]}
+    record = PhraseGrounder(Small())(ExpressionExtractor(Small())(given))
+    assert given == {"image_path": photo, "caption": "A red   mug.", "mine": [1]}, "what was given stays as it was"
+    assert record["mine"] == [1]
+    assert (record["width"], record["height"], record["cleaned_caption"]) == (40, 30, "A red mug.")
+    name = photo.removesuffix(".png").lstrip("/")
+    assert record["image_id"] == name
+    assert record["expressions"] == [
+        {
+            "expression_id": f"{name}#0",
+            "text": "a red mug",
+            "char_span": [0, 9],
+            "caption_span": [0, 11],
+            "noun_chunk": "mug",
+            "instances": [{"bbox_id": f"{name}#0.0", "bbox": [1, 2, 30, 20], "score": 0.5}],
+            "status": "grounded",
+        }
+    ]
+
+
+def test_one_record_raises_what_failed(photo: str) -> None:
+    extractor = ExpressionExtractor(Small())
+    with pytest.raises(ImageMissing, match=r"gone\.jpg"):
+        extractor({"image_path": "gone.jpg", "caption": "x"})
+    with pytest.raises(BrokenRow, match="caption"):
+        extractor({"image_path": photo})
+
+
+def test_a_list_leaves_out_what_fails_and_names_it(photo: str) -> None:
+    rows = [{"image_path": path, "caption": "x"} for path in (photo, "gone.jpg", photo)]
+    done = ExpressionExtractor(Small())(rows)
+    assert [record["image_path"] for record in done] == [photo, photo]
+    assert [(place, type(error)) for place, error in done.failures] == [(1, ImageMissing)]
+    ids = [record["expressions"][0]["expression_id"] for record in done]
+    assert len(set(ids)) == 2
+    assert ExpressionExtractor(Small())([]) == []
+    assert list(ExpressionExtractor(Small())(iter(rows[:1]))) == done[:1]
+
+
+def test_a_dataframe_gives_a_dataframe(photo: str) -> None:
+    frame = pandas.DataFrame([{"image_path": path, "caption": "x", "n": 1} for path in (photo, "gone.jpg")])
+    done = PhraseGrounder(Small())(ExpressionExtractor(Small())(frame))
+    assert isinstance(done, pandas.DataFrame)
+    assert done["n"].tolist() == [1]
+    assert done["expressions"][0][0]["instances"][0]["bbox"] == [1, 2, 30, 20]
+
+
+def test_an_operator_works_where_an_event_loop_runs_already(photo: str) -> None:
+    async def notebook() -> Any:
+        return ExpressionExtractor(Small())({"image_path": photo, "caption": "x"})
+
+    assert asyncio.run(notebook())["cleaned_caption"] == "A red mug."
+
+
+def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"photo": photo, "text": "A red mug."}) + "\n")
+    storage = FileStorage(str(path), str(tmp_path / "cache"), "demo")
+    key = ExpressionExtractor(Small()).run(
+        storage.step(), input_image_key="photo", input_caption_key="text", output_expressions_key="phrases"
+    )
+    assert key == "phrases"
+    grounder = PhraseGrounder(Small())
+    assert grounder.run(storage.step(), input_image_key="photo", input_expressions_key=key, output_key="boxed") == "boxed"
+    [row] = storage.step().read("dict")
+    assert not row["phrases"][0]["instances"]
+    assert row["boxed"][0]["instances"]
+    assert grounder.keys.expressions == "expressions", "keys of one run are not those of the next"
+
+
+@pytest.mark.parametrize("argument", ["input_imagekey", "image_key", "output_caption_key", "key"])
+def test_a_wrong_key_names_the_right_ones(argument: str, photo: str) -> None:
+    with pytest.raises(PlanError, match="ExpressionExtractor takes no .* input_image_key, .*input_caption_key"):
+        ExpressionExtractor(Small())({"image_path": photo}, **{argument: "x"})
+
+
+def test_a_column_that_is_not_there_names_the_nearest(photo: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"image_path": photo, "captions": "A red mug."}) + "\n")
+    with pytest.raises(PlanError, match="'caption', which nobody provides; is it 'captions'"):
+        ExpressionExtractor(Small()).run(FileStorage(str(path), str(tmp_path / "cache")).step())
+
+
+@pytest.mark.parametrize("storage", [None, "file.jsonl", object()], ids=["none", "a path", "an object"])
+def test_what_is_no_storage_is_refused(storage: Any) -> None:
+    with pytest.raises(GroundingError, match=r"storage\.step\(\)"):
+        ExpressionExtractor(Small()).run(storage)
+    with pytest.raises(GroundingError, match=r"storage\.step\(\)"):
+        ExpressionExtractor(Small()).run(FileStorage("in.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["BBoxVisualizer", "ExpressionExtractor", "PhraseGrounder"])
+def test_the_registry_has_the_operators_with_descriptions_in_two_languages(name: str) -> None:
+    cls = OPERATOR_REGISTRY.get(name)
+    assert name in OPERATOR_REGISTRY
+    assert name in OPERATOR_REGISTRY.keys()
+    assert cls.get_desc("en").isascii()
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in cls.get_desc("zh"))
+    assert cls.get_desc() == cls.get_desc("en") == cls.get_desc("fr")
+
+
+def test_own_operators_join_the_registry() -> None:
+    @OPERATOR_REGISTRY.register()
+    class Joined(Operator):
+        """Does nothing."""
+
+        async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+            return {}
+
+    assert OPERATOR_REGISTRY.get("Joined") is Joined
+    assert Joined.get_desc("zh") == "Does nothing."
+    with pytest.raises(KeyError):
+        OPERATOR_REGISTRY.get("Nobody")
+
+
+@operator
+def shout(record: dict[str, Any]) -> dict[str, Any]:
+    """The caption in capitals."""
+    return {"loud": record["caption"].upper()}
+
+
+class Length(Operator):
+    """How long the caption is."""
+
+    name = "length"
+    input_keys = {"caption": "caption"}
+    output_keys = {"length": "length"}
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        return {self.keys.length: len(record[self.keys.caption])}
+
+
+class Plus:
+    """A callable object."""
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {"plus": 1}
+
+
+def with_default(record: dict[str, Any], limit: int = 3) -> dict[str, Any]:
+    return {"limit": limit}
+
+
+async def later(record: dict[str, Any]) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return {"later": True}
+
+
+CUSTOM: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
+    ("decorated", shout, {}, {"loud": "AB"}),
+    ("a class", Length(), {}, {"length": 2}),
+    ("a class with other columns", Length(), {"input_caption_key": "text", "output_key": "n"}, {"n": 3}),
+    ("an async function", operator(later), {}, {"later": True}),
+    ("a lambda", operator(lambda record: {"x": 1}), {}, {"x": 1}),
+    ("a function with a default", operator(with_default), {}, {"limit": 3}),
+    ("a partial", operator(functools.partial(with_default, limit=9)), {}, {"limit": 9}),
+    ("an object", operator(Plus()), {}, {"plus": 1}),
+]
+
+
+@pytest.mark.parametrize(("custom", "keys", "update"), [case[1:] for case in CUSTOM], ids=[case[0] for case in CUSTOM])
+def test_custom_operators(custom: Any, keys: dict[str, str], update: dict[str, Any], tmp_path: Path) -> None:
+    row = {"caption": "ab", "text": "abc"}
+    assert custom(row, **keys) == {**row, **update}
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    storage = FileStorage(str(path), str(tmp_path / "cache"))
+    custom.run(storage.step(), **keys)
+    assert storage.step().read("dict") == [{**row, **update}]
+
+
+def test_a_custom_operator_may_ask(photo: str) -> None:
+    from dataflow_grounding.images import open_image
+    from dataflow_grounding.tasks import expression_extraction
+
+    class Asking(Operator):
+        """Asks by itself."""
+
+        input_keys = {"image": "image_path"}
+        output_keys = {"seen": "seen"}
+
+        def __init__(self, serving: Serving) -> None:
+            self.serving = serving
+
+        async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+            answer = await ask(expression_extraction(open_image(record, "image_path"), "what is there?"))
+            return {"seen": [text for text, _ in answer.expressions]}
+
+    assert Asking(Small())({"image_path": photo})["seen"] == ["a red mug"]
+
+    @operator
+    async def without_serving(record: Any, ask: Any) -> Any:
+        return await ask(None)
+
+    with pytest.raises(OperatorFailed, match="no serving"):
+        without_serving({})
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("raises", lambda record: 1 / 0, "ZeroDivisionError"),
+    ("raises in two lines", lambda record: {}["a\nb"], "KeyError"),
+    ("returns nothing", lambda record: None, "should return a dict"),
+    ("returns a list", lambda record: [1], "should return a dict"),
+    ("returns NaN", lambda record: {"x": float("nan")}, "JSON"),
+    ("returns a set", lambda record: {"x": {1}}, "set"),
+    ("returns itself", lambda record: (record.update(me=record), record)[1], "ircular"),
+]
+
+
+@pytest.mark.parametrize(("function", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_custom_operator_that_fails_fails_its_record_in_one_line(function: Any, says: str) -> None:
+    bad = operator(function)
+    with pytest.raises(OperatorFailed, match=says) as caught:
+        bad({"a": 1})
+    assert "\n" not in str(caught.value)
+    assert [type(error) for _, error in bad([{"a": 1}, {"a": 2}]).failures] == [OperatorFailed] * 2
+
+
+def test_a_record_changed_in_place_is_the_operators_own() -> None:
+    @operator
+    def vandal(record: dict[str, Any]) -> dict[str, Any]:
+        record["deep"]["list"].append("mine")
+        record.clear()
+        return {"ok": True}
+
+    row = {"deep": {"list": []}}
+    assert vandal(row) == {"deep": {"list": []}, "ok": True}
+    assert row == {"deep": {"list": []}}
+
+
+class Broken(Serving):
+    """Answers nothing that can be used."""
+
+    model = "broken"
+    box_format = "xyxy_px"
+
+    def __init__(self, answer: Any) -> None:
+        self.what = answer
+
+    async def answer(self, request: Request[Any]) -> Any:
+        if isinstance(self.what, Exception):
+            raise self.what
+        return self.what
+
+
+@pytest.mark.parametrize("answer", ["", "I can't.", KeyError("x"), None, 5], ids=repr)
+def test_a_serving_that_goes_wrong_fails_the_record(answer: Any, photo: str) -> None:
+    with pytest.raises(RecordError):
+        ExpressionExtractor(Broken(answer))({"image_path": photo, "caption": "x"})
+
+
+def test_a_model_whose_box_format_is_not_known_is_refused_at_once() -> None:
+    class Unknown(Small):
+        model = "nobody-knows-it"
+        box_format = "auto"
+
+    with pytest.raises(SpecError, match="box_format"):
+        PhraseGrounder(Unknown())
+    assert PhraseGrounder(Unknown(), box_format="xyxy_1000").box_format.name == "xyxy_1000"
+
+
+def test_what_is_drawn_alone(photo: str, tmp_path: Path) -> None:
+    expressions = [{"text": "a mug", "instances": [{"bbox": (1, 2, 30, 20)}]}]
+    record = BBoxVisualizer(tmp_path / "out")({"image_path": photo, "expressions": expressions})
+    with Image.open(record["image_with_bbox"]) as picture:
+        assert picture.size == (40, 30)

@@ -1,0 +1,165 @@
+"""PhraseGrounder: requests of so many phrases, halves after a cut-off reply, and what is not asked at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import ExpressionExtractor, PhraseGrounder, Serving
+from dataflow_grounding.errors import BrokenRow, RecordError, SpecError, TruncatedReply
+from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks import Request
+
+
+class Counting(Serving):
+    """Notes what it is asked; a reply to more than `most` phrases is cut off; phrase number n is found at x = n."""
+
+    model = "counting"
+    box_format = "xyxy_px"
+
+    def __init__(self, most: int = 1000, absent: str = "nothing") -> None:
+        self.most, self.absent = most, absent
+        self.asked: list[list[str]] = []
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        texts = [phrase["text"] for phrase in request.input["phrases"]]
+        self.asked.append(texts)
+        objects = [
+            {"id": phrase["id"], "label": phrase["text"], "bbox_2d": [int(phrase["text"]), 0, int(phrase["text"]) + 1, 1]}
+            for phrase in request.input["phrases"]
+            if phrase["text"] != self.absent
+        ]
+        return Reply(json.dumps({"objects": objects}), "stop" if len(texts) <= self.most else "length")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (200, 30), "red").save(path)
+    return str(path)
+
+
+def grounded(serving: Serving, photo: str, phrases: list[Any], **settings: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = PhraseGrounder(serving, **settings)({"image_path": photo, "expressions": phrases})["expressions"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("phrases", "per_request", "sizes"),
+    [(0, 16, []), (1, 16, [1]), (16, 16, [16]), (17, 16, [16, 1]), (40, 16, [16, 16, 8]), (3, 1, [1, 1, 1])],
+)
+def test_phrases_are_asked_for_in_portions(photo: str, phrases: int, per_request: int, sizes: list[int]) -> None:
+    serving = Counting()
+    texts = [str(number) for number in range(phrases)]
+    found = grounded(serving, photo, texts, phrases_per_request=per_request)
+    assert [len(asked) for asked in serving.asked] == sizes
+    assert [e["text"] for e in found] == texts
+    assert [e["instances"][0]["bbox"][0] for e in found] == list(range(phrases))
+
+
+def test_a_cut_off_reply_is_asked_for_in_halves(photo: str) -> None:
+    serving = Counting(most=2)
+    texts = [str(number) for number in range(5)]
+    found = grounded(serving, photo, texts)
+    assert serving.asked == [texts, ["0", "1"], ["2", "3", "4"], ["2"], ["3", "4"]]
+    assert [(e["text"], e["instances"][0]["bbox"][0]) for e in found] == [(str(n), n) for n in range(5)]
+    assert len({i["bbox_id"] for e in found for i in e["instances"]}) == 5
+
+
+def test_one_phrase_whose_reply_is_cut_off_fails_its_record(photo: str) -> None:
+    with pytest.raises(TruncatedReply):
+        grounded(Counting(most=0), photo, ["1", "2"])
+
+
+def test_a_phrase_without_box_is_none_and_has_no_instances(photo: str) -> None:
+    earlier = {"text": "7", "instances": [{"bbox": [1, 2, 3, 4]}], "reason": "old", "status": "unsupported", "mine": 1}
+    [found] = grounded(Counting(absent="7"), photo, [earlier])
+    assert found["instances"] == []
+    assert found["status"] == "none"
+    assert "reason" not in found
+    assert found["mine"] == 1
+
+
+def test_equal_phrases_have_boxes_of_their_own(photo: str) -> None:
+    found = grounded(Counting(), photo, ["3", "3"])
+    assert [e["instances"][0]["bbox"] for e in found] == [[3, 0, 4, 1]] * 2
+    assert len({e["expression_id"] for e in found}) == 2
+
+
+@pytest.mark.parametrize("expressions", [[5], [{"text": None}], [""], "a dog", None, [["a"]]], ids=repr)
+def test_what_is_no_expression_fails_its_record_alone_and_sends_nothing(photo: str, expressions: Any) -> None:
+    serving = Counting()
+    rows = [{"image_path": photo, "expressions": value} for value in (expressions, ["1"])]
+    done = PhraseGrounder(serving)(rows)
+    assert [type(error) for _, error in done.failures] == [BrokenRow]
+    assert serving.asked == [["1"]]
+
+
+def test_no_image_no_request(tmp_path: Path) -> None:
+    serving = Counting()
+    (tmp_path / "empty.jpg").touch()
+    for name in ("gone.jpg", "empty.jpg"):
+        with pytest.raises(RecordError):
+            grounded(serving, str(tmp_path / name), ["1"])
+    assert serving.asked == []
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_phrases_per_request_is_refused(number: int) -> None:
+    with pytest.raises(SpecError, match="phrases_per_request"):
+        PhraseGrounder(Counting(), phrases_per_request=number)
+
+
+class Extracting(Serving):
+    """Replies to an extraction with what it is given."""
+
+    model = "extracting"
+    box_format = "xyxy_px"
+
+    def __init__(self, reply: Any) -> None:
+        self.reply = reply
+
+    async def answer(self, request: Request[Any]) -> str:
+        return self.reply if isinstance(self.reply, str) else json.dumps(self.reply)
+
+
+def extracted(photo: str, reply: Any, caption: str = "a dog and a dog") -> dict[str, Any]:
+    record: dict[str, Any] = ExpressionExtractor(Extracting(reply))({"image_path": photo, "caption": caption})
+    return record
+
+
+def test_spans_are_computed_here_and_never_the_models(photo: str) -> None:
+    expressions = [{"text": "A dog", "char_span": [50, 99]}, "a dog", {"text": "a cat", "noun_chunk": None}]
+    record = extracted(photo, {"cleaned_caption": "A dog and a dog.", "expressions": expressions}, "a  dog and a dog")
+    found = [(e["text"], e["char_span"], e["caption_span"]) for e in record["expressions"]]
+    assert found == [("A dog", [0, 5], [0, 6]), ("a dog", [10, 15], [11, 16]), ("a cat", None, None)]
+
+
+def test_a_caption_without_expressions_is_done(photo: str) -> None:
+    assert extracted(photo, {"cleaned_caption": "x", "expressions": []})["expressions"] == []
+
+
+def test_without_a_cleaned_caption_ours_is_taken(photo: str) -> None:
+    record = extracted(photo, {"expressions": [{"text": "a dog"}]}, " a\n dog ")
+    assert record["cleaned_caption"] == "a dog"
+    assert record["expressions"][0]["char_span"] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"cleaned_caption": "x"}, {"expressions": "a dog"}, {"expressions": [{}, {"txt": 1}]}, "", "sorry"],
+    ids=["no list", "a text", "no texts in it", "nothing", "prose"],
+)
+def test_an_unreadable_reply_is_a_failure_and_not_an_empty_list(photo: str, reply: Any) -> None:
+    with pytest.raises(RecordError):
+        extracted(photo, reply)
+
+
+def test_stated_sizes_lose_against_the_file(photo: str) -> None:
+    for stated in (1920, "1920", None, [], 10**400):
+        record = ExpressionExtractor(Extracting({"expressions": []}))({"image_path": photo, "caption": "x", "width": stated})
+        assert (record["width"], record["height"]) == (200, 30)

@@ -1,0 +1,563 @@
+"""Pipelines: step by step, streaming and stage by stage leave the same bytes; plans are checked before anything is sent."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from PIL import Image
+
+from dataflow_grounding import (
+    BBoxVisualizer,
+    ExpressionExtractor,
+    FileStorage,
+    Operator,
+    PhraseGrounder,
+    Pipeline,
+    RunOptions,
+    Serving,
+    operator,
+)
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import InputError, PlanError
+from dataflow_grounding.tasks import Request
+
+QUIET = RunOptions(progress=False)
+Calls = list[tuple[Any, dict[str, str]]]
+
+
+class EveryWord(Serving):
+    """Each word of a caption is an expression with one box; it refuses to read captions and phrases with "bad" in them."""
+
+    model = "words"
+    box_format = "xyxy_px"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def answer(self, request: Request[Any]) -> str:
+        self.asked += 1
+        if request.task == "expression_extraction":
+            caption = request.input["caption"]
+            expressions = [{"text": word, "noun_chunk": word} for word in caption.split()]
+            return "?" if "bad caption" in caption else json.dumps({"cleaned_caption": caption, "expressions": expressions})
+        phrases = request.input["phrases"]
+        objects = [{"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]} for p in phrases]
+        return "?" if any("bad" in p["text"] for p in phrases) else json.dumps({"objects": objects})
+
+
+@operator(reads=["caption"], writes=["words"])
+def count(record: dict[str, Any]) -> dict[str, Any]:
+    if "uncountable" in record["caption"]:
+        raise ValueError("can't\ncount")
+    return {"words": len(record["caption"].split())}
+
+
+@operator
+def shorten(record: dict[str, Any]) -> dict[str, Any]:
+    """Says nothing of its columns, and changes one that later steps read."""
+    return {"caption": record["caption"].partition(",")[0], "pair": (1, 2), 3: None}
+
+
+class Vandal(Operator):
+    """Changes its record in place."""
+
+    name = "vandal"
+    input_keys = {"expressions": "expressions"}
+    output_keys = {"seen": "seen"}
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        record["expressions"].append("spoilt")
+        record["caption"] = "spoilt"
+        return {"seen": [1]}
+
+
+class Undeclared(Operator):
+    """A class that names no columns, as in a quick script."""
+
+    name = "undeclared"
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        return {"texts": [expression["text"] for expression in record["expressions"]]}
+
+
+PHOTO = {"input_image_key": "photo"}
+EXTRACT = {**PHOTO, "input_caption_key": "text", "output_expressions_key": "e", "output_cleaned_caption_key": "c"}
+SECOND = {"output_expressions_key": "again", "output_cleaned_caption_key": "c2"}
+
+
+def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
+    """The steps of one kind of pipeline."""
+    extract, ground, draw = ExpressionExtractor(serving), PhraseGrounder(serving), BBoxVisualizer(folder / "boxed")
+    renamed_ground = {**PHOTO, "input_expressions_key": "e", "output_key": "boxed"}
+    kinds: dict[str, Calls] = {
+        "three steps": [(extract, {}), (ground, {}), (draw, {})],
+        "custom first": [(count, {}), (extract, {}), (ground, {})],
+        "custom between": [(extract, {}), (count, {}), (ground, {}), (draw, {})],
+        "custom last": [(extract, {}), (ground, {}), (count, {})],
+        "side by side": [(extract, {}), (extract, SECOND), (ground, {}), (ground, {"input_expressions_key": "again", "output_key": "b2"})],
+        "undeclared columns": [(shorten, {}), (extract, {}), (Undeclared(), {}), (count, {})],
+        "changed in place": [(extract, {}), (Vandal(), {}), (ground, {})],
+        "renamed": [(extract, EXTRACT), (ground, renamed_ground)],
+        "renamed, custom first": [(Length(), {"input_text_key": "text"}), (extract, EXTRACT), (ground, renamed_ground)],
+    }
+    return kinds[name]
+
+
+class Length(Operator):
+    """How long a text is."""
+
+    name = "length"
+    input_keys = {"text": "text"}
+    output_keys = {"length": "length"}
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        return {self.keys.length: len(record[self.keys.text])}
+
+
+KINDS = [
+    *("three steps", "custom first", "custom between", "custom last", "side by side", "undeclared columns"),
+    *("changed in place", "renamed", "renamed, custom first"),
+]
+ROWS: list[dict[str, Any]] = [
+    {"image_path": "a/x.png", "caption": "red dog, and more", "n": 1.0, "image_id": 0},
+    {"image_path": "b/x.png", "caption": "a cat", "extra": {"deep": [None]}},
+    {"image_path": "b/x.png", "caption": "a bad caption"},
+    {"image_path": "gone.png", "caption": "nobody"},
+    {"image_path": "b/x.png", "caption": "bad phrase"},
+    {"image_path": "b/x.png", "caption": "uncountable cats"},
+    {"image_path": "b/x.png", "caption": "a cat"},
+    {"image_path": "b/x.png", "caption": ""},
+    {"image_path": "a/x.jpg", "caption": "the last, at last"},
+]
+
+
+def pipeline_of(folder: Path, calls: Calls, where: str = "cache", name: str | None = "demo", **more: Any) -> Pipeline:
+    class Made(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / where), "s", **more)
+
+        def forward(self) -> None:
+            for operator, keys in calls:
+                operator.run(self.storage.step(), **keys)
+
+    Made.name = name
+    return Made()
+
+
+def workspace(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    for name in ("a/x.png", "b/x.png", "a/x.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), "red" if name[0] == "a" else "blue").save(folder / name)
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def forward(pipeline: Pipeline, options: RunOptions = QUIET, **more: Any) -> Summary:
+    summary = pipeline.forward(options=options, **more)
+    assert isinstance(summary, Summary)
+    return summary
+
+
+def without_lines(files: dict[str, bytes]) -> dict[str, Any]:
+    """The failures without the line in their step's own input, which step by step is another file's."""
+    failures = [json.loads(line) for line in files["s_failures.jsonl"].splitlines()]
+    told = sorted(json.dumps({**failure, "line": 0}) for failure in failures)
+    return {**files, "s_failures.jsonl": told}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [None, "demo"], ids=["nameless", "named"])
+def test_all_ways_to_run_leave_the_same_files(tmp_path: Path, kind: str, name: str | None) -> None:
+    rows = ROWS
+    if kind.startswith("renamed"):
+        rows = [{"photo": row["image_path"], "text": row["caption"]} for row in ROWS]
+    workspace(tmp_path, rows)
+    results, counts = [], []
+    for way in ("eager", "streamed", "staged"):
+        pipeline = pipeline_of(tmp_path, calls_of(kind, EveryWord(), tmp_path), way, name)
+        if way != "eager":
+            pipeline.compile()
+        summary = forward(pipeline, RunOptions(progress=False, stream=way != "staged"))
+        results.append(without_lines(files_of(tmp_path / way)))
+        counts.append((summary.records, summary.done, summary.failed, dict(summary.failures), summary.exit_code))
+    assert results[0] == results[1] == results[2]
+    assert counts[0] == counts[1] == counts[2]
+    steps = len(calls_of(kind, EveryWord(), tmp_path))
+    assert counts[0][:3] == (9, len(results[0][f"s_step{steps}.jsonl"].splitlines()), 9 - counts[0][1])
+    assert counts[0][4] == 1
+
+
+def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
+    rows = [{"image_path": "b/x.png", "caption": "a", "number": n, "f": 1.0, "big": 2**60, "image_id": n} for n in range(150)]
+    workspace(tmp_path, rows)
+    pipeline = pipeline_of(tmp_path, calls_of("three steps", EveryWord(), tmp_path))
+    pipeline.compile()
+    assert forward(pipeline).done == 150
+    found = [json.loads(line) for line in files_of(tmp_path / "cache")["s_step3.jsonl"].splitlines()]
+    assert [{name: record[name] for name in rows[0]} for record in found] == rows
+    assert repr(found[0]["f"]) == "1.0"
+    assert found[0]["pipeline_steps"] == ["step0_expression_extraction", "step1_grounding", "step2_bbox_visualization"]
+
+
+def test_forward_again_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    workspace(tmp_path, [ROWS[0], ROWS[1]])
+    for way in ("eager", "streamed"):
+        serving = EveryWord()
+        pipeline = pipeline_of(tmp_path, calls_of("three steps", serving, tmp_path), way)
+        if way == "streamed":
+            pipeline.compile()
+        assert forward(pipeline).done == 2
+        asked, before = serving.asked, files_of(tmp_path / way)
+        assert (forward(pipeline).done, serving.asked) == (2, asked)
+        assert files_of(tmp_path / way) == before
+    again = EveryWord()
+    assert forward(pipeline_of(tmp_path, calls_of("three steps", again, tmp_path), "eager")).done == 2
+    assert again.asked == 0, "another process, the same folder"
+
+
+def test_resume_step_begins_with_what_is_there(tmp_path: Path) -> None:
+    workspace(tmp_path, [ROWS[0], ROWS[1]])
+    calls = calls_of("three steps", EveryWord(), tmp_path)
+    forward(pipeline_of(tmp_path, calls))
+    whole = files_of(tmp_path / "cache")
+    step1 = tmp_path / "cache" / "s_step1.jsonl"
+    step1.write_text(step1.read_text().replace("red", "RED"))
+    for compiled in (False, True):
+        pipeline = pipeline_of(tmp_path, calls)
+        if compiled:
+            pipeline.compile()
+        forward(pipeline, resume_step=1)
+        now = files_of(tmp_path / "cache")
+        assert b"RED" in now["s_step3.jsonl"]
+        assert now["s_step3.jsonl"].replace(b"RED", b"red") == whole["s_step3.jsonl"]
+    os.remove(tmp_path / "cache" / "s_step2.jsonl")
+    with pytest.raises(InputError, match=r"s_step2\.jsonl"):
+        forward(pipeline_of(tmp_path, calls), resume_step=2)
+    for wrong in (3, -1):
+        with pytest.raises(PlanError, match="steps 0 to 2"):
+            forward(pipeline_of(tmp_path, calls), resume_step=wrong)
+
+
+@pytest.mark.parametrize("way", ["eager", "streamed", "staged"])
+def test_when_no_record_gets_through_the_rest_is_not_tried_and_old_results_stay(tmp_path: Path, way: str) -> None:
+    workspace(tmp_path, [ROWS[0]])
+    calls = calls_of("three steps", EveryWord(), tmp_path)
+    forward(pipeline_of(tmp_path, calls))
+    before = files_of(tmp_path / "cache")
+    workspace(tmp_path, [ROWS[3], ROWS[3]])
+    pipeline = pipeline_of(tmp_path, calls)
+    if way != "eager":
+        pipeline.compile()
+    summary = forward(pipeline, RunOptions(progress=False, stream=way != "staged"))
+    assert (summary.done, summary.failed, summary.exit_code) == (0, 2, 4)
+    after = files_of(tmp_path / "cache")
+    assert len(after.pop("s_failures.jsonl").splitlines()) == 2
+    assert after == {name: data for name, data in before.items() if name != "s_failures.jsonl"}
+
+
+LIMIT = 3
+
+
+@operator
+def limited(record: dict[str, Any]) -> dict[str, Any]:
+    return {"limit": LIMIT}
+
+
+def test_a_value_that_a_custom_step_uses_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace(tmp_path, [ROWS[0]])
+    assert not forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
+    assert forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
+    monkeypatch.setitem(limited.function.__globals__, "LIMIT", 4)
+    assert not forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
+    assert b'"limit": 4' in files_of(tmp_path / "cache")["s_step1.jsonl"]
+    bound = [operator(lambda record, n=n: {"limit": n}) for n in (5, 6)]
+    for number, custom in enumerate(bound, 5):
+        forward(pipeline_of(tmp_path, [(custom, {})]))
+        assert b'"limit": %d' % number in files_of(tmp_path / "cache")["s_step1.jsonl"]
+
+
+@operator(reads=["expression"])
+def misspelt(record: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+@operator(reads=["image_id", "width", "height"], writes=["area"])
+def area(record: dict[str, Any]) -> dict[str, Any]:
+    return {"area": record["width"] * record["height"]}
+
+
+@operator(writes=["caption"])
+def clash(record: dict[str, Any]) -> dict[str, Any]:
+    return {"caption": "x"}
+
+
+@operator(reads=["caption"], writes=["caption"])
+def mend(record: dict[str, Any]) -> dict[str, Any]:
+    return {"caption": record["caption"] + "!"}
+
+
+WRONG: list[tuple[str, Calls, str]] = [
+    ("a column that nobody provides", [(misspelt, {})], "step0_misspelt reads column 'expression'"),
+    (
+        "with the nearest one",
+        [(ExpressionExtractor(EveryWord()), {}), (misspelt, {})],
+        "step1_misspelt reads column 'expression', which nobody provides; is it 'expressions'",
+    ),
+    ("too early", [(PhraseGrounder(EveryWord()), {}), (ExpressionExtractor(EveryWord()), {})], "'expressions'"),
+    ("an input column overwritten", [(clash, {})], "step0_clash would overwrite column 'caption' of the input"),
+    (
+        "a step's column overwritten",
+        [(ExpressionExtractor(EveryWord()), {}), (ExpressionExtractor(EveryWord()), {})],
+        "step1_expression_extraction would overwrite column 'expressions' of step0_expression_extraction",
+    ),
+    ("a wrong key", [(ExpressionExtractor(EveryWord()), {"input_key_image": "x"})], "takes no input_key_image"),
+]
+
+
+@pytest.mark.parametrize(("calls", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_a_wrong_plan_is_refused_before_anything_is_sent(tmp_path: Path, calls: Calls, says: str) -> None:
+    workspace(tmp_path, ROWS)
+    with pytest.raises(PlanError, match=says):
+        pipeline_of(tmp_path, calls).compile()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_right_plans_are_not_refused(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:2])
+    extract = ExpressionExtractor(EveryWord())
+    for number, calls in enumerate(
+        (
+            [(extract, {}), (area, {})],
+            [(mend, {}), (extract, {})],
+            [(shorten, {}), (misspelt, {})],
+            [(extract, {}), (PhraseGrounder(EveryWord()), {"output_key": "boxed"}), (PhraseGrounder(EveryWord()), {})],
+        )
+    ):
+        pipeline = pipeline_of(tmp_path, calls, f"cache{number}")
+        assert len(pipeline.compile()) == len(calls)
+        assert forward(pipeline).done == 2
+
+
+def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="calls no operator"):
+        pipeline_of(tmp_path, []).compile()
+    with pytest.raises(InputError, match="no input file"):
+        pipeline_of(tmp_path, [(count, {})]).compile()
+
+
+def test_two_storages(tmp_path: Path) -> None:
+    """Two inputs of other columns, and a third storage that goes on where the first ends."""
+    workspace(tmp_path, ROWS[:2])
+    (tmp_path / "other.jsonl").write_text(json.dumps({"text": "abc"}) + "\n")
+
+    class Two(Pipeline):
+        def __init__(self, way: str) -> None:
+            self.first = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / way / "1"), "s", image_root=str(tmp_path))
+            self.second = FileStorage(str(tmp_path / "other.jsonl"), str(tmp_path / way / "2"), "s")
+            self.third = FileStorage(str(tmp_path / way / "1" / "s_step2.jsonl"), str(tmp_path / way / "3"), "s")
+
+        def forward(self) -> None:
+            ExpressionExtractor(EveryWord()).run(self.first.step())
+            Length().run(self.second.step())
+            count.run(self.first.step())
+            Length().run(self.third.step(), input_text_key="cleaned_caption")
+
+    results = []
+    for way in ("eager", "compiled"):
+        two = Two(way)
+        if way == "compiled":
+            two.compile()
+        for _ in range(2):
+            assert forward(two).failed == 0
+        results.append([files_of(tmp_path / way / part) for part in "123"])
+    assert results[0] == results[1]
+    assert [sorted(files) for files in results[0]] == [
+        ["s_failures.jsonl", "s_step1.jsonl", "s_step2.jsonl"],
+        *[["s_failures.jsonl", "s_step1.jsonl"]] * 2,
+    ]
+
+
+def test_compile_does_not_eat_a_pipe(tmp_path: Path) -> None:
+    workspace(tmp_path, [])
+    rows = [{"caption": "a b", "number": number} for number in range(120)]
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("".join(json.dumps(r) + "\n" for r in rows)))
+    writer.start()
+
+    class Piped(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(tmp_path / "pipe"), str(tmp_path / "cache"), "s")
+
+        def forward(self) -> None:
+            count.run(self.storage.step())
+            Undeclared2().run(self.storage.step())
+
+    piped = Piped()
+    piped.compile()
+    assert forward(piped).done == 120
+    writer.join()
+    found = [json.loads(line) for line in files_of(tmp_path / "cache")["s_step2.jsonl"].splitlines()]
+    assert [record["number"] for record in found] == list(range(120))
+
+
+class Undeclared2(Operator):
+    """Adds a column."""
+
+    name = "two"
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        return {"two": 2}
+
+
+class Elsewhere:
+    """An operator as another library writes them: a DataFrame in, a DataFrame out."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, storage: Any, input_key: str = "caption", output_key: str = "upper") -> str:
+        self.runs += 1
+        frame = storage.read("dataframe")
+        frame[output_key] = frame[input_key].str.upper()
+        storage.write(frame)
+        return output_key
+
+
+class Mixed(Pipeline):
+    """Ours, theirs, ours."""
+
+    name = "mixed"
+
+    def __init__(self, folder: Path, way: str) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / way), "s")
+        self.extractor = ExpressionExtractor(EveryWord())
+        self.theirs = Elsewhere()
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step())
+        key = self.theirs.run(storage=self.storage.step(), input_key="caption", output_key="loud")
+        count.run(self.storage.step())
+        Length().run(self.storage.step(), input_text_key=key)
+
+
+def test_operators_of_other_libraries_run_in_their_turn(tmp_path: Path) -> None:
+    workspace(tmp_path, [*ROWS[:2], ROWS[3]])
+    results = []
+    for way in ("eager", "compiled"):
+        mixed = Mixed(tmp_path, way)
+        theirs = mixed.theirs
+        if way == "compiled":
+            assert [step.label for step in mixed.compile()][1] == "step1_Elsewhere"
+            assert theirs.runs == 0
+            assert mixed.theirs is theirs
+        summary = forward(mixed)
+        assert (summary.done, summary.failed, theirs.runs) == (2, 1, 1)
+        results.append(files_of(tmp_path / way))
+    assert results[0] == results[1]
+    last = [json.loads(line) for line in results[0]["s_step4.jsonl"].splitlines()]
+    assert [(record["loud"], record["length"]) for record in last] == [("RED DOG, AND MORE", 17), ("A CAT", 5)]
+
+
+class TheirStorage:
+    """A storage with the attributes of DataFlow's."""
+
+    def __init__(self, first_entry_file_name: str, cache_path: str) -> None:
+        self.first_entry_file_name, self.cache_path = first_entry_file_name, cache_path
+        self.file_name_prefix, self.cache_type, self.operator_step = "theirs", "jsonl", -1
+
+    def step(self) -> TheirStorage:
+        self.operator_step += 1
+        return copy.copy(self)
+
+    def _path(self, step: int) -> str:
+        return os.path.join(self.cache_path, f"theirs_step{step}.jsonl") if step else self.first_entry_file_name
+
+    def read(self, output_type: str) -> Any:
+        return pandas.read_json(self._path(self.operator_step), lines=True)
+
+    def write(self, frame: Any) -> None:
+        frame.to_json(self._path(self.operator_step + 1), orient="records", lines=True)
+
+
+def test_our_operators_run_on_a_storage_of_theirs(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:2])
+    storage = TheirStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    count.run(storage.step())
+    Elsewhere().run(storage.step())
+    ExpressionExtractor(EveryWord()).run(storage.step())
+    frame = storage.step().read("dataframe")
+    assert frame["words"].tolist() == [4, 2]
+    assert frame["upper"].tolist() == ["RED DOG, AND MORE", "A CAT"]
+    assert [len(expressions) for expressions in frame["expressions"]] == [4, 2]
+
+
+def test_a_pipeline_may_go_on_where_its_parent_ends(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:2])
+
+    class Parent(Pipeline):
+        def __init__(self, way: str) -> None:
+            self.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / way), "s")
+
+        def forward(self) -> None:
+            count.run(self.storage.step())
+
+    class Child(Parent):
+        def forward(self) -> None:
+            super().forward()
+            ExpressionExtractor(EveryWord()).run(self.storage.step())
+
+    results = []
+    for way in ("eager", "compiled"):
+        child = Child(way)
+        if way == "compiled":
+            assert len(child.compile()) == 2
+        assert forward(child).done == 2
+        results.append(files_of(tmp_path / way))
+    assert results[0] == results[1]
+    assert len(Parent("parent").compile()) == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
+    workspace(tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]])
+    found = []
+    for cache_type in ("jsonl", kind):
+        for compiled in (False, True):
+            pipeline = pipeline_of(
+                tmp_path, calls_of("three steps", EveryWord(), tmp_path), f"{cache_type}{compiled}", cache_type=cache_type
+            )
+            if compiled:
+                pipeline.compile()
+            assert forward(pipeline).done == 2
+            rows = FileStorage(str(tmp_path / f"{cache_type}{compiled}" / f"s_step3.{cache_type}")).step().read("dict")
+            found.append([(row["image_id"], str(row["width"]), row["cleaned_caption"], row["expressions"]) for row in rows])
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+def test_every_type_of_input_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
+    workspace(tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]])
+    frame = pandas.read_json(tmp_path / "in.jsonl", lines=True)
+    path = tmp_path / f"in.{kind}"
+    {
+        "json": lambda: frame.to_json(path, orient="records"),
+        "csv": lambda: frame.to_csv(path, index=False),
+        "parquet": lambda: frame.to_parquet(path),
+    }[kind]()
+    results = []
+    for name in ("in.jsonl", path.name):
+        storage = FileStorage(str(tmp_path / name), str(tmp_path / name.replace(".", "_")), "s")
+        ExpressionExtractor(EveryWord()).run(storage.step())
+        results.append(storage.step().read("dict"))
+    assert results[0] == results[1]

@@ -1,0 +1,284 @@
+"""Data files: every row and number as given, broken rows named, written whole or not at all, hostile files refused."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.rows import from_dataframe, read_records, read_rows, to_dataframe, write_rows
+
+HUGE = 123456789012345678901234567890
+ROWS: list[dict[str, Any]] = [
+    {"image_path": "a/x.jpg", "n": 1, "f": 1.0, "small": 5e-324, "third": 0.1, "yes": True, "nothing": None},
+    {"image_path": "süß/图.jpg", "n": -7, "f": -0.0, "small": 1e-9, "third": 2 / 3, "yes": False, "nothing": None},
+    {"image_path": 'q"u,o\nte', "n": 2**53 + 1, "f": 1e300, "small": 0.25, "third": 0.3, "yes": True, "nothing": None},
+]
+BOXES = {"expressions": [{"text": "a dog", "char_span": [0, 5], "instances": [{"bbox": [0.5, 1, 2.25, 3], "score": None}]}]}
+
+
+def write(path: Path, data: str | bytes) -> str:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+    return str(path)
+
+
+def as_lines(rows: list[dict[str, Any]], end: str = "\n") -> str:
+    return "".join(json.dumps(row) + end for row in rows)
+
+
+def nan_safe(value: Any) -> str:
+    """A value with the types of its numbers, for comparing: 1 is not 1.0, and -0.0 is not 0.0."""
+    return repr(value)
+
+
+WAYS: list[tuple[str, str, str | bytes]] = [
+    ("JSON lines", "x.jsonl", as_lines(ROWS)),
+    ("JSON lines of another ending", "x.ndjson", as_lines(ROWS)),
+    ("JSON lines without ending", "x", as_lines(ROWS)),
+    ("no newline at the end", "x.jsonl", as_lines(ROWS).rstrip("\n")),
+    ("Windows line ends", "x.jsonl", as_lines(ROWS, "\r\n")),
+    ("blank lines", "x.jsonl", "\n\n" + as_lines(ROWS, "\n  \n") + "\n\t\n"),
+    ("byte order mark", "x.jsonl", b"\xef\xbb\xbf" + as_lines(ROWS).encode()),
+    ("not escaped", "x.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)),
+    ("JSON array", "x.json", json.dumps(ROWS, indent=2)),
+    ("JSON array with a mark", "x.JSON", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()),
+    ("JSON lines called .json", "x.json", as_lines(ROWS)),
+]
+
+
+@pytest.mark.parametrize(("name", "data"), [way[1:] for way in WAYS], ids=[way[0] for way in WAYS])
+def test_rows_are_read_as_given(tmp_path: Path, name: str, data: str | bytes) -> None:
+    assert nan_safe(read_records(write(tmp_path / name, data))) == nan_safe(ROWS)
+
+
+def test_one_json_line_called_json_is_one_row(tmp_path: Path) -> None:
+    assert read_records(write(tmp_path / "x.json", as_lines(ROWS[:1]))) == ROWS[:1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_what_is_written_is_read_again_with_every_number(tmp_path: Path, ending: str) -> None:
+    path = str(tmp_path / f"x.{ending}")
+    rows = [{**row, **BOXES} for row in ROWS]
+    write_rows(path, rows)
+    found = read_records(path)
+    assert [row["image_path"] for row in found] == [row["image_path"] for row in rows]
+    if ending == "parquet":  # there a list of numbers has one type
+        assert found == rows
+    else:
+        assert nan_safe(found) == nan_safe(rows)
+        write_rows(path, [{"n": HUGE, "half": "\ud800", "é": "\x00"}])
+        assert read_records(path) == [{"n": HUGE, "half": "\ud800", "é": "\x00"}]
+
+
+def test_a_csv_holds_texts_lists_and_objects(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.csv")
+    row = {"id": "007", "quote": 'a "b", c\nd', "empty": "", "brackets": "[not json", "list": [1, 2.5, None], **BOXES}
+    write_rows(path, [row, {"id": "2", "more": "é"}])
+    empty = {"quote": "", "empty": "", "brackets": "", "list": "", "expressions": ""}
+    assert read_records(path) == [{**row, "more": ""}, {**empty, "id": "2", "more": "é"}]
+
+
+CSVS: list[tuple[str, bytes, list[dict[str, Any]]]] = [
+    ("plain", b"a,b\n1,x\n", [{"a": "1", "b": "x"}]),
+    ("numbers stay as they are written", b"a,b\n007,1.50\n", [{"a": "007", "b": "1.50"}]),
+    ("Windows", b"a,b\r\n1,x\r\n\r\n", [{"a": "1", "b": "x"}]),
+    ("byte order mark", b"\xef\xbb\xbfa,b\n1,x", [{"a": "1", "b": "x"}]),
+    ("line breaks in cells", b'a,b\n"1\r\n2","x""y"\n', [{"a": "1\r\n2", "b": 'x"y'}]),
+    ("no list after all", b'a,b\n"[1, 2","[NaN]"\n', [{"a": "[1, 2", "b": "[NaN]"}]),
+    ("a list", b'a,b\n"[1, 2.50]","{""x"": null}"\n', [{"a": [1, 2.5], "b": {"x": None}}]),
+    ("only names", b"a,b\n", []),
+    ("one column", b"a\n1\n2\n", [{"a": "1"}, {"a": "2"}]),
+]
+
+
+@pytest.mark.parametrize(("data", "rows"), [case[1:] for case in CSVS], ids=[case[0] for case in CSVS])
+def test_csv(tmp_path: Path, data: bytes, rows: list[dict[str, Any]]) -> None:
+    assert read_records(write(tmp_path / "x.csv", data)) == rows
+
+
+BAD_LINES: list[tuple[str, str, bytes, list[int], str]] = [
+    ("cut off", "x.jsonl", b'{"a": 1}\n{"a":\n{"a": 3}\n', [2], "no JSON"),
+    ("not UTF-8", "x.jsonl", b'{"a": 1}\n\n{"a": "\xff"}\n{"a": 3}', [3], "no JSON"),
+    ("NaN", "x.jsonl", b'{"a": 1}\n{"a": NaN}\n{"a": 3}\n', [2], "NaN"),
+    ("infinite", "x.jsonl", b'{"a": 1}\n{"a": -Infinity}\n{"a": 1e999}\n{"a": 3}', [2, 3], ""),
+    ("no object", "x.jsonl", b'{"a": 1}\n[1]\n"x"\nnull\n7\n{"a": 3}', [2, 3, 4, 5], "JSON object"),
+    ("two in one line", "x.jsonl", b'{"a": 1}\n{"a": 2}{"a": 2}\n{"a": 3}', [2], "no JSON"),
+    ("nested without end", "x.jsonl", b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"a": 3}', [2], "no JSON"),
+    ("a number of 5000 digits", "x.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 5000 + b'}\n{"a": 3}', [2], "no JSON"),
+    ("a NUL", "x.jsonl", b'{"a": 1}\n\0\0\0\n{"a": 3}', [2], "no JSON"),
+    ("in a JSON array", "x.json", b'[{"a": 1}, 5, {"a": NaN}, {"a": 3}]', [2, 3], ""),
+    ("too few cells", "x.csv", b'a,b\n1,"x\ny"\n2\n3,z\n', [4], "1 cells, the header 2"),
+    ("too many cells", "x.csv", b"a,b\n1,x\n2,x,y\n3,z\n", [3], "3 cells"),
+    ("text after a quote", "x.csv", b'a,b\n1,x\n"2"2,y\n3,z\n', [3], "no CSV"),
+    ("a quote without end", "x.csv", b'a,b\n1,x\n3,z\n2,"y\n5,x\n', [4], "no CSV"),
+    ("a CSV line that is not UTF-8", "x.csv", b"a,b\n1,x\n2,\xff\n3,z\n", [3], "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "lines", "says"), [case[1:] for case in BAD_LINES], ids=[case[0] for case in BAD_LINES]
+)
+def test_a_broken_row_is_named_by_its_line_and_the_others_are_read(
+    tmp_path: Path, name: str, data: bytes, lines: list[int], says: str
+) -> None:
+    path = write(tmp_path / name, data)
+    rows = list(read_rows(path))
+    assert [row.line for row in rows if row.error] == lines
+    assert [str(row.data["a"]) for row in rows if row.data] == ["1", "3"]
+    with pytest.raises(InputError) as caught:
+        read_records(path)
+    assert f"{path}, line {lines[0]}: " in str(caught.value)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+USELESS: list[tuple[str, str, bytes, str]] = [
+    ("an empty CSV", "x.csv", b"", "first line is empty"),
+    ("a CSV with two equal names", "x.csv", b"a,b,a\n1,2,3\n", "'a'"),
+    ("a CSV whose names are not UTF-8", "x.csv", b"a,\xff\n1,2\n", "UTF-8"),
+    ("a JSON text", "x.json", b'"rows"', "array"),
+    ("an empty JSON", "x.json", b"", "no JSON"),
+    ("a JSON that is not UTF-8", "x.json", b'[{"a": "\xff\xfe"}]', "no JSON"),
+    ("a JSON nested without end", "x.json", b"[" * 200_000, "nested"),
+    ("no Parquet", "x.parquet", b"PAR1 or not", "Parquet"),
+    ("an empty Parquet", "x.parquet", b"", "Parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "says"), [case[1:] for case in USELESS], ids=[case[0] for case in USELESS])
+def test_a_file_that_is_no_data_is_refused_in_one_line(tmp_path: Path, name: str, data: bytes, says: str) -> None:
+    path = write(tmp_path / name, data)
+    with pytest.raises(InputError, match=says) as caught:
+        read_records(path)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no input file"):
+        read_records(str(tmp_path / "gone.jsonl"))
+    for ending in ("jsonl", "json", "csv", "parquet"):
+        (tmp_path / f"folder.{ending}").mkdir()
+        with pytest.raises(InputError, match="folder"):
+            read_records(str(tmp_path / f"folder.{ending}"))
+
+
+def test_parquet_has_nan_dates_nesting_and_narrow_numbers(tmp_path: Path) -> None:
+    frame = pandas.DataFrame(
+        {
+            "f": [0.5, float("nan")],
+            "single": numpy.array([0.1, 2], dtype=numpy.float32),
+            "small": numpy.array([1, 255], dtype=numpy.uint8),
+            "maybe": pandas.array([1, None], dtype="Int64"),
+            "day": [datetime.date(2024, 2, 29), None],
+            "time": pandas.to_datetime(["2024-02-29 12:00", None]),
+            "list": [[1, 2], []],
+            "nested": [{"a": [{"b": 1.5}]}, {"a": []}],
+        }
+    )
+    frame.to_parquet(tmp_path / "x.parquet")
+    first, second = read_records(str(tmp_path / "x.parquet"))
+    assert first["day"] == "2024-02-29"
+    assert first["time"].startswith("2024-02-29 12:00")
+    assert [first[k] for k in ("f", "single", "small", "maybe", "list", "nested")] == [
+        *(0.5, float(numpy.float32(0.1)), 1, 1, [1, 2]),
+        {"a": [{"b": 1.5}]},
+    ]
+    assert [second[k] for k in ("f", "maybe", "day", "time", "list")] == [None, None, None, None, []]
+    json.dumps([first, second], allow_nan=False)
+
+
+def test_a_dataframe_becomes_plain_json() -> None:
+    frame = pandas.DataFrame(
+        {
+            "box": [numpy.array([1.5, 2, 3, 4]), None],
+            "n": numpy.array([1, 2], dtype=numpy.int32),
+            "na": [pandas.NA, pandas.NaT],
+            "inf": [float("inf"), numpy.float64("nan")],
+            "when": [numpy.datetime64("2024-01-01T00:00:00", "ns"), None],
+            "flag": [numpy.True_, False],
+            7: ["a", "b"],
+        },
+        index=[10, 20],
+    )
+    assert from_dataframe(frame) == [
+        *({"box": [1.5, 2.0, 3.0, 4.0], "n": 1, "na": None, "inf": None, "when": "2024-01-01 00:00:00", "flag": True, "7": "a"},),
+        {"box": None, "n": 2, "na": None, "inf": None, "when": None, "flag": False, "7": "b"},
+    ]
+
+
+def test_a_dataframe_keeps_whole_numbers_whole_beside_missing_ones() -> None:
+    rows = [{"n": 1, "deep": {"a": [1]}}, {"f": 2.5}, {"n": None}]
+    assert nan_safe(from_dataframe(to_dataframe(rows))) == nan_safe([{"n": None, "deep": None, "f": None, **r} for r in rows])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    write_rows(str(path), [{"a": "old"}])
+    before = path.read_bytes()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"a": "new"}
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        write_rows(str(path), rows())
+    with pytest.raises((ValueError, TypeError)):
+        write_rows(str(path), [{"a": "new"}, {"a": float("nan")}])
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"n": 1}, {"n": "x"}], [{"n": {}}], [{"n": 10**30}]], ids=["two types", "an empty object", "a huge number"]
+)
+def test_what_parquet_cannot_hold_is_said_in_one_line(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path / "x.parquet"
+    with pytest.raises(InputError, match="cache_type jsonl") as caught:
+        write_rows(str(path), rows)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_half_of_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path, ending: str) -> None:
+    path = str(tmp_path / f"x.{ending}")
+    write_rows(path, [{"a": "\ud83d é", "deep": ["\ud800"]}])
+    assert read_records(path)[0]["a"] == "\\ud83d é"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.text(max_size=6), values, max_size=4), max_size=4))
+def test_any_json_rows_come_back_as_they_went(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    for ending in ("jsonl", "json"):
+        path = str(tmp_path / f"x.{ending}")
+        write_rows(path, rows)
+        assert nan_safe(read_records(path)) == nan_safe(rows)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=4))
+def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str]]) -> None:
+    rows = [{"a": f"·{a}", "b": b} for a, b in cells if not b.startswith(("[", "{"))]
+    path = str(tmp_path / "x.csv")
+    write_rows(path, rows)
+    if rows:
+        assert read_records(path) == rows
