@@ -33,6 +33,12 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
         yield witness
 
 
+def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
+    """Wait until the process has sent so many requests."""
+    wait_until(lambda: witness.sent >= sent or running.poll() is not None)
+    assert running.poll() is None or witness.sent >= sent, ended(running)
+
+
 def goes_on(place: Workplace, witness: Witness, count: int, allowed: int = 0) -> Outcome:
     """The same command again ends it, and the files are those of an undisturbed run."""
     witness.server.latency = 0.0
@@ -55,7 +61,7 @@ def killed(place: Workplace, full: bool) -> Outcome:
         with at_work(here, count, 0.004) as witness:
             running = here.start()
             share = random.Random(number).uniform(0.01, 0.99) if full else (0.02, 0.5, 1.0)[number]
-            wait_until(lambda w=witness, s=share: w.sent >= s * 2 * count)  # type: ignore[misc]
+            reached_by(running, witness, share * 2 * count)
             time.sleep(random.Random(number).uniform(0, 0.01))
             os.kill(running.pid, signal.SIGKILL)
             running.communicate()
@@ -69,7 +75,7 @@ def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
     """One signal: what is in flight is waited for, and nothing is paid again."""
     with at_work(place, 40, 0.1) as witness:
         running = place.start()
-        wait_until(lambda: witness.sent >= 20)
+        reached_by(running, witness, 20)
         running.send_signal(which)
         stopped = ended(running)
         calm(stopped)
@@ -88,7 +94,7 @@ def interrupted_twice(place: Workplace, full: bool) -> Outcome:
     with at_work(place, 20) as witness:
         witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
         running = place.start()
-        wait_until(lambda: witness.sent >= 10)
+        reached_by(running, witness, 10)
         running.send_signal(signal.SIGINT)
         time.sleep(0.3)
         assert running.poll() is None, "the first waits for what is in flight"
@@ -104,7 +110,7 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
     with at_work(place, 20) as witness:
         witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
         running = place.start()
-        wait_until(lambda: witness.sent >= 10)
+        reached_by(running, witness, 10)
         running.send_signal(signal.SIGTERM)
         assert ended(running, 12).code == 130
         return goes_on(place, witness, 20)
@@ -174,7 +180,7 @@ def two_at_once(place: Workplace, full: bool) -> Outcome:
     """Two runs on one folder: the second is refused, the first goes on."""
     with at_work(place, 20, 0.1) as witness:
         running = place.start()
-        wait_until(lambda: witness.sent >= 1)
+        reached_by(running, witness, 1)
         second = place.run()
         calm(second)
         assert second.code == 2, second

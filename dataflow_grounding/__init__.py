@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import GroundingError as GroundingError
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
+    from dataflow_grounding.operators import CaptionGenerator as CaptionGenerator
+    from dataflow_grounding.operators import DoubleChecker as DoubleChecker
     from dataflow_grounding.operators import ExpressionExtractor as ExpressionExtractor
+    from dataflow_grounding.operators import Merger as Merger
     from dataflow_grounding.operators import Operator as Operator
     from dataflow_grounding.operators import PhraseGrounder as PhraseGrounder
+    from dataflow_grounding.operators import RegionExpressionGenerator as RegionExpressionGenerator
     from dataflow_grounding.operators import operator as operator
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
+    from dataflow_grounding.serving import GeminiServing as GeminiServing
     from dataflow_grounding.serving import OpenAIServing as OpenAIServing
     from dataflow_grounding.serving import RecordedServing as RecordedServing
     from dataflow_grounding.serving import Serving as Serving
@@ -30,12 +35,17 @@ _HOMES = {
     "GroundingError": "errors",
     "OPERATOR_REGISTRY": "operators",
     "BBoxVisualizer": "operators",
+    "CaptionGenerator": "operators",
+    "DoubleChecker": "operators",
     "ExpressionExtractor": "operators",
+    "Merger": "operators",
     "Operator": "operators",
     "PhraseGrounder": "operators",
+    "RegionExpressionGenerator": "operators",
     "operator": "operators",
     "Pipeline": "pipelines",
     "read_boxes": "replies",
+    "GeminiServing": "serving",
     "OpenAIServing": "serving",
     "RecordedServing": "serving",
     "Serving": "serving",

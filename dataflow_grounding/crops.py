@@ -76,9 +76,7 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     top, height = _span(bbox[1], bbox[3], side, image.size[1])
     most = min(TARGET_SIDE, image.limits.max_side)
     factor = max(1, most // max(width, height))
-    return ImageCrop(
-        image.path, image.facts, image.limits, (left, top, left + width, top + height), factor
-    )
+    return ImageCrop(image.path, image.facts, image.limits, (left, top, left + width, top + height), factor)
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:

@@ -171,6 +171,8 @@ def find_image(record: Record, key: str) -> ImageFile:
             return ImageFile(path, found.st_size, found.st_mtime_ns)
         except OSError as error:
             reason = error.strerror
+        except ValueError:  # half of a surrogate pair: no file can be called so
+            reason = "no such name"
     where = f" (looked in {', '.join(record.folders)})" if record.folders and not os.path.isabs(given) else ""
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
 

@@ -137,13 +137,18 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
 
 def dump_line(value: Mapping[str, Any]) -> str:
     """`value` as one line of strict JSON (no NaN), non-ASCII text as it is; ends with a newline."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not line.isascii():
+    return dump_text(value) + "\n"
+
+
+def dump_text(value: Any, indent: int | None = None) -> str:
+    """`value` as strict JSON that UTF-8 can hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    if not text.isascii():
         try:
-            line.encode()
+            text.encode()
         except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came
-            line = json.dumps(value, allow_nan=False)
-    return line + "\n"
+            return json.dumps(value, allow_nan=False, indent=indent)
+    return text
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.records import dump_line, is_number, parse_line, parse_value
+from dataflow_grounding.records import dump_line, dump_text, is_number, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "parquet")
 
@@ -215,7 +215,11 @@ class RowWriter:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one row."""
-        self._file.write(dump_line(record))
+        self.write_line(dump_line(record))
+
+    def write_line(self, line: str) -> None:
+        """Add one row, given as the line that `dump_line` makes of it."""
+        self._file.write(line)
         self.count += 1
 
     def commit(self) -> None:
@@ -251,7 +255,7 @@ class RowWriter:
 
 def _cell_of(value: Any) -> Any:
     if isinstance(value, (list, dict)):
-        return dump_line({"": value})[len('{"": ') : -len("}\n")]
+        return dump_text(value)
     return value
 
 

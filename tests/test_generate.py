@@ -269,9 +269,13 @@ WRONG = [
     (["image_grounding.workflow.steps=[2]"], "workflow.steps"),
     (["image_grounding.workflow.max_workers=none"], "max_workers"),
     (["image_grounding.vlm.box_format=xyzw"], "xyzw"),
-    (["image_grounding.vlm.box_format=auto"], "box_format"),
+    (["image_grounding.vlm.box_format=calibrated"], "run dataflowgrounding calibrate first"),
     (["image_grounding.vlm.openai.model_name="], "model_name"),
     (["image_grounding.vlm.openai.base_url=localhost:8000"], "http://"),
+    (["image_grounding.vlm.openai.base_url=http://[bad/v1"], "base_url"),
+    (["image_grounding.vlm.openai.base_url=http://host:port/v1"], "base_url"),
+    (["image_grounding.vlm.openai.base_url=http://me:secret-word@host/v1"], "api_key"),
+    (["image_grounding.vlm.openai.base_url=http://host/v1?key=secret-word"], "api_key"),
     (["image_grounding.data.input_jsonl=/nowhere/x.jsonl"], "/nowhere/x.jsonl"),
     (["image_grounding.workflow.budget_usd=1"], "vlm.prices"),
     (["autolabel_type=image_ground"], "autolabel_type"),
@@ -292,6 +296,7 @@ def test_what_is_wrong_is_found_before_the_first_request(
     assert done.code == 2, done
     assert expected in done.err
     assert len(done.err.strip().splitlines()) <= 4
+    assert "secret-word" not in done.err
     assert "Traceback" not in done.err
 
 
@@ -326,6 +331,29 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
         done = workplace.run("results_dir=out put/ñ", **settings)
     assert done.code == 0, done
     assert (elsewhere / "out put" / "ñ" / "annotations.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl"]
+)
+def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, name: str) -> None:
+    workplace.many(2)
+    workplace.input = workplace.folder / name
+    workplace.input.parent.mkdir(exist_ok=True)
+    os.rename(workplace.folder / "captions.jsonl", workplace.input)
+    before = workplace.input.read_bytes()
+    done = workplace.run(f"results_dir={workplace.folder}", **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert done.code == 2, done
+    assert "would overwrite its input" in done.err
+    assert workplace.input.read_bytes() == before
+
+
+def test_max_workers_bounds_what_is_in_flight_over_all_steps(workplace: Workplace) -> None:
+    workplace.many(30)
+    with LoopbackServer(latency=0.02) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 3})
+        assert done.code == 0
+        assert server.max_in_flight == 3
 
 
 # --- exit codes

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataflow_grounding import BBoxVisualizer, ExpressionExtractor, FileStorage, PhraseGrounder, Pipeline, RunOptions, Serving
+from dataflow_grounding import (
+    BBoxVisualizer,
+    ExpressionExtractor,
+    FileStorage,
+    PhraseGrounder,
+    Pipeline,
+    RunOptions,
+    Serving,
+)
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.records import (
     Record,
@@ -286,7 +294,16 @@ def test_an_update_reads_as_its_file_would() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1, True), (0.5, True), (-0.0, True), (True, False), ("1", False), (None, False), (math.nan, False), (10**400, False)],
+    [
+        (1, True),
+        (0.5, True),
+        (-0.0, True),
+        (True, False),
+        ("1", False),
+        (None, False),
+        (math.nan, False),
+        (10**400, False),
+    ],
 )
 def test_what_a_number_is(value: Any, expected: bool) -> None:
     assert is_number(value) is expected

@@ -12,7 +12,7 @@ import pytest
 from fault_case import undisturbed, wait_until
 from workplace import Workplace, caption, ended
 
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, Usage, faults, on
 from dataflow_grounding.testing.faults import FaultRule
 
 KEY = "image_grounding.vlm.openai"
@@ -441,6 +441,40 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
         assert server.count() > first, "the budget is one run's"
         assert workplace.run("--budget-usd", "100").code == 0
         assert server.count() == 120
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        pytest.param(Usage(0, 0), id="no usage"),
+        pytest.param(Usage(-5_000, -5_000), id="less than nothing"),
+        pytest.param(Usage(8_000, 0, 10_000_000), id="more cached than sent"),
+    ],
+)
+def test_a_budget_holds_whatever_usage_the_endpoint_claims(workplace: Workplace, usage: Usage) -> None:
+    workplace.many(30)
+    echo = EchoAnswers()
+    with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=usage)) as server:
+        prices = {"input": 100.0, "output": 1000.0, "cached_input": 100.0}
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.prices": prices}
+        done = workplace.run("--budget-usd", "10", **{"vlm.openai.max_tokens": 300})
+        assert done.code == 3, done
+        assert server.count() < 20
+
+
+@pytest.mark.parametrize("budget", ["nan", "-1", "much"])
+def test_a_budget_that_is_none_is_refused(ten: Workplace, server: LoopbackServer, budget: str) -> None:
+    prices = {"input": 100.0, "output": 1000.0}
+    done = ten.run("--budget-usd", budget, **{"vlm.prices": prices, "workflow.force_reprocess": True})
+    assert done.code == 2, done
+    assert server.count() == 20
+
+
+@pytest.mark.parametrize("name", ["failures.jsonl", "run.json", "annotations.jsonl"])
+def test_a_result_that_was_deleted_is_made_again_at_no_cost(ten: Workplace, server: LoopbackServer, name: str) -> None:
+    (ten.results / name).unlink()
+    assert (ten.run().code, server.count()) == (0, 20)
+    assert (ten.results / name).exists()
 
 
 def test_unanswered_requests_count_at_their_worst_case(workplace: Workplace) -> None:

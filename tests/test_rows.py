@@ -23,7 +23,9 @@ ROWS: list[dict[str, Any]] = [
     {"image_path": "süß/图.jpg", "n": -7, "f": -0.0, "small": 1e-9, "third": 2 / 3, "yes": False, "nothing": None},
     {"image_path": 'q"u,o\nte', "n": 2**53 + 1, "f": 1e300, "small": 0.25, "third": 0.3, "yes": True, "nothing": None},
 ]
-BOXES = {"expressions": [{"text": "a dog", "char_span": [0, 5], "instances": [{"bbox": [0.5, 1, 2.25, 3], "score": None}]}]}
+BOXES = {
+    "expressions": [{"text": "a dog", "char_span": [0, 5], "instances": [{"bbox": [0.5, 1, 2.25, 3], "score": None}]}]
+}
 
 
 def write(path: Path, data: str | bytes) -> str:
@@ -212,14 +214,26 @@ def test_a_dataframe_becomes_plain_json() -> None:
         index=[10, 20],
     )
     assert from_dataframe(frame) == [
-        *({"box": [1.5, 2.0, 3.0, 4.0], "n": 1, "na": None, "inf": None, "when": "2024-01-01 00:00:00", "flag": True, "7": "a"},),
+        *(
+            {
+                "box": [1.5, 2.0, 3.0, 4.0],
+                "n": 1,
+                "na": None,
+                "inf": None,
+                "when": "2024-01-01 00:00:00",
+                "flag": True,
+                "7": "a",
+            },
+        ),
         {"box": None, "n": 2, "na": None, "inf": None, "when": None, "flag": False, "7": "b"},
     ]
 
 
 def test_a_dataframe_keeps_whole_numbers_whole_beside_missing_ones() -> None:
     rows = [{"n": 1, "deep": {"a": [1]}}, {"f": 2.5}, {"n": None}]
-    assert nan_safe(from_dataframe(to_dataframe(rows))) == nan_safe([{"n": None, "deep": None, "f": None, **r} for r in rows])
+    assert nan_safe(from_dataframe(to_dataframe(rows))) == nan_safe(
+        [{"n": None, "deep": None, "f": None, **r} for r in rows]
+    )
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet"])
@@ -241,7 +255,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, end
 
 
 @pytest.mark.parametrize(
-    "rows", [[{"n": 1}, {"n": "x"}], [{"n": {}}], [{"n": 10**30}]], ids=["two types", "an empty object", "a huge number"]
+    "rows",
+    [[{"n": 1}, {"n": "x"}], [{"n": {}}], [{"n": 10**30}]],
+    ids=["two types", "an empty object", "a huge number"],
 )
 def test_what_parquet_cannot_hold_is_said_in_one_line(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "x.parquet"

@@ -71,7 +71,12 @@ def test_the_text_at_a_span(caption: str, phrases: list[str], texts: list[str | 
 SPANS: list[tuple[str, str, list[str], list[tuple[int, int] | None]]] = [
     ("in order", "a dog and a dog", ["a dog", "a dog"], [(0, 5), (10, 15)]),
     ("equal up to case, in order", "A dog and a dog", ["a DOG", "a dog"], [(0, 5), (10, 15)]),
-    ("the inner one outside of the long one", "a man in a hat and a man", ["a man in a hat", "a man"], [(0, 14), (19, 24)]),
+    (
+        "the inner one outside of the long one",
+        "a man in a hat and a man",
+        ["a man in a hat", "a man"],
+        [(0, 14), (19, 24)],
+    ),
     ("the same, named first", "a man in a hat and a man", ["a man", "a man in a hat"], [(19, 24), (0, 14)]),
     ("inside where there is no outside", "the red car", ["the red car", "car"], [(0, 11), (8, 11)]),
     ("both, in order", "a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),

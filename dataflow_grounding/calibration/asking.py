@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dataflow_grounding.calibration.fitting import Answer, Fit, NoFit, Picture, first_guess, fit
 from dataflow_grounding.calibration.probes import Probe, probes
@@ -125,15 +125,21 @@ class _Asker:
         await asyncio.to_thread(lambda: probe.draw().save(path))
         image = open_image(Record({"image_path": path}), "image_path", self.serving.image_limits)
         question = phrase_grounding(image, list(probe.boxes), stated)
-        raw: Request[list[Answer]] = replace(question, read=lambda reply: _read(reply, probe, stated.key))  # type: ignore[arg-type]
-        asked = len(probe.boxes)
+        raw = Request(
+            question.task,
+            question.input,
+            question.images,
+            question.instructions,
+            question.schema,
+            read=lambda reply: _read(reply, probe, stated.key),
+        )
         try:
             answers, troubles = await asking.answer(raw, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
         except RecordError as error:
             raise EndpointRefused(f"calibrating {self.serving.model!r} got no answer: {error}") from None
-        return Picture(image.size, image.sent_size, asked, answers, "; ".join(troubles))
+        return Picture(probe, image.sent_size, answers, "; ".join(troubles))
 
 
 def _read(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
@@ -158,4 +164,3 @@ def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
     if equal or said.id in phrases:
         return equal[0] if equal else said.id
     return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)
-

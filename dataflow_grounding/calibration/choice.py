@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 STATED = "xyxy_1000"
 """What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing."""
 
+RUN_FILE = "calibration.json"
+"""Where a run keeps its calibration, in its `.ckpt`."""
+
 _settled: dict[str, Calibration] = {}
+"""What could not be written to the cache, for the rest of this process."""
 
 
 class FormatChoice:
@@ -68,15 +72,19 @@ class FormatChoice:
         if found is not None:
             self.format, self.origin, self.pending = found.format, found.origin, False
 
+    def recall_beside(self, folder: str) -> None:
+        """Take the calibration that a run keeps in its own folder, if one is wanted."""
+        if self.pending:
+            self.recall(os.path.join(folder, RUN_FILE))
+
     def settle(self, options: RunOptions, budget: Budget, folder: str | None = None) -> Counter[str]:
         """Calibrate if that is still to do; returns counts of requests and tokens. Says on standard error what it does.
 
         `folder` is a run's own, where the result is kept beside the user's cache, so that the same run goes on in the same
         format wherever it is resumed. Raises CalibrationUnclear, RunStopped.
         """
-        own = [os.path.join(folder, "calibration.json")] if folder else []
-        if self.pending:
-            self.recall(*own)
+        if folder:
+            self.recall_beside(folder)
         if not self.pending:
             return Counter()
         from dataflow_grounding.calibration.asking import announce, calibrate
@@ -86,7 +94,7 @@ class FormatChoice:
         done = calibrate(serving, self.format, options, budget)
         found = done.calibration
         announce(f"{serving.model} writes {found.box_format}: {summary(done)}.")
-        keep(found, *own)
+        keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
         self.format, self.origin, self.pending = found.format, found.origin, False
         return done.counts
 
@@ -110,12 +118,12 @@ def keep(found: Calibration, *more_paths: str) -> str | None:
     from dataflow_grounding.calibration.asking import announce
 
     cached = cache_path(found.endpoint, found.model)
-    _settled[cached] = found
     written = None
     for path in (cached, *more_paths):
         try:
             found.save(path)
             written = cached if path == cached else written
         except OSError as error:
+            _settled[cached] = found
             announce(f"The calibration can't be kept in {path}: {error.strerror or error}")
     return written

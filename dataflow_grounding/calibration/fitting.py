@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.calibration.probes import Probe
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import Order, to_xyxy
@@ -24,7 +25,7 @@ NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of
 SAME = 0.003  # formats whose boxes differ by no more than this share of the side are one
 SURE = 6.0  # log-likelihood ratio by which the best format has to beat any other
 DISAGREE = 15.0  # the same ratio for one picture against the others
-SECOND_SHARE = 0.12  # share of the rectangles that another format may explain and the best one not
+SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
 
 # Frames besides the table's that deployments are known to set up: fewer pixels, more pixels at least, another factor.
@@ -51,19 +52,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """What came back for one probe picture; `trouble` says what was wrong with a reply that could not be read."""
+    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread."""
 
-    size: Size
+    probe: Probe
     sent: Size
-    asked: int
     answers: Sequence[Answer]
     trouble: str = ""
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the picture in pixels."""
+        return self.probe.size
+
+    @property
+    def asked(self) -> int:
+        """How many rectangles it has."""
+        return len(self.probe.boxes)
 
 
 @dataclass(frozen=True)
 class Fit:
     """The format that fits. `error_px` is the mean distance of an edge in pixels, `error_share` that of the median
-    rectangle's worst edge as a share of the side; `boxes` are the answers in pixels, picture by picture.
+    rectangle's worst edge as a share of the side; `boxes` are the answers in pixels of the picture, by phrase, in the
+    order of the pictures.
     """
 
     format: BoxFormat
@@ -135,10 +146,10 @@ class _Scores:
     def _boxes(self, candidate: BoxFormat) -> Array:
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
         np = self.np
-        corners = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
+        written = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
         maps = np.array([_affine(candidate, p.size, p.sent) for p in self.pictures], dtype=float).reshape(-1, 4)
         scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
-        boxes: Array = corners * scale + start
+        boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
             if answer.family is not None:
                 picture = self.pictures[p]
@@ -146,7 +157,8 @@ class _Scores:
                     answer.numbers, original=picture.size, sent=picture.sent
                 )
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-        return np.concatenate([low, high], axis=1)
+        corners: Array = np.concatenate([low, high], axis=1)
+        return corners
 
     def _corners(self, answer: Answer, candidate: BoxFormat) -> Sequence[float]:
         if answer.family is not None:
@@ -198,7 +210,9 @@ class _Scores:
         found = self.worst[best] <= NEAR
         asked = sum(picture.asked for picture in self.pictures)
         if found.sum() < least * asked:
-            raise NoFit(self.seen(f"only {found.sum()} of {asked} rectangles are where even the best format, {name}, says"))
+            raise NoFit(
+                self.seen(f"only {found.sum()} of {asked} rectangles are where even the best format, {name}, says")
+            )
         for p, picture in enumerate(self.pictures):
             here = int(found[self.picture_of == p].sum())
             if here < picture.asked / 2:
@@ -213,6 +227,8 @@ class _Scores:
         noise, name = self.noise(best), self.formats[best].name
         others = [k for k in range(len(self.formats)) if not self.same(k, best)]
         losses = self.losses(noise)
+        if not others:  # special tokens settle all
+            return
         close = [self.formats[k].name for k in others if losses[k] - losses[best] < SURE]
         if close:
             raise NoFit(self.seen(f"{name} and {close[0]} fit about as well"))
@@ -224,7 +240,7 @@ class _Scores:
                 raise NoFit(self.seen(f"the pictures disagree: {what}"))
         missed = self.worst[best] > NEAR
         explained = (self.worst[others] <= NEAR / 2)[:, missed].sum(axis=1)
-        if explained.size and explained.max() > max(2, SECOND_SHARE * len(self.rows)):
+        if explained.size and explained.max() >= SECOND:
             second = self.formats[others[int(explained.argmax())]].name
             what = f"{name} for {int((~missed).sum())} rectangles, {second} for {int(explained.max())}"
             raise NoFit(self.seen(f"the model answers in two formats: {what}"))

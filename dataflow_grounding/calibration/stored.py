@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.records import is_number
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,11 @@ def bare_address(endpoint: str) -> str:
 def prompt_version() -> str:
     """Digest of all words that tell a model how to write boxes: another prompt may bring another format."""
     plain = [find_box_format(f"{order}_{scale}", "") for order in ORDERS for scale in SCALES]
-    words = [load_prompt("system"), load_prompt("phrase_grounding"), *(known.instructions((896, 672)) for known in plain)]
+    words = [
+        load_prompt("system"),
+        load_prompt("phrase_grounding"),
+        *(known.instructions((896, 672)) for known in plain),
+    ]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
@@ -114,8 +118,7 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in fields(Calibration):
         value = row[field.name]
-        wanted = {"str": str, "int": int, "float": (int, float)}[str(field.type)]
-        if not isinstance(value, wanted) or isinstance(value, bool) or (not isinstance(value, str) and not math.isfinite(value)):
+        if not (isinstance(value, str) if field.type == "str" else is_number(value)):
             raise ValueError(f"{field.name} is {type(value).__name__}")
         values[field.name] = value
     return values

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from dataflow_grounding.errors import GroundingError, RecordError
@@ -11,6 +9,7 @@ from dataflow_grounding.images import decode
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.pipelines.from_spec import serving_of_spec
+from dataflow_grounding.records import dump_text
 from dataflow_grounding.serving import serving_from_environment
 
 
@@ -31,7 +30,7 @@ def command(image: str, phrases: tuple[str, ...], spec_path: str | None, draw_pa
             _draw(image, record["expressions"], draw_path)
     except RecordError as error:
         raise GroundingError(str(error)) from None
-    click.echo(json.dumps(record, ensure_ascii=False, indent=1))
+    click.echo(dump_text(record, indent=1))
     return 0
 
 

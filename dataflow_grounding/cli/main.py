@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "Run the pipeline that a spec names.",
     "default_specs": "Write a complete, commented spec for each pipeline.",
     "check": "Look over spec, input and images; send nothing.",
+    "calibrate": "Find out in which box format a model answers.",
     "ground": "Find phrases in one image.",
     "report": "Write a page that shows the results.",
     "eval": "Compare results with gold annotations.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
 from collections import Counter
@@ -144,7 +145,10 @@ class Asking:
             return done
         under_way = self._in_flight.get(key)
         if under_way is not None:
-            return await asyncio.shield(under_way)
+            try:
+                return await asyncio.shield(under_way)
+            except RecordError as error:
+                raise copy.copy(error) from None  # each record's own: operators may add to it
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
@@ -212,7 +216,7 @@ class Asking:
                 before_another.set(self._count_another)
                 answer = await self.serving.answer(request)
                 reply = Reply(answer) if isinstance(answer, str) else answer
-                usage, answered = reply.usage, True
+                usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
                 if reply.hold:
                     self.limiter.hold(reply.hold)
                 self._count(reply)

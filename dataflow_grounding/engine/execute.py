@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -30,6 +30,8 @@ def execute(steps: list[Step], options: RunOptions, name: str | None = None, bud
         raise PlanError("the pipeline has no steps")
     if options.budget_usd is not None and options.prices is None:
         raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+    if options.budget_usd is not None and not options.budget_usd >= 0:
+        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
     budget = budget or budget_of(options)
     total: Summary | None = None
     for segment in segments(steps):
@@ -62,10 +64,11 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, budget: Budget) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot)
+    refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
     with _only_run(steps[0].storage.checkpoint_folder):
+        manifest = Manifest(steps, source, options, name)
         check(steps, source.columns())
         asked = _prepared(steps, options, budget)
-        manifest = Manifest(steps, source, options, name)
         if not options.force_reprocess and not options.retry_failed:
             finished = manifest.finished()
             if finished is not None:
@@ -78,6 +81,12 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, b
         summary.requests.update(asked)
         manifest.write(summary)
         return summary
+
+
+def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
+    """Raises InputError when the input is one of the files that a run writes."""
+    if os.path.realpath(input_path) in map(os.path.realpath, outputs):
+        raise InputError(f"the run would overwrite its input {input_path}: choose another folder for the results")
 
 
 def _prepared(steps: list[Step], options: RunOptions, budget: Budget) -> Counter[str]:

@@ -18,8 +18,8 @@ from dataflow_grounding.images import (
 )
 from dataflow_grounding.records import Record
 
-SLOW = 0.002
-"""Seconds that a reading may take on the event loop; above that, threads read."""
+SLOW = 0.005
+"""Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
 
 
 class ImageMemo:
@@ -30,8 +30,8 @@ class ImageMemo:
 
     def __init__(self, log: KeyedLog | None) -> None:
         self._log = log
-        self._usual = 0.0
-        self._readings = 0
+        self._slow_in_a_row = 0
+        self._for_threads = 0
 
     async def prepare(self, record: Record, key: str, limits: ImageLimits | None) -> None:
         """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken."""
@@ -47,14 +47,18 @@ class ImageMemo:
             self._log.put(_digest(file), {**file._asdict(), **vars(facts)})
 
     async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
-        self._readings += 1
-        if self._usual > SLOW and self._readings % 64:  # now and then, see whether it is still slow
+        if self._for_threads:
+            self._for_threads -= 1
             return await asyncio.to_thread(read_facts, path, limits)
+        import PIL.Image  # noqa: F401  the first reading's time is not that of its import
+
         start = time.perf_counter()
         try:
             return read_facts(path, limits)
         finally:
-            self._usual += (time.perf_counter() - start - self._usual) / 8
+            self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
+            if self._slow_in_a_row >= 3:
+                self._slow_in_a_row, self._for_threads = 2, 64
 
 
 def _digest(file: ImageFile) -> str:

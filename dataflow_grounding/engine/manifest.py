@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from dataflow_grounding.engine.options import RunOptions
@@ -24,16 +25,24 @@ class Manifest:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
         self._entry = f"{steps[0].label}..{steps[-1].label}"
         self._outputs = [step.storage.output_path for step in steps]
+        self._failures_path = steps[0].storage.failures_path
         self._source = source
         self._input_before = source.state()
         self._started = time.time_ns()
-        extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
-        self._settings = settings_digest(steps, extra)
+        self._steps = steps
+        self._extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
+
+    @cached_property
+    def _settings(self) -> str | None:
+        """Looked at when all is settled that the operators ask before the first record."""
+        return settings_digest(self._steps, self._extra)
 
     def finished(self) -> Summary | None:
         """The summary of the earlier run that did just this, if its files are as it left them."""
         entry = self._load().get(self._entry)
         if not isinstance(entry, dict) or self._settings is None or entry.get("settings") != self._settings:
+            return None
+        if not os.path.exists(self._failures_path):
             return None
         if entry.get("outputs") != self._state() or entry.get("input") != self._source.fingerprint():
             return None
@@ -47,9 +56,9 @@ class Manifest:
         entries = self._load()
         entries.pop(self._entry, None)
         fingerprint = None
-        if not summary.passing_failures and summary.done and self._settings is not None:
-            if self._input_before == self._source.state():  # else the run may have seen another input
-                fingerprint = self._source.fingerprint(unchanged_since=self._started)
+        seen = self._input_before == self._source.state()  # else the run may have seen another input
+        if seen and not summary.passing_failures and summary.done and self._settings is not None:
+            fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if fingerprint is not None:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]

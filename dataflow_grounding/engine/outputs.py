@@ -39,7 +39,7 @@ class Outputs:
         self.summary = summary
         self.next = 0
         """The place of the oldest row that is not finished."""
-        self._waiting: dict[int, Outcome] = {}
+        self._waiting: dict[int, tuple[list[str], list[str]]] = {}
         self.failures_path = steps[0].storage.failures_path
         try:
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -48,20 +48,25 @@ class Outputs:
             raise _failed(steps[0].storage.output_path, error) from None
 
     def put(self, place: int, outcome: Outcome) -> None:
-        """Take a row's outcome; write all that are due."""
-        self._waiting[place] = outcome
+        """Take a row's outcome, and write all that are due. What has to wait, waits as text."""
+        self._count(outcome)
+        self._waiting[place] = (
+            [dump_line(record) for record in outcome.records],
+            [dump_line(_failure(outcome, failure)) for failure in outcome.failures],
+        )
         try:
             while self.next in self._waiting:
-                self._write(self._waiting.pop(self.next))
+                lines, failures = self._waiting.pop(self.next)
+                for writer, line in zip(self._writers, lines, strict=False):
+                    writer.write_line(line)
+                for line in failures:
+                    self._failures.write_line(line)
                 self.next += 1
         except OSError as error:
             raise _failed(self.failures_path, error) from None
 
-    def _write(self, outcome: Outcome) -> None:
-        for writer, record in zip(self._writers, outcome.records, strict=False):
-            writer.write(record)
+    def _count(self, outcome: Outcome) -> None:
         for failure in outcome.failures:
-            self._failures.write(_failure_line(outcome, failure))
             self.summary.failures[failure.error.kind] += 1
             self.summary.passing_failures += failure.error.passing
         self.summary.records += 1
@@ -107,13 +112,12 @@ def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     return kept
 
 
-def _failure_line(outcome: Outcome, failure: Failure) -> dict[str, Any]:
+def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
     error = failure.error
     line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": failure.step, "kind": error.kind}
     line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
         line["reply"] = error.reply
-    dump_line(line)
     return line
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
@@ -165,16 +164,20 @@ def _nearest(column: str, there: Mapping[str, str]) -> str:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps in which each reads what the one before wrote; one that takes whole files stands alone."""
+    """The runs of steps of one storage in which each reads what the one before wrote; one that takes whole files is alone."""
     parts: list[list[Step]] = []
     for step in steps:
         before = parts[-1][-1] if parts else None
         alone = isinstance(step.operator, WholeFile) or (before and isinstance(before.operator, WholeFile))
-        if before and not alone and before.storage.output_path == step.storage.input_path:
+        if before and not alone and _goes_on(before.storage, step.storage):
             parts[-1].append(step)
         else:
             parts.append([step])
     return parts
+
+
+def _goes_on(before: FileStorage, after: FileStorage) -> bool:
+    return before.output_path == after.input_path and before.failures_path == after.failures_path
 
 
 def levels(steps: list[Step]) -> list[list[int]]:

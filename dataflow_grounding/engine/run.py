@@ -74,7 +74,7 @@ class Run:
         """Start the workers and wait for them. Raises what stopped the run."""
         most = self._held.most_in_flight or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
-        self._window = max(256, 8 * count)
+        self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
             with interrupts(self._interrupt, self._cancel):
@@ -208,6 +208,6 @@ async def _side_by_side(work: list[Coroutine[Any, Any, T]]) -> list[T]:
         return [await work[0]]
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
-        if isinstance(result, BaseException):
+        if isinstance(result, BaseException) and not isinstance(result, RecordError):  # that one is an answer
             raise result
     return cast("list[T]", results)

@@ -42,6 +42,7 @@ class Source:
     def __init__(self, step: Step, image_key: str | None, name: str | None, pilot: int | None) -> None:
         self.path = step.storage.input_path
         self.image_key = image_key or IMAGE_COLUMN
+        self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name = name
         self._pilot = pilot
         self._folders = step.storage.image_folders
@@ -79,6 +80,8 @@ class Source:
             raise row.error
         record = Record(row.data, self._folders)
         identify(record, self.image_key, self._image_root, self._rows_of_image)
+        if record.occurrence and self._first_image_key in record:
+            record[ROW_OF_IMAGE] = record.occurrence + 1
         if self._name is not None:
             record.setdefault("source", self._name)
         return record

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from dataflow_grounding.operators.base import Annotated, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
+from dataflow_grounding.operators.caption_generator import CaptionGenerator
+from dataflow_grounding.operators.double_checker import DoubleChecker
 from dataflow_grounding.operators.expression_extractor import ExpressionExtractor
 from dataflow_grounding.operators.function import FunctionOperator, operator
+from dataflow_grounding.operators.merger import Merger
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
+from dataflow_grounding.operators.region_expression_generator import RegionExpressionGenerator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 
 __all__ = [
     "OPERATOR_REGISTRY",
     "Annotated",
     "BBoxVisualizer",
+    "CaptionGenerator",
+    "DoubleChecker",
     "ExpressionExtractor",
     "FunctionOperator",
+    "Merger",
     "Operator",
     "PhraseGrounder",
+    "RegionExpressionGenerator",
     "operator",
 ]

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import PlanError, RecordError

@@ -25,10 +25,16 @@ FEW = 4
 OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of the range
 
 # Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
-TALL = frozenset(
-    "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper".split()
-)
-WIDE = frozenset("car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard".split())
+# fmt: off
+TALL = frozenset([
+    "person", "man", "woman", "boy", "girl", "child", "pedestrian", "lady", "guy", "tower", "bottle", "lamp", "door", "tree",
+    "giraffe", "vase", "skyscraper",
+])
+WIDE = frozenset([
+    "car", "bus", "truck", "train", "van", "sofa", "couch", "bed", "table", "bench", "boat", "ship", "airplane", "plane",
+    "river", "keyboard",
+])
+# fmt: on
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -60,9 +66,7 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
-    def watched(
-        self, request: Request[T], image: Image, phrases: Sequence[str], box_format: BoxFormat
-    ) -> Request[T]:
+    def watched(self, request: Request[T], image: Image, phrases: Sequence[str], box_format: BoxFormat) -> Request[T]:
         """The request, its reply looked at before it is read."""
         if self.suspicion is not None or len(self._seen) >= MOST or box_format.scale == "grid_32":
             return request
@@ -180,7 +184,10 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     twice = sum(len(phrases[s.reply, s.numbers]) > 1 for s in seen)
     if len(seen) < ENOUGH or twice < 0.6 * len(seen):
         return None
-    return f"{twice} of {len(seen)} are the same for different phrases", "The model may not see the picture: try another"
+    return (
+        f"{twice} of {len(seen)} are the same for different phrases",
+        "The model may not see the picture: try another",
+    )
 
 
 _ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
@@ -203,7 +210,7 @@ def fitting_format(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
             if (order, scale) == (asked.order, asked.scale):
                 continue
             boxes = [_parts(s, other) for s in seen]
-            right = sum(-0.02 <= min(b) and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+            right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
             reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
             if right >= 0.95 * len(boxes) and reach >= 0.6 and (best is None or reach > best[0] + 0.1):
                 best = (reach, name)
@@ -235,5 +242,3 @@ def _shape(phrase: str) -> str | None:
     words = _WORD.findall(phrase.casefold())[:4]
     kinds = ["tall" if word in TALL else "wide" for word in words if word in TALL | WIDE]
     return kinds[0] if len(kinds) == 1 else None
-
-

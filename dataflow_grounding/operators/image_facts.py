@@ -16,11 +16,12 @@ def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
     so that nobody takes them for a VLM's.
     """
     width, height = image.size
-    update: Update = {"width": width, "height": height}
-    if record.image_id is not None and not has_id(record.get("image_id")):
-        update = {"image_id": record.image_id, **update}
+    update: Update = {}
     if record.occurrence:
         update[ROW_OF_IMAGE] = record.occurrence + 1
+    if record.image_id is not None and not has_id(record.get("image_id")):
+        update["image_id"] = record.image_id
+    update |= {"width": width, "height": height}
     for name, value in (("width", width), ("height", height)):
         if name in record and not _same(record[name], value):
             ask.note("size_differs: the row states another width or height than the file has")

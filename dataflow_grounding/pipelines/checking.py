@@ -13,9 +13,7 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.pipelines.from_spec import SpecRun
-from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
 from dataflow_grounding.records import Record, has_id, read_text
-from dataflow_grounding.rows import read_rows
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.spec import load_spec
 
@@ -36,15 +34,20 @@ def check_spec(path: str, overrides: Sequence[str] = ()) -> Findings:
     found = Findings()
     try:
         run = SpecRun(load_spec(path, overrides))
-        first = run.steps[0]
-        check_plan(run.steps, Source(first, first.image_key, ImageGroundingPipeline.name, None).columns())
+        check_plan(run.steps, run.job.columns())
     except GroundingError as error:
         found.problems += str(error).splitlines()
         return found
     _check_folder(run.spec.results_dir, found)
+    found.problems += run.job.obstacles()
     if isinstance(run.serving, OpenAIServing) and not run.serving.has_key:
         found.remarks.append(
             "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+        )
+    if run.box_format.pending:
+        found.remarks.append(
+            f"it is not known how {run.serving.model} writes boxes: the run begins by calibrating it, with 1 to 3 requests "
+            "(or state vlm.box_format)"
         )
     _check_rows(run, found)
     return found
@@ -65,7 +68,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     source = Source(step, step.image_key, None, None)
     ids: dict[str, int] = {}
     folders: Counter[str] = Counter()
-    for row in read_rows(source.path):
+    for row in run.job.rows():
         found.records += 1
         where = f"{source.path}, line {row.line}"
         try:

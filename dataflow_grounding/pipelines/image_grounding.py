@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
@@ -11,14 +13,14 @@ STEPS = ("step_0_expression_extraction", "step_1_grounding")
 
 
 class ImageGroundingPipeline(Pipeline):
-    """Step 0 finds the referring expressions of each caption, step 1 their boxes."""
+    """Step 0 finds the referring expressions of each caption, step 1 their boxes; `grounding` are PhraseGrounder's settings."""
 
     name = "image_grounding"
 
-    def __init__(self, storage: ResultsStorage, serving: Serving) -> None:
+    def __init__(self, storage: ResultsStorage, serving: Serving, **grounding: Any) -> None:
         self.storage = storage
         self.extractor = ExpressionExtractor(serving)
-        self.grounder = PhraseGrounder(serving)
+        self.grounder = PhraseGrounder(serving, **grounding)
 
     def forward(self) -> None:
         """Both steps, one after the other."""

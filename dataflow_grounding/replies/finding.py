@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.answer_text import Answer, answer_of, without_control_tokens
 from dataflow_grounding.replies.json_marks import is_pair, read_value
 from dataflow_grounding.replies.json_text import Found, Scan, find_json
-from dataflow_grounding.replies.marks import Marks, Said, says_none
+from dataflow_grounding.replies.marks import Mark, Marks, Said, number, says_none
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 
+EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only where nothing else stands around it that may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _BETWEEN_PAIRS = re.compile(
@@ -26,6 +29,9 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
 
     Empty only for a reply that says that there is nothing. Raises UnreadableReply when the reply holds neither.
     """
+    as_asked = _as_asked(reply, key)
+    if as_asked is not None:
+        return as_asked
     answer = answer_of(reply)
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
@@ -50,6 +56,37 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     if says_none(text):
         return Marks(absent=1)
     raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
+
+
+def _as_asked(reply: str, key: str) -> Marks | None:
+    """The marks of a reply that keeps to the letter of what was asked for, which most do; None for any other."""
+    try:
+        data = json.loads(reply, object_pairs_hook=_no_key_twice)
+    except (ValueError, RecursionError):
+        return None
+    objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
+    if not isinstance(objects, list):
+        return None
+    marks = Marks(absent=0 if objects else 1)
+    for item in objects:
+        if not isinstance(item, dict) or not item.keys() <= {"id", "label", key, "score", "evidence"}:
+            return None
+        numbers, label, number_of = item.get(key), item.get("label"), item.get("id")
+        plain = isinstance(numbers, list) and len(numbers) == 4 and all(type(n) in (int, float) for n in numbers)
+        if not plain or any(number(n) is None for n in numbers) or type(number_of) is not int:
+            return None
+        if not isinstance(label, str) or not label.strip() or item.get("evidence") not in EVIDENCE:
+            return None
+        said = Said((label.strip(),), number_of, item.get("score"), item.get("evidence"))
+        marks.boxes.append(Mark("box", tuple(numbers), said))
+    return marks
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key stands twice")
+    return fields
 
 
 def _tokens(answer: Answer, key: str) -> Marks:

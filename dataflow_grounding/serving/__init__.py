@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.from_environment import serving_from_environment
+from dataflow_grounding.serving.gemini import GeminiServing
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.serving.recorded import RecordedServing
 
-__all__ = ["OpenAIServing", "RecordedServing", "Reply", "Serving", "Usage", "serving_from_environment"]
+__all__ = [
+    "GeminiServing",
+    "OpenAIServing",
+    "RecordedServing",
+    "Reply",
+    "Serving",
+    "Usage",
+    "serving_from_environment",
+]

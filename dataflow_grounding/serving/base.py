@@ -55,6 +55,10 @@ class Serving(ABC):
     image_limits: ImageLimits = ImageLimits()
     max_output_tokens: int = 4096
     """Most tokens of one reply: the worst case of its cost."""
+    regions_per_request: int = 16
+    """Most regions that one request shows."""
+    needs_labels: bool = False
+    """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:

@@ -8,7 +8,6 @@ import os
 from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
-from dataflow_grounding.images import Image
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of, without_secret
@@ -61,7 +60,6 @@ class GeminiServing(Serving):
             raise SpecError("the API key holds characters that no key has: copy it again")
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._configs: dict[tuple[str, str], Any] = {}
 
     def obstacles(self) -> list[str]:
         """Without a key, or without google-genai, nothing can be sent."""
@@ -85,12 +83,13 @@ class GeminiServing(Serving):
         where = f"{self.endpoint} ({self.model})"
         from google.genai import errors, types
 
-        parts: list[Any] = [await _part_of(image, types) for image in request.images]
-        contents = types.Content(role="user", parts=[*parts, types.Part(text=request.text)])
+        urls = [
+            image.data_url() if image.ready else await asyncio.to_thread(image.data_url) for image in request.images
+        ]
+        # The body is ours: the client would encode the pictures anew for every request.
+        whole = types.GenerateContentConfig(http_options=types.HttpOptions(extra_body=self._body(request, urls)))
         try:
-            response = await client.aio.models.generate_content(
-                model=self.model, contents=contents, config=self._config(request, types)
-            )
+            response = await client.aio.models.generate_content(model=self.model, contents=request.task, config=whole)
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
@@ -114,21 +113,23 @@ class GeminiServing(Serving):
             return ServerFault(f"{where}: the answer broke off: {said}")
         return ServerFault(f"{where} answered something that is no Gemini reply: {said}")
 
-    def _config(self, request: Request[Any], types: Any) -> Any:
-        """The request's settings in the client's terms: made once for equal schemas."""
-        key = (request.system, json.dumps(request.schema))
-        config = self._configs.get(key)
-        if config is None:
-            config = self._configs[key] = types.GenerateContentConfig(
-                system_instruction=request.system,
-                temperature=self.temperature,
-                max_output_tokens=self.max_output_tokens,
-                media_resolution=self.media_resolution or None,
-                response_mime_type="application/json",
-                response_schema=types.Schema(**gemini_schema(request.schema)),
-                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
-            )
-        return config
+    def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
+        """The request as `generateContent` takes it: images, then the text."""
+        settings: dict[str, Any] = {"maxOutputTokens": self.max_output_tokens}
+        if self.temperature is not None:
+            settings["temperature"] = self.temperature
+        if self.media_resolution:
+            settings["mediaResolution"] = self.media_resolution
+        settings |= {"responseMimeType": "application/json", "responseSchema": gemini_schema(request.schema)}
+        parts: list[dict[str, Any]] = []
+        for url in urls:
+            head, _, data = url.decode("ascii").partition(";base64,")
+            parts.append({"inlineData": {"mimeType": head.removeprefix("data:"), "data": data}})
+        return {
+            "systemInstruction": {"parts": [{"text": request.system}]},
+            "contents": [{"role": "user", "parts": [*parts, {"text": request.text}]}],
+            "generationConfig": settings,
+        }
 
     def _connect(self) -> Any:
         """The client; of this event loop, and with its own retries off: the engine's wait for the whole run."""
@@ -167,14 +168,6 @@ def _split_version(url: str) -> tuple[str, str]:
         if url.endswith(f"/{version}"):
             return url.removesuffix(f"/{version}"), version
     return url, "v1beta"
-
-
-async def _part_of(image: Image, types: Any) -> Any:
-    import pybase64
-
-    url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
-    head, _, data = url.partition(b";base64,")
-    return types.Part.from_bytes(data=pybase64.b64decode(data), mime_type=head.removeprefix(b"data:").decode())
 
 
 def _reply_of(response: Any, where: str) -> Reply:

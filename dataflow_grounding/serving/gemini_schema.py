@@ -20,6 +20,6 @@ def gemini_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         found["items"] = gemini_schema(schema["items"])
     if "properties" in schema:
         properties = {name: gemini_schema(part) for name, part in schema["properties"].items()}
-        found |= {"properties": properties, "property_ordering": list(properties)}
+        found |= {"properties": properties, "propertyOrdering": list(properties)}
         found["required"] = [name for name in schema.get("required", ()) if not properties[name].get("nullable")]
     return found

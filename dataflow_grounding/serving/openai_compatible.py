@@ -6,69 +6,26 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any
 
-from dataflow_grounding.errors import (
-    EndpointRefused,
-    EndpointUnreachable,
-    RequestRefused,
-    ServerFault,
-    SpecError,
-)
-from dataflow_grounding.serving.base import Reply, Serving, Usage, before_another
-from dataflow_grounding.serving.http_errors import error_of, used_up, without_secret
+from dataflow_grounding.errors import EndpointRefused, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.serving.base import Reply, Serving, before_another
+from dataflow_grounding.serving.chat_reply import reply_of
+from dataflow_grounding.serving.habits import Habits, first_habits, takes_no_images
+from dataflow_grounding.serving.http_errors import check_address, error_of, used_up, without_secret
+from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
 from dataflow_grounding.tasks import Request
 
-if TYPE_CHECKING:
-    import aiohttp
-
 OPENAI_URL = "https://api.openai.com/v1"
-MAX_BODY_BYTES = 32 * 2**20
-_FORMATS = ("json_schema", "json_object", "none")
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How the endpoint wants its requests; found out on the first ones."""
-
-    response_format: str = "json_schema"
-    tokens_key: str = "max_tokens"
-    system_message: bool = True
-    temperature: bool = True
-
-    def after_refusal(self, said: str) -> Habits | None:
-        """What to try next when a request was refused with these words; None when nothing is left to try."""
-        said = said.lower()
-        if "content" in said and ("filter" in said or "policy" in said):
-            return None  # it is what the request says, not how
-        if self.tokens_key == "max_tokens" and "max_completion_tokens" in said:
-            return replace(self, tokens_key="max_completion_tokens")
-        if self.temperature and "temperature" in said:
-            return replace(self, temperature=False)
-        if self.system_message and "system" in said and "role" in said:
-            return replace(self, system_message=False)
-        left = _FORMATS[_FORMATS.index(self.response_format) + 1 :]
-        return replace(self, response_format=left[0]) if left else None
-
-
-class Transport(Protocol):
-    """Sends one body and gives back what came, whatever its status."""
-
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the answer. Raises EndpointUnreachable, ServerFault, EndpointRefused."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
+_OURS = ("messages", "model", "stream", "n")
 
 
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
-    `timeout` is in seconds, for one request. `client` is an `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to
-    send with. Raises SpecError when the endpoint or the model isn't named.
+    `timeout` is in seconds, for one request. `extra_body` has further keys of each request, or other values for ours;
+    `extra_headers` further headers. `client` is an `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
+    Raises SpecError when the endpoint or the model isn't named.
     """
 
     def __init__(
@@ -83,14 +40,18 @@ class OpenAIServing(Serving):
         temperature: float | None = 0.7,
         max_tokens: int = 4096,
         box_format: str = "auto",
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
         client: Any = None,
     ) -> None:
         if not model_name:
             raise SpecError("no model is named: set vlm.openai.model_name (model_name=…)")
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
-        self.endpoint = url.rstrip("/").removesuffix("/chat/completions")
+        address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
+        self.endpoint = address.rstrip("/").removesuffix("/chat/completions") + mark + query
         if not self.endpoint.startswith(("http://", "https://")):
             raise SpecError(f"vlm.openai.base_url {self.endpoint!r} should begin with http:// or https://")
+        check_address(self.endpoint)
         self.model = model_name
         self.max_workers = max_workers
         self.timeout = timeout
@@ -102,11 +63,20 @@ class OpenAIServing(Serving):
         self._api_key = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
+        self.extra_body = dict(extra_body or {})
+        for name in _OURS:
+            if name in self.extra_body:
+                raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
+        self.extra_headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
+        if not all(
+            text.isascii() and text.isprintable() for text in (*self.extra_headers, *self.extra_headers.values())
+        ):
+            raise SpecError("vlm.openai.extra_headers holds characters that no header has")
         self._client = client
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._first = asyncio.Lock()
-        self.habits = Habits()
+        self.habits = first_habits(self.endpoint)
         self._habits_known = False
 
     @property
@@ -114,10 +84,16 @@ class OpenAIServing(Serving):
         """Whether an API key is set."""
         return bool(self._api_key)
 
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        """What must not stand in a message: the key, and headers, which may be keys."""
+        return tuple(filter(None, (self._api_key, *self.extra_headers.values())))
+
     def identity(self) -> dict[str, Any]:
-        """Endpoint, model, sampling."""
+        """Endpoint, model, sampling, extra_body."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
-        return {**super().identity(), **sampling}
+        extra = {"extra_body": self.extra_body} if self.extra_body else {}
+        return {**super().identity(), **sampling, **extra}
 
     async def answer(self, request: Request[Any]) -> Reply:
         """Sends one request. See Serving.answer for what it raises."""
@@ -136,6 +112,8 @@ class OpenAIServing(Serving):
             try:
                 reply = await self._send(request, habits)
             except RequestRefused as error:
+                if takes_no_images(str(error)):
+                    raise EndpointRefused(f"{error}. The model takes no images: name one that does") from None
                 refusal = refusal or error
                 habits = habits.after_refusal(str(error))
                 if habits is not None:
@@ -154,11 +132,11 @@ class OpenAIServing(Serving):
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._connect().post(body)
         if status != 200:
-            raise error_of(status, headers, data, where=where, secret=self._api_key)
+            raise error_of(status, headers, data, where=where, secret=self._secrets)
         try:
-            return _reply_of(json.loads(data), used_up(headers) or 0.0)
+            return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            said = without_secret(data[:200].decode("utf-8", "replace"), self._api_key)
+            said = without_secret(data[:200].decode("utf-8", "replace"), self._secrets)
             raise ServerFault(f"{where} answered something that is no chat completion: {said[:120]!r}") from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
@@ -171,6 +149,7 @@ class OpenAIServing(Serving):
         elif habits.response_format == "json_schema":
             schema = {"name": request.task, "strict": True, "schema": request.schema}
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+        settings |= self.extra_body
         text = request.text
         parts = [b'{"messages":[']
         if habits.system_message:
@@ -190,9 +169,9 @@ class OpenAIServing(Serving):
             self._loop = loop
             self._first = asyncio.Lock()
             if self._client is not None:
-                self._transport = _ClientTransport(self._client, self.timeout)
+                self._transport = ClientTransport(self._client, self.timeout, self.extra_headers)
             else:
-                self._transport = _HttpTransport(self.endpoint, self._api_key, self.timeout)
+                self._transport = HttpTransport(self.endpoint, self._api_key, self.timeout, self.extra_headers)
         return self._transport
 
     async def aclose(self) -> None:
@@ -200,103 +179,3 @@ class OpenAIServing(Serving):
         if self._transport is not None and self._loop is asyncio.get_running_loop():
             await self._transport.aclose()
         self._transport = None
-
-
-def _reply_of(data: dict[str, Any], hold: float) -> Reply:
-    choice = data["choices"][0]
-    message = choice["message"]
-    content = message.get("content")
-    if isinstance(content, list):  # some servers answer in parts
-        content = "".join(part.get("text", "") for part in content)
-    finish_reason = choice.get("finish_reason") or "stop"
-    refusal = message.get("refusal") or ("content filter" if finish_reason == "content_filter" else None)
-    return Reply(str(content or ""), str(finish_reason), _usage_of(data.get("usage")), refusal and str(refusal), hold)
-
-
-def _usage_of(data: Any) -> Usage:
-    if not isinstance(data, dict):
-        return Usage()
-    details = data.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = (data.get("prompt_tokens"), cached, data.get("completion_tokens"))
-    return Usage(*(n if isinstance(n, int) and n >= 0 else 0 for n in counts))
-
-
-class _HttpTransport:
-    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/performance.md)."""
-
-    def __init__(self, endpoint: str, api_key: str | None, timeout: float) -> None:
-        import aiohttp
-
-        self.url = f"{endpoint}/chat/completions"
-        self.timeout = timeout
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 20)),
-            headers=headers,
-        )
-        self.proxy = _proxy_for(self.url)
-
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        import aiohttp
-
-        try:
-            async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
-                return response.status, response.headers, await self._read(response)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
-        except aiohttp.InvalidURL:
-            raise EndpointRefused(f"{self.url!r} is no address: check vlm.openai.base_url") from None
-        except asyncio.TimeoutError:
-            raise ServerFault(f"{self.url} did not answer within {self.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ServerFault(f"{self.url}: the answer broke off: {_reason(error)}") from None
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > MAX_BODY_BYTES:
-                response.close()
-                raise ServerFault(f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB")
-        return bytes(data)
-
-    async def aclose(self) -> None:
-        await self.session.close()
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this address; looked up once, where aiohttp would do it per request."""
-    address = urlsplit(url)
-    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
-
-
-class _ClientTransport:
-    """The user's own `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
-
-    def __init__(self, client: Any, timeout: float) -> None:
-        self.client = client.with_options(max_retries=0, timeout=timeout)
-
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        import httpx
-        import openai
-
-        try:
-            response = await self.client.post("/chat/completions", cast_to=httpx.Response, body=json.loads(body))
-        except openai.APIStatusError as error:
-            response = error.response
-        except openai.APITimeoutError as error:
-            raise ServerFault(f"no answer in time: {_reason(error)}") from None
-        except openai.APIConnectionError as error:
-            raise EndpointUnreachable(f"no connection: {_reason(error.__cause__ or error)}") from None
-        return response.status_code, response.headers, response.content
-
-    async def aclose(self) -> None:
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -23,6 +23,8 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     from omegaconf.errors import OmegaConfBaseException
 
     base = _read_yaml(path)
+    if not OmegaConf.is_dict(base):
+        raise SpecError(f"{path} should be a YAML mapping of keys")
     given = _read_overrides(overrides)
     try:
         merged = OmegaConf.merge(base, given)
@@ -33,8 +35,6 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     missing = [key for key in missing if key.split(".")[0] not in OTHER_BLOCKS]
     if missing:
         raise SpecError("\n".join(f"{path}: {key} is '???': give it a value" for key in missing))
-    if not isinstance(values, dict):
-        raise SpecError(f"{path} should be a YAML mapping of keys")
     values = {str(name): value for name, value in values.items() if name not in OTHER_BLOCKS}
     _resolve_paths(values, OmegaConf.to_container(given), os.path.dirname(os.path.abspath(path)))
     return _validated(values, path)

@@ -32,6 +32,8 @@ class OpenAIBlock(_Block):
     temperature: float = 0.7
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
+    extra_body: dict[str, Any] = {}
+    extra_headers: dict[str, str] = Field({}, repr=False)
 
 
 class PricesBlock(_Block):
@@ -49,6 +51,7 @@ class VlmBlock(_Block):
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"
+    on_suspect_boxes: Literal["warn", "stop"] = "warn"
     prices: PricesBlock | None = None
 
 
@@ -76,6 +79,9 @@ class GroundingWorkflow(WorkflowBlock):
     """`image_grounding.workflow`."""
 
     steps: list[str] = ["0", "1"]
+    samples: int = Field(1, ge=1, le=100)
+    zoom: bool = False
+    verify: Literal["none", "reground"] = "none"
 
 
 class GroundingData(_Block):
@@ -99,6 +105,13 @@ class Spec(_Block):
     results_dir: str
     autolabel_type: Literal["image_grounding"]
     image_grounding: ImageGroundingBlock | None = None
+
+    @property
+    def block(self) -> ImageGroundingBlock:
+        """The block of the pipeline that is to run."""
+        block: ImageGroundingBlock | None = getattr(self, self.autolabel_type)
+        assert block is not None
+        return block
 
 
 PATH_KEYS = ("results_dir", "image_grounding.data.input_jsonl", "image_grounding.data.image_root")

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.expression_extraction import Extracted, expression_extraction
+from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression
+from dataflow_grounding.tasks.image_caption import image_caption
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.region_expression import Described, region_expression
 from dataflow_grounding.tasks.request import Request
 
-__all__ = ["Extracted", "Found", "Request", "expression_extraction", "phrase_grounding"]
+__all__ = [
+    "Asked",
+    "Check",
+    "Described",
+    "Extracted",
+    "Found",
+    "Merged",
+    "Request",
+    "double_check",
+    "expression_extraction",
+    "grounding_expression",
+    "image_caption",
+    "phrase_grounding",
+    "region_expression",
+]

@@ -66,7 +66,7 @@ def test_mistakes_are_told_in_a_line(
 
 BROKEN = [
     ("a: [1", "line "),
-    ("just a text", "mapping"),
+    ("just a text", "just a text is not a key"),
     ("- a\n- b\n", "mapping"),
     ("", "results_dir is missing"),
     ("results_dir: ${nowhere}\n", "nowhere"),

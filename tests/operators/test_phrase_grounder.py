@@ -29,7 +29,11 @@ class Counting(Serving):
         texts = [phrase["text"] for phrase in request.input["phrases"]]
         self.asked.append(texts)
         objects = [
-            {"id": phrase["id"], "label": phrase["text"], "bbox_2d": [int(phrase["text"]), 0, int(phrase["text"]) + 1, 1]}
+            {
+                "id": phrase["id"],
+                "label": phrase["text"],
+                "bbox_2d": [int(phrase["text"]), 0, int(phrase["text"]) + 1, 1],
+            }
             for phrase in request.input["phrases"]
             if phrase["text"] != self.absent
         ]
@@ -44,7 +48,9 @@ def photo(tmp_path: Path) -> str:
 
 
 def grounded(serving: Serving, photo: str, phrases: list[Any], **settings: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = PhraseGrounder(serving, **settings)({"image_path": photo, "expressions": phrases})["expressions"]
+    found: list[dict[str, Any]] = PhraseGrounder(serving, **settings)({"image_path": photo, "expressions": phrases})[
+        "expressions"
+    ]
     return found
 
 
@@ -161,5 +167,7 @@ def test_an_unreadable_reply_is_a_failure_and_not_an_empty_list(photo: str, repl
 
 def test_stated_sizes_lose_against_the_file(photo: str) -> None:
     for stated in (1920, "1920", None, [], 10**400):
-        record = ExpressionExtractor(Extracting({"expressions": []}))({"image_path": photo, "caption": "x", "width": stated})
+        record = ExpressionExtractor(Extracting({"expressions": []}))(
+            {"image_path": photo, "caption": "x", "width": stated}
+        )
         assert (record["width"], record["height"]) == (200, 30)

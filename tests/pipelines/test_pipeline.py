@@ -46,7 +46,11 @@ class EveryWord(Serving):
         if request.task == "expression_extraction":
             caption = request.input["caption"]
             expressions = [{"text": word, "noun_chunk": word} for word in caption.split()]
-            return "?" if "bad caption" in caption else json.dumps({"cleaned_caption": caption, "expressions": expressions})
+            return (
+                "?"
+                if "bad caption" in caption
+                else json.dumps({"cleaned_caption": caption, "expressions": expressions})
+            )
         phrases = request.input["phrases"]
         objects = [{"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]} for p in phrases]
         return "?" if any("bad" in p["text"] for p in phrases) else json.dumps({"objects": objects})
@@ -101,7 +105,12 @@ def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
         "custom first": [(count, {}), (extract, {}), (ground, {})],
         "custom between": [(extract, {}), (count, {}), (ground, {}), (draw, {})],
         "custom last": [(extract, {}), (ground, {}), (count, {})],
-        "side by side": [(extract, {}), (extract, SECOND), (ground, {}), (ground, {"input_expressions_key": "again", "output_key": "b2"})],
+        "side by side": [
+            (extract, {}),
+            (extract, SECOND),
+            (ground, {}),
+            (ground, {"input_expressions_key": "again", "output_key": "b2"}),
+        ],
         "undeclared columns": [(shorten, {}), (extract, {}), (Undeclared(), {}), (count, {})],
         "changed in place": [(extract, {}), (Vandal(), {}), (ground, {})],
         "renamed": [(extract, EXTRACT), (ground, renamed_ground)],
@@ -144,8 +153,8 @@ def pipeline_of(folder: Path, calls: Calls, where: str = "cache", name: str | No
             self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / where), "s", **more)
 
         def forward(self) -> None:
-            for operator, keys in calls:
-                operator.run(self.storage.step(), **keys)
+            for step, keys in calls:
+                step.run(self.storage.step(), **keys)
 
     Made.name = name
     return Made()
@@ -199,7 +208,10 @@ def test_all_ways_to_run_leave_the_same_files(tmp_path: Path, kind: str, name: s
 
 
 def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
-    rows = [{"image_path": "b/x.png", "caption": "a", "number": n, "f": 1.0, "big": 2**60, "image_id": n} for n in range(150)]
+    rows = [
+        {"image_path": "b/x.png", "caption": "a", "number": n, "f": 1.0, "big": 2**60, "image_id": n}
+        for n in range(150)
+    ]
     workspace(tmp_path, rows)
     pipeline = pipeline_of(tmp_path, calls_of("three steps", EveryWord(), tmp_path))
     pipeline.compile()
@@ -363,7 +375,9 @@ def test_two_storages(tmp_path: Path) -> None:
 
     class Two(Pipeline):
         def __init__(self, way: str) -> None:
-            self.first = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / way / "1"), "s", image_root=str(tmp_path))
+            self.first = FileStorage(
+                str(tmp_path / "in.jsonl"), str(tmp_path / way / "1"), "s", image_root=str(tmp_path)
+            )
             self.second = FileStorage(str(tmp_path / "other.jsonl"), str(tmp_path / way / "2"), "s")
             self.third = FileStorage(str(tmp_path / way / "1" / "s_step2.jsonl"), str(tmp_path / way / "3"), "s")
 
@@ -392,7 +406,9 @@ def test_compile_does_not_eat_a_pipe(tmp_path: Path) -> None:
     workspace(tmp_path, [])
     rows = [{"caption": "a b", "number": number} for number in range(120)]
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("".join(json.dumps(r) + "\n" for r in rows)))
+    writer = threading.Thread(
+        target=lambda: (tmp_path / "pipe").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    )
     writer.start()
 
     class Piped(Pipeline):
@@ -535,13 +551,18 @@ def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: st
     for cache_type in ("jsonl", kind):
         for compiled in (False, True):
             pipeline = pipeline_of(
-                tmp_path, calls_of("three steps", EveryWord(), tmp_path), f"{cache_type}{compiled}", cache_type=cache_type
+                tmp_path,
+                calls_of("three steps", EveryWord(), tmp_path),
+                f"{cache_type}{compiled}",
+                cache_type=cache_type,
             )
             if compiled:
                 pipeline.compile()
             assert forward(pipeline).done == 2
             rows = FileStorage(str(tmp_path / f"{cache_type}{compiled}" / f"s_step3.{cache_type}")).step().read("dict")
-            found.append([(row["image_id"], str(row["width"]), row["cleaned_caption"], row["expressions"]) for row in rows])
+            found.append(
+                [(row["image_id"], str(row["width"]), row["cleaned_caption"], row["expressions"]) for row in rows]
+            )
     assert found[0] == found[1] == found[2] == found[3]
 
 

@@ -398,3 +398,28 @@ def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
             read(reply, phrases=["cat", "dog"])
         except UnreadableReply:
             pass
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "id": st.integers(-1, 4),
+                "label": st.sampled_from(["a cat", "A  Cat", "dog", " the dog ", "mouse"]),
+                "bbox_2d": st.lists(st.integers(-50, 1200) | st.floats(0, 1000), min_size=3, max_size=5),
+            },
+            optional={"score": st.none() | st.floats(-1, 2) | st.just("0.5"), "evidence": st.sampled_from(["seen", "x"])},
+        ),
+        max_size=5,
+    )
+)
+def test_a_reply_to_the_letter_is_read_as_the_same_in_a_fence(objects: list[dict[str, Any]]) -> None:
+    reply = json.dumps({"objects": objects})
+    readings = []
+    for text in (reply, f"```json\n{reply}\n```"):
+        try:
+            reading = read_boxes(text, format="xyxy_1000", image_size=(640, 480), phrases=["a cat", "the dog"])
+            readings.append((reading.boxes, reading.notes, reading.unread))
+        except UnreadableReply as error:
+            readings.append(str(error))
+    assert readings[0] == readings[1]

@@ -144,7 +144,7 @@ def test_max_requests_holds_for_an_operator_by_hand(row: dict[str, Any]) -> None
             rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefgh"]
             with pytest.raises(BudgetExceeded):
                 ExpressionExtractor(serving(server))(rows)
-            assert server.count() == 3
+            assert server.count() <= 3
     finally:
         current_options.reset(token)
 

@@ -1,0 +1,92 @@
+"""`calibrate`: find out in which box format a model answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
+from dataflow_grounding.calibration.choice import keep, stated_format, summary
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.pipelines.from_spec import options_of, serving_of
+from dataflow_grounding.records import dump_text
+from dataflow_grounding.serving.base import Serving
+
+
+@click.command("calibrate")
+@click.option(
+    "-e", "--experiment_spec", "spec_path", metavar="SPEC", help="Calibrate the model of this spec's vlm block."
+)
+@click.option("--base-url", metavar="URL", help="Or this OpenAI-compatible endpoint, with --model.")
+@click.option("--model", metavar="NAME", help="The model's name.")
+@click.option("--plot", "plot_path", metavar="FILE", help="Draw the rectangles asked for and those answered.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    spec_path: str | None,
+    base_url: str | None,
+    model: str | None,
+    plot_path: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Send one to three pictures of coloured rectangles, and name the box format of the answers, with its error in pixels.
+
+    The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
+    so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.
+    """
+    serving, options = _serving(spec_path, base_url, model, overrides)
+    try:
+        done = calibrate(serving, stated_format(serving.model), options)
+    except CalibrationUnclear as unclear:
+        if plot_path:
+            _write_plot(unclear, plot_path)
+        raise
+    path = keep(done.calibration)
+    if plot_path:
+        _write_plot(done, plot_path)
+    if as_json:
+        click.echo(dump_text({**asdict(done.calibration), "stored": path}))
+    else:
+        click.echo(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.")
+        click.echo(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+    return 0
+
+
+def _serving(
+    spec_path: str | None, base_url: str | None, model: str | None, overrides: tuple[str, ...]
+) -> tuple[Serving, RunOptions]:
+    """Raises SpecError."""
+    if (spec_path is None) == (base_url is None and model is None):
+        raise SpecError("name either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
+    if spec_path is None:
+        from dataflow_grounding.serving.openai_compatible import OpenAIServing
+
+        if overrides:
+            raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+        serving: Serving = OpenAIServing(api_url=base_url, model_name=model or "")
+        options = RunOptions()
+    else:
+        from dataflow_grounding.spec import load_spec
+
+        spec = load_spec(spec_path, overrides)
+        block = getattr(spec, spec.autolabel_type)
+        if block.vlm.backend == "embedded":
+            raise SpecError("vlm.backend is embedded, which writes pixels: there is nothing to calibrate")
+        serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
+    obstacles = serving.obstacles()
+    if obstacles:
+        raise SpecError("\n".join(obstacles))
+    return serving, options
+
+
+def _write_plot(done: Calibrated | CalibrationUnclear, path: str) -> None:
+    from dataflow_grounding.calibration.plotting import plot
+
+    boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
+    try:
+        plot(done.pictures, boxes).save(path)
+    except (OSError, ValueError) as error:
+        raise GroundingError(f"can't write {path}: {error}") from None

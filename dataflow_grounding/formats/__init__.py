@@ -1,0 +1,1 @@
+"""Annotation formats: one file a format, which turns its files into regions in pixels."""

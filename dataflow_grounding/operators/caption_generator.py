@@ -1,0 +1,54 @@
+"""Operator: a caption of each image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.regions import check_seed, read_regions
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spans import clean_caption
+from dataflow_grounding.tasks import image_caption
+from dataflow_grounding.tasks.regions import region_items
+
+
+@OPERATOR_REGISTRY.register()
+class CaptionGenerator(Operator):
+    """Writes a caption of the whole image.
+
+    A model looks at the picture alone; a serving that can't see what things are (the embedded one) is told the regions,
+    and so comes after the step that describes them.
+    """
+
+    name = "image_caption"
+    input_keys = {"image": "image_path"}
+    output_keys = {"caption": "caption", "cleaned_caption": "cleaned_caption"}
+    descriptions = {"en": "Writes a caption of the whole image.", "zh": "为整幅图像生成描述文本。"}
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving: Serving = serving
+        if serving.needs_labels:
+            self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds `caption`, `cleaned_caption` and the image's size."""
+        check_seed(record)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        caption = await ask(image_caption(image, self._known(record, image)))
+        return {
+            **facts_of(record, image, ask, self.serving.model),
+            self.keys.caption: caption,
+            self.keys.cleaned_caption: clean_caption(caption),
+        }
+
+    def _known(self, record: Record, image: Image) -> dict[str, Any]:
+        if not self.serving.needs_labels:
+            return {}
+        box_format = find_box_format(self.serving.box_format, self.serving.model)
+        return {"regions": region_items(read_regions(record, self.keys.regions), image, box_format, ("type",))}

@@ -1,0 +1,58 @@
+"""What the operators that show regions to a model have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.images import Image
+from dataflow_grounding.marked_image import marked
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.regions import box_of
+from dataflow_grounding.serving.base import Serving
+
+Marks: TypeAlias = Literal["none", "outline"]
+
+
+class RegionOperator(Operator):
+    """Shows at most `regions_per_request` regions at once (None: as many as the serving takes), near ones together.
+
+    `box_format` is the convention in which the model is told the boxes; None takes the serving's. With `marks="outline"`
+    the boxes are drawn and numbered in the picture that is sent. Raises SpecError.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        regions_per_request: int | None = None,
+        marks: Marks = "none",
+    ) -> None:
+        if marks not in ("none", "outline"):
+            raise SpecError(f"marks {marks!r} is neither none nor outline")
+        if regions_per_request is not None and regions_per_request < 1:
+            raise SpecError("regions_per_request should be 1 or more")
+        self.serving: Serving = serving
+        self.format_choice = FormatChoice(serving, box_format)
+        self.regions_per_request = regions_per_request or serving.regions_per_request
+        self.marks = marks
+
+    @property
+    def box_format(self) -> BoxFormat:
+        """The format in which boxes are told."""
+        return self.format_choice.format
+
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """Calibrates a model whose box format isn't known."""
+        return self.format_choice.settle(options, budget, folder)
+
+    def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
+        """The picture to send with these regions."""
+        return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image

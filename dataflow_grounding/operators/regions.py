@@ -1,0 +1,71 @@
+"""The regions of a record, read; and which expressions stand on which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.geometry import Bbox, area
+from dataflow_grounding.records import Record, is_number
+
+SEED_ERROR = "seed_error"
+"""Column of a record that was made from files of which one can't be read: what is wrong. The record fails on it."""
+
+
+def check_seed(record: Record) -> None:
+    """Raises BrokenRow for a record whose labels can't be read."""
+    if isinstance(record.get(SEED_ERROR), str):
+        raise BrokenRow(record[SEED_ERROR])
+
+
+def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
+    """The record's regions: objects with `bbox` ([x1, y1, x2, y2] in pixels, its numbers as given) and `type`.
+
+    Raises BrokenRow for anything that is no region, and for a record whose labels can't be read.
+    """
+    check_seed(record)
+    value = record.get(key)
+    if not isinstance(value, (list, tuple)):
+        raise BrokenRow(f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]")
+    regions = []
+    for number, region in enumerate(value):
+        bbox = region.get("bbox") if isinstance(region, Mapping) else None
+        if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+            raise BrokenRow(f"column {key!r}, region {number}: needs 'bbox': [x1, y1, x2, y2] in pixels")
+        if area(box_of(bbox)) <= 0:
+            raise BrokenRow(f"column {key!r}, region {number}: the box {list(bbox)} has no area")
+        kind = region.get("type")
+        regions.append({**region, "type": kind if isinstance(kind, str) else ""})
+    return regions
+
+
+def box_of(bbox: Sequence[float]) -> Bbox:
+    """Four numbers as a box."""
+    x1, y1, x2, y2 = bbox
+    return x1, y1, x2, y2
+
+
+def instances_on(places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str) -> list[dict[str, Any]]:
+    """An instance for each region at `places` (from 0): the region's own numbers, no score, and which region it is."""
+    return [
+        {
+            "bbox_id": f"{expression_id}.{number}",
+            "bbox": list(regions[place]["bbox"]),
+            "score": None,
+            "region_id": place + 1,
+        }
+        for number, place in enumerate(places)
+    ]
+
+
+def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    """The places (from 0) of the regions that the instances stand on: those with the very same box; None when one has none."""
+    places = []
+    for instance in instances:
+        stated = instance.get("region_id")
+        same = [n for n, region in enumerate(regions) if list(region["bbox"]) == list(instance["bbox"])]
+        if not same:
+            return None
+        places.append(stated - 1 if isinstance(stated, int) and stated - 1 in same else same[0])
+    return list(dict.fromkeys(places))

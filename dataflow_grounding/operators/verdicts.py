@@ -1,0 +1,103 @@
+"""What a check says of an expression, from one judgement or two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.operators.matching import match_boxes
+from dataflow_grounding.operators.regions import box_of
+from dataflow_grounding.tasks import Check, Found
+
+Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What stands after a check: `text` on the regions at `places` (from 0).
+
+    `matches`: as it was. `mended`: text or regions are others now. `several`: it is meant for one region and fits all of
+    `places`. `wrong`: it doesn't match, and nothing better is known. `unknown`: the check could not tell.
+    """
+
+    kind: Kind
+    text: str
+    places: list[int]
+    reason: str = ""
+    iou: float | None = None
+
+
+def judged(check: Check, text: str, places: list[int]) -> Verdict:
+    """The verdict of a model that was asked."""
+    same_text = not check.text or _fold(check.text) == _fold(text)
+    if same_text and len(places) == 1 < len(check.places) and (not check.matches or places[0] in check.places):
+        return Verdict("several", text, check.places, check.reason)
+    if check.matches is None or check.matches:
+        return Verdict("unknown" if check.matches is None else "matches", text, places, check.reason)
+    if not same_text or (check.places and set(check.places) != set(places)):
+        return Verdict("mended", check.text or text, check.places or places, check.reason)
+    return Verdict("wrong", text, places, check.reason)
+
+
+def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox], threshold: float) -> Verdict:
+    """The verdict of grounding `text` afresh, against the `boxes` of all regions."""
+    if found.status in ("ambiguous", "unsupported"):
+        return Verdict("unknown", text, places, found.reason or found.status)
+    again = [box_of(instance["bbox"]) for instance in found.instances]
+    own = match_boxes(again, [boxes[place] for place in places], threshold)
+    if len(own) == len(places) == len(again):
+        return Verdict("matches", text, places, "", _mean([overlap for _, overlap in own.values()]))
+    used = {which for which, _ in own.values()}
+    rest = [which for which in range(len(again)) if which not in used]
+    free = [place for place in range(len(boxes)) if place not in {places[n] for n in own}]
+    others = match_boxes([again[which] for which in rest], [boxes[place] for place in free], threshold)
+    if again and len(others) == len(rest):
+        at = sorted([places[n] for n in own] + [free[n] for n in others])
+        overlap = _mean([value for _, value in (*own.values(), *others.values())])
+        kind: Kind = "several" if len(places) == 1 < len(at) else "mended"
+        return Verdict(kind, text, at, f"grounded afresh, it is found at {_regions(at)}", overlap)
+    best = _mean([max((iou(boxes[place], box) for box in again), default=0.0) for place in places])
+    more = f"{len(rest) - len(others)} of {len(again)} boxes are on no region" if again else "nothing is found"
+    return Verdict("wrong", text, places, f"grounded afresh, {more}", best)
+
+
+def combined(asked: Verdict, again: Verdict, before: Verdict) -> Verdict:
+    """What two judgements say together; `again` is of the text and regions that `asked` left, `before` is what stood first.
+
+    Mended only where they agree; ambiguous where either finds it so.
+    """
+    several = next((verdict for verdict in (asked, again) if verdict.kind == "several"), None)
+    if several is not None:
+        return replace(several, text=before.text)
+    if again.kind == "unknown":
+        return asked
+    if asked.kind == "unknown":
+        return again
+    if asked.kind in ("matches", "mended") and again.kind == "matches":
+        return replace(asked, iou=again.iou)
+    if asked.kind == "wrong" and again.kind == "mended":
+        return replace(again, reason=_joined(asked, again))
+    if asked.kind == "wrong" and again.kind == "wrong":
+        return replace(asked, reason=_joined(asked, again), iou=again.iou)
+    said = "right" if asked.kind == "matches" else "wrong"
+    seen = f"at {_regions(again.places)}" if again.kind in ("matches", "mended") else "nowhere else"
+    disagree = f"the two checks disagree: asked, it is {said}; grounded afresh, it is found {seen}"
+    return Verdict("wrong", before.text, before.places, disagree, again.iou)
+
+
+def _joined(*verdicts: Verdict) -> str:
+    return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
+
+
+def _regions(places: Sequence[int]) -> str:
+    return f"region{'s' * (len(places) != 1)} {', '.join(str(place + 1) for place in places)}"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split()).casefold()

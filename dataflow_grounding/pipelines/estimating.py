@@ -1,0 +1,243 @@
+"""What a run will send and cost, before it sends anything: its steps at work on the data, with made-up replies."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.budget import Budget, Prices
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.limiter import Limiter
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.stored_replies import StoredReplies
+from dataflow_grounding.errors import RecordError, RunStopped
+from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.pipelines.guesses import guess_reply
+from dataflow_grounding.records import Record
+from dataflow_grounding.rows import Row, read_rows
+from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.token_rules import TokenRules
+from dataflow_grounding.tasks import Request
+
+ALL_UP_TO = 2000
+HEAD = 300
+"""Of more records than ALL_UP_TO, the first (a pilot's), and of the others as many as make ALL_UP_TO, evenly spread."""
+
+
+@dataclass
+class Amount:
+    """Requests and tokens; fractions come from what was measured."""
+
+    requests: float = 0.0
+    input: float = 0.0
+    cached: float = 0.0
+    output: float = 0.0
+
+    def add(self, other: Amount, times: float = 1.0) -> None:
+        """Add `other`, `times` over."""
+        for name in ("requests", "input", "cached", "output"):
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+
+    def cost(self, prices: Prices) -> float:
+        """USD."""
+        return prices.cost(Usage(round(self.input), round(self.cached), round(self.output)))
+
+    def to_json(self, prices: Prices | None) -> dict[str, Any]:
+        """Whole requests and tokens, and USD where there is a price."""
+        tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
+        cost = round(self.cost(prices), 6) if prices else None
+        return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
+
+
+@dataclass
+class StepEstimate:
+    """One step: what is still to be sent, by guess; and, for what is stored, what was measured and what the guess was."""
+
+    label: str
+    to_send: Amount = field(default_factory=Amount)
+    measured: Amount = field(default_factory=Amount)
+    guessed: Amount = field(default_factory=Amount)
+
+    def expected(self) -> Amount:
+        """What is still to be sent, corrected by what was measured."""
+        sent, was, guess = self.to_send, self.measured, self.guessed
+        if not was.requests or not guess.requests:
+            return sent
+        times = was.requests / guess.requests
+        if not was.input or not guess.input:  # the endpoint counts no tokens
+            return Amount(sent.requests * times, sent.input * times, sent.cached * times, sent.output * times)
+        input_ = sent.input * was.input / guess.input
+        output = sent.output * (was.output / guess.output if guess.output else times)
+        return Amount(sent.requests * times, input_, input_ * was.cached / was.input, output)
+
+
+class _Guessing(Serving):
+    """Stands for the real serving: counts what would be sent, and makes up the reply."""
+
+    def __init__(self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]) -> None:
+        self.model, self.endpoint, self.image_limits = serving.model, serving.endpoint, serving.image_limits
+        self.max_output_tokens = serving.max_output_tokens
+        self.counted = Amount()
+        self._identity = serving.identity()
+        self._box_format, self._rules, self._seen = box_format, rules, seen
+
+    def identity(self) -> dict[str, Any]:
+        """The real serving's: stored replies are found by it."""
+        return self._identity
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """A made-up reply."""
+        text = guess_reply(request, self._box_format)
+        self.counted.requests += 1
+        if self._rules is not None:
+            rules = self._rules
+            beginning = rules.text(request.system) + sum(rules.image(image.sent_size) for image in request.images)
+            pictures = "/".join(image.sent_digest for image in request.images)
+            if pictures in self._seen and beginning >= rules.least_cached:
+                self.counted.cached += beginning
+            self._seen.add(pictures)
+            self.counted.input += beginning + rules.text(request.text)
+            self.counted.output += rules.text(text)
+        return Reply(text)
+
+
+class _Pass:
+    """The steps at work on records, each step with its own counts; with `stored`, replies that are there count as such."""
+
+    def __init__(self, run: SpecRun, rules: TokenRules | None, stored: bool) -> None:
+        self.steps: list[Step] = run.steps
+        seen: set[str] = set()
+        box_format = run.box_format.format
+        self.servings = [_Guessing(run.serving, box_format, rules, seen) for _ in run.steps]
+        self.stores = [StoredReplies(step.storage.replies_path if stored else None) for step in run.steps]
+        self._askings = [
+            Asking(
+                serving,
+                Limiter(1),
+                Budget(None, None, None),
+                max_attempts=run.options.max_attempts,
+                force=False,
+                retry_failed=run.options.retry_failed,
+                stop=_ignore,
+            )
+            for serving in self.servings
+        ]
+        self._memo = ImageMemo(None)
+
+    async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
+        """Take a record through all steps: per step, what it would send, and what of its replies is stored."""
+        found = []
+        going_on = True
+        for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
+            serving.counted = Amount()
+            known = set(store.used)
+            if going_on:
+                ask = StepAsk(asking, store, (0,), Counter())
+                update: Any = await annotated(step.operator, record, ask, self._memo)
+                update = update.update if isinstance(update, RecordError) else update
+                going_on = update is not None
+                record = record.updated(update or {})
+            stored = Amount()
+            for key in store.used.keys() - known:
+                usage = store.used[key]
+                stored.add(Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens))
+            found.append((serving.counted, stored))
+        return found
+
+
+def _ignore(why: RunStopped) -> None:
+    """Nothing is sent, so nothing stops."""
+
+
+@dataclass
+class Estimate:
+    """What a run will send and cost; `records` are in the input, `looked_at` of them were reckoned with."""
+
+    run: SpecRun
+    records: int
+    looked_at: int
+    stored: int
+    steps: list[StepEstimate]
+    rules: TokenRules | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as one JSON object; the total is under `requests`, `tokens`, `cost_usd`."""
+        prices = self.run.options.prices
+        total = Amount()
+        for step in self.steps:
+            total.add(step.expected())
+        return {
+            "pipeline": self.run.spec.autolabel_type,
+            "model": self.run.serving.model,
+            "records": self.records,
+            "looked_at": self.looked_at,
+            **total.to_json(prices),
+            "stored": self.stored,
+            "steps": [{"step": step.label, **step.expected().to_json(prices)} for step in self.steps],
+            "measured": any(step.measured.requests for step in self.steps),
+            "image_rule": None if self.rules is None else "published" if self.rules.known else "assumed",
+            "prices": self.run.prices_from,
+        }
+
+
+def estimate(run: SpecRun) -> Estimate:
+    """Work through the data with made-up replies; what is stored already costs nothing more."""
+    rules = None
+    if run.serving.endpoint.startswith(("http://", "https://")):
+        rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
+    for step in run.steps:
+        if isinstance(step.operator, PhraseGrounder):
+            step.operator.watch.suspicion = ""  # made-up boxes are not to be judged
+    return run_blocking(lambda: _estimate(run, rules))
+
+
+async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
+    first = run.steps[0]
+    source = Source(first, first.image_key, None, run.options.pilot)
+    real = _Pass(run, rules, stored=not run.options.force_reprocess)
+    stored = sum(len(store) for store in real.stores)
+    guess = _Pass(run, rules, stored=False) if stored else None
+    steps = [StepEstimate(step.label) for step in run.steps]
+    total = _count(source.path, run.options.pilot)
+    looked_at = 0
+    for row, times in _chosen_rows(source.path, total):
+        looked_at += 1
+        try:
+            record = source.record(row)
+        except RecordError:
+            continue
+        guessed = await guess.take(record.updated({})) if guess else []
+        for place, (to_send, measured) in enumerate(await real.take(record)):
+            steps[place].to_send.add(to_send, times)
+            if measured.requests and not to_send.requests:
+                steps[place].measured.add(measured)
+                steps[place].guessed.add(guessed[place][0])
+    return Estimate(run, total, looked_at, stored, steps, rules)
+
+
+def _count(path: str, pilot: int | None) -> int:
+    return sum(1 for _ in itertools.islice(read_rows(path), pilot))
+
+
+def _chosen_rows(path: str, total: int) -> Iterator[tuple[Row, float]]:
+    """The rows to look at, and for how many each stands."""
+    rows = itertools.islice(read_rows(path), total)
+    if total <= ALL_UP_TO:
+        yield from ((row, 1.0) for row in rows)
+        return
+    yield from ((row, 1.0) for row in itertools.islice(rows, HEAD))
+    rest, wanted = total - HEAD, ALL_UP_TO - HEAD
+    taken = 0
+    for place, row in enumerate(rows):
+        if place * wanted // rest >= taken:
+            taken += 1
+            yield row, rest / wanted

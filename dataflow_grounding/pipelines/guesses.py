@@ -1,0 +1,78 @@
+"""Replies such as a model might give, made up from the request alone: what an estimate reckons with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.serving.embedded.captions import extract_expressions
+from dataflow_grounding.tasks import Request
+
+Input = Mapping[str, Any]
+_SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
+
+
+def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
+    """A readable reply to a request of any task, about as long as a model's."""
+    make = _GUESSES.get(request.task)
+    return json.dumps(make(request, box_format) if make else {}, ensure_ascii=False)
+
+
+def _expressions(request: Request[Any], box_format: BoxFormat) -> Any:
+    caption = str(request.input["caption"])
+    found = extract_expressions(caption)
+    if not found["expressions"]:  # another language, or no sentence: a phrase for three words, or for six characters
+        words = caption.split()
+        pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
+        if len(words) < len(caption) / 12:
+            pieces = [caption[at : at + 6] for at in range(0, len(caption), 6)]
+        found["expressions"] = [{"text": piece, "noun_chunk": piece} for piece in pieces[:8]]
+    return found
+
+
+def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
+    size = request.images[0].sent_size
+    width, height = size
+    box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
+    numbers = box_format.from_pixels(box, original=size, sent=size)
+    return {
+        "objects": [
+            {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.92}
+            for phrase in request.input["phrases"]
+        ]
+    }
+
+
+def _regions(request: Request[Any], box_format: BoxFormat) -> Any:
+    about = {"type": "car", "color": "silver", "description": "the silver car parked in front of the white van"}
+    return {"regions": [{"id": region["id"], **about} for region in request.input["regions"]]}
+
+
+def _merged(request: Request[Any], box_format: BoxFormat) -> Any:
+    regions = request.input["regions"]
+    return {
+        "expressions": [
+            {"text": str(region.get("description") or "the car"), "region_ids": [region["id"]]} for region in regions
+        ]
+    }
+
+
+def _checks(request: Request[Any], box_format: BoxFormat) -> Any:
+    return {"checks": [{**expression, "matches": True, "reason": ""} for expression in request.input["expressions"]]}
+
+
+def _captions(request: Request[Any], box_format: BoxFormat) -> Any:
+    return {"captions": [{"id": region["id"], "text": _SENTENCE} for region in request.input["regions"]]}
+
+
+_GUESSES: dict[str, Callable[[Request[Any], BoxFormat], Any]] = {
+    "expression_extraction": _expressions,
+    "phrase_grounding": _objects,
+    "region_expression": _regions,
+    "image_caption": lambda request, box_format: {"caption": _SENTENCE},
+    "grounding_expression": _merged,
+    "double_check": _checks,
+    "region_caption": _captions,
+}

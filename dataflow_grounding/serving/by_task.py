@@ -1,0 +1,50 @@
+"""Two servings as one: a second model answers some of the tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.tasks import Request
+
+
+class ServingByTask(Serving):
+    """Passes each request to the serving named for its task in `others`, else to `first`.
+
+    Both count as one endpoint: they share the requests in flight and the budget.
+    """
+
+    def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
+        self.first = first
+        self.others = others
+        servings = [first, *others.values()]
+        self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
+        self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
+        self.box_format = first.box_format
+        self.max_workers = min(serving.max_workers for serving in servings)
+        self.image_limits = replace(
+            first.image_limits,
+            max_side=min(serving.image_limits.max_side for serving in servings),
+            max_bytes=min(serving.image_limits.max_bytes for serving in servings),
+        )
+        self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
+        self.regions_per_request = first.regions_per_request
+        self.needs_labels = first.needs_labels
+
+    async def answer(self, request: Request[Any]) -> Reply | str:
+        """The reply of the serving whose task it is."""
+        return await self.others.get(request.task, self.first).answer(request)
+
+    def identity(self) -> dict[str, Any]:
+        """Both identities."""
+        return {"first": self.first.identity(), **{task: serving.identity() for task, serving in self.others.items()}}
+
+    def obstacles(self) -> list[str]:
+        """Those of both."""
+        return [*self.first.obstacles(), *(text for other in self.others.values() for text in other.obstacles())]
+
+    async def aclose(self) -> None:
+        """Closes both."""
+        for serving in (self.first, *self.others.values()):
+            await serving.aclose()

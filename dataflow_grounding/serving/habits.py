@@ -1,0 +1,61 @@
+"""How an OpenAI-compatible endpoint wants its requests: found out on the first one, then kept for the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+_FORMATS = ("json_schema", "json_object", "none")
+_OPENAIS_OWN = (".openai.com", ".openai.azure.com")
+_NO_IMAGES = (
+    "not a multimodal model",
+    "does not support image",
+    "no endpoints found that support image",
+    "image input is not supported",
+    "image_url is only supported by certain models",
+    "unknown variant `image_url`",
+    "at most 0 image",
+)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What an endpoint takes; the defaults are what is tried first."""
+
+    response_format: str = "json_schema"
+    tokens_key: str = "max_tokens"
+    system_message: bool = True
+    temperature: bool = True
+
+    def after_refusal(self, said: str) -> Habits | None:
+        """What to try next when a request was refused with these words; None when nothing is left to try."""
+        said = said.lower()
+        if "content" in said and ("filter" in said or "policy" in said):
+            return None  # it is what the request says, not how
+        if self.tokens_key == "max_tokens" and "max_completion_tokens" in said:
+            return replace(self, tokens_key="max_completion_tokens")
+        if self.temperature and "temperature" in said:
+            return replace(self, temperature=False)
+        if self.system_message and "role" in said and ("system" in said or "alternate" in said):
+            return replace(self, system_message=False)
+        left = _FORMATS[_FORMATS.index(self.response_format) + 1 :]
+        return replace(self, response_format=left[0]) if left else None
+
+    def __str__(self) -> str:
+        format_ = {"none": "no response_format"}.get(self.response_format, f"response_format {self.response_format}")
+        system = "a system message" if self.system_message else "no system message"
+        return f"{format_}, {self.tokens_key}, {system}, {'' if self.temperature else 'no '}temperature"
+
+
+def first_habits(endpoint: str) -> Habits:
+    """What to try first. On OpenAI's own service a schema stands before all else in the prompt: one of its own for each task
+    would keep the picture out of the prompt cache from step to step, so there replies are asked for as `json_object`.
+    """
+    host = f".{urlsplit(endpoint).hostname or ''}"
+    return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()
+
+
+def takes_no_images(said: str) -> bool:
+    """Whether a refusal says that the model looks at no images at all, in the words of the servers in docs/endpoints.md."""
+    said = said.lower()
+    return any(words in said for words in _NO_IMAGES)

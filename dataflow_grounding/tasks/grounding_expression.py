@@ -1,0 +1,58 @@
+"""Task `grounding_expression`: referring expressions from described regions and a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.images import Image
+from dataflow_grounding.tasks.regions import Region, read_ids, read_items, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An expression and the regions that it names: their places in the request, from 0."""
+
+    text: str
+    places: list[int]
+
+
+def grounding_expression(
+    image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
+) -> Request[list[Merged]]:
+    """Asks for expressions; each names at least one of `regions`."""
+    item = object_of(text=STRING, region_ids=list_of(INTEGER))
+    return Request(
+        task="grounding_expression",
+        input={
+            "caption": caption,
+            "regions": region_items(regions, image, box_format, ("type", "color", "description")),
+        },
+        images=(image,),
+        instructions=region_prompt("grounding_expression", image, box_format),
+        schema=object_of(expressions=list_of(item)),
+        read=lambda reply: _read(reply, len(regions)),
+        divisible=len(regions) > 1,
+    )
+
+
+def _read(reply: str, count: int) -> tuple[list[Merged], list[str]]:
+    items, notes = read_items(reply, "expressions")
+    if any(note.startswith("truncated") for note in notes):
+        raise TruncatedReply("the reply is cut off before its last expression.")
+    found = []
+    for item in items:
+        ids, more = read_ids(item.get("region_ids"), count)
+        notes += more
+        text = text_of(item.get("text"))
+        if text and ids:
+            found.append(Merged(text, [number - 1 for number in ids]))
+        else:
+            notes.append(f"dropped: an expression without {'a region' if text else 'text'}")
+    if not found:
+        raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
+    return found, notes

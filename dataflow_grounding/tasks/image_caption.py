@@ -1,0 +1,34 @@
+"""Task `image_caption`: a caption of the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.images import Image
+from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import read_object
+from dataflow_grounding.tasks.regions import text_of
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.schema import STRING, object_of
+
+
+def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
+    """Asks for a caption. `known` is told to a serving that can't see what things are."""
+    return Request(
+        task="image_caption",
+        input=known or {},
+        images=(image,),
+        instructions=load_prompt("image_caption"),
+        schema=object_of(caption=STRING),
+        read=_read,
+    )
+
+
+def _read(reply: str) -> tuple[str, list[str]]:
+    data, notes = read_object(reply, required="caption")
+    caption = text_of(data["caption"])
+    if not caption:
+        raise UnreadableReply('"caption" is no text.')
+    return caption, notes

@@ -1,0 +1,91 @@
+"""Regions in requests and replies: each has an id, counted from 1 within its request, by which replies name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.images import Image
+from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import read_object
+
+Region: TypeAlias = Mapping[str, Any]
+"""A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
+
+
+def region_items(
+    regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The regions as a request has them: id, box in the model's format, and the columns named in `texts`."""
+    items = []
+    for number, region in enumerate(regions, 1):
+        x1, y1, x2, y2 = region["bbox"]
+        numbers = box_format.from_pixels((x1, y1, x2, y2), original=image.size, sent=image.sent_size)
+        items.append({"id": number, box_format.key: numbers, **{name: region.get(name) or "" for name in texts}})
+    return items
+
+
+def region_prompt(name: str, image: Image, box_format: BoxFormat) -> str:
+    """The instructions of a task that shows boxes."""
+    return load_prompt(name).replace("{box_format}", box_format.instructions(image.sent_size))
+
+
+def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The objects in the list `key` of a reply, and notes. Raises UnreadableReply, TruncatedReply."""
+    data, notes = read_object(reply, required=key)
+    if not isinstance(data[key], list):
+        raise UnreadableReply(f'"{key}" is no list.')
+    items = [item for item in data[key] if isinstance(item, dict)]
+    if data[key] and not items:
+        raise UnreadableReply(f'"{key}" has no objects in it.')
+    return items, [*notes, *["dropped: no object"] * (len(data[key]) - len(items))]
+
+
+def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """The objects in the list `key` by their ids, 1 to `count`; others are dropped with a note, the first of an id counts.
+
+    Raises UnreadableReply, TruncatedReply.
+    """
+    items, notes = read_items(reply, key)
+    found: dict[int, dict[str, Any]] = {}
+    for item in items:
+        number = id_of(item.get("id"))
+        if number is None or not 1 <= number <= count or number in found:
+            notes.append(f"dropped: an item with the id {str(item.get('id'))[:20]!r}")
+        else:
+            found[number] = item
+    return found, notes
+
+
+def check_complete(found: Mapping[int, object], count: int, what: str, notes: Sequence[str]) -> None:
+    """Raises UnreadableReply that names the ids which a reply leaves out, TruncatedReply where it was cut off."""
+    missing = [number for number in range(1, count + 1) if number not in found]
+    if missing:
+        complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
+        cut_off = any(note.startswith("truncated") for note in notes)
+        raise TruncatedReply(complaint) if cut_off else UnreadableReply(complaint)
+
+
+def id_of(value: Any) -> int | None:
+    """An id as a whole number, however it is written; None for what is none."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value.strip()[:9])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_ids(value: Any, count: int) -> tuple[list[int], list[str]]:
+    """Region ids 1 to `count` in a reply, each once, in order; a single one without its list too; and notes on the others."""
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    numbers = [id_of(item) for item in given]
+    known = list(dict.fromkeys(n for n in numbers if n is not None and 1 <= n <= count))
+    unknown = sum(n is None or not 1 <= n <= count for n in numbers)
+    return known, ["dropped: a region id that was not asked about"] * unknown
+
+
+def text_of(value: Any) -> str:
+    """A text of a reply, single-spaced; empty for what is none."""
+    return " ".join(value.split()) if isinstance(value, str) else ""

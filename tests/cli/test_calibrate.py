@@ -1,0 +1,70 @@
+"""`calibrate`: what it prints, stores, draws and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from probe_model import ProbeModel
+from workplace import Workplace, command
+
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.mark.parametrize("by", ["spec", "address"])
+def test_it_names_the_format_and_stores_it(workplace: Workplace, by: str) -> None:
+    with LoopbackServer(ProbeModel("yxyx_100")) as server:
+        address = ["--base-url", server.base_url, "--model", "loopback"]
+        spec = ["-e", str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}))]
+        done = command(["calibrate", "--json", *(spec if by == "spec" else address)])
+        assert done.code == 0, done
+        assert server.count() == 3
+        found = done.summary
+        assert (found["box_format"], found["model"], found["requests"]) == ("yxyx_100", "loopback", 3)
+        assert 0 < found["error_px"] < 20
+        assert json.loads(Path(found["stored"]).read_text())["box_format"] == "yxyx_100"
+        said = command(["calibrate", *address])
+        assert said.out.startswith("loopback writes yxyx_100: error ")
+        assert server.count() == 6  # asked again: that is what it is for
+        workplace.many(1)
+        run = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"})
+        assert (run.code, server.count()) == (0, 8)
+
+
+def test_a_key_in_the_place_of_spec_and_address_is_asked_for(tmp_path: Path) -> None:
+    for arguments, expected in [
+        ([], "either a spec"),
+        (["-e", "a.yaml", "--model", "b"], "either a spec"),
+        (["--base-url", "http://127.0.0.1:9/v1"], "no model is named"),
+        (["--base-url", "http://127.0.0.1:9/v1", "--model", "b", "vlm.x=1"], "vlm.x=1"),
+    ]:
+        done = command(["calibrate", *arguments])
+        assert (done.code, expected in done.err) == (2, True), done
+
+
+def test_the_embedded_grounder_has_nothing_to_calibrate(workplace: Workplace) -> None:
+    done = command(["calibrate", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+    assert (done.code, "nothing to calibrate" in done.err) == (2, True)
+
+
+def test_the_plot_shows_asked_and_answered(tmp_path: Path) -> None:
+    with LoopbackServer(ProbeModel("xyxy_px", noise=0, outliers=0)) as server:
+        path = tmp_path / "a plot.png"
+        done = command(["calibrate", "--base-url", server.base_url, "--model", "m", "--plot", str(path)])
+        assert done.code == 0, done
+    with Image.open(path) as picture:
+        colors = {color for _, color in picture.convert("RGB").getcolors(1 << 20) or []}
+    assert {(214, 30, 36), (213, 0, 120)} <= colors  # the red rectangle, and the boxes
+
+
+def test_an_unclear_answer_exits_with_2_and_says_what_it_saw(tmp_path: Path) -> None:
+    with LoopbackServer(ProbeModel("xyxy_1000", blind=True)) as server:
+        arguments = ["calibrate", "--base-url", server.base_url, "--model", "m", "--plot", str(tmp_path / "p.png")]
+        done = command(arguments)
+    assert done.code == 2
+    assert "vlm.box_format" in done.err
+    assert "12 of 12 boxes, numbers from" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert (tmp_path / "p.png").exists()

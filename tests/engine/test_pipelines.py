@@ -1,0 +1,180 @@
+"""Pipelines written by hand, on the engine: streaming and step by step, order, limits, failures, resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from workplace import caption
+
+from dataflow_grounding import FileStorage, Pipeline
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import BudgetExceeded, EndpointRefused, InputError, PlanError
+from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, faults, lognormal, on
+
+
+class Count(Operator):
+    """A custom step: how many expressions there are. Raises for what it doesn't like."""
+
+    name = "count"
+    input_keys: ClassVar = {"expressions": "expressions"}
+    output_keys: ClassVar = {"count": "count"}
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        if record["n"] == 5:
+            raise ZeroDivisionError("five\nis bad")
+        return {self.keys.count: len(record[self.keys.expressions])}
+
+
+class Grounding(Pipeline):
+    name = "by_hand"
+
+    def __init__(self, folder: Path, server: LoopbackServer, max_workers: int = 8, **storage: Any) -> None:
+        self.folder = folder
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), **storage)
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=max_workers)
+        self.extractor, self.grounder, self.count = ExpressionExtractor(serving), PhraseGrounder(serving), Count()
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step())
+        self.count.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted((self.folder / "cache").glob("*.jsonl"))}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.jpg")
+    return [{"image_path": str(tmp_path / "a.jpg"), "caption": caption(n), "n": n} for n in range(20)]
+
+
+def pipeline(
+    tmp_path: Path, name: str, rows: list[dict[str, Any]], server: LoopbackServer, **settings: Any
+) -> Grounding:
+    (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / name / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Grounding(tmp_path / name, server, **settings)
+
+
+def test_both_ways_give_the_same_bytes_whatever_the_order_of_replies(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    rule = on(faults.content_filter(), containing="Cup 9 ")
+    with LoopbackServer(latency=lognormal(0.01, 1.0), faults=rule) as server:
+        eager, streamed = (pipeline(tmp_path, name, rows, server) for name in ("eager", "streamed"))
+        first = eager.forward()
+        streamed.compile()
+        second = streamed.forward()
+        # Streaming, the last two steps run side by side: record 5 is grounded before its count fails.
+        assert server.count() == (20 + 18) + (20 + 19)
+    for summary in (first, second):
+        assert (summary.records, summary.failed, summary.exit_code) == (20, 2, 1)
+    steps = {name: data for name, data in eager.files().items() if "failures" not in name}
+    assert steps == {name: data for name, data in streamed.files().items() if "failures" not in name}
+    assert len(steps) == 3
+    last = [json.loads(line) for line in steps["dataflow_cache_step_step3.jsonl"].splitlines()]
+    assert [record["n"] for record in last] == [n for n in range(20) if n not in (5, 9)]
+    for each in (eager, streamed):
+        lines = [json.loads(line) for line in each.files()["dataflow_cache_step_failures.jsonl"].splitlines()]
+        assert {(line["step"], line["kind"]) for line in lines} == {
+            ("step1_count", "operator_failed"),
+            ("step0_expression_extraction", "refused"),
+        }
+        assert all("\n" not in line["message"] for line in lines)
+
+
+def test_rows_of_one_image_keep_their_ids_whatever_the_order_of_replies(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    many = [dict(rows[n % 20], n=1, caption=caption(n)) for n in range(700)]
+    files = []
+    for name, seed in (("one", 1), ("two", 2)):
+        with LoopbackServer(
+            latency=lognormal(0.004, 1.5, seed), faults=on(faults.slow(1.5), indexes=[3 * seed])
+        ) as server:
+            each = pipeline(tmp_path, name, many, server, max_workers=32)
+            each.compile()
+            assert each.forward().exit_code == 0
+            files.append(each.files())
+    assert files[0] == files[1]
+
+
+def test_resume_step_begins_with_an_earlier_steps_file(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with LoopbackServer() as server:
+        each = pipeline(tmp_path, "each", rows, server)
+        with pytest.raises(InputError, match="dataflow_cache_step_step2"):
+            each.forward(resume_step=2)
+        assert server.count() == 0
+        each.forward()
+        before = each.files()
+        sent = server.count()
+        (tmp_path / "each" / "cache" / "dataflow_cache_step_step3.jsonl").unlink()
+        each.forward(resume_step=2)
+        assert (server.count(), each.files()) == (sent, before)
+        with pytest.raises(PlanError, match="steps 0 to 2"):
+            each.forward(resume_step=3)
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["streaming", "step by step"])
+def test_a_stop_leaves_earlier_results_and_the_next_run_goes_on(
+    tmp_path: Path, rows: list[dict[str, Any]], compiled: bool
+) -> None:
+    rows = [row for row in rows if row["n"] != 5]
+    with LoopbackServer() as server:
+        each = pipeline(tmp_path, "each", rows, server)
+        if compiled:
+            each.compile()
+        with pytest.raises(BudgetExceeded, match="max_requests=7"):
+            each.forward(options=RunOptions(max_requests=7))
+        assert server.count() == 7
+        assert not list((tmp_path / "each" / "cache").glob("*.part"))
+        server.faults = on(faults.unauthorized())
+        with pytest.raises(EndpointRefused):
+            each.forward()
+        server.faults = ()
+        paid = server.count(200)
+        assert each.forward().exit_code == 0
+        assert server.count(200) == 38
+        assert paid == 7
+
+
+def test_columns_that_nobody_provides_are_found_before_anything_is_sent(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    for row in rows:
+        row["captions"] = row.pop("caption")
+    with LoopbackServer() as server:
+        each = pipeline(tmp_path, "each", rows, server)
+        for run in (each.compile, each.forward):
+            with pytest.raises(PlanError, match=r"'caption'.*is it 'captions'\?"):
+                run()
+        assert server.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("capacity", "records"),
+    [
+        pytest.param(4, 200, id="a server that takes 4 at a time"),
+        pytest.param(1, 30, id="a server that takes 1 at a time"),
+    ],
+)
+def test_all_are_answered_with_hardly_more_requests(
+    tmp_path: Path, rows: list[dict[str, Any]], capacity: int, records: int
+) -> None:
+    many = [dict(rows[0], caption=caption(n)) for n in range(records)]
+    with LoopbackServer(latency=0.03, capacity=capacity) as server:
+        each = pipeline(tmp_path, "each", many, server, max_workers=64)
+        each.grounder = each.count = type("Nothing", (), {"run": lambda self, storage: None})()  # type: ignore[assignment]
+        summary = each.forward()
+        assert (summary.done, server.count(200)) == (records, records)
+        assert server.count() <= records * 1.1 + 16, "a tenth more, and the first two flights"

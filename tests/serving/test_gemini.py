@@ -1,0 +1,283 @@
+"""The Gemini backend, as a user of `generate` meets it, against a loopback endpoint that speaks `generateContent`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import REPOSITORY, Workplace
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault, FaultRule
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("google.genai") is None, reason="without the extra gemini")
+KEY = "AIzaVerySecretKey-123"
+FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
+
+
+@pytest.fixture
+def gemini(workplace: Workplace) -> Workplace:
+    """Three records for a Gemini endpoint that is still to be named."""
+    workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY, "vlm.gemini.timeout": 20}
+    workplace.many(3)
+    return workplace
+
+
+def server(*rules: FaultRule, **settings: Any) -> LoopbackServer:
+    return LoopbackServer(EchoAnswers("gemini"), faults=list(rules), **{"key": KEY, **settings})
+
+
+def at(endpoint: LoopbackServer) -> dict[str, Any]:
+    return {"vlm.gemini.base_url": endpoint.address}
+
+
+def test_every_setting_of_the_seed_is_in_the_requests(gemini: Workplace) -> None:
+    given = {
+        "vlm.gemini.temperature": 0.55,
+        "vlm.gemini.max_output_tokens": 777,
+        "vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW",
+        "vlm.gemini.model": "gemini-2.5-flash",
+    }
+    with server() as endpoint:
+        assert gemini.run(**at(endpoint), **given).code == 0
+        assert endpoint.count() == 6
+        for request in endpoint.requests:
+            assert request.model == "gemini-2.5-flash"
+            assert request.settings["temperature"] == 0.55
+            assert request.settings["maxOutputTokens"] == 777
+            assert request.settings["mediaResolution"] == "MEDIA_RESOLUTION_LOW"
+            assert request.settings["responseMimeType"] == "application/json"
+            assert request.headers["x-goog-api-key"] == KEY
+            assert KEY not in request.path
+            assert request.system.startswith("You")
+            assert len(request.images) == 1
+
+
+def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None:
+    gemini.settings.pop("vlm.gemini.timeout")
+    with server() as endpoint:
+        assert gemini.run(**at(endpoint)).code == 0
+        [first, *_] = endpoint.requests
+    assert first.model == "gemini-3.1-flash-lite-preview"
+    wanted = {"temperature": 0.3, "maxOutputTokens": 8192, "mediaResolution": "MEDIA_RESOLUTION_HIGH"}
+    assert {name: first.settings[name] for name in wanted} == wanted
+    assert first.headers["x-server-timeout"] == "120"
+
+
+def test_the_timeout_is_kept(gemini: Workplace) -> None:
+    with server(on(faults.hang(), containing="Cup 1 ")) as endpoint:
+        settings = {**at(endpoint), "vlm.gemini.timeout": 0.4, "workflow.max_attempts": 2}
+        done = gemini.run(**settings)
+    assert done.code == 1, done
+    [failure] = gemini.failures()
+    assert (failure["kind"], failure["attempts"]) == ("server_fault", 2)
+    assert "did not answer within 0.4 s" in failure["message"]
+
+
+def test_schemas_are_in_geminis_dialect(gemini: Workplace) -> None:
+    with server() as endpoint:
+        assert gemini.run(**at(endpoint)).code == 0
+        sent = json.dumps([request.settings["responseSchema"] for request in endpoint.requests])
+    assert "additionalProperties" not in sent
+    assert '"type": ["' not in sent
+    assert '"nullable": true' in sent
+    assert '"propertyOrdering": ["cleaned_caption", "expressions"]' in sent
+
+
+def test_records_are_those_of_an_openai_endpoint(gemini: Workplace, tmp_path: Path) -> None:
+    other = Workplace(tmp_path / "other", **{"vlm.box_format": "gemini"})
+    other.many(3)
+    with server() as endpoint, server(key=None) as second:
+        assert gemini.run(**at(endpoint)).code == 0
+        assert other.run(**{"vlm.openai.base_url": second.base_url}).code == 0
+    assert gemini.annotations() == other.annotations()
+    assert all(e["status"] == "grounded" for record in gemini.annotations() for e in record["expressions"])
+
+
+BLOCKED = [
+    ("a blocked prompt", faults.refusal("about weapons"), "blocked by Gemini (SAFETY): about weapons"),
+    ("a reply stopped for safety", FINISH_SAFETY, "blocked by Gemini (SAFETY)"),
+    ("a reply stopped as recitation", Fault(change=lambda a: type(a)("", "RECITATION")), "(RECITATION)"),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), [pytest.param(*case[1:], id=case[0]) for case in BLOCKED])
+def test_what_is_blocked_fails_its_record_with_the_providers_reason(gemini: Workplace, fault: Fault, said: str) -> None:
+    with server(on(fault, containing="Cup 1 ")) as endpoint:
+        done = gemini.run(**at(endpoint))
+        assert (done.code, endpoint.count()) == (1, 5), done
+        [failure] = gemini.failures()
+        assert (failure["id"], failure["kind"]) == ("r1", "refused")
+        assert said in failure["message"]
+        assert gemini.run(**at(endpoint)).summary["requests"] == 0, "it is not asked again by itself"
+
+
+def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
+    rule = on(faults.truncated(0.5), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 1)
+    with server(rule) as endpoint:
+        done = gemini.run(**at(endpoint))
+        assert done.code == 0, done
+        sizes = [len(r.input["phrases"]) for r in endpoint.requests if r.task == "phrase_grounding"]
+    assert sorted(sizes) == [1] * 4 + [2] * 3, "asked again by halves, the half that all share once"
+    assert gemini.failures() == []
+
+
+def test_a_caption_reply_at_the_token_limit_fails_as_truncated(gemini: Workplace) -> None:
+    empty = Fault(change=lambda answer: type(answer)("", "length"))  # thoughts used up all of it
+    with server(on(empty, containing="Cup 1 ")) as endpoint:
+        assert gemini.run(**at(endpoint)).code == 1
+    assert [f["kind"] for f in gemini.failures()] == ["truncated_reply"]
+
+
+STOPS = [
+    ("a wrong key", on(faults.unauthorized()), "Check the API key"),
+    ("a key that may not", on(faults.forbidden()), "Check the API key"),
+    ("an unknown model", on(faults.model_not_found()), "the model's name"),
+]
+
+
+@pytest.mark.parametrize(("rule", "said"), [pytest.param(*case[1:], id=case[0]) for case in STOPS])
+def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, rule: FaultRule, said: str) -> None:
+    gemini.many(60)
+    with server(rule, leaky=True) as endpoint:
+        done = gemini.run(**at(endpoint))
+        assert done.code == 4, done
+        assert endpoint.count() <= 8
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert KEY not in done.out + done.err
+
+
+def test_the_key_is_in_no_output_and_no_file(gemini: Workplace) -> None:
+    rules = [on(faults.bad_request("no"), containing="Cup 1 "), on(faults.server_error(500), containing="Cup 2 ")]
+    with server(*rules, leaky=True) as endpoint:
+        done = gemini.run(**at(endpoint))
+    assert done.code == 1, done
+    assert KEY not in done.out + done.err
+    for path, content in gemini.everything():
+        assert KEY.encode() not in content, path
+    assert any("***" in failure["message"] for failure in gemini.failures()), "the endpoint did repeat it"
+
+
+def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> None:
+    rule = on(faults.too_many_requests(0.05), times_each=4)
+    with server(rule) as endpoint:
+        done = gemini.run(**at(endpoint), **{"workflow.max_attempts": 1})
+        assert done.code == 0, done
+        assert (endpoint.count(429), endpoint.count(200)) == (24, 6)
+
+
+def test_the_wait_may_stand_in_the_errors_details() -> None:
+    from dataflow_grounding.errors import RateLimited
+    from dataflow_grounding.serving.http_errors import error_of
+
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
+    body = json.dumps({"error": {"code": 429, "message": "slow down", "details": details}}).encode()
+    error = error_of(429, {}, body, where="here", secret=None)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == 34.5
+
+
+PASSING = [
+    ("a server fault", faults.server_error(500)),
+    ("an overload", faults.server_error(503)),
+    ("a proxy's page", faults.html_error(502)),
+    ("a cut reply", faults.cut_body(0.6)),
+    ("a closed connection", faults.disconnect()),
+    ("garbage", faults.garbage()),
+    ("an empty body", faults.empty_body()),
+    ("half a JSON", faults.invalid_json()),
+    ("no candidate", faults.odd_json('{"candidates": []}')),
+    ("another protocol", faults.odd_json('{"choices": 7}')),
+]
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in PASSING])
+def test_what_passes_is_tried_again_and_every_try_is_counted(gemini: Workplace, fault: Fault) -> None:
+    with server(on(fault, containing="Cup 1 ", times=1)) as endpoint:
+        done = gemini.run(**at(endpoint))
+        assert done.code == 0, done
+        assert endpoint.count() == 7 == done.summary["requests"], "the client sends nothing again by itself"
+
+
+def test_an_address_where_nobody_listens_stops_the_run(gemini: Workplace) -> None:
+    done = gemini.run(**{"vlm.gemini.base_url": "http://127.0.0.1:9"})
+    assert done.code == 4, done
+    assert "no connection to http://127.0.0.1:9" in done.err
+
+
+def test_a_finished_run_sends_nothing_and_another_setting_asks_again(gemini: Workplace) -> None:
+    with server() as endpoint:
+        gemini.settings |= at(endpoint)
+        sent = []
+        for setting in [
+            {},
+            {},
+            {"vlm.gemini.temperature": 0.9},
+            {"vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW"},
+            {"vlm.gemini.timeout": 7},
+        ]:
+            sent.append(gemini.run(**setting).summary["requests"])
+    assert sent == [6, 0, 6, 6, 0]
+
+
+def test_max_requests_is_kept_and_the_same_command_goes_on(gemini: Workplace) -> None:
+    with server(on(faults.disconnect(), share=0.3)) as endpoint:
+        for _ in range(12):
+            before = endpoint.count()
+            code = gemini.run("image_grounding.workflow.max_requests=4", **at(endpoint)).code
+            assert endpoint.count() - before <= 4
+            if code == 0:
+                break
+        assert (code, endpoint.count(200)) == (0, 6)
+
+
+def test_key_and_address_may_come_from_the_environment(gemini: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    gemini.settings.pop("vlm.gemini.api_key")
+    with server() as endpoint:
+        monkeypatch.setenv("GOOGLE_API_KEY", KEY)
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address + "/v1beta")
+        monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+        assert gemini.run().code == 0
+        assert endpoint.count() == 6
+
+
+WRONG = [
+    ("vlm.gemini.media_resolution", "ULTRA", "not one of MEDIA_RESOLUTION_HIGH"),
+    ("vlm.gemini.base_url", "localhost:1", "http://"),
+    ("vlm.gemini.api_key", "", "set vlm.gemini.api_key or GOOGLE_API_KEY"),
+    ("vlm.gemini.model", "", "vlm.gemini.model"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [pytest.param(*case, id=case[0]) for case in WRONG])
+def test_what_is_wrong_is_found_before_the_first_request(
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str
+) -> None:
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    with server() as endpoint:
+        done = gemini.run(**{**at(endpoint), key: value})
+        assert endpoint.count() == 0
+    assert done.code == 2, done
+    assert said in done.err
+
+
+def test_without_the_extra_it_says_what_to_install(gemini: Workplace) -> None:
+    """A process in which google-genai can't be imported."""
+    spec = gemini.spec(**{"vlm.gemini.base_url": "http://127.0.0.1:9"})
+    code = (
+        "import sys; sys.modules['google.genai'] = None; sys.argv = ['dataflowgrounding', 'generate', '-e', "
+        f"{str(spec)!r}]; from dataflow_grounding.cli.main import main; main()"
+    )
+    running = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}
+    )
+    assert running.returncode == 2
+    assert running.stderr.strip() == (
+        "Error: vlm.backend gemini needs an optional part: pip install 'dataflow-grounding[gemini]'"
+    )

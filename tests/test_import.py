@@ -1,0 +1,62 @@
+"""Importing the package is light: what is heavy is imported when it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = [
+    "cv2",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "PIL",
+    "openai",
+    "aiohttp",
+    "click",
+    "omegaconf",
+    "pydantic",
+    "rich",
+    "yaml",
+]
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after `code`."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    return set(done.stdout.split())
+
+
+def test_the_package_alone_imports_nothing_heavy() -> None:
+    assert loaded_after("import dataflow_grounding").isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "FileStorage",
+        "Operator, operator, Pipeline",
+        "PhraseGrounder, ExpressionExtractor, BBoxVisualizer",
+        "EmbeddedServing",
+    ],
+)
+def test_what_a_script_imports_waits_with_pictures_and_tables(names: str) -> None:
+    modules = loaded_after(f"from dataflow_grounding import {names}")
+    assert modules.isdisjoint({"cv2", "pandas", "pyarrow", "openai", "aiohttp", "PIL"})
+
+
+def test_every_public_name_is_there() -> None:
+    import dataflow_grounding
+
+    for name in dataflow_grounding.__all__:
+        assert getattr(dataflow_grounding, name) is not None
+    assert set(dataflow_grounding.__all__) <= set(dir(dataflow_grounding))
+    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
+        _ = dataflow_grounding.Nobody

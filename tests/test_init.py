@@ -1,0 +1,162 @@
+"""`init`: a new working folder that works at once, from anywhere, as edited by its user, and from a wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = Path("api_pipelines") / "image_grounding_api_pipeline.py"
+
+
+def run(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command in a folder, with no key set and an empty home."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd),
+        "PYTHONPATH": str(package),
+        "LC_ALL": "C.UTF-8",
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def init(*arguments: object, cwd: Path, package: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return run("-m", "dataflow_grounding", "init", *arguments, cwd=cwd, package=package)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def few_images(folder: Path, most: int = 3) -> None:
+    """Leave only some of the example rows, so that the test is quick."""
+    captions = folder / "example_data" / "captions.jsonl"
+    captions.write_text(
+        "".join(captions.read_text(encoding="utf-8").splitlines(keepends=True)[:most]), encoding="utf-8"
+    )
+
+
+def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "mein Ordner 图"
+    done = init(folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {SCRIPT.as_posix(), "example_data/captions.jsonl", "image_grounding.yaml", "README.md"} <= files_in(folder)
+    assert not any("__pycache__" in name or name.endswith(".pyc") for name in files_in(folder))
+    assert f"python '{folder / SCRIPT}'" in done.stdout, "what is said can be pasted"
+    few_images(folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ran = run(folder / SCRIPT, cwd=elsewhere)
+    assert ran.returncode == 0, ran.stderr
+    assert "embedded OpenCV grounder, which is no VLM" in ran.stderr
+    assert ran.stderr.count("No DF_API_KEY") == 1
+    results = folder / "cache" / "image_grounding"
+    assert {"annotations.jsonl", "report.html", "image_grounding_step3.jsonl"} <= files_in(results)
+    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(records) == 3
+    assert all(record["model"] == "embedded-opencv" for record in records)
+    assert all(Path(record["image_with_bbox"]).is_file() for record in records)
+    assert files_in(elsewhere) == set()
+
+
+def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
+    assert init(cwd=tmp_path).returncode == 0
+    all_files = files_in(tmp_path)
+    mine = tmp_path / SCRIPT
+    mine.write_text("mine")
+    (tmp_path / "README.md").unlink()
+    again = init(cwd=tmp_path)
+    assert again.returncode == 0
+    assert mine.read_text() == "mine"
+    assert "1 files written" in again.stdout
+    assert files_in(tmp_path) == all_files
+    assert init("--force", cwd=tmp_path).returncode == 0
+    assert mine.read_bytes() == (ROOT / SCRIPT).read_bytes()
+
+
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = init(tmp_path / "file", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: can't write")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_spec_of_the_folder_runs(tmp_path: Path) -> None:
+    init(cwd=tmp_path)
+    few_images(tmp_path, 2)
+    done = run("-m", "dataflow_grounding", "generate", "-e", tmp_path / "image_grounding.yaml", cwd=Path("/"))
+    assert done.returncode == 0, done.stderr
+    assert "annotations.jsonl" in files_in(tmp_path / "results" / "image_grounding")
+
+
+def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> None:
+    init(cwd=tmp_path)
+    few_images(tmp_path)
+    script = tmp_path / SCRIPT
+    lines = [line for line in script.read_text().splitlines() if "self.visualizer" not in line]
+    place = next(number for number, line in enumerate(lines) if line.startswith("class "))
+    lines[place:place] = [
+        "from dataflow_grounding import operator",
+        "@operator",
+        "def count(record):",
+        '    grounded = [e for e in record["expressions"] if e["status"] == "grounded"]',
+        '    return {"grounded": len(grounded)}',
+        "",
+    ]
+    last = max(number for number, line in enumerate(lines) if "self.grounder.run(" in line)
+    lines.insert(last + 1, "        count.run(self.storage.step())")
+    script.write_text("\n".join(lines) + "\n")
+    done = run(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "cache" / "image_grounding"
+    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    for record in records:
+        assert record["grounded"] == sum(e["status"] == "grounded" for e in record["expressions"])
+        assert "image_with_bbox" not in record
+    assert not (results / "images_with_bbox").exists()
+    script.write_text(script.read_text().replace("len(grounded)", "-len(grounded)"))
+    assert run(script, cwd=tmp_path).returncode == 0
+    assert all(json.loads(line)["grounded"] <= 0 for line in (results / "annotations.jsonl").read_text().splitlines())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed")
+def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("dataflow_grounding", "api_pipelines", "example_data", "init_template"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source / name)
+    built = run("-m", "hatchling", "build", "-t", "wheel", cwd=source)
+    assert built.returncode == 0, built.stderr
+    [wheel] = (source / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    names = files_in(ROOT / "dataflow_grounding")
+    data = {f"dataflow_grounding/{name}" for name in names if not name.endswith((".pyc", ".py")) and "/." not in name}
+    assert {"dataflow_grounding/py.typed"} < data
+    assert data <= files_in(site)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    done = init(cwd=folder, package=site)
+    assert done.returncode == 0, done.stderr
+    here = tmp_path / "here"
+    here.mkdir()
+    init(cwd=here)
+    assert files_in(folder) == files_in(here)
+    few_images(folder, 1)
+    ran = run(folder / SCRIPT, cwd=tmp_path, package=site)
+    assert ran.returncode == 0, ran.stderr
