@@ -293,5 +293,7 @@ class Asking:
 def _line(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
     """A reply as it is stored."""
     usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
-    line = {"task": request.task, "model": serving.model, "reply": reply.text}
-    return {**line, "finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
+    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
+    line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
+    again = {"attempt": request.attempt, "sample": request.sample}
+    return {**line, **{name: number for name, number in again.items() if number}}

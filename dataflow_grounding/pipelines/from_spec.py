@@ -142,5 +142,7 @@ class SpecRun:
 def _without_secrets(value: Any) -> Any:
     """A dumped spec without API keys and headers, which may hold one."""
     if isinstance(value, dict):
-        return {name: _without_secrets(item) for name, item in value.items() if name not in ("api_key", "extra_headers")}
+        return {
+            name: _without_secrets(item) for name, item in value.items() if name not in ("api_key", "extra_headers")
+        }
     return value

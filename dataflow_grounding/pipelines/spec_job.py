@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ from dataflow_grounding.spec import ImageGroundingBlock, Spec
 from dataflow_grounding.storage import ResultsStorage
 
 
-class SpecJob(ABC):
+class SpecJob:
     """One pipeline as a spec states it. Made from a spec and its serving; raises SpecError, InputError for what is wrong."""
 
     name: ClassVar[str]
@@ -30,8 +29,8 @@ class SpecJob(ABC):
     inputs: list[str]
     """Files of the user that must not be written over."""
 
-    @abstractmethod
-    def __init__(self, spec: Spec, serving: Serving) -> None: ...
+    def __init__(self, spec: Spec, serving: Serving) -> None:
+        raise NotImplementedError
 
     @property
     def reads(self) -> str:

@@ -72,8 +72,9 @@ def _as_asked(reply: str, key: str) -> Marks | None:
         if not isinstance(item, dict) or not item.keys() <= {"id", "label", key, "score", "evidence"}:
             return None
         numbers, label, number_of = item.get(key), item.get("label"), item.get("id")
-        plain = isinstance(numbers, list) and len(numbers) == 4 and all(type(n) in (int, float) for n in numbers)
-        if not plain or any(number(n) is None for n in numbers) or type(number_of) is not int:
+        if not isinstance(numbers, list) or len(numbers) != 4 or type(number_of) is not int:
+            return None
+        if any(type(n) not in (int, float) or number(n) is None for n in numbers):
             return None
         if not isinstance(label, str) or not label.strip() or item.get("evidence") not in EVIDENCE:
             return None

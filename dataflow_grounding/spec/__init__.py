@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from dataflow_grounding.spec.loading import load_spec
-from dataflow_grounding.spec.schema import ImageGroundingBlock, Spec, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import (
+    PIPELINES,
+    ImageGroundingBlock,
+    ImageReferringExpressionBlock,
+    ReferringData,
+    Spec,
+    VlmBlock,
+    WorkflowBlock,
+)
 
-__all__ = ["ImageGroundingBlock", "Spec", "VlmBlock", "WorkflowBlock", "load_spec"]
+__all__ = [
+    "PIPELINES",
+    "ImageGroundingBlock",
+    "ImageReferringExpressionBlock",
+    "ReferringData",
+    "Spec",
+    "VlmBlock",
+    "WorkflowBlock",
+    "load_spec",
+]

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, Spec
+from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, PIPELINES, Spec
 
 
 def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
@@ -32,10 +32,12 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
         values: Any = OmegaConf.to_container(merged, resolve=not missing)
     except OmegaConfBaseException as error:
         raise SpecError(f"{path}: {str(error).splitlines()[0]}") from None
-    missing = [key for key in missing if key.split(".")[0] not in OTHER_BLOCKS]
+    wanted = values.get("autolabel_type") if isinstance(values, dict) else None
+    passed_over = {*OTHER_BLOCKS, *(name for name in PIPELINES if name != wanted)}  # a spec may have every pipeline's block
+    missing = [key for key in missing if key.split(".")[0] not in passed_over]
     if missing:
         raise SpecError("\n".join(f"{path}: {key} is '???': give it a value" for key in missing))
-    values = {str(name): value for name, value in values.items() if name not in OTHER_BLOCKS}
+    values = {str(name): value for name, value in values.items() if name not in passed_over}
     _resolve_paths(values, OmegaConf.to_container(given), os.path.dirname(os.path.abspath(path)))
     return _validated(values, path)
 

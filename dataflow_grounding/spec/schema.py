@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -99,30 +99,76 @@ class ImageGroundingBlock(_Block):
     data: GroundingData
 
 
+class ReferringWorkflow(WorkflowBlock):
+    """`image_referring_expression.workflow`."""
+
+    steps: list[str] = ["0", "1", "2", "3"]
+    marks: Literal["none", "outline"] = "none"
+
+
+class DoubleCheckBlock(_Block):
+    """`image_referring_expression.double_check`: how step 3 checks; `vlm` is the model that grounds afresh, if another."""
+
+    method: Literal["ask", "reground", "both"] = "ask"
+    iou: float = Field(0.5, gt=0, le=1)
+    vlm: VlmBlock | None = None
+
+
+class ReferringData(_Block):
+    """`image_referring_expression.data`: images with one kind of labels, or annotations."""
+
+    image_dir: str | None = ""
+    kitti_label_dir: str | None = ""
+    coco_json: str | None = ""
+    yolo_label_dir: str | None = ""
+    yolo_names: str | None = ""
+    input_annotations_jsonl: str | None = ""
+
+
+class ImageReferringExpressionBlock(_Block):
+    """`image_referring_expression`: images with boxes in, referring expressions of the boxes out."""
+
+    vlm: VlmBlock = VlmBlock()
+    workflow: ReferringWorkflow = ReferringWorkflow()
+    double_check: DoubleCheckBlock = DoubleCheckBlock()
+    data: ReferringData
+
+
+PipelineBlock: TypeAlias = ImageGroundingBlock | ImageReferringExpressionBlock
+
+
 class Spec(_Block):
     """A whole spec."""
 
     results_dir: str
-    autolabel_type: Literal["image_grounding"]
+    autolabel_type: Literal["image_grounding", "image_referring_expression"]
     image_grounding: ImageGroundingBlock | None = None
+    image_referring_expression: ImageReferringExpressionBlock | None = None
 
     @property
-    def block(self) -> ImageGroundingBlock:
+    def block(self) -> PipelineBlock:
         """The block of the pipeline that is to run."""
-        block: ImageGroundingBlock | None = getattr(self, self.autolabel_type)
+        block: PipelineBlock | None = getattr(self, self.autolabel_type)
         assert block is not None
         return block
 
 
-PATH_KEYS = ("results_dir", "image_grounding.data.input_jsonl", "image_grounding.data.image_root")
+PATH_KEYS = (
+    "results_dir",
+    "image_grounding.data.input_jsonl",
+    "image_grounding.data.image_root",
+    *(f"image_referring_expression.data.{name}" for name in ReferringData.model_fields),
+)
 """Keys whose values are paths."""
+
+PIPELINES = ("image_grounding", "image_referring_expression")
+"""Names of pipelines, and of their blocks."""
 
 OTHER_BLOCKS = (
     "batch_size",
     "encryption_key",
     "gpu_ids",
     "grounding_dino",
-    "image_referring_expression",
     "mal",
     "model_name",
     "module_name",

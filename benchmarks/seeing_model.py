@@ -1,0 +1,110 @@
+"""A model that really looks: it finds coloured boxes in the picture that it is sent, and errs as real ones do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections import Counter
+from typing import Any
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.testing import ReceivedRequest
+from dataflow_grounding.testing.answers import IMAGES
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (230, 20, 20),
+    "green": (20, 200, 20),
+    "blue": (20, 20, 230),
+    "yellow": (230, 230, 20),
+    "pink": (240, 20, 240),
+    "cyan": (20, 230, 230),
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+}
+GROUND = (128, 128, 128)
+
+
+def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
+    """Write a PNG with the boxes of each colour, in whole pixels."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", size, GROUND)
+    pen = ImageDraw.Draw(picture)
+    for color, found in boxes.items():
+        for x1, y1, x2, y2 in found:
+            pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[color])
+    picture.save(path)
+
+
+class SeeingModel:
+    """Answers `phrase_grounding` for phrases such as "the red box" behind a server with `keep_bodies`.
+
+    `noise` is the standard deviation of an edge, as a share of the side of the picture that was sent; `missing` and
+    `mislabelled` are shares of boxes that are left out, or are another colour's. Two answers to the same question differ; the
+    same run gives the same answers, whatever the order of requests.
+    """
+
+    reads = IMAGES
+
+    def __init__(
+        self,
+        box_format: str = "xyxy_1000",
+        *,
+        noise: float = 0.0,
+        missing: float = 0.0,
+        mislabelled: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self._format = find_box_format(box_format, "")
+        self._noise, self._missing, self._mislabelled, self._seed = noise, missing, mislabelled, seed
+        self._asked: Counter[str] = Counter()
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        """The objects that it sees."""
+        question = f"{request.text}/{request.image_digests}"
+        self._asked[question] += 1
+        chance = random.Random(f"{self._seed}/{self._asked[question]}/{question}")
+        size, seen = look(picture_in(request))
+        objects = []
+        for phrase in request.input["phrases"]:
+            color = phrase["text"].split()[1]
+            for bbox in seen.get(color, []):
+                if chance.random() < self._missing:
+                    continue
+                others = [other for name, found in sorted(seen.items()) if name != color for other in found]
+                if others and chance.random() < self._mislabelled:
+                    bbox = chance.choice(others)
+                edges = [edge + chance.gauss(0, self._noise) * size[i % 2] for i, edge in enumerate(bbox)]
+                x1, x2, y1, y2 = *sorted(edges[0::2]), *sorted(edges[1::2])
+                numbers = self._format.from_pixels((x1, y1, x2, y2), original=size)
+                objects.append({"id": phrase["id"], "label": phrase["text"], self._format.key: numbers})
+        return {"objects": objects}
+
+
+def picture_in(request: ReceivedRequest) -> Any:
+    """The request's picture, decoded. The server has to keep bodies."""
+    from PIL import Image
+
+    assert request.body is not None
+    [url] = [p["image_url"]["url"] for p in request.body["messages"][-1]["content"] if p["type"] == "image_url"]
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+
+
+def look(picture: Any) -> tuple[Size, dict[str, list[Bbox]]]:
+    """The picture's size, and the box around all pixels of each colour that is in it."""
+    import numpy
+
+    pixels = numpy.asarray(picture).astype(int)
+    names = [*COLORS, ""]
+    palette = numpy.array([*COLORS.values(), GROUND])
+    step = max(1, pixels.shape[0] * pixels.shape[1] // 4_000_000)
+    nearest = numpy.stack([abs(pixels[::step, ::step] - color).sum(axis=2) for color in palette]).argmin(axis=0)
+    seen: dict[str, list[Bbox]] = {}
+    for number, name in enumerate(names[:-1]):
+        rows, columns = numpy.nonzero(nearest == number)
+        if len(rows):
+            x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            seen[name] = [(float(x1 * step), float(y1 * step), float(x2 * step), float(y2 * step))]
+    return picture.size, seen

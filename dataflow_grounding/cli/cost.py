@@ -1,0 +1,35 @@
+"""`cost`: what was paid for a results folder."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dataflow_grounding.pipelines.costs import costs_of
+
+
+@click.command("cost")
+@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def command(results: str, as_json: bool) -> int:
+    """Tell what the replies stored in the folder RESULTS cost, by step, and how much of it for retries and samples."""
+    found = costs_of(results)
+    if as_json:
+        click.echo(json.dumps(found))
+        return 0
+    for step in [*found["steps"], {"step": "in all", **found}]:
+        click.echo(f"{step['step']}: {_words(step)}")
+        for part in ("retries", "samples"):
+            if step.get(part, {}).get("requests"):
+                click.echo(f"  of it {part}: {_words(step[part])}")
+    if found["cost_usd"] is None:
+        click.echo("No price is known of some of it: set vlm.prices in the spec.")
+    return 0
+
+
+def _words(bill: dict[str, Any]) -> str:
+    tokens = bill["tokens"]
+    cost = "" if bill["cost_usd"] is None else f", {bill['cost_usd']:.4f} USD"
+    return f"{bill['requests']:,} replies, {tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out{cost}"

@@ -1,0 +1,57 @@
+"""`estimate`: requests, tokens and cost of a run, before it sends anything."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dataflow_grounding.pipelines.estimating import estimate
+from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.spec import load_spec
+
+
+@click.command("estimate")
+@click.option("-e", "--experiment_spec", "spec_paths", required=True, multiple=True, metavar="SPEC", help="The spec.")
+@click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overrides: tuple[str, ...]) -> int:
+    """Tell how many requests and tokens SPEC's run still takes, and what they cost, per step and in all. Sends nothing.
+
+    Replies that are stored cost nothing more. After a pilot, tokens are those that the endpoint counted for it.
+    """
+    found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot)).to_json()
+    click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+    return 0
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    head = ("step", "requests", "input", "cached", "output", "USD")
+    rows = [head]
+    for step in [*found["steps"], {"step": "in all", **found}]:
+        tokens = step["tokens"]
+        cost = "-" if step["cost_usd"] is None else f"{step['cost_usd']:.4f}"
+        counts = (f"{n:,}" for n in (step["requests"], tokens["input"], tokens["cached"], tokens["output"]))
+        rows.append((step["step"], *counts, cost))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    lines.append(
+        f"{found['model']}, {found['records']:,} records, {found['stored']:,} replies stored. Nothing was sent."
+    )
+    if found["looked_at"] < found["records"]:
+        lines.append(f"Reckoned from {found['looked_at']:,} of them.")
+    if found["measured"]:
+        lines.append("Tokens are as the endpoint counted them for the stored replies.")
+    elif found["image_rule"] == "assumed":
+        lines.append(
+            "How this model counts images isn't published: 1,000 tokens assumed. After a pilot it is measured."
+        )
+    lines.append(f"Prices: {found['prices']}." if found["prices"] else "No price is known: set vlm.prices for USD.")
+    return lines
