@@ -66,7 +66,7 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
         path = folder / f"{number}.png"
         draw(str(path), SIZE, boxes)
         expressions = [
-            {"text": f"the {color} box", "instances": [{"bbox": list(b)} for b in found]}
+            {"text": f"the {color} box", "instances": [{"bbox": list(bbox)} for bbox in found]}
             for color, found in boxes.items()
         ]
         records.append({"image_path": str(path), "caption": "", "expressions": expressions})
@@ -116,7 +116,7 @@ def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=40)
-    parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument("--noise", type=float, default=0.006)
     parser.add_argument("--missing", type=float, default=0.1)
     parser.add_argument("--mislabelled", type=float, default=0.08)
     parser.add_argument("--seed", type=int, default=0)

@@ -109,10 +109,13 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
     place = next(number for number, line in enumerate(lines) if line.startswith("class "))
     lines[place:place] = [
         "from dataflow_grounding import operator",
+        "def size(items):",
+        "    return len(items)",
+        "",
         "@operator",
         "def count(record):",
         '    grounded = [e for e in record["expressions"] if e["status"] == "grounded"]',
-        '    return {"grounded": len(grounded)}',
+        '    return {"grounded": size(grounded)}',
         "",
     ]
     last = max(number for number, line in enumerate(lines) if "self.grounder.run(" in line)
@@ -126,7 +129,7 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
         assert record["grounded"] == sum(e["status"] == "grounded" for e in record["expressions"])
         assert "image_with_bbox" not in record
     assert not (results / "images_with_bbox").exists()
-    script.write_text(script.read_text().replace("len(grounded)", "-len(grounded)"))
+    script.write_text(script.read_text().replace("len(items)", "-len(items)"))
     assert run(script, cwd=tmp_path).returncode == 0
     assert all(json.loads(line)["grounded"] <= 0 for line in (results / "annotations.jsonl").read_text().splitlines())
 

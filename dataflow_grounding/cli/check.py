@@ -6,16 +6,17 @@ import json
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.pipelines.checking import check_spec
 
 
 @click.command("check")
-@click.option("-e", "--experiment_spec", "spec_path", required=True, metavar="SPEC", help="The spec, a YAML file.")
+@spec_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def command(spec_path: str, as_json: bool, overrides: tuple[str, ...]) -> int:
+def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
     """List all that is wrong with SPEC, its input and its images, at once. Exits with 2 when there is a problem."""
-    found = check_spec(spec_path, overrides)
+    found = check_spec(spec_paths, overrides)
     if as_json:
         click.echo(json.dumps({"problems": found.problems, "remarks": found.remarks, "records": found.records}))
         return 2 if found.problems else 0

@@ -32,4 +32,5 @@ def command(results: str, as_json: bool) -> int:
 def _words(bill: dict[str, Any]) -> str:
     tokens = bill["tokens"]
     cost = "" if bill["cost_usd"] is None else f", {bill['cost_usd']:.4f} USD"
-    return f"{bill['requests']:,} replies, {tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out{cost}"
+    given = f"{tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out"
+    return f"{bill['requests']:,} replies, {given}{cost}"

@@ -9,8 +9,8 @@ import click
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.spec import PIPELINES
 
-PIPELINES = ("image_grounding",)
 ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.pipelines.estimating import estimate
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
 
 
 @click.command("estimate")
-@click.option("-e", "--experiment_spec", "spec_paths", required=True, multiple=True, metavar="SPEC", help="The spec.")
+@spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

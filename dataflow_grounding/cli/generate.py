@@ -6,14 +6,19 @@ import json
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option
+from dataflow_grounding.cli.pilot import advice, set_workers
 from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
 
 
 @click.command("generate")
-@click.option("-e", "--experiment_spec", "spec_path", required=True, metavar="SPEC", help="The spec, a YAML file.")
+@spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@click.option(
+    "--set-from", type=click.Choice(["pilot"]), help="Raise max_workers to what the pilot bore; with --pilot, find out."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
 @click.option(
     "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
@@ -23,8 +28,9 @@ from dataflow_grounding.spec import load_spec
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
-    spec_path: str,
+    spec_paths: tuple[str, ...],
     pilot: int | None,
+    set_from: str | None,
     dry_run: bool,
     budget_usd: float | None,
     retry_failed: bool,
@@ -37,7 +43,9 @@ def command(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded or
     the endpoint refused, 130 interrupted. After any stop the same command goes on.
     """
-    spec = load_spec(spec_path, overrides)
+    spec = load_spec(spec_paths, overrides)
+    if set_from:
+        set_workers(spec, in_pilot=pilot is not None)
     run = SpecRun(
         spec,
         pilot=pilot,
@@ -55,4 +63,6 @@ def command(
             click.echo(json.dumps({"stopped": str(stopped), **(stopped.summary or {})}, ensure_ascii=False))
         raise
     click.echo(json.dumps(summary.to_json(), ensure_ascii=False) if as_json else str(summary), err=not as_json)
+    if pilot and summary.done and not as_json:
+        click.echo(advice(run), err=True)
     return summary.exit_code

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.version import __version__
 
@@ -15,10 +16,14 @@ COMMANDS = {
     "generate": "Run the pipeline that a spec names.",
     "default_specs": "Write a complete, commented spec for each pipeline.",
     "check": "Look over spec, input and images; send nothing.",
+    "doctor": "Tell what is installed, which keys are set, and what an endpoint takes.",
+    "estimate": "Tell what a run will send and cost, before it sends anything.",
     "calibrate": "Find out in which box format a model answers.",
     "ground": "Find phrases in one image.",
+    "cost": "Tell what was paid for results, by step.",
     "report": "Write a page that shows the results.",
     "eval": "Compare results with gold annotations.",
+    "completion": "Print the shell's completion script.",
 }
 """Command → what `--help` says; its module is imported when it is used."""
 
@@ -50,6 +55,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    read_env_files()
     try:
         sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:

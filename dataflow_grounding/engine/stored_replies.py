@@ -44,9 +44,18 @@ class StoredReplies:
         self._places = NumberTable()
         self._new: dict[str, dict[str, Any]] = {}
         self.used: dict[str, Usage] = {}
-        """What the stored replies cost that were asked for, by key."""
+        """What the stored replies cost that were asked for since `begin`, by key."""
         for place, line in stored_lines(path) if path else ():
             self._places.set(_number(line["key"]), place + 1)
+
+    def begin(self) -> None:
+        """Forget what was put here, and what was asked for."""
+        self._new, self.used = {}, {}
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The keys that were asked for, stored or not."""
+        return frozenset([*self._new, *self.used])
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The reply put here under `key`, or, unless only new ones count, the last stored one."""

@@ -9,14 +9,17 @@ from statistics import median
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.geometry import Bbox, Size, iou
 from dataflow_grounding.tasks import Found
 
 AGREE_AT = 0.5  # IoU from which two answers mean the same box
+# Boxes are widened by this share of the image's longer side before they are compared: models err by pixels of the picture,
+# and two answers to a box of 15 px that differ by 8 px still mean one thing.
+SLACK = 0.01
 
 
-async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int) -> list[Found]:
-    """The merged answers to one question asked `samples` times; `ask_once` takes the number of the answer.
+async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size) -> list[Found]:
+    """The merged answers to one question asked `samples` times about an image of `size`; `ask_once` takes the answer's number.
 
     Up to half of the answers may be unreadable: they count as disagreeing. Raises what failed otherwise.
     """
@@ -26,19 +29,19 @@ async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int
         if not isinstance(error, UnreadableReply) or 2 * len(failed) > samples:
             raise error
     readable = [answer for answer in answers if not isinstance(answer, BaseException)]
-    return [merged(of_one, samples) for of_one in zip(*readable, strict=True)]
+    return [merged(of_one, samples, SLACK * max(size)) for of_one in zip(*readable, strict=True)]
 
 
-def merged(answers: Sequence[Found], samples: int) -> Found:
+def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
     """One answer of several to the same phrase.
 
-    Boxes of different answers that overlap at IoU 0.5 are one box, each edge at the median; it stays when at least half of
+    Boxes of different answers that overlap at IoU 0.5, each widened by `slack` pixels, are one box, each edge at the median; it stays when at least half of
     `samples` answers have it, with the share of them as its score. `disagreement` is set unless every answer has exactly the
     boxes that stay. Answers that found different things, none of them often enough, make the phrase `ambiguous`.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:
-        _add(clusters, answer)
+        _add(clusters, answer, slack)
     kept = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
     same = len(answers) == samples and all(len(cluster) == samples for cluster in clusters)
     disagreement = not (same and len({answer.status for answer in answers}) == 1)
@@ -50,10 +53,11 @@ def merged(answers: Sequence[Found], samples: int) -> Found:
     return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement)
 
 
-def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found) -> None:
+def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, slack: float) -> None:
     """Sort one answer's boxes into the clusters, by falling IoU, at most one into each."""
     boxes = [bbox_of(instance) for instance in answer.instances]
-    pairs = [(iou(_middle(c), box), k, n) for k, c in enumerate(clusters) for n, box in enumerate(boxes)]
+    middles = [_widened(_middle(cluster), slack) for cluster in clusters]
+    pairs = [(iou(m, _widened(box, slack)), k, n) for k, m in enumerate(middles) for n, box in enumerate(boxes)]
     placed: set[int] = set()
     filled: set[int] = set()
     for overlap, k, n in sorted(pairs, key=lambda pair: -pair[0]):
@@ -62,6 +66,10 @@ def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found) -> No
             placed.add(n)
             filled.add(k)
     clusters += [[(box, answer.instances[n])] for n, box in enumerate(boxes) if n not in placed]
+
+
+def _widened(bbox: Bbox, by: float) -> Bbox:
+    return bbox[0] - by, bbox[1] - by, bbox[2] + by, bbox[3] + by
 
 
 def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:

@@ -162,7 +162,9 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
 
 def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     """Things that are taller than wide come out wide, and the other way round."""
-    told = [(s, shape) for s in seen if s.order is None and (shape := _shape(s.phrase))]
+    # The same box for the same phrase is one piece of evidence, however often it comes.
+    apart = {(s.phrase, s.numbers): (s, shape) for s in seen if s.order is None and (shape := _shape(s.phrase))}
+    told = list(apart.values())
     if len(told) < 16:
         return None
     wrong = 0

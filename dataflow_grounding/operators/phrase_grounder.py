@@ -97,23 +97,22 @@ class PhraseGrounder(Operator):
         return update
 
     async def _found(self, image: Image, phrases: list[str], ask: Ask) -> list[Found]:
-        """The boxes of some phrases: one answer or several merged, then those of small things from closer by."""
+        """The boxes of some phrases: one answer, or several merged."""
         if self.samples == 1:
-            found = await self._ground(image, phrases, ask)
-        else:
-            found = await agreed(lambda number: self._ground(image, phrases, ask, number), self.samples)
-        if self.zoom:
-            found = await zoomed(lambda crop, phrase: self._ground(crop, phrase, ask), image, phrases, found)
-        return found
+            return await self._answer(image, phrases, ask, 0)
+        return await agreed(lambda number: self._answer(image, phrases, ask, number), self.samples, image.size)
+
+    async def _answer(self, image: Image, phrases: list[str], ask: Ask, sample: int) -> list[Found]:
+        """The answer of this number; small boxes looked for again from closer by where that is wanted."""
+        found = await self._ground(image, phrases, ask, sample)
+        if not self.zoom:
+            return found
+        return await zoomed(lambda crop, phrase: self._ground(crop, phrase, ask, sample), image, phrases, found)
 
     async def _afresh(self, image: Image, phrase: str, ask: Ask) -> Found:
         """One phrase alone; numbered as a further answer, so that it is another one where the phrase was alone before."""
-        found = await self._ground(image, [phrase], ask, self.samples)
-        if self.zoom:
-            found = await zoomed(
-                lambda crop, small: self._ground(crop, small, ask, self.samples), image, [phrase], found
-            )
-        return found[0]
+        [found] = await self._answer(image, [phrase], ask, self.samples)
+        return found
 
     async def _ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
         """One request; where its reply is cut off, two with half of the phrases each."""

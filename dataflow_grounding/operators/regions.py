@@ -46,7 +46,9 @@ def box_of(bbox: Sequence[float]) -> Bbox:
     return x1, y1, x2, y2
 
 
-def instances_on(places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str) -> list[dict[str, Any]]:
+def instances_on(
+    places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str
+) -> list[dict[str, Any]]:
     """An instance for each region at `places` (from 0): the region's own numbers, no score, and which region it is."""
     return [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.operators.regions import check_seed, read_regions
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.spec import Spec, read_spec
 
 SMALL_DISK = 100 * 2**20
 
@@ -29,14 +31,18 @@ class Findings:
     records: int = 0
 
 
-def check_spec(path: str, overrides: Sequence[str] = ()) -> Findings:
+def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """All that is wrong with a spec and what it names."""
     found = Findings()
+    run: SpecRun | None = None
     try:
-        run = SpecRun(load_spec(path, overrides))
-        check_plan(run.steps, run.job.columns())
+        spec, found.problems = read_spec(paths, overrides)
+        run = _run_of(spec, found) if spec is not None else None
+        if run is not None:
+            check_plan(run.steps, run.job.columns())
     except GroundingError as error:
         found.problems += str(error).splitlines()
+    if run is None:
         return found
     _check_folder(run.spec.results_dir, found)
     found.problems += run.job.obstacles()
@@ -53,13 +59,36 @@ def check_spec(path: str, overrides: Sequence[str] = ()) -> Findings:
     return found
 
 
+def _run_of(spec: Spec, found: Findings) -> SpecRun:
+    """The spec's run; where its model can't be used, one with the embedded grounder, to look the data over all the same.
+
+    Raises GroundingError where the data can't be read either.
+    """
+    try:
+        return SpecRun(spec)
+    except GroundingError as error:
+        found.problems += str(error).splitlines()
+    other = spec.model_copy(deep=True)
+    other.block.vlm.backend, other.block.vlm.box_format = "embedded", "auto"
+    try:
+        return SpecRun(other)
+    except GroundingError as error:
+        if str(error) in found.problems:
+            found.problems.remove(str(error))
+        raise
+
+
 def _check_folder(folder: str, found: Findings) -> None:
     there = folder
     while not os.path.exists(there):
         there = os.path.dirname(there) or "."
-    if not os.path.isdir(there) or not os.access(there, os.W_OK):
-        found.problems.append(f"results_dir {folder}: {there} can't be written")
-    elif shutil.disk_usage(there).free < SMALL_DISK:
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        found.problems.append(f"results_dir {folder}: {there} can't be written: {error.strerror or error}")
+        return
+    if free < SMALL_DISK:
         found.problems.append(f"results_dir {folder}: under {SMALL_DISK >> 20} MiB left on its disk")
 
 
@@ -70,19 +99,23 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     folders: Counter[str] = Counter()
     for row in run.job.rows():
         found.records += 1
-        where = f"{source.path}, line {row.line}"
+        where = run.job.where(row)
         try:
             record = source.record(row)
+            check_seed(record)
             folders[_folder_of(record)] += 1
             open_image(record, "image_path")
-            if "caption" in step.operator.reads():
+            if step.operator.reads().get("caption") == "caption":
                 read_text(record, "caption")
+            if "regions" in step.operator.reads():
+                read_regions(record, "regions")
             image_id = str(record.image_id)
             if row.data and has_id(row.data.get("image_id")) and image_id in ids:
                 found.problems.append(f"{where}: image_id {image_id!r} stands in line {ids[image_id]} too")
             ids.setdefault(image_id, row.line)
         except RecordError as error:
             found.problems.append(f"{where}: {error}")
+    found.remarks += run.job.remarks()
     for folder, count in folders.items():
         if folder:
             found.remarks.append(f"{count} images found in {folder}")

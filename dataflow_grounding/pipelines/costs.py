@@ -31,8 +31,10 @@ class Bill:
             self.tokens, (usage.input_tokens, usage.cached_tokens, usage.output_tokens), strict=True
         ):
             self.tokens[name] += count
-        known = self.cost_usd is not None and prices is not None
-        self.cost_usd = self.cost_usd + prices.cost(usage) if known else None  # type: ignore[operator,union-attr]
+        if self.cost_usd is None or prices is None:
+            self.cost_usd = None
+        else:
+            self.cost_usd += prices.cost(usage)
 
     def to_json(self) -> dict[str, Any]:
         """The counts."""
@@ -41,28 +43,37 @@ class Bill:
 
 
 def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
-    """What every step's replies cost, over all runs in `folder`; of it retries (replies that could not be read, asked again)
-    and samples (further answers to one question). Without `prices`, those of the folder's run.json, else the table's.
+    """What the replies of every step cost, over all runs in `folder`, and in all. See paid_by_step.
 
-    Requests that got no reply (rate limits, faults) are not in it. Raises InputError where there are no replies.
+    Without `prices`, those of the folder's run.json, else the table's. Raises InputError where there are no replies.
     """
-    stores = _stores(folder)
-    if not stores:
+    steps = paid_by_step(folder, prices or _stated_prices(folder))
+    if not steps:
         raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
-    prices = prices or _stated_prices(folder)
-    total = Bill()
+    tokens = {name: sum(step["tokens"][name] for step in steps) for name in steps[0]["tokens"]}
+    known = all(step["cost_usd"] is not None for step in steps)
+    cost = round(sum(step["cost_usd"] for step in steps), 6) if known else None
+    return {"requests": sum(step["requests"] for step in steps), "tokens": tokens, "cost_usd": cost, "steps": steps}
+
+
+def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
+    """Each step's replies, tokens and USD; of it `retries` (replies that could not be read, asked again) and `samples`
+    (further answers to one question). Requests that got no reply, as rate limits and faults, are not in it.
+    """
     steps = []
-    for name, path in stores:
-        bill, parts = Bill(), defaultdict(Bill)
+    for name, path in _stores(folder):
+        bill, parts = Bill(), defaultdict[str, Bill](Bill)
         for _, line in stored_lines(path):
             usage = usage_of_line(line)
             row = None if prices else listed_price(str(line.get("model")))
             price = prices or (row.prices if row else None)
-            for each in (total, bill, *(parts[part] for part in ("attempt", "sample") if line.get(part))):
-                each.add(usage, price)
+            bill.add(usage, price)
+            for part in ("attempt", "sample"):
+                if line.get(part):
+                    parts[part].add(usage, price)
         retries, samples = parts["attempt"].to_json(), parts["sample"].to_json()
         steps.append({"step": name, **bill.to_json(), "retries": retries, "samples": samples})
-    return {**total.to_json(), "steps": steps}
+    return steps
 
 
 def _stores(folder: str) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.pipelines.guesses import guess_reply
 from dataflow_grounding.records import Record
-from dataflow_grounding.rows import Row, read_rows
+from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
@@ -132,14 +132,19 @@ class _Pass:
             for serving in self.servings
         ]
         self._memo = ImageMemo(None)
+        self._rows: set[frozenset[str]] = set()
 
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
-        """Take a record through all steps: per step, what it would send, and what of its replies is stored."""
+        """Take a record through all steps: per step, what it would send, and what of its replies is stored.
+
+        A row whose first step asks what an earlier row's did is paid for already. Further on, requests that are equal by
+        made-up replies alone count each.
+        """
         found = []
         going_on = True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
             serving.counted = Amount()
-            known = set(store.used)
+            store.begin()
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
                 update: Any = await annotated(step.operator, record, ask, self._memo)
@@ -147,10 +152,13 @@ class _Pass:
                 going_on = update is not None
                 record = record.updated(update or {})
             stored = Amount()
-            for key in store.used.keys() - known:
-                usage = store.used[key]
+            for usage in store.used.values():
                 stored.add(Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens))
             found.append((serving.counted, stored))
+        first = self.stores[0].asked
+        if first and first in self._rows:
+            return [(Amount(), Amount()) for _ in found]
+        self._rows.add(first)
         return found
 
 
@@ -207,9 +215,9 @@ async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
     stored = sum(len(store) for store in real.stores)
     guess = _Pass(run, rules, stored=False) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
-    total = _count(source.path, run.options.pilot)
+    total = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
     looked_at = 0
-    for row, times in _chosen_rows(source.path, total):
+    for row, times in _chosen(itertools.islice(run.job.rows(), total), total):
         looked_at += 1
         try:
             record = source.record(row)
@@ -224,17 +232,9 @@ async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
     return Estimate(run, total, looked_at, stored, steps, rules)
 
 
-def _count(path: str, pilot: int | None) -> int:
-    return sum(1 for _ in itertools.islice(read_rows(path), pilot))
-
-
-def _chosen_rows(path: str, total: int) -> Iterator[tuple[Row, float]]:
+def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     """The rows to look at, and for how many each stands."""
-    rows = itertools.islice(read_rows(path), total)
-    if total <= ALL_UP_TO:
-        yield from ((row, 1.0) for row in rows)
-        return
-    yield from ((row, 1.0) for row in itertools.islice(rows, HEAD))
+    yield from ((row, 1.0) for row in itertools.islice(rows, HEAD if total > ALL_UP_TO else total))
     rest, wanted = total - HEAD, ALL_UP_TO - HEAD
     taken = 0
     for place, row in enumerate(rows):

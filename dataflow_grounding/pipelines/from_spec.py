@@ -6,13 +6,18 @@ import json
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
+from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.pipelines.costs import paid_by_step
+from dataflow_grounding.pipelines.referring_job import ReferringJob
 from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
 from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
@@ -20,7 +25,8 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.version import __version__
 
-JOBS: dict[str, type[SpecJob]] = {"image_grounding": ImageGroundingJob}
+JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, ReferringJob)}
+"""By the spec's autolabel_type."""
 
 
 def serving_of_spec(path: str) -> Serving:
@@ -51,6 +57,11 @@ class SpecRun:
         self.block = spec.block
         self.options = options_of(self.block.vlm, self.block.workflow, **command)
         self.serving = serving_of(self.block.vlm, self.block.workflow)
+        self.prices_from = "vlm.prices" if self.options.prices else None
+        listed = listed_price(self.serving.model) if self.options.prices is None else None
+        if listed is not None:
+            self.options = replace(self.options, prices=listed.prices)
+            self.prices_from = f"{listed.source}, {listed.date}"
         self.job = JOBS[spec.autolabel_type](spec, self.serving)
         self.steps = self.job.steps
         self.box_format = self.job.format_choice
@@ -133,7 +144,10 @@ class SpecRun:
             },
             "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
+            "in_flight_borne": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
+            "prices": self.prices_from,
+            "steps": paid_by_step(self.spec.results_dir, self.options.prices),
             "spec": _without_secrets(self.spec.model_dump()),
         }
         write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")

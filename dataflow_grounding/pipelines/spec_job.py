@@ -48,6 +48,10 @@ class SpecJob:
         """The first step's rows, without writing a file."""
         return read_rows(self.steps[0].storage.input_path)
 
+    def where(self, row: Row) -> str:
+        """Where a row stands, for people."""
+        return f"{self.steps[0].storage.input_path}, line {row.line}"
+
     def columns(self) -> list[str]:
         """The columns of the first step's rows. Raises InputError."""
         first = self.steps[0]

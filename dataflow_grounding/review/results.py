@@ -74,8 +74,7 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     if not os.path.exists(annotations):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
     run = _run_json(results_dir)
-    data = (run.get("spec") or {}).get(str((run.get("spec") or {}).get("autolabel_type")), {}).get("data", {})
-    folders = [image_root or data.get("image_root") or os.path.dirname(data.get("input_jsonl") or "") or ".", "."]
+    folders = [image_root] if image_root else [*(run.get("image_folders") or []), "."]
     summary = {**(run.get("summary") or {}), "model": run.get("model")}
     path = out_path or os.path.join(results_dir, "report.html")
     failures = os.path.join(results_dir, "failures.jsonl")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
+from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.serving.base import Serving
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
     """The endpoint of `DF_BASE_URL`, `DF_MODEL` and `DF_API_KEY`; without any of them the embedded grounder, and says so.
 
-    `DF_BOX_FORMAT` states the model's box format where it isn't known by name. Raises SpecError when the model isn't named.
+    Names that aren't set are taken from a `.env` file in the current folder. `DF_BOX_FORMAT` states the model's box format
+    where it isn't known by name. Raises SpecError when the model isn't named.
     """
+    read_env_files()
     environment = os.environ
     if not any(environment.get(name) for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL")):
         from dataflow_grounding.serving.embedded import EmbeddedServing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataflow_grounding.spec.loading import load_spec
+from dataflow_grounding.spec.loading import load_spec, read_spec
 from dataflow_grounding.spec.schema import (
     PIPELINES,
     ImageGroundingBlock,
@@ -22,4 +22,5 @@ __all__ = [
     "VlmBlock",
     "WorkflowBlock",
     "load_spec",
+    "read_spec",
 ]

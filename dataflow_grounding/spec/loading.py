@@ -1,45 +1,65 @@
-"""Reading a spec: YAML, `key=value` overrides, interpolation, paths; every mistake named with its key."""
+"""Reading a spec: YAML files, `key=value` overrides, interpolation, paths; every mistake named with its place."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
+from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, PIPELINES, Spec
 
 
-def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in a YAML file, with `key=value` overrides on top.
+def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
+    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top.
 
-    Paths in the file are relative to its folder, paths in overrides to the current folder. Raises SpecError with all that is
-    wrong, a line each.
+    Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
+    Raises SpecError with all that is wrong, a line each.
+    """
+    spec, problems = read_spec(paths, overrides)
+    if problems or spec is None:
+        raise SpecError("\n".join(problems))
+    return spec
+
+
+def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
+    """The spec and all that is wrong with it, a line each; the wrong keys have their defaults in it, and it is None where
+    there is none. Raises SpecError for what is no YAML at all.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    base = _read_yaml(path)
-    if not OmegaConf.is_dict(base):
-        raise SpecError(f"{path} should be a YAML mapping of keys")
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    read_env_files([*(os.path.dirname(path) or "." for path in paths), "."])
+    files = [_read_yaml(path) for path in paths]
     given = _read_overrides(overrides)
     try:
-        merged = OmegaConf.merge(base, given)
+        merged: Any = OmegaConf.merge(*files, given)
+        wanted = merged.get("autolabel_type")
+        passed_over = {*OTHER_BLOCKS, *(name for name in PIPELINES if name != wanted)}  # there may be blocks of others
+        for name in [name for name in merged if str(name) in passed_over]:
+            merged.pop(name)
         missing = sorted(OmegaConf.missing_keys(merged))
-        values: Any = OmegaConf.to_container(merged, resolve=not missing)
+        for key in missing:
+            OmegaConf.update(merged, key, None)
+        resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise SpecError(f"{path}: {str(error).splitlines()[0]}") from None
-    wanted = values.get("autolabel_type") if isinstance(values, dict) else None
-    passed_over = {*OTHER_BLOCKS, *(name for name in PIPELINES if name != wanted)}  # a spec may have every pipeline's block
-    missing = [key for key in missing if key.split(".")[0] not in passed_over]
-    if missing:
-        raise SpecError("\n".join(f"{path}: {key} is '???': give it a value" for key in missing))
-    values = {str(name): value for name, value in values.items() if name not in passed_over}
-    _resolve_paths(values, OmegaConf.to_container(given), os.path.dirname(os.path.abspath(path)))
-    return _validated(values, path)
+        raise SpecError(f"{', '.join(paths)}: {str(error).splitlines()[0]}") from None
+    values = {str(name): value for name, value in resolved.items()}
+    containers = [OmegaConf.to_container(file) for file in files]
+    plain_given: Any = OmegaConf.to_container(given)
+    _resolve_paths(values, [*zip(paths, containers, strict=True), (None, plain_given)])
+    places = Places(paths, plain_given)
+    asked = [f"{places.of(key.split('.'))}: {key} is '???': give it a value" for key in missing]
+    for key in missing:
+        block, name = _find(values, key)
+        if block is not None:
+            block.pop(name)
+    spec, problems = validated(values, places)
+    told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
+    return spec, [*asked, *told]
 
 
 def _read_yaml(path: str) -> Any:
@@ -48,7 +68,7 @@ def _read_yaml(path: str) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.load(path)
+        read = OmegaConf.load(path)
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
@@ -56,6 +76,9 @@ def _read_yaml(path: str) -> Any:
         raise SpecError(f"{path}, line {line}: {error.problem or 'no YAML'}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise SpecError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+    if not OmegaConf.is_dict(read):
+        raise SpecError(f"{path} should be a YAML mapping of keys")
+    return read
 
 
 def _read_overrides(overrides: Iterable[str]) -> Any:
@@ -73,14 +96,18 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
         raise SpecError(f"can't read the overrides: {str(error).splitlines()[0]}") from None
 
 
-def _resolve_paths(values: dict[str, Any], given: Any, spec_folder: str) -> None:
+def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:
+    """Make paths absolute: by the folder of the last file that states them, or, in overrides, the current one."""
     for key in PATH_KEYS:
         block, name = _find(values, key)
         if block is None or not isinstance(block.get(name), (str, int)) or block[name] == "":
             continue
-        overridden, _ = _find(given, key)
-        folder = os.getcwd() if overridden is not None and name in overridden else spec_folder
-        block[name] = os.path.normpath(os.path.join(folder, os.path.expanduser(str(block[name]))))
+        folder = "."
+        for path, stated in sources:
+            there, _ = _find(stated, key)
+            if there is not None and name in there:
+                folder = os.path.dirname(path) if path else "."
+        block[name] = os.path.normpath(os.path.join(os.getcwd(), folder, os.path.expanduser(str(block[name]))))
 
 
 def _find(values: Any, key: str) -> tuple[dict[str, Any] | None, str]:
@@ -88,42 +115,3 @@ def _find(values: Any, key: str) -> tuple[dict[str, Any] | None, str]:
     for block in blocks:
         values = values.get(block) if isinstance(values, dict) else None
     return (values if isinstance(values, dict) else None), name
-
-
-def _validated(values: dict[str, Any], path: str) -> Spec:
-    try:
-        spec = Spec.model_validate(values)
-    except ValidationError as error:
-        raise SpecError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
-    if getattr(spec, spec.autolabel_type) is None:
-        raise SpecError(
-            f"{path}: autolabel_type is {spec.autolabel_type!r}, and there is no block {spec.autolabel_type}"
-        )
-    return spec
-
-
-def _explain(problem: Any) -> str:
-    """One line for one thing wrong; values are left out, they may be keys."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _keys_beside(location), 1, 0.5)
-        return f"{key} is not a key of the spec" + (f"; is it {close[0]!r}?" if close else "")
-    if problem["type"] == "missing":
-        return f"{key} is missing: give it a value"
-    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
-
-
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Spec
-    for name in location[:-1]:
-        field = model.model_fields.get(name)
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)] if field else []
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
-
-
-def _is_block(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

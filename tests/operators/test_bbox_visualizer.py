@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import BBoxVisualizer
-from dataflow_grounding.errors import RecordError
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
 
@@ -51,6 +50,7 @@ def test_it_is_drawn_again_only_when_boxes_or_image_change(photo: Path) -> None:
     assert path.read_bytes() == first
     drawn(photo, [{**MUG, "text": "a cup"}])
     assert path.read_bytes() != first
+    drawn(photo, [MUG])
     Image.new("RGB", (64, 48), "white").save(photo)
     drawn(photo, [MUG])
     with Image.open(path) as picture:
@@ -131,12 +131,8 @@ def test_plain_ids_keep_their_folders(photo: Path) -> None:
     [[0, 0, 64, 48], [-50, -50, 500, 500], [30, 20, 5, 5], [5, 5, 5, 5], [100, 100, 200, 200], [1e300, 0, 1e301, 1]],
     ids=["all of it", "far over the edge", "corners swapped", "no area", "wholly outside", "beyond all measure"],
 )
-def test_any_box_gives_a_picture_or_a_record_error(photo: Path, bbox: list[float]) -> None:
-    try:
-        path = drawn(photo, [{"text": "a mug", "instances": [{"bbox": bbox}]}])
-    except RecordError as error:
-        assert "\n" not in str(error)
-        return
+def test_any_box_gives_a_picture(photo: Path, bbox: list[float]) -> None:
+    path = drawn(photo, [{"text": "a mug", "instances": [{"bbox": bbox}]}])
     with Image.open(path) as picture:
         assert picture.size == (64, 48)
 

@@ -123,7 +123,7 @@ def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Pat
 
 @pytest.mark.parametrize("argument", ["input_imagekey", "image_key", "output_caption_key", "key"])
 def test_a_wrong_key_names_the_right_ones(argument: str, photo: str) -> None:
-    with pytest.raises(PlanError, match="ExpressionExtractor takes no .* input_image_key, .*input_caption_key"):
+    with pytest.raises(PlanError, match=r"ExpressionExtractor takes no .* input_image_key, .*input_caption_key"):
         ExpressionExtractor(Small())({"image_path": photo}, **{argument: "x"})
 
 

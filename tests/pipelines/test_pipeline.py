@@ -281,6 +281,11 @@ def test_when_no_record_gets_through_the_rest_is_not_tried_and_old_results_stay(
 LIMIT = 3
 
 
+def constant(number: int) -> Any:
+    """A custom step with a value from around it."""
+    return operator(lambda record: {"limit": number})
+
+
 @operator
 def limited(record: dict[str, Any]) -> dict[str, Any]:
     return {"limit": LIMIT}
@@ -293,8 +298,8 @@ def test_a_value_that_a_custom_step_uses_is_part_of_it(tmp_path: Path, monkeypat
     monkeypatch.setitem(limited.function.__globals__, "LIMIT", 4)
     assert not forward(pipeline_of(tmp_path, [(limited, {})])).already_complete
     assert b'"limit": 4' in files_of(tmp_path / "cache")["s_step1.jsonl"]
-    bound = [operator(lambda record, n=n: {"limit": n}) for n in (5, 6)]
-    for number, custom in enumerate(bound, 5):
+    by_default = [operator(lambda record, n=n: {"limit": n}) for n in (5, 6)]
+    for number, custom in enumerate([*by_default, *map(constant, (7, 8))], 5):
         forward(pipeline_of(tmp_path, [(custom, {})]))
         assert b'"limit": %d' % number in files_of(tmp_path / "cache")["s_step1.jsonl"]
 

@@ -16,16 +16,21 @@ from dataflow_grounding.tasks import Request
 VERSION = 1
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
+ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check")
+
 
 class EmbeddedServing(Serving):
     """Small closed vocabulary, deterministic: faces and people, sky and greenery, clear colours, drawn shapes.
 
     What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not sure of.
+    Given regions it describes by their labels, colours, sizes and places.
     """
 
     model = "embedded-opencv"
     endpoint = f"embedded:{VERSION}"
     box_format = "xyxy_px"
+    regions_per_request = 1000  # a description is compared with all other regions, so they are seen together
+    needs_labels = True
 
     def __init__(self) -> None:
         self.max_workers = min(8, os.cpu_count() or 1)
@@ -43,6 +48,11 @@ def _answer(request: Request[Any]) -> str:
 
         [image] = request.images
         return json.dumps(ground_phrases(_bgr(image), list(request.input["phrases"])), ensure_ascii=False)
+    if request.task in ABOUT_REGIONS:
+        from dataflow_grounding.serving.embedded.labelled import answer_about_regions
+
+        [image] = request.images
+        return json.dumps(answer_about_regions(request.task, _bgr(image), request.input), ensure_ascii=False)
     raise RequestRefused(f"the embedded grounder has no answer to {request.task}")
 
 

@@ -1,0 +1,50 @@
+"""`doctor`: what is installed, which keys are set, can the endpoint be reached, what does it take."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dataflow_grounding.pipelines.diagnosis import endpoint_of, installation
+from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.spec import load_spec
+
+
+@click.command("doctor")
+@click.option(
+    "-e", "--experiment_spec", "spec_paths", multiple=True, metavar="SPEC", help="Look at this spec's endpoint too."
+)
+@click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
+    """Tell what is installed and which keys are set, and, of SPEC's endpoint, whether it answers and what it takes.
+
+    Sends it one small picture, up to five times until it is known what it takes. Exits with 4 when that gets no answer.
+    """
+    found = installation()
+    if spec_paths:
+        found["endpoint"] = endpoint_of(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        click.echo("\n".join(_lines(found)))
+    return 4 if found.get("endpoint", {}).get("problems") else 0
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"dataflow-grounding {found['version']}, Python {found['python']}"]
+    for extra, version in found["extras"].items():
+        missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
+        lines.append(f"extra {extra}: {version or missing}")
+    lines += [f"{name}: {'set' if given else 'not set'}" for name, given in found["environment"].items()]
+    endpoint = found.get("endpoint", {})
+    for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
+        if name in endpoint:
+            lines.append(f"{name.replace('_', ' ')}: {endpoint[name]}")
+    if any(endpoint.get("usage", {}).values()):
+        usage = endpoint["usage"]
+        lines.append(f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out")
+    return lines + [f"Problem: {problem}" for problem in endpoint.get("problems", ())]

@@ -1,0 +1,93 @@
+"""The files of TAO's old layout: one text file an image and step, boxes in 0-1000 of the image's sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.operators.regions import box_of
+from dataflow_grounding.rows import read_rows
+
+
+def write_legacy(annotations: str, step: int) -> None:
+    """Write `labels/<image's path without its ending>.txt.step<k>` beside a step's annotations, all files or none.
+
+    Not done again while the annotations are as they were. Raises StorageFailed.
+    """
+    folder = os.path.join(os.path.dirname(annotations), "labels")
+    stamp = os.path.join(os.path.dirname(annotations), ".ckpt", "labels.json")
+    part = f"{folder}.part"
+    try:
+        found = os.stat(annotations)
+        state = json.dumps([found.st_size, found.st_mtime_ns])
+        if os.path.isdir(folder) and _text_of(stamp) == state:
+            return
+        shutil.rmtree(part, ignore_errors=True)
+        os.makedirs(part)
+        for row in read_rows(annotations):
+            if row.data is not None:
+                _write(os.path.join(part, f"{_stem(row.data)}.txt.step{step}"), TEXTS[step](row.data))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+        _write(stamp, state)
+    except OSError as error:
+        raise StorageFailed(f"can't write {folder}: {error.strerror or error}. Run the same command again") from None
+
+
+def _stem(record: Mapping[str, Any]) -> str:
+    """The image's path without its ending, kept inside the folder."""
+    parts = os.path.splitext(str(record.get("image_path")))[0].replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
+
+
+def _write(path: str, text: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
+        file.write(text)
+
+
+def _text_of(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _regions(record: Mapping[str, Any]) -> str:
+    items = [
+        {
+            "bbox_2d": _in_1000(region, record),
+            "type": region.get("type") or "",
+            "color": region.get("color") or "",
+            "description": region.get("description") or "",
+        }
+        for region in record.get("regions") or []
+    ]
+    return json.dumps(items, ensure_ascii=False)
+
+
+def _caption(record: Mapping[str, Any]) -> str:
+    return str(record.get("caption") or "")
+
+
+def _expressions(record: Mapping[str, Any]) -> str:
+    lines = []
+    for expression in record.get("expressions") or []:
+        boxes = [_in_1000(instance, record) for instance in expression.get("instances") or []]
+        lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
+    return "".join(lines)
+
+
+def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int]:
+    size = (int(record["width"]), int(record["height"]))
+    return find_box_format("xyxy_1000", "").from_pixels(box_of(item["bbox"]), original=size)
+
+
+TEXTS: tuple[Callable[[Mapping[str, Any]], str], ...] = (_regions, _caption, _expressions, _expressions)
+"""What a record's file of each step says."""

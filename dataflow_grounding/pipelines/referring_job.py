@@ -1,0 +1,187 @@
+"""The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old layout."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.pipelines.image_referring_expression import STEPS, ImageReferringExpressionPipeline
+from dataflow_grounding.pipelines.legacy_files import write_legacy
+from dataflow_grounding.pipelines.seed_records import Seeds, find_seeds, write_seeds
+from dataflow_grounding.pipelines.spec_job import SpecJob, chosen
+from dataflow_grounding.pipelines.spec_serving import serving_of
+from dataflow_grounding.rows import Row
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec import Spec
+from dataflow_grounding.storage import ResultsStorage
+
+CAPTION, MERGE, CHECK = 1, 2, 3
+
+
+class SeededStorage(ResultsStorage):
+    """Begins from the seed file; images are looked for in `folders`. A step may read another file than the one before it."""
+
+    def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
+        super().__init__(seed_file, results_dir, STEPS, folders[0] if len(folders) == 1 else None)
+        self.folders = folders
+        self.reads: str | None = None
+
+    @property
+    def input_path(self) -> str:
+        """The file that this step reads."""
+        return self.reads or super().input_path
+
+    @property
+    def image_folders(self) -> tuple[str, ...]:
+        """Where relative image paths are looked for, in order."""
+        return self.folders
+
+
+class ReferringJob(SpecJob):
+    """Reads what the first of its steps needs: the seeds, or the file of the last step before it."""
+
+    name = "image_referring_expression"
+
+    def __init__(self, spec: Spec, serving: Serving) -> None:
+        block = spec.image_referring_expression
+        assert block is not None
+        self.serving = serving
+        self.spec = spec
+        self._data = block.data
+        self._output_format = block.workflow.output_format
+        check = block.double_check
+        other = serving_of(check.vlm, block.workflow) if check.vlm and check.method != "ask" else None
+        self._servings = [serving, *([other] if other else [])]
+        self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
+        storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
+        pipeline = ImageReferringExpressionPipeline(
+            storage,
+            serving,
+            method=check.method,
+            reground_serving=other,
+            iou=check.iou,
+            marks=block.workflow.marks,
+        )
+        all_steps = pipeline.steps()
+        names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)
+        self.steps = chosen(all_steps, names)
+        for choice in (pipeline.describer.format_choice, pipeline.checker.reground_choice):
+            choice.recall_beside(storage.checkpoint_folder)
+        self.format_choice = pipeline.describer.format_choice
+        places = [step.storage.operator_step for step in self.steps]
+        self._seeds: Seeds = find_seeds(self._data, self._left_out(all_steps, places), boxless=places[0] == CHECK)
+        self.inputs = self._seeds.files
+        self._report: dict[str, Any] = {}
+        self._chain(all_steps)
+
+    def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
+        """With step 0 also step 1 where that was done before: its replies are stored, and its file lacks what step 0 adds."""
+        done = os.path.exists(all_steps[CAPTION].storage.output_path)
+        return [*names, "1"] if "0" in names and "1" not in names and done and not force else names
+
+    def _left_out(self, all_steps: list[Step], places: list[int]) -> list[str]:
+        """Columns of given annotations that the steps make anew, now or later."""
+        made = [*places, *range(places[-1] + 1, len(all_steps))]
+        made = [place for place in made if place != CHECK]
+        written = [column for place in made for column in all_steps[place].operator.writes().values()]
+        return sorted(set(written) - {"regions"})
+
+    def _chain(self, all_steps: list[Step]) -> None:
+        """Let each step read what the one before it in this run writes, and the first one what there is. Raises InputError."""
+        chained = []
+        for number, step in enumerate(self.steps):
+            storage = copy.copy(step.storage)
+            assert isinstance(storage, SeededStorage)
+            storage.folders = self._seeds.folders
+            storage.image_root = storage.folders[0] if len(storage.folders) == 1 else None
+            storage.reads = self.steps[number - 1].storage.output_path if number else self._first_input(step, all_steps)
+            chained.append(Step(step.operator, storage))
+        self.steps = chained
+
+    def _first_input(self, first: Step, all_steps: list[Step]) -> str:
+        place = first.storage.operator_step
+        if place == 0:
+            return self._seed_file
+        before = all_steps[place - 1].storage.output_path
+        there = os.path.exists(before)
+        if place == CAPTION:  # it needs no more than the image
+            return before if there else self._seed_file
+        if self._data.input_annotations_jsonl:
+            given = self._data.input_annotations_jsonl
+            newer = not there or os.stat(given).st_mtime_ns > os.stat(before).st_mtime_ns
+            if newer and self._seeds_hold(place):
+                return self._seed_file
+        if there:
+            return before
+        needs = "expressions" if place == CHECK else "regions with a description, and a cleaned_caption"
+        raise InputError(
+            f"step {place} reads {before}: run step{'s 0 and 1' if place == MERGE else ' 2'} first, or give "
+            f"data.input_annotations_jsonl records with {needs}"
+        )
+
+    def _seeds_hold(self, place: int) -> bool:
+        """Whether the given annotations have what a step reads."""
+        record = next((record for record in self._seeds.records() if record.get("image_path")), {})
+        if place == CHECK:
+            return isinstance(record.get("expressions"), list)
+        described = [region for region in record.get("regions") or [] if isinstance(region, dict)]
+        return "cleaned_caption" in record and all(region.get("description") for region in described)
+
+    @property
+    def reads(self) -> str:
+        """The labels, where the run begins from them."""
+        return self._seeds.origin if self._from_seeds else self.steps[0].storage.input_path
+
+    @property
+    def _from_seeds(self) -> bool:
+        return self.steps[0].storage.input_path == self._seed_file
+
+    def obstacles(self) -> list[str]:
+        """Those of the checking model too."""
+        return list(dict.fromkeys(text for serving in self._servings for text in serving.obstacles()))
+
+    def prepare(self) -> None:
+        """Write the seeds, and say on standard error what doesn't fit together."""
+        if not self._from_seeds:
+            return
+        state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
+        self._report = write_seeds(self._seeds, self._seed_file, state)
+        for remark in self._seeds.remarks():
+            print(f"Note: {remark}.", file=sys.stderr, flush=True)
+
+    def rows(self) -> Iterator[Row]:
+        """The seeds, or the rows of the file that the first step reads."""
+        if not self._from_seeds:
+            return super().rows()
+        return (Row(number, record) for number, record in enumerate(self._seeds.records(), 1))
+
+    def where(self, row: Row) -> str:
+        """A seed is known by its image."""
+        return str((row.data or {}).get("image_path") or self.reads) if self._from_seeds else super().where(row)
+
+    def columns(self) -> list[str]:
+        """The columns of the first seeds or rows."""
+        if not self._from_seeds:
+            return super().columns()
+        found = [record for _, record in zip(range(50), self._seeds.records(), strict=False)]
+        return list(dict.fromkeys(column for record in found for column in record))
+
+    def remarks(self) -> list[str]:
+        """Images without label, labels without image."""
+        return self._seeds.remarks()
+
+    def facts(self) -> dict[str, Any]:
+        """What was found of the input."""
+        return {"input": self._report}
+
+    def finish(self) -> None:
+        """The files of the old layout, where they are asked for."""
+        if self._output_format in ("legacy", "both"):
+            for step in self.steps:
+                if os.path.exists(step.storage.output_path):
+                    write_legacy(step.storage.output_path, step.storage.operator_step)

@@ -1,0 +1,220 @@
+"""Seed records: what `image_referring_expression` begins from, one record an image with its regions."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Protocol
+
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError, SpecError
+from dataflow_grounding.geometry import Size, area, clamp
+from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
+from dataflow_grounding.operators.regions import SEED_ERROR, box_of
+from dataflow_grounding.pipelines.label_sources import LabelSource, from_coco, from_label_folder, states
+from dataflow_grounding.pipelines.tao_records import SOURCE, from_tao, is_tao
+from dataflow_grounding.records import Record
+from dataflow_grounding.rows import read_rows, write_rows, write_text
+from dataflow_grounding.spec import ReferringData
+from dataflow_grounding.version import __version__
+
+READERS = 8  # threads that read image headers
+BATCH = 512
+
+
+class Seeds(Protocol):
+    """Where seed records come from."""
+
+    folders: tuple[str, ...]
+    """Where relative image paths are looked for."""
+    files: list[str]
+    """Files of the user."""
+    origin: str
+    """What is read, for people."""
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records, in order."""
+
+    def fingerprint(self) -> str:
+        """Digest of all that they depend on."""
+
+    def report(self) -> dict[str, Any]:
+        """What was found, for `run.json`."""
+
+    def remarks(self) -> list[str]:
+        """What should be known of it, a line each."""
+
+
+def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
+    """The seeds that a spec's `data` names. `left_out` are columns that the steps will make; with `boxless` annotations
+    may lack regions. Raises SpecError, InputError.
+    """
+    block = "image_referring_expression.data"
+    labels = {name: getattr(data, name) for name in ("kitti_label_dir", "coco_json", "yolo_label_dir")}
+    given = {name: str(path) for name, path in labels.items() if path}
+    if data.input_annotations_jsonl:
+        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir or None, left_out, boxless)
+    if len(given) != 1:
+        what = f"{' and '.join(given)} are given" if given else "none is given"
+        raise SpecError(f"{block}: give one of {', '.join(labels)} or input_annotations_jsonl ({what})")
+    if not data.image_dir:
+        raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
+    [(name, path)] = given.items()
+    if name == "coco_json":
+        return LabelSeeds(from_coco(data.image_dir, path), path)
+    key = f"{block}.{name}"
+    names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
+    return LabelSeeds(from_label_folder(data.image_dir, path, key, names_file), path)
+
+
+class LabelSeeds:
+    """From images and their labels: sorted by image path, `image_path` relative to the folder of images."""
+
+    def __init__(self, source: LabelSource, origin: str) -> None:
+        self.source = source
+        self.folders: tuple[str, ...] = (source.image_dir,)
+        self.files = [] if os.path.isdir(origin) else [origin]
+        self.origin = f"{source.image_dir} with {origin}"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """A record an image; one whose image can't be opened has no size, one whose labels can't be read says why."""
+        numbers = iter(range(len(self.source.images)))
+        with ThreadPoolExecutor(READERS) as pool:
+            while batch := list(itertools.islice(numbers, BATCH)):
+                yield from pool.map(self._record, batch)
+
+    def _record(self, number: int) -> dict[str, Any]:
+        path, read = self.source.images[number]
+        record: dict[str, Any] = {"image_id": os.path.splitext(path)[0], "image_path": path}
+        size = _size_of(path, self.folders)
+        if size is not None:
+            record |= {"width": size[0], "height": size[1]}
+        record["source"] = SOURCE
+        try:
+            regions = read(size)
+            for region in regions:
+                if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
+                    raise BrokenRow(
+                        f"{path}: the box {region['bbox']} lies outside of the image of {size[0]} x {size[1]} px"
+                    )
+            record["regions"] = regions
+        except BrokenRow as error:
+            record |= {"regions": [], SEED_ERROR: str(error)}
+        return record
+
+    def fingerprint(self) -> str:
+        """Digest of paths, sizes and times of images and labels."""
+        digest = hashlib.sha256(__version__.encode())
+        for state in states(self.source):
+            digest.update(json.dumps(state).encode())
+        return digest.hexdigest()
+
+    def report(self) -> dict[str, Any]:
+        """Counts, and first names of what doesn't fit together."""
+        return self.source.report()
+
+    def remarks(self) -> list[str]:
+        """The same in words."""
+        return self.source.remarks()
+
+
+class AnnotationSeeds:
+    """From records: ours, with boxes in pixels, or TAO's. In their order, with all their columns but `left_out`."""
+
+    def __init__(self, path: str, image_dir: str | None, left_out: Sequence[str], boxless: bool) -> None:
+        if not os.path.isfile(path):
+            raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
+        self.path = path
+        self.files = [path]
+        self.origin = path
+        beside = os.path.dirname(path) or "."
+        self.folders: tuple[str, ...] = (image_dir, beside, ".") if image_dir else (beside, ".")
+        self._left_out = left_out
+        self._boxless = boxless
+        self._broken: list[str] = []
+        self._converted = 0
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records; a row that is none becomes one that says why, and fails on it."""
+        self._broken, self._converted = [], 0
+        for row in read_rows(self.path):
+            where = f"{self.path}, line {row.line}"
+            if row.data is None:
+                self._broken.append(f"{where}: {row.error}")
+                yield {"image_path": None, SEED_ERROR: self._broken[-1]}
+                continue
+            try:
+                yield self._record(row.data)
+            except BrokenRow as error:
+                yield {**self._kept(row.data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+
+    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+        size = _size_of(row.get("image_path"), self.folders)
+        if size is not None and is_tao(row):
+            row = from_tao(row, size)
+            self._converted += 1
+        record = self._kept(row)
+        if size is not None:
+            record |= {"width": size[0], "height": size[1]}
+        record.setdefault("source", SOURCE)
+        if self._boxless:
+            record.setdefault("regions", [])
+        return record
+
+    def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in row.items() if name not in self._left_out}
+
+    def fingerprint(self) -> str:
+        """Digest of the file and of what is left out."""
+        digest = hashlib.sha256(json.dumps([__version__, self.folders, self._left_out, self._boxless]).encode())
+        with open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def report(self) -> dict[str, Any]:
+        """What was converted, what is broken."""
+        return {"converted_from_tao": self._converted, "broken_lines": self._broken[:20]}
+
+    def remarks(self) -> list[str]:
+        """The same in words."""
+        lines = [f"{self._converted} records of TAO's, in 0-1000, are taken over in pixels"] if self._converted else []
+        return [*lines, *self._broken[:5]]
+
+
+def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
+    """Width and height of the upright image; None when it can't be opened, on which its record will fail."""
+    with suppress(RecordError):
+        file = find_image(Record({"image_path": path}, folders), "image_path")
+        facts = known_facts(file) or remember_facts(file, read_facts(file.path))
+        return facts.size
+    return None
+
+
+def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
+    """Write the records to `path`, whole or not at all, unless the file is there and nothing has changed; the report.
+
+    Raises InputError.
+    """
+    fingerprint = seeds.fingerprint()
+    with suppress(OSError, ValueError, KeyError, TypeError), open(state_path, encoding="utf-8") as file:
+        known = json.load(file)
+        if known["fingerprint"] == fingerprint and known["written"] == _written(path):
+            report: dict[str, Any] = known["report"]
+            return report
+    try:
+        write_rows(path, seeds.records())
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+    state = {"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}
+    write_text(state_path, json.dumps(state) + "\n")
+    return seeds.report()
+
+
+def _written(path: str) -> list[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]

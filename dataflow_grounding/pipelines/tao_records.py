@@ -1,0 +1,105 @@
+"""Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
+
+They are told by their source together with their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't
+have. A box that is one of those, written in 0-1000, gets its exact numbers back; others are converted where it is certain
+what the 1000 stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.records import is_number
+
+SOURCE = "image_referring_expression"
+COLUMN = "kitti_bboxes"
+SIDE = 1000
+ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
+
+
+def is_tao(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a record of TAO's."""
+    return row.get("source") == SOURCE and isinstance(row.get(COLUMN), list)
+
+
+def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
+    """The record with its regions and instances in pixels of an image of `size` (width, height), without `kitti_bboxes`.
+
+    Raises BrokenRow when its numbers can't be told for certain.
+    """
+    exact = [_kitti(item) for item in row[COLUMN]]
+    written = [_four(region, "a region") for region in row.get("regions") or []]
+    # TAO takes 1920 x 1080 for an image whose size it wasn't told: the row's size may be the one that counted.
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
+    sizes = [size, stated] if all(is_number(n) and n > 0 for n in stated) and stated != size else [size]
+    best = max(sizes, key=lambda s: sum(match is not None for match in _matches(written, exact, s)))
+    matches = _matches(written, exact, best)
+    if written and exact and not any(match is not None for match in matches):
+        raise BrokenRow(f"none of its regions is one of its {COLUMN} in 0-{SIDE}: it isn't known what they are")
+    pixels = [
+        list(exact[match][0]) if match is not None else _converted(box, best)
+        for box, match in zip(written, matches, strict=True)
+    ]
+    regions = []
+    for region, bbox, match in zip(row.get("regions") or [], pixels, matches, strict=True):
+        kind = region.get("type") or (exact[match][1] if match is not None else "")
+        regions.append({**region, "bbox": bbox, "type": kind})
+    record = {name: value for name, value in row.items() if name != COLUMN}
+    record |= {"width": size[0], "height": size[1], "regions": regions}
+    if row.get("expressions"):
+        sure = best == size
+        record["expressions"] = [_expression(e, written, pixels, best, sure) for e in row["expressions"]]
+    return record
+
+
+def _expression(
+    expression: Any, written: list[list[float]], pixels: list[list[float]], size: Sequence[Any], sure: bool
+) -> Any:
+    if not isinstance(expression, Mapping):
+        return expression
+    instances = []
+    for instance in expression.get("instances") or []:
+        box = _four(instance, "an instance")
+        near = [n for n, other in enumerate(written) if _close(box, other)]
+        if not near and not sure:
+            raise BrokenRow(f"the instance {box} is no region, and the record's size is not the image's: not converted")
+        bbox = pixels[near[0]] if near else _converted(box, size)
+        instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
+    return {**expression, "instances": instances}
+
+
+def _kitti(item: Any) -> tuple[list[float], str]:
+    numbers = list(item[:4]) if isinstance(item, list) else []
+    if len(numbers) != 4 or not all(is_number(n) for n in numbers):
+        raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
+    return numbers, str(item[4]) if len(item) > 4 else ""
+
+
+def _four(item: Any, what: str) -> list[float]:
+    bbox = item.get("bbox") if isinstance(item, Mapping) else None
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+        raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
+    return bbox
+
+
+def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], size: Sequence[Any]) -> list[int | None]:
+    """For each written box the place of the exact one that it is, each taken once."""
+    left = list(range(len(exact)))
+    found: list[int | None] = []
+    for box in written:
+        fits = [n for n in left if _close(box, [v * SIDE / size[i % 2] for i, v in enumerate(exact[n][0])])]
+        found.append(fits[0] if fits else None)
+        if fits:
+            left.remove(fits[0])
+    return found
+
+
+def _close(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) <= ROUNDING for a, b in zip(one, other, strict=True))
+
+
+def _converted(box: Sequence[float], size: Sequence[Any]) -> list[float]:
+    return [round(value * size[i % 2] / SIDE, 4) for i, value in enumerate(box)]

@@ -1,0 +1,186 @@
+"""Descriptions of given regions: what a phrase means among them, and the shortest phrase that means one alone."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from . import words
+from .choose import beside, choose
+from .noun_phrases import tokenize
+from .phrases import Phrase, parse_phrase
+from .picture import Candidate, Picture
+from .regions import Thing, plural_of
+
+_STAND_IN = ("thing", "things")
+_SIZES = ("", "small", "large")
+_ENDS = ("leftmost", "rightmost", "topmost", "lowest")
+_PLACES = (
+    "", "on the left", "on the right", "at the top", "at the bottom", "in the middle", "in the top left corner",
+    "in the top right corner", "in the bottom left corner", "in the bottom right corner",
+)  # fmt: skip
+# How far to a side, in parts of it, a thing's middle must lie to be called there; further for a corner.
+_AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
+_SIDES = ("to the left of", "to the right of", "above", "below")
+_MOST_ANCHORS = 8
+# The only words whose meaning is tested here: with any other, a phrase says more than can be told.
+_TESTED = (
+    frozenset(_STAND_IN) | frozenset(words.CHROMATIC) | frozenset(words.ACHROMATIC) | frozenset(words.SIZES)
+    | frozenset(words.POSITIONS) | frozenset(words.NUMBERS)
+    | frozenset([
+        "a", "an", "the", "one", "all", "both", "side", "corner", "half", "part", "edge", "picture", "image", "on", "at", "in",
+        "to", "of", "above", "over", "below", "under", "beneath",
+    ])
+)  # fmt: skip
+_COUNTS = {number: word for word, number in words.NUMBERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The regions that a phrase means; not ``clear`` when its words fit all of them and should fit fewer."""
+
+    ids: tuple[int, ...]
+    clear: bool = True
+
+
+class Descriptions:
+    """Describes the things of one picture, by the rules by which the grounder chooses among candidates."""
+
+    def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
+        self.things = list(things)
+        self.picture = picture
+        kinds = {thing.kind for thing in things}
+        self._forms = {form: (kind, n) for kind in sorted(kinds) for n, form in enumerate((plural_of(kind), kind))}
+        forms = "|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True)) or "(?!)"
+        # Of two in a row the first one describes the second: "the orange orange".
+        self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)", re.IGNORECASE)
+        self._known: dict[str, Meaning | None] = {}
+
+    def meaning(self, text: str) -> Meaning | None:
+        """What a phrase means among the things; None when not all of it is understood."""
+        if text not in self._known:
+            self._known[text] = self._read(text)
+        return self._known[text]
+
+    def _read(self, text: str) -> Meaning | None:
+        nouns = [self._forms[" ".join(found.lower().split())] for found in self._noun.findall(text)]
+        plain = self._noun.sub(lambda found: _STAND_IN[1 - self._forms[found.group().lower()][1]], text)
+        if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
+            return None
+        phrase = _parsed(plain)
+        phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
+        if len(nouns) != len(phrases) or not all(_is_understood(part) for part in phrases):
+            return None
+        candidates = self._candidates(phrase, nouns[0][0])
+        if phrase.anchor is not None and phrase.relation is not None:
+            anchors = self._chosen(self._candidates(phrase.anchor, nouns[1][0]), phrase.anchor)
+            if not anchors.clear or len(anchors.ids) != 1:
+                return None
+            [anchor] = [thing for thing in self.things if thing.id == anchors.ids[0]]
+            candidates = beside(candidates, phrase.relation, anchor.bbox)
+        return self._chosen(candidates, phrase)
+
+    def _candidates(self, phrase: Phrase, kind: str) -> list[Candidate]:
+        # A candidate's evidence is what it is known by afterwards: boxes may be equal.
+        return [
+            Candidate(thing.bbox, thing.size, 1.0, str(thing.id))
+            for thing in self.things
+            if thing.kind == kind and phrase.color in (None, thing.color)
+        ]
+
+    def _chosen(self, candidates: list[Candidate], phrase: Phrase) -> Meaning:
+        chosen = choose(candidates, phrase, self.picture)
+        return Meaning(tuple(int(c.evidence) for c in (candidates if chosen is None else chosen)), chosen is not None)
+
+    def means(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether a phrase means exactly these things."""
+        meaning = self.meaning(text)
+        return meaning is not None and meaning.clear and sorted(meaning.ids) == sorted(ids)
+
+    def shortest(self, thing: Thing) -> str | None:
+        """The shortest phrase that means this thing and no other; None when the words don't tell it from another.
+
+        Dale and Reiter (1995, "Computational interpretations of the Gricean maxims", Cognitive Science 19) add properties
+        in a fixed order of preference (type, colour, size, then place), each only if it rules out another thing. Here size
+        and place depend on what is left, so that a greedy choice may miss; all sets of properties are tried, small ones
+        first, in that order among equals.
+        """
+        return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
+
+    def _phrases(self, thing: Thing) -> Iterator[str]:
+        colors = ("", thing.color) if thing.color else ("",)
+        places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
+        sets = itertools.product(places, _SIZES, colors)
+        for place, size, color in sorted(sets, key=lambda s: (sum(map(bool, s)), "corner" in s[0])):
+            end, rest = (place, "") if place in _ENDS else ("", place)
+            yield _joined("the", end, size, color, thing.kind, rest)
+        for color in colors:
+            for anchor in self._anchors(thing):
+                for side in _SIDES:
+                    yield _joined("the", color, thing.kind, side, anchor)
+
+    def _lies(self, thing: Thing, place: str) -> bool:
+        """Whether a thing lies where the words say, not only further there than the others."""
+        x = (thing.bbox[0] + thing.bbox[2]) / 2 / self.picture.width
+        y = (thing.bbox[1] + thing.bbox[3]) / 2 / self.picture.height
+        far = _IN_A_CORNER if "corner" in place else _AT_A_SIDE
+        inside = {"left": x <= far, "right": x >= 1 - far, "top": y <= far, "bottom": y >= 1 - far}
+        inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
+        return all(inside[word] for word in place.split() if word in inside)
+
+    def _anchors(self, thing: Thing) -> list[str]:
+        """Phrases for the nearest things that type, and colour if need be, tell from all others."""
+        found = []
+        for other in sorted(self.things, key=lambda other: _distance(thing, other)):
+            texts = (_joined("the", color, other.kind) for color in dict.fromkeys(("", other.color)))
+            text = next((text for text in texts if other != thing and self.means(text, [other.id])), None)
+            if text is not None:
+                found.append(text)
+            if len(found) == _MOST_ANCHORS:
+                break
+        return found
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Each kind of thing, counted ("two red cars"), and which they are: the many first, then the large.
+
+        A kind whose colours are all clear is counted by colour.
+        """
+        by_name: dict[tuple[str, str], list[Thing]] = {}
+        for thing in self.things:
+            same = [other.color for other in self.things if other.kind == thing.kind]
+            by_name.setdefault((thing.color if all(same) else "", thing.kind), []).append(thing)
+        ranked = sorted(by_name.items(), key=lambda item: (-len(item[1]), -sum(t.size for t in item[1]), item[0]))
+        return [(_counted(len(group), *name), [thing.id for thing in group]) for name, group in ranked]
+
+    def caption(self) -> str:
+        """What is there, counted: "Two red cars and a bus."."""
+        parts = [text for text, _ in self.groups()] or ["a picture"]
+        listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+        return f"{listed[:1].upper()}{listed[1:]}."
+
+
+def _is_understood(phrase: Phrase) -> bool:
+    return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Phrase:
+    return parse_phrase(text)
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _counted(count: int, color: str, kind: str) -> str:
+    if count > 1:
+        return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
+    name = _joined(color, kind)
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _distance(one: Thing, other: Thing) -> float:
+    return sum(abs(one.bbox[axis] + one.bbox[axis + 2] - other.bbox[axis] - other.bbox[axis + 2]) for axis in (0, 1))

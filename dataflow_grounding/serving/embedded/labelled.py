@@ -1,0 +1,80 @@
+"""Answers to the tasks about given regions: all from their labels, boxes and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .descriptions import Descriptions
+from .picture import Array, Picture
+from .regions import Thing, read_things
+
+Reply = dict[str, Any]
+
+
+def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> Reply:
+    """The reply to one of ``TASKS``; ``image`` is uint8 (H, W, 3), BGR, upright, ``given`` the request's input."""
+    picture = Picture(image)
+    descriptions = Descriptions(read_things(picture, given.get("regions") or []), picture)
+    return TASKS[task](descriptions, given)
+
+
+def _describe(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+    types = {region["id"]: region.get("type") or "" for region in given["regions"]}
+    return {
+        "regions": [
+            {"id": thing.id, "type": types[thing.id], "color": thing.color, "description": _description(seen, thing)}
+            for thing in seen.things
+        ]
+    }
+
+
+def _description(seen: Descriptions, thing: Thing) -> str:
+    """The phrase that means this thing alone, or one that says that it is one of several."""
+    name = " ".join(part for part in (thing.color, thing.kind) if part)
+    return seen.shortest(thing) or f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _caption(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+    return {"caption": seen.caption()}
+
+
+def _merge(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+    """An expression for each thing that can be told from all others, and one for each group that can be counted."""
+    single = [(text, [thing.id]) for thing in seen.things if (text := seen.shortest(thing)) is not None]
+    groups = [(text, ids) for text, ids in seen.groups() if len(ids) > 1 and seen.means(text, ids)]
+    return {"expressions": [{"text": text, "region_ids": ids} for text, ids in [*groups, *single]]}
+
+
+def _check(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+    return {"checks": [_checked(seen, e["id"], str(e["text"]), e["region_ids"]) for e in given["expressions"]]}
+
+
+def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> Reply:
+    check = {"id": number, "text": text, "region_ids": list(ids), "reason": ""}
+    meaning = seen.meaning(text)
+    if meaning is None:
+        return {**check, "matches": None, "reason": "not all words are understood"}
+    if meaning.clear and sorted(meaning.ids) == sorted(ids):
+        return {**check, "matches": True}
+    found = list(meaning.ids)
+    if meaning.clear and found:
+        return {**check, "matches": False, "region_ids": found, "reason": "it means other regions"}
+    if found and len(ids) == 1:
+        return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
+    right = [thing for thing in seen.things if [thing.id] == list(ids)]
+    better = seen.shortest(right[0]) if right else None
+    return {
+        **check,
+        "matches": False,
+        "text": better or text,
+        "reason": "it fits no region" if not found else "it is not clear",
+    }
+
+
+TASKS: dict[str, Callable[[Descriptions, Mapping[str, Any]], Reply]] = {
+    "region_expression": _describe,
+    "image_caption": _caption,
+    "grounding_expression": _merge,
+    "double_check": _check,
+}

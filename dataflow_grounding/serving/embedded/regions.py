@@ -1,0 +1,111 @@
+"""Given regions as the embedded serving sees them: what the label says, and the colour inside the box."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import words
+from .colors import TERMS, color_mask
+from .picture import Array, Box, Picture
+
+_DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A region: ``kind`` is its label as an English noun, ``color`` a colour term or empty.
+
+    ``bbox`` is in pixels of the picture's reduced copy.
+    """
+
+    id: int
+    bbox: Box
+    kind: str
+    color: str
+
+    @property
+    def size(self) -> float:
+        """Area of the box."""
+        return (self.bbox[2] - self.bbox[0]) * (self.bbox[3] - self.bbox[1])
+
+
+def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
+    """The regions of a request: ``id``, ``type``, perhaps ``color``, and a box in pixels of the picture as sent."""
+    sx, sy = picture.width / picture.full_width, picture.height / picture.full_height
+    things = []
+    for region in regions:
+        x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
+        bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
+        color = str(region.get("color") or "").lower()
+        known = color in TERMS or color in words.ACHROMATIC
+        things.append(
+            Thing(
+                int(region["id"]),
+                bbox,
+                kind_of(str(region.get("type") or "")),
+                color if known else dominant_color(picture, bbox),
+            )
+        )
+    return things
+
+
+def kind_of(label: str) -> str:
+    """A label as a noun in lower case: ``Person_sitting`` is "person sitting", an empty one "thing"."""
+    return " ".join(_WORD.findall(label.replace("_", " ").lower())) or "thing"
+
+
+def plural_of(kind: str) -> str:
+    """The plural of a noun that may have several words: that of the last, or of the one before a word in -ing."""
+    parts = kind.split()
+    at = len(parts) - 1
+    if at > 0 and parts[at].endswith("ing"):
+        at -= 1
+    return " ".join([*parts[:at], _plural(parts[at]), *parts[at + 1 :]])
+
+
+def _plural(word: str) -> str:
+    irregular = next((many for many, one in words.IRREGULAR_PLURALS.items() if one == word), None)
+    if irregular is not None or word in words.ALWAYS_PLURAL:
+        return irregular or word
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+def dominant_color(picture: Picture, bbox: Box) -> str:
+    """The colour term that holds for at least half of the inner quarter of the box; empty where none does.
+
+    The inner quarter (the middle half of each side) is mostly the thing, also where it does not fill its box.
+    """
+    x1, y1, x2, y2 = bbox
+    left, right = _inner(x1, x2, picture.width)
+    top, bottom = _inner(y1, y2, picture.height)
+    lightness, chroma, hue = (plane[top:bottom, left:right] for plane in picture.lch)
+    shares = {term: float(mask.mean()) for term, mask in _masks(lightness, chroma, hue).items()}
+    best = max(shares, key=lambda term: shares[term])
+    return best if shares[best] >= _DOMINANT else ""
+
+
+def _inner(low: float, high: float, length: int) -> tuple[int, int]:
+    quarter = (high - low) / 4
+    first = min(max(int(low + quarter), 0), length - 1)
+    return first, min(max(int(high - quarter) + 1, first + 1), length)
+
+
+def _masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
+    """Where each term holds; the bounds of the colourless ones are those by which shapes are called."""
+    masks = {term: color_mask(term, lightness, chroma, hue) for term in TERMS}
+    masks["black"] = np.asarray((lightness < 20) & (chroma < 12))
+    masks["white"] = np.asarray((lightness > 88) & (chroma < 10))
+    masks["gray"] = np.asarray((lightness > 25) & (lightness < 88) & (chroma < 10))
+    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
+    masks["brown"] = np.asarray(brown)
+    return masks

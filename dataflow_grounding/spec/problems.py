@@ -1,0 +1,123 @@
+"""What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from dataflow_grounding.spec.schema import Spec
+
+Location = Sequence[str | int]
+
+
+class Places:
+    """Where the keys of a merged spec stand: in which file and line, or among the overrides."""
+
+    def __init__(self, paths: Sequence[str], given: dict[str, Any]) -> None:
+        self._paths = paths
+        self._given = given
+        self._roots = [(path, _composed(path)) for path in paths]
+
+    def of(self, location: Location) -> str:
+        """`FILE, line N` of a key, or of the block that it is missing from; the last file that has it counts."""
+        if _depth(self._given, location) == len(location):
+            return f"{'.'.join(map(str, location))}=…"
+        best, where = 0, self._paths[-1]
+        for path, root in self._roots:
+            depth, line = _line(root, location)
+            if line and depth >= best:
+                best, where = depth, f"{path}, line {line}"
+        return where
+
+
+def validated(values: dict[str, Any], places: Places) -> tuple[Spec | None, list[str]]:
+    """The spec and what is wrong, a line each. With problems the spec has defaults in place of the keys that are wrong;
+    it is None where a key without a default is.
+    """
+    problems: list[str] = []
+    for _ in range(2):
+        try:
+            spec = Spec.model_validate(values)
+        except ValidationError as error:
+            found = error.errors()
+            problems = problems or [f"{places.of(problem['loc'])}: {explain(problem)}" for problem in found]
+            for problem in found:
+                _drop(values, problem["loc"])
+            continue
+        if getattr(spec, spec.autolabel_type) is None:
+            what = f"autolabel_type is {spec.autolabel_type!r}, and there is no block {spec.autolabel_type}"
+            return None, [*problems, f"{places.of(['autolabel_type'])}: {what}"]
+        return spec, problems
+    return None, problems
+
+
+def explain(problem: Any) -> str:
+    """One line for one thing wrong; values are left out, they may be keys."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(location[-1], _keys_beside(location), 1, 0.5)
+        return f"{key} is not a key of the spec" + (f"; is it {close[0]!r}?" if close else "")
+    if problem["type"] == "missing":
+        return f"{key} is missing: give it a value"
+    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _keys_beside(location: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Spec
+    for name in location[:-1]:
+        field = model.model_fields.get(name)
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)] if field else []
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _is_block(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _drop(values: Any, location: Location) -> None:
+    """Take out a key; of a place in a list, the whole list."""
+    for part in location[:-1]:
+        inner = values.get(part) if isinstance(values, dict) else None
+        if not isinstance(inner, dict):
+            break
+        values = inner
+    if isinstance(values, dict):
+        for part in location:
+            values.pop(part, None)
+
+
+def _depth(values: Any, location: Location) -> int:
+    """How many of a location's keys there are, from the outermost on."""
+    for depth, part in enumerate(location):
+        if not isinstance(values, dict) or part not in values:
+            return depth
+        values = values[part]
+    return len(location)
+
+
+def _composed(path: str) -> Any:
+    import yaml
+
+    with suppress(OSError, ValueError, yaml.YAMLError), open(path, encoding="utf-8") as file:
+        return yaml.compose(file, Loader=yaml.SafeLoader)
+    return None
+
+
+def _line(node: Any, location: Location) -> tuple[int, int]:
+    """How many of a location's keys a YAML node has, and the line of the innermost of them."""
+    line = depth = 0
+    for part in location:
+        pairs = node.value if getattr(node, "id", "") == "mapping" else []
+        found = next(((key, value) for key, value in pairs if key.value == str(part)), None)
+        if found is None:
+            break
+        depth, line, node = depth + 1, found[0].start_mark.line + 1, found[1]
+    return depth, line
