@@ -2,7 +2,8 @@
 
     python benchmarks/all.py
 
-Takes about eight minutes on two cores and 1 GB under TMPDIR. Each benchmark is a command of its own, too.
+Takes about eight minutes on two idle cores and 1 GB under TMPDIR; on busy ones longer,
+and wall times say little there. Each benchmark is a command of its own, too.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost
 
 def main() -> None:
     began = time.perf_counter()
-    print(
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}"
-    )
+    machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
+    print(f"{machine}, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}")
     missed = 0
     for name in NAMES:
         done = run([sys.executable, str(BENCHMARKS / f"{name}.py"), "--json"])

@@ -11,7 +11,7 @@ from typing import Any
 from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from workplace import Workplace
 
-from dataflow_grounding.testing import FaultRule, faults, on
+from dataflow_grounding.testing import Fault, FaultRule, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
 
 COUNT = 20
@@ -107,6 +107,17 @@ def fresh(make: Callable[[], FaultRule]) -> Callable[[bool], FaultRule]:
     return lambda full: make()
 
 
+def busy_for(seconds: float) -> FaultRule:
+    """429 with Retry-After: 0 for so long after the first request."""
+    first: list[float] = []
+
+    def rule(request: ReceivedRequest) -> Fault | None:
+        first.append(request.time)
+        return faults.too_many_requests(0) if request.time < first[0] + seconds else None
+
+    return rule
+
+
 _WEATHERS = [
     Weather("401 at the start", STOPS, always(on(faults.unauthorized())), 4, most=8),
     Weather("403 at the start", STOPS, always(on(faults.forbidden())), 4, most=8),
@@ -117,7 +128,7 @@ _WEATHERS = [
         "400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True
     ),
     Weather("429 with Retry-After in seconds", WAITED, always(on(faults.too_many_requests(0.2), share=0.3)), most=100),
-    Weather("429 with Retry-After: 0", WAITED, fresh(lambda: on(faults.too_many_requests(0), times=30)), most=70),
+    Weather("429 with Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
     Weather(
         "429 with Retry-After as a date",
         WAITED,

@@ -114,7 +114,7 @@ class Image:
     def _url_of(self, data: bytes) -> bytes:
         media_type = self.facts.media_type
         if not self.as_is:
-            data, media_type = _encode(data, self.path, self.sent_size), "image/jpeg"
+            data, media_type = _encode(data, self.path, self.sent_size, self.limits.max_bytes), "image/jpeg"
         import pybase64
 
         return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
@@ -329,7 +329,7 @@ def _decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImag
     picture = _opened(data, path)
     try:
         if at_least:  # lets the JPEG decoder work at a fraction of the size
-            longest, shortest = max(at_least), min(at_least)
+            longest, shortest = max(at_least) - 1, min(at_least) - 1  # Pillow divides down, the decoder rounds up
             picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
         picture.load()
         upright: PillowImage = picture
@@ -344,12 +344,16 @@ def _decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImag
         raise ImageBroken(f"{path!r} is a broken image: {error}") from None
 
 
-def _encode(data: bytes, path: str, size: Size) -> bytes:
+def _encode(data: bytes, path: str, size: Size, max_bytes: int) -> bytes:
+    """A JPEG of this size; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
     import PIL.Image
 
     picture = _decoded(data, path, at_least=size)
     if picture.size != size:
         picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=92, subsampling=0)
+    for quality in (92, 85, 70, 55, 40):
+        out = io.BytesIO()
+        picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")
+        if out.tell() <= max_bytes:
+            break
     return out.getvalue()

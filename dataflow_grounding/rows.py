@@ -58,8 +58,6 @@ def read_records(path: str) -> list[dict[str, Any]]:
 def _read_jsonl(path: str) -> Iterator[Row]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield _parsed(number, line)
 

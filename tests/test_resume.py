@@ -209,6 +209,9 @@ def test_only_what_changed_is_asked_again(
     assert server.count() - 20 == sent
     again = ten.run(*[a for a in arguments if "force" not in a])
     assert (again.code, server.count() - 20) == (0, sent), again
+    manifest_gone(ten)
+    again = ten.run(*[a for a in arguments if "force" not in a])
+    assert (again.code, server.count() - 20) == (0, sent), "what was asked is in the store"
     if change in RESULTS_STAY:
         assert ten.files() == before
 
@@ -253,14 +256,18 @@ def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Wor
 def test_two_equal_rows_are_paid_for_once(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     workplace.picture("b.jpg")  # the same bytes under another name
-    rows = [{"image_path": f"{name}.jpg", "caption": caption(1)} for name in "abaab"]
+    rows = [{"image_path": f"{name}.jpg", "caption": caption(1)} for name in "abaab" * 10]
     workplace.rows(rows)
     with LoopbackServer(latency=0.05) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
+        done = workplace.run()
         assert (done.code, server.count()) == (0, 2), done
+        server.latency = 0.0
+        done = workplace.run("image_grounding.workflow.force_reprocess=true")
+        assert (done.code, server.count()) == (0, 4), done
     records = workplace.annotations()
     ids = [e["expression_id"] for record in records for e in record["expressions"]]
-    assert len(set(ids)) == len(ids) == 10
+    assert len(set(ids)) == len(ids) == 100
     assert len({json.dumps([e["text"] for e in record["expressions"]]) for record in records}) == 1
 
 

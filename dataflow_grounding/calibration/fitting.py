@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
+LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of the side
 SAME = 0.003  # formats whose boxes differ by no more than this share of the side are one
 SURE = 6.0  # log-likelihood ratio by which the best format has to beat any other
@@ -119,7 +120,7 @@ def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
     """
     scores = _Scores([picture], stated)
     best = scores.best()
-    scores.check_found(best, least=0.5)
+    scores.check_found(best, least=LEAST_OF_ONE)
     return scores.formats[scores.plainest(best, margin=SURE)]
 
 
@@ -215,7 +216,7 @@ class _Scores:
             )
         for p, picture in enumerate(self.pictures):
             here = int(found[self.picture_of == p].sum())
-            if here < picture.asked / 2:
+            if here < LEAST_OF_ONE * picture.asked:
                 what = f"{name} fits the other pictures, but {here} of {picture.asked} rectangles"
                 raise NoFit(self.seen(f"the pictures disagree: {what} of the {_by(picture.size)} picture"))
         off = float(self.np.median(self.worst[best][found]))

@@ -31,8 +31,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 some failed, 4 none done."""
-        if not self.failed:
+        """0 all done, 1 some failed (also those that go on without a check), 4 none done."""
+        if not self.failed and not self.failures:
             return 0
         return 1 if self.done else 4
 

@@ -35,9 +35,10 @@ async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int
 def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
     """One answer of several to the same phrase.
 
-    Boxes of different answers that overlap at IoU 0.5, each widened by `slack` pixels, are one box, each edge at the median; it stays when at least half of
-    `samples` answers have it, with the share of them as its score. `disagreement` is set unless every answer has exactly the
-    boxes that stay. Answers that found different things, none of them often enough, make the phrase `ambiguous`.
+    Boxes of different answers that overlap at IoU 0.5, each widened by `slack` pixels, are one box, each edge at the median;
+    it stays when at least half of `samples` answers have it, with the share of them as its score. `disagreement` is set
+    unless every answer has exactly the boxes that stay. Answers that found different things, none of them often enough,
+    make the phrase `ambiguous`.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:

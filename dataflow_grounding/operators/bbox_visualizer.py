@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import ordered
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
@@ -76,7 +77,7 @@ def marks_of(expressions: list[dict[str, Any]]) -> list[Mark]:
 
     boxed = [expression for expression in expressions if expression["instances"]]
     return [
-        Mark(tuple(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
+        Mark(ordered(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
         for number, expression in enumerate(boxed)
         for i in expression["instances"]
     ]

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import SCALES, BoxFormat, find_box_format
@@ -22,6 +23,7 @@ OnSuspect: TypeAlias = Literal["warn", "stop"]
 MOST = 200  # boxes looked at in a run
 ENOUGH = 30  # boxes, from at least FEW pictures, before their places say anything
 FEW = 4
+LEAST_SHAPES = 24  # things of known shape
 OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of the range
 
 # Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
@@ -72,20 +74,19 @@ class BoxWatch:
             return request
 
         def read(reply: str) -> tuple[T, list[str]]:
-            notes = self._look(reply, image.sent_size, dict(enumerate(phrases, 1)), box_format)
-            answer, more = request.read(reply)
-            return answer, [*notes, *more]
+            self._look(reply, image.sent_size, dict(enumerate(phrases, 1)), box_format)
+            return request.read(reply)
 
         return replace(request, read=read)
 
-    def _look(self, reply: str, sent: Size, phrases: Mapping[int, str], asked: BoxFormat) -> list[str]:
-        """Notes for the run's summary. Raises SuspectBoxes."""
+    def _look(self, reply: str, sent: Size, phrases: Mapping[int, str], asked: BoxFormat) -> None:
+        """Take in a reply's boxes. Raises SuspectBoxes."""
         if self.suspicion is not None or len(self._seen) >= MOST:
-            return []
+            return
         try:
             marks = find_marks(reply, asked.key).boxes
         except UnreadableReply:
-            return []
+            return
         width, height = asked.limits(sent)
         for mark in marks:
             if len(mark.numbers) != 4 or mark.family is not None:
@@ -98,16 +99,15 @@ class BoxWatch:
             self._seen.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._replies))
         self._replies += 1
         if len(self._seen) > 16 and len(self._seen) < min(MOST, self._judged + 8):
-            return []
+            return
         self._judged = len(self._seen)
         found = suspicion(self._seen, asked)
         if found is None:
-            return []
+            return
         self.suspicion = found
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{found}. Every reply so far is kept")
         print(f"Warning: {found}.", file=sys.stderr, flush=True)
-        return ["suspect_boxes: see run.json"]
 
 
 def suspicion(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
@@ -152,7 +152,7 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
     for scale in SCALES:
         if scale in (asked.scale, 999):
             continue
-        other = find_box_format(f"{asked.order}_{scale}", "")
+        other = _plain(f"{asked.order}_{scale}")
         small = [s for s in seen if _share(other, asked, s.sent) <= 0.5]
         if _enough(small) and len(small) == len(seen) and all(_within(s, asked, other) for s in small):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
@@ -162,21 +162,19 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
 
 def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     """Things that are taller than wide come out wide, and the other way round."""
-    # The same box for the same phrase is one piece of evidence, however often it comes.
-    apart = {(s.phrase, s.numbers): (s, shape) for s in seen if s.order is None and (shape := _shape(s.phrase))}
-    told = list(apart.values())
-    if len(told) < 16:
-        return None
-    wrong = 0
-    for s, shape in told:
+    told = right = 0
+    for s in {(s.phrase, s.numbers): s for s in seen if s.order is None}.values():
+        shape = _shape(s.phrase)
         wide = (s.corners[2] - s.corners[0]) * s.sent[0]
         high = (s.corners[3] - s.corners[1]) * s.sent[1]
-        wrong += wide > 1.15 * high if shape == "tall" else high > 1.15 * wide
-    if wrong < 0.75 * len(told):
+        if shape is not None and max(wide, high) > 1.15 * min(wide, high):
+            told += 1
+            right += (high > wide) is (shape == "tall")
+    if told < LEAST_SHAPES or right > 0.3 * told:
         return None
     order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
     fitting = f"{order}_{asked.scale} would fit" if order else "Run dataflowgrounding calibrate"
-    return f"{wrong} of {len(told)} people, cars and the like are the wrong way, wide or tall", f"{fitting}{_ADVICE}"
+    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", f"{fitting}{_ADVICE}"
 
 
 def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
@@ -208,7 +206,7 @@ def fitting_format(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     for order in orders:
         for scale in scales:
             name = f"{order}_{scale}"
-            other = find_box_format(name, "")
+            other = _plain(name)
             if (order, scale) == (asked.order, asked.scale):
                 continue
             boxes = [_parts(s, other) for s in seen]
@@ -219,6 +217,11 @@ def fitting_format(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
     return best[1] if best else None
 
 
+@lru_cache
+def _plain(name: str) -> BoxFormat:
+    return find_box_format(name, "")
+
+
 def _parts(s: Seen, box_format: BoxFormat) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or box_format.order)
     width, height = box_format.limits(s.sent)
@@ -226,7 +229,8 @@ def _parts(s: Seen, box_format: BoxFormat) -> tuple[float, float, float, float]:
 
 
 def _enough(seen: Sequence[Seen]) -> bool:
-    return len(seen) >= ENOUGH and len({s.reply for s in seen}) >= FEW
+    """The same box again is no more evidence."""
+    return len({s.numbers for s in seen}) >= ENOUGH and len({s.reply for s in seen}) >= FEW
 
 
 def _share(other: BoxFormat, asked: BoxFormat, sent: Size) -> float:
@@ -237,7 +241,7 @@ def _share(other: BoxFormat, asked: BoxFormat, sent: Size) -> float:
 
 def _within(s: Seen, asked: BoxFormat, other: BoxFormat) -> bool:
     (w, h), (width, height) = other.limits(s.sent), asked.limits(s.sent)
-    return s.corners[2] * width <= w and s.corners[3] * height <= h
+    return s.corners[2] * width <= w * 1.001 and s.corners[3] * height <= h * 1.001
 
 
 def _shape(phrase: str) -> str | None:

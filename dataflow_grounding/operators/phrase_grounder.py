@@ -118,7 +118,9 @@ class PhraseGrounder(Operator):
         """One request; where its reply is cut off, two with half of the phrases each."""
         request = replace(phrase_grounding(image, phrases, self.box_format), sample=sample)
         try:
-            return await ask(self.watch.watched(request, image, phrases, self.box_format))
+            if self.serving.model != "embedded-opencv":  # whose format is ours
+                request = self.watch.watched(request, image, phrases, self.box_format)
+            return await ask(request)
         except TruncatedReply:
             if len(phrases) == 1:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ async def reground(
     failed: RecordError | None = None
     for expression, answer in zip(with_boxes, answers, strict=True):
         if isinstance(answer, RecordError):
-            failed = failed or answer
+            failed = failed or copy.copy(answer)  # an error may be shared with an equal request of another record
             results[id(expression)] = {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}
         elif isinstance(answer, BaseException):
             raise answer

@@ -45,10 +45,12 @@ class LabelSource:
     def remarks(self) -> list[str]:
         """The report in words."""
         lines = []
-        for what, items in (("images have no label", self.without_label), ("labels have no image", self.without_image)):
+        for what, items in (
+            ("images without a label", self.without_label),
+            ("labels without an image", self.without_image),
+        ):
             if items:
-                more = ", ..." if len(items) > 3 else ""
-                lines.append(f"{len(items)} {what}: {', '.join(items[:3])}{more}")
+                lines.append(f"{what}: {len(items)} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})")
         return [*lines, f"{self.crowds} crowd regions are left out"] if self.crowds else lines
 
 

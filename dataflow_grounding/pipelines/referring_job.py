@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,13 +145,10 @@ class ReferringJob(SpecJob):
         return list(dict.fromkeys(text for serving in self._servings for text in serving.obstacles()))
 
     def prepare(self) -> None:
-        """Write the seeds, and say on standard error what doesn't fit together."""
-        if not self._from_seeds:
-            return
-        state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
-        self._report = write_seeds(self._seeds, self._seed_file, state)
-        for remark in self._seeds.remarks():
-            print(f"Note: {remark}.", file=sys.stderr, flush=True)
+        """Write the seeds."""
+        if self._from_seeds:
+            state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
+            self._report = write_seeds(self._seeds, self._seed_file, state)
 
     def rows(self) -> Iterator[Row]:
         """The seeds, or the rows of the file that the first step reads."""

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -196,10 +197,17 @@ def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, unless the file is there and nothing has changed; the report.
+    """Write the records to `path`, whole or not at all, unless the file is there and nothing has changed; returns the report.
 
-    Raises InputError.
+    Says on standard error what doesn't fit together. Raises InputError.
     """
+    report = _write_seeds(seeds, path, state_path)
+    for remark in seeds.remarks():
+        print(f"Note: {remark}.", file=sys.stderr, flush=True)
+    return report
+
+
+def _write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     fingerprint = seeds.fingerprint()
     with suppress(OSError, ValueError, KeyError, TypeError), open(state_path, encoding="utf-8") as file:
         known = json.load(file)
@@ -218,3 +226,19 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 def _written(path: str) -> list[int]:
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
+
+
+def seed_file(
+    folder: str, image_dir: str, *, kitti: str = "", coco: str = "", yolo: str = "", yolo_names: str = ""
+) -> str:
+    """Write `seed_annotations.jsonl` into `folder` from images and one kind of labels; returns its path.
+
+    The arguments are those of a spec's `data`. Says on standard error what doesn't fit together. Raises SpecError, InputError.
+    """
+    data = ReferringData(
+        image_dir=image_dir, kitti_label_dir=kitti, coco_json=coco, yolo_label_dir=yolo, yolo_names=yolo_names
+    )
+    seeds = find_seeds(data, (), boxless=False)
+    path = os.path.join(folder, "seed_annotations.jsonl")
+    write_seeds(seeds, path, os.path.join(folder, ".ckpt", "seeds.json"))
+    return path

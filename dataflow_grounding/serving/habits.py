@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from dataflow_grounding.images import ImageLimits
+
 _FORMATS = ("json_schema", "json_object", "none")
 _OPENAIS_OWN = (".openai.com", ".openai.azure.com")
 _NO_IMAGES = (
@@ -53,6 +55,13 @@ def first_habits(endpoint: str) -> Habits:
     """
     host = f".{urlsplit(endpoint).hostname or ''}"
     return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()
+
+
+def first_limits(endpoint: str) -> ImageLimits:
+    """What pictures it takes. NVIDIA's hosted NIMs take data URLs of up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim)."""
+    if (urlsplit(endpoint).hostname or "").endswith(".api.nvidia.com"):
+        return ImageLimits(("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000)
+    return ImageLimits()
 
 
 def takes_no_images(said: str) -> bool:

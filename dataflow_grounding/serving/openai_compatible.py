@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.serving.base import Reply, Serving, before_another
 from dataflow_grounding.serving.chat_reply import reply_of
-from dataflow_grounding.serving.habits import Habits, first_habits, takes_no_images
+from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
 from dataflow_grounding.serving.http_errors import check_address, error_of, used_up, without_secret
 from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
 from dataflow_grounding.tasks import Request
@@ -24,8 +25,8 @@ class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
     `timeout` is in seconds, for one request. `extra_body` has further keys of each request, or other values for ours;
-    `extra_headers` further headers. `client` is an `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
-    Raises SpecError when the endpoint or the model isn't named.
+    `extra_headers` further headers; `image_limits` what pictures it takes as they are. `client` is an `openai.AsyncOpenAI`
+    (or `AsyncAzureOpenAI`) of your own to send with. Raises SpecError when the endpoint or the model isn't named.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class OpenAIServing(Serving):
         box_format: str = "auto",
         extra_body: Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, str] | None = None,
+        image_limits: ImageLimits | None = None,
         client: Any = None,
     ) -> None:
         if not model_name:
@@ -58,6 +60,7 @@ class OpenAIServing(Serving):
         self.temperature = temperature
         self.max_output_tokens = max_tokens
         self.box_format = box_format
+        self.image_limits = image_limits or first_limits(self.endpoint)
         names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from workplace import Workplace
 
+from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.operators import ExpressionExtractor
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.chat_reply import reply_of, usage_of
-from dataflow_grounding.serving.habits import first_habits
+from dataflow_grounding.serving.habits import first_habits, first_limits
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
 
@@ -224,3 +227,32 @@ def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_pat
     vlm = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["vlm"]
     assert "extra_body" in vlm["openai"]
     assert not vlm["openai"].keys() & {"api_key", "extra_headers"}
+
+
+# --- images
+
+
+@pytest.mark.parametrize(
+    ("url", "side", "size"),
+    [
+        ("https://integrate.api.nvidia.com/v1", 1024, 134_000),
+        ("http://localhost:8000/v1", 2048, 15 * 2**20),
+    ],
+)
+def test_hosted_nims_take_small_pictures(url: str, side: int, size: int) -> None:
+    limits = first_limits(url)
+    assert (limits.max_side, limits.max_bytes) == (side, size)
+
+
+def test_a_picture_with_too_many_bytes_is_sent_in_its_size_with_fewer(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.effect_noise((1500, 900), 25).convert("RGB").save(tmp_path / "a.jpg", quality=97)
+    with LoopbackServer() as server:
+        limits = ImageLimits(max_bytes=400_000)
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", image_limits=limits)
+        assert (tmp_path / "a.jpg").stat().st_size > 600_000
+        ExpressionExtractor(serving)({"image_path": str(tmp_path / "a.jpg"), "caption": "A cup"})
+        [image] = server.requests[0].images
+    assert (image.width, image.height) == (1500, 900)
+    assert image.size <= 400_000

@@ -33,7 +33,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 def input_of(request: Request[Any]) -> dict[str, Any]:
     """The JSON between the tags, which must be the only ones."""
     assert request.text.count("<input>") == request.text.count("</input>") == 1
-    data: dict[str, Any] = json.loads(request.text.partition("<input>")[2].partition("</input>")[0])
+    inside = request.text.partition("<input>")[2].partition("</input>")[0]
+    assert not {"<", ">"} & set(inside)
+    data: dict[str, Any] = json.loads(inside)
     return data
 
 

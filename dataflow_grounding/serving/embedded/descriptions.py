@@ -13,7 +13,7 @@ from .choose import beside, choose
 from .noun_phrases import tokenize
 from .phrases import Phrase, parse_phrase
 from .picture import Candidate, Picture
-from .regions import Thing, plural_of
+from .regions import Thing, plural_of, with_article
 
 _STAND_IN = ("thing", "things")
 _SIZES = ("", "small", "large")
@@ -178,8 +178,7 @@ def _joined(*parts: str) -> str:
 def _counted(count: int, color: str, kind: str) -> str:
     if count > 1:
         return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
-    name = _joined(color, kind)
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return with_article(_joined(color, kind))
 
 
 def _distance(one: Thing, other: Thing) -> float:

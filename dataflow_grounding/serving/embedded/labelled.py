@@ -7,7 +7,7 @@ from typing import Any
 
 from .descriptions import Descriptions
 from .picture import Array, Picture
-from .regions import Thing, read_things
+from .regions import Thing, read_things, with_article
 
 Reply = dict[str, Any]
 
@@ -32,7 +32,7 @@ def _describe(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
 def _description(seen: Descriptions, thing: Thing) -> str:
     """The phrase that means this thing alone, or one that says that it is one of several."""
     name = " ".join(part for part in (thing.color, thing.kind) if part)
-    return seen.shortest(thing) or f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return seen.shortest(thing) or with_article(name)
 
 
 def _caption(seen: Descriptions, given: Mapping[str, Any]) -> Reply:

@@ -14,6 +14,7 @@ from .colors import TERMS, color_mask
 from .picture import Array, Box, Picture
 
 _DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
+_ON_FOOT_AND_ON_WHEELS = frozenset(["pedestrian", "cyclist", "rider", "driver", "passenger", "motorcyclist"])
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -42,17 +43,17 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
     for region in regions:
         x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
         bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
-        color = str(region.get("color") or "").lower()
-        known = color in TERMS or color in words.ACHROMATIC
-        things.append(
-            Thing(
-                int(region["id"]),
-                bbox,
-                kind_of(str(region.get("type") or "")),
-                color if known else dominant_color(picture, bbox),
-            )
-        )
+        kind = kind_of(str(region.get("type") or ""))
+        things.append(Thing(int(region["id"]), bbox, kind, _color(picture, bbox, kind, str(region.get("color") or ""))))
     return things
+
+
+def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
+    """The colour that was told, if it is a term, else the one that is seen. People are not called by a colour."""
+    if any(words.singular(word) in words.PEOPLE | words.FACES | _ON_FOOT_AND_ON_WHEELS for word in kind.split()):
+        return ""
+    told = told.strip().lower()
+    return told if told in TERMS or told in words.ACHROMATIC.values() else dominant_color(picture, bbox)
 
 
 def kind_of(label: str) -> str:
@@ -67,6 +68,13 @@ def plural_of(kind: str) -> str:
     if at > 0 and parts[at].endswith("ing"):
         at -= 1
     return " ".join([*parts[:at], _plural(parts[at]), *parts[at + 1 :]])
+
+
+def with_article(name: str) -> str:
+    """A noun phrase with "a" or "an"; without, where it is always plural: "glasses"."""
+    if name.split()[-1] in words.ALWAYS_PLURAL:
+        return name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _plural(word: str) -> str:

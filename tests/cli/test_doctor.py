@@ -1,0 +1,175 @@
+"""`doctor`, `completion`, and what a pilot tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from workplace import REPOSITORY, Workplace, command
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
+
+KEY = "sk-doctor-secret"
+
+
+def test_what_is_installed_and_which_keys_are_set_but_not_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    done = command(["doctor"])
+    assert done.code == 0, done
+    assert "OPENAI_API_KEY: set" in done.out
+    assert "GOOGLE_API_KEY: not set" in done.out
+    assert "extra gemini: " in done.out
+    assert KEY not in done.out + done.err
+    found = command(["doctor", "--json"]).summary
+    assert found["environment"]["OPENAI_API_KEY"] is True
+    assert set(found["extras"]) >= {"gemini", "openai", "pandas"}
+
+
+def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
+    code = (
+        "import sys, importlib.metadata as m; version = m.version\n"
+        "def without(name):\n"
+        "    if name == 'google-genai': raise m.PackageNotFoundError(name)\n"
+        "    return version(name)\n"
+        "m.version = without; sys.argv = ['dataflowgrounding', 'doctor']\n"
+        "from dataflow_grounding.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(REPOSITORY)}
+    )
+    assert "extra gemini: not installed: pip install 'dataflow-grounding[gemini]'" in done.stdout
+
+
+TAKES = [
+    (Takes(), "response_format json_schema, max_tokens, a system message, temperature"),
+    (Takes(response_formats=("json_object",)), "response_format json_object, max_tokens"),
+    (Takes(response_formats=()), "no response_format"),
+    (Takes(max_completion_tokens=True), "max_completion_tokens"),
+    (Takes(system_messages=False, temperature=False), "no system message, no temperature"),
+]
+
+
+@pytest.mark.parametrize(("takes", "said"), [pytest.param(*case, id=case[1]) for case in TAKES])
+def test_what_an_endpoint_takes(workplace: Workplace, takes: Takes, said: str) -> None:
+    workplace.many(1)
+    with LoopbackServer(takes=takes) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        done = command(["doctor", "-e", spec])
+        assert done.code == 0, done
+        assert server.count(200) == 1
+        assert server.count() <= 6
+    assert said in done.out
+    assert "reply: as asked for" in done.out
+    assert "tokens: " in done.out
+    assert not workplace.results.exists()
+
+
+def test_geminis_endpoint(workplace: Workplace) -> None:
+    pytest.importorskip("google.genai")
+    workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY}
+    workplace.many(1)
+    with LoopbackServer(EchoAnswers("gemini"), key=KEY) as server:
+        done = command(["doctor", "--json", "-e", str(workplace.spec(**{"vlm.gemini.base_url": server.address}))])
+        assert (done.code, server.count()) == (0, 1), done
+    assert done.summary["endpoint"]["reply"] == "as asked for"
+    assert KEY not in done.out
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        pytest.param(on(faults.unauthorized()), "Check the API key", id="wrong key"),
+        pytest.param(on(faults.model_not_found()), "the model's name", id="wrong model"),
+    ],
+)
+def test_an_endpoint_that_refuses(workplace: Workplace, rule: faults.FaultRule, said: str) -> None:
+    workplace.many(1)
+    with LoopbackServer(faults=[rule], leaky=True) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY}))
+        done = command(["doctor", "-e", spec])
+    assert done.code == 4, done
+    assert said in done.out
+    assert KEY not in done.out + done.err
+
+
+def test_an_endpoint_that_isnt_there(workplace: Workplace) -> None:
+    workplace.many(1)
+    spec = str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
+    done = command(["doctor", "-e", spec])
+    assert (done.code, "no connection" in done.out) == (4, True), done
+    assert command(["doctor", "--offline", "-e", spec]).code == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    done = command(["completion", shell])
+    assert done.code == 0
+    assert "_DATAFLOWGROUNDING_COMPLETE" in done.out
+
+
+def test_commands_and_options_are_completed() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}
+
+    def completed(words: str, place: int) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "dataflow_grounding"],
+            env={**environment, "COMP_WORDS": words, "COMP_CWORD": str(place)},
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert completed("dataflowgrounding est", 1).split() == ["plain,estimate"]
+    assert "plain,--pilot" in completed("dataflowgrounding generate --pi", 2).split()
+
+
+# --- pilots
+
+
+def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> None:
+    workplace.many(5)
+    with LoopbackServer() as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        done = command(["generate", "-e", spec, "--pilot", "2", "--no-progress"])
+        assert done.code == 0, done
+        for said in (
+            str(workplace.results / "step_0_expression_extraction" / "annotations.jsonl"),
+            "cleaned_caption and expressions",
+            str(workplace.results / "step_1_grounding" / "annotations.jsonl"),
+            "expressions[].instances",
+            "media_resolution",
+            "without --pilot goes on",
+        ):
+            assert said in done.err
+        assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
+
+
+def test_set_from_pilot_raises_max_workers_to_what_the_pilot_bore(workplace: Workplace) -> None:
+    workplace.many(150)
+    with LoopbackServer(latency=0.02, capacity=40) as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
+        early = workplace.run("--set-from", "pilot")
+        assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
+        assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
+        borne = json.loads((workplace.results / "run.json").read_text())["in_flight_borne"]
+        assert 8 < borne < 90
+        server.capacity = None
+        done = workplace.run("--set-from", "pilot")
+        assert done.code == 0, done
+        assert f"workflow.max_workers: {borne}" in done.err
+        stated = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["workflow"]
+        assert stated["max_workers"] == borne
+
+
+def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
+    workplace.many(30)
+    with LoopbackServer(latency=0.01) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 3}
+        assert workplace.run("--pilot", "20", **settings).code == 0
+        assert server.max_in_flight <= 3
+        done = workplace.run("--set-from", "pilot", **settings)
+    assert done.code == 0, done
+    assert "workflow.max_workers: 3 (the pilot had no more in flight" in done.err

@@ -1,0 +1,268 @@
+"""`estimate` against what the loopback endpoint then counts, and `cost` against what was paid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workplace import REPOSITORY, Done, Workplace, command
+
+from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.serving.token_rules import TokenRules
+from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, faults, on
+
+SCENES = [
+    ("A red mug on a wooden table near a window.", ["a red mug", "a wooden table", "a window"]),
+    ("Two dogs run across the lawn behind a white house.", ["two dogs", "the lawn", "a white house"]),
+    ("A man in a blue jacket holds a yellow umbrella.", ["a man in a blue jacket", "a yellow umbrella"]),
+    ("The bus on the left passes a parked bicycle.", ["the bus on the left", "a parked bicycle"]),
+]
+
+
+@pytest.fixture()
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as running:
+        yield running
+
+
+def told(place: Workplace, *arguments: str, **settings: Any) -> dict[str, Any]:
+    done = command(["estimate", "-e", str(place.spec(**settings)), "--json", *arguments])
+    assert done.code == 0, done
+    return done.summary
+
+
+def close(estimate: dict[str, Any], requests: int, tokens: dict[str, int]) -> None:
+    assert abs(estimate["requests"] - requests) <= 0.05 * requests
+    for name in ("input", "output"):
+        assert abs(estimate["tokens"][name] - tokens[name]) <= 0.2 * tokens[name], name
+
+
+def scenes(place: Workplace, count: int) -> list[dict[str, Any]]:
+    """Pictures with natural captions, and their gold."""
+    gold = []
+    for n in range(count):
+        caption, phrases = SCENES[n % len(SCENES)]
+        place.picture(f"p{n}.jpg", (320, 240), color=f"#{n % 90 + 10}{n // 90 + 10}40")
+        boxes = [{"text": phrase, "instances": [{"bbox": [10, 20, 130, 200]}]} for phrase in phrases]
+        gold.append({"image_path": f"p{n}.jpg", "caption": caption, "width": 320, "height": 240, "expressions": boxes})
+    place.rows({"image_path": row["image_path"], "caption": row["caption"]} for row in gold)
+    return gold
+
+
+@pytest.mark.parametrize("backend", ["openai", "gemini"])
+def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, backend: str) -> None:
+    pytest.importorskip("google.genai")
+    gold = scenes(workplace, 60)
+    answers = GoldAnswers(gold, image_root=workplace.folder, box_format="gemini" if backend == "gemini" else "xyxy_px")
+    with LoopbackServer(answers) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.gemini.base_url": server.address}
+        workplace.settings |= {**settings, "vlm.backend": backend, "vlm.gemini.api_key": "k"}
+        workplace.settings["vlm.box_format"] = "auto" if backend == "gemini" else "xyxy_px"
+        before = told(workplace)
+        assert server.count() == 0
+        done = workplace.run()
+        assert done.code == 0, done
+        close(before, server.count(), done.summary["tokens"])
+        cached = done.summary["tokens"]["cached"]
+        assert abs(before["tokens"]["cached"] - cached) <= 0.2 * cached
+    assert before["requests"] == sum(step["requests"] for step in before["steps"])
+    assert [step["step"] for step in before["steps"]] == ["step0_expression_extraction", "step1_grounding"]
+
+
+def test_after_a_pilot_the_estimate_goes_by_what_was_measured(workplace: Workplace, server: LoopbackServer) -> None:
+    """Captions of no language, more tokens for an image than assumed: only a pilot can tell."""
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(40)
+    guess = told(workplace)
+    assert (guess["requests"], guess["measured"]) == (80, False)
+    assert workplace.run("--pilot", "8").code == 0
+    before = server.count()
+    known = told(workplace)
+    assert (known["requests"], known["stored"], known["measured"]) == (64, 16, True)
+    done = workplace.run()
+    assert server.count() - before == 64
+    tokens = done.summary["tokens"]
+    for name in ("input", "cached", "output"):
+        assert abs(known["tokens"][name] - tokens[name]) <= 0.15 * tokens[name], name
+    nothing = told(workplace)
+    assert (nothing["requests"], nothing["tokens"]["input"]) == (0, 0)
+
+
+def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
+    workplace.many(20)
+    rule = on(faults.says("no"), task="phrase_grounding", where=lambda r: "earlier reply" not in r.text)
+    with LoopbackServer(faults=[rule]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run("--pilot", "5").code == 0
+        steps = {step["step"]: step["requests"] for step in told(workplace)["steps"]}
+    assert steps == {"step0_expression_extraction": 15, "step1_grounding": 30}
+
+
+def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.picture()
+    row = {"image_path": "a.jpg", "caption": "A red mug on a table."}
+    workplace.rows([row, row, "broken", {**row, "image_path": "gone.jpg"}, {**row, "caption": "A dog on a lawn."}])
+    found = told(workplace)
+    assert (found["records"], found["requests"]) == (5, 4)
+
+
+def test_of_many_records_a_part_is_looked_at(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataflow_grounding.pipelines import estimating
+
+    monkeypatch.setattr(estimating, "ALL_UP_TO", 50)
+    monkeypatch.setattr(estimating, "HEAD", 10)
+    scenes(workplace, 200)
+    found = told(workplace, **{"vlm.openai.base_url": "http://127.0.0.1:9"})
+    assert (found["records"], found["looked_at"], found["requests"]) == (200, 50, 400)
+    assert told(workplace, "--pilot", "20", **{"vlm.openai.base_url": "http://127.0.0.1:9"})["requests"] == 40
+
+
+def test_estimate_writes_nothing_and_needs_no_key(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    scenes(workplace, 3)
+    assert told(workplace, **{"vlm.backend": "gemini", "vlm.box_format": "auto"})["requests"] == 6
+    assert not workplace.results.exists()
+
+
+# --- prices
+
+
+def test_prices_come_from_the_spec_then_from_the_table(workplace: Workplace) -> None:
+    scenes(workplace, 3)
+    settings = {"vlm.openai.base_url": "http://127.0.0.1:9"}
+    unknown = told(workplace, **settings)
+    assert (unknown["cost_usd"], unknown["prices"]) == (None, None)
+    listed = told(workplace, **settings, **{"vlm.openai.model_name": "openai/gpt-4o-2024-08-06"})
+    assert listed["cost_usd"] > 0
+    assert "developers.openai.com" in listed["prices"]
+    stated = told(workplace, **settings, **{"vlm.prices": {"input": 1e6, "cached_input": 0, "output": 0}})
+    assert stated["cost_usd"] == stated["tokens"]["input"] - stated["tokens"]["cached"]
+    assert stated["prices"] == "vlm.prices"
+
+
+def test_every_row_of_the_table_has_its_date_and_source() -> None:
+    rows = yaml.safe_load((REPOSITORY / "dataflow_grounding/engine/prices.yaml").read_text())
+    assert len({row["model"] for row in rows}) == len(rows)
+    for row in rows:
+        assert str(row["date"]) >= "2026-01-01"
+        assert row["source"].startswith("https://")
+        assert 0 < row.get("cached_input", row["input"]) <= row["input"] < row["output"]
+        found = listed_price(row["model"])
+        assert found is not None
+        assert (found.prices.input, found.prices.output) == (row["input"], row["output"])
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gemini-3.1-flash-lite-preview", "gemini-3.1-flash-lite"),
+        ("google/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("models/gemini-2.5-flash-preview-09-2025", "gemini-2.5-flash"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+        ("GPT-4o", "gpt-4o"),
+        ("gpt-4o-audio", None),
+        ("qwen3-vl-8b", None),
+        ("", None),
+    ],
+)
+def test_names_of_models_in_the_table(name: str, row: str | None) -> None:
+    found = listed_price(name)
+    assert (found and found.model) == row
+
+
+# Examples from the providers' pages, and by hand after their rules.
+IMAGES = [
+    ("gemini-3.1-flash-lite-preview", "MEDIA_RESOLUTION_HIGH", (64, 48), 1120),
+    ("gemini-3.1-flash-lite-preview", "MEDIA_RESOLUTION_MEDIUM", (4000, 3000), 560),
+    ("gemini-3-pro", "MEDIA_RESOLUTION_LOW", (640, 480), 280),
+    ("gemini-2.5-flash", "MEDIA_RESOLUTION_HIGH", (384, 384), 258),
+    ("gemini-2.5-flash", "", (960, 540), 6 * 258),
+    ("gemini-2.5-flash", "MEDIA_RESOLUTION_LOW", (960, 540), 64),
+    ("gpt-4o", "", (1024, 1024), 765),
+    ("gpt-4o", "", (2048, 4096), 1105),
+    ("gpt-4.1-2025-04-14", "", (64, 48), 255),
+    ("gpt-4.1-mini", "", (1024, 1024), 1659),
+    ("gpt-5-mini", "", (4000, 3000), 2489),
+    ("openai/gpt-5", "", (512, 512), 210),
+    ("Qwen/Qwen2.5-VL-7B-Instruct", "", (280, 280), 102),
+    ("Qwen/Qwen3-VL-8B-Instruct", "", (320, 320), 102),
+    ("claude-sonnet-4-5", "", (750, 1000), 1000),
+    ("someone/unheard-of", "", (640, 480), 1000),
+]
+
+
+@pytest.mark.parametrize(("model", "resolution", "size", "tokens"), IMAGES)
+def test_tokens_of_images(model: str, resolution: str, size: tuple[int, int], tokens: int) -> None:
+    assert TokenRules(model, resolution).image(size) == tokens
+
+
+# --- cost
+
+
+def cost(place: Workplace, *arguments: str) -> Done:
+    return command(["cost", str(place.results), *arguments])
+
+
+def test_cost_is_what_the_endpoint_billed_by_step(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.many(10)
+    prices = {"input": 2.0, "cached_input": 0.5, "output": 8.0}
+    workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.prices": prices}
+    first, second = workplace.run("--pilot", "4"), workplace.run()
+    found = cost(workplace, "--json").summary
+    runs = (first.summary, second.summary)
+    assert found["requests"] == server.count() == 20
+    assert found["tokens"] == {name: sum(run["tokens"][name] for run in runs) for name in found["tokens"]}
+    assert found["cost_usd"] == pytest.approx(sum(run["cost_usd"] for run in runs), abs=1e-5)
+    assert [(step["step"], step["requests"]) for step in found["steps"]] == [
+        ("step_0_expression_extraction", 10),
+        ("step_1_grounding", 10),
+    ]
+    run = json.loads((workplace.results / "run.json").read_text())
+    assert run["steps"] == found["steps"]
+    assert "step_1_grounding: 10 replies" in cost(workplace).out
+
+
+def test_cost_tells_what_retries_and_samples_cost(workplace: Workplace) -> None:
+    workplace.many(4)
+    rule = on(faults.says("no"), task="expression_extraction", where=lambda r: "earlier reply" not in r.text)
+    with LoopbackServer(faults=[rule]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": 3}
+        assert workplace.run(**settings).code == 0
+    steps = cost(workplace, "--json").summary["steps"]
+    counts = [(step["requests"], step["retries"]["requests"], step["samples"]["requests"]) for step in steps]
+    assert counts == [(8, 4, 0), (12, 0, 8)]
+    assert "of it retries: 4 replies" in cost(workplace).out
+
+
+def test_cost_of_a_folder_without_replies(workplace: Workplace) -> None:
+    workplace.results.mkdir(parents=True)
+    done = cost(workplace)
+    assert done.code == 2
+    assert "no stored replies" in done.err
+
+
+def test_budget_usd_works_with_a_listed_price(workplace: Workplace) -> None:
+    workplace.many(60)
+    with LoopbackServer(EchoAnswers("xyxy_px")) as server:
+        settings = {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.openai.model_name": "gpt-4o",
+            "vlm.openai.max_tokens": 50,
+        }
+        done = workplace.run("--budget-usd", "0.1", **settings)
+    assert done.code == 3, done
+    assert 0.05 < done.summary["cost_usd"] <= 0.1
+
+
+def test_progress_shows_cost_rate_and_time_left(workplace: Workplace, tmp_path: Path) -> None:
+    from dataflow_grounding.engine.progress import Now, Progress
+
+    now = Now(50, 0, 100, 100, 8, 0, 1.25)
+    line = Progress(lambda: now, "x", False).line()
+    for shown in ("50/100 records", "1.2500 USD", "/s", " left"):
+        assert shown in line

@@ -1,0 +1,169 @@
+"""Every spec in the docs runs, and every command in them and the README, against loopback endpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from workplace import REPOSITORY, Done, Workplace, command
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+KEY = "sk-from-the-docs"
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "init_template" / "README.md",
+]
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+SERVERS = ("vllm", "llama-server", "ollama", "lms", "docker")
+"""What starts a model server, which is not run here."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `heading` is the one it stands under."""
+
+    page: Path
+    heading: str
+    mark: str
+    kind: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in BLOCK.finditer(text):
+            headings = re.findall(r"^#+ (.*)$", text[: found.start()], re.MULTILINE)
+            yield Block(page, headings[-1], found["mark"] or "", found["kind"], found["text"])
+
+
+SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
+COMMANDS = [block for block in blocks() if block.kind == "bash" and block.mark not in ("first", "tests")]
+ENDPOINTS = ["Gemini", "NVIDIA NIM", "TAO inference microservice", "vLLM", "SGLang", "llama.cpp", "Ollama", "LM Studio"]
+ENDPOINTS += ["OpenRouter", "DashScope", "Azure OpenAI", "OpenAI"]
+
+
+@pytest.fixture
+def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """A folder like a user's, with the files that the pages speak of, as the current one."""
+    workplace.many(2)
+    workplace.picture("photo.jpg")
+    [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
+    (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
+    monkeypatch.chdir(workplace.folder)
+    monkeypatch.setenv("HOME", str(workplace.folder))
+    for name in set(re.findall(r"\$\{oc\.env:(\w+)\}", "".join(block.text for block in SPECS))):
+        monkeypatch.setenv(name, KEY)
+    return workplace
+
+
+def test_there_is_a_spec_for_each_endpoint() -> None:
+    headings = [block.heading for block in SPECS]
+    for endpoint in ENDPOINTS:
+        assert any(heading.startswith(endpoint) for heading in headings), endpoint
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, id=f"{b.heading} {n}") for n, b in enumerate(SPECS)])
+def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
+    vlm = yaml.safe_load(block.text)["image_grounding"]["vlm"]
+    if vlm["backend"] == "gemini":
+        pytest.importorskip("google.genai")
+    (place.folder / "endpoint.yaml").write_text(block.text, encoding="utf-8")
+    stated = vlm.get("box_format", "auto")
+    model = vlm[vlm["backend"]].get("model_name", "")
+    known = stated != "calibrated" and not (stated == "auto" and "cosmos" in model)
+    written = "gemini" if vlm["backend"] == "gemini" else find_box_format(stated, model).name if known else "xyxy_1000"
+    key = vlm[vlm["backend"]].get("api_key") or vlm["openai"].get("extra_headers", {}).get("api-key")
+    with LoopbackServer(EchoAnswers(written), key=KEY if key else None) as server:
+        address = {
+            "endpoint: gemini": f"gemini.base_url={server.address}",
+            "endpoint: openai": f"openai.base_url={server.base_url}",
+            "endpoint: azure": f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21",
+        }[block.mark]
+        arguments = ["-e", "data.yaml", "-e", "endpoint.yaml", f"image_grounding.vlm.{address}"]
+        if not known:  # EchoAnswers draws no rectangles that could be calibrated by
+            arguments.append("image_grounding.vlm.box_format=xyxy_1000")
+        done = command(["generate", *arguments, "--json", "--no-progress"])
+        assert done.code == 0, done
+        assert (done.summary["done"], server.count(200)) == (2, 4)
+        assert done.summary["grounded"] == done.summary["expressions"]
+        extra = vlm.get("openai", {}).get("extra_body", {})
+        assert extra.items() <= server.requests[-1].settings.items()
+        assert command(["cost", "results", "--json"]).summary["requests"] == 4
+
+
+def run_line(words: list[str], server: LoopbackServer, spec_address: str) -> Done | None:
+    """Run one command of a page; None for one that starts a server."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    program = words[0].removeprefix(".venv/bin/")
+    if program in SERVERS or words[:3] == ["python", "-m", "sglang.launch_server"]:
+        return None
+    if program == "export":
+        for word in words[1:]:
+            name, _, value = word.partition("=")
+            os.environ[name] = server.base_url if name == "DF_BASE_URL" else value
+        return None
+    if program == "pip":
+        return None
+    if program == "python":
+        return python(words[1:])
+    assert program == "dataflowgrounding", f"nobody runs {words}"
+    with_spec = words[1] in ("generate", "check", "estimate", "doctor", "calibrate") and "-e" in words
+    return command([*words[1:], *([spec_address] if with_spec else [])])
+
+
+def python(words: list[str]) -> Done:
+    import subprocess
+    import sys
+
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, id=f"{b.page.name}, {b.heading}") for b in COMMANDS])
+def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.MonkeyPatch, block: Block) -> None:
+    pytest.importorskip("google.genai")
+    for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
+        monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
+    monkeypatch.setenv("GOOGLE_API_KEY", KEY)
+    shutil.copytree(REPOSITORY / "example_data", "example_data")
+    if "cache/" in block.text:
+        shutil.copytree(REPOSITORY / "api_pipelines", "api_pipelines")
+        assert python(["api_pipelines/image_grounding_api_pipeline.py"]).code == 0
+    [vllm] = [b for b in SPECS if b.heading == "vLLM"]
+    Path("endpoint.yaml").write_text(vllm.text, encoding="utf-8")
+    with LoopbackServer(EchoAnswers("qwen3-vl")) as other, LoopbackServer(EchoAnswers("gemini")) as server:
+        for line in block.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            split = "endpoint.yaml" in words
+            address = f"openai.base_url={other.base_url}" if split else f"gemini.base_url={server.address}"
+            done = run_line(words, other, f"image_grounding.vlm.{address}")
+            assert done is None or done.code == 0, f"{line}\n{done}"
+
+
+def test_the_command_in_a_sentence_of_the_readme_runs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = re.findall(r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    assert sentences
+    with LoopbackServer(EchoAnswers("qwen3-vl")) as server:
+        monkeypatch.setenv("DF_BASE_URL", server.base_url)
+        monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
+        for sentence in sentences:
+            done = run_line(shlex.split(sentence), server, "")
+            assert done is not None
+            assert done.code == 0, done
+    assert json.loads(command(["doctor", "--json"]).out)["environment"]["DF_MODEL"] is True

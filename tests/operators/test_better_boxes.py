@@ -1,0 +1,290 @@
+"""Samples, zoom and verification, against a loopback model that looks at the pictures that it is sent."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from seeing_model import SeeingModel, draw
+from workplace import Workplace
+
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.geometry import iou
+from dataflow_grounding.operators.agreement import merged
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.tasks import Found
+from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
+
+BIG = [100, 120, 480, 600]
+TINY = [911, 333, 929, 351]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "photo.png"
+    draw(str(path), (1200, 900), {"red": [tuple(BIG)], "blue": [tuple(TINY)]})  # type: ignore[list-item]
+    return str(path)
+
+
+def ground(server: LoopbackServer, photo: str, *phrases: str, **ways: Any) -> list[dict[str, Any]]:
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+    record = PhraseGrounder(serving, **ways)({"image_path": photo, "expressions": list(phrases)})
+    expressions = record["expressions"]
+    assert isinstance(expressions, list)
+    return expressions
+
+
+def found(*boxes: list[int]) -> Found:
+    return Found("grounded" if boxes else "none", [{"bbox": bbox, "score": 0.9} for bbox in boxes])
+
+
+A, A2, A3, B = [10, 10, 50, 50], [12, 10, 52, 50], [14, 14, 54, 50], [200, 200, 260, 240]
+MERGED = [
+    ("all agree", [found(A), found(A), found(A)], [(A, 1.0)], "grounded", False),
+    ("the median of each edge", [found(A), found(A2), found(A3)], [([12, 10, 52, 50], 1.0)], "grounded", False),
+    ("one of three sees nothing", [found(A), found(), found(A)], [(A, 0.6667)], "grounded", True),
+    ("a box of one answer alone goes", [found(A, B), found(A), found(A)], [(A, 1.0)], "grounded", True),
+    ("two things", [found(A, B), found(B, A), found(B, A2)], [(A, 1.0), (B, 1.0)], "grounded", False),
+    ("half is enough", [found(A), found()], [(A, 0.5)], "grounded", True),
+    ("all see nothing", [found(), found(), found()], [], "none", False),
+    ("most see nothing", [found(A), found(), found()], [], "none", True),
+    ("all see different things", [found(A), found(B), found([400, 400, 440, 440])], [], "ambiguous", True),
+    ("one answer's boxes stay apart", [found(A, A2), found(A, A2)], [(A, 1.0), (A2, 1.0)], "grounded", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("answers", "boxes", "status", "disagreement"), [pytest.param(*c[1:], id=c[0]) for c in MERGED]
+)
+def test_answers_are_merged(
+    answers: list[Found], boxes: list[tuple[list[int], float]], status: str, disagreement: bool
+) -> None:
+    result = merged(answers, len(answers))
+    assert [(i["bbox"], i["score"]) for i in result.instances] == boxes
+    assert (result.status, result.disagreement) == (status, disagreement)
+
+
+BOX = st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 20)] * 2).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
+ANSWERS = st.lists(st.lists(BOX, max_size=4, unique_by=tuple).map(lambda boxes: found(*boxes)), min_size=1, max_size=6)
+
+
+@given(ANSWERS)
+def test_what_is_merged_is_what_at_least_half_say(answers: list[Found]) -> None:
+    result = merged(answers, len(answers))
+    for instance in result.instances:
+        assert 0.5 <= instance["score"] <= 1
+        x1, y1, x2, y2 = instance["bbox"]
+        assert 0 <= x1 < x2 <= 100
+        assert 0 <= y1 < y2 <= 100
+        for place in range(4):
+            edges = [i["bbox"][place] for answer in answers for i in answer.instances]
+            assert min(edges) <= instance["bbox"][place] <= max(edges)
+    assert (result.status == "grounded") is bool(result.instances)
+    assert sum(len(answer.instances) for answer in answers) >= len(result.instances) * len(answers) / 2
+
+
+def test_samples_make_boxes_better_and_say_how_sure_they_are(photo: str) -> None:
+    model = SeeingModel(noise=0.01, missing=0.25, seed=3)
+    with LoopbackServer(model, keep_bodies=True) as server:
+        [one] = ground(server, photo, "the red box", samples=9)
+        assert server.count() == 9
+    [instance] = one["instances"]
+    assert iou(tuple(instance["bbox"]), tuple(BIG)) > 0.93
+    assert 0.5 <= instance["score"] < 1
+    assert one["disagreement"] is True
+
+
+def test_a_single_sample_is_as_before(photo: str) -> None:
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        [one] = ground(server, photo, "the red box", samples=1)
+    assert "disagreement" not in one
+    assert one["instances"][0]["score"] is None
+
+
+@pytest.mark.parametrize(("unreadable", "kept"), [(1, True), (2, False)])
+def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int, kept: bool) -> None:
+    seeing, count = SeeingModel(), itertools.count()
+
+    def answers(request: ReceivedRequest) -> Answer | dict[str, Any]:
+        # The first answers come to nothing, however often they are asked for again.
+        return Answer("no idea") if next(count) < unreadable else seeing(request)
+
+    from dataflow_grounding.engine.options import RunOptions, current_options
+
+    token = current_options.set(RunOptions(max_attempts=1))
+    try:
+        with LoopbackServer(answers, keep_bodies=True) as server:
+            if kept:
+                [one] = ground(server, photo, "the red box", samples=3)
+                assert (one["instances"][0]["score"], one["disagreement"]) == (0.6667, True)
+            else:
+                with pytest.raises(UnreadableReply):
+                    ground(server, photo, "the red box", samples=3)
+    finally:
+        current_options.reset(token)
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "qwen2.5-vl"])
+def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(photo: str, box_format: str) -> None:
+    with LoopbackServer(SeeingModel(box_format), keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=box_format)
+        record = PhraseGrounder(serving, zoom=True)(
+            {"image_path": photo, "expressions": ["the red box", "the blue box"]}
+        )
+        assert server.count() == 2
+        first, second = server.requests
+        assert first.image_sizes == ((1200, 900),)
+        [(width, height)] = second.image_sizes
+        assert (width, height) == (second.input["image"]["width"], second.input["image"]["height"])
+        assert 700 <= width <= 1024
+        assert [phrase["text"] for phrase in second.input["phrases"]] == ["the blue box"]
+    red, blue = (expression["instances"][0] for expression in record["expressions"])
+    assert red.get("zoomed") is None
+    assert blue["zoomed"] is True
+    assert blue["bbox"] == TINY
+
+
+def test_zoom_mends_what_noise_has_spoilt(photo: str) -> None:
+    better = 0
+    for seed in range(12):
+        with LoopbackServer(SeeingModel(noise=0.005, seed=seed), keep_bodies=True) as server:
+            [plain] = ground(server, photo, "the blue box")
+            [zoomed] = ground(server, photo, "the blue box", zoom=True)
+        overlaps = [iou(tuple(e["instances"][0]["bbox"]), tuple(TINY)) for e in (plain, zoomed)]
+        better += overlaps[1] > max(0.6, overlaps[0])
+    assert better >= 10  # a box that noise has made too large is not looked for again
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1185, 0), (0, 888), (1185, 888)])
+def test_boxes_at_the_edge_of_the_image(tmp_path: Path, corner: tuple[int, int]) -> None:
+    x, y = corner
+    bbox = (x, y, x + 15, y + 12)
+    path = tmp_path / "corner.png"
+    draw(str(path), (1200, 900), {"green": [bbox]})
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        [one] = ground(server, str(path), "the green box", zoom=True)
+        assert server.count() == 2
+    assert one["instances"][0]["bbox"] == list(bbox)
+
+
+def test_what_the_crop_does_not_show_stays(photo: str) -> None:
+    seeing = SeeingModel()
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        return seeing(request) if request.image_sizes == ((1200, 900),) else {"objects": []}
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        [one] = ground(server, photo, "the blue box", zoom=True)
+    assert one["instances"][0]["bbox"] == TINY
+    assert "zoomed" not in one["instances"][0]
+
+
+def test_regrounding_verifies_what_comes_again(photo: str) -> None:
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        red, green = ground(server, photo, "the red box", "the green box", verify="reground")
+        assert server.count() == 2  # both at once, then the one that was found
+    assert (red["verified"], red["verification"]) == (True, {"method": "reground", "iou": 1.0})
+    assert "verified" not in green
+    assert green["status"] == "none"
+
+
+def test_regrounding_asks_afresh_even_for_a_single_phrase(photo: str) -> None:
+    seeing, count = SeeingModel(), itertools.count()
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        if next(count):
+            return {"objects": [{"id": 1, "label": "the red box", "bbox_2d": [700, 700, 800, 800]}]}
+        return seeing(request)
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        [red] = ground(server, photo, "the red box", verify="reground")
+        assert server.count() == 2
+    assert red["instances"][0]["bbox"] == BIG
+    assert (red["verified"], red["verification"]["iou"]) == (False, 0.0)
+
+
+# --- in a run
+
+
+@pytest.fixture
+def album(workplace: Workplace) -> Workplace:
+    for n in range(3):
+        boxes = {"red": [(100 + n, 120, 480, 600)], "blue": [(900 + n, 333, 918 + n, 351)]}
+        draw(str(workplace.folder / f"p{n}.png"), (1200, 900), boxes)  # type: ignore[arg-type]
+    rows = [{"image_path": f"p{n}.png", "caption": "the red box and the blue box"} for n in range(3)]
+    workplace.rows(rows)
+    return workplace
+
+
+def model(**errors: float) -> Any:
+    seeing = SeeingModel("xyxy_px", **errors)  # type: ignore[arg-type]
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        if request.task == "phrase_grounding":
+            return seeing(request)
+        texts = [f"the {color} box" for color in ("red", "blue")]
+        return {
+            "cleaned_caption": request.input["caption"],
+            "expressions": [{"text": text, "noun_chunk": text[4:]} for text in texts],
+        }
+
+    return answers
+
+
+WAYS: dict[str, Any] = {"workflow.samples": 3, "workflow.zoom": True, "workflow.verify": "reground"}
+
+
+def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace) -> None:
+    with LoopbackServer(model(noise=0.001), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, **WAYS}
+        assert album.run(**settings).code == 0
+        before = album.annotations()
+        sent = server.count()
+        # 3 extractions; 3 x 3 answers, each with a crop; the same once more for each of two phrases
+        assert sent == 3 + 3 * 3 * 2 + 3 * (1 + 2)
+        (album.results / ".ckpt" / "finished.json").unlink()
+        again = album.run(**settings)
+        assert (again.code, server.count()) == (0, sent)
+        assert album.annotations() == before
+        # A changed setting asks only for what is new.
+        assert album.run(**{**settings, "workflow.samples": 4}).code == 0
+        assert 0 < server.count() - sent <= 3 * 2 + 3 * 3
+    for record in before:
+        for expression in record["expressions"]:
+            assert expression["verified"] is True
+            assert expression["instances"][0]["score"] == 1.0
+            assert expression["disagreement"] is False
+
+
+def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> None:
+    answers = model()
+
+    def failing(request: ReceivedRequest) -> Answer | dict[str, Any]:
+        alone = request.task == "phrase_grounding" and len(request.input["phrases"]) == 1
+        return Answer("no idea") if alone and "red" in request.input["phrases"][0]["text"] else answers(request)
+
+    with LoopbackServer(failing, keep_bodies=True) as server:
+        done = album.run(**{"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"})
+    assert done.code == 1, done
+    assert [failure["kind"] for failure in album.failures()] == ["unreadable_reply"] * 3
+    for record in album.annotations():
+        red, blue = record["expressions"]
+        assert (red["verified"], len(red["instances"])) == (None, 1)
+        assert red["verification"]["method"] == "reground"
+        assert blue["verified"] is True
+
+
+def test_a_picture_and_its_parts_are_told_apart_in_the_store(album: Workplace) -> None:
+    with LoopbackServer(model(), keep_bodies=True) as server:
+        assert album.run(**{"vlm.openai.base_url": server.base_url, "workflow.zoom": True}).code == 0
+    lines = (album.results / "step_1_grounding" / ".ckpt" / "replies.jsonl").read_text().splitlines()
+    keys = [json.loads(line)["key"] for line in lines]
+    assert len(set(keys)) == len(keys) == 6

@@ -1,0 +1,92 @@
+"""Groups of near regions, and boxes matched one to one."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow_grounding import CaptionGenerator, DoubleChecker, Merger, RegionExpressionGenerator
+from dataflow_grounding.errors import BrokenRow, SpecError
+from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.operators.matching import match_boxes
+from dataflow_grounding.operators.nearness import near_groups
+from dataflow_grounding.operators.regions import read_regions
+from dataflow_grounding.records import Record
+from dataflow_grounding.serving import Serving
+
+numbers = st.integers(0, 40)
+box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(
+    lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3]))
+)
+
+
+@given(st.lists(box, max_size=70), st.integers(1, 16))
+def test_each_place_is_in_one_group_and_no_group_is_too_large(boxes: list[Bbox], most: int) -> None:
+    groups = near_groups(boxes, most)
+    assert sorted(itertools.chain(*groups)) == list(range(len(boxes)))
+    assert all(0 < len(group) <= most and group == sorted(group) for group in groups)
+    assert near_groups(boxes, most) == groups
+    assert len(groups) <= max(1, 2 * -(-len(boxes) // most))
+
+
+def test_groups_are_of_such_as_lie_near_each_other() -> None:
+    left, right = (
+        [(n, n, n + 1, n + 1) for n in range(0, 20, 2)],
+        [(500 + n, n, 501 + n, n + 1) for n in range(0, 20, 2)],
+    )
+    mixed = [box for pair in zip(left, right, strict=True) for box in pair]
+    assert near_groups(mixed, 10) == [list(range(0, 20, 2)), list(range(1, 20, 2))]
+
+
+@given(st.lists(box, max_size=5), st.lists(box, max_size=5), st.sampled_from([0.1, 0.3, 0.5, 0.9]))
+def test_as_many_pairs_are_matched_as_can_be(found: list[Bbox], wanted: list[Bbox], threshold: float) -> None:
+    pairs = match_boxes(found, wanted, threshold)
+    assert len({which for which, _ in pairs.values()}) == len(pairs)
+    for want, (which, overlap) in pairs.items():
+        assert overlap == iou(found[which], wanted[want]) >= threshold
+    few, many = sorted((found, wanted), key=len)
+    best = max(
+        sum(iou(a, b) >= threshold for a, b in zip(few, order, strict=False)) for order in itertools.permutations(many)
+    )
+    assert len(pairs) == best
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "x", [1], [{"bbox": [1, 2, 3]}], [{"bbox": [1, 2, 3, "4"]}], [{"bbox": [1, 2, 3, float("nan")]}],
+     [{"bbox": [3, 2, 1, 4]}], [{"type": "Car"}]],
+)  # fmt: skip
+def test_what_is_no_region_is_refused(value: Any) -> None:
+    with pytest.raises(BrokenRow, match="column 'regions'"):
+        read_regions(Record({"regions": value}), "regions")
+
+
+class Silent(Serving):
+    model, box_format = "none", "xyxy_px"
+
+    async def answer(self, request: Any) -> str:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DoubleChecker(Silent(), method="guess"),  # type: ignore[arg-type]
+        lambda: DoubleChecker(Silent(), iou=0),
+        lambda: DoubleChecker(Silent(), iou=1.5),
+        lambda: Merger(Silent(), marks="circles"),  # type: ignore[arg-type]
+        lambda: RegionExpressionGenerator(Silent(), regions_per_request=0),
+    ],
+)
+def test_settings_that_can_not_be_are_refused(make: Any) -> None:
+    with pytest.raises(SpecError):
+        make()
+
+
+def test_operators_say_what_they_do_in_both_languages() -> None:
+    for cls in (RegionExpressionGenerator, CaptionGenerator, Merger, DoubleChecker):
+        assert cls.get_desc("en") != cls.get_desc("zh")

@@ -1,0 +1,528 @@
+"""`generate` for `image_referring_expression`: what a user gets for pictures with boxes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from referring_place import STEPS, ReferringPlace, kitti
+from workplace import Workplace, command
+
+from dataflow_grounding.records import Record, read_expressions
+from dataflow_grounding.rows import read_records
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+
+SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
+CARS = [("614.24", "181.78", "727.31", "284.77"), ("0.00", "100.5", "1242", "375.00"), ("1", "2", "30.125", "41.0001")]
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
+    return ReferringPlace(tmp_path / "work", server.base_url)
+
+
+def street(place: ReferringPlace) -> None:
+    """Two pictures of one stem, and a KITTI label file for each."""
+    place.picture("000.png", (1242, 375))
+    place.picture("night ä/000.png", (1242, 375), "black")
+    dont_care = kitti("DontCare", 503.89, 169.71, 590.61, 190.13)
+    place.label(
+        "000.txt", [kitti("Car", *CARS[0]), dont_care, "", f"  {kitti('Van', *CARS[1], score='0.93')}  "], "\r\n"
+    )
+    place.label("night ä/000.txt", [kitti("Person_sitting", *CARS[2]).replace(" ", "   ")])
+
+
+# --- boxes, ids, legacy files
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_1"])
+def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(tmp_path: Path, box_format: str) -> None:
+    with LoopbackServer(EchoAnswers(box_format)) as server:
+        place = ReferringPlace(tmp_path, server.base_url, **{"vlm.box_format": box_format})
+        street(place)
+        done = place.run()
+        assert done.code == 0, done
+        assert server.tally.by_task == {
+            "region_expression": 2, "image_caption": 2, "grounding_expression": 2, "double_check": 2,
+        }  # fmt: skip
+    records = place.annotations()
+    assert [record["image_id"] for record in records] == ["000", "night ä/000"]
+    given = [[float(n) for n in corners] for corners in CARS]
+    assert [region["bbox"] for record in records for region in record["regions"]] == given
+    assert [r["type"] for record in records for r in record["regions"]] == ["Car", "Van", "Person_sitting"]
+    instances = [i for record in records for e in record["expressions"] for i in e["instances"]]
+    assert [instance["bbox"] for instance in instances] == given
+    assert [instance["region_id"] for instance in instances] == [1, 2, 1]
+    assert all(instance["score"] is None for instance in instances)
+    ids = [i["bbox_id"] for i in instances] + [e["expression_id"] for r in records for e in r["expressions"]]
+    assert len(set(ids)) == len(ids) == 6
+    assert (records[0]["width"], records[0]["height"]) == (1242, 375)
+    assert all(e["verified"] is True for record in records for e in record["expressions"])
+
+
+def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(place: ReferringPlace) -> None:
+    street(place)
+    assert place.run(**{"workflow.output_format": "both"}).code == 0
+    [car, van] = json.loads(place.legacy(0, "000"))
+    assert car == {
+        "bbox_2d": [495, 485, 586, 759],
+        "type": "Car",
+        "color": car["color"],
+        "description": car["description"],
+    }
+    assert van["bbox_2d"] == [0, 268, 1000, 1000]
+    assert place.legacy(1, "night ä/000") == place.annotations()[1]["caption"]
+    for step in (2, 3):
+        lines = [line.rsplit(": ", 1) for line in place.legacy(step, "000").splitlines()]
+        assert [json.loads(boxes) for _, boxes in lines] == [[[495, 485, 586, 759]], [[0, 268, 1000, 1000]]]
+        assert [text for text, _ in lines] == [e["text"] for e in place.annotations()[0]["expressions"]]
+
+
+def test_another_output_format_costs_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
+    street(place)
+    assert place.run().code == 0
+    assert not list(place.results.rglob("labels"))
+    sent = server.count()
+    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
+    assert server.count() == sent
+    assert len(list(place.results.rglob("*.txt.step*"))) == 8
+    assert len(place.annotations()) == 2
+
+
+def test_legacy_files_of_a_picture_that_is_gone_go_too(place: ReferringPlace) -> None:
+    street(place)
+    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
+    (place.images / "000.png").unlink()
+    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
+    assert [path.name for path in place.results.rglob("*.txt.step0")] == ["000.txt.step0"]
+
+
+# --- what fails alone, what is reported
+
+
+def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, server: LoopbackServer) -> None:
+    street(place)
+    whole = place.picture("cut.jpg").read_bytes()
+    (place.images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    place.label("cut.txt", [kitti("Car", 1, 2, 30, 40)])
+    for name, line in {
+        "fields": "Car 0 0 0 1 2 3 4",
+        "number": kitti("Car", 1, 2, "3x", 4),
+        "nan": kitti("Car", 1, 2, "nan", 4),
+        "turned": kitti("Car", 30, 2, 3, 4),
+        "outside": kitti("Car", 700, 2, 800, 4),
+    }.items():
+        place.picture(f"{name}.png")
+        place.label(f"{name}.txt", [kitti("Car", 1, 2, 30, 40), "", line])
+    done = place.run()
+    assert done.code == 1, done
+    assert [r["image_path"] for r in place.annotations()] == ["000.png", "night ä/000.png"]
+    assert server.count() == 8
+    failed = {failure["id"]: failure for failure in place.failures()}
+    assert set(failed) == {"cut", "fields", "number", "nan", "turned", "outside"}
+    assert failed["cut"]["kind"] == "image_broken"
+    for name in ("fields", "number", "nan", "turned"):
+        assert failed[name]["kind"] == "broken_row"
+        assert f"{name}.txt, line 3: " in failed[name]["message"], failed[name]
+    assert "outside of the image" in failed["outside"]["message"]
+    found = command(["check", "-e", str(place.spec())])
+    assert found.code == 2
+    assert found.err.count("line 3: ") == 4
+
+
+def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
+    street(place)
+    place.picture("bare.png")
+    place.picture("empty.png", color="red")
+    place.label("empty.txt", [])
+    place.label("stray/x.txt", [kitti("Car", 1, 2, 30, 40)])
+    done = place.run()
+    assert done.code == 0, done
+    assert "images without a label: 1 (bare.png)" in done.err
+    assert "labels without an image: 1 (stray/x.txt)" in done.err
+    known = place.run_json()["input"]
+    assert known["images_without_label"] == {"count": 1, "first": ["bare.png"]}
+    assert known["labels_without_image"] == {"count": 1, "first": ["stray/x.txt"]}
+    without = {r["image_id"]: r for r in place.annotations() if not r["regions"]}
+    assert set(without) == {"bare", "empty"}
+    assert all(r["expressions"] == [] and r["caption"] for r in without.values())
+    assert server.tally.by_task["region_expression"] == 2
+
+
+def test_a_record_that_fails_beside_a_good_step_fails_alone(place: ReferringPlace, server: LoopbackServer) -> None:
+    street(place)
+    server.faults = [on(faults.content_filter(), task="image_caption", times=1)]
+    done = place.run()
+    assert done.code == 1, done
+    assert len(place.annotations(0)) == 2
+    assert len(place.annotations()) == 1
+    [failure] = place.failures()
+    assert (failure["step"], failure["kind"]) == ("step1_image_caption", "refused")
+
+
+# --- never lose, never pay twice
+
+
+def many(place: ReferringPlace, count: int) -> None:
+    for n in range(count):
+        place.picture(f"{n:02}.png", color=(n, 2 * n, 90))
+        place.label(f"{n:02}.txt", [kitti("Car", n, 2, 60.5 + n, 40), kitti("Van", 100, 200, 300 + n, 400)])
+
+
+def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alone(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
+    many(place, 6)
+    assert place.run().code == 0
+    assert server.count() == 24
+    again = place.run()
+    assert (again.code, server.count(), again.summary["already_complete"]) == (0, 24, True)
+    before = place.files()
+    place.label("03.txt", [kitti("Car", 3, 2, 61, 40)])
+    assert place.run().code == 0
+    assert server.count() == 24 + 3, "regions, expressions, check; the caption is known"
+    after = [json.loads(line) for line in place.files()["annotations.jsonl"].splitlines()]
+    earlier = [json.loads(line) for line in before["annotations.jsonl"].splitlines()]
+    assert [a == b for a, b in zip(after, earlier, strict=True)] == [n != 3 for n in range(6)]
+
+
+def test_a_budget_stops_and_the_same_command_goes_on(tmp_path: Path, server: LoopbackServer) -> None:
+    whole = ReferringPlace(tmp_path / "whole", server.base_url)
+    many(whole, 6)
+    assert whole.run().code == 0
+    place = ReferringPlace(tmp_path / "work", server.base_url)
+    many(place, 6)
+    for _ in range(3):
+        stopped = place.run(**{"workflow.max_requests": 7})
+        assert stopped.code == 3, stopped
+        assert not (place.results / "annotations.jsonl").exists()
+    done = place.run(**{"workflow.max_requests": 7})
+    assert done.code == 0, done
+    assert server.count() == 24 + 24
+    assert place.files() == whole.files()
+
+
+@pytest.mark.parametrize("method", ["ask", "both"])
+def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path, method: str) -> None:
+    files = []
+    for stream in (True, False):
+        with LoopbackServer(faults=[on(faults.says("?"), task="double_check", containing='"the red Car"')]) as server:
+            place = ReferringPlace(tmp_path / str(stream), server.base_url)
+            many(place, 12)
+            done = place.run(**{"workflow.stream": stream, "double_check.method": method})
+            assert done.code in (0, 1), done
+        files.append(place.files())
+    assert files[0] == files[1]
+
+
+def test_a_dry_run_and_a_check_write_and_send_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
+    street(place)
+    plan = place.run("--dry-run")
+    assert plan.code == 0, plan
+    assert [step["step"] for step in plan.summary["steps"]] == [s.replace("step_", "step", 1) for s in STEPS]
+    checked = command(["check", "-e", str(place.spec()), "--json"])
+    assert checked.code == 0, checked
+    assert checked.summary["records"] == 2
+    assert server.count() == 0
+    assert not place.results.exists()
+
+
+# --- step subsets
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param([["0", "1"], ["2", "3"]], id="first half, second half"),
+        pytest.param([["0"], ["1"], ["2"], ["3"]], id="one by one"),
+        pytest.param([["1"], ["0"], ["2", "3"]], id="the caption first"),
+        pytest.param([[0, 1, 2], [3]], id="numbers, the check later"),
+        pytest.param([["3", "2", "1", "0"]], id="written backwards"),
+    ],
+)
+def test_steps_in_parts_give_what_one_run_gives(tmp_path: Path, server: LoopbackServer, runs: list[list[Any]]) -> None:
+    whole = ReferringPlace(tmp_path / "whole", server.base_url)
+    many(whole, 3)
+    assert whole.run().code == 0
+    place = ReferringPlace(tmp_path / "work", server.base_url)
+    many(place, 3)
+    for steps in runs:
+        done = place.run(**{"workflow.steps": steps})
+        assert done.code == 0, done
+    assert server.count() == 24
+    plain = [{k: v for k, v in r.items() if k != "pipeline_steps"} for r in place.annotations()]
+    assert plain == [{k: v for k, v in r.items() if k != "pipeline_steps"} for r in whole.annotations()]
+
+
+WRONG = [
+    ({"workflow.steps": ["2"]}, "run steps 0 and 1 first"),
+    ({"workflow.steps": ["3"]}, "run step 2 first"),
+    ({"workflow.steps": ["4"]}, "the steps are 0, 1, 2, 3"),
+    (
+        {"data.kitti_label_dir": None},
+        "give one of kitti_label_dir, coco_json, yolo_label_dir or input_annotations_jsonl",
+    ),
+    ({"data.image_dir": None}, "image_dir is missing"),
+    ({"data.image_dir": "/nowhere"}, "data.image_dir: no folder /nowhere"),
+    ({"data.kitti_label_dir": "/nowhere"}, "kitti_label_dir: no folder /nowhere"),
+    ({"data.coco_json": "/nowhere.json"}, "kitti_label_dir and coco_json are given"),
+    ({"data.input_annotations_jsonl": "/nowhere.jsonl"}, "no input file /nowhere.jsonl"),
+    ({"double_check.method": "guess"}, "double_check.method"),
+    ({"double_check.iou": 0}, "double_check.iou"),
+    ({"workflow.marks": "circles"}, "workflow.marks"),
+    ({"data.kitti_labels": "x"}, "kitti_labels is not a key of the spec; is it 'kitti_label_dir'?"),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), [pytest.param(*case, id=case[1]) for case in WRONG])
+def test_what_is_wrong_is_found_before_the_first_request(
+    place: ReferringPlace, server: LoopbackServer, settings: dict[str, Any], expected: str
+) -> None:
+    street(place)
+    done = place.run(**settings)
+    assert (done.code, server.count()) == (2, 0), done
+    assert expected in done.err, done
+    assert "Traceback" not in done.err
+
+
+def test_labels_that_mirror_nothing_are_refused(place: ReferringPlace) -> None:
+    place.picture("a.png")
+    place.label("other/b.txt", [kitti("Car", 1, 2, 30, 40)])
+    done = place.run()
+    assert done.code == 2
+    assert "the label of sub/a.jpg is sub/a.txt" in done.err
+
+
+# --- many regions
+
+
+def test_200_boxes_are_all_described_in_groups_of_at_most_16(place: ReferringPlace, server: LoopbackServer) -> None:
+    place.picture("crowd.png", (1600, 900))
+    corners = [(8 * n % 1500 + 0.5, 37 * n % 800, 8 * n % 1500 + 30, 37 * n % 800 + 50.25) for n in range(200)]
+    place.label("crowd.txt", [kitti("Pedestrian", *box) for box in corners])
+    done = place.run()
+    assert done.code == 0, done
+    groups = [r.input["regions"] for r in server.requests if r.task == "region_expression"]
+    assert max(map(len, groups)) <= 16
+    assert all([region["id"] for region in group] == list(range(1, len(group) + 1)) for group in groups)
+    assert sum(map(len, groups)) == 200
+    [record] = place.annotations()
+    assert [tuple(region["bbox"]) for region in record["regions"]] == corners
+    assert all(region["description"] for region in record["regions"])
+    named = sorted(i["region_id"] for e in record["expressions"] for i in e["instances"])
+    assert named == list(range(1, 201))
+    assert all(i["bbox"] == list(corners[i["region_id"] - 1]) for e in record["expressions"] for i in e["instances"])
+    checks = [r.input for r in server.requests if r.task == "double_check"]
+    assert max(len(check["expressions"]) for check in checks) <= 16
+
+
+def items_of(request: Any) -> int:
+    """How many answers a request asks for."""
+    return len(request.input.get("expressions") or request.input.get("regions") or ())
+
+
+def test_a_reply_that_is_cut_off_is_asked_for_in_halves(place: ReferringPlace, server: LoopbackServer) -> None:
+    place.picture("row.png")
+    place.label("row.txt", [kitti("Car", 40 * n, 10, 40 * n + 30, 60) for n in range(12)])
+    server.faults = [lambda request: faults.truncated() if items_of(request) > 5 else None]
+    done = place.run()
+    assert done.code == 0, done
+    [record] = place.annotations()
+    assert len(record["regions"]) == len(record["expressions"]) == 12
+    assert all(e["verified"] for e in record["expressions"])
+
+
+# --- replies that leave something out
+
+
+def test_a_region_that_is_not_described_is_asked_for_again_by_its_id(tmp_path: Path) -> None:
+    echo = EchoAnswers()
+
+    def forgetful(request: Any) -> Any:
+        answer = echo(request)
+        if request.task == "region_expression" and "An earlier reply" not in request.text:
+            answer["regions"] = [region for region in answer["regions"] if region["id"] != 2]
+        return answer
+
+    with LoopbackServer(forgetful) as server:
+        place = ReferringPlace(tmp_path, server.base_url)
+        many(place, 1)
+        assert place.run().code == 0
+        again = [r.text for r in server.requests if "An earlier reply" in r.text]
+    assert len(again) == 1
+    assert "the description is missing for id 2" in again[0]
+    assert len(place.annotations()[0]["regions"]) == 2
+
+
+def test_the_users_types_stay_and_the_models_fill_empty_ones(tmp_path: Path) -> None:
+    echo = EchoAnswers()
+
+    def renaming(request: Any) -> Any:
+        answer = echo(request)
+        for region in answer.get("regions", ()):
+            region["type"] = "lorry"
+        return answer
+
+    rows = [{"image_path": "a.png", "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}, {"bbox": [5, 6, 70.5, 80]}]}]
+    with LoopbackServer(renaming) as server:
+        place = annotated(tmp_path, server, rows)
+        assert place.run().code == 0
+    assert [region["type"] for region in place.annotations()[0]["regions"]] == ["Car", "lorry"]
+
+
+def annotated(folder: Path, server: LoopbackServer, rows: list[dict[str, Any]]) -> ReferringPlace:
+    """A place that begins from annotations."""
+    place = ReferringPlace(folder, server.base_url)
+    for row in rows:
+        if not (place.images / row["image_path"]).exists():
+            place.picture(row["image_path"])
+    path = folder / "given.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
+    return place
+
+
+def test_region_ids_that_were_not_asked_about_are_dropped(tmp_path: Path) -> None:
+    echo = EchoAnswers()
+
+    def inventive(request: Any) -> Any:
+        if request.task != "grounding_expression":
+            return echo(request)
+        found = [("the car", [1, 9]), ("a ghost", [7]), ("both", ["2", 1, 1]), ("", [1]), ("the van", 2)]
+        return {"expressions": [{"text": text, "region_ids": ids} for text, ids in found]}
+
+    with LoopbackServer(inventive) as server:
+        place = ReferringPlace(tmp_path, server.base_url)
+        many(place, 1)
+        done = place.run()
+    assert done.code == 0, done
+    [record] = place.annotations()
+    found = {e["text"]: [i["region_id"] for i in e["instances"]] for e in record["expressions"]}
+    assert found == {"the car": [1], "both": [2, 1], "the van": [2]}
+    assert done.summary["notes"]["dropped"] == 4
+
+
+def test_spans_are_where_the_caption_has_the_words(tmp_path: Path) -> None:
+    echo = EchoAnswers()
+
+    def speaking(request: Any) -> Any:
+        if request.task == "image_caption":
+            return {"caption": "Two cars  and The Van."}
+        if request.task == "grounding_expression":
+            assert request.input["caption"] == "Two cars and The Van."
+            texts = {"two cars": [1, 2], "the van": [2], "the bike": [1]}
+            return {"expressions": [{"text": text, "region_ids": ids} for text, ids in texts.items()]}
+        return echo(request)
+
+    with LoopbackServer(speaking) as server:
+        place = ReferringPlace(tmp_path, server.base_url)
+        many(place, 1)
+        assert place.run().code == 0
+    [record] = place.annotations()
+    spans = [e["char_span"] for e in record["expressions"]]
+    assert spans == [[0, 8], [13, 20], None]
+    assert record["cleaned_caption"][13:20] == "The Van"
+
+
+# --- marks
+
+
+def test_marks_are_drawn_in_the_picture_of_the_steps_that_show_regions(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
+    many(place, 1)
+    assert place.run().code == 0
+    plain = {r.task: r.image_digests for r in server.requests}
+    assert len(set(plain.values())) == 1
+    assert place.run(**{"workflow.marks": "outline"}).code == 0
+    marked = {r.task: r.image_digests for r in list(server.requests)[4:]}
+    assert marked["region_expression"] != plain["region_expression"]
+    assert "image_caption" not in marked, "its picture has no marks: its reply is known"
+    assert all(size == (640, 480) for r in server.requests for size in r.image_sizes)
+    sent = server.count()
+    assert place.run(**{"workflow.marks": "outline"}).code == 0
+    assert server.count() == sent
+
+
+# --- beside the other pipeline
+
+
+@pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
+def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(tmp_path: Path) -> None:
+    page = SEED_PAGE.read_text(encoding="utf-8")
+    for name in ("image_dir", "kitti_label_dir", "input_annotations_jsonl"):
+        assert name in page
+    with LoopbackServer(EchoAnswers("qwen2.5-vl"), key="k") as server:
+        place = ReferringPlace(tmp_path)
+        many(place, 2)
+        spec = tmp_path / "tao.yaml"
+        spec.write_text(TAO_SPEC.format(url=server.base_url, folder=tmp_path), encoding="utf-8")
+        done = command(["generate", "-e", str(spec), f"results_dir={place.results}", "module_name=auto_label"])
+    assert done.code == 0, done
+    assert len(place.annotations()) == 2
+
+
+TAO_SPEC = """\
+results_dir: /path/to/results
+autolabel_type: "image_referring_expression"
+
+image_grounding:
+  data:
+    input_jsonl: ???
+image_referring_expression:
+  vlm:
+    backend: "openai"
+    gemini:
+      api_key: ""
+      model: "gemini-3.1-flash-lite-preview"
+      media_resolution: "MEDIA_RESOLUTION_HIGH"
+      temperature: 0.3
+      max_output_tokens: 8192
+      timeout: 120
+    openai:
+      api_key: "k"
+      base_url: "{url}"
+      model_name: "qwen2.5-vl-7b"
+      temperature: 0.7
+      max_tokens: 4096
+      timeout: 60
+  workflow:
+    steps: ["0", "1", "2", "3"]
+    max_workers: 4
+    force_reprocess: false
+    output_format: "unified"
+  data:
+    image_dir: "{folder}/images"
+    kitti_label_dir: "{folder}/labels"
+    input_annotations_jsonl: ""
+"""
+
+
+def test_records_of_both_pipelines_are_one_data_set(tmp_path: Path, server: LoopbackServer) -> None:
+    place = ReferringPlace(tmp_path / "regions", server.base_url)
+    many(place, 2)
+    assert place.run().code == 0
+    captions = Workplace(tmp_path / "captions", server.base_url)
+    captions.many(2)
+    assert captions.run().code == 0
+    both = tmp_path / "both.jsonl"
+    both.write_bytes(b"".join((p.results / "annotations.jsonl").read_bytes() for p in (place, captions)))
+    records = read_records(str(both))
+    assert {record["source"] for record in records} == {"image_referring_expression", "image_grounding"}
+    expressions = [e for record in records for e in read_expressions(Record(record), "expressions")]
+    ids = [e["expression_id"] for e in expressions] + [i["bbox_id"] for e in expressions for i in e["instances"]]
+    assert len(set(ids)) == len(ids) > 8
+    common = {"expression_id", "text", "char_span", "instances", "status"}
+    assert all(common <= set(expression) for expression in expressions)
+    import pandas
+
+    assert len(pandas.read_json(both, lines=True)) == 4

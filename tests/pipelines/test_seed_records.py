@@ -1,0 +1,296 @@
+"""What `image_referring_expression` begins from: COCO, YOLO, our own annotations and TAO's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from referring_place import ReferringPlace, kitti
+
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
+    made = ReferringPlace(tmp_path, server.base_url)
+    made.picture("a.png", (200, 100))
+    made.picture("sub/b.JPG", (640, 480))
+    return made
+
+
+def regions(place: ReferringPlace) -> dict[str, list[tuple[str, list[float]]]]:
+    return {r["image_path"]: [(x["type"], x["bbox"]) for x in r["regions"]] for r in place.annotations()}
+
+
+# --- KITTI
+
+
+def test_seeds_are_sorted_by_path_and_have_size_and_source(place: ReferringPlace) -> None:
+    place.picture("A.png")
+    (place.images / "notes.txt").write_text("no image")
+    (place.images / ".hidden.png").write_bytes(b"")
+    for name in ("a", "A", "sub/b"):
+        place.label(f"{name}.txt", [kitti("Car", 1, 2, 30, 40.50)])
+    assert place.run().code == 0
+    seeds = place.seeds()
+    assert [(s["image_id"], s["image_path"], s["width"], s["height"]) for s in seeds] == [
+        ("A", "A.png", 640, 480), ("a", "a.png", 200, 100), ("sub/b", "sub/b.JPG", 640, 480),
+    ]  # fmt: skip
+    assert all(s["source"] == "image_referring_expression" for s in seeds)
+    assert all(set(s) == {"image_id", "image_path", "width", "height", "regions", "source"} for s in seeds)
+    assert '"bbox": [1, 2, 30, 40.5]' in (place.results / "seed_annotations.jsonl").read_text()
+
+
+def test_labels_may_lie_beside_the_images(place: ReferringPlace) -> None:
+    for name in ("a", "sub/b"):
+        (place.images / f"{name}.txt").write_text(kitti("Car", 1, 2, 30, 40))
+    assert place.run(**{"data.kitti_label_dir": str(place.images)}).code == 0
+    assert regions(place) == {"a.png": [("Car", [1, 2, 30, 40])], "sub/b.JPG": [("Car", [1, 2, 30, 40])]}
+
+
+# --- COCO
+
+
+def coco(place: ReferringPlace, annotations: list[dict[str, Any]], images: list[dict[str, Any]] | None = None) -> None:
+    given = images or [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "sub/b.JPG"}]
+    names = [{"id": 3, "name": "traffic light"}, {"id": 4, "name": "car"}]
+    path = place.folder / "instances.json"
+    path.write_text(json.dumps({"images": given, "annotations": annotations, "categories": names}), encoding="utf-8")
+    place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+
+
+def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -> None:
+    coco(
+        place,
+        [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0.1, 0.2, 0.2, 50.1], "iscrowd": 0},
+            {"id": 2, "image_id": 9, "category_id": 4, "bbox": [10, 20, 30, 40]},
+            {"id": 3, "image_id": 9, "category_id": 4, "bbox": [0, 0, 640, 480], "iscrowd": 1},
+            {"id": 4, "image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1]},
+        ],
+    )
+    done = place.run()
+    assert done.code == 0, done
+    assert regions(place) == {
+        "a.png": [("traffic light", [0.1, 0.2, 0.3, 50.3])],
+        "sub/b.JPG": [("car", [10, 20, 40, 60])],
+    }
+    assert "1 crowd regions are left out" in done.err
+    assert "1 annotations of no image" in done.err
+
+
+def test_a_broken_coco_annotation_fails_its_image_alone(place: ReferringPlace) -> None:
+    coco(
+        place,
+        [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3]},
+            {"id": 2, "image_id": 9, "category_id": 4, "bbox": [1, 2, 3, 4]},
+        ],
+    )
+    assert place.run().code == 1
+    assert list(regions(place)) == ["sub/b.JPG"]
+    assert "instances.json, annotation 1: 'bbox'" in place.failures()[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[1]", "is no COCO file"),
+        ("{", "is no JSON"),
+        ('{"images": [{"id": 1}], "annotations": []}', "without 'id' and 'file_name'"),
+        ('{"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}', "no image of"),
+    ],
+)
+def test_what_is_no_coco_file_is_refused(place: ReferringPlace, text: str, expected: str) -> None:
+    coco(place, [])
+    (place.folder / "instances.json").write_text(text)
+    done = place.run()
+    assert done.code == 2
+    assert expected in done.err
+
+
+# --- YOLO
+
+
+def yolo(place: ReferringPlace, lines: list[str], names: str = "person\ntraffic light\n", **settings: Any) -> None:
+    for name in ("a", "sub/b"):
+        place.label(f"{name}.txt", lines)
+    (place.labels / "classes.txt").write_text(names)
+    place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels), **settings}
+
+
+def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) -> None:
+    line = "1 0.123456 0.654321 0.111111 0.222222"
+    yolo(place, [line, "0 0.5 0.5 1 1 0.87"])
+    done = place.run()
+    assert done.code == 0, done
+    for record in place.annotations():
+        light, person = record["regions"]
+        assert (light["type"], person["type"]) == ("traffic light", "person")
+        assert person["bbox"] == [0, 0, record["width"], record["height"]]
+        x1, y1, x2, y2 = light["bbox"]
+        w, h = record["width"], record["height"]
+        again = ((x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h)
+        assert " ".join(f"{value:.6f}" for value in again) == line[2:]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("2 0.5 0.5 0.1 0.1", "none of the 2 names"),
+        ("0 0.5 0.5 0.1", "has 4 fields"),
+        ("0 50 50 10 10", "parts of the image's sides"),
+        ("0 0.5 0.5 0 0.1", "parts of the image's sides"),
+        ("0 a b c d", "'a' is no number"),
+    ],
+)
+def test_a_broken_yolo_line_fails_its_image(place: ReferringPlace, line: str, expected: str) -> None:
+    yolo(place, [line])
+    place.label("a.txt", ["0 0.5 0.5 0.1 0.1"])
+    assert place.run().code == 1
+    [failure] = place.failures()
+    assert "sub/b.txt, line 1: " in failure["message"]
+    assert expected in failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("data.yaml", "names: [one, two]"), ("data.yaml", "names: {0: one, 1: two}"), ("x.names", "one\n\ntwo\n")],
+)
+def test_class_names_come_from_a_list_or_a_data_sets_yaml(place: ReferringPlace, name: str, text: str) -> None:
+    (place.folder / name).write_text(text)
+    yolo(place, ["1 0.5 0.5 0.5 0.5"], **{"data.yolo_names": str(place.folder / name)})
+    assert place.run().code == 0
+    assert regions(place)["a.png"] == [("two", [50, 25, 150, 75])]
+
+
+def test_yolo_without_names_is_refused(place: ReferringPlace) -> None:
+    yolo(place, ["0 0.5 0.5 0.5 0.5"])
+    (place.labels / "classes.txt").unlink()
+    done = place.run()
+    assert done.code == 2
+    assert "data.yolo_names: name the file with the class names" in done.err
+
+
+# --- annotations
+
+
+def given(place: ReferringPlace, *rows: dict[str, Any] | str) -> Path:
+    path = place.folder / "given.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
+    return path
+
+
+def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: ReferringPlace) -> None:
+    row = {"image_path": "a.png", "image_id": "mine", "source": "image_referring_expression", "note": {"a": [1]},
+           "width": 1, "caption": "old", "expressions": [{"text": "old"}],
+           "regions": [{"bbox": [0.5, 1, 200, 99.25], "type": "Car", "track": 7}]}  # fmt: skip
+    given(place, row, "broken", {"image_path": "sub/b.JPG"}, {"image_path": "gone.png", "regions": []})
+    done = place.run()
+    assert done.code == 1, done
+    [record] = place.annotations()
+    assert (record["image_id"], record["note"], record["width"]) == ("mine", {"a": [1]}, 200)
+    [region] = record["regions"]
+    assert (region["bbox"], region["track"], region["type"]) == ([0.5, 1, 200, 99.25], 7, "Car")
+    assert [e["text"] for e in record["expressions"]] == [region["description"]]
+    assert record["caption"] != "old"
+    assert [f["kind"] for f in place.failures()] == ["broken_row", "broken_row", "image_missing"]
+    assert "given.jsonl, line 2: no JSON" in done.err
+
+
+def test_annotations_go_on_from_where_they_stand(place: ReferringPlace, server: LoopbackServer) -> None:
+    """A results file of ours is what a further run may begin from: at step 2, or at step 3."""
+    place.label("a.txt", [kitti("Car", 1, 2, 30, 40.5)])
+    assert place.run().code == 0
+    first = place.annotations()
+    again = ReferringPlace(place.folder / "again", server.base_url, **{"data.image_dir": str(place.images)})
+    given(again, *first)
+    sent = dict(server.tally.by_task)
+    assert again.run(**{"workflow.steps": ["3"]}).code == 0
+    assert again.annotations()[0]["expressions"] == first[0]["expressions"]
+    assert server.tally.by_task["double_check"] == sent["double_check"] + 1
+    given(again, *[{k: v for k, v in record.items() if k != "expressions"} for record in first])
+    assert again.run(**{"workflow.steps": ["2", "3"]}).code == 0
+    assert again.annotations()[0]["expressions"] == first[0]["expressions"]
+    assert server.tally.by_task["region_expression"] == sent["region_expression"]
+    assert server.tally.by_task["image_caption"] == sent["image_caption"]
+
+
+# --- TAO's records
+
+
+def tao(size: tuple[int, int], **more: Any) -> dict[str, Any]:
+    boxes = [[14.24, 11.78, 127.31, 84.77, "Car"], [0.0, 50.5, 100.0, 99.0, "Van"]]
+    written = [[round(v * 1000 / size[n % 2]) for n, v in enumerate(box[:4])] for box in boxes]
+    instances = [{"bbox": written[0], "bbox_score": 0.9}]
+    return {
+        "image_id": "t", "image_path": "a.png", "width": size[0], "height": size[1],
+        "source": "image_referring_expression", "kitti_bboxes": boxes,
+        "regions": [{"bbox": box, "type": "Car", "color": "red", "description": "d"} for box in written],
+        "cleaned_caption": "A car.", "caption": "A car.",
+        "expressions": [{"expression_id": "t_0", "text": "a car", "instances": instances}], **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param((200, 100), id="the file's size"), pytest.param((1920, 1080), id="TAO's default size")]
+)
+def test_taos_boxes_get_the_numbers_of_their_labels_back(place: ReferringPlace, size: tuple[int, int]) -> None:
+    given(place, tao(size))
+    done = place.run(**{"workflow.steps": ["3"]})
+    assert done.code == 0, done
+    [record] = place.annotations()
+    assert [region["bbox"] for region in record["regions"]] == [[14.24, 11.78, 127.31, 84.77], [0.0, 50.5, 100.0, 99.0]]
+    [instance] = record["expressions"][0]["instances"]
+    assert (instance["bbox"], instance["score"]) == ([14.24, 11.78, 127.31, 84.77], 0.9)
+    assert (record["width"], record["height"]) == (200, 100)
+    assert "kitti_bboxes" not in record, "else it would be taken for TAO's again"
+    assert "1 records of TAO's" in done.err
+
+
+def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> None:
+    row = tao((200, 100))
+    row["expressions"][0]["instances"] = [{"bbox": [100, 200, 500, 1000]}]
+    row["regions"][1]["bbox"] = [500, 0, 1000, 501]
+    given(place, row)
+    assert place.run(**{"workflow.steps": ["3"]}).code == 0
+    [record] = place.annotations()
+    assert record["regions"][1]["bbox"] == [100, 0, 200, 50.1]
+    assert record["expressions"][0]["instances"][0]["bbox"] == [20, 20, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"kitti_bboxes": [[1, 2, 3, 4, "Car"]]}, "none of its regions", id="labels that are others"),
+        pytest.param({"kitti_bboxes": ["x"]}, "kitti_bboxes", id="labels that are none"),
+        pytest.param({"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"),
+    ],
+)
+def test_what_can_not_be_told_for_certain_fails_and_is_not_guessed(
+    place: ReferringPlace, server: LoopbackServer, change: dict[str, Any], expected: str
+) -> None:
+    given(place, tao((200, 100), **change))
+    done = place.run(**{"workflow.steps": ["3"]})
+    assert (done.code, server.count()) == (4, 0), done
+    assert expected in place.failures()[0]["message"]
+
+
+def test_a_record_of_ours_is_never_taken_for_taos(place: ReferringPlace) -> None:
+    row = tao((200, 100))
+    del row["kitti_bboxes"]
+    row["regions"] = [{"bbox": [71, 18, 137, 48], "type": "Car"}]
+    given(place, row)
+    assert place.run().code == 0
+    assert place.annotations()[0]["regions"][0]["bbox"] == [71, 18, 137, 48]

@@ -1,0 +1,264 @@
+"""The embedded serving on given regions: what phrases mean among them, and which phrase means one alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from workplace import command
+
+from dataflow_grounding.serving.embedded.descriptions import Descriptions
+from dataflow_grounding.serving.embedded.picture import Picture
+from dataflow_grounding.serving.embedded.regions import Thing, dominant_color, plural_of, read_things
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
+BLANK = Picture(np.zeros((480, 640, 3), np.uint8))
+THINGS = [
+    Thing(1, (10, 10, 70, 60), "car", "red"),
+    Thing(2, (200, 10, 260, 60), "car", "red"),
+    Thing(3, (400, 300, 460, 350), "car", "blue"),
+    Thing(4, (500, 100, 630, 250), "bus", ""),
+    Thing(5, (300, 300, 350, 400), "person sitting", "green"),
+    Thing(6, (30, 300, 130, 400), "orange", "orange"),
+    Thing(7, (150, 300, 250, 400), "orange", "yellow"),
+]
+
+
+def seen(things: list[Thing] | None = None) -> Descriptions:
+    return Descriptions(THINGS if things is None else things, BLANK)
+
+
+MEANINGS = [
+    ("the bus", (4,), True),
+    ("The Bus", (4,), True),
+    ("a blue car", (3,), True),
+    ("the red car", (1, 2), False),
+    ("two red cars", (1, 2), True),
+    ("three red cars", (1, 2), False),
+    ("all cars", (1, 2, 3), True),
+    ("the leftmost car", (1,), True),
+    ("the car on the right", (3,), True),
+    ("the car to the left of the bus", (1, 2, 3), False),
+    ("the red bus", (), False),
+    ("the orange orange", (6,), True),
+    ("the yellow orange", (7,), True),
+    ("the person sitting", (5,), True),
+    ("people sitting", (5,), False),
+]
+UNKNOWN = [
+    "the shiny car",
+    "the dog",
+    "the car that is not red",
+    "the red thing",
+    "",
+    "it",
+    "the dark blue car",
+    "the car near me",
+]
+
+
+@pytest.mark.parametrize(("text", "ids", "clear"), [pytest.param(*case, id=case[0]) for case in MEANINGS])
+def test_what_a_phrase_means_among_the_regions(text: str, ids: tuple[int, ...], clear: bool) -> None:
+    meaning = seen().meaning(text)
+    assert meaning is not None
+    assert (meaning.ids, meaning.clear) == (ids, clear)
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
+def test_a_phrase_with_words_that_are_not_tested_means_nothing_known(text: str) -> None:
+    assert seen().meaning(text) is None
+
+
+def test_the_shortest_phrase_that_means_each_alone() -> None:
+    assert {thing.id: seen().shortest(thing) for thing in THINGS} == {
+        1: "the car on the left",
+        2: "the rightmost red car",
+        3: "the blue car",
+        4: "the bus",
+        5: "the person sitting",
+        6: "the orange orange",
+        7: "the yellow orange",
+    }
+
+
+def test_what_nothing_tells_apart_gets_no_phrase() -> None:
+    twins = [Thing(1, (10, 10, 60, 60), "car", "red"), Thing(2, (10, 10, 60, 60), "car", "red")]
+    assert [seen(twins).shortest(thing) for thing in twins] == [None, None]
+
+
+def test_a_neighbour_tells_apart_what_words_of_its_own_do_not() -> None:
+    row = [Thing(n, (150 + 70 * n, 200, 210 + 70 * n, 250), "car", "red") for n in range(5)]
+    bus = Thing(9, (360, 40, 410, 190), "bus", "")
+    described = Descriptions([row[1], row[2], row[3], bus], BLANK)
+    assert described.shortest(row[1]) == "the leftmost car"
+    assert all(described.means(text, [thing.id]) for thing in row[1:4] if (text := described.shortest(thing)))
+    below = [
+        Thing(1, (100, 300, 160, 350), "car", ""),
+        Thing(2, (100, 60, 160, 110), "car", ""),
+        Thing(3, (90, 200, 170, 250), "bus", ""),
+    ]
+    assert Descriptions(below, BLANK).shortest(below[0]) is not None
+
+
+sides = st.floats(2, 200)
+things = st.lists(
+    st.tuples(
+        st.floats(0, 600), st.floats(0, 440), sides, sides, st.sampled_from(["car", "van", "dog"]),
+        st.sampled_from(["red", "blue", ""]),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(things)
+def test_a_phrase_always_means_its_thing_alone_and_says_nothing_false(rows: list[Any]) -> None:
+    made = [Thing(n, (x, y, x + w, y + h), kind, color) for n, (x, y, w, h, kind, color) in enumerate(rows, 1)]
+    described = Descriptions(made, BLANK)
+    for thing in made:
+        text = described.shortest(thing)
+        if text is None:
+            continue
+        meaning = described.meaning(text)
+        assert meaning is not None
+        assert (meaning.ids, meaning.clear) == ((thing.id,), True)
+        words = text.split()
+        assert thing.kind in words
+        assert all(word not in words or word == thing.color or "of the" in text for word in ("red", "blue"))
+        if text.endswith("on the left"):
+            assert thing.bbox[0] + thing.bbox[2] < BLANK.width
+    for text, ids in described.groups():
+        assert all(described.things[n - 1].kind in text or plural_of(described.things[n - 1].kind) in text for n in ids)
+    assert sum(len(ids) for _, ids in described.groups()) == len(made)
+
+
+@pytest.mark.parametrize(
+    ("rows", "caption"),
+    [
+        ([("car", "red"), ("car", "red"), ("bus", "")], "Two red cars and a bus."),
+        ([("car", "red"), ("car", "")], "Two cars."),
+        ([("orange", "")], "An orange."),
+        ([("glasses", "black"), ("man", ""), ("man", "")], "Two men and black glasses."),
+        ([("leaf", "")] * 13, "13 leaves."),
+        ([], "A picture."),
+    ],
+)
+def test_captions_count(rows: list[tuple[str, str]], caption: str) -> None:
+    made = [Thing(n, (10 * n, 10, 10 * n + 8, 20), *row) for n, row in enumerate(rows)]
+    assert seen(made).caption() == caption
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural"),
+    [("bus", "buses"), ("person sitting", "people sitting"), ("fly", "flies"), ("toy", "toys"), ("box", "boxes"),
+     ("traffic light", "traffic lights"), ("glasses", "glasses"), ("bench", "benches")],
+)  # fmt: skip
+def test_plurals(kind: str, plural: str) -> None:
+    assert plural_of(kind) == plural
+
+
+@pytest.mark.parametrize(
+    ("fill", "color"),
+    [((200, 30, 38), "red"), ((30, 70, 190), "blue"), ((250, 250, 250), "white"), ((20, 20, 20), "black"),
+     ((120, 120, 120), "gray"), ((100, 66, 40), "brown"), ((240, 200, 40), "yellow")],
+)  # fmt: skip
+def test_the_dominant_colour_inside_a_box(fill: tuple[int, int, int], color: str) -> None:
+    pixels = np.full((200, 300, 3), (180, 220, 200), np.uint8)
+    pixels[50:150, 100:200] = fill[::-1]
+    picture = Picture(pixels)
+    scale = picture.width / 300
+    assert dominant_color(picture, (100 * scale, 50 * scale, 200 * scale, 150 * scale)) == color
+    noise = np.random.default_rng(1).integers(0, 255, (200, 300, 3)).astype(np.uint8)
+    noise[:, ::2] = (30, 30, 220)
+    assert dominant_color(Picture(np.tile(noise[:1, :1], (200, 300, 1))), (0, 0, 20, 20)) is not None
+
+
+def test_people_are_not_called_by_a_colour() -> None:
+    picture = Picture(np.full((100, 100, 3), (40, 40, 200), np.uint8))
+    given_regions = [
+        {"id": n, "bbox_2d": [0, 0, 50, 50], "type": kind} for n, kind in enumerate(("Pedestrian", "man", "Car"))
+    ]
+    assert [thing.color for thing in read_things(picture, given_regions)] == ["", "", "red"]
+
+
+# --- the example data
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    block = {"vlm": {"backend": "embedded"}, "double_check": {"method": "both"}}
+    block["data"] = {"image_dir": str(EXAMPLES), "kitti_label_dir": str(EXAMPLES / "labels")}
+    name = "image_referring_expression"
+    spec = {"results_dir": str(folder / "out"), "autolabel_type": name, name: block}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    done = command(["generate", "-e", str(folder / "spec.json"), "--no-progress"])
+    assert done.code == 0, done
+    assert "without" not in done.err
+    return folder / "out"
+
+
+def test_every_single_expression_of_the_example_data_means_exactly_its_region(results: Path) -> None:
+    lines = (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 13
+    single = described = 0
+    for record in records:
+        assert record["model"] == "embedded-opencv"
+        label = EXAMPLES / "labels" / f"{record['image_id']}.txt"
+        objects = [line.split() for line in label.read_text().splitlines() if not line.startswith("DontCare")]
+        assert [region["bbox"] for region in record["regions"]] == [[float(n) for n in o[4:8]] for o in objects]
+        with Image.open(EXAMPLES / record["image_path"]) as image:
+            pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+        rows = [
+            {"id": n, "box": r["bbox"], "type": r["type"], "color": r["color"]}
+            for n, r in enumerate(record["regions"], 1)
+        ]
+        picture = Picture(pixels)
+        meanings = Descriptions(read_things(picture, rows), picture)
+        for expression in record["expressions"]:
+            ids = [instance["region_id"] for instance in expression["instances"]]
+            assert meanings.means(expression["text"], ids), (record["image_path"], expression)
+            assert expression["verified"] is not False, expression
+            single += len(ids) == 1
+        described += len(record["regions"])
+        texts = [expression["text"] for expression in record["expressions"]]
+        assert len(set(texts)) == len(texts)
+    assert single >= 0.9 * described
+
+
+def test_swapped_expressions_are_found_and_mended_without_a_model(results: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()]
+    [parking] = [record for record in records if record["image_id"] == "crowds/parking"]
+    first, second = [e for e in parking["expressions"] if e["text"] in ("the bus", "the van")]
+    first["instances"], second["instances"] = second["instances"], first["instances"]
+    path = tmp_path / "given.jsonl"
+    path.write_text(json.dumps(parking) + "\n", encoding="utf-8")
+    name = "image_referring_expression"
+    data = {"input_annotations_jsonl": str(path), "image_dir": str(EXAMPLES)}
+    block = {"vlm": {"backend": "embedded"}, "workflow": {"steps": ["3"]}, "data": data}
+    spec = {"results_dir": str(tmp_path / "out"), "autolabel_type": name, name: block}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert command(["generate", "-e", str(tmp_path / "spec.json"), "--no-progress"]).code == 0
+    [record] = [json.loads(line) for line in (tmp_path / "out" / "annotations.jsonl").read_text("utf-8").splitlines()]
+    mended = {e["text"]: e for e in record["expressions"]}
+    assert [i["region_id"] for i in mended["the bus"]["instances"]] == [10]
+    assert [i["region_id"] for i in mended["the van"]["instances"]] == [11]
+    assert mended["the bus"]["verification"]["before"] == {"text": "the bus", "region_ids": [11]}
+
+
+def test_the_scenes_and_labels_are_what_their_script_draws(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / "draw_crowds.py"), str(tmp_path)], check=True)
+    for path in sorted((EXAMPLES / "crowds").iterdir()):
+        with Image.open(tmp_path / "crowds" / path.name) as drawn, Image.open(path) as shipped:
+            difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(shipped).astype(int))
+        assert difference.mean() < 1.0  # another version of the JPEG library may round otherwise
+        label = f"labels/crowds/{path.stem}.txt"
+        assert (tmp_path / label).read_text() == (EXAMPLES / label).read_text()

@@ -1,0 +1,184 @@
+"""Specs: what the shipped ones hold, and how files, overrides and the environment come together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from workplace import REPOSITORY, Workplace, command
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.spec import PIPELINES, Spec, load_spec
+from dataflow_grounding.testing import LoopbackServer
+
+KEY = "sk-from-a-file"
+
+
+def block_of(annotation: Any) -> type[BaseModel] | None:
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None:
+    """The YAML's keys are the schema's, and its values the schema's defaults."""
+    assert list(stated.keys() - model.model_fields.keys()) == [], where
+    for name, field in model.model_fields.items():
+        place = f"{where}.{name}"
+        assert name in stated, f"{place} is missing in the YAML"
+        inner = block_of(field.annotation)
+        if stated[name] == "???":
+            assert field.is_required() or place == ".results_dir", place
+        elif inner is not None and stated[name] is not None:
+            compared(stated[name], inner, place)
+        else:
+            assert stated[name] == field.default, place
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_default_specs_have_every_key_with_its_default_and_a_comment(tmp_path: Path, pipeline: str) -> None:
+    done = command(["default_specs", f"results_dir={tmp_path}", f"autolabel_type={pipeline}"])
+    assert done.code == 0, done
+    text = (tmp_path / f"{pipeline}.yaml").read_text()
+    stated = yaml.safe_load(text)
+    assert set(stated) == {"results_dir", "autolabel_type", pipeline}
+    block = block_of(Spec.model_fields[pipeline].annotation)
+    assert block is not None
+    compared(stated[pipeline], block, pipeline)
+    for key in ("backend", "box_format", "max_workers", "timeout", "max_attempts"):
+        [line] = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")][:1]
+        assert "#" in line, f"{key} has no comment"
+
+
+def test_default_specs_writes_one_for_each_pipeline_and_overwrites_none(tmp_path: Path) -> None:
+    assert command(["default_specs", f"results_dir={tmp_path}"]).code == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in PIPELINES)
+    again = command(["default_specs", f"results_dir={tmp_path}"])
+    assert (again.code, "is there already" in again.err) == (2, True)
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+BASE = """
+results_dir: out
+autolabel_type: image_grounding
+image_grounding:
+  vlm: {backend: openai, openai: {model_name: one, timeout: 5}}
+  data: {input_jsonl: in.jsonl, image_root: pictures}
+"""
+
+
+def test_later_files_go_over_earlier_ones_and_paths_are_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = written(tmp_path / "a", "base.yaml", BASE)
+    over = written(
+        tmp_path / "b",
+        "over.yaml",
+        "image_grounding:\n  vlm: {openai: {model_name: two}}\n  data: {input_jsonl: other.jsonl}\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = load_spec([base, over], ["image_grounding.data.image_root=here"])
+    block = spec.image_grounding
+    assert block is not None
+    assert (block.vlm.openai.model_name, block.vlm.openai.timeout) == ("two", 5)
+    assert spec.results_dir == str(tmp_path / "a" / "out")
+    assert block.data.input_jsonl == str(tmp_path / "b" / "other.jsonl")
+    assert block.data.image_root == str(tmp_path / "here")
+
+
+def test_several_specs_on_the_command_line(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer(key=KEY) as server:
+        spec = workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"})
+        endpoint = f"image_grounding: {{vlm: {{openai: {{base_url: {server.base_url}, api_key: {KEY}}}}}}}"
+        over = written(workplace.folder, "endpoint.yaml", endpoint)
+        assert command(["generate", "-e", str(spec), "-e", over]).code == 0
+        assert server.count() == 4
+        assert command(["check", "-e", str(spec), "-e", over]).code == 0
+        assert command(["estimate", "-e", str(spec), "-e", over]).code == 0
+
+
+def test_values_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.setenv("MY_DATA", str(tmp_path / "data"))
+    text = BASE.replace("timeout: 5", 'api_key: "${oc.env:MY_KEY}", base_url: "http://${oc.env:MY_HOST,localhost}/v1"')
+    text = text.replace("in.jsonl", '"${oc.env:MY_DATA}/in.jsonl"')
+    text += "wandb: {key: '???'}\nimage_referring_expression: {data: '???'}\n"  # blocks that are none of this run's
+    block = load_spec(written(tmp_path, "spec.yaml", text)).image_grounding
+    assert block is not None
+    assert (block.vlm.openai.api_key, block.vlm.openai.base_url) == (KEY, "http://localhost/v1")
+    assert block.data.input_jsonl == str(tmp_path / "data" / "in.jsonl")
+
+
+def test_a_name_that_the_environment_lacks_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", 'api_key: "${oc.env:NO_SUCH_NAME}"'))
+    with pytest.raises(SpecError, match="NO_SUCH_NAME"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("where", ["beside the spec", "in the current folder"])
+def test_a_dotenv_file_gives_keys_but_the_environment_goes_first(
+    workplace: Workplace, tmp_path: Path, where: str
+) -> None:
+    workplace.many(1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    written(workplace.folder if where == "beside the spec" else elsewhere, ".env", f'OPENAI_API_KEY="{KEY}"\n')
+    with LoopbackServer(key=KEY) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        line = [sys.executable, "-m", "dataflow_grounding", "generate", "-e", spec]
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("API_KEY")}
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        done = subprocess.run(line, cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        wrong = {**environment, "OPENAI_API_KEY": "sk-another"}
+        line.append("image_grounding.workflow.force_reprocess=true")
+        assert subprocess.run(line, cwd=elsewhere, env=wrong, capture_output=True, text=True).returncode == 4
+
+
+def test_everything_wrong_is_named_with_file_line_and_nearest_key(tmp_path: Path) -> None:
+    text = """
+results_dir: ???
+autolabel_type: image_grounding
+image_grounding:
+  vlm:
+    backend: openaix
+    opanai: {model_name: x}
+  workflow:
+    max_worker: 3
+    stream: perhaps
+  data:
+    image_root: x
+"""
+    path = written(tmp_path, "spec.yaml", text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, ["image_grounding.workflow.max_attempt=2"])
+    assert sorted(str(caught.value).splitlines()) == sorted(
+        [
+            f"{path}, line 2: results_dir is '???': give it a value",
+            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai' or 'embedded'",
+            f"{path}, line 7: image_grounding.vlm.opanai is not a key of the spec; is it 'openai'?",
+            f"{path}, line 9: image_grounding.workflow.max_worker is not a key of the spec; is it 'max_workers'?",
+            f"{path}, line 10: image_grounding.workflow.stream: input should be a valid boolean, unable to interpret input",
+            f"{path}, line 11: image_grounding.data.input_jsonl is missing: give it a value",
+            "image_grounding.workflow.max_attempt=…: image_grounding.workflow.max_attempt is not a key of the spec; "
+            "is it 'max_attempts'?",
+        ]
+    )
+
+
+def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
+    path = written(tmp_path, "spec.yaml", BASE.replace("timeout: 5", f"timeout: {KEY}, api_key: [{KEY}]"))
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert KEY not in str(caught.value)
