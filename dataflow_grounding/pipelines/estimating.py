@@ -117,7 +117,7 @@ class _Pass:
         self.steps: list[Step] = run.steps
         seen: set[str] = set()
         box_format = run.box_format.format
-        self.servings = [_Guessing(run.serving, box_format, rules, seen) for _ in run.steps]
+        self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
         self.stores = [StoredReplies(step.storage.replies_path if stored else None) for step in run.steps]
         self._askings = [
             Asking(

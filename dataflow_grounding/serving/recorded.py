@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.errors import InputError, RequestRefused
@@ -49,11 +50,12 @@ class RecordedServing(Serving):
         usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
         line: dict[str, Any] = {"key": key, "reply": reply.text, "finish_reason": reply.finish_reason}
         line |= {"usage": usage, "refusal": reply.refusal}
-        new = not os.path.exists(self.path)
-        with open(self.path, "a", encoding="utf-8") as file:
-            if new:
-                file.write(dump_line({"recorded": self._identity, "box_format": self.box_format}))
-            file.write(dump_line(line))
+        with open(self.path, "a+b") as file:
+            if not file.tell():
+                file.write(dump_line({"recorded": self._identity, "box_format": self.box_format}).encode())
+            elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
+                file.write(b"\n")
+            file.write(dump_line(line).encode())
         self._replies[key] = line
         return line
 
@@ -62,8 +64,9 @@ class RecordedServing(Serving):
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
                 for text in file:
-                    line = json.loads(text)
-                    self._replies[line["key"]] = line
+                    with suppress(ValueError):  # a line that a stop tore was never a whole reply
+                        line = json.loads(text)
+                        self._replies[line["key"]] = line
                 return head["recorded"], head["box_format"]
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None

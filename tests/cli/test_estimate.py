@@ -23,7 +23,7 @@ SCENES = [
 ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer() as running:
         yield running
@@ -71,6 +71,33 @@ def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, bac
         assert abs(before["tokens"]["cached"] - cached) <= 0.2 * cached
     assert before["requests"] == sum(step["requests"] for step in before["steps"])
     assert [step["step"] for step in before["steps"]] == ["step0_expression_extraction", "step1_grounding"]
+
+
+def test_the_four_steps_of_image_referring_expression(workplace: Workplace, server: LoopbackServer) -> None:
+    labels = workplace.folder / "labels"
+    labels.mkdir()
+    for n in range(6):
+        workplace.picture(f"images/p{n}.jpg", (320, 240), color=f"#40{n + 10}40")
+        line = "Car 0 0 0 {} 20 {} 140 1 1 1 0 0 0 0\n"
+        (labels / f"p{n}.txt").write_text("".join(line.format(10 + 40 * k, 45 + 40 * k) for k in range(1 + n % 3)))
+    vlm = {"backend": "openai", "box_format": "xyxy_px", "openai": {"base_url": server.base_url, "model_name": "m"}}
+    data = {"image_dir": str(workplace.folder / "images"), "kitti_label_dir": str(labels)}
+    spec = {"results_dir": str(workplace.results), "autolabel_type": "image_referring_expression"}
+    path = workplace.folder / "referring.json"
+    path.write_text(json.dumps({**spec, "image_referring_expression": {"vlm": vlm, "data": data}}))
+    before = command(["estimate", "-e", str(path), "--json"])
+    assert (before.code, server.count(), workplace.results.exists()) == (0, 0, False), before
+    done = command(["generate", "-e", str(path), "--json", "--no-progress"])
+    assert done.code == 0, done
+    assert server.count() == 24
+    close(
+        before.summary,
+        server.count(),
+        {"input": done.summary["tokens"]["input"], "output": before.summary["tokens"]["output"]},
+    )
+    assert [step["requests"] for step in before.summary["steps"]] == [6, 6, 6, 6]
+    after = command(["estimate", "-e", str(path), "--json"]).summary
+    assert (after["requests"], after["stored"]) == (0, 24)
 
 
 def test_after_a_pilot_the_estimate_goes_by_what_was_measured(workplace: Workplace, server: LoopbackServer) -> None:

@@ -59,6 +59,9 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """A folder like a user's, with the files that the pages speak of, as the current one."""
     workplace.many(2)
     workplace.picture("photo.jpg")
+    workplace.picture("images/a.jpg")
+    (workplace.folder / "labels").mkdir()
+    (workplace.folder / "labels" / "a.txt").write_text("Car 0 0 0 5 5 30 40 1 1 1 0 0 0 0\n")
     [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
@@ -103,7 +106,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         assert command(["cost", "results", "--json"]).summary["requests"] == 4
 
 
-def run_line(words: list[str], server: LoopbackServer, spec_address: str) -> Done | None:
+def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | None:
     """Run one command of a page; None for one that starts a server."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
@@ -121,7 +124,8 @@ def run_line(words: list[str], server: LoopbackServer, spec_address: str) -> Don
         return python(words[1:])
     assert program == "dataflowgrounding", f"nobody runs {words}"
     with_spec = words[1] in ("generate", "check", "estimate", "doctor", "calibrate") and "-e" in words
-    return command([*words[1:], *([spec_address] if with_spec else [])])
+    pipeline = "image_referring_expression" if "image_referring_expression.yaml" in words else "image_grounding"
+    return command([*words[1:], *([f"{pipeline}.vlm.{address}"] if with_spec else [])])
 
 
 def python(words: list[str]) -> Done:
@@ -152,7 +156,7 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
                 continue
             split = "endpoint.yaml" in words
             address = f"openai.base_url={other.base_url}" if split else f"gemini.base_url={server.address}"
-            done = run_line(words, other, f"image_grounding.vlm.{address}")
+            done = run_line(words, other, address)
             assert done is None or done.code == 0, f"{line}\n{done}"
 
 
