@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.operators import Merger as Merger
     from dataflow_grounding.operators import Operator as Operator
     from dataflow_grounding.operators import PhraseGrounder as PhraseGrounder
+    from dataflow_grounding.operators import RegionCaptioner as RegionCaptioner
     from dataflow_grounding.operators import RegionExpressionGenerator as RegionExpressionGenerator
+    from dataflow_grounding.operators import RegionMarker as RegionMarker
     from dataflow_grounding.operators import operator as operator
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
@@ -41,7 +43,9 @@ _HOMES = {
     "Merger": "operators",
     "Operator": "operators",
     "PhraseGrounder": "operators",
+    "RegionCaptioner": "operators",
     "RegionExpressionGenerator": "operators",
+    "RegionMarker": "operators",
     "operator": "operators",
     "Pipeline": "pipelines",
     "read_boxes": "replies",

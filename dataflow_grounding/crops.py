@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images import Image, _decoded
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ class ImageCrop(Image):
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
-        return self.size[0] * self.factor, self.size[1] * self.factor
+        width, height = self.size[0] * self.factor, self.size[1] * self.factor
+        scale = min(1.0, self.limits.max_side / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
 
     @property
     def sent_digest(self) -> str:
-        """The file's, the region's and the factor's."""
-        return f"{self.facts.digest}[{','.join(map(str, self.region))}]x{self.factor}"
+        """The file's, the region's and the size's."""
+        sent = f"x{self.factor}"
+        if self.sent_size != (self.size[0] * self.factor, self.size[1] * self.factor):
+            sent = f">{self.sent_size[0]}x{self.sent_size[1]}"
+        return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
     def _url_of(self, data: bytes) -> bytes:
         import PIL.Image
@@ -77,6 +82,13 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     most = min(TARGET_SIDE, image.limits.max_side)
     factor = max(1, most // max(width, height))
     return ImageCrop(image.path, image.facts, image.limits, (left, top, left + width, top + height), factor)
+
+
+def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
+    """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced to what is."""
+    x1, y1, x2, y2 = whole_pixels(bbox, image.size)
+    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // max(x2 - x1, y2 - y1))
+    return ImageCrop(image.path, image.facts, image.limits, (x1, y1, x2, y2), factor)
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:

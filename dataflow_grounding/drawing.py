@@ -46,6 +46,7 @@ class Mark:
     label: str = ""
     color: Color | None = None
     dashed: bool = False  # for what was found without checking what it is (evidence "region")
+    outlined: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     # Large ones first, so that a small one inside stays in sight.
     shown = sorted((i for i, box in enumerate(pixels) if _area(box)), key=lambda i: -_area(pixels[i]))
     for i in shown:
-        _draw_outline(draw, _ring(pixels[i], sizes), _color(marks, i), marks[i].dashed, sizes)
+        if marks[i].outlined:
+            _draw_outline(draw, _ring(pixels[i], sizes), _color(marks, i), marks[i].dashed, sizes)
     placed: list[Box] = []
     for i in reversed(shown):  # the small ones have the fewest places to choose from
         if not marks[i].label.strip():

@@ -13,12 +13,13 @@ from dataflow_grounding.images import Image, _decoded
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image sent with its `boxes` (pixels of the upright image) outlined and numbered from 1.
+    """An image sent with its `boxes` (pixels of the upright image) outlined, unless that isn't wanted, and numbered from 1.
 
     Numbered marks as prompts: Yang et al. 2023, "Set-of-Mark Prompting", arXiv 2310.11441.
     """
 
     boxes: tuple[Bbox, ...]
+    outlined: bool = True
 
     @property
     def as_is(self) -> bool:
@@ -29,7 +30,7 @@ class MarkedImage(Image):
     def sent_digest(self) -> str:
         """The file's, its size's and the boxes'."""
         drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
-        return f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}+{drawn}"
+        return f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}+{'' if self.outlined else 'tags'}{drawn}"
 
     def _url_of(self, data: bytes) -> bytes:
         import PIL.Image
@@ -41,12 +42,15 @@ class MarkedImage(Image):
         if picture.size != self.sent_size:
             picture = picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
         x, y = (sent / full for sent, full in zip(self.sent_size, self.size, strict=True))
-        marks = [Mark((b[0] * x, b[1] * y, b[2] * x, b[3] * y), str(n)) for n, b in enumerate(self.boxes, 1)]
+        marks = [
+            Mark((b[0] * x, b[1] * y, b[2] * x, b[3] * y), str(n), outlined=self.outlined)
+            for n, b in enumerate(self.boxes, 1)
+        ]
         out = io.BytesIO()
         draw_marks(picture, marks).save(out, "JPEG", quality=92, subsampling=0)
         return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
 
 
-def marked(image: Image, boxes: Sequence[Bbox]) -> MarkedImage:
+def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:
     """The image with marks on these boxes."""
-    return MarkedImage(image.path, image.facts, image.limits, tuple(boxes))
+    return MarkedImage(image.path, image.facts, image.limits, tuple(boxes), outlined)

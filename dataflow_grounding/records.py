@@ -24,9 +24,10 @@ class Record(dict[str, Any]):
 
     `folders` are looked through, in order, for a relative image path. `image_id` is the row's own, or made from its path.
     `occurrence` counts the earlier rows of the data set with the same `image_id`, so that ids made from it stay unique.
+    `place` is the row's in its file, from 0.
     """
 
-    __slots__ = ("folders", "image_id", "occurrence")
+    __slots__ = ("folders", "image_id", "occurrence", "place")
 
     def __init__(
         self,
@@ -34,20 +35,22 @@ class Record(dict[str, Any]):
         folders: tuple[str, ...] = (),
         occurrence: int = 0,
         image_id: str | None = None,
+        place: int = 0,
     ) -> None:
         super().__init__(row)
         self.folders = folders
         self.occurrence = occurrence
+        self.place = place
         given = row.get("image_id")
         self.image_id = str(given) if has_id(given) else image_id
 
     def updated(self, update: Mapping[str, Any]) -> Record:
         """A copy with the columns of `update` set."""
-        return Record({**self, **update}, self.folders, self.occurrence, self.image_id)
+        return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
 
     def copied(self) -> Record:
         """A copy that shares nothing with this record."""
-        return Record(as_json(self), self.folders, self.occurrence, self.image_id)
+        return Record(as_json(self), self.folders, self.occurrence, self.image_id, self.place)
 
     @property
     def unique_id(self) -> str:

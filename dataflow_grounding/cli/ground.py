@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.images import decode
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
@@ -24,6 +24,8 @@ def command(image: str, phrases: tuple[str, ...], spec_path: str | None, draw_pa
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
     """
     serving = serving_of_spec(spec_path) if spec_path else serving_from_environment()
+    if obstacles := serving.obstacles():
+        raise SpecError("\n".join(obstacles))
     try:
         record = PhraseGrounder(serving)({"image_path": image, "expressions": list(phrases)})
         if draw_path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow_grounding.errors import BudgetExceeded
 from dataflow_grounding.serving.base import Serving, Usage
+from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 
 
@@ -27,10 +28,14 @@ class Prices:
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """More tokens than any provider counts for the request: an image has at most a token for 700 pixels, plus 2,000."""
-    pixels = sum(image.sent_size[0] * image.sent_size[1] for image in request.images)
+    """More tokens than the provider counts for the request: by its published rule for images, and at least a token for 700
+    pixels plus 2,000.
+    """
+    rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
+    sizes = [image.sent_size for image in request.images]
+    images = sum(max(width * height // 700 + 2000, rules.image((width, height))) for width, height in sizes)
     text = len((request.system + request.text).encode("utf-8", "replace")) // 2 + 500
-    return Usage(text + pixels // 700 + 2000 * len(request.images), 0, serving.max_output_tokens)
+    return Usage(text + images, 0, serving.max_output_tokens)
 
 
 class Budget:

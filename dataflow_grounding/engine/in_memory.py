@@ -34,11 +34,11 @@ def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tup
 def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Record]:
     records = []
     rows_of_image = NumberTable()
-    for row in rows:
+    for place, row in enumerate(rows):
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated({}))
         else:
-            records.append(Record(row))
+            records.append(Record(row, place=place))
             identify(records[-1], image_key or IMAGE_COLUMN, None, rows_of_image)
     return records
 

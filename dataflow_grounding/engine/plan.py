@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -56,8 +56,12 @@ class Annotator(Protocol):
     def serving(self) -> Serving | None:
         """Who answers its requests."""
 
+    @property
+    def optional_keys(self) -> Collection[str]:
+        """Roles whose column a record may lack."""
+
     def reads(self) -> dict[str, str]:
-        """Role → column that it needs."""
+        """Role → column that it reads."""
 
     def writes(self) -> dict[str, str]:
         """Role → column that it fills in."""
@@ -77,6 +81,7 @@ class WholeFile:
 
     serving = None
     sees_all = True
+    optional_keys = ()
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name = name
@@ -146,8 +151,9 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
     anything = False
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
-        for column in reads.values():
-            if column not in there and column not in FACT_COLUMNS and not anything:
+        for role, column in reads.items():
+            known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
+            if not known and not anything:
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in writes.values():
             if column in there and column not in reads.values():

@@ -117,7 +117,7 @@ class Run:
                         return
                     continue
                 place, row = self._rows.popleft()
-                record = self._record(row)
+                record = self._record(place, row)
                 while place - self._outputs.next >= self._window and self.stopped is None:
                     self._room.append(room := asyncio.get_running_loop().create_future())
                     await room
@@ -136,12 +136,14 @@ class Run:
                 room.set_result(None)
         self._room.clear()
 
-    def _record(self, row: Row) -> Record | RecordError:
+    def _record(self, place: int, row: Row) -> Record | RecordError:
         """The row's record. Made when the row is taken: earlier rows of the same image count for its ids."""
         try:
-            return self.source.record(row)
+            record = self.source.record(row)
         except RecordError as error:
             return error
+        record.place = place
+        return record
 
     async def _finish(self, place: int, row: Row, record: Record | RecordError) -> Outcome:
         """Take one row through all steps."""

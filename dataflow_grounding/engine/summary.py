@@ -8,6 +8,13 @@ from typing import Any
 
 from dataflow_grounding.records import STATUSES
 
+WARNINGS = {
+    "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
+    "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
+    "bbox_cut": "boxes reach out of their images and are cut at the edge",
+}
+"""Notes that the user should read, in words."""
+
 
 @dataclass
 class Summary:
@@ -98,6 +105,7 @@ class Summary:
         if self.cost_usd is not None:
             sent += f", {self.cost_usd:.4f} USD"
         lines.append(f"{sent}, in {self.seconds:.1f} s" + (f" (model {', '.join(self.models)})" if self.models else ""))
+        lines += [f"Warning: {self.notes[note]} {what}" for note, what in WARNINGS.items() if self.notes[note]]
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")

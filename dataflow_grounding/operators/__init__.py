@@ -10,7 +10,9 @@ from dataflow_grounding.operators.expression_extractor import ExpressionExtracto
 from dataflow_grounding.operators.function import FunctionOperator, operator
 from dataflow_grounding.operators.merger import Merger
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
+from dataflow_grounding.operators.region_captioner import RegionCaptioner
 from dataflow_grounding.operators.region_expression_generator import RegionExpressionGenerator
+from dataflow_grounding.operators.region_marker import RegionMarker
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Merger",
     "Operator",
     "PhraseGrounder",
+    "RegionCaptioner",
     "RegionExpressionGenerator",
+    "RegionMarker",
     "operator",
 ]

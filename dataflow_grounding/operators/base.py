@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
@@ -42,6 +42,8 @@ class Operator(ABC):
     name: ClassVar[str] = "operator"
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
+    optional_keys: ClassVar[Collection[str]] = ()
+    """Input roles whose column a record may lack."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
     serving: Serving | None = None
@@ -124,7 +126,7 @@ class Operator(ABC):
         return arguments[argument]
 
     def reads(self) -> dict[str, str]:
-        """Role → column that it needs."""
+        """Role → column that it reads."""
         return {role: getattr(self.keys, role) for role in self.input_keys}
 
     def writes(self) -> dict[str, str]:

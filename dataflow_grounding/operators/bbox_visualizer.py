@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.engine.plan import Ask
@@ -43,7 +44,8 @@ class BBoxVisualizer(Operator):
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         path = os.path.join(self.output_dir, _file_name(record.unique_id))
-        await asyncio.to_thread(_draw, image, expressions, path)
+        drawn = [[e["text"], e["instances"]] for e in expressions]
+        await asyncio.to_thread(draw_once, image, lambda: marks_of(expressions), drawn, path)
         return {self.keys.image_with_bbox: path}
 
 
@@ -57,15 +59,16 @@ def _file_name(unique_id: str) -> str:
     return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
-def _draw(image: Image, expressions: list[dict[str, Any]], path: str) -> None:
+def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: str) -> None:
+    """Write the picture with its marks, unless `path` has that of the same image with the same `drawn` (JSON)."""
     from dataflow_grounding.drawing import draw_marks
 
-    state = json.dumps([STYLE, image.facts.digest, [[e["text"], e["instances"]] for e in expressions]])
+    state = json.dumps([STYLE, image.facts.digest, drawn])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
     if _stamp_of(path) == stamp:
         return
-    picture = draw_marks(image.pixels(), marks_of(expressions))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    picture = draw_marks(image.pixels(), marks())
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     part = f"{path}.part"
     picture.save(part, "JPEG", quality=90, comment=stamp)
     os.replace(part, path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar
 
-from dataflow_grounding.coordinates import SCALES, BoxFormat, find_box_format
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.errors import SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import Order, to_xyxy
 from dataflow_grounding.geometry import Size
@@ -25,6 +25,8 @@ ENOUGH = 30  # boxes, from at least FEW pictures, before their places say anythi
 FEW = 4
 LEAST_SHAPES = 24  # things of known shape
 OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of the range
+
+_ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
 
 # Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
 # fmt: off
@@ -148,7 +150,7 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
     if not _enough(seen):
         return None
     if all(max(s.corners) <= 0.5 for s in seen):
-        return "all lie in the top left quarter of their pictures", _remedy(seen, asked)
+        return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
     for scale in SCALES:
         if scale in (asked.scale, 999):
             continue
@@ -156,7 +158,7 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
         small = [s for s in seen if _share(other, asked, s.sent) <= 0.5]
         if _enough(small) and len(small) == len(seen) and all(_within(s, asked, other) for s in small):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
-            return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked)
+            return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
     return None
 
 
@@ -190,20 +192,16 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     )
 
 
-_ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
-
-
-def _remedy(seen: Sequence[Seen], asked: BoxFormat) -> str:
-    fitting = fitting_format(seen, asked)
+def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
+    fitting = fitting_format(seen, asked, orders)
     return f"{fitting} would fit{_ADVICE}" if fitting else "No plain format fits: run dataflowgrounding calibrate"
 
 
-def fitting_format(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
+def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
     """The plain format in which nearly all boxes lie inside their pictures, the right way round, and spread over them."""
-    orders = list(dict.fromkeys((asked.order, "xyxy", "yxyx", "xywh", "cxcywh")))
     scales = [scale for scale in SCALES if scale != 999]
     best: tuple[float, str] | None = None
-    for order in orders:
+    for order in sorted(orders, key=lambda order: order != asked.order):
         for scale in scales:
             name = f"{order}_{scale}"
             other = _plain(name)

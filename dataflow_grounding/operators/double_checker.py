@@ -25,6 +25,11 @@ from dataflow_grounding.tasks import Asked, Check, Found, double_check, phrase_g
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 METHODS = ("ask", "reground", "both")
+NOTES = {
+    "mended": "mended: an expression that did not match",
+    "several": "fits_several: an expression that was meant for one region",
+    "wrong": "does_not_match: an expression for which nothing better is known",
+}
 OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 Result: TypeAlias = "Verdict | RecordError"
 
@@ -92,6 +97,9 @@ class DoubleChecker(RegionOperator):
             **facts_of(record, image, ask, self.serving.model),
             self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption")),
         }
+        for result in results.values():
+            if isinstance(result, Verdict) and result.kind in NOTES:
+                ask.note(NOTES[result.kind])
         failed = next((result for result in results.values() if isinstance(result, RecordError)), None)
         if failed is not None:
             failed.update = update

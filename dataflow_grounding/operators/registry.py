@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 C = TypeVar("C", bound=type[Any])
 
@@ -15,9 +15,15 @@ class Registry:
         self.name = name
         self._classes: dict[str, type[Any]] = {}
 
-    def register(self) -> Callable[[C], C]:
-        """Class decorator: `@OPERATOR_REGISTRY.register()`."""
-        return self._add
+    @overload
+    def register(self, cls: None = None) -> Callable[[C], C]: ...
+
+    @overload
+    def register(self, cls: C) -> C: ...
+
+    def register(self, cls: C | None = None) -> C | Callable[[C], C]:
+        """Class decorator: `@OPERATOR_REGISTRY.register()`; or a call with the class."""
+        return self._add if cls is None else self._add(cls)
 
     def _add(self, cls: C) -> C:
         self._classes[cls.__name__] = cls
@@ -26,6 +32,10 @@ class Registry:
     def get(self, name: str) -> type[Any]:
         """The class of this name. Raises KeyError."""
         return self._classes[name]
+
+    def get_obj_map(self) -> dict[str, type[Any]]:
+        """All classes by their names."""
+        return dict(self._classes)
 
     def keys(self) -> list[str]:
         """All names, sorted."""

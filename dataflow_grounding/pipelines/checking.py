@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.errors import BrokenRow, GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.operators import RegionMarker
+from dataflow_grounding.operators.given_boxes import read_given_boxes
 from dataflow_grounding.operators.regions import check_seed, read_regions
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.records import Record, has_id, read_text
@@ -103,8 +105,12 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         try:
             record = source.record(row)
             check_seed(record)
-            folders[_folder_of(record)] += 1
-            open_image(record, "image_path")
+            folders[_folder_of(record, source.image_key)] += 1
+            image = open_image(record, source.image_key)
+            if isinstance(step.operator, RegionMarker):
+                given = read_given_boxes(record.get(step.operator.keys.bbox), image.size)
+                if given is not None and given.problems:
+                    raise BrokenRow(given.report())
             if step.operator.reads().get("caption") == "caption":
                 read_text(record, "caption")
             if "regions" in step.operator.reads():
@@ -121,10 +127,10 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
             found.remarks.append(f"{count} images found in {folder}")
 
 
-def _folder_of(record: Record) -> str:
+def _folder_of(record: Record, image_key: str) -> str:
     """The folder under which a relative image path was found."""
-    given = str(record.get("image_path"))
+    given = str(record.get(image_key))
     if os.path.isabs(given):
         return ""
-    path = find_image(record, "image_path").path
+    path = find_image(record, image_key).path
     return os.path.normpath(path[: -len(given)] or ".")

@@ -18,6 +18,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.pipelines.costs import paid_by_step
 from dataflow_grounding.pipelines.referring_job import ReferringJob
+from dataflow_grounding.pipelines.region_caption_job import RegionCaptionJob
 from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
 from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
@@ -25,7 +26,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.version import __version__
 
-JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, ReferringJob)}
+JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, ReferringJob, RegionCaptionJob)}
 """By the spec's autolabel_type."""
 
 

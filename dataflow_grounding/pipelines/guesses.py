@@ -75,4 +75,5 @@ _GUESSES: dict[str, Callable[[Request[Any], BoxFormat], Any]] = {
     "grounding_expression": _merged,
     "double_check": _checks,
     "region_caption": _captions,
+    "prompted_vqa": lambda request, box_format: {"answer": _SENTENCE},
 }

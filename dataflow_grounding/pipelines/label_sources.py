@@ -16,8 +16,8 @@ from dataflow_grounding.geometry import Size
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 SHOWN = 20  # names that a report lists
 
-ReadLabels: TypeAlias = Callable[[Size | None], list[dict[str, Any]]]
-"""The regions of an image of this size; None when it isn't known. Raises BrokenRow."""
+ReadLabels: TypeAlias = Callable[[str, Size | None], list[dict[str, Any]]]
+"""The regions of an image, by its path, of this size; None when that isn't known. Raises BrokenRow."""
 
 
 @dataclass
@@ -25,15 +25,18 @@ class LabelSource:
     """Images under a folder with what reads their labels, and what was found on the way."""
 
     image_dir: str
-    images: list[tuple[str, ReadLabels]]
-    """Path relative to the folder, and its reader."""
+    images: list[str]
+    """Paths relative to the folder, sorted."""
+    read: ReadLabels
+    label_of: Callable[[str], str] | None = None
+    """The label file of an image, where each has its own."""
     without_label: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)
     """Labels for which there is no image."""
     crowds: int = 0
     """Crowd regions of a COCO file, which are left out."""
     files: list[str] = field(default_factory=list)
-    """All that the regions are read from."""
+    """Files that the regions of all images are read from."""
 
     def report(self) -> dict[str, Any]:
         """Counts, and the first names."""
@@ -59,23 +62,28 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
 
     Raises InputError when a folder is missing or nothing in them belongs together.
     """
-    names = None
+    names_path = None
     if names_file is not None:
-        names = read_names(names_file or _beside(label_dir, "classes.txt", f"{key.rpartition('.')[0]}.yolo_names"))
+        names_path = names_file or _beside(label_dir, "classes.txt", f"{key.rpartition('.')[0]}.yolo_names")
+    names = read_names(names_path) if names_path else None
     images = _files(image_dir, ENDINGS, "data.image_dir")
-    left_out = {"classes.txt"} if names is not None else set()
-    labels = set(_files(label_dir, (".txt",), key)) - left_out
-    source = LabelSource(image_dir, [])
-    used = set()
-    for image in images:
-        label = os.path.splitext(image)[0] + ".txt"
-        path = os.path.join(label_dir, label)
-        if label in labels:
-            used.add(label)
-            source.files.append(path)
-        else:
-            source.without_label.append(image)
-        source.images.append((image, _reader(path, names) if label in labels else _no_regions))
+    labels = set(_files(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
+
+    def read(image: str, size: Size | None) -> list[dict[str, Any]]:
+        path = os.path.join(label_dir, _label_name(image))
+        if _label_name(image) not in labels:
+            return []
+        try:
+            if names is None:
+                return read_kitti(path)
+            return read_yolo(path, names, size) if size else []
+        except OSError as error:
+            raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
+
+    source = LabelSource(image_dir, images, read, lambda image: os.path.join(label_dir, _label_name(image)))
+    source.files = [names_path] if names_path else []
+    used = {_label_name(image) for image in images} & labels
+    source.without_label = [image for image in images if _label_name(image) not in labels]
     source.without_image = sorted(labels - used)
     if not used:
         raise InputError(
@@ -88,18 +96,24 @@ def from_coco(image_dir: str, path: str) -> LabelSource:
     """The images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
     images, crowds, strays = read_coco(path)
     there = set(_files(image_dir, ENDINGS, "data.image_dir"))
-    named = {}
-    for image in images:
-        named[os.path.normpath(image.file_name).replace(os.sep, "/")] = image
-    source = LabelSource(image_dir, [], crowds=crowds, files=[path])
-    source.without_label = sorted(there - set(named))
-    source.without_image = sorted(set(named) - there) + [f"{strays} annotations of no image"] * bool(strays)
+    named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in images}
     if not there & set(named):
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
-    for name in sorted(there):
-        known = named.get(name)
-        source.images.append((name, _no_regions if known is None else _given(known.regions, known.error)))
+
+    def read(image: str, size: Size | None) -> list[dict[str, Any]]:
+        known = named.get(image)
+        if known is not None and known.error is not None:
+            raise known.error
+        return known.regions if known is not None else []
+
+    source = LabelSource(image_dir, sorted(there), read, crowds=crowds, files=[path])
+    source.without_label = sorted(there - set(named))
+    source.without_image = sorted(set(named) - there) + [f"{strays} annotations of no image"] * bool(strays)
     return source
+
+
+def _label_name(image: str) -> str:
+    return os.path.splitext(image)[0] + ".txt"
 
 
 def _beside(folder: str, name: str, key: str) -> str:
@@ -130,36 +144,18 @@ def _files(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     return sorted(found)
 
 
-def _reader(path: str, names: list[str] | None) -> ReadLabels:
-    def read(size: Size | None) -> list[dict[str, Any]]:
-        try:
-            if names is None:
-                return read_kitti(path)
-            return read_yolo(path, names, size) if size else []
-        except OSError as error:
-            raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
-
-    return read
-
-
-def _no_regions(size: Size | None) -> list[dict[str, Any]]:
-    return []
-
-
-def _given(regions: list[dict[str, Any]], error: BrokenRow | None) -> ReadLabels:
-    def read(size: Size | None) -> list[dict[str, Any]]:
-        if error is not None:
-            raise error
-        return regions
-
-    return read
-
-
 def states(source: LabelSource) -> Iterator[list[Any]]:
     """Path, size and time of every image and label: what the regions depend on."""
-    for path in [*(os.path.join(source.image_dir, name) for name, _ in source.images), *source.files]:
-        try:
-            found = os.stat(path)
-            yield [path, found.st_size, found.st_mtime_ns]
-        except OSError:
-            yield [path]
+    for image in source.images:
+        yield _state(os.path.join(source.image_dir, image))
+        if source.label_of is not None:
+            yield _state(source.label_of(image))
+    yield from map(_state, source.files)
+
+
+def _state(path: str) -> list[Any]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [path]
+    return [path, found.st_size, found.st_mtime_ns]

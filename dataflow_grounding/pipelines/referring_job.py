@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.plan import Step
@@ -14,7 +15,7 @@ from dataflow_grounding.pipelines.legacy_files import write_legacy
 from dataflow_grounding.pipelines.seed_records import Seeds, find_seeds, write_seeds
 from dataflow_grounding.pipelines.spec_job import SpecJob, chosen
 from dataflow_grounding.pipelines.spec_serving import serving_of
-from dataflow_grounding.rows import Row
+from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.storage import ResultsStorage
@@ -79,9 +80,11 @@ class ReferringJob(SpecJob):
         self._chain(all_steps)
 
     def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
-        """With step 0 also step 1 where that was done before: its replies are stored, and its file lacks what step 0 adds."""
-        done = os.path.exists(all_steps[CAPTION].storage.output_path)
-        return [*names, "1"] if "0" in names and "1" not in names and done and not force else names
+        """With step 0 also step 1 where that was run before it: its replies are stored, and its file lacks what step 0 adds."""
+        describe, caption = all_steps[:MERGE]
+        if "0" not in names or "1" in names or force:
+            return names
+        return [*names, "1"] if _made_without(caption.storage.output_path, describe.label) else names
 
     def _left_out(self, all_steps: list[Step], places: list[int]) -> list[str]:
         """Columns of given annotations that the steps make anew, now or later."""
@@ -181,3 +184,11 @@ class ReferringJob(SpecJob):
             for step in self.steps:
                 if os.path.exists(step.storage.output_path):
                     write_legacy(step.storage.output_path, step.storage.operator_step)
+
+
+def _made_without(path: str, label: str) -> bool:
+    """Whether a step's file is there, and its records did not go through the step of this label."""
+    with suppress(InputError):
+        first = next((row.data for row in read_rows(path) if row.data), None)
+        return first is not None and label not in (first.get("pipeline_steps") or [])
+    return False

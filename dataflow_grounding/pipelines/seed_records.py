@@ -89,14 +89,14 @@ class LabelSeeds:
                 yield from pool.map(self._record, batch)
 
     def _record(self, number: int) -> dict[str, Any]:
-        path, read = self.source.images[number]
+        path = self.source.images[number]
         record: dict[str, Any] = {"image_id": os.path.splitext(path)[0], "image_path": path}
         size = _size_of(path, self.folders)
         if size is not None:
             record |= {"width": size[0], "height": size[1]}
         record["source"] = SOURCE
         try:
-            regions = read(size)
+            regions = self.source.read(path, size)
             for region in regions:
                 if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
                     raise BrokenRow(

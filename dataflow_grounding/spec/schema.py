@@ -134,16 +134,41 @@ class ImageReferringExpressionBlock(_Block):
     data: ReferringData
 
 
-PipelineBlock: TypeAlias = ImageGroundingBlock | ImageReferringExpressionBlock
+class RegionCaptionWorkflow(WorkflowBlock):
+    """`image_region_caption.workflow`."""
+
+    steps: list[str] = ["0", "1"]
+    max_boxes: int | None = Field(10, ge=1)
+    marks: Literal["outline", "tag", "crop"] = "outline"
+    proposals: Literal["model", "opencv"] = "model"
+
+
+class RegionCaptionData(_Block):
+    """`image_region_caption.data`."""
+
+    input_jsonl: str
+    image_root: str | None = ""
+
+
+class ImageRegionCaptionBlock(_Block):
+    """`image_region_caption`: images, with or without boxes, in; a text for each box out."""
+
+    vlm: VlmBlock = VlmBlock()
+    workflow: RegionCaptionWorkflow = RegionCaptionWorkflow()
+    data: RegionCaptionData
+
+
+PipelineBlock: TypeAlias = ImageGroundingBlock | ImageReferringExpressionBlock | ImageRegionCaptionBlock
 
 
 class Spec(_Block):
     """A whole spec."""
 
     results_dir: str
-    autolabel_type: Literal["image_grounding", "image_referring_expression"]
+    autolabel_type: Literal["image_grounding", "image_referring_expression", "image_region_caption"]
     image_grounding: ImageGroundingBlock | None = None
     image_referring_expression: ImageReferringExpressionBlock | None = None
+    image_region_caption: ImageRegionCaptionBlock | None = None
 
     @property
     def block(self) -> PipelineBlock:
@@ -158,10 +183,12 @@ PATH_KEYS = (
     "image_grounding.data.input_jsonl",
     "image_grounding.data.image_root",
     *(f"image_referring_expression.data.{name}" for name in ReferringData.model_fields),
+    "image_region_caption.data.input_jsonl",
+    "image_region_caption.data.image_root",
 )
 """Keys whose values are paths."""
 
-PIPELINES = ("image_grounding", "image_referring_expression")
+PIPELINES = ("image_grounding", "image_referring_expression", "image_region_caption")
 """Names of pipelines, and of their blocks."""
 
 OTHER_BLOCKS = (

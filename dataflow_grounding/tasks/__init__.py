@@ -7,6 +7,7 @@ from dataflow_grounding.tasks.expression_extraction import Extracted, expression
 from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression
 from dataflow_grounding.tasks.image_caption import image_caption
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.region_caption import RegionCaptions, region_caption
 from dataflow_grounding.tasks.region_expression import Described, region_expression
 from dataflow_grounding.tasks.request import Request
 
@@ -17,11 +18,13 @@ __all__ = [
     "Extracted",
     "Found",
     "Merged",
+    "RegionCaptions",
     "Request",
     "double_check",
     "expression_extraction",
     "grounding_expression",
     "image_caption",
     "phrase_grounding",
+    "region_caption",
     "region_expression",
 ]

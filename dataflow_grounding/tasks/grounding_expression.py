@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
-from dataflow_grounding.tasks.regions import Region, read_ids, read_items, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.regions import (
+    Region,
+    is_cut_off,
+    read_ids,
+    read_items,
+    region_items,
+    region_prompt,
+    text_of,
+)
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
 
@@ -42,7 +50,7 @@ def grounding_expression(
 
 def _read(reply: str, count: int) -> tuple[list[Merged], list[str]]:
     items, notes = read_items(reply, "expressions")
-    if any(note.startswith("truncated") for note in notes):
+    if is_cut_off(notes):
         raise TruncatedReply("the reply is cut off before its last expression.")
     found = []
     for item in items:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import read_object
-from dataflow_grounding.tasks.regions import text_of
+from dataflow_grounding.tasks.regions import is_cut_off, text_of
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.schema import STRING, object_of
 
@@ -28,6 +28,8 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
 
 def _read(reply: str) -> tuple[str, list[str]]:
     data, notes = read_object(reply, required="caption")
+    if is_cut_off(notes):
+        raise TruncatedReply("the caption is cut off.")
     caption = text_of(data["caption"])
     if not caption:
         raise UnreadableReply('"caption" is no text.')

@@ -33,11 +33,16 @@ def region_prompt(name: str, image: Image, box_format: BoxFormat) -> str:
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The objects in the list `key` of a reply, and notes. Raises UnreadableReply, TruncatedReply."""
+    """The objects in the list `key` of a reply, and notes; of a reply that is cut off all but the last one.
+
+    Raises UnreadableReply, TruncatedReply.
+    """
     data, notes = read_object(reply, required=key)
     if not isinstance(data[key], list):
         raise UnreadableReply(f'"{key}" is no list.')
     items = [item for item in data[key] if isinstance(item, dict)]
+    if is_cut_off(notes):
+        return items[:-1], notes
     if data[key] and not items:
         raise UnreadableReply(f'"{key}" has no objects in it.')
     return items, [*notes, *["dropped: no object"] * (len(data[key]) - len(items))]
@@ -64,8 +69,12 @@ def check_complete(found: Mapping[int, object], count: int, what: str, notes: Se
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
         complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
-        cut_off = any(note.startswith("truncated") for note in notes)
-        raise TruncatedReply(complaint) if cut_off else UnreadableReply(complaint)
+        raise TruncatedReply(complaint) if is_cut_off(notes) else UnreadableReply(complaint)
+
+
+def is_cut_off(notes: Sequence[str]) -> bool:
+    """Whether notes on a reply say that its end is missing."""
+    return any(note.startswith("truncated") for note in notes)
 
 
 def id_of(value: Any) -> int | None:

@@ -69,6 +69,8 @@ class EchoAnswers:
             return {"checks": [agreed(expression) for expression in given["expressions"]]}
         if request.task == "region_caption":
             return {"captions": [{"id": region["id"], "text": described(region)["description"]} for region in regions]}
+        if request.task == "prompted_vqa":
+            return {"answer": f"A {COLORS[drawn(str(given['prompt']), 0) % len(COLORS)]} scene."}
         raise unknown_task(request)
 
     def _objects(self, request: ReceivedRequest) -> list[dict[str, Any]]:

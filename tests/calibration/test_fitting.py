@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from calibration import FORMATLESS, PROBES, STATED, apart, is_refused, one_run
 from probe_model import answered, seen
 
-from dataflow_grounding.calibration.fitting import Answer, Picture, candidates, fit
+from dataflow_grounding.calibration.fitting import Answer, NoFit, Picture, candidates, fit
 from dataflow_grounding.coordinates import ORDERS, SCALES, find_box_format, known_formats
 
 
@@ -37,6 +38,40 @@ def test_rectangles_that_are_not_found_count(kept: float) -> None:
         whole = answered(probe, lambda _: STATED, dict(probe.boxes))
         pictures.append(Picture(probe, probe.size, whole.answers[: round(kept * len(whole.answers))]))
     assert is_refused(lambda draw: pictures, 0) is (kept < 2 / 3)
+
+
+def test_a_picture_without_answers_is_refused_though_the_others_are_two_thirds() -> None:
+    pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
+    for place, probe in enumerate(PROBES):
+        without = [*pictures[:place], Picture(probe, probe.size, [], "no box"), *pictures[place + 1 :]]
+        with pytest.raises(NoFit, match="the pictures disagree"):
+            fit(without, STATED)
+
+
+def test_one_picture_in_a_format_close_by_is_refused() -> None:
+    formats = [find_box_format(name, "") for name in ("xyxy_1000", "xyxy_1000", "xyxy_1024")]
+    for seed in range(10):
+        draw = random.Random(seed)
+        pictures = [answered(p, lambda _, f=f: f, seen(p, draw, 0.005)) for p, f in zip(PROBES, formats, strict=True)]
+        with pytest.raises(NoFit, match="the pictures disagree: xyxy_10"):
+            fit(pictures, STATED)
+
+
+def test_where_two_formats_fit_about_as_well_neither_is_named() -> None:
+    """Few rectangles and much noise: frames that differ by 4% of a side can't always be told apart, and are never mistaken."""
+    resized = find_box_format("xyxy_px@smart_resize_28", "")
+    said = Counter[str]()
+    for seed in range(80):
+        draw = random.Random(seed)
+        whole = [answered(p, lambda _: resized, seen(p, draw, 0.03, 0)) for p in PROBES]
+        try:
+            found = fit([Picture(p.probe, p.sent, p.answers[:9]) for p in whole], STATED)
+            said["right" if apart(found.format, resized) < 0.002 else "wrong"] += 1
+        except NoFit as why:
+            said["close" if "fit about as well" in str(why) else "other"] += 1
+    assert said["close"] > 5
+    assert said["right"] > 10
+    assert said["wrong"] == 0
 
 
 @pytest.mark.parametrize(("noise", "refused"), [(0.01, False), (0.06, True)])

@@ -77,7 +77,7 @@ def test_the_four_steps_of_image_referring_expression(workplace: Workplace, serv
     labels = workplace.folder / "labels"
     labels.mkdir()
     for n in range(6):
-        workplace.picture(f"images/p{n}.jpg", (320, 240), color=f"#40{n + 10}40")
+        workplace.picture(f"images/p{n}.jpg", (320 + 8 * n, 240))
         line = "Car 0 0 0 {} 20 {} 140 1 1 1 0 0 0 0\n"
         (labels / f"p{n}.txt").write_text("".join(line.format(10 + 40 * k, 45 + 40 * k) for k in range(1 + n % 3)))
     vlm = {"backend": "openai", "box_format": "xyxy_px", "openai": {"base_url": server.base_url, "model_name": "m"}}

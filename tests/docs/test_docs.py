@@ -143,9 +143,11 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
     for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
         monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
-    shutil.copytree(REPOSITORY / "example_data", "example_data")
+    for folder in ("example_data", "api_pipelines"):  # as in a clone
+        shutil.copytree(REPOSITORY / folder, folder)
+    if "default_specs" not in block.text:  # an earlier block of the page has written them
+        assert command(["default_specs"]).code == 0
     if "cache/" in block.text:
-        shutil.copytree(REPOSITORY / "api_pipelines", "api_pipelines")
         assert python(["api_pipelines/image_grounding_api_pipeline.py"]).code == 0
     [vllm] = [b for b in SPECS if b.heading == "vLLM"]
     Path("endpoint.yaml").write_text(vllm.text, encoding="utf-8")

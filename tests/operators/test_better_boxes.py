@@ -55,6 +55,7 @@ MERGED = [
     ("all see nothing", [found(), found(), found()], [], "none", False),
     ("most see nothing", [found(A), found(), found()], [], "none", True),
     ("all see different things", [found(A), found(B), found([400, 400, 440, 440])], [], "ambiguous", True),
+    ("another box close by is no second vote", [found(A), found(A, A2)], [(A, 1.0), (A2, 0.5)], "grounded", True),
     ("one answer's boxes stay apart", [found(A, A2), found(A, A2)], [(A, 1.0), (A2, 1.0)], "grounded", False),
 ]
 

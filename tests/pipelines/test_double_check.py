@@ -70,6 +70,7 @@ def test_swapped_expressions_are_found_and_mended_and_it_is_said(tmp_path: Path,
         done = place.run()
         assert done.code == 0, done
         tasks = server.tally.by_task
+        assert done.summary["notes"]["mended"] == 2
     assert ("phrase_grounding" in tasks, "double_check" in tasks) == (method != "ask", method != "reground")
     before = {e["text"]: boxes(e) for e in place.annotations(2)[0]["expressions"]}
     assert before["the red car"] == [BUS]

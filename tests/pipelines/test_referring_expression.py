@@ -236,7 +236,20 @@ def test_a_dry_run_and_a_check_write_and_send_nothing(place: ReferringPlace, ser
     assert not place.results.exists()
 
 
-# --- step subsets
+# --- steps
+
+
+def test_steps_0_and_1_of_an_image_are_asked_side_by_side(place: ReferringPlace, server: LoopbackServer) -> None:
+    many(place, 8)
+    server.latency = 0.1
+    assert place.run(**{"workflow.max_workers": 32}).code == 0
+    times = {(r.image_digests, r.task): (r.time, r.time_sent or 0.0) for r in server.requests}
+    overlaps = []
+    for image in {digests for digests, _ in times}:
+        first, second = times[image, "region_expression"], times[image, "image_caption"]
+        overlaps.append(max(first[0], second[0]) < min(first[1], second[1]))
+        assert times[image, "grounding_expression"][0] > max(first[1], second[1])
+    assert any(overlaps)
 
 
 @pytest.mark.parametrize(

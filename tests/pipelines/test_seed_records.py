@@ -50,6 +50,21 @@ def test_seeds_are_sorted_by_path_and_have_size_and_source(place: ReferringPlace
     assert '"bbox": [1, 2, 30, 40.5]' in (place.results / "seed_annotations.jsonl").read_text()
 
 
+def test_boxes_are_those_of_the_upright_image(place: ReferringPlace, server: LoopbackServer) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (300, 200), "red").save(place.images / "turned.jpg", exif=exif.tobytes())
+    place.label("turned.txt", [kitti("Car", 10, 20, 190, 290)])
+    done = place.run()
+    assert done.code == 0, done
+    turned = next(record for record in place.annotations() if record["image_id"] == "turned")
+    assert (turned["width"], turned["height"], turned["regions"][0]["bbox"]) == (200, 300, [10, 20, 190, 290])
+    [shown] = [r for r in server.requests if r.task == "region_expression"]
+    assert (shown.image_sizes, shown.input["regions"][0]["bbox_2d"]) == (((200, 300),), [10, 20, 190, 290])
+
+
 def test_labels_may_lie_beside_the_images(place: ReferringPlace) -> None:
     for name in ("a", "sub/b"):
         (place.images / f"{name}.txt").write_text(kitti("Car", 1, 2, 30, 40))
@@ -171,6 +186,14 @@ def test_class_names_come_from_a_list_or_a_data_sets_yaml(place: ReferringPlace,
     yolo(place, ["1 0.5 0.5 0.5 0.5"], **{"data.yolo_names": str(place.folder / name)})
     assert place.run().code == 0
     assert regions(place)["a.png"] == [("two", [50, 25, 150, 75])]
+
+
+def test_other_class_names_make_other_seeds(place: ReferringPlace) -> None:
+    yolo(place, ["1 0.5 0.5 0.5 0.5"])
+    assert place.run().code == 0
+    (place.labels / "classes.txt").write_text("person\nboat\n")
+    assert place.run().code == 0
+    assert regions(place)["a.png"] == [("boat", [50, 25, 150, 75])]
 
 
 def test_yolo_without_names_is_refused(place: ReferringPlace) -> None:

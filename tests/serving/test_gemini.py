@@ -6,16 +6,18 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import REPOSITORY, Workplace
+from workplace import REPOSITORY, Workplace, command
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("google.genai") is None, reason="without the extra gemini")
+SEED_PAGE = REPOSITORY.parent / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "AIzaVerySecretKey-123"
 FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
 
@@ -281,3 +283,55 @@ def test_without_the_extra_it_says_what_to_install(gemini: Workplace) -> None:
     assert running.stderr.strip() == (
         "Error: vlm.backend gemini needs an optional part: pip install 'dataflow-grounding[gemini]'"
     )
+
+
+def seed_spec() -> str:
+    """The whole specification of the seed page, whose text has lost its indentation."""
+    text = SEED_PAGE.read_text(encoding="utf-8")
+    lines = text[text.index("results_dir: /path/to/results") :].split("To run the image referring")[0].splitlines()
+    outer = {"results_dir": 0, "autolabel_type": 0, "image_grounding": 0, "vlm": 1, "workflow": 1, "data": 1}
+    inner = {
+        "backend": 2,
+        "gemini": 2,
+        "steps": 2,
+        "max_workers": 2,
+        "force_reprocess": 2,
+        "input_jsonl": 2,
+        "image_root": 2,
+    }
+    depth = {**outer, **inner}
+    return "".join("  " * depth.get(line.split(":")[0], 3) + line + "\n" for line in lines)
+
+
+@pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
+def test_the_seed_pages_spec_runs_as_it_stands(gemini: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = gemini.folder / "image_grounding.yaml"
+    spec.write_text(seed_spec().replace("/path/to/input.jsonl", str(gemini.input)), encoding="utf-8")
+    with server() as endpoint:
+        monkeypatch.setenv("GOOGLE_API_KEY", KEY)
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address)
+        done = command(["generate", "-e", str(spec), f"results_dir={gemini.results}"])
+        assert done.code == 0, done
+        assert endpoint.count() == 6
+        [settings] = {
+            json.dumps({k: v for k, v in r.settings.items() if k != "responseSchema"}) for r in endpoint.requests
+        }
+    assert json.loads(settings)["mediaResolution"] == "MEDIA_RESOLUTION_HIGH"
+    assert len(gemini.annotations()) == 3
+
+
+def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> None:
+    count, in_flight = 30, 4
+    gemini.many(count)
+    gemini.settings["workflow.max_workers"] = in_flight
+    with server(latency=0.02) as endpoint:
+        running = gemini.start(**at(endpoint))
+        end = time.monotonic() + 30
+        while endpoint.count() < 25 and time.monotonic() < end:
+            time.sleep(0.005)
+        running.kill()
+        running.communicate()
+        done = gemini.run(**at(endpoint))
+        assert done.code == 0, done
+        assert 2 * count <= endpoint.count() <= 2 * count + in_flight
+        assert gemini.run(**at(endpoint)).summary["requests"] == 0

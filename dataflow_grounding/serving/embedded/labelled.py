@@ -39,6 +39,30 @@ def _caption(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
     return {"caption": seen.caption()}
 
 
+def _caption_regions(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+    return {"captions": [{"id": thing.id, "text": _plain_caption(seen, thing)} for thing in seen.things]}
+
+
+def _plain_caption(seen: Descriptions, thing: Thing) -> str:
+    """Colour, size and place, which is all that is known of a region without a label; and that it is all."""
+    share = thing.size / seen.picture.area
+    color = f"mostly {thing.color}" if thing.color else "of no single colour"
+    if share > 0.98:
+        return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
+    x, y = ((thing.bbox[axis] + thing.bbox[axis + 2]) / 2 for axis in (0, 1))
+    across = _third(x / seen.picture.width, "left", "right")
+    down = _third(y / seen.picture.height, "top", "bottom")
+    place = " ".join(part for part in (down, across) if part) or "middle"
+    return (
+        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {place}. "
+        "(Colour, size and place only: the embedded grounder can't tell what it is.)"
+    )
+
+
+def _third(part: float, low: str, high: str) -> str:
+    return low if part < 1 / 3 else high if part > 2 / 3 else ""
+
+
 def _merge(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
     """An expression for each thing that can be told from all others, and one for each group that can be counted."""
     single = [(text, [thing.id]) for thing in seen.things if (text := seen.shortest(thing)) is not None]
@@ -77,4 +101,5 @@ TASKS: dict[str, Callable[[Descriptions, Mapping[str, Any]], Reply]] = {
     "image_caption": _caption,
     "grounding_expression": _merge,
     "double_check": _check,
+    "region_caption": _caption_regions,
 }

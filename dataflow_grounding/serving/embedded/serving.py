@@ -16,7 +16,7 @@ from dataflow_grounding.tasks import Request
 VERSION = 1
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
-ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check")
+ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check", "region_caption")
 
 
 class EmbeddedServing(Serving):

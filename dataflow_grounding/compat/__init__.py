@@ -1,0 +1,20 @@
+"""DataFlow's names over this package's operators and servings: a script written for DataFlow runs with its imports changed."""
+
+from __future__ import annotations
+
+from dataflow_grounding.compat.image_bbox_generator import ExistingBBoxDataGenConfig, ImageBboxGenerator
+from dataflow_grounding.compat.prompted_vqa_generator import PromptedVQAGenerator
+from dataflow_grounding.compat.servings import APIVLMServing_openai, DataFlowServing, GeneratesFromInput
+from dataflow_grounding.operators import OPERATOR_REGISTRY
+from dataflow_grounding.storage import FileStorage
+
+__all__ = [
+    "OPERATOR_REGISTRY",
+    "APIVLMServing_openai",
+    "DataFlowServing",
+    "ExistingBBoxDataGenConfig",
+    "FileStorage",
+    "GeneratesFromInput",
+    "ImageBboxGenerator",
+    "PromptedVQAGenerator",
+]

@@ -1,0 +1,123 @@
+"""Boxes as a user's row states them, `[x, y, width, height]`: read, and what is wrong with each told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.geometry import Bbox, Size, area, clamp
+
+SLACK = 0.02
+"""How far a box may reach out of the image and still be taken for one that was measured loosely, as a share of the side."""
+
+REASONS = {
+    "not_numbers": "is not four numbers",
+    "not_finite": "has a number that is not finite",
+    "no_area": "has no area: width and height should be above 0",
+    "outside": "lies outside of the image",
+    "xyxy": "looks like [x1, y1, x2, y2]: give [x, y, width, height]",
+    "too_small": "covers less than a pixel of the image",
+}
+
+
+@dataclass
+class GivenBoxes:
+    """`boxes` are those that can be used: place in the row (from 0) and pixels, xyxy, inside the image."""
+
+    boxes: list[tuple[int, Bbox]] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    """Place, box and kind (a key of REASONS) of the others, with the reason in words."""
+    cut: int = 0
+    """How many of `boxes` reached out of the image by more than the slack and were cut at its edge."""
+
+    def report(self) -> str:
+        """All problems in one line."""
+        told = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
+        more = len(self.problems) - len(told)
+        return "; ".join(told) + (f"; and {more} more" if more else "")
+
+
+def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
+    """The boxes in a column, for an image of `size`; None where the row has none (missing, null, an empty list).
+
+    One box without its list is taken too. A row in which some box fits the image only as `[x1, y1, x2, y2]`, and every box
+    does, is taken to be stated so, and none of its boxes is used.
+    """
+    if value is None or value == "" or (isinstance(value, (list, tuple)) and not value):
+        return None
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if len(items) == 4 and not any(isinstance(item, (list, tuple)) for item in items):
+        items = [items]
+    kinds = [_wrong(item, size) for item in items]
+    plain = [item for item, kind in zip(items, kinds, strict=True) if kind not in ("not_numbers", "not_finite")]
+    if "xyxy" in kinds and all(_fits_as_corners(item, size) for item in plain):
+        kinds = ["xyxy" if item in plain else kind for item, kind in zip(items, kinds, strict=True)]
+    else:  # each for itself: one that reaches out, in a row of others that can't be corners, is cut
+        kinds = [None if kind == "xyxy" else kind for kind in kinds]
+    found = GivenBoxes()
+    for place, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+        if kind is None:
+            x, y, width, height = item
+            found.boxes.append((place, _tidy(clamp((x, y, x + width, y + height), size))))
+            found.cut += _reaches_out(item, size)
+        else:
+            found.problems.append({"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]})
+    return found
+
+
+def _wrong(item: Any, size: Size) -> str | None:
+    if not (isinstance(item, (list, tuple)) and len(item) == 4):
+        return "not_numbers"
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in item):
+        return (
+            "not_finite"
+            if any(isinstance(n, str) and n.strip().lower() in _NOT_FINITE for n in item)
+            else "not_numbers"
+        )
+    if not all(math.isfinite(n) for n in item):
+        return "not_finite"
+    x, y, width, height = item
+    if width <= 0 or height <= 0:
+        return "no_area"
+    if _reaches_out(item, size) and _fits_as_corners(item, size):
+        return "xyxy"
+    inside = clamp((x, y, x + width, y + height), size)
+    if area(inside) <= 0:
+        return "outside"
+    return "too_small" if min(inside[2] - inside[0], inside[3] - inside[1]) < 1 else None
+
+
+_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
+
+
+def _reaches_out(item: Sequence[float], size: Size) -> bool:
+    """Whether the box leaves the image by more than the slack."""
+    x, y, width, height = item
+    slack = SLACK * max(size)
+    return x < -slack or y < -slack or x + width > size[0] + slack or y + height > size[1] + slack
+
+
+def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
+    x1, y1, x2, y2 = item
+    slack = SLACK * max(size)
+    return -slack <= x1 < x2 <= size[0] + slack and -slack <= y1 < y2 <= size[1] + slack
+
+
+def _tidy(bbox: Bbox) -> Bbox:
+    """Whole numbers as whole numbers."""
+    x1, y1, x2, y2 = (int(edge) if float(edge).is_integer() else edge for edge in bbox)
+    return x1, y1, x2, y2
+
+
+def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
+    """At most `most` of the boxes, the largest, in the row's order; of equal ones the earlier."""
+    if most is None or len(boxes) <= most:
+        return list(boxes)
+    return sorted(sorted(boxes, key=lambda box: (-area(box[1]), box[0]))[:most])
+
+
+def normalized(bbox: Bbox, size: Size) -> list[float]:
+    """`[x1, y1, x2, y2]` as parts of the image's sides, 3 decimals."""
+    return [round(edge / side, 3) for edge, side in zip(bbox, (*size, *size), strict=True)]

@@ -1,0 +1,88 @@
+"""Operator: what each marked region of an image shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from dataflow_grounding.crops import crop_of
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.marked_image import marked
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.nearness import ask_in_parts, near_groups
+from dataflow_grounding.operators.region_operator import RegionOperator
+from dataflow_grounding.operators.regions import box_of, read_regions
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks import RegionCaptions, Request, region_caption
+from dataflow_grounding.tasks.region_caption import SHOWN_AS, renumbered
+
+MarkStyle: TypeAlias = Literal["outline", "tag", "crop"]
+
+
+@OPERATOR_REGISTRY.register()
+class RegionCaptioner(RegionOperator):
+    """Describes each region in a text of its own; near ones are asked for together, at most `regions_per_request`.
+
+    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there. `marks` is
+    `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own. Raises SpecError.
+    """
+
+    name = "region_caption"
+    input_keys = {"image": "image", "regions": "regions"}
+    output_keys = {"answer": "answer", "region_captions": "region_captions"}
+    descriptions = {
+        "en": "Describes each marked region of an image in a text of its own.",
+        "zh": "为图像中每个带标记的区域分别生成描述文本。",
+    }
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        regions_per_request: int | None = None,
+        marks: MarkStyle = "outline",
+    ) -> None:
+        if marks not in SHOWN_AS:
+            raise SpecError(f"marks {marks!r} is none of {', '.join(SHOWN_AS)}")
+        most = 1 if marks == "crop" else regions_per_request
+        super().__init__(serving, box_format=box_format, regions_per_request=most)
+        self.style = marks
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one a region, and `answer`, all of it as one text."""
+        regions = read_regions(record, self.keys.regions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        boxes = [box_of(region["bbox"]) for region in regions]
+
+        async def describe(places: list[int]) -> RegionCaptions:
+            return await ask(self._request(image, [regions[place] for place in places]))
+
+        texts: dict[int, str] = {}
+        answers: list[str] = []
+        for group in near_groups(boxes, self.regions_per_request):
+            for places, found in await ask_in_parts(group, boxes, describe):
+                texts.update(zip(places, found.texts, strict=True))
+                own = found.answer and renumbered(found.answer, places)
+                answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
+        return {
+            **facts_of(record, image, ask, self.serving.model),
+            self.keys.answer: "\n".join(answers) or None,
+            self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
+        }
+
+    def _request(self, image: Image, regions: Sequence[dict[str, Any]]) -> Request[RegionCaptions]:
+        if self.style == "crop":
+            crop = crop_of(image, box_of(regions[0]["bbox"]))
+            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], self.box_format, self.style)
+        shown = marked(image, [box_of(region["bbox"]) for region in regions], outlined=self.style == "outline")
+        return region_caption(shown, regions, self.box_format, self.style)
+
+
+def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:
+    proposed = {"proposed_by": region["proposed_by"]} if region.get("proposed_by") else {}
+    return {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text, **proposed}

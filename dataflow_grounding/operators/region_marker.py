@@ -1,0 +1,173 @@
+"""Operator: the boxes of a row drawn and numbered; where it has none, regions proposed first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import BrokenRow, SpecError
+from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.bbox_visualizer import draw_once
+from dataflow_grounding.operators.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.regions import box_of
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks import phrase_grounding
+
+if TYPE_CHECKING:
+    from dataflow_grounding.drawing import Mark
+
+Proposals: TypeAlias = Literal["model", "opencv"]
+PROPOSED = "each clearly visible object"
+"""The phrase by which a model is asked for regions."""
+
+MOST_PROPOSED = 10
+"""Regions that OpenCV proposes where `max_boxes` sets no limit."""
+
+
+@OPERATOR_REGISTRY.register()
+class RegionMarker(Operator):
+    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them with their numbers, `{n}_bbox_vis.jpg`.
+
+    n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
+    gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
+    embedded one. `marks` is `outline` (`crop` draws the same, for people) or `tag`. Raises SpecError.
+    """
+
+    name = "marked_regions"
+    input_keys = {"image": "image", "bbox": "bbox"}
+    optional_keys = ("bbox",)
+    output_keys = {
+        "image_with_bbox": "image_with_bbox",
+        "type": "type",
+        "bbox": "bbox",
+        "normalized_bbox": "normalized_bbox",
+        "result_file": "result_file",
+        "valid_bboxes_num": "valid_bboxes_num",
+        "prompt": "prompt",
+        "regions": "regions",
+        "bbox_problems": "bbox_problems",
+    }
+    descriptions = {
+        "en": "Draws numbered marks for each box of an image; where there is none, regions are proposed.",
+        "zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。",
+    }
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str] = "./images_with_bbox",
+        max_boxes: int | None = 10,
+        *,
+        serving: Serving | None = None,
+        proposals: Proposals = "model",
+        marks: str = "outline",
+        box_format: str | None = None,
+    ) -> None:
+        if max_boxes is not None and max_boxes < 1:
+            raise SpecError("max_boxes should be 1 or more, or null for all")
+        if proposals not in ("model", "opencv") or marks not in ("outline", "tag", "crop"):
+            raise SpecError("proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'")
+        self.output_dir = os.fspath(output_dir)
+        self.max_boxes = max_boxes
+        self.serving: Serving | None = serving
+        embedded = serving is None or serving.model == "embedded-opencv"
+        self.proposals: Proposals = "opencv" if embedded else proposals
+        self.outlined = marks != "tag"
+        self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
+
+    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+        """Calibrates a model whose box format isn't known."""
+        return self.format_choice.settle(options, budget, folder) if self.format_choice else Counter()
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
+        image = open_image(record, self.keys.image, self.serving.image_limits if self.serving else None)
+        given = read_given_boxes(record.get(self.keys.bbox), image.size)
+        if given is not None and not given.boxes:
+            raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
+        if given is None:
+            source: dict[str, str] = {"proposed_by": self._proposer}
+            found = GivenBoxes(list(enumerate(await self._proposed(image, ask))))
+        else:
+            source, found = {}, given
+        kept = largest(found.boxes, self.max_boxes)
+        self._tell(found, kept, ask)
+        path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
+        boxes = [list(bbox) for _, bbox in kept]
+        await asyncio.to_thread(draw_once, image, lambda: self._marks(boxes), [boxes, self.outlined], path)
+        padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
+        update = {
+            **facts_of(record, image, ask, ""),
+            self.keys.image_with_bbox: path,
+            self.keys.type: "without_bbox" if given is None else "with_bbox",
+            self.keys.bbox: [_as_given(b) for _, b in found.boxes] if given is None else record[self.keys.bbox],
+            self.keys.normalized_bbox: [normalized(bbox, image.size) for _, bbox in kept] + padding,
+            self.keys.result_file: self.output_dir,
+            self.keys.valid_bboxes_num: len(kept),
+            self.keys.prompt: prompt_for(len(kept)),
+            self.keys.regions: [{"bbox": bbox, "type": "", **source} for bbox in boxes],
+        }
+        return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
+
+    @property
+    def _proposer(self) -> str:
+        return "opencv" if self.format_choice is None or self.serving is None else self.serving.model
+
+    async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
+        """Regions where none are given, in pixels of the image."""
+        if self.format_choice is not None:
+            [found] = await ask(phrase_grounding(image, [PROPOSED], self.format_choice.format))
+            boxes = [box_of(instance["bbox"]) for instance in found.instances]
+        else:
+            boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
+        if not boxes:
+            ask.note("nothing_proposed: no region could be proposed for a row without boxes")
+        return boxes
+
+    def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
+        """Count what is left out or changed, and note it in `found.problems`."""
+        for _ in found.problems:
+            ask.note("unusable_bbox: see bbox_problems")
+        for _ in range(found.cut):
+            ask.note("bbox_cut: a box reached out of the image")
+        for place, bbox in found.boxes:
+            if (place, bbox) not in kept:
+                ask.note("over_max_boxes: a box was left out")
+                reason = f"is not among the {self.max_boxes} largest"
+                found.problems.append(
+                    {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}
+                )
+
+    def _marks(self, boxes: list[list[float]]) -> list[Mark]:
+        from dataflow_grounding.drawing import Mark
+
+        return [Mark(box_of(bbox), str(number), outlined=self.outlined) for number, bbox in enumerate(boxes, 1)]
+
+
+def prompt_for(count: int) -> str:
+    """The prompt that states how many regions there are, in DataFlow's words."""
+    return f"Describe the content of each marked region in the image. There are {count} regions: <region1> to <region{count}>."
+
+
+def _as_given(bbox: Bbox) -> list[float]:
+    x1, y1, x2, y2 = bbox
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _seen(image: Image, most: int) -> list[Bbox]:
+    import numpy
+
+    from dataflow_grounding.serving.embedded.proposals import propose_regions
+
+    pixels: Any = numpy.ascontiguousarray(numpy.asarray(image.pixels())[:, :, ::-1])
+    return [box_of(bbox) for bbox in propose_regions(pixels, most)]

@@ -1,0 +1,42 @@
+"""Regions worth a look in a picture of which nothing is known: faces, patches of a clear colour, closed outlines."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .colors import TERMS, find_regions
+from .faces import find_faces
+from .picture import Array, Box, Picture, box_iou
+
+_SAME = 0.5  # IoU from which two boxes are one region
+_LEAST, _MOST = 0.005, 0.8  # of the picture's area
+
+
+def propose_regions(image: Array, most: int) -> list[list[int]]:
+    """At most ``most`` boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 (H, W, 3), BGR, upright), the largest, in reading
+    order. What they hold is not known.
+    """
+    picture = Picture(image)
+    boxes = [face.bbox for face in find_faces(picture).found]
+    boxes += [r.candidate.bbox for term in TERMS for r in find_regions(picture, term).found if r.is_steady]
+    boxes += _outlined(picture)
+    kept: list[Box] = []
+    for box in sorted(boxes, key=_area, reverse=True):
+        fits = _LEAST * picture.area <= _area(box) <= _MOST * picture.area
+        if fits and all(box_iou(box, other) < _SAME for other in kept):
+            kept.append(box)
+    return [picture.to_full(box) for box in sorted(kept[:most], key=lambda box: (box[1], box[0]))]
+
+
+def _outlined(picture: Picture) -> list[Box]:
+    """Boxes around closed outlines: edges, with small gaps closed."""
+    edges = cv2.Canny(picture.smooth, 60, 160)
+    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    found = [cv2.boundingRect(contour) for contour in contours]
+    return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found if 0.2 <= w / h <= 5]
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,0 +1,88 @@
+"""Task `region_caption`: what each marked region shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.images import Image
+from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
+
+SHOWN_AS = {
+    "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
+    "tag": "Each region's id stands in the picture beside its top left corner.",
+    "crop": "The picture is a part of a larger one: the region and nothing else.",
+}
+"""Style of marks → how the model is told of them."""
+
+_MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RegionCaptions:
+    """`texts` has one text a region, in their order; `answer` is what the model said where it answered in its own words."""
+
+    texts: list[str]
+    answer: str | None = None
+
+
+def region_caption(
+    image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
+) -> Request[RegionCaptions]:
+    """Asks what each region shows. `image` is the picture with the regions marked, in the style `marks`."""
+    instructions = region_prompt("region_caption", image, box_format).replace("{marks}", SHOWN_AS[marks])
+    return Request(
+        task="region_caption",
+        input={"regions": region_items(regions, image, box_format)},
+        images=(image,),
+        instructions=instructions,
+        schema=object_of(captions=list_of(object_of(id=INTEGER, text=STRING))),
+        read=lambda reply: _read(reply, len(regions)),
+        divisible=len(regions) > 1,
+    )
+
+
+def _read(reply: str, count: int) -> tuple[RegionCaptions, list[str]]:
+    try:
+        items, notes = read_by_id(reply, "captions", count)
+    except UnreadableReply:
+        found = read_marked_text(reply, count)
+        if len(found) < count:
+            raise
+        texts = [found[number] for number in range(1, count + 1)]
+        return RegionCaptions(texts, reply.strip()), ["own_words: the reply is a text with <region1> and so on in it"]
+    texts_by_id = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
+    check_complete(texts_by_id, count, "the text", notes)
+    return RegionCaptions([texts_by_id[number] for number in range(1, count + 1)]), notes
+
+
+def read_marked_text(text: str, count: int) -> dict[int, str]:
+    """Region id, 1 to `count` → what a text in the model's own words says of it, where it names regions as `<region1>`.
+
+    A sentence or line belongs to the first region that it names, with those after it that name none.
+    """
+    found: dict[int, list[str]] = {}
+    current = 0
+    for sentence in re.split(r"(?<=[.!?])\s+|\n+|;\s*(?=<)", text):
+        named = [int(number[:9]) for number in _MARKER.findall(sentence)]
+        current = next((number for number in named if 1 <= number <= count), current if not named else 0)
+        said = sentence.strip()
+        without = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", said, flags=re.IGNORECASE)
+        if current and without.strip(" *-:"):
+            found.setdefault(current, []).append(without)
+    return {number: " ".join(sentences) for number, sentences in found.items()}
+
+
+def renumbered(text: str, places: Sequence[int]) -> str:
+    """A text whose `<region1>` names the first of `places` (from 0), with the places' own numbers in it."""
+
+    def own(found: re.Match[str]) -> str:
+        number = int(found[1][:9])
+        return f"<region{places[number - 1] + 1}>" if 1 <= number <= len(places) else found[0]
+
+    return _MARKER.sub(own, text)

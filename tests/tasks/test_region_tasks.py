@@ -1,0 +1,163 @@
+"""Reading the replies of the tasks about regions: what models write, and anything at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.tasks import (
+    Asked,
+    Check,
+    Described,
+    Merged,
+    Request,
+    double_check,
+    grounding_expression,
+    image_caption,
+    region_expression,
+)
+
+REGIONS = [{"bbox": [10, 20, 110, 220], "type": "Car"}, {"bbox": [300.5, 0, 640, 480.0], "type": ""}]
+PIXELS, GEMINI = find_box_format("xyxy_px", ""), find_box_format("yxyx_1000", "")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    path: Path = tmp_path_factory.mktemp("tasks") / "a.png"
+    Pillow.new("RGB", (640, 480)).save(path)
+    return open_image(Record({"image": str(path)}), "image")
+
+
+def requests(image: Image) -> dict[str, Request[Any]]:
+    return {
+        "region_expression": region_expression(image, REGIONS, PIXELS),
+        "image_caption": image_caption(image),
+        "grounding_expression": grounding_expression(image, "A car.", REGIONS, GEMINI),
+        "double_check": double_check(image, [Asked("the car", [0]), Asked("both", [0, 1])], REGIONS, PIXELS),
+    }
+
+
+def test_requests_are_as_the_wire_wants_them(image: Image) -> None:
+    made = requests(image)
+    assert made["region_expression"].input == {
+        "image": {"width": 640, "height": 480},
+        "regions": [
+            {"id": 1, "bbox_2d": [10, 20, 110, 220], "type": "Car"},
+            {"id": 2, "bbox_2d": [300, 0, 640, 480], "type": ""},
+        ],
+    }
+    assert made["image_caption"].input == {}
+    about = {"type": "Car", "color": "", "description": ""}
+    merge = made["grounding_expression"].input
+    assert merge["caption"] == "A car."
+    assert merge["regions"][0] == {"id": 1, "box_2d": [42, 16, 458, 172], **about}
+    assert made["double_check"].input == {
+        "expressions": [
+            {"id": 1, "text": "the car", "region_ids": [1]},
+            {"id": 2, "text": "both", "region_ids": [1, 2]},
+        ],
+        "regions": [{"id": 1, "bbox_2d": [10, 20, 110, 220]}, {"id": 2, "bbox_2d": [300, 0, 640, 480]}],
+    }
+    for request in made.values():
+        assert "{box" not in request.instructions
+        assert request.text.count("<input>") == 1
+    assert "y before x" in made["grounding_expression"].instructions
+
+
+ONE, TWO = '{"id": 1, "type": "car", "color": "red", "description": "a  car"}', '{"id": "2", "description": "x"}'
+DESCRIBED = [Described("car", "red", "a car"), Described("", "", "x")]
+READ: list[tuple[str, str, Any]] = [
+    ("region_expression", f'{{"regions": [{ONE}, {TWO}]}}', DESCRIBED),
+    ("region_expression", f"```json\n[{TWO}, {ONE}]\n```", DESCRIBED),
+    ("region_expression", f'Sure!\n{{"regions": [{ONE}, {TWO}, {{"id": 3, "description": "y"}}, {ONE}]}}', DESCRIBED),
+    ("image_caption", '{"caption": " A  car.\\n"}', "A car."),
+    ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": 2}]}', [Merged("it", [1])]),
+    ("grounding_expression", '[{"text": "it", "region_ids": ["1", 2.0, 1, 7]}]', [Merged("it", [0, 1])]),
+    (
+        "double_check",
+        '{"checks": [{"id": 2, "matches": "no", "region_ids": [2], "text": " the  bus", "reason": "r"},'
+        ' {"id": 1, "matches": true}]}',
+        [Check(True, "", [], ""), Check(False, "the bus", [1], "r")],
+    ),
+    (
+        "double_check",
+        '{"checks": [{"id": 1, "matches": null, "region_ids": null}, {"id": 2, "matches": "TRUE", "region_ids": [true, "x"]}]}',
+        [Check(None, "", [], ""), Check(True, "", [], "")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "reply", "expected"), READ)
+def test_replies_are_read(image: Image, task: str, reply: str, expected: Any) -> None:
+    assert requests(image)[task].read(reply)[0] == expected
+
+
+UNREADABLE = [
+    ("region_expression", f'{{"regions": [{ONE}]}}', "missing for id 2"),
+    ("region_expression", '{"regions": [{"id": 1, "description": ""}, {"id": 2}]}', "missing for id 1, 2"),
+    ("region_expression", '{"regions": "none"}', "is no list"),
+    ("region_expression", "I can't see any.", "no JSON"),
+    ("image_caption", '{"caption": null}', "is no text"),
+    ("grounding_expression", '{"expressions": []}', "no item"),
+    ("grounding_expression", '{"expressions": [{"text": "x", "region_ids": [9]}]}', "no item"),
+    ("double_check", '{"checks": [{"id": 1, "matches": true}]}', "missing for id 2"),
+    ("double_check", '{"checks": [{"id": 1}, {"id": 2, "matches": 1}]}', "neither true nor false"),
+]
+
+
+@pytest.mark.parametrize(("task", "reply", "why"), UNREADABLE)
+def test_what_can_not_be_read_says_what_is_wrong(image: Image, task: str, reply: str, why: str) -> None:
+    with pytest.raises(UnreadableReply, match=why):
+        requests(image)[task].read(reply)
+
+
+@pytest.mark.parametrize(
+    ("task", "reply"),
+    [
+        ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "descr'),
+        ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "description": "the re'),
+        ("image_caption", '{"caption": "A red car on the le'),
+        ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": [1]}, {"text": "the'),
+        ("double_check", '{"checks": [{"id": 1, "matches": true, "region_ids": [1]}, {"id": 2, "ma'),
+    ],
+)
+def test_the_rest_of_a_reply_that_is_cut_off_is_not_taken_for_none(image: Image, task: str, reply: str) -> None:
+    with pytest.raises(TruncatedReply):
+        requests(image)[task].read(reply)
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "matches", "text"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+keys = st.sampled_from(["id", "region_ids", "text", "matches", "description", "type", "color", "reason", "caption"])
+items = st.lists(values | st.dictionaries(keys, values, max_size=6), max_size=4)
+replies = st.dictionaries(st.sampled_from(["regions", "expressions", "checks", "caption"]), items | values, max_size=4)
+
+
+@given(
+    replies.map(json.dumps) | st.text(max_size=30),
+    st.sampled_from(["region_expression", "image_caption", "grounding_expression", "double_check"]),
+)
+def test_anything_at_all_is_read_or_refused(image: Image, reply: str, task: str) -> None:
+    read: Callable[[str], Any] = requests(image)[task].read
+    try:
+        answer, notes = read(reply)
+    except UnreadableReply:
+        return
+    assert all(isinstance(note, str) for note in notes)
+    json.dumps(str(answer))
