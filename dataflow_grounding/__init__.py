@@ -10,6 +10,8 @@ from dataflow_grounding.version import __version__
 if TYPE_CHECKING:
     from dataflow_grounding.engine.options import RunOptions as RunOptions
     from dataflow_grounding.errors import GroundingError as GroundingError
+    from dataflow_grounding.grounded import Grounded as Grounded
+    from dataflow_grounding.grounded import ground as ground
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
     from dataflow_grounding.operators import CaptionGenerator as CaptionGenerator
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "RunOptions": "engine.options",
     "GroundingError": "errors",
+    "Grounded": "grounded",
+    "ground": "grounded",
     "OPERATOR_REGISTRY": "operators",
     "BBoxVisualizer": "operators",
     "CaptionGenerator": "operators",

@@ -54,5 +54,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(
             "How this model counts images isn't published: 1,000 tokens assumed. After a pilot it is measured."
         )
+    if found["calibration_first"]:
+        lines.append("Before it, 1 to 3 requests find out how the model writes boxes.")
     lines.append(f"Prices: {found['prices']}." if found["prices"] else "No price is known: set vlm.prices for USD.")
     return lines

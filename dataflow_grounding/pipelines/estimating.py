@@ -193,6 +193,7 @@ class Estimate:
             "steps": [{"step": step.label, **step.expected().to_json(prices)} for step in self.steps],
             "measured": any(step.measured.requests for step in self.steps),
             "image_rule": None if self.rules is None else "published" if self.rules.known else "assumed",
+            "calibration_first": self.run.box_format.pending,
             "prices": self.run.prices_from,
         }
 

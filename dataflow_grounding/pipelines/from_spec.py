@@ -148,7 +148,9 @@ class SpecRun:
             "in_flight_borne": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
-            "steps": paid_by_step(self.spec.results_dir, self.options.prices),
+            "steps": paid_by_step(self.spec.results_dir, self.options.prices)
+            if summary
+            else None,  # a stop should be quick
             "spec": _without_secrets(self.spec.model_dump()),
         }
         write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")

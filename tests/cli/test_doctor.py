@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,13 @@ def test_what_is_installed_and_which_keys_are_set_but_not_their_values(monkeypat
     found = command(["doctor", "--json"]).summary
     assert found["environment"]["OPENAI_API_KEY"] is True
     assert set(found["extras"]) >= {"gemini", "openai", "pandas"}
+
+
+def test_every_extra_of_the_package_is_looked_for() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    section = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE)) - {"dev"}
+    assert set(command(["doctor", "--json"]).summary["extras"]) == extras
 
 
 def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:

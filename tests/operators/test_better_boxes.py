@@ -17,6 +17,7 @@ from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.operators.agreement import merged
+from dataflow_grounding.operators.regrounding import agreement
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
@@ -186,6 +187,35 @@ def test_what_the_crop_does_not_show_stays(photo: str) -> None:
         [one] = ground(server, photo, "the blue box", zoom=True)
     assert one["instances"][0]["bbox"] == TINY
     assert "zoomed" not in one["instances"][0]
+
+
+def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        if request.image_sizes == ((1200, 900),):
+            return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": [760, 370, 774, 390]}]}
+        boxes = ([20, 20, 80, 80], [450, 460, 550, 560], [900, 900, 990, 990])
+        return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": box} for box in boxes]}
+
+    with LoopbackServer(answers) as server:
+        [one] = ground(server, photo, "the blue box", zoom=True)
+    [instance] = one["instances"]
+    x1, y1, x2, y2 = instance["bbox"]
+    assert 900 < x1 < x2 < 945
+    assert 320 < y1 < y2 < 365
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        pytest.param([A, B], [B, A], 1.0, id="the same in another order"),
+        pytest.param([A, A], [A], 0.5, id="one box answers for one box"),
+        pytest.param([A], [A, B], 0.5, id="a box too many"),
+        pytest.param([A], [], 0.0, id="nothing again"),
+    ],
+)
+def test_how_well_two_answers_agree(one: list[list[int]], other: list[list[int]], expected: float) -> None:
+    boxes = ([{"bbox": bbox} for bbox in answer] for answer in (one, other))
+    assert agreement(*boxes) == expected
 
 
 def test_regrounding_verifies_what_comes_again(photo: str) -> None:

@@ -466,6 +466,14 @@ def test_marks_are_drawn_in_the_picture_of_the_steps_that_show_regions(
     assert server.count() == sent
 
 
+def test_each_group_of_regions_has_its_own_marks(place: ReferringPlace, server: LoopbackServer) -> None:
+    place.picture("row.png")
+    place.label("row.txt", [kitti("Car", 30 * n, 10, 30 * n + 20, 60) for n in range(20)])
+    assert place.run(**{"workflow.marks": "outline"}).code == 0
+    pictures = [r.image_digests for r in server.requests if r.task == "region_expression"]
+    assert len(set(pictures)) == len(pictures) == 2
+
+
 # --- beside the other pipeline
 
 

@@ -1,0 +1,124 @@
+"""Phrases in one image, in one call: `ground()`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.errors import MissingExtra, SpecError
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators.regions import box_of
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.from_environment import serving_from_environment
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True)
+class GroundedBox:
+    """A box of a phrase: pixels, (x1, y1, x2, y2), of the upright image of `size`; `score` None where the model gave none."""
+
+    phrase: str
+    bbox: Bbox
+    score: float | None
+    size: Size
+
+    def normalized(self, scale: float = 1024) -> Bbox:
+        """The box with both sides of the image running from 0 to `scale`; 1024 is Datature Vi's, 1 gives fractions."""
+        width, height = self.size
+        x1, y1, x2, y2 = self.bbox
+        return x1 * scale / width, y1 * scale / height, x2 * scale / width, y2 * scale / height
+
+
+@dataclass(frozen=True)
+class GroundedPhrase:
+    """What was found for a phrase. `status` is `grounded`, `none` (not in the image), `ambiguous` or `unsupported`."""
+
+    text: str
+    status: str
+    boxes: tuple[GroundedBox, ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Grounded(Sequence[GroundedBox]):
+    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in pixels."""
+
+    image_path: str
+    size: Size
+    model: str
+    phrases: tuple[GroundedPhrase, ...]
+
+    @property
+    def boxes(self) -> tuple[GroundedBox, ...]:
+        """The boxes of all phrases."""
+        return tuple(box for phrase in self.phrases for box in phrase.boxes)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.boxes[place]
+
+    def __iter__(self) -> Iterator[GroundedBox]:
+        return iter(self.boxes)
+
+    def normalized(self, scale: float = 1024) -> list[Bbox]:
+        """Each box with both sides of the image running from 0 to `scale`."""
+        return [box.normalized(scale) for box in self.boxes]
+
+    def to_supervision(self) -> supervision.Detections:
+        """As `supervision.Detections`: class_id is the phrase's place, `data["class_name"]` its text.
+
+        Scores the model didn't give are left out for all boxes. Raises MissingExtra without the extra `supervision`.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise MissingExtra("to_supervision()", "supervision") from None
+        import numpy
+
+        boxes = [(place, box) for place, phrase in enumerate(self.phrases) for box in phrase.boxes]
+        scores = [box.score for _, box in boxes]
+        return supervision.Detections(
+            xyxy=numpy.array([box.bbox for _, box in boxes], dtype=float).reshape(-1, 4),
+            class_id=numpy.array([place for place, _ in boxes], dtype=int),
+            confidence=None if None in scores else numpy.array(scores, dtype=float),
+            data={"class_name": numpy.array([box.phrase for _, box in boxes], dtype=str)},
+        )
+
+
+def ground(
+    image: str | os.PathLike[str],
+    phrases: str | Sequence[str],
+    *,
+    serving: Serving | None = None,
+    **settings: Any,
+) -> Grounded:
+    """The boxes of one phrase or several in one image file.
+
+    Without a `serving` the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or, where none is set, the embedded
+    grounder. `settings` are PhraseGrounder's. Raises GroundingError, and nothing else, for all that can go wrong.
+    """
+    wanted = [phrases] if isinstance(phrases, str) else list(phrases)
+    serving = serving or serving_from_environment()
+    if obstacles := serving.obstacles():
+        raise SpecError("\n".join(obstacles))
+    try:
+        grounder = PhraseGrounder(serving, **settings)
+    except TypeError as error:
+        raise SpecError(f"ground(): {error}") from None
+    record = grounder({"image_path": os.fspath(image), "expressions": wanted})
+    size = (int(record["width"]), int(record["height"]))
+    found = tuple(_phrase(expression, size) for expression in record["expressions"])
+    return Grounded(os.fspath(image), size, serving.model, found)
+
+
+def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
+    text = str(expression["text"])
+    boxes = tuple(GroundedBox(text, box_of(i["bbox"]), i["score"], size) for i in expression["instances"])
+    return GroundedPhrase(text, str(expression["status"]), boxes, expression.get("reason"))
