@@ -210,6 +210,7 @@ def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
         pytest.param([A, B], [B, A], 1.0, id="the same in another order"),
         pytest.param([A, A], [A], 0.5, id="one box answers for one box"),
         pytest.param([A], [A, B], 0.5, id="a box too many"),
+        pytest.param([A], [A, A], 0.5, id="the same box twice"),
         pytest.param([A], [], 0.0, id="nothing again"),
     ],
 )

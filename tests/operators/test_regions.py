@@ -60,6 +60,12 @@ def test_as_many_pairs_are_matched_as_can_be(found: list[Bbox], wanted: list[Bbo
     assert len(pairs) == best
 
 
+def test_a_box_gives_its_best_partner_up_where_another_has_no_other() -> None:
+    found = [(0.0, 0, 9.5, 10), (4.0, 0, 12, 10)]
+    pairs = match_boxes(found, [(0.0, 0, 10, 10), (1.0, 0, 8, 10)], 0.5)
+    assert {want: which for want, (which, _) in pairs.items()} == {0: 1, 1: 0}
+
+
 @pytest.mark.parametrize(
     "value",
     [None, "x", [1], [{"bbox": [1, 2, 3]}], [{"bbox": [1, 2, 3, "4"]}], [{"bbox": [1, 2, 3, float("nan")]}],

@@ -1,0 +1,99 @@
+"""`ground()`: phrases in one image, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import GroundingError, OpenAIServing, Serving, ground
+from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+
+OBJECTS = {"objects": [{"id": 1, "label": "a", "bbox_2d": [480, 540, 1440, 949], "score": 0.5},
+                       {"id": 3, "label": "c", "bbox_2d": [0, 0, 10, 20], "score": 0.25}]}  # fmt: skip
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "warehouse.png"
+    Image.new("RGB", (1920, 1080), "navy").save(path)
+    return path
+
+
+def serving(server: LoopbackServer, **settings: Any) -> Serving:
+    return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", timeout=5, **settings)
+
+
+def test_boxes_are_pixels_and_have_their_phrase(picture: Path) -> None:
+    with LoopbackServer(lambda request: OBJECTS) as server:
+        found = ground(picture, ["a", "b", "c"], serving=serving(server))
+    assert [(box.phrase, box.bbox, box.score) for box in found] == [
+        ("a", (480, 540, 1440, 949), 0.5),
+        ("c", (0, 0, 10, 20), 0.25),
+    ]
+    assert [phrase.status for phrase in found.phrases] == ["grounded", "none", "grounded"]
+    assert (found.size, found.model, len(found)) == ((1920, 1080), "loopback", 2)
+
+
+def test_normalized_is_datature_vis_example_the_other_way(picture: Path) -> None:
+    with LoopbackServer(lambda request: OBJECTS) as server:
+        found = ground(picture, "a", serving=serving(server))
+    assert found.normalized(1024)[0] == pytest.approx((256, 512, 768, 900), abs=0.5)
+    assert found[0].normalized() == found.normalized()[0]
+    assert found[0].normalized(1) == pytest.approx((0.25, 0.5, 0.75, 949 / 1080))
+
+
+def test_supervision_gets_the_same_boxes(picture: Path) -> None:
+    pytest.importorskip("supervision")
+    with LoopbackServer(lambda request: OBJECTS) as server:
+        detections = ground(picture, ["a", "b", "c"], serving=serving(server)).to_supervision()
+    assert detections.xyxy.tolist() == [[480, 540, 1440, 949], [0, 0, 10, 20]]
+    assert detections.class_id.tolist() == [0, 2]
+    assert detections.confidence.tolist() == [0.5, 0.25]
+    assert detections.data["class_name"].tolist() == ["a", "c"]
+
+
+def test_without_supervision_the_extra_is_named(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "supervision", None)
+    with LoopbackServer(EchoAnswers()) as server:
+        found = ground(picture, "a", serving=serving(server))
+    with pytest.raises(GroundingError, match=r"dataflow-grounding\[supervision\]"):
+        found.to_supervision()
+
+
+class Refusing(Serving):
+    model = "refusing"
+    box_format = "xyxy_px"
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        return Reply("", refusal="no")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda p: ground(p.with_name("no.png"), "a", serving=Refusing()), "no image", id="no image"),
+        pytest.param(lambda p: ground(p, "a", serving=Refusing()), "no", id="refused"),
+        pytest.param(lambda p: ground(p, " ", serving=Refusing()), "no 'text'", id="an empty phrase"),
+        pytest.param(lambda p: ground(p, "a", serving=Refusing(), zooom=True), "zooom", id="a setting that isn't one"),
+        pytest.param(lambda p: ground(p, "a", serving=Refusing(), samples=0), "1 or more", id="no samples"),
+        pytest.param(lambda p: ground(p, ["a", 5], serving=Refusing()), "no 'text'", id="a number for a phrase"),
+    ],
+)
+def test_all_that_goes_wrong_is_one_exception(picture: Path, spoil: Callable[[Path], Any], message: str) -> None:
+    with pytest.raises(GroundingError, match=message):
+        spoil(picture)
+
+
+def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(picture: Path, tmp_path: Path) -> None:
+    with LoopbackServer(faults=lambda request: faults.unauthorized()) as server, pytest.raises(GroundingError):
+        ground(picture, "a", serving=serving(server))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(GroundingError, match="no image that can be read"):
+        ground(broken, "a", serving=Refusing())
