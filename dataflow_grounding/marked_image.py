@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.images import Image, _decoded
+from dataflow_grounding.images import Image, _decoded, _urls
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class MarkedImage(Image):
         """The file's, its size's and the boxes'."""
         drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         return f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}+{'' if self.outlined else 'tags'}{drawn}"
+
+    def keep_drawn(self, jpeg: bytes) -> None:
+        """Have at hand what was drawn elsewhere with the same marks, where it is of the size that is sent."""
+        import pybase64
+
+        if self.sent_size == self.size:
+            _urls.put(self.sent_digest, b"data:image/jpeg;base64," + pybase64.b64encode(jpeg))
 
     def _url_of(self, data: bytes) -> bytes:
         import PIL.Image

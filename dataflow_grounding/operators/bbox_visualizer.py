@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import os
 import re
@@ -59,19 +60,26 @@ def _file_name(unique_id: str) -> str:
     return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
-def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: str) -> None:
-    """Write the picture with its marks, unless `path` has that of the same image with the same `drawn` (JSON)."""
+def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: str) -> bytes | None:
+    """Write the picture with its marks, unless `path` has that of the same image with the same `drawn` (JSON).
+
+    Returns the file's bytes when it was written.
+    """
     from dataflow_grounding.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, drawn])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
     if _stamp_of(path) == stamp:
-        return
+        return None
     picture = draw_marks(image.pixels(), marks())
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
     part = f"{path}.part"
-    picture.save(part, "JPEG", quality=90, comment=stamp)
+    with open(part, "wb") as file:
+        file.write(out.getbuffer())
     os.replace(part, path)
+    return out.getvalue()
 
 
 def marks_of(expressions: list[dict[str, Any]]) -> list[Mark]:

@@ -14,6 +14,7 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
@@ -83,6 +84,7 @@ class RegionMarker(Operator):
         embedded = serving is None or serving.model == "embedded-opencv"
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
+        self.sends_marks = serving is not None and not embedded and marks != "crop"
         self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
 
     def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
@@ -104,7 +106,7 @@ class RegionMarker(Operator):
         self._tell(found, kept, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         boxes = [list(bbox) for _, bbox in kept]
-        await asyncio.to_thread(draw_once, image, lambda: self._marks(boxes), [boxes, self.outlined], path)
+        await asyncio.to_thread(self._draw, image, boxes, path)
         padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
         update = {
             **facts_of(record, image, ask, ""),
@@ -148,10 +150,17 @@ class RegionMarker(Operator):
                     {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}
                 )
 
-    def _marks(self, boxes: list[list[float]]) -> list[Mark]:
-        from dataflow_grounding.drawing import Mark
+    def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
+        """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
 
-        return [Mark(box_of(bbox), str(number), outlined=self.outlined) for number, bbox in enumerate(boxes, 1)]
+        def marks() -> list[Mark]:
+            from dataflow_grounding.drawing import Mark
+
+            return [Mark(box_of(bbox), str(number), outlined=self.outlined) for number, bbox in enumerate(boxes, 1)]
+
+        drawn = draw_once(image, marks, [boxes, self.outlined], path)
+        if drawn is not None and self.sends_marks:
+            marked(image, [box_of(bbox) for bbox in boxes], outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(count: int) -> str:
