@@ -192,7 +192,7 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             f"vlm.box_format is 'calibrated', but no calibration is stored for {model!r}; state a format instead"
         )
     if wanted == "auto":
-        found = _by_model(model, own) or _by_model(model, known_formats().values())
+        found = _by_model(model, own) or format_of_model(model)
         if found is None or not found.verified:
             raise SpecError(_unknown_model(model, found))
         return _with_boxes(found)
@@ -246,6 +246,15 @@ def _plain_format(name: str) -> BoxFormat | None:
                 frame_of(frame, (1, 1))
                 return BoxFormat(name, key, known_order, known_scale, frame)
     return None
+
+
+def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
+    """Return the format of the user's own row, or else of the contract table's, that the model's name falls under.
+
+    It may be a candidate that nobody has confirmed (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
+    """
+    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
+    return _by_model(model, own) or _by_model(model, known_formats().values())
 
 
 def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
-from dataflow_grounding.coordinates import BoxFormat, _by_model, find_box_format, known_formats
+from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import SpecError
@@ -41,11 +41,13 @@ class FormatChoice:
         self.pending = False
         name = wanted.strip().lower()
         if name not in ("auto", "calibrated"):
-            self.format, self.origin = find_box_format(wanted, serving.model), self._stated_by()
+            self.format = find_box_format(wanted, serving.model, serving.box_formats)
+            self.origin = self._stated_by()
             return
-        candidate = _by_model(serving.model, known_formats().values())
+        candidate = format_of_model(serving.model, serving.box_formats)
         if name == "auto" and candidate is not None and (candidate.verified or not candidate.boxes):
-            self.format, self.origin = find_box_format("auto", serving.model), "the model's name"
+            self.format = find_box_format("auto", serving.model, serving.box_formats)
+            self.origin = "the model's name"
             return
         self.format = stated_format(serving.model)
         self.origin = "not known before it is calibrated"
@@ -101,7 +103,7 @@ class FormatChoice:
 
 def stated_format(model: str) -> BoxFormat:
     """What a model is asked for to calibrate it: the table's candidate for it, else xyxy_1000."""
-    candidate = _by_model(model, known_formats().values())
+    candidate = format_of_model(model)
     return candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
 
 

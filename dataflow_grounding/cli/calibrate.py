@@ -18,7 +18,12 @@ from dataflow_grounding.serving.base import Serving
 
 @click.command("calibrate")
 @click.option(
-    "-e", "--experiment_spec", "spec_path", metavar="SPEC", help="Calibrate the model of this spec's vlm block."
+    "-e",
+    "--experiment_spec",
+    "spec_paths",
+    multiple=True,
+    metavar="SPEC",
+    help="Calibrate the model of this spec's vlm block; given several times, later ones go over earlier ones.",
 )
 @click.option("--base-url", metavar="URL", help="Or this OpenAI-compatible endpoint, with --model.")
 @click.option("--model", metavar="NAME", help="The model's name.")
@@ -26,7 +31,7 @@ from dataflow_grounding.serving.base import Serving
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
-    spec_path: str | None,
+    spec_paths: tuple[str, ...],
     base_url: str | None,
     model: str | None,
     plot_path: str | None,
@@ -38,7 +43,7 @@ def command(
     The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
     so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.
     """
-    serving, options = _serving(spec_path, base_url, model, overrides)
+    serving, options = _serving(spec_paths, base_url, model, overrides)
     try:
         done = calibrate(serving, stated_format(serving.model), options)
     except CalibrationUnclear as unclear:
@@ -57,12 +62,12 @@ def command(
 
 
 def _serving(
-    spec_path: str | None, base_url: str | None, model: str | None, overrides: tuple[str, ...]
+    spec_paths: tuple[str, ...], base_url: str | None, model: str | None, overrides: tuple[str, ...]
 ) -> tuple[Serving, RunOptions]:
     """Raises SpecError."""
-    if (spec_path is None) == (base_url is None and model is None):
+    if (not spec_paths) == (base_url is None and model is None):
         raise SpecError("name either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
-    if spec_path is None:
+    if not spec_paths:
         from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
         if overrides:
@@ -72,7 +77,7 @@ def _serving(
     else:
         from dataflow_grounding.spec import load_spec
 
-        spec = load_spec(spec_path, overrides)
+        spec = load_spec(spec_paths, overrides)
         block = getattr(spec, spec.autolabel_type)
         if block.vlm.backend == "embedded":
             raise SpecError("vlm.backend is embedded, which writes pixels: there is nothing to calibrate")

@@ -16,14 +16,16 @@ from dataflow_grounding.serving import serving_from_environment
 @click.command("ground")
 @click.argument("image", metavar="IMAGE")
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
-@click.option("-e", "--experiment_spec", "spec_path", metavar="SPEC", help="Use the vlm block of this spec.")
+@click.option(
+    "-e", "--experiment_spec", "spec_paths", multiple=True, metavar="SPEC", help="Use the vlm block of this spec."
+)
 @click.option("--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in.")
-def command(image: str, phrases: tuple[str, ...], spec_path: str | None, draw_path: str | None) -> int:
+def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None) -> int:
     """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.
 
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
     """
-    serving = serving_of_spec(spec_path) if spec_path else serving_from_environment()
+    serving = serving_of_spec(spec_paths) if spec_paths else serving_from_environment()
     if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
     try:

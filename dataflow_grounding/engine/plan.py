@@ -24,7 +24,7 @@ from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", ROW_OF_IMAGE)
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", ROW_OF_IMAGE)
 """Columns of the record schema that steps fill in without naming them."""
 
 

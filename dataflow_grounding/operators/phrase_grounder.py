@@ -91,6 +91,8 @@ class PhraseGrounder(Operator):
         if self.verify is not None:
             filled, failed = await reground(lambda phrase: self._afresh(image, phrase, ask), filled)
         update = {**facts_of(record, image, ask, self.serving.model), self.keys.output: filled}
+        if any(f.doubtful for f in found) or "doubtful" in record:
+            update["doubtful"] = any(f.doubtful for f in found)
         if failed is not None:
             failed.update = update  # the boxes are there, only their verification isn't
             raise failed

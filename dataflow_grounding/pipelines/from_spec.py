@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -30,9 +31,9 @@ JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, R
 """By the spec's autolabel_type."""
 
 
-def serving_of_spec(path: str) -> Serving:
-    """The serving that a spec file's `vlm` names. Raises SpecError."""
-    block = load_spec(path).block
+def serving_of_spec(paths: str | Sequence[str]) -> Serving:
+    """The serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
+    block = load_spec(paths).block
     return serving_of(block.vlm, block.workflow)
 
 

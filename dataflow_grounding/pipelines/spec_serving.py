@@ -8,6 +8,12 @@ from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     """The serving that `vlm` names. Raises SpecError."""
+    serving = _backend(vlm, workflow)
+    serving.box_formats = tuple(vlm.box_formats)
+    return serving
+
+
+def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     if vlm.backend == "embedded":
         from dataflow_grounding.serving.embedded import EmbeddedServing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +50,8 @@ class Serving(ABC):
     """Where the model is; with `model` it tells limits and stored replies apart."""
     box_format: str = "auto"
     """The box format that the model answers in: `auto` looks `model` up."""
+    box_formats: Sequence[Mapping[str, Any]] = ()
+    """Rows of the user's own for the table in which `auto` looks `model` up (see `find_box_format`)."""
     max_workers: int = 16
     """Most requests in flight."""
     image_limits: ImageLimits = ImageLimits()

@@ -22,6 +22,7 @@ class ServingByTask(Serving):
         self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
         self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
         self.box_format = first.box_format
+        self.box_formats = first.box_formats
         self.max_workers = min(serving.max_workers for serving in servings)
         self.image_limits = replace(
             first.image_limits,

@@ -51,6 +51,7 @@ class VlmBlock(_Block):
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"
+    box_formats: list[dict[str, Any]] = []
     on_suspect_boxes: Literal["warn", "stop"] = "warn"
     prices: PricesBlock | None = None
 

@@ -25,6 +25,8 @@ class Found:
     reason: str | None = None
     disagreement: bool | None = None
     """Whether several answers differed; None for a single one."""
+    doubtful: bool = False
+    """Whether much of the reply that it stood in was dropped, moved or missing."""
 
 
 def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat) -> Request[list[Found]]:
@@ -63,8 +65,8 @@ def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxForma
     for number in range(1, len(phrases) + 1):
         instances = [_instance(box, image) for box in reading.boxes if box.id == number]
         status = "grounded" if instances else reading.statuses.get(number, "none")
-        found.append(Found(status, instances, reading.reasons.get(number)))
-    return found, reading.notes
+        found.append(Found(status, instances, reading.reasons.get(number), doubtful=reading.doubtful))
+    return found, [*reading.notes, "doubtful: much was dropped or moved"] if reading.doubtful else reading.notes
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:

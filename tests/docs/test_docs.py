@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from probe_model import ProbeModel
 from workplace import REPOSITORY, Done, Workplace, command
 
 from dataflow_grounding.coordinates import find_box_format
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
 
 KEY = "sk-from-the-docs"
 PAGES = [
@@ -84,22 +85,23 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         pytest.importorskip("google.genai")
     (place.folder / "endpoint.yaml").write_text(block.text, encoding="utf-8")
     stated = vlm.get("box_format", "auto")
-    model = vlm[vlm["backend"]].get("model_name", "")
-    known = stated != "calibrated" and not (stated == "auto" and "cosmos" in model)
-    written = "gemini" if vlm["backend"] == "gemini" else find_box_format(stated, model).name if known else "xyxy_1000"
+    model = vlm[vlm["backend"]].get("model_name") or vlm["gemini"]["model"]
+    to_calibrate = stated == "calibrated" or "cosmos" in model
+    written = "xyxy_1000" if to_calibrate else find_box_format(stated, model).name
     key = vlm[vlm["backend"]].get("api_key") or vlm["openai"].get("extra_headers", {}).get("api-key")
-    with LoopbackServer(EchoAnswers(written), key=KEY if key else None) as server:
+    with LoopbackServer(ProbeModel(written), key=KEY if key else None) as server:
         address = {
             "endpoint: gemini": f"gemini.base_url={server.address}",
             "endpoint: openai": f"openai.base_url={server.base_url}",
             "endpoint: azure": f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21",
         }[block.mark]
         arguments = ["-e", "data.yaml", "-e", "endpoint.yaml", f"image_grounding.vlm.{address}"]
-        if not known:  # EchoAnswers draws no rectangles that could be calibrated by
-            arguments.append("image_grounding.vlm.box_format=xyxy_1000")
+        if stated == "calibrated":
+            assert command(["calibrate", *arguments]).code == 0
         done = command(["generate", *arguments, "--json", "--no-progress"])
         assert done.code == 0, done
-        assert (done.summary["done"], server.count(200)) == (2, 4)
+        assert done.summary["done"] == 2
+        assert server.tally.by_task["expression_extraction"] == 2
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
         assert extra.items() <= server.requests[-1].settings.items()
@@ -111,6 +113,8 @@ def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | N
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     program = words[0].removeprefix(".venv/bin/")
+    if "--base-url" in words:
+        words[words.index("--base-url") + 1] = server.base_url
     if program in SERVERS or words[:3] == ["python", "-m", "sglang.launch_server"]:
         return None
     if program == "export":
@@ -147,11 +151,13 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
         shutil.copytree(REPOSITORY / folder, folder)
     if "default_specs" not in block.text:  # an earlier block of the page has written them
         assert command(["default_specs"]).code == 0
+        filled = Path("image_grounding.yaml").read_text().replace("input_jsonl: ???", "input_jsonl: captions.jsonl")
+        Path("image_grounding.yaml").write_text(filled.replace("results_dir: ???", "results_dir: results"))
     if "cache/" in block.text:
         assert python(["api_pipelines/image_grounding_api_pipeline.py"]).code == 0
     [vllm] = [b for b in SPECS if b.heading == "vLLM"]
     Path("endpoint.yaml").write_text(vllm.text, encoding="utf-8")
-    with LoopbackServer(EchoAnswers("qwen3-vl")) as other, LoopbackServer(EchoAnswers("gemini")) as server:
+    with LoopbackServer(ProbeModel("qwen3-vl")) as other, LoopbackServer(ProbeModel("gemini")) as server:
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
@@ -165,7 +171,7 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
 def test_the_command_in_a_sentence_of_the_readme_runs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = re.findall(r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
     assert sentences
-    with LoopbackServer(EchoAnswers("qwen3-vl")) as server:
+    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
         monkeypatch.setenv("DF_BASE_URL", server.base_url)
         monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
         for sentence in sentences:
