@@ -329,7 +329,7 @@ def _decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImag
     picture = _opened(data, path)
     try:
         if at_least:  # lets the JPEG decoder work at a fraction of the size
-            longest, shortest = max(at_least) - 1, min(at_least) - 1  # Pillow divides down, the decoder rounds up
+            longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
             picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
         picture.load()
         upright: PillowImage = picture

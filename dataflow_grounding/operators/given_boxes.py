@@ -14,7 +14,7 @@ SLACK = 0.02
 
 REASONS = {
     "not_numbers": "is not four numbers",
-    "not_finite": "has a number that is not finite",
+    "not_finite": "has a number that is missing or not finite",
     "no_area": "has no area: width and height should be above 0",
     "outside": "lies outside of the image",
     "xyxy": "looks like [x1, y1, x2, y2]: give [x, y, width, height]",
@@ -70,6 +70,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 def _wrong(item: Any, size: Size) -> str | None:
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
+    if any(n is None for n in item):  # what NaN becomes in a table
+        return "not_finite"
     if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in item):
         return (
             "not_finite"

@@ -64,17 +64,19 @@ def _read(reply: str, count: int) -> tuple[RegionCaptions, list[str]]:
 def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Region id, 1 to `count` → what a text in the model's own words says of it, where it names regions as `<region1>`.
 
-    A sentence or line belongs to the first region that it names, with those after it that name none.
+    A sentence or line belongs to the regions that it names, with those after it that name none.
     """
     found: dict[int, list[str]] = {}
-    current = 0
+    current: list[int] = []
     for sentence in re.split(r"(?<=[.!?])\s+|\n+|;\s*(?=<)", text):
         named = [int(number[:9]) for number in _MARKER.findall(sentence)]
-        current = next((number for number in named if 1 <= number <= count), current if not named else 0)
+        if named:
+            current = [number for number in dict.fromkeys(named) if 1 <= number <= count]
         said = sentence.strip()
         without = re.sub(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", "", said, flags=re.IGNORECASE)
-        if current and without.strip(" *-:"):
-            found.setdefault(current, []).append(without)
+        if without.strip(" *-:"):
+            for number in current:
+                found.setdefault(number, []).append(without)
     return {number: " ".join(sentences) for number, sentences in found.items()}
 
 

@@ -16,6 +16,7 @@ from workplace import REPOSITORY, command
 
 from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, RegionCaptioner, RegionMarker
 from dataflow_grounding.rows import read_records
+from dataflow_grounding.tasks.region_caption import read_marked_text
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
@@ -95,7 +96,9 @@ def test_the_seeds_example_row_gives_its_nine_fields(tmp_path: Path, server: Loo
         pytest.param([[9, 9, 0, 5]], ["no_area"], id="without width"),
         pytest.param([[9, 9, -4, 5]], ["no_area"], id="negative width"),
         pytest.param([[200, 9, 4, 5]], ["outside"], id="beside the image"),
-        pytest.param([[9, 9, 5, None]], ["not_numbers"], id="a number missing"),
+        pytest.param([[9, 9, 5, None]], ["not_finite"], id="NaN, as tables have it"),
+        pytest.param([[9, 9, 5, "x"]], ["not_numbers"], id="a word for a number"),
+        pytest.param([[9, 9, True, 5]], ["not_numbers"], id="true for a number"),
         pytest.param([[9, 9, 5]], ["not_numbers"], id="three numbers"),
         pytest.param([["NaN", 9, 5, 5]], ["not_finite"], id="NaN, as CSV files have it"),
         pytest.param([[60, 40, 95, 79]], ["xyxy"], id="corners that leave the image as a size"),
@@ -234,7 +237,7 @@ def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(tmp_path
     assert "missing for id 2" in failure["message"]
 
 
-def sent(request: ReceivedRequest, server: LoopbackServer) -> Image.Image:
+def sent(request: ReceivedRequest) -> Image.Image:
     """The picture that a request carried."""
     import base64
 
@@ -255,7 +258,7 @@ def test_marks_stand_beside_the_region_and_not_in_it(tmp_path: Path, marks: str,
     with LoopbackServer(by_box, keep_bodies=True) as server:
         box = [size[0] // 2, size[1] // 2, size[0] // 4, size[1] // 4]
         generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [box]}], f"workflow.marks={marks}")
-        shown = sent(server.requests[0], server)
+        shown = sent(server.requests[0])
     w, h = shown.size
     assert max(w, h) <= 2048
     assert not differs(shown, (w // 2 + 3, h // 2 + 3, w * 3 // 4 - 3, h * 3 // 4 - 3))
@@ -275,7 +278,7 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     with LoopbackServer(keep_bodies=True) as server:
         code, _ = generate(tmp_path, server.base_url, rows, "workflow.marks=crop")
         assert code == 0
-        pictures = {str(r.input["regions"]): sent(r, server) for r in server.requests}
+        pictures = {str(r.input["regions"]): sent(r) for r in server.requests}
     sizes = sorted(shown.size for shown in pictures.values())
     assert [w / h for w, h in sizes] == pytest.approx([50 / 80, 1.0, 5 / 3], rel=0.01)
     assert max(side for size in sizes for side in size) <= 2048
@@ -332,3 +335,29 @@ def test_the_script_takes_the_seeds_arguments(tmp_path: Path, server: LoopbackSe
     assert record["normalized_bbox"] == [[0.128, 0.125, 0.329, 0.72], [0.0] * 4, [0.0] * 4]
     assert record["image_with_bbox"] == str(tmp_path / "cache" / "1_bbox_vis.jpg")
     assert len(script.read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("<region1>: a cup; <region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="one line"),
+        pytest.param("- <region 1>: a cup\n- <Region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="a list"),
+        pytest.param("1. <region1> a cup.\nIt is red.", {1: "<region1> a cup. It is red."}, id="a sentence more"),
+        pytest.param(
+            "<region1> and <region2> are cups.", dict.fromkeys((1, 2), "<region1> and <region2> are cups."), id="both"
+        ),
+        pytest.param("<region3>: not asked for\nand more of it", {}, id="a region that is not there"),
+        pytest.param("A kitchen with cups.", {}, id="no region named"),
+    ],
+)
+def test_a_text_is_divided_among_the_regions_that_it_names(text: str, expected: dict[int, str]) -> None:
+    assert read_marked_text(text, 2) == expected
+
+
+def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:
+    picture(tmp_path, size=(300, 200))
+    with LoopbackServer(by_box, keep_bodies=True) as server:
+        generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}])
+        shown = sent(server.requests[0])
+    [record] = annotations(tmp_path)
+    assert shown.tobytes() == Image.open(record["image_with_bbox"]).convert("RGB").tobytes()

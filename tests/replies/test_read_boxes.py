@@ -408,7 +408,10 @@ def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
                 "label": st.sampled_from(["a cat", "A  Cat", "dog", " the dog ", "mouse"]),
                 "bbox_2d": st.lists(st.integers(-50, 1200) | st.floats(0, 1000), min_size=3, max_size=5),
             },
-            optional={"score": st.none() | st.floats(-1, 2) | st.just("0.5"), "evidence": st.sampled_from(["seen", "x"])},
+            optional={
+                "score": st.none() | st.floats(-1, 2) | st.just("0.5"),
+                "evidence": st.sampled_from(["seen", "x"]),
+            },
         ),
         max_size=5,
     )

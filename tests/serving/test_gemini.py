@@ -335,3 +335,32 @@ def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> 
         assert done.code == 0, done
         assert 2 * count <= endpoint.count() <= 2 * count + in_flight
         assert gemini.run(**at(endpoint)).summary["requests"] == 0
+
+
+def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(workplace: Workplace) -> None:
+    labels = workplace.folder / "labels"
+    labels.mkdir()
+    for n in range(3):
+        workplace.picture(f"images/p{n}.jpg", (320 + 8 * n, 240))
+        (labels / f"p{n}.txt").write_text(
+            "Car 0 0 0 10.5 20 90 140 1 1 1 0 0 0 0\nVan 0 0 0 100 20 190 140 1 1 1 0 0 0 0\n"
+        )
+    written = []
+    with server() as endpoint, server(key=None) as other:
+        for name, vlm in {
+            "gemini": {"backend": "gemini", "gemini": {"api_key": KEY, "base_url": endpoint.address}},
+            "openai": {"backend": "openai", "openai": {"base_url": other.base_url, "model_name": "gemini-2.5-flash"}},
+        }.items():
+            block = {"vlm": vlm, "data": {"image_dir": "images", "kitti_label_dir": "labels"}}
+            whole = {
+                "results_dir": name,
+                "autolabel_type": "image_referring_expression",
+                "image_referring_expression": block,
+            }
+            (workplace.folder / f"{name}.yaml").write_text(json.dumps(whole))
+            done = command(["generate", "-e", str(workplace.folder / f"{name}.yaml"), "--no-progress"])
+            assert done.code == 0, done
+            written.append((workplace.folder / name / "annotations.jsonl").read_bytes())
+        assert endpoint.count() == other.count() == 12
+    assert written[0] == written[1]
+    assert written[0].count(b"\n") == 3
