@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -85,6 +86,9 @@ class Operator(ABC):
                 pipeline.summaries.append(summary)
                 if summary.failed and not summary.done:
                     raise NoRecordLeft
+            elif summary.failed:  # nobody else tells it in a script without a Pipeline
+                told = f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}"
+                print(told, file=sys.stderr, flush=True)
         return next(iter(operator.writes().values()), "")
 
     def __call__(self, data: Any, **keys: str) -> Any:

@@ -142,8 +142,9 @@ class RegionMarker(Operator):
             ask.note("unusable_bbox: see bbox_problems")
         for _ in range(found.cut):
             ask.note("bbox_cut: a box reached out of the image")
+        places = {place for place, _ in kept}
         for place, bbox in found.boxes:
-            if (place, bbox) not in kept:
+            if place not in places:
                 ask.note("over_max_boxes: a box was left out")
                 reason = f"is not among the {self.max_boxes} largest"
                 found.problems.append(

@@ -15,7 +15,7 @@ from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
 
 SHOWN_AS = {
     "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
-    "tag": "Each region's id stands in the picture beside its top left corner.",
+    "tag": "Each region's id stands in the picture beside the region, at one of its corners.",
     "crop": "The picture is a part of a larger one: the region and nothing else.",
 }
 """Style of marks → how the model is told of them."""
