@@ -13,6 +13,7 @@ from dataflow_grounding import (
     RegionMarker,
     serving_from_environment,
 )
+from dataflow_grounding.review import publish
 from dataflow_grounding.rows import copy_file
 
 HERE = Path(__file__).resolve().parent.parent
@@ -51,6 +52,7 @@ if __name__ == "__main__":
         if summary.done:  # what the first step wrote, under the name that DataFlow's pipeline gives it
             Path(pipeline.output_image_with_bbox_path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(pipeline.storage.path_of(1), pipeline.output_image_with_bbox_path)
+        publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
         print(summary)
     except GroundingError as error:
         raise SystemExit(f"Error: {error}") from None

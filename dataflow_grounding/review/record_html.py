@@ -64,11 +64,13 @@ class Expression:
 
 
 def read_record(record: Mapping[str, Any]) -> tuple[list[Expression], str]:
-    """The record's expressions, and what is wrong with them if they can't be read."""
-    if record.get("expressions") is None:
+    """The record's expressions, or its region captions, and what is wrong with them if they can't be read."""
+    given = record.get("expressions")
+    given = _region_texts(record) if given is None else given
+    if given is None:
         return [], ""
     try:
-        rows = read_expressions(Record(record), "expressions")
+        rows = read_expressions(Record({**record, "expressions": given}), "expressions")
     except BrokenRow as error:
         return [], str(error)
     caption, found, expressions = _caption(record), 0, []
@@ -92,6 +94,17 @@ def read_record(record: Mapping[str, Any]) -> tuple[list[Expression], str]:
         )
         found += bool(instances)
     return expressions, ""
+
+
+def _region_texts(record: Mapping[str, Any]) -> list[Any] | None:
+    """Region captions as expressions, each with its own box."""
+    given = record.get("region_captions")
+    if not isinstance(given, list):
+        return None
+    return [
+        {"text": item.get("text"), "instances": [{"bbox": item.get("bbox")}]} if isinstance(item, Mapping) else item
+        for item in given
+    ]
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:

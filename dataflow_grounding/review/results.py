@@ -31,7 +31,7 @@ def report_results(
 
     def image_of(record: Mapping[str, Any]) -> str | None:
         try:
-            return find_image(Record(record, folders), image_key).path
+            return find_image(Record(record, folders), image_key if image_key in record else "image").path
         except GroundingError:
             return None
 

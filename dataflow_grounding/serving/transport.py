@@ -91,18 +91,20 @@ class ClientTransport:
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """See Transport.post."""
-        import httpx
         import openai
 
+        settings = json.loads(body)
+        named = {name: settings.pop(name) for name in ("model", "messages")}
         try:
-            response = await self.client.post("/chat/completions", cast_to=httpx.Response, body=json.loads(body))
+            completions = self.client.chat.completions.with_raw_response
+            response = (await completions.create(**named, extra_body=settings)).http_response
         except openai.APIStatusError as error:
             response = error.response
         except openai.APITimeoutError as error:
             raise ServerFault(f"no answer in time: {_reason(error)}") from None
         except openai.APIConnectionError as error:
             why = _reason(error.__cause__ or error)
-            if isinstance(error.__cause__, httpx.ConnectError):
+            if type(error.__cause__).__name__ == "ConnectError":  # httpx's, or httpx2's in openai 3
                 raise EndpointUnreachable(f"no connection: {why}") from None
             raise ServerFault(f"the answer broke off: {why}") from None
         return response.status_code, response.headers, response.content

@@ -181,3 +181,14 @@ def test_what_is_not_supported_is_said(tmp_path: Path, server: LoopbackServer, k
     serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback")
     with pytest.raises(GroundingError, match=f"{key} is not supported"):
         PromptedVQAGenerator(serving=serving).run(storage.step(), **{key: "x"})
+
+
+def test_a_script_without_a_pipeline_is_told_of_rows_that_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [name] = pictures(tmp_path, 1)
+    rows = [{"image": name, "bbox": [[1, 1, 9, 9]]}, {"image": "no.png", "bbox": [[1, 1, 9, 9]]}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ImageBboxGenerator().run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x").step())
+    assert "1 of 2 rows failed in image_bbox: see" in capsys.readouterr().err
+    assert len(read_records(str(tmp_path / "cache" / "x_step1.jsonl"))) == 1

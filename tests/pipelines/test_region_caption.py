@@ -361,3 +361,14 @@ def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> No
         shown = sent(server.requests[0])
     [record] = annotations(tmp_path)
     assert shown.tobytes() == Image.open(record["image_with_bbox"]).convert("RGB").tobytes()
+
+
+def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackServer) -> None:
+    picture(tmp_path, size=(300, 200))
+    server.answers = by_box
+    generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}])
+    assert command(["report", str(tmp_path / "out")]).code == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "box [50, 60, 120, 140]" in page
+    assert "data:image/" in page
+    assert "not there" not in page
