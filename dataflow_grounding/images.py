@@ -238,13 +238,17 @@ def _read_file(path: str) -> bytes:
 
 def _parse(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
+    import PIL.Image
+
     with _opened(data, path) as picture:
         orientation = _orientation(picture, data)
         width, height = _stored_size(picture)
         if orientation >= 5:
             width, height = height, width
         _check_whole(data, picture.format or "", path)
-        media_type = "image/jpeg" if picture.format == "MPO" else picture.get_format_mimetype() or "image/unknown"
+        media_type = (
+            "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
+        )
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
         digest = hashlib.sha256(data).hexdigest()

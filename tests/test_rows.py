@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,8 +284,12 @@ def test_any_json_rows_come_back_as_they_went(tmp_path: Path, rows: list[dict[st
         assert nan_safe(read_records(path)) == nan_safe(rows)
 
 
+# Python 3.10 writes no NUL into a CSV.
+csv_texts = st.text() if sys.version_info >= (3, 11) else st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.text(), st.text()), max_size=4))
+@given(st.lists(st.tuples(csv_texts, csv_texts), max_size=4))
 def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str]]) -> None:
     rows = [{"a": f"·{a}", "b": b} for a, b in cells if not b.startswith(("[", "{"))]
     path = str(tmp_path / "x.csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding.calibration.probes import Probe
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
+    Array: TypeAlias = NDArray[np.float64]
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
