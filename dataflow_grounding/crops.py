@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.geometry import Bbox, Size, whole_pixels
-from dataflow_grounding.images import Image, _decoded
+from dataflow_grounding.image_files import decoded
+from dataflow_grounding.images import Image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -58,7 +59,7 @@ class ImageCrop(Image):
         import PIL.Image
         import pybase64
 
-        picture = _decoded(data, self.path).crop(self.region)
+        picture = decoded(data, self.path).crop(self.region)
         out = io.BytesIO()
         picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC).save(out, "JPEG", quality=92, subsampling=0)
         return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())

@@ -1,28 +1,21 @@
-"""Image files: their facts from the header, and the bytes that go to a model."""
+"""Images as tasks use them: where a record's is, its facts, and the bytes that go to a model."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
-import stat
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import ImageFacts, decode, encoded, parse_facts, read_file
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
-
-MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
-MAX_FILE_BYTES = 512 * 2**20
-_PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-_ORIENTATION = 0x0112
-_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 @dataclass(frozen=True)
@@ -32,24 +25,6 @@ class ImageLimits:
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
     max_side: int = 2048
     max_bytes: int = 15 * 2**20
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What is known of an image file without decoding it. `width` and `height` are those of the upright picture."""
-
-    digest: str
-    width: int
-    height: int
-    media_type: str
-    plain: bool
-    """Neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read."""
-    file_bytes: int
-
-    @property
-    def size(self) -> Size:
-        """Width and height in pixels of the upright picture."""
-        return (self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -97,31 +72,31 @@ class Image:
     @property
     def ready(self) -> bool:
         """Whether `data_url` has it at hand, without reading the file."""
-        return _urls.get(self.sent_digest) is not None
+        return kept_urls.get(self.sent_digest) is not None
 
     def data_url(self) -> bytes:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
-        url = _urls.get(self.sent_digest)
+        url = kept_urls.get(self.sent_digest)
         if url is None:
-            data = _read_file(self.path)
+            data = read_file(self.path)
             if hashlib.sha256(data).hexdigest() != self.facts.digest:
                 changed = ImageBroken(f"{self.path!r} changed while it was read: run again")
                 changed.passing = True
                 raise changed
-            url = _urls.put(self.sent_digest, self._url_of(data))
+            url = kept_urls.put(self.sent_digest, self._url_of(data))
         return url
 
     def _url_of(self, data: bytes) -> bytes:
         media_type = self.facts.media_type
         if not self.as_is:
-            data, media_type = _encode(data, self.path, self.sent_size, self.limits.max_bytes), "image/jpeg"
+            data, media_type = encoded(data, self.path, self.sent_size, self.limits.max_bytes), "image/jpeg"
         import pybase64
 
         return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
     def keep(self, data: bytes) -> None:
         """Make the `data:` URL from the file's bytes, which are at hand."""
-        _urls.put(self.sent_digest, self._url_of(data))
+        kept_urls.put(self.sent_digest, self._url_of(data))
 
     def pixels(self) -> PillowImage:
         """The decoded picture, upright, RGB. Raises ImageBroken."""
@@ -148,7 +123,7 @@ class _UrlCache:
         return url
 
 
-_urls = _UrlCache(32 * 2**20)
+kept_urls = _UrlCache(32 * 2**20)
 
 
 class ImageFile(NamedTuple):
@@ -192,8 +167,8 @@ def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
 
     Raises ImageMissing, ImageBroken.
     """
-    data = _read_file(path)
-    facts = _parse(data, path)
+    data = read_file(path)
+    facts = parse_facts(data, path)
     if keep_for:
         image = Image(path, facts, keep_for)
         if image.as_is:
@@ -215,149 +190,3 @@ def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     while len(_facts) > 4096:
         _facts.popitem(last=False)
     return facts
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
-        try:
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
-                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
-            if state.st_size > MAX_FILE_BYTES:
-                raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = os.read(handle, state.st_size + 1)
-            while len(data) < state.st_size and (more := os.read(handle, state.st_size)):
-                data += more
-            return data
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise ImageMissing(f"can't read {path!r}: {error.strerror}") from None
-
-
-def _parse(data: bytes, path: str) -> ImageFacts:
-    """Facts from a file's bytes: header only, plus whether its end is there."""
-    import PIL.Image
-
-    with _opened(data, path) as picture:
-        orientation = _orientation(picture, data)
-        width, height = _stored_size(picture)
-        if orientation >= 5:
-            width, height = height, width
-        _check_whole(data, picture.format or "", path)
-        media_type = (
-            "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
-        )
-        plain = orientation == 1 and picture.mode in _PLAIN_MODES
-        plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
-        digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, width, height, media_type, plain, len(data))
-
-
-def _opened(data: bytes, path: str) -> PillowImage:
-    import PIL.Image
-
-    if not data:
-        raise ImageBroken(f"{path!r} is empty")
-    too_large = f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels"
-    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    try:
-        picture = PIL.Image.open(io.BytesIO(data))
-    except PIL.Image.DecompressionBombError:
-        raise ImageBroken(too_large) from None
-    except PIL.UnidentifiedImageError:
-        hint = (
-            " (HEIC: convert it to JPEG)" if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc") else ""
-        )
-        raise ImageBroken(f"{path!r} is no image that can be read{hint}") from None
-    except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
-    if not (picture.width > 0 and picture.height > 0):
-        raise ImageBroken(f"{path!r} has no pixels")
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ImageBroken(too_large)
-    return picture
-
-
-def _stored_size(picture: PillowImage) -> Size:
-    """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's when it is opened."""
-    if picture.format == "TIFF":
-        tags = picture.tag_v2  # type: ignore[attr-defined]
-        return tags[256], tags[257]
-    return picture.size
-
-
-def _orientation(picture: PillowImage, data: bytes) -> int:
-    """EXIF orientation 1–8."""
-    if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
-        return 1  # Pillow would decode the whole picture to look for it behind the pixels
-    try:
-        value: Any = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block is as good as none
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _check_whole(data: bytes, format: str, path: str) -> None:
-    """Raises ImageBroken for a file whose end is missing."""
-    whole = True
-    if format in ("JPEG", "MPO"):  # phones append a video to some
-        whole = data.find(b"\xff\xd9", _jpeg_scan(data)) >= 0
-    elif format == "PNG":
-        whole = b"IEND" in data
-    elif format == "WEBP":
-        whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    if not whole:
-        raise ImageBroken(f"{path!r} is cut off: its end is missing")
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """Where a JPEG's first scan begins: behind the segments, which may hold a whole thumbnail."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        fill = data[place + 1] == 0xFF
-        place += 1 if fill else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return place
-
-
-def decode(path: str) -> PillowImage:
-    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken."""
-    return _decoded(_read_file(path), path)
-
-
-def _decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImage:
-    import PIL.Image
-    import PIL.ImageOps
-
-    picture = _opened(data, path)
-    try:
-        if at_least:  # lets the JPEG decoder work at a fraction of the size
-            longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
-            picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
-        picture.load()
-        upright: PillowImage = picture
-        PIL.ImageOps.exif_transpose(upright, in_place=True)
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
-            upright = PIL.Image.alpha_composite(PIL.Image.new("RGBA", upright.size, "white"), upright)
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise all kinds on broken data
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
-
-
-def _encode(data: bytes, path: str, size: Size, max_bytes: int) -> bytes:
-    """A JPEG of this size; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
-    import PIL.Image
-
-    picture = _decoded(data, path, at_least=size)
-    if picture.size != size:
-        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
-    for quality in (92, 85, 70, 55, 40):
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")
-        if out.tell() <= max_bytes:
-            break
-    return out.getvalue()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.images import Image, _decoded, _urls
+from dataflow_grounding.image_files import decoded
+from dataflow_grounding.images import Image, kept_urls
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class MarkedImage(Image):
         import pybase64
 
         if self.sent_size == self.size:
-            _urls.put(self.sent_digest, b"data:image/jpeg;base64," + pybase64.b64encode(jpeg))
+            kept_urls.put(self.sent_digest, b"data:image/jpeg;base64," + pybase64.b64encode(jpeg))
 
     def _url_of(self, data: bytes) -> bytes:
         import PIL.Image
@@ -45,7 +46,7 @@ class MarkedImage(Image):
 
         from dataflow_grounding.drawing import Mark, draw_marks
 
-        picture = _decoded(data, self.path, at_least=self.sent_size)
+        picture = decoded(data, self.path, at_least=self.sent_size)
         if picture.size != self.sent_size:
             picture = picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
         x, y = (sent / full for sent, full in zip(self.sent_size, self.size, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
-from dataflow_grounding.images import decode
+from dataflow_grounding.image_files import decode
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.pipelines.from_spec import serving_of_spec

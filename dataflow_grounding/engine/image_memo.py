@@ -7,8 +7,8 @@ import hashlib
 import time
 
 from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.images import (
-    ImageFacts,
     ImageFile,
     ImageLimits,
     find_image,

@@ -13,7 +13,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow, ImageMissing, RecordError
-from dataflow_grounding.images import decode
+from dataflow_grounding.image_files import decode
 from dataflow_grounding.records import STATUSES, Record, is_number, read_expressions
 
 FindImage = Callable[[Mapping[str, Any]], "str | None"]
