@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from dataflow_grounding.review import report_folder
@@ -11,8 +13,9 @@ from dataflow_grounding.review import report_folder
 @click.argument("results", type=click.Path(exists=True, file_okay=False))
 @click.option("-o", "out", metavar="FILE", help="Where to write it; RESULTS/report.html unless given.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
-def command(results: str, out: str | None, image_root: str | None) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+def command(results: str, out: str | None, image_root: str | None, as_json: bool) -> int:
     """Write one self-contained HTML page of the folder RESULTS: pictures, boxes, captions, counts, failures."""
     path, shown = report_folder(results, out, image_root)
-    click.echo(f"{path}: {shown} records")
+    click.echo(json.dumps({"report": path, "records": shown}) if as_json else f"{path}: {shown} records")
     return 0

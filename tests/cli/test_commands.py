@@ -152,7 +152,9 @@ def test_what_init_writes_runs(tmp_path: Path) -> None:
     )
     assert done.code == 0, done
     assert done.summary["models"] == ["embedded-opencv"]
-    assert command(["report", done.summary["annotations"].rpartition("/")[0]]).code == 0
+    page = command(["report", "--json", done.summary["annotations"].rpartition("/")[0]]).summary
+    assert page["records"] == 2
+    assert Path(page["report"]).is_file()
 
 
 # --- check and ground
