@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 Bbox: TypeAlias = tuple[float, float, float, float]
@@ -29,6 +30,19 @@ def iou(a: Bbox, b: Bbox) -> float:
     shared = area(intersection(a, b))
     covered = area(a) + area(b) - shared
     return min(1.0, shared / covered) if covered > 0 else 0.0
+
+
+def match_greedily(one: Sequence[Bbox], other: Sequence[Bbox], threshold: float = 0.0) -> list[tuple[float, int, int]]:
+    """Return boxes matched one to one by falling IoU, at `threshold` or above: (IoU, place in `one`, place in `other`)."""
+    pairs = sorted(((iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(other)), reverse=True)
+    used: tuple[set[int], set[int]] = (set(), set())
+    matched = []
+    for overlap, i, j in pairs:
+        if overlap >= threshold and i not in used[0] and j not in used[1]:
+            used[0].add(i)
+            used[1].add(j)
+            matched.append((overlap, i, j))
+    return matched
 
 
 def ordered(bbox: Bbox) -> Bbox:

@@ -31,7 +31,6 @@ class Limiter:
         self.most = max(1, most)
         self.level = float(min(START, self.most))
         self.in_flight = 0
-        self.refusals = 0
         self._refused_at: float | None = None
         self._patience = PATIENCE
         self._stride = 1.0
@@ -79,7 +78,6 @@ class Limiter:
         """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
         with self._lock:
             if refused:
-                self.refusals += 1
                 if number > self._changed_at:
                     self._shrink()
                 else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.geometry import Bbox, match_greedily
 from dataflow_grounding.records import Record, read_expressions
 
 
@@ -49,7 +49,7 @@ def score_boxes(
     for record in records:
         gold_boxes = wanted.get(_key(record), {})
         for phrase, boxes in _boxes_by_phrase(record).items():
-            matched = _matched(boxes, gold_boxes.get(phrase, []), threshold)
+            matched = [overlap for overlap, _, _ in match_greedily(boxes, gold_boxes.get(phrase, []), threshold)]
             scores.boxes += len(boxes)
             scores.right += len(matched)
             scores.iou_sum += sum(matched)
@@ -74,19 +74,6 @@ def _boxes_by_phrase(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
 
 def _expressions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return read_expressions(Record(record), "expressions") if record.get("expressions") else []
-
-
-def _matched(boxes: Sequence[Bbox], gold: Sequence[Bbox], threshold: float) -> list[float]:
-    """The IoU of each matched pair."""
-    pairs = sorted(((iou(a, b), i, j) for i, a in enumerate(boxes) for j, b in enumerate(gold)), reverse=True)
-    used: tuple[set[int], set[int]] = (set(), set())
-    matched = []
-    for value, i, j in pairs:
-        if value >= threshold and i not in used[0] and j not in used[1]:
-            used[0].add(i)
-            used[1].add(j)
-            matched.append(value)
-    return matched
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dataflow_grounding.errors import RecordError
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.geometry import match_greedily
 from dataflow_grounding.operators.agreement import bbox_of
 from dataflow_grounding.tasks import Found
 
@@ -41,14 +41,5 @@ async def reground(
 
 def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
     """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner counts 0."""
-    pairs = sorted(
-        ((iou(bbox_of(a), bbox_of(b)), i, j) for i, a in enumerate(one) for j, b in enumerate(other)), reverse=True
-    )
-    left, right = set(range(len(one))), set(range(len(other)))
-    total = 0.0
-    for overlap, i, j in pairs:
-        if i in left and j in right:
-            total += overlap
-            left.remove(i)
-            right.remove(j)
-    return total / max(len(one), len(other), 1)
+    matched = match_greedily([bbox_of(a) for a in one], [bbox_of(b) for b in other])
+    return sum(overlap for overlap, _, _ in matched) / max(len(one), len(other), 1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.serving.embedded.captions import extract_expressions
 from dataflow_grounding.tasks import Request
 
-Input = Mapping[str, Any]
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
 

@@ -85,8 +85,8 @@ class GroundingWorkflow(WorkflowBlock):
     verify: Literal["none", "reground"] = "none"
 
 
-class GroundingData(_Block):
-    """`image_grounding.data`."""
+class RowsData(_Block):
+    """`data` of the pipelines that read the user's rows: `image_grounding`, `image_region_caption`."""
 
     input_jsonl: str
     image_root: str | None = ""
@@ -97,7 +97,7 @@ class ImageGroundingBlock(_Block):
 
     vlm: VlmBlock = VlmBlock()
     workflow: GroundingWorkflow = GroundingWorkflow()
-    data: GroundingData
+    data: RowsData
 
 
 class ReferringWorkflow(WorkflowBlock):
@@ -144,19 +144,12 @@ class RegionCaptionWorkflow(WorkflowBlock):
     proposals: Literal["model", "opencv"] = "model"
 
 
-class RegionCaptionData(_Block):
-    """`image_region_caption.data`."""
-
-    input_jsonl: str
-    image_root: str | None = ""
-
-
 class ImageRegionCaptionBlock(_Block):
     """`image_region_caption`: images, with or without boxes, in; a text for each box out."""
 
     vlm: VlmBlock = VlmBlock()
     workflow: RegionCaptionWorkflow = RegionCaptionWorkflow()
-    data: RegionCaptionData
+    data: RowsData
 
 
 PipelineBlock: TypeAlias = ImageGroundingBlock | ImageReferringExpressionBlock | ImageRegionCaptionBlock

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .picture import Array, Box, Candidate, Picture, box_iou
+from dataflow_grounding.geometry import iou
+
+from .picture import Array, Box, Candidate, Picture
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6
@@ -118,13 +120,13 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
 
 
 def _has(level: _Level, bbox: Box) -> bool:
-    return any(box_iou(bbox, part.bbox) >= _AGREEMENT for part in level.parts)
+    return any(iou(bbox, part.bbox) >= _AGREEMENT for part in level.parts)
 
 
 def _read_whole(picture: Picture, loose: _Level, medium: _Level, strict: _Level) -> Region:
     whole = _grown(medium.parts, picture)
     is_steady = all(
-        bool(level.parts) and box_iou(whole.bbox, _grown(level.parts, picture).bbox) >= _AGREEMENT
+        bool(level.parts) and iou(whole.bbox, _grown(level.parts, picture).bbox) >= _AGREEMENT
         for level in (loose, strict)
     )
     is_steady = is_steady and _stands_out(picture, np.isin(medium.labels, whole.labels), whole.bbox)

@@ -9,7 +9,9 @@ from typing import Any
 
 import cv2
 
-from .picture import Array, Box, Candidate, Picture, box_iou
+from dataflow_grounding.geometry import iou
+
+from .picture import Array, Box, Candidate, Picture
 
 # Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from the other.
 FACE_SCORE = 0.9
@@ -71,7 +73,7 @@ def _is_confirmed(gray: Array, box: Box) -> bool:
         around, scaleFactor=1.05, minNeighbors=3, minSize=(side, side)
     )
     moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return any(box_iou(moved, (float(x), float(y), float(x + w), float(y + h))) > _AGREEMENT for x, y, w, h in hits)
+    return any(iou(moved, (float(x), float(y), float(x + w), float(y + h))) > _AGREEMENT for x, y, w, h in hits)
 
 
 def people_of(faces: list[Candidate], picture: Picture) -> list[Candidate]:

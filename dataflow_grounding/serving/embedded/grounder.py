@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dataflow_grounding.geometry import iou
+
 from . import words
 from .choose import beside, choose
 from .colors import TERMS, ColorRegions, find_regions
 from .faces import Faces, find_faces, people_of
 from .phrases import Phrase, parse_phrase
-from .picture import Array, Candidate, Picture, box_iou
+from .picture import Array, Candidate, Picture
 from .scenes import find_greenery, find_sky
 from .shapes import CLEAR_FIT, LOOSE_KINDS, LOOSE_SHAPE_SCORE, Shape, find_shapes, select_shapes
 
@@ -108,7 +110,7 @@ def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -
         for i, (one, box) in enumerate(guessed)
         for other, other_box in guessed[:i] + guessed[i + 1 :]
         for key in (one, other)
-        if _differ(read[one].head, read[other].head) and box_iou(box, other_box) > 0.8
+        if _differ(read[one].head, read[other].head) and iou(box, other_box) > 0.8
     }
     return sorted(clashing)
 
@@ -269,5 +271,5 @@ def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
         scene = sight.greenery
     else:
         scene = find_sky(sight.picture, phrase.color) if phrase.color in ("blue", "cyan") else None
-    if scene is not None and box_iou(scene.bbox, largest.bbox) > 0.3:
+    if scene is not None and iou(scene.bbox, largest.bbox) > 0.3:
         raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

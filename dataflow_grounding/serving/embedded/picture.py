@@ -75,14 +75,3 @@ class Picture:
         y1, y2 = (min(max(round(y * sy), 0), self.full_height) for y in (bbox[1], bbox[3]))
         x1, y1 = min(x1, self.full_width - 1), min(y1, self.full_height - 1)
         return [x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)]
-
-
-def box_iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    areas = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1])
-    return both / (areas - both)

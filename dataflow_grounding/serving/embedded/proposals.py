@@ -5,9 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dataflow_grounding.geometry import iou
+
 from .colors import TERMS, find_regions
 from .faces import find_faces
-from .picture import Array, Box, Picture, box_iou
+from .picture import Array, Box, Picture
 
 _SAME = 0.5  # IoU from which two boxes are one region
 _LEAST, _MOST = 0.005, 0.8  # of the picture's area
@@ -24,7 +26,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     kept: list[Box] = []
     for box in sorted(boxes, key=_area, reverse=True):
         fits = _LEAST * picture.area <= _area(box) <= _MOST * picture.area
-        if fits and all(box_iou(box, other) < _SAME for other in kept):
+        if fits and all(iou(box, other) < _SAME for other in kept):
             kept.append(box)
     return [picture.to_full(box) for box in sorted(kept[:most], key=lambda box: (box[1], box[0]))]
 
