@@ -27,6 +27,7 @@ _ORDER_WORDS: dict[Order, str] = {
     "cxcywh": "[x, y, width, height], the middle of the box, then the size",
 }
 _DECIMALS = {1: 4, 100: 2}
+_PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?")
 # What routers and packers write before a model's name, joined by a dot, a dash or a low line.
 _VENDORS = (
     "us", "eu", "apac", "global", "anthropic", "qwen", "google", "openai", "nvidia", "deepseek", "moonshotai", "zai",
@@ -236,16 +237,14 @@ def _unknown_name(name: str) -> str:
 
 
 def _plain_format(name: str) -> BoxFormat | None:
-    head, _, frame = name.partition("@")
-    order, _, scale = head.partition("_")
-    for known_order in ORDERS:
-        for known_scale in SCALES:
-            if (order, scale) == (known_order, str(known_scale)):
-                key = "box_2d" if known_order == "yxyx" else "bbox_2d"
-                frame = frame or "sent"
-                frame_of(frame, (1, 1))
-                return BoxFormat(name, key, known_order, known_scale, frame)
-    return None
+    match = _PLAIN.fullmatch(name)
+    if match is None:
+        return None
+    order = next(known for known in ORDERS if known == match["order"])
+    scale: Scale = "px" if match["scale"] == "px" else int(match["scale"])
+    frame = match["frame"] or "sent"
+    frame_of(frame, (1, 1))
+    return BoxFormat(name, "box_2d" if order == "yxyx" else "bbox_2d", order, scale, frame)
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:

@@ -15,6 +15,7 @@ GRID = 32
 
 _FRAME = re.compile(
     r"sent|pad_square|pad_square_corner"
+    r"|round_(?P<nearest>\d+)"
     r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
     r"|long_edge_(?P<edge>\d+)(?:_patch_(?P<patch>\d+)_(?P<patches>\d+))?"
 )
@@ -34,8 +35,9 @@ class Canvas(NamedTuple):
 def frame_of(frame: str, sent: Size) -> Canvas:
     """Return the picture that a model's numbers refer to, for a picture sent in the size `sent` (width, height).
 
-    `sent`: the picture as sent. `smart_resize_F` or `smart_resize_F_MIN_MAX`: sides rounded to multiples of F px, the area
-    kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in qwen-vl-utils' vision_process.py).
+    `sent`: the picture as sent. `round_F`: sides rounded to multiples of F px. `smart_resize_F` or `smart_resize_F_MIN_MAX`:
+    that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in qwen-vl-utils'
+    vision_process.py).
     `long_edge_N`: reduced, never enlarged, until the longer side is N px at most; with `_patch_P_M` also until it takes M
     patches of P px at most. `pad_square`: padded to a square with the image in the middle; `pad_square_corner`: with the
     image in the top left corner. Raises SpecError for any other name.
@@ -43,11 +45,14 @@ def frame_of(frame: str, sent: Size) -> Canvas:
     match = _FRAME.fullmatch(frame)
     if match is None:
         raise SpecError(
-            f"unknown box frame {frame!r}; known: sent, smart_resize_28, smart_resize_28_3136_12845056, long_edge_2048, "
-            "long_edge_1568_patch_28_1568, pad_square, pad_square_corner"
+            f"unknown box frame {frame!r}; known: sent, round_28, smart_resize_28, smart_resize_28_3136_12845056, "
+            "long_edge_2048, long_edge_1568_patch_28_1568, pad_square, pad_square_corner"
         )
     width, height = sent
-    if match["factor"]:
+    if match["nearest"]:
+        factor = max(1, int(match["nearest"]))
+        width, height = (max(factor, round(side / factor) * factor) for side in sent)
+    elif match["factor"]:
         factor = max(1, int(match["factor"]))
         low, high = int(match["min"] or 4 * factor**2), int(match["max"] or 16384 * factor**2)
         width, height = _smart_resize(width, height, factor, low, high)

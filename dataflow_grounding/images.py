@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
@@ -19,12 +19,65 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ImageLimits:
-    """What a serving takes as it is: media types, longest side in pixels, and bytes of the file."""
+class SizeLimits:
+    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`, an area
+    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. None stands for no limit.
+    """
+
+    max_side: int = 2048
+    max_short_side: int | None = None
+    max_pixels: int | None = None
+    min_pixels: int = 0
+    multiple: int = 1
+
+    def fitted(self, size: Size) -> Size:
+        """The size (width, height) in which a picture of `size` is sent; the upper limits go before the lower one."""
+        area = size[0] * size[1]
+        most = min(
+            self.max_side / max(size),
+            (self.max_short_side or math.inf) / min(size),
+            math.sqrt((self.max_pixels or math.inf) / area),
+        )
+        scale = min(most, max(1.0, math.sqrt(self.min_pixels / area)))
+        if scale == 1 and self.multiple == 1:
+            return size
+        nearest, lower = (
+            tuple(max(self.multiple, way(side * scale / self.multiple) * self.multiple) for side in size)
+            for way in (round, math.floor)
+        )
+        width, height = nearest if self.allows(nearest) else lower
+        return width, height
+
+    def allows(self, size: tuple[int, ...]) -> bool:
+        """Whether a picture of this size lies within the limits on sides and area, give or take a hundredth."""
+        return (
+            max(size) <= 1.01 * self.max_side
+            and min(size) <= 1.01 * (self.max_short_side or math.inf)
+            and 0.98 * self.min_pixels <= math.prod(size) <= 1.02 * (self.max_pixels or math.inf)
+        )
+
+
+@dataclass(frozen=True)
+class ImageLimits(SizeLimits):
+    """What a serving takes as it is: sizes, media types, and bytes of the file."""
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
-    max_side: int = 2048
     max_bytes: int = 15 * 2**20
+
+    def within(self, other: SizeLimits) -> ImageLimits:
+        """These limits, narrowed to sizes that the `other` allows too."""
+        return replace(
+            self,
+            max_side=min(self.max_side, other.max_side),
+            max_short_side=_least(self.max_short_side, other.max_short_side),
+            max_pixels=_least(self.max_pixels, other.max_pixels),
+            min_pixels=max(self.min_pixels, other.min_pixels),
+            multiple=math.lcm(self.multiple, other.multiple),
+        )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -48,21 +101,19 @@ class Image:
             facts.plain
             and facts.media_type in limits.media_types
             and facts.file_bytes <= limits.max_bytes
-            and max(facts.size) <= limits.max_side
+            and limits.fitted(facts.size) == facts.size
         )
 
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
-        longest = max(self.size)
-        if self.as_is or longest <= self.limits.max_side:
-            return self.size
-        if self.facts.media_type == "image/jpeg":  # a half, a quarter or an eighth comes out of the decoder as it is
-            for part in (2, 4, 8):
-                if 0.75 * self.limits.max_side <= longest / part <= self.limits.max_side:
-                    return (math.ceil(self.facts.width / part), math.ceil(self.facts.height / part))
-        scale = self.limits.max_side / longest
-        return (max(1, round(self.facts.width * scale)), max(1, round(self.facts.height * scale)))
+        fitted = self.limits.fitted(self.size)
+        if self.facts.media_type == "image/jpeg" and self.limits.multiple == 1 and max(fitted) < max(self.size):
+            for part in (2, 4, 8):  # a half, a quarter or an eighth comes out of the decoder as it is
+                width, height = (math.ceil(side / part) for side in self.facts.size)
+                if 0.75 * max(fitted) <= max(width, height) <= max(fitted):
+                    return width, height
+        return fitted
 
     @property
     def sent_digest(self) -> str:

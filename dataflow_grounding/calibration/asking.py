@@ -1,4 +1,4 @@
-"""Calibrating: sends up to three probe pictures through the engine's own door and fits a format to the answers."""
+"""Calibrating: sends probe pictures through the engine's own door and fits a format to the answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from dataflow_grounding.calibration.fitting import Answer, Fit, NoFit, Picture, first_guess, fit
-from dataflow_grounding.calibration.probes import Probe, probes
+from dataflow_grounding.calibration.covering import Covering
+from dataflow_grounding.calibration.fitting import Fit, NoFit, first_guess, fit, fit_as
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of, probes
+from dataflow_grounding.calibration.seen import Seen, constant_side, seen
 from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
@@ -22,7 +24,8 @@ from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions, budget_of
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
-from dataflow_grounding.images import open_image
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import SizeLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
@@ -50,25 +53,27 @@ class CalibrationUnclear(SpecError):
         self.counts = counts
 
 
-def calibrate(serving: Serving, stated: BoxFormat, options: RunOptions, budget: Budget | None = None) -> Calibrated:
-    """Find out in which box format the serving's model answers, with one to three requests.
+def calibrate(
+    serving: Serving, stated: BoxFormat, options: RunOptions, budget: Budget | None = None, own: Sequence[Size] = ()
+) -> Calibrated:
+    """Find out in which box format the serving's model answers.
 
     The first picture is asked for in the `stated` format, the others in the one that the first answer suggests, so that
-    what is confirmed is what a run will ask for. Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when
-    the endpoint does not answer.
+    what is confirmed is what a run will ask for. A model that counts pixels is asked for pictures of more sizes, until it is
+    known within which limits it sees them as they are sent; `own` are sizes of the run's pictures, the commonest first.
+    Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
     """
-    pictures: list[Picture] = []
-    asker = _Asker(serving, options, budget or budget_of(options))
+    asker = _Asker(serving, options, budget or budget_of(options), own)
     try:
-        run_blocking(lambda: asker.ask_all(stated, pictures))
-        found = fit(pictures, asker.stated)
+        found = run_blocking(lambda: asker.ask_all(stated))
     except NoFit as unclear:
         raise CalibrationUnclear(
             f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
-            "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen2.5-vl",
-            pictures,
+            "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl",
+            asker.pictures,
             asker.counts,
         ) from None
+    limits = asker.limits
     calibration = Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,
@@ -80,8 +85,10 @@ def calibrate(serving: Serving, stated: BoxFormat, options: RunOptions, budget: 
         asked=found.asked,
         requests=asker.counts["sent"],
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        limits=asdict(limits) if limits else None,
+        sizes=[list(picture.sent) for picture in asker.pictures if limits and limits.allows(picture.sent)],
     )
-    return Calibrated(calibration, found, pictures, asker.counts)
+    return Calibrated(calibration, found, asker.pictures, asker.counts)
 
 
 def announce(text: str) -> None:
@@ -90,17 +97,19 @@ def announce(text: str) -> None:
 
 
 class _Asker:
-    """Puts the probe pictures to one serving."""
+    """Puts the probe pictures to one serving; `pictures` are the answers so far, `limits` what a run should keep to."""
 
-    def __init__(self, serving: Serving, options: RunOptions, budget: Budget) -> None:
+    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, own: Sequence[Size]) -> None:
         self.serving = serving
         self.options = options
         self.budget = budget
+        self.own = own
         self.counts: Counter[str] = Counter()
-        self.stated: BoxFormat
+        self.pictures: list[Picture] = []
+        self.limits: SizeLimits | None = None
 
-    async def ask_all(self, stated: BoxFormat, pictures: list[Picture]) -> None:
-        """Fills in `pictures`. Raises NoFit when the first one makes more of them pointless."""
+    async def ask_all(self, stated: BoxFormat) -> Fit:
+        """The format that fits, and the limits within which it does. Raises NoFit as soon as more of it is pointless."""
         asking = Asking(
             self.serving,
             limiter_of(self.serving),
@@ -114,11 +123,41 @@ class _Asker:
         first, *others = probes(self.serving.image_limits.max_side)
         try:
             with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
-                pictures.append(await self._ask(asking, first, stated, folder))
-                self.stated = first_guess(pictures[0], stated)
-                pictures += await asyncio.gather(*(self._ask(asking, probe, self.stated, folder) for probe in others))
+                await self._ask_for([first], asking, stated, folder)
+                stated = first_guess(self.pictures[0], stated)
+                await self._ask_for(others, asking, stated, folder)
+                found = fit(self.pictures, stated)
+                if found.format.scale != "px":
+                    return found
+                return await self._cover(found.format, asking, folder)
         finally:
             await self.serving.aclose()
+
+    async def _cover(self, found: BoxFormat, asking: Asking, folder: str) -> Fit:
+        """The format of a model that counts pixels, with the limits in which it counts those of the picture as sent."""
+        covering = Covering(self.serving.image_limits.max_side, self.own)
+        constant = constant_side(self._seen(found), found.frame)
+        while sizes := covering.next_sizes(self._seen(found)):
+            asked = [probe_of(size, len(self.pictures) + number) for number, size in enumerate(sizes)]
+            await self._ask_for(asked, asking, found, folder)
+            if constant:  # the model counts parts of the side after all, if the further sizes say so too
+                constant = constant_side(self._seen(found), found.frame)
+                if constant is None:
+                    raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
+                side, frame = constant
+                return fit_as(f"{found.order}_{side}" + (f"@{frame}" if frame != "sent" else ""), self.pictures)
+        covered = covering.covered(self._seen(found), padded=found.frame != "sent")
+        self.limits = covered.limits
+        frame = covered.rounding.frame if found.frame == "sent" else found.frame
+        inside = [picture for picture in self.pictures if covered.limits.allows(picture.sent)]
+        return fit_as(f"{found.order}_px" + (f"@{frame}" if frame != "sent" else ""), inside)
+
+    def _seen(self, found: BoxFormat) -> list[Seen]:
+        all_seen = [seen(picture, found.order, found.frame) for picture in self.pictures]
+        return [one for one in all_seen if one is not None]
+
+    async def _ask_for(self, asked: Sequence[Probe], asking: Asking, stated: BoxFormat, folder: str) -> None:
+        self.pictures += await asyncio.gather(*(self._ask(asking, probe, stated, folder) for probe in asked))
 
     async def _ask(self, asking: Asking, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}.png")
@@ -131,7 +170,7 @@ class _Asker:
             question.images,
             question.instructions,
             question.schema,
-            read=lambda reply: _read(reply, probe, stated.key),
+            read=lambda reply: read_answers(reply, probe, stated.key),
         )
         try:
             answers, troubles = await asking.answer(raw, MemoryLog(), (probe.size,))
@@ -142,7 +181,7 @@ class _Asker:
         return Picture(probe, image.sent_size, answers, "; ".join(troubles))
 
 
-def _read(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
     """The first box that a reply gives each rectangle, its numbers as written; and what kept it from being read."""
     try:
         marks = find_marks(reply, key)

@@ -7,10 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
-from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model, known_formats
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 STATED = "xyxy_1000"
 """What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing."""
+
+REQUESTS = "3 requests, 10 to 40 if it counts pixels"
+"""What a calibration takes, in words."""
 
 RUN_FILE = "calibration.json"
 """Where a run keeps its calibration, in its `.ckpt`."""
@@ -39,17 +42,20 @@ class FormatChoice:
         self._given = wanted is not None
         wanted = wanted or serving.box_format
         self.pending = False
+        self.limits: SizeLimits | None = None
         name = wanted.strip().lower()
+        candidate = format_of_model(serving.model, serving.box_formats)
         if name not in ("auto", "calibrated"):
             self.format = find_box_format(wanted, serving.model, serving.box_formats)
-            self.origin = self._stated_by()
-            return
-        candidate = format_of_model(serving.model, serving.box_formats)
-        if name == "auto" and candidate is not None and (candidate.verified or not candidate.boxes):
+            if self.format != known_formats().get(name) or self.format.scale != "px":
+                self.origin = self._stated_by()
+                return
+        elif name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
             self.format = find_box_format("auto", serving.model, serving.box_formats)
             self.origin = "the model's name"
             return
-        self.format = stated_format(serving.model)
+        else:
+            self.format = stated_format(serving.model)
         self.origin = "not known before it is calibrated"
         self.pending = True
         self.recall()
@@ -60,7 +66,14 @@ class FormatChoice:
             )
 
     def __repr__(self) -> str:
-        return repr(self.format)
+        return repr((self.format, self.limits))
+
+    @property
+    def why(self) -> str:
+        """Why it has to be calibrated, in words."""
+        if self.format.scale == "px":
+            return f"{self._serving.model} counts pixels, and it is not known of which size it sees a picture here"
+        return f"It is not known how {self._serving.model} writes boxes"
 
     def _stated_by(self) -> str:
         from_serving = not self._given and type(self._serving).box_format == self._serving.box_format
@@ -72,19 +85,27 @@ class FormatChoice:
         path = cache_path(serving.endpoint, serving.model)
         found = stored_calibration(serving.endpoint, serving.model, *more_paths) or _settled.get(path)
         if found is not None:
-            self.format, self.origin, self.pending = found.format, found.origin, False
+            self._take(found)
+
+    def _take(self, found: Calibration) -> None:
+        """Ask and read in what was found, and send no picture in a size at which it was not."""
+        self.format, self.origin, self.pending = found.format, found.origin, False
+        self.limits = found.size_limits
+        if self.limits is not None:
+            self._serving.image_limits = self._serving.image_limits.within(self.limits)
 
     def recall_beside(self, folder: str) -> None:
         """Take the calibration that a run keeps in its own folder, if one is wanted."""
         if self.pending:
             self.recall(os.path.join(folder, RUN_FILE))
 
-    def settle(self, options: RunOptions, budget: Budget, folder: str | None = None) -> Counter[str]:
+    def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if that is still to do; returns counts of requests and tokens. Says on standard error what it does.
 
-        `folder` is a run's own, where the result is kept beside the user's cache, so that the same run goes on in the same
-        format wherever it is resumed. Raises CalibrationUnclear, RunStopped.
+        The run's folder keeps the result beside the user's cache, so that the same run goes on in the same format wherever it
+        is resumed. Raises CalibrationUnclear, RunStopped.
         """
+        folder = start.folder
         if folder:
             self.recall_beside(folder)
         if not self.pending:
@@ -92,12 +113,12 @@ class FormatChoice:
         from dataflow_grounding.calibration.asking import announce, calibrate
 
         serving = self._serving
-        announce(f"It is not known how {serving.model} writes boxes: calibrating, with 1 to 3 requests.")
-        done = calibrate(serving, self.format, options, budget)
+        announce(f"{self.why}: calibrating, with {REQUESTS}.")
+        done = calibrate(serving, self.format, start.options, start.budget, start.sizes())
         found = done.calibration
         announce(f"{serving.model} writes {found.box_format}: {summary(done)}.")
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
-        self.format, self.origin, self.pending = found.format, found.origin, False
+        self._take(found)
         return done.counts
 
 
@@ -107,12 +128,30 @@ def stated_format(model: str) -> BoxFormat:
     return candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
 
 
+def _is_proof(candidate: BoxFormat) -> bool:
+    """Whether a model's name settles its format: never for pixels of the table, as servers reduce pictures as they like."""
+    return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
+
+
 def summary(done: Calibrated) -> str:
     """How well it fits, in words."""
     found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
-    return f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge), {counted}"
+    limits = f", pictures sent with {_in_words(limits)}" if (limits := found.size_limits) is not None else ""
+    return f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge), {counted}{limits}"
+
+
+def _in_words(limits: SizeLimits) -> str:
+    """Limits on sizes as a phrase."""
+    parts = [f"sides up to {limits.max_side} px"]
+    if limits.max_short_side is not None:
+        parts.append(f"the shorter one up to {limits.max_short_side} px")
+    if limits.max_pixels is not None:
+        parts.append(f"at most {limits.max_pixels:,} px in all")
+    if limits.multiple > 1:
+        parts.append(f"in multiples of {limits.multiple} px")
+    return ", ".join(parts)
 
 
 def keep(found: Calibration, *more_paths: str) -> str | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dataflow_grounding.calibration.probes import Probe
+from dataflow_grounding.calibration.probes import Answer, Picture
+from dataflow_grounding.calibration.seen import seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.frames import Order, to_xyxy
+from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 
 if TYPE_CHECKING:
@@ -28,47 +29,8 @@ SURE = 6.0  # log-likelihood ratio by which the best format has to beat any othe
 DISAGREE = 15.0  # the same ratio for one picture against the others
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
-
-# Frames besides the table's that deployments are known to set up: fewer pixels, more pixels at least, another factor.
-FRAMES = (
-    "smart_resize_28", "smart_resize_28_3136_1003520", "smart_resize_28_200704_1003520", "smart_resize_28_200704_12845056",
-    "smart_resize_32", "long_edge_2048", "long_edge_1568_patch_28_1568", "long_edge_1024",
-)  # fmt: skip
+FREE = 5.0  # what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
 PADDED = ("pad_square", "pad_square_corner")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One rectangle as a model gave it: `asked` in pixels of the picture, `numbers` as the reply wrote them.
-
-    `order` is set where names in the reply settle it, `family` where special tokens do.
-    """
-
-    phrase: str
-    asked: Bbox
-    numbers: tuple[float, ...]
-    order: Order | None = None
-    family: str | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread."""
-
-    probe: Probe
-    sent: Size
-    answers: Sequence[Answer]
-    trouble: str = ""
-
-    @property
-    def size(self) -> Size:
-        """Width and height of the picture in pixels."""
-        return self.probe.size
-
-    @property
-    def asked(self) -> int:
-        """How many rectangles it has."""
-        return len(self.probe.boxes)
 
 
 @dataclass(frozen=True)
@@ -92,12 +54,11 @@ class NoFit(SpecError):
 
 @lru_cache(maxsize=1)
 def candidates() -> tuple[BoxFormat, ...]:
-    """Every order with every scale and frame that gives other boxes; a mere resize matters to pixels only."""
-    used = {known.frame for known in known_formats().values() if known.scale == "px"} - {"sent", *PADDED}
-    resized = dict.fromkeys((*FRAMES, *sorted(used)))
+    """Every order with every scale and padding that gives other boxes. Those in pixels stand for any size that a model may
+    have seen: each picture's own is measured.
+    """
     plain = [f"{order}_{scale}" for scale in (1000, "px", *SCALES) for order in ORDERS]
-    framed = [f"{name}@{frame}" for frame in PADDED for name in plain]
-    framed += [f"{order}_px@{frame}" for frame in resized for order in ORDERS]
+    framed = [f"{name}@{frame}" for frame in PADDED for name in plain if (name[-2:], frame) != ("px", PADDED[1])]
     return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
 
 
@@ -111,6 +72,13 @@ def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
     scores.check_found(best)
     scores.check_one_format(best)
     return scores.result(best)
+
+
+def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
+    """How well the format of this name fits. Raises NoFit when it hardly does."""
+    scores = _Scores(pictures, find_box_format(name, ""), measured=False)
+    scores.check_found(0)
+    return scores.result(0)
 
 
 def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
@@ -127,15 +95,16 @@ def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
 class _Scores:
     """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
 
-    def __init__(self, pictures: Sequence[Picture], stated: BoxFormat) -> None:
+    def __init__(self, pictures: Sequence[Picture], stated: BoxFormat, *, measured: bool = True) -> None:
         import numpy as np
 
         self.np = np
         self.pictures = pictures
         self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if _usable(a)]
         families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
-        first = [known_formats()[name] for name in families] + [stated]
-        self.formats = list({f.name: f for f in [*first, *candidates()]}.values())
+        first = [known_formats()[name] for name in families] + ([] if stated.scale == "px" else [stated])
+        self.measured = measured
+        self.formats = list({f.name: f for f in [*first, *candidates()]}.values()) if measured else [stated]
         self.picture_of = np.array([p for p, _ in self.rows], dtype=int)
         sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
         self.boxes = np.stack([self._boxes(known) for known in self.formats])
@@ -148,7 +117,9 @@ class _Scores:
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
         np = self.np
         written = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
-        maps = np.array([_affine(candidate, p.size, p.sent) for p in self.pictures], dtype=float).reshape(-1, 4)
+        maps = np.array([_affine(candidate, picture, self.measured) for picture in self.pictures], dtype=float).reshape(
+            -1, 4
+        )
         scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
@@ -170,7 +141,8 @@ class _Scores:
         """A candidate's negative log-likelihood; an answer costs at most as much as one three deviations off everywhere."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = self.np.minimum(squares, 18.0).sum(axis=1)
-        return total
+        pictures = len(set(self.picture_of[rows].tolist()))
+        return total + self.np.array([FREE * pictures * (known.scale == "px") for known in self.formats])
 
     def best(self) -> int:
         """The candidate with the smallest loss, under the noise that it leaves itself."""
@@ -277,13 +249,22 @@ def _usable(answer: Answer) -> bool:
     return len(answer.numbers) == 4 or answer.family is not None
 
 
-def _affine(candidate: BoxFormat, size: Size, sent: Size) -> tuple[float, float, float, float]:
-    """A format as what x and y are multiplied with, and what is added, to get pixels of the picture."""
+def _affine(candidate: BoxFormat, picture: Picture, measured: bool) -> tuple[float, float, float, float]:
+    """A format as what x and y are multiplied with, and what is added, to get pixels of the picture.
+
+    With `measured`, those in pixels are taken in the scales that the answers themselves suggest.
+    """
     if candidate.scale == "grid_32":  # cells are read by their family, never as numbers
         return 0.0, 0.0, 0.0, 0.0
-    x0, y0 = candidate.point_to_pixels((0.0, 0.0), original=size, sent=sent)
-    one = candidate.point_to_pixels((1.0, 1.0), original=size, sent=sent)
-    return one[0] - x0, one[1] - y0, x0, y0
+    x0, y0 = candidate.point_to_pixels((0.0, 0.0), original=picture.size, sent=picture.sent)
+    one = candidate.point_to_pixels((1.0, 1.0), original=picture.size, sent=picture.sent)
+    x, y = one[0] - x0, one[1] - y0
+    if candidate.scale == "px" and measured:
+        scales = seen(picture, candidate.order, candidate.frame)
+        if scales is None:
+            return 0.0, 0.0, 0.0, 0.0
+        x, y = x / scales.scale[0], y / scales.scale[1]
+    return x, y, x0, y0
 
 
 def _by(size: Size) -> str:

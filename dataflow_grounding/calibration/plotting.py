@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.calibration.fitting import Picture
+from dataflow_grounding.calibration.probes import Picture
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.geometry import Bbox
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size
 
 if TYPE_CHECKING:
@@ -46,30 +48,67 @@ class Probe:
         picture = Image.new("RGB", self.size, BACKGROUND)
         pen = ImageDraw.Draw(picture)
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
-            line = max(1, round(max(self.size) / 500))
+            line = max(1, round(min(self.size) / 400))
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]], outline=(60, 60, 60), width=line)
         return picture
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One rectangle as a model gave it: `asked` in pixels of the picture, `numbers` as the reply wrote them.
+
+    `order` is set where names in the reply settle it, `family` where special tokens do.
+    """
+
+    phrase: str
+    asked: Bbox
+    numbers: tuple[float, ...]
+    order: Order | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread."""
+
+    probe: Probe
+    sent: Size
+    answers: Sequence[Answer]
+    trouble: str = ""
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the picture in pixels."""
+        return self.probe.size
+
+    @property
+    def asked(self) -> int:
+        """How many rectangles it has."""
+        return len(self.probe.boxes)
+
+
 def probes(max_side: int = 2048) -> list[Probe]:
-    """The three probe pictures, the same on every call; none has a side over `max_side` px."""
-    return [_probe(size, seed) for seed, size in enumerate(_fitting(size, max_side) for size in SIZES)]
+    """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
+    return [probe_of(reduced_to(size, max_side), seed) for seed, size in enumerate(SIZES)]
 
 
-def _fitting(size: Size, max_side: int) -> Size:
+def reduced_to(size: Size, max_side: int) -> Size:
+    """The size, reduced so that no side is over `max_side` px."""
     scale = min(1.0, max_side / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
-def _probe(size: Size, seed: int) -> Probe:
-    """One rectangle in each cell of a 4 x 3 grid, of a size and shape of its own.
+def probe_of(size: Size, layout: int = 0) -> Probe:
+    """The picture of this size, the same on every call; each `layout` has its rectangles elsewhere.
 
-    Those of the last column and row reach the picture's edge, where a model writes the highest number of its scale.
+    One rectangle in each cell of a grid, of a size and shape of its own. Those of the last column and row reach the
+    picture's edge, where a model writes the highest number of its scale.
     """
-    draw = random.Random(seed)
+    draw = random.Random(layout)
     names = sorted(COLORS)
     draw.shuffle(names)
-    columns, rows = (4, 3) if size[0] >= size[1] else (3, 4)
+    columns, rows = (6, 2) if max(size) > 2.5 * min(size) else (4, 3)
+    columns, rows = (columns, rows) if size[0] >= size[1] else (rows, columns)
     width, height = size[0] / columns, size[1] / rows
     boxes: dict[str, Bbox] = {}
     for number, name in enumerate(names):

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import is_number
 
@@ -22,6 +23,8 @@ from dataflow_grounding.records import is_number
 class Calibration:
     """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
     `error_share` that of the median rectangle's worst edge, in parts of the side. `date` is UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+    `limits` are those of SizeLimits within which pixels are those of the picture as sent, None for formats that don't count
+    pixels; `sizes` are the sizes, within them, at which that was measured.
     """
 
     endpoint: str
@@ -34,11 +37,25 @@ class Calibration:
     asked: int
     requests: int
     date: str
+    limits: dict[str, int | None] | None = None
+    sizes: list[list[int]] = field(default_factory=list)
 
     @property
     def format(self) -> BoxFormat:
         """The format by its name. Raises SpecError when this version doesn't know it."""
         return find_box_format(self.box_format, "")
+
+    @property
+    def size_limits(self) -> SizeLimits | None:
+        """The sizes in which a run sends its pictures; None where any will do. Raises TypeError, ValueError for bad ones."""
+        if self.limits is None:
+            return None
+        limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
+        if not all(value is None or (type(value) is int and value >= 0) for value in vars(limits).values()):
+            raise ValueError("a limit is no whole number")
+        if limits.max_side < 1 or limits.multiple < 1:
+            raise ValueError("a limit is zero")
+        return limits
 
     @property
     def origin(self) -> str:
@@ -107,6 +124,7 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
             row = json.load(file)
         calibration = Calibration(**_checked(row))
         assert calibration.format.boxes
+        assert calibration.size_limits is not None or calibration.format.scale != "px"
     except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
@@ -116,9 +134,14 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a stored row. Raises KeyError, TypeError, ValueError when one is missing or of another type."""
     values: dict[str, Any] = {}
-    for field in fields(Calibration):
-        value = row[field.name]
-        if not (isinstance(value, str) if field.type == "str" else is_number(value)):
-            raise ValueError(f"{field.name} is {type(value).__name__}")
-        values[field.name] = value
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "str": lambda value: isinstance(value, str),
+        "int": is_number,
+        "float": is_number,
+    }
+    for one in fields(Calibration):
+        value = row[one.name] if one.default is MISSING and one.default_factory is MISSING else row.get(one.name)
+        if one.type in kinds and not kinds[one.type](value):
+            raise ValueError(f"{one.name} is {type(value).__name__}")
+        values[one.name] = value
     return values

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.pipelines.estimating import estimate
 from dataflow_grounding.pipelines.from_spec import SpecRun
@@ -55,6 +56,6 @@ def _lines(found: dict[str, Any]) -> list[str]:
             "How this model counts images isn't published: 1,000 tokens assumed. After a pilot it is measured."
         )
     if found["calibration_first"]:
-        lines.append("Before it, 1 to 3 requests find out how the model writes boxes.")
+        lines.append(f"Before it, {REQUESTS}, to find out how the model writes boxes.")
     lines.append(f"Prices: {found['prices']}." if found["prices"] else "No price is known: set vlm.prices for USD.")
     return lines

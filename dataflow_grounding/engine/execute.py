@@ -11,7 +11,7 @@ from typing import IO
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
-from dataflow_grounding.engine.options import RunOptions, budget_of
+from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of
 from dataflow_grounding.engine.plan import Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
@@ -68,7 +68,7 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, b
     with _only_run(steps[0].storage.checkpoint_folder):
         manifest = Manifest(steps, source, options, name)
         check(steps, source.columns())
-        asked = _prepared(steps, options, budget)
+        asked = _prepared(steps, options, budget, source)
         if not options.force_reprocess and not options.retry_failed:
             finished = manifest.finished()
             if finished is not None:
@@ -89,11 +89,12 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
         raise InputError(f"the run would overwrite its input {input_path}: choose another folder for the results")
 
 
-def _prepared(steps: list[Step], options: RunOptions, budget: Budget) -> Counter[str]:
+def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: Source) -> Counter[str]:
     """Counts of what the operators had to ask before the first record."""
     asked: Counter[str] = Counter()
     for step in steps:
-        asked.update(step.operator.prepare(options, budget, step.storage.checkpoint_folder))
+        start = RunStart(options, budget, step.storage.checkpoint_folder, source.image_sizes)
+        asked.update(step.operator.prepare(start))
     return asked
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from dataflow_grounding.engine.budget import Budget, Prices
+from dataflow_grounding.geometry import Size
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,15 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 def budget_of(options: RunOptions) -> Budget:
     """A fresh budget with the options' limits."""
     return Budget(options.max_requests, options.budget_usd, options.prices)
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What an operator can know before the first record: how the run goes, and of which sizes its pictures are."""
+
+    options: RunOptions
+    budget: Budget
+    folder: str | None
+    """The run's own folder for what it finds out; None without files."""
+    sizes: Callable[[], Sequence[Size]]
+    """Looks at the first pictures: their sizes in pixels, upright, the commonest first."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
@@ -69,8 +69,8 @@ class Annotator(Protocol):
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
-        """What has to be asked before the first record; returns counts of requests and tokens. `folder` is the run's own."""
+    def prepare(self, start: RunStart) -> Counter[str]:
+        """What has to be asked before the first record; returns counts of requests and tokens."""
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The columns to add to `record`."""
@@ -98,7 +98,7 @@ class WholeFile:
     def settings(self) -> None:
         """Not known."""
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+    def prepare(self, start: RunStart) -> Counter[str]:
         """Nothing to ask."""
         return Counter()
 

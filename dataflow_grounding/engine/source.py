@@ -8,15 +8,20 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, InputError
-from dataflow_grounding.images import ImageFile, find_image
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import ImageFile, find_image, open_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
 from dataflow_grounding.rows import Row, read_rows
+
+SAMPLE = 1000
+"""Pictures looked at before a run to know their sizes."""
 
 IMAGE_COLUMN = "image_path"
 """Where the image's path stands unless a step names another column."""
@@ -34,6 +39,15 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
     rows_of_image.set(hash(image_id), earlier + 1)
     if record.occurrence:
         rows_of_image.set(hash(record.unique_id), 1)
+
+
+def sizes_of(records: Iterable[Record], image_key: str) -> list[Size]:
+    """The sizes of the pictures of the first thousand records, each once, the commonest first."""
+    sizes: Counter[Size] = Counter()
+    for record in itertools.islice(records, SAMPLE):
+        with suppress(GroundingError):  # each tells its own trouble when its turn comes
+            sizes[open_image(record, image_key).size] += 1
+    return [size for size, _ in sizes.most_common()]
 
 
 class Source:
@@ -85,6 +99,13 @@ class Source:
         if self._name is not None:
             record.setdefault("source", self._name)
         return record
+
+    def image_sizes(self) -> list[Size]:
+        """The sizes of the first pictures, the commonest first. Reads the rows anew."""
+        rows = (row for _, row in self._rows())
+        return sizes_of(
+            (Record(row.data, self._folders) for row in rows if row.data is not None), self._first_image_key
+        )
 
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""

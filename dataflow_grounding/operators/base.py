@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.options import RunStart, current_options
 from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
@@ -60,8 +59,8 @@ class Operator(ABC):
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
         return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
-        """Called before the first record of a run; what it asks, it counts. `folder` is the run's own, None without files."""
+    def prepare(self, start: RunStart) -> Counter[str]:
+        """Called before the first record of a run; what it asks, it counts."""
         return Counter()
 
     @abstractmethod

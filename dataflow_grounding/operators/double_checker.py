@@ -6,8 +6,7 @@ from collections import Counter
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.images import Image, open_image
@@ -72,10 +71,10 @@ class DoubleChecker(RegionOperator):
         if reground_serving is not None:
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+    def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates the models whose box formats aren't known."""
-        asked = super().prepare(options, budget, folder)
-        return asked + self.reground_choice.settle(options, budget, folder)
+        asked = super().prepare(start)
+        return asked + self.reground_choice.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `verified` and `verification`. Raises what failed, with the record as it goes on all the same."""

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError, TruncatedReply
 from dataflow_grounding.images import Image, open_image
@@ -74,10 +73,10 @@ class PhraseGrounder(Operator):
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+    def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
         self.watch = BoxWatch(self.watch.on_suspect)
-        return self.format_choice.settle(options, budget, folder)
+        return self.format_choice.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Fills in `instances` and `status` of every expression, and `disagreement`, `verified` where they are asked for."""

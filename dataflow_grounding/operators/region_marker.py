@@ -8,8 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox
@@ -87,9 +86,9 @@ class RegionMarker(Operator):
         self.sends_marks = serving is not None and not embedded and marks != "crop"
         self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+    def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known."""
-        return self.format_choice.settle(options, budget, folder) if self.format_choice else Counter()
+        return self.format_choice.settle(start) if self.format_choice else Counter()
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""

@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
@@ -49,9 +48,9 @@ class RegionOperator(Operator):
         """The format in which boxes are told."""
         return self.format_choice.format
 
-    def prepare(self, options: RunOptions, budget: Budget, folder: str | None) -> Counter[str]:
+    def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known."""
-        return self.format_choice.settle(options, budget, folder)
+        return self.format_choice.settle(start)
 
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
         """The picture to send with these regions."""

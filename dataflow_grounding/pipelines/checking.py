@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import BrokenRow, GroundingError, RecordError
@@ -54,8 +55,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
         )
     if run.box_format.pending:
         found.remarks.append(
-            f"it is not known how {run.serving.model} writes boxes: the run begins by calibrating it, with 1 to 3 requests "
-            "(or state vlm.box_format)"
+            f"{run.box_format.why}: the run begins by calibrating, with {REQUESTS} (or state vlm.box_format)"
         )
     _check_rows(run, found)
     return found

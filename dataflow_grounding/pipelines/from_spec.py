@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
@@ -122,7 +123,7 @@ class SpecRun:
     def describe(self) -> str:
         """The plan in words."""
         plan = self.plan()
-        boxes = plan["box_format"] or "a format that the run finds out first, with 1 to 3 requests"
+        boxes = plan["box_format"] or f"a format that the run finds out first, with {REQUESTS}"
         lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}, boxes in {boxes}"]
         lines += [f"reads {plan['input']}"]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 
@@ -24,14 +25,19 @@ class ServingByTask(Serving):
         self.box_format = first.box_format
         self.box_formats = first.box_formats
         self.max_workers = min(serving.max_workers for serving in servings)
-        self.image_limits = replace(
-            first.image_limits,
-            max_side=min(serving.image_limits.max_side for serving in servings),
-            max_bytes=min(serving.image_limits.max_bytes for serving in servings),
-        )
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels
+
+    @property
+    def image_limits(self) -> ImageLimits:  # type: ignore[override]
+        """What all of them take, as far as is known by now."""
+        limits = self.first.image_limits
+        for other in self.others.values():
+            limits = replace(
+                limits.within(other.image_limits), max_bytes=min(limits.max_bytes, other.image_limits.max_bytes)
+            )
+        return limits
 
     async def answer(self, request: Request[Any]) -> Reply | str:
         """The reply of the serving whose task it is."""

@@ -60,7 +60,7 @@ def first_habits(endpoint: str) -> Habits:
 def first_limits(endpoint: str) -> ImageLimits:
     """What pictures it takes. NVIDIA's hosted NIMs take data URLs of up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim)."""
     if (urlsplit(endpoint).hostname or "").endswith(".api.nvidia.com"):
-        return ImageLimits(("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000)
+        return ImageLimits(media_types=("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000)
     return ImageLimits()
 
 

@@ -1,0 +1,176 @@
+"""For models that count pixels: the sizes at which a picture was measured to be seen as it is sent, and what to ask next.
+
+Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in multiples), which answers
+about some sizes never settle for all others. So no rule is named. Large pictures of several shapes show how much the model
+saw of each; from that follow limits within which all of them should arrive untouched; pictures at those limits prove it.
+A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dataflow_grounding.calibration.fitting import NoFit
+from dataflow_grounding.calibration.probes import SIZES, reduced_to
+from dataflow_grounding.calibration.rounding import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
+from dataflow_grounding.calibration.seen import Seen, by, pooled
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import SizeLimits
+
+SMALL = SIZES[1][0] * SIZES[1][1]
+SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16), (4, 1))
+UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond four standard errors
+UNTOUCHED_MEAN = 0.006  # the same for several pictures together, beyond one and a half standard errors
+MARGIN = 0.95  # of a side: pictures are kept so far within a limit that was measured
+CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
+ENLARGED = 1.15  # more than rounded sides alone can do to a small picture
+UNEVEN, ROUNDED_PX = 0.04, 32  # how differently sides may be scaled, and what rounding to multiples does to a side
+ROUNDS = 7
+MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What was proven: pictures within `limits` are seen as sent, but for sides rounded as `rounding` says. `residual` is how
+    far the largest pictures were from that, in the mean, as a share of the side.
+    """
+
+    limits: SizeLimits
+    rounding: Rounding
+    residual: float
+
+
+class Covering:
+    """Decides, round by round, which sizes to ask for, until it can say what is covered.
+
+    `own` are sizes of the run's pictures, `max_side` the longest side that is ever sent. Sizes are (width, height) in pixels.
+    """
+
+    def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
+        self.max_side = max_side
+        self.shapes = list(dict.fromkeys([*SHAPES, *_extreme(own)]))
+        self.own = [reduced_to(size, max_side) for size in own[:1]]
+        self.least = SMALL
+        self.rounds = 0
+
+    def next_sizes(self, measured: Sequence[Seen]) -> list[Size]:
+        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when there is no use in asking on."""
+        self.check_even(measured)
+        self.rounds += 1
+        if self.rounds == 1:
+            return [size for size in map(self.largest, self.shapes) if not _near(size, measured)]
+        limits = self.limits(measured)
+        wanted = self.unproven(measured, limits)
+        roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
+        if not roundings and self.rounds > 2:  # the smallest may have been enlarged a little
+            self.least = round(self.least * 1.5)
+        if self.rounds == 2 or len(roundings) != 1:
+            least = self.limits(measured).min_pixels
+            wanted += discerning_sizes(least, tuple(roundings or ROUNDINGS), self.rounds)
+        return wanted if self.rounds <= ROUNDS else []
+
+    def largest(self, shape: tuple[int, int]) -> Size:
+        """The largest size of this shape that may be sent."""
+        scale = self.max_side / max(shape)
+        return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+    def unproven(self, measured: Sequence[Seen], limits: SizeLimits) -> list[Size]:
+        """The sizes at the limits, and the run's own, that were not asked for."""
+        edges = [limits.fitted(size) for size in [*map(self.largest, self.shapes), *self.own]]
+        return [size for size in dict.fromkeys(edges) if not _near(size, measured)]
+
+    def covered(self, measured: Sequence[Seen], *, padded: bool = False) -> Covered:
+        """The verdict; a model that counts a `padded` picture is left no sides to be rounded.
+
+        Raises NoFit, with what was seen, where a picture within the limits was not seen as sent.
+        """
+        self.check_even(measured)
+        limits = self.limits(measured)
+        inside = [one for one in measured if limits.allows(one.sent)]
+        roundings = plausible_roundings(inside) if inside else []
+        multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
+        if not 1 <= multiple <= MOST_MULTIPLE or self.unproven(measured, limits):
+            raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
+        for one in inside:
+            for gap, error, shift, shift_error in one.gaps(roundings[0].scale):
+                if gap > UNTOUCHED + 4 * error or shift > UNTOUCHED + 4 * shift_error:
+                    raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
+        middle = sorted(math.prod(one.sent) for one in inside)[len(inside) // 2]
+        halves = [[one for one in inside if (math.prod(one.sent) >= middle) is upper] for upper in (False, True)]
+        means = [pooled(half, roundings[0].scale) for half in halves if half]
+        if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
+            raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
+        if len(roundings) > 1 or not roundings[0].has_frame or padded:
+            limits = replace(limits, multiple=multiple)
+            return Covered(limits, Rounding(), abs(means[-1][0]))
+        return Covered(limits, roundings[0], abs(means[-1][0]))
+
+    def check_even(self, measured: Sequence[Seen]) -> None:
+        """Raises NoFit where x and y of one picture are counted in different pixels."""
+        for one in measured:
+            uneven = abs(math.log(one.scale[0] / one.scale[1])) - 3 * math.hypot(*one.error)
+            if uneven > UNEVEN + ROUNDED_PX / min(one.size):
+                raise NoFit(
+                    f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})"
+                )
+
+    def limits(self, measured: Sequence[Seen]) -> SizeLimits:
+        """The widest limits within which every picture measured so far should be seen as sent."""
+        enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
+        least = math.ceil(max([self.least, *(math.prod(one.size) / MARGIN**2 for one in enlarged)]))
+        large = [one for one in measured if one not in enlarged]
+        if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
+            return SizeLimits(max_side=self.max_side, min_pixels=least)
+        long, area, short = max(_safe_limits([(one.sent, _limit_of(one, self.max_side)) for one in large]))[1]
+        return SizeLimits(
+            max_side=min(self.max_side, int(long * MARGIN)),
+            max_pixels=int(area * MARGIN**2) if area < math.inf else None,
+            max_short_side=int(short * MARGIN) if short < math.inf else None,
+            min_pixels=least,
+        )
+
+
+def _limit_of(one: Seen, largest: int) -> float:
+    """What a picture's sides would have to be multiplied with to be seen as sent; 1 where rounding alone can explain it.
+
+    One of the `largest` side is always taken at its word: rounding means little to it, and a limit just below it could hide.
+    """
+    scale = min(one.reduced, 1 / one.reduced)
+    doubt = 0.0 if max(one.sent) == largest else CERTAIN / 2 + 3 * one.reduced_error + ROUNDED_PX / min(one.sent)
+    return scale if 1 - scale > doubt else 1.0
+
+
+def _safe_limits(large: Sequence[tuple[Size, float]]) -> Iterator[tuple[float, tuple[float, float, float]]]:
+    """Limits of the long side, the area and the short side that keep every picture within what was seen of it, and how
+    much they leave: the sum of the logarithms of the scales.
+    """
+    sizes = [(w * scale, h * scale) for (w, h), scale in large]
+    longs = {max(size) for size in sizes}
+    areas = {w * h for w, h in sizes} | {math.inf}
+    shorts = {min(size) for size in sizes} | {math.inf}
+    for long, area, short in itertools.product(longs, areas, shorts):
+        left = [min(1.0, long / max(sent), math.sqrt(area / math.prod(sent)), short / min(sent)) for sent, _ in large]
+        if all(scale <= 1.02 * measured for scale, (_, measured) in zip(left, large, strict=True)):
+            yield sum(math.log(scale) for scale in left), (long, area, short)
+
+
+def _extreme(own: Sequence[Size]) -> list[tuple[int, int]]:
+    """The most elongated of the run's shapes, up to 16 by 1, where it is longer than 4 by 1 or taller than 2 by 1."""
+    longest = max(own, key=lambda size: max(size) / min(size), default=(1, 1))
+    ratio = min(16, math.ceil(max(longest) / min(longest)))
+    if longest[0] < longest[1]:
+        return [(1, max(ratio, 4))] if ratio > 2 else []
+    return [(ratio, 1)] if ratio > 4 else []
+
+
+def _near(size: Size, measured: Sequence[Seen]) -> bool:
+    """Whether a size so near was asked for that this one would tell nothing new."""
+    return any(all(abs(a - b) <= 0.02 * b for a, b in zip(size, one.sent, strict=True)) for one in measured)
+
+
+def shown(measured: Sequence[Seen]) -> str:
+    """The sizes as sent and as seen, in words."""
+    return "; ".join(f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in measured)
