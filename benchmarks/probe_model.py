@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.calibration.fitting import Answer, Picture
-from dataflow_grounding.calibration.probes import Probe, probes
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
@@ -69,9 +68,9 @@ class ProbeModel:
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """The answer; see EchoAnswers for all that shows no probe picture."""
         [image] = request.images
-        probe = next((probe for probe in probes() if probe.size == (image.width, image.height)), None)
-        if request.task != "phrase_grounding" or probe is None or "the red rectangle" not in request.text:
+        if request.task != "phrase_grounding" or "the red rectangle" not in request.text:
             return EchoAnswers(self._name_of(request, ""))(request)
+        probe = probe_of((image.width, image.height))
         boxes = seen(probe, self._draw, self._noise, self._outliers)
         if self._blind:
             boxes = {phrase: anywhere(probe, self._draw) for phrase in boxes}

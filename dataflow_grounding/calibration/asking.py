@@ -138,7 +138,8 @@ class _Asker:
         covering = Covering(self.serving.image_limits.max_side, self.own)
         constant = constant_side(self._seen(found), found.frame)
         while sizes := covering.next_sizes(self._seen(found)):
-            asked = [probe_of(size, len(self.pictures) + number) for number, size in enumerate(sizes)]
+            before = Counter(picture.size for picture in self.pictures)
+            asked = [probe_of(size, layout=before[size]) for size in sizes]
             await self._ask_for(asked, asking, found, folder)
             if constant:  # the model counts parts of the side after all, if the further sizes say so too
                 constant = constant_side(self._seen(found), found.frame)

@@ -120,7 +120,7 @@ class Covering:
     def limits(self, measured: Sequence[Seen]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent."""
         enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
-        least = math.ceil(max([self.least, *(math.prod(one.size) / MARGIN**2 for one in enlarged)]))
+        least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
         large = [one for one in measured if one not in enlarged]
         if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
             return SizeLimits(max_side=self.max_side, min_pixels=least)

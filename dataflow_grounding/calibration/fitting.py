@@ -103,23 +103,20 @@ class _Scores:
         self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if _usable(a)]
         families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
         first = [known_formats()[name] for name in families] + ([] if stated.scale == "px" else [stated])
-        self.measured = measured
         self.formats = list({f.name: f for f in [*first, *candidates()]}.values()) if measured else [stated]
         self.picture_of = np.array([p for p, _ in self.rows], dtype=int)
+        self.asked = np.array([a.asked for _, a in self.rows], dtype=float).reshape(-1, 4)
         sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
-        self.boxes = np.stack([self._boxes(known) for known in self.formats])
-        asked = np.array([a.asked for _, a in self.rows], dtype=float).reshape(-1, 4)
         self.sides = sides
-        self.errors = (self.boxes - asked) / sides
+        self.boxes = np.stack([self._boxes(known, measured) for known in self.formats])
+        self.errors = (self.boxes - self.asked) / sides
         self.worst = np.abs(self.errors).max(axis=2)
 
-    def _boxes(self, candidate: BoxFormat) -> Array:
+    def _boxes(self, candidate: BoxFormat, measured: bool) -> Array:
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
         np = self.np
         written = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
-        maps = np.array([_affine(candidate, picture, self.measured) for picture in self.pictures], dtype=float).reshape(
-            -1, 4
-        )
+        maps = np.array([_affine(candidate, picture, measured) for picture in self.pictures]).reshape(-1, 4)
         scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
@@ -177,6 +174,11 @@ class _Scores:
         apart = self.np.abs(self.boxes[one] - self.boxes[other])[counted] / self.sides[counted]
         return not apart.size or float(apart.max()) <= SAME
 
+    def holds(self, one: int, other: int) -> bool:
+        """Whether a candidate is another one with scales of its own for each picture: it always fits about as well."""
+        free, plain = self.formats[one], self.formats[other]
+        return free.scale == "px" != plain.scale and (free.order, free.frame) == (plain.order, plain.frame)
+
     def check_found(self, best: int, least: float = MIN_FOUND) -> None:
         """Raises NoFit when too few rectangles were found, in all or in one picture, or they are too far off."""
         name = self.formats[best].name
@@ -198,7 +200,7 @@ class _Scores:
     def check_one_format(self, best: int) -> None:
         """Raises NoFit when another format fits about as well, fits one picture better, or fits what the best does not."""
         noise, name = self.noise(best), self.formats[best].name
-        others = [k for k in range(len(self.formats)) if not self.same(k, best)]
+        others = [k for k in range(len(self.formats)) if not self.same(k, best) and not self.holds(k, best)]
         losses = self.losses(noise)
         if not others:  # special tokens settle all
             return
@@ -212,9 +214,12 @@ class _Scores:
                 what = f"{self.formats[k].name} fits the {_by(picture.size)} picture, {name} the others"
                 raise NoFit(self.seen(f"the pictures disagree: {what}"))
         missed = self.worst[best] > NEAR
-        explained = (self.worst[others] <= NEAR / 2)[:, missed].sum(axis=1)
-        if explained.size and explained.max() >= SECOND:
-            second = self.formats[others[int(explained.argmax())]].name
+        as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]  # no scale fits the few that are in pixels
+        boxes = [self.boxes[others], self.np.stack([self._boxes(known, False) for known in as_sent])]
+        errors = self.np.abs(self.np.concatenate(boxes) - self.asked) / self.sides
+        explained = (errors.max(axis=2) <= NEAR / 2)[:, missed].sum(axis=1)
+        if (self.formats[best].scale != "px" and explained.max() >= SECOND) or explained[: len(others)].max() >= SECOND:
+            second = [*(self.formats[k] for k in others), *as_sent][int(explained.argmax())].name
             what = f"{name} for {int((~missed).sum())} rectangles, {second} for {int(explained.max())}"
             raise NoFit(self.seen(f"the model answers in two formats: {what}"))
 

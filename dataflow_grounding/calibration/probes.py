@@ -89,7 +89,7 @@ class Picture:
 
 def probes(max_side: int = 2048) -> list[Probe]:
     """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
-    return [probe_of(reduced_to(size, max_side), seed) for seed, size in enumerate(SIZES)]
+    return [probe_of(reduced_to(size, max_side)) for size in SIZES]
 
 
 def reduced_to(size: Size, max_side: int) -> Size:
@@ -104,7 +104,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     One rectangle in each cell of a grid, of a size and shape of its own. Those of the last column and row reach the
     picture's edge, where a model writes the highest number of its scale.
     """
-    draw = random.Random(layout)
+    draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     names = sorted(COLORS)
     draw.shuffle(names)
     columns, rows = (6, 2) if max(size) > 2.5 * min(size) else (4, 3)
