@@ -73,14 +73,16 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
     return records
 
 
-def measure(gold: list[dict[str, Any]], model: SeeingModel, **ways: Any) -> tuple[Figures, Figures | None]:
-    """All boxes, and those of verified expressions where they were verified."""
+def measure(
+    gold: list[dict[str, Any]], model: SeeingModel, name: str = "loopback", box_format: str = "xyxy_1000", **ways: Any
+) -> tuple[Figures, Figures | None]:
+    """All boxes, and those of verified expressions where they were verified. `name` is the model's."""
     rows = [
         {"image_path": g["image_path"], "caption": "", "expressions": [e["text"] for e in g["expressions"]]}
         for g in gold
     ]
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        serving = OpenAIServing(server.base_url, name, box_format=box_format)
         found = PhraseGrounder(serving, **ways)(rows)
         requests = server.count() / len(gold)
     if found.failures:

@@ -1,69 +1,136 @@
-"""How surely a calibration names the format: seeded runs for every order, scale and frame, and for models without one.
+"""How surely a calibration names the format, and what a model sees of a picture: seeded runs against simulated models.
 
-    python benchmarks/calibration.py [--runs 200] [--noise 0.015] [--outliers 0.1]
+    python benchmarks/calibration.py [--runs 30] [--formats 20]
 
-A run is right when the format that it names puts boxes within 0.2% of the side of where the model's own does: 999 and 1000
-differ by 0.1%, and some frames are the same for every picture that is sent.
+First, models that count pixels of a picture that their server has resized, by 40 rules in use and by others
+(resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere at
+all. A run is right when boxes read as calibrated are at most 1% of a side off for pictures of every size in SIZES, sent as
+a run sends them. Goal: none wrong; at most 15% refused where edges are off by 1.5% or less.
+
+Second, models that write in each known order, scale and padding (right: within 0.2% of the side; 999 and 1000 differ by
+0.1%). Third, models without a format, which have to be refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from probe_model import NOISE, OUTLIERS, answered, anywhere, seen
+from probe_model import answered, anywhere, seen
+from resize_rules import OTHERS, RULES, Rule
 
-from dataflow_grounding.calibration.fitting import NoFit, Picture, candidates, fit
-from dataflow_grounding.calibration.probes import probes
+from dataflow_grounding.calibration.deciding import Deciding, Decision
+from dataflow_grounding.calibration.fitting import candidates
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probes
+from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import SizeLimits
 
-RIGHT = 0.002
+MAX_SIDE = 2048
+NOISES, OUTLIERS = (0.005, 0.015, 0.03), (0.0, 0.1, 0.2)
+RIGHT, RIGHT_FORMAT = 0.01, 0.002
+SIZES: tuple[Size, ...] = (
+    (640, 480), (480, 640), (640, 427), (500, 333), (1242, 375), (2048, 1536), (1920, 1080), (1080, 1920), (4032, 3024),
+    (3024, 4032), (300, 200), (120, 90), (64, 64), (1000, 1000), (1333, 800), (3000, 750), (750, 3000), (1600, 1200),
+    (800, 600), (1024, 768), (700, 700), (512, 512), (2000, 500), (1180, 890), (1365, 1024),
+)  # fmt: skip
 PROBES = probes()
 STATED = find_box_format("xyxy_1000", "")
+Model = Callable[[Probe], Picture]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="for each format (default: 200)")
-    parser.add_argument("--noise", type=float, default=NOISE, help="standard deviation of an edge, share of the side")
-    parser.add_argument("--outliers", type=float, default=OUTLIERS, help="share of boxes that are anywhere at all")
-    given = parser.parse_args()
-    began = time.perf_counter()
-    results: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
-    for box_format in candidates():
-        for seed in range(given.runs):
-            said = one_run(box_format, seed, given.noise, given.outliers)
-            results[said] += 1
-            if said != "right":
-                wrong[f"{box_format.name}: {said}"] += 1
-    total = sum(results.values())
-    print(f"{len(candidates())} formats x {given.runs} runs, noise {given.noise:.1%}, outliers {given.outliers:.0%}")
-    print(f"right {results['right']} of {total} ({results['right'] / total:.2%})")
-    for what, count in wrong.most_common(20):
-        print(f"  {count:4}  {what}")
-    missed = total - results["right"]
-    for name, picture_of in FORMATLESS.items():
-        refused = sum(is_refused(picture_of, seed) for seed in range(given.runs))
-        missed += given.runs - refused
-        print(f"refused {refused} of {given.runs}: {name}")
-    print(f"{time.perf_counter() - began:.0f} s")
-    return 1 if missed else 0
+def decided(model: Model) -> tuple[Decision, int]:
+    """The decision on a model, and how many pictures it took. Raises NoFit."""
+
+    async def ask(asked: Sequence[Probe], stated: BoxFormat) -> list[Picture]:
+        return [model(probe) for probe in asked]
+
+    deciding = Deciding(ask, MAX_SIDE)
+    return asyncio.run(deciding.decide(STATED)), len(deciding.pictures)
 
 
-def one_run(box_format: BoxFormat, seed: int, noise: float = NOISE, outliers: float = OUTLIERS) -> str:
+def behind(rule: Rule, draw: random.Random, noise: float, outliers: float) -> Model:
+    """A model that counts whole pixels of the picture that a server's rule leaves it."""
+
+    def model(probe: Probe) -> Picture:
+        (width, height), shown = probe.size, rule(*probe.size)
+        factors = (shown[0] / width, shown[1] / height) * 2
+        boxes = seen(probe, draw, noise, outliers).items()
+        answers = [
+            Answer(phrase, probe.boxes[phrase], tuple(round(n * f) for n, f in zip(bbox, factors, strict=True)))
+            for phrase, bbox in boxes
+        ]
+        return Picture(probe, probe.size, answers)
+
+    return model
+
+
+def furthest_off(rule: Rule, decision: Decision) -> float:
+    """How far edges are off at the most, as a share of the side, for pictures of the sizes in SIZES."""
+    limits, worst = decision.limits or SizeLimits(MAX_SIDE), 0.0
+    for size in SIZES:
+        sent = limits.fitted(size)
+        shown = rule(*sent)
+        x1, y1, x2, y2 = decision.fit.format.to_pixels((0, 0, *shown), original=size, sent=sent)
+        worst = max(worst, abs(x1) / size[0], abs(y1) / size[1], abs(x2 / size[0] - 1), abs(y2 / size[1] - 1))
+    return worst
+
+
+def one_rule(name: str, rule: Rule, seed: int) -> tuple[str, int]:
+    """`right`, `wrong by …` or `refused: …`, and how many requests it took."""
+    draw = random.Random(f"{name}/{seed}")
+    noise, outliers = NOISES[seed % 3], OUTLIERS[seed // 3 % 3]
+    try:
+        decision, requests = decided(behind(rule, draw, noise, outliers))
+    except NoFit as why:
+        return f"refused: {str(why).partition(' (')[0]}", 0
+    off = furthest_off(rule, decision)
+    return ("right" if off <= RIGHT else f"wrong by {off:.1%}"), requests
+
+
+def resized(rules: dict[str, Rule], runs: int, title: str) -> int:
+    """Print how the rules went; returns how many models were read wrong, and one more where too many were refused."""
+    total: Counter[str] = Counter()
+    refused_quiet = quiet = 0
+    requests: list[int] = []
+    for name, rule in rules.items():
+        said = [one_rule(name, rule, seed) for seed in range(runs)]
+        counts = Counter(what.split(":")[0].split(" by ")[0] for what, _ in said)
+        total += counts
+        requests += [count for _, count in said if count]
+        at_most = [what for seed, (what, _) in enumerate(said) if NOISES[seed % 3] <= 0.015]
+        quiet += len(at_most)
+        refused_quiet += sum(what.startswith("refused") for what in at_most)
+        if set(counts) != {"right"}:
+            reasons = Counter(what for what, _ in said if what != "right").most_common(2)
+            print(f"  {name}: {dict(counts)}; {'; '.join(what for what, _ in reasons)}")
+    share = refused_quiet / max(quiet, 1)
+    middle = sorted(requests)[len(requests) // 2]
+    print(
+        f"{title}: {len(rules)} rules x {runs} models: {total['right']} right, {total['wrong']} wrong (goal 0), ",
+        end="",
+    )
+    print(f"{total['refused']} refused; at noise up to 1.5% {share:.1%} refused (goal 15%)")
+    print(f"  requests: {min(requests)} to {max(requests)}, half of the models {middle} or fewer", flush=True)
+    return total["wrong"] + (share > 0.15)
+
+
+def one_format(box_format: BoxFormat, seed: int, noise: float = 0.015, outliers: float = 0.1) -> str:
     """`right`, the wrong name that it gave, or why it refused."""
     draw = random.Random(f"{box_format.name}/{seed}")
-    rounded = seed % 2 == 0
-    pictures = [answered(p, lambda _: box_format, seen(p, draw, noise, outliers), rounded) for p in PROBES]
     try:
-        found = fit(pictures, STATED).format
+        decision, _ = decided(
+            lambda p: answered(p, lambda _: box_format, seen(p, draw, noise, outliers), seed % 2 == 0)
+        )
     except NoFit as why:
-        return f"refused: {str(why).partition(' (seen')[0]}"
-    return "right" if apart(found, box_format) <= RIGHT else f"said {found.name}"
+        return f"refused: {str(why).partition(' (')[0]}"
+    found = decision.fit.format
+    return "right" if apart(found, box_format) <= RIGHT_FORMAT else f"said {found.name}"
 
 
 def apart(one: BoxFormat, other: BoxFormat) -> float:
@@ -78,40 +145,62 @@ def apart(one: BoxFormat, other: BoxFormat) -> float:
     return worst
 
 
-def is_refused(pictures_of: Callable[[random.Random], list[Picture]], seed: int) -> bool:
+def is_refused(model_of: Callable[[random.Random], Model], seed: int) -> bool:
     """Whether no format is named."""
     try:
-        fit(pictures_of(random.Random(seed)), STATED)
+        decided(model_of(random.Random(seed)))
     except NoFit:
         return True
     return False
 
 
-def random_boxes(draw: random.Random) -> list[Picture]:
-    """A model that sees nothing."""
-    return [answered(p, lambda _: STATED, {phrase: anywhere(p, draw) for phrase in p.boxes}) for p in PROBES]
-
-
-def two_formats(draw: random.Random, share: float, *names: str) -> list[Picture]:
+def two_formats(draw: random.Random, share: float, *names: str) -> Model:
     """A model that writes each box in one of two formats."""
     one, other = (find_box_format(name, "") for name in names)
-    return [answered(p, lambda _: other if draw.random() < share else one, seen(p, draw)) for p in PROBES]
+    return lambda probe: answered(probe, lambda _: other if draw.random() < share else one, seen(probe, draw))
 
 
-def by_picture(draw: random.Random, *names: str) -> list[Picture]:
-    """A model that writes the last picture's boxes in another format."""
-    formats = [find_box_format(name, "") for name in (names[0], names[0], names[1])]
-    return [answered(p, lambda _, f=f: f, seen(p, draw)) for p, f in zip(PROBES, formats, strict=True)]
+def by_picture(draw: random.Random, *names: str) -> Model:
+    """A model that writes large pictures' boxes in another format."""
+    one, other = (find_box_format(name, "") for name in names)
+    return lambda probe: answered(probe, lambda _: other if max(probe.size) > 1000 else one, seen(probe, draw))
 
 
-FORMATLESS: dict[str, Callable[[random.Random], list[Picture]]] = {
-    "random boxes": random_boxes,
+FORMATLESS: dict[str, Callable[[random.Random], Model]] = {
+    "random boxes": lambda draw: (
+        lambda probe: answered(probe, lambda _: STATED, {phrase: anywhere(probe, draw) for phrase in probe.boxes})
+    ),
     "half of the boxes with y first": lambda draw: two_formats(draw, 0.5, "xyxy_1000", "yxyx_1000"),
     "a third of the boxes in pixels": lambda draw: two_formats(draw, 1 / 3, "xyxy_1000", "xyxy_px"),
     "a third of the boxes as x, y, width, height": lambda draw: two_formats(draw, 1 / 3, "xyxy_1", "xywh_1"),
-    "one picture in pixels": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_px"),
-    "one picture with y first": lambda draw: by_picture(draw, "xyxy_1000", "yxyx_1000"),
+    "large pictures in pixels": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_px"),
+    "large pictures with y first": lambda draw: by_picture(draw, "xyxy_1000", "yxyx_1000"),
+    "large pictures from 0 to 1024": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_1024"),
 }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30, help="for each rule (default: 30)")
+    parser.add_argument("--formats", type=int, default=20, help="for each format (default: 20)")
+    given = parser.parse_args()
+    began = time.perf_counter()
+    missed = resized(RULES, given.runs, "rules in use") + resized(OTHERS, given.runs, "others")
+    said = Counter(
+        (box_format.name, one_format(box_format, seed)) for box_format in candidates() for seed in range(given.formats)
+    )
+    right = sum(count for (_, what), count in said.items() if what == "right")
+    print(f"formats: {right} of {said.total()} right ({len(candidates())} formats x {given.formats} models)")
+    for (name, what), count in said.items():
+        if what != "right":
+            print(f"  {count:4}  {name}: {what}")
+    missed += sum(count for (_, what), count in said.items() if what.startswith("said"))
+    for name, model_of in FORMATLESS.items():
+        refused = sum(is_refused(model_of, seed) for seed in range(given.formats))
+        missed += given.formats - refused
+        print(f"refused {refused} of {given.formats}: {name}")
+    print(f"{time.perf_counter() - began:.0f} s")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import base64
 import io
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from dataflow_grounding.calibration.probes import COLORS as PROBE_COLORS
 from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
@@ -24,6 +26,9 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 GROUND = (128, 128, 128)
+
+
+Resize = Callable[[int, int], tuple[float, float]]
 
 
 def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
@@ -43,7 +48,8 @@ class SeeingModel:
 
     `noise` is the standard deviation of an edge, as a share of the side of the picture that was sent; `missing` and
     `mislabelled` are shares of boxes that are left out, or are another colour's. Two answers to the same question differ; the
-    same run gives the same answers, whatever the order of requests.
+    same run gives the same answers, whatever the order of requests. With `resized`, a server's rule from width and height as
+    sent to those that the model sees, numbers are pixels of that picture. It sees a calibration's probe pictures, too.
     """
 
     reads = IMAGES
@@ -52,12 +58,14 @@ class SeeingModel:
         self,
         box_format: str = "xyxy_1000",
         *,
+        resized: Resize | None = None,
         noise: float = 0.0,
         missing: float = 0.0,
         mislabelled: float = 0.0,
         seed: int = 0,
     ) -> None:
         self._format = find_box_format(box_format, "")
+        self._resized = resized
         self._noise, self._missing, self._mislabelled, self._seed = noise, missing, mislabelled, seed
         self._asked: Counter[str] = Counter()
         self._looked: dict[str, tuple[Size, dict[str, list[Bbox]]]] = {}
@@ -69,7 +77,8 @@ class SeeingModel:
         chance = random.Random(f"{self._seed}/{self._asked[question]}/{question}")
         [image] = request.images
         if image.digest not in self._looked:
-            self._looked[image.digest] = look(picture_in(request))
+            probe = request.input["phrases"][0]["text"].endswith(" rectangle")
+            self._looked[image.digest] = look(picture_in(request), PROBE_COLORS if probe else COLORS)
         size, seen = self._looked[image.digest]
         objects = []
         for phrase in request.input["phrases"]:
@@ -82,9 +91,15 @@ class SeeingModel:
                     bbox = chance.choice(others)
                 edges = [edge + chance.gauss(0, self._noise) * size[i % 2] for i, edge in enumerate(bbox)]
                 x1, x2, y1, y2 = *sorted(edges[0::2]), *sorted(edges[1::2])
-                numbers = self._format.from_pixels((x1, y1, x2, y2), original=size)
+                numbers = self._numbers((x1, y1, x2, y2), size)
                 objects.append({"id": phrase["id"], "label": phrase["text"], self._format.key: numbers})
         return {"objects": objects}
+
+    def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
+        if self._resized is None:
+            return self._format.from_pixels(bbox, original=size)
+        width, height = self._resized(*size)
+        return [round(edge * (width, height)[i % 2] / size[i % 2]) for i, edge in enumerate(bbox)]
 
 
 def picture_in(request: ReceivedRequest) -> Any:
@@ -96,17 +111,17 @@ def picture_in(request: ReceivedRequest) -> Any:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
-def look(picture: Any) -> tuple[Size, dict[str, list[Bbox]]]:
+def look(picture: Any, colors: dict[str, tuple[int, int, int]] = COLORS) -> tuple[Size, dict[str, list[Bbox]]]:
     """The picture's size, and the box around all pixels of each colour that is in it."""
     import numpy
 
-    pixels = numpy.asarray(picture)
+    pixels = numpy.asarray(picture).astype(numpy.int16)
     seen: dict[str, list[Bbox]] = {}
-    for name, color in COLORS.items():
-        # A channel's middle parts full from empty; the ground, in the middle itself, is neither.
-        near = numpy.ones(pixels.shape[:2], dtype=bool)
-        for channel, value in enumerate(color):
-            near &= pixels[:, :, channel] > 178 if value > 128 else pixels[:, :, channel] < 78
+    for name, color in colors.items():
+        # Half of the least difference between two colours, or a colour and the ground.
+        near = numpy.abs(pixels - numpy.array(color, dtype=numpy.int16)).max(axis=2) <= (
+            16 if colors is PROBE_COLORS else 50
+        )
         rows, columns = numpy.nonzero(near)
         if len(rows):
             x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1

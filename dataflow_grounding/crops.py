@@ -36,6 +36,11 @@ class ImageCrop(Image):
         return self.region[2] - self.region[0], self.region[3] - self.region[1]
 
     @property
+    def shown_size(self) -> Size:
+        """The region's: it is never padded."""
+        return self.size
+
+    @property
     def as_is(self) -> bool:
         """Never: the file holds more."""
         return False
@@ -44,8 +49,7 @@ class ImageCrop(Image):
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         width, height = self.size[0] * self.factor, self.size[1] * self.factor
-        scale = min(1.0, self.limits.max_side / max(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return self.limits.fitted((width, height))
 
     @property
     def sent_digest(self) -> str:

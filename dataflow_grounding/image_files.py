@@ -173,13 +173,8 @@ def decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImage
         raise ImageBroken(f"{path!r} is a broken image: {error}") from None
 
 
-def encoded(data: bytes, path: str, size: Size, max_bytes: int) -> bytes:
-    """A JPEG of this size; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
-    import PIL.Image
-
-    picture = decoded(data, path, at_least=size)
-    if picture.size != size:
-        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+def encoded(picture: PillowImage, max_bytes: int) -> bytes:
+    """A JPEG; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")

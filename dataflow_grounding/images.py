@@ -7,21 +7,25 @@ import math
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import ImageFacts, decode, encoded, parse_facts, read_file
+from dataflow_grounding.image_files import ImageFacts, decode, decoded, encoded, parse_facts, read_file
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+N = TypeVar("N", int, float)
+PADDING = (127, 127, 127)
+
 
 @dataclass(frozen=True)
 class SizeLimits:
     """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`, an area
-    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. None stands for no limit.
+    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_aspect` times
+    as long as wide is padded. None stands for no limit.
     """
 
     max_side: int = 2048
@@ -29,32 +33,36 @@ class SizeLimits:
     max_pixels: int | None = None
     min_pixels: int = 0
     multiple: int = 1
+    max_aspect: float | None = None
+
+    def padded(self, size: Size) -> Size:
+        """The size (width, height), with the shorter side as long as `max_aspect` wants it."""
+        least = math.ceil(max(size) / (self.max_aspect or math.inf))
+        return max(size[0], least), max(size[1], least)
 
     def fitted(self, size: Size) -> Size:
         """The size (width, height) in which a picture of `size` is sent; the upper limits go before the lower one."""
-        area = size[0] * size[1]
-        most = min(
-            self.max_side / max(size),
-            (self.max_short_side or math.inf) / min(size),
-            math.sqrt((self.max_pixels or math.inf) / area),
-        )
-        scale = min(most, max(1.0, math.sqrt(self.min_pixels / area)))
+        scale = self._scale(size)
         if scale == 1 and self.multiple == 1:
             return size
         nearest, lower = (
-            tuple(max(self.multiple, way(side * scale / self.multiple) * self.multiple) for side in size)
-            for way in (round, math.floor)
+            (max(step, way(size[0] * scale / step) * step), max(step, way(size[1] * scale / step) * step))
+            for step, way in ((self.multiple, round), (self.multiple, math.floor))
         )
-        width, height = nearest if self.allows(nearest) else lower
-        return width, height
+        return nearest if self._most(nearest) >= 0.99 else lower
 
-    def allows(self, size: tuple[int, ...]) -> bool:
-        """Whether a picture of this size lies within the limits on sides and area, give or take a hundredth."""
-        return (
-            max(size) <= 1.01 * self.max_side
-            and min(size) <= 1.01 * (self.max_short_side or math.inf)
-            and 0.98 * self.min_pixels <= math.prod(size) <= 1.02 * (self.max_pixels or math.inf)
-        )
+    def allows(self, size: Size) -> bool:
+        """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
+        return abs(self._scale(size) - 1) <= 0.01
+
+    def _scale(self, size: Size) -> float:
+        enlarged = math.sqrt(self.min_pixels / math.prod(size))
+        return min(self._most(size), max(1.0, enlarged))
+
+    def _most(self, size: Size) -> float:
+        """What the sides can be multiplied with at the most."""
+        longest, shortest = self.max_side / max(size), (self.max_short_side or math.inf) / min(size)
+        return min(longest, shortest, math.sqrt((self.max_pixels or math.inf) / math.prod(size)))
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,11 @@ class ImageLimits(SizeLimits):
             max_pixels=_least(self.max_pixels, other.max_pixels),
             min_pixels=max(self.min_pixels, other.min_pixels),
             multiple=math.lcm(self.multiple, other.multiple),
+            max_aspect=_least(self.max_aspect, other.max_aspect),
         )
 
 
-def _least(one: int | None, other: int | None) -> int | None:
+def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
@@ -94,6 +103,13 @@ class Image:
         return self.facts.size
 
     @property
+    def shown_size(self) -> Size:
+        """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it or to its
+        right what an elongated one is padded with.
+        """
+        return self.limits.padded(self.size)
+
+    @property
     def as_is(self) -> bool:
         """Whether the file's own bytes are sent."""
         facts, limits = self.facts, self.limits
@@ -101,24 +117,27 @@ class Image:
             facts.plain
             and facts.media_type in limits.media_types
             and facts.file_bytes <= limits.max_bytes
-            and limits.fitted(facts.size) == facts.size
+            and limits.fitted(self.shown_size) == facts.size
         )
 
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         fitted = self.limits.fitted(self.size)
-        if self.facts.media_type == "image/jpeg" and self.limits.multiple == 1 and max(fitted) < max(self.size):
+        if self.facts.media_type == "image/jpeg" and self.limits.multiple == 1 and self.shown_size == self.size:
             for part in (2, 4, 8):  # a half, a quarter or an eighth comes out of the decoder as it is
                 width, height = (math.ceil(side / part) for side in self.facts.size)
-                if 0.75 * max(fitted) <= max(width, height) <= max(fitted):
+                if 0.75 * max(fitted) <= max(width, height) <= max(fitted) < max(self.size):
                     return width, height
         return fitted
 
     @property
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
-        return self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}"
+        padded = "" if self.shown_size == self.size else "+padding"
+        return (
+            self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{padded}"
+        )
 
     @property
     def ready(self) -> bool:
@@ -140,10 +159,25 @@ class Image:
     def _url_of(self, data: bytes) -> bytes:
         media_type = self.facts.media_type
         if not self.as_is:
-            data, media_type = encoded(data, self.path, self.sent_size, self.limits.max_bytes), "image/jpeg"
+            data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
         import pybase64
 
         return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
+
+    def as_sent(self, data: bytes) -> PillowImage:
+        """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
+        import PIL.Image
+
+        sent, shown = self.sent_size, self.shown_size
+        width, height = (max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size))
+        picture = decoded(data, self.path, at_least=(width, height))
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+        if (width, height) == sent:
+            return picture
+        canvas = PIL.Image.new("RGB", sent, PADDING)
+        canvas.paste(picture)
+        return canvas
 
     def keep(self, data: bytes) -> None:
         """Make the `data:` URL from the file's bytes, which are at hand."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.image_files import decoded
 from dataflow_grounding.images import Image, kept_urls
 
 
@@ -41,21 +40,17 @@ class MarkedImage(Image):
             kept_urls.put(self.sent_digest, b"data:image/jpeg;base64," + pybase64.b64encode(jpeg))
 
     def _url_of(self, data: bytes) -> bytes:
-        import PIL.Image
         import pybase64
 
         from dataflow_grounding.drawing import Mark, draw_marks
 
-        picture = decoded(data, self.path, at_least=self.sent_size)
-        if picture.size != self.sent_size:
-            picture = picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
-        x, y = (sent / full for sent, full in zip(self.sent_size, self.size, strict=True))
+        x, y = (sent / full for sent, full in zip(self.sent_size, self.shown_size, strict=True))
         marks = [
             Mark((b[0] * x, b[1] * y, b[2] * x, b[3] * y), str(n), outlined=self.outlined)
             for n, b in enumerate(self.boxes, 1)
         ]
         out = io.BytesIO()
-        draw_marks(picture, marks).save(out, "JPEG", quality=92, subsampling=0)
+        draw_marks(self.as_sent(data), marks).save(out, "JPEG", quality=92, subsampling=0)
         return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
 
 

@@ -226,7 +226,7 @@ def test_a_candidate_can_be_asked_for_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("xyxy_1001", "'xyxy_100"),
+        ("xyxz_1000", "'xyxy_1000'"),
         ("gemni", "'gemini'"),
         ("nonsense", "gemini or qwen2.5-vl"),
         ("calibrated", "no calibration is stored"),

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from dataflow_grounding.calibration.covering import Covering
-from dataflow_grounding.calibration.fitting import Fit, NoFit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of, probes
-from dataflow_grounding.calibration.seen import Seen, constant_side, seen
+from dataflow_grounding.calibration.deciding import Deciding, Decision
+from dataflow_grounding.calibration.fitting import Fit
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe
+from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
@@ -25,7 +25,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions, budget_of
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import SizeLimits, open_image
+from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
@@ -36,7 +36,7 @@ from dataflow_grounding.tasks import Request, phrase_grounding
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration, the fit that it rests on, and what it took: counts of requests and tokens."""
+    """A calibration, the fit and the pictures that it rests on, and what it took: counts of requests and tokens."""
 
     calibration: Calibration
     fit: Fit
@@ -63,17 +63,18 @@ def calibrate(
     known within which limits it sees them as they are sent; `own` are sizes of the run's pictures, the commonest first.
     Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
     """
-    asker = _Asker(serving, options, budget or budget_of(options), own)
+    asker = _Asker(serving, options, budget or budget_of(options))
+    deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
     try:
-        found = run_blocking(lambda: asker.ask_all(stated))
+        decision = run_blocking(lambda: asker.decided(deciding, stated))
     except NoFit as unclear:
         raise CalibrationUnclear(
             f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
             "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl",
-            asker.pictures,
-            asker.counts,
+            deciding.pictures,
+            asker.asking.counts,
         ) from None
-    limits = asker.limits
+    found, limits = decision.fit, decision.limits
     calibration = Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,
@@ -83,12 +84,12 @@ def calibrate(
         error_share=found.error_share,
         found=found.found,
         asked=found.asked,
-        requests=asker.counts["sent"],
+        requests=asker.asking.counts["sent"],
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         limits=asdict(limits) if limits else None,
-        sizes=[list(picture.sent) for picture in asker.pictures if limits and limits.allows(picture.sent)],
+        sizes=[list(picture.sent) for picture in decision.pictures],
     )
-    return Calibrated(calibration, found, asker.pictures, asker.counts)
+    return Calibrated(calibration, found, decision.pictures, asker.asking.counts)
 
 
 def announce(text: str) -> None:
@@ -97,70 +98,33 @@ def announce(text: str) -> None:
 
 
 class _Asker:
-    """Puts the probe pictures to one serving; `pictures` are the answers so far, `limits` what a run should keep to."""
+    """Puts the probe pictures to one serving."""
 
-    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, own: Sequence[Size]) -> None:
+    def __init__(self, serving: Serving, options: RunOptions, budget: Budget) -> None:
         self.serving = serving
-        self.options = options
-        self.budget = budget
-        self.own = own
-        self.counts: Counter[str] = Counter()
-        self.pictures: list[Picture] = []
-        self.limits: SizeLimits | None = None
-
-    async def ask_all(self, stated: BoxFormat) -> Fit:
-        """The format that fits, and the limits within which it does. Raises NoFit as soon as more of it is pointless."""
-        asking = Asking(
-            self.serving,
-            limiter_of(self.serving),
-            self.budget,
-            max_attempts=self.options.max_attempts,
+        self.asking = Asking(
+            serving,
+            limiter_of(serving),
+            budget,
+            max_attempts=options.max_attempts,
             force=False,
             retry_failed=False,
-            stop=lambda why: setattr(asking, "stopped", why),
+            stop=lambda why: setattr(self.asking, "stopped", why),
         )
-        self.counts = asking.counts
-        first, *others = probes(self.serving.image_limits.max_side)
+
+    async def decided(self, deciding: Deciding, stated: BoxFormat) -> Decision:
+        """What it comes to. Raises NoFit, RunStopped."""
         try:
-            with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
-                await self._ask_for([first], asking, stated, folder)
-                stated = first_guess(self.pictures[0], stated)
-                await self._ask_for(others, asking, stated, folder)
-                found = fit(self.pictures, stated)
-                if found.format.scale != "px":
-                    return found
-                return await self._cover(found.format, asking, folder)
+            return await deciding.decide(stated)
         finally:
             await self.serving.aclose()
 
-    async def _cover(self, found: BoxFormat, asking: Asking, folder: str) -> Fit:
-        """The format of a model that counts pixels, with the limits in which it counts those of the picture as sent."""
-        covering = Covering(self.serving.image_limits.max_side, self.own)
-        constant = constant_side(self._seen(found), found.frame)
-        while sizes := covering.next_sizes(self._seen(found)):
-            before = Counter(picture.size for picture in self.pictures)
-            asked = [probe_of(size, layout=before[size]) for size in sizes]
-            await self._ask_for(asked, asking, found, folder)
-            if constant:  # the model counts parts of the side after all, if the further sizes say so too
-                constant = constant_side(self._seen(found), found.frame)
-                if constant is None:
-                    raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
-                side, frame = constant
-                return fit_as(f"{found.order}_{side}" + (f"@{frame}" if frame != "sent" else ""), self.pictures)
-        covered = covering.covered(self._seen(found), padded=found.frame != "sent")
-        self.limits = covered.limits
-        frame = covered.rounding.frame if found.frame == "sent" else found.frame
-        inside = [picture for picture in self.pictures if covered.limits.allows(picture.sent)]
-        return fit_as(f"{found.order}_px" + (f"@{frame}" if frame != "sent" else ""), inside)
+    async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[Picture]:
+        """The answers to these pictures."""
+        with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+            return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 
-    def _seen(self, found: BoxFormat) -> list[Seen]:
-        all_seen = [seen(picture, found.order, found.frame) for picture in self.pictures]
-        return [one for one in all_seen if one is not None]
-
-    async def _ask_for(self, asked: Sequence[Probe], asking: Asking, stated: BoxFormat, folder: str) -> None:
-        self.pictures += await asyncio.gather(*(self._ask(asking, probe, stated, folder) for probe in asked))
-
-    async def _ask(self, asking: Asking, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
+    async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}.png")
         await asyncio.to_thread(lambda: probe.draw().save(path))
         image = open_image(Record({"image_path": path}), "image_path", self.serving.image_limits)
@@ -174,7 +138,7 @@ class _Asker:
             read=lambda reply: read_answers(reply, probe, stated.key),
         )
         try:
-            answers, troubles = await asking.answer(raw, MemoryLog(), (probe.size,))
+            answers, troubles = await self.asking.answer(raw, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
         except RecordError as error:

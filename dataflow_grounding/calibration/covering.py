@@ -13,21 +13,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dataflow_grounding.calibration.fitting import NoFit
 from dataflow_grounding.calibration.probes import SIZES, reduced_to
 from dataflow_grounding.calibration.rounding import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
-from dataflow_grounding.calibration.seen import Seen, by, pooled
+from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, Seen, by, check_even, pooled, shown
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
 SMALL = SIZES[1][0] * SIZES[1][1]
-SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16), (4, 1))
-UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond four standard errors
+SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))
+ASPECT = 4
+UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
 UNTOUCHED_MEAN = 0.006  # the same for several pictures together, beyond one and a half standard errors
 MARGIN = 0.95  # of a side: pictures are kept so far within a limit that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
 ENLARGED = 1.15  # more than rounded sides alone can do to a small picture
-UNEVEN, ROUNDED_PX = 0.04, 32  # how differently sides may be scaled, and what rounding to multiples does to a side
 ROUNDS = 7
 MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
 
@@ -46,22 +45,23 @@ class Covered:
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, `max_side` the longest side that is ever sent. Sizes are (width, height) in pixels.
+    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side that is ever sent. Sizes are
+    (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the run's longest, up to 16.
     """
 
-    def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
+    def __init__(self, max_side: int, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
         self.max_side = max_side
-        self.shapes = list(dict.fromkeys([*SHAPES, *_extreme(own)]))
+        self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own[:1]]
         self.least = SMALL
         self.rounds = 0
 
     def next_sizes(self, measured: Sequence[Seen]) -> list[Size]:
         """The sizes to ask for next; none when `covered` can tell. Raises NoFit when there is no use in asking on."""
-        self.check_even(measured)
+        check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
-            return [size for size in map(self.largest, self.shapes) if not _near(size, measured)]
+            return [size for size in map(self.largest, self.shapes) if not is_near(size, measured)]
         limits = self.limits(measured)
         wanted = self.unproven(measured, limits)
         roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
@@ -80,24 +80,25 @@ class Covering:
     def unproven(self, measured: Sequence[Seen], limits: SizeLimits) -> list[Size]:
         """The sizes at the limits, and the run's own, that were not asked for."""
         edges = [limits.fitted(size) for size in [*map(self.largest, self.shapes), *self.own]]
-        return [size for size in dict.fromkeys(edges) if not _near(size, measured)]
+        inside = [one for one in measured if limits.allows(one.sent)]
+        return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
     def covered(self, measured: Sequence[Seen], *, padded: bool = False) -> Covered:
         """The verdict; a model that counts a `padded` picture is left no sides to be rounded.
 
         Raises NoFit, with what was seen, where a picture within the limits was not seen as sent.
         """
-        self.check_even(measured)
+        check_even(measured)
         limits = self.limits(measured)
         inside = [one for one in measured if limits.allows(one.sent)]
+        limits = replace(limits, max_aspect=max(max(shape) / min(shape) for shape in self.shapes))
         roundings = plausible_roundings(inside) if inside else []
         multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
         if not 1 <= multiple <= MOST_MULTIPLE or self.unproven(measured, limits):
             raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
         for one in inside:
-            for gap, error, shift, shift_error in one.gaps(roundings[0].scale):
-                if gap > UNTOUCHED + 4 * error or shift > UNTOUCHED + 4 * shift_error:
-                    raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
+            if not one.is_as_expected(roundings[0].scale, UNTOUCHED):
+                raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
         middle = sorted(math.prod(one.sent) for one in inside)[len(inside) // 2]
         halves = [[one for one in inside if (math.prod(one.sent) >= middle) is upper] for upper in (False, True)]
         means = [pooled(half, roundings[0].scale) for half in halves if half]
@@ -107,15 +108,6 @@ class Covering:
             limits = replace(limits, multiple=multiple)
             return Covered(limits, Rounding(), abs(means[-1][0]))
         return Covered(limits, roundings[0], abs(means[-1][0]))
-
-    def check_even(self, measured: Sequence[Seen]) -> None:
-        """Raises NoFit where x and y of one picture are counted in different pixels."""
-        for one in measured:
-            uneven = abs(math.log(one.scale[0] / one.scale[1])) - 3 * math.hypot(*one.error)
-            if uneven > UNEVEN + ROUNDED_PX / min(one.size):
-                raise NoFit(
-                    f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})"
-                )
 
     def limits(self, measured: Sequence[Seen]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent."""
@@ -157,20 +149,20 @@ def _safe_limits(large: Sequence[tuple[Size, float]]) -> Iterator[tuple[float, t
             yield sum(math.log(scale) for scale in left), (long, area, short)
 
 
-def _extreme(own: Sequence[Size]) -> list[tuple[int, int]]:
-    """The most elongated of the run's shapes, up to 16 by 1, where it is longer than 4 by 1 or taller than 2 by 1."""
-    longest = max(own, key=lambda size: max(size) / min(size), default=(1, 1))
+def _extreme(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
+    """The most elongated of the run's shapes, where it is longer than `aspect` by 1 or taller than 2 by 1."""
+    longest = most_elongated(own)
     ratio = min(16, math.ceil(max(longest) / min(longest)))
     if longest[0] < longest[1]:
-        return [(1, max(ratio, 4))] if ratio > 2 else []
-    return [(ratio, 1)] if ratio > 4 else []
+        return [(1, max(ratio, aspect))] if ratio > 2 else []
+    return [(ratio, 1)] if ratio > aspect else []
 
 
-def _near(size: Size, measured: Sequence[Seen]) -> bool:
+def most_elongated(own: Sequence[Size]) -> Size:
+    """The size with the most extreme aspect."""
+    return max(own, key=lambda size: max(size) / min(size), default=(1, 1))
+
+
+def is_near(size: Size, measured: Sequence[Seen]) -> bool:
     """Whether a size so near was asked for that this one would tell nothing new."""
     return any(all(abs(a - b) <= 0.02 * b for a, b in zip(size, one.sent, strict=True)) for one in measured)
-
-
-def shown(measured: Sequence[Seen]) -> str:
-    """The sizes as sent and as seen, in words."""
-    return "; ".join(f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in measured)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding.calibration.probes import Answer, Picture
-from dataflow_grounding.calibration.seen import seen
+from dataflow_grounding.calibration.seen import NoFit, by, check_even, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
-from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import to_xyxy
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,10 +48,6 @@ class Fit:
     boxes: list[list[tuple[str, Bbox]]] = field(default_factory=list, repr=False)
 
 
-class NoFit(SpecError):
-    """No format can be named; the message says what was seen."""
-
-
 @lru_cache(maxsize=1)
 def candidates() -> tuple[BoxFormat, ...]:
     """Every order with every scale and padding that gives other boxes. Those in pixels stand for any size that a model may
@@ -71,7 +67,10 @@ def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
     best = scores.best()
     scores.check_found(best)
     scores.check_one_format(best)
-    return scores.result(best)
+    found = scores.result(best)
+    if found.format.scale == "px":
+        check_even(measured_in(pictures, found.format.order, found.format.frame))
+    return found
 
 
 def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
@@ -79,6 +78,25 @@ def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
     scores = _Scores(pictures, find_box_format(name, ""), measured=False)
     scores.check_found(0)
     return scores.result(0)
+
+
+def median_error(picture: Picture, known: BoxFormat) -> float:
+    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
+    drawn = picture.probe.drawn or picture.size
+    worst = [
+        max(
+            abs(a - b) / drawn[i % 2]
+            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
+        )
+        for answer in picture.answers
+        if len(answer.numbers) == 4
+    ]
+    return median([*worst, *[1.0] * (picture.asked - len(worst))])
+
+
+def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
+    meant = replace(known, order=answer.order) if answer.order else known
+    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
 
 
 def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
@@ -192,7 +210,7 @@ class _Scores:
             here = int(found[self.picture_of == p].sum())
             if here < LEAST_OF_ONE * picture.asked:
                 what = f"{name} fits the other pictures, but {here} of {picture.asked} rectangles"
-                raise NoFit(self.seen(f"the pictures disagree: {what} of the {_by(picture.size)} picture"))
+                raise NoFit(self.seen(f"the pictures disagree: {what} of the {by(picture.size)} picture"))
         off = float(self.np.median(self.worst[best][found]))
         if off > MAX_ERROR:
             raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
@@ -211,7 +229,7 @@ class _Scores:
             here = self.losses(noise, self.picture_of == p)
             k = min(others, key=lambda k: here[k])
             if here[best] - here[k] > DISAGREE:
-                what = f"{self.formats[k].name} fits the {_by(picture.size)} picture, {name} the others"
+                what = f"{self.formats[k].name} fits the {by(picture.size)} picture, {name} the others"
                 raise NoFit(self.seen(f"the pictures disagree: {what}"))
         missed = self.worst[best] > NEAR
         as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]  # no scale fits the few that are in pixels
@@ -246,7 +264,7 @@ class _Scores:
             numbers = [n for answer in picture.answers for n in answer.numbers]
             span = f", numbers from {min(numbers):g} to {max(numbers):g}" if numbers else ""
             trouble = f", {picture.trouble}" if picture.trouble else ""
-            parts.append(f"{_by(picture.size)}: {len(picture.answers)} of {picture.asked} boxes{span}{trouble}")
+            parts.append(f"{by(picture.size)}: {len(picture.answers)} of {picture.asked} boxes{span}{trouble}")
         return f"{why} (seen: {'; '.join(parts)})"
 
 
@@ -270,7 +288,3 @@ def _affine(candidate: BoxFormat, picture: Picture, measured: bool) -> tuple[flo
             return 0.0, 0.0, 0.0, 0.0
         x, y = x / scales.scale[0], y / scales.scale[1]
     return x, y, x0, y0
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

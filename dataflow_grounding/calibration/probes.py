@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.images import PADDING, SizeLimits
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -40,12 +41,15 @@ class Probe:
 
     size: Size
     boxes: dict[str, Bbox]
+    drawn: Size | None = None
+    """Up to where it is drawn: what lies to the right or below is padding."""
 
     def draw(self) -> PillowImage:
         """The picture."""
         from PIL import Image, ImageDraw
 
-        picture = Image.new("RGB", self.size, BACKGROUND)
+        picture = Image.new("RGB", self.size, PADDING)
+        picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
         pen = ImageDraw.Draw(picture)
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
             line = max(1, round(min(self.size) / 400))
@@ -90,6 +94,11 @@ class Picture:
 def probes(max_side: int = 2048) -> list[Probe]:
     """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
     return [probe_of(reduced_to(size, max_side)) for size in SIZES]
+
+
+def padded_probe(size: Size, limits: SizeLimits) -> Probe:
+    """The picture of this size with the padding that `limits` want."""
+    return Probe(limits.padded(size), probe_of(size).boxes, size)
 
 
 def reduced_to(size: Size, max_side: int) -> Size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -12,9 +11,11 @@ from typing import NamedTuple
 from dataflow_grounding.calibration.seen import Seen
 from dataflow_grounding.geometry import Size
 
-FACTORS = (14, 16, 20, 24, 28, 32, 48, 56, 64)  # patches, and patches merged, of the vision encoders in use
+# Patches of vision encoders, one or several of them: what is in use, and what might be.
+FACTORS = (12, 14, 16, 18, 20, 24, 28, 30, 32, 36, 40, 42, 48, 56, 60, 64)
 WAYS: dict[str, Callable[[float], int]] = {"nearest": round, "down": math.floor, "up": math.ceil}
 SURE = 16.0  # chi-squared by which a rounding has to be worse than the best to be out of the question
+SURE_OF_COMMON = 30.0  # the same for those that most servers have: none, 28 and 32
 SYSTEMATIC = 0.003  # what models are off by beside chance, as a share of the side
 
 
@@ -39,6 +40,7 @@ class Rounding(NamedTuple):
         return max(self.factor, WAYS[self.way](side / self.factor) * self.factor) / side
 
 
+COMMON = (Rounding(), Rounding(28), Rounding(32))
 ROUNDINGS = (Rounding(), *(Rounding(factor, way) for factor in FACTORS for way in WAYS))
 
 
@@ -52,7 +54,8 @@ def plausible_roundings(measured: Sequence[Seen]) -> list[Rounding]:
     best = min(costs.values(), default=0.0)
     if best > len(sides) + 5 * math.sqrt(2 * len(sides)):
         return []
-    return sorted((r for r in ROUNDINGS if costs[r] - best < SURE), key=lambda r: costs[r])
+    plausible = [r for r in ROUNDINGS if costs[r] - best < (SURE_OF_COMMON if r in COMMON else SURE)]
+    return sorted(plausible, key=lambda rounding: costs[rounding])
 
 
 def _cost(rounding: Rounding, sides: Sequence[tuple[int, float, float]]) -> float:
@@ -65,16 +68,16 @@ def _cost(rounding: Rounding, sides: Sequence[tuple[int, float, float]]) -> floa
 @lru_cache(maxsize=64)
 def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
     """Two sizes of little more than `min_pixels` square pixels on whose sides these roundings differ the most."""
+    import numpy as np
+
     draw = random.Random(seed)
+    compared = list(dict.fromkeys([*roundings, *COMMON]))
     best: tuple[float, list[Size]] = (-1.0, [])
     for _ in range(60):
-        sizes = [_size(min_pixels * draw.uniform(1.05, 1.4), draw.uniform(0.4, 1.0)) for _ in range(2)]
-        wide, (height, width) = sizes
-        worst = min(
-            sum((a.scale(side) - b.scale(side)) ** 2 for side in (*wide, width, height))
-            for a, b in itertools.combinations([*roundings, Rounding(), Rounding(28)], 2)
-            if a != b
-        )
+        wide, (height, width) = (_size(min_pixels * draw.uniform(1.05, 1.4), draw.uniform(0.4, 1.0)) for _ in range(2))
+        scales = np.array([[one.scale(side) for side in (*wide, width, height)] for one in compared])
+        apart = ((scales[:, None] - scales[None]) ** 2).sum(axis=2)
+        worst = float(apart[np.triu_indices(len(compared), 1)].min())
         if worst > best[0]:
             best = worst, [wide, (width, height)]
     return best[1]

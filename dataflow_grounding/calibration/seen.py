@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from dataflow_grounding.calibration.probes import Picture
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = NDArray[np.float64]
 
+UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
 BORDER = 0.99  # edges further out are left out: models don't write numbers beyond the picture, which pulls their mean inwards
 ROUNDS = 6
+UNTRIMMED = 1.15  # by how much the deviation is larger than that of the edges which are kept
+
+
+class NoFit(SpecError):
+    """No format can be named; the message says what was seen."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,14 @@ class Seen:
         """Standard error of `reduced`, relative."""
         return math.hypot(*self.error) / 2
 
-    def gaps(self, expected: Callable[[int], float]) -> list[tuple[float, float, float, float]]:
-        """For x and y: how far the scale is from what is `expected` for the side, its error, the shift and its error."""
-        return [
-            (abs(scale / expected(side) - 1), error, abs(shift), shift_error)
-            for side, scale, error, shift, shift_error in zip(
-                self.sent, self.scale, self.error, self.shift, self.shift_error, strict=True
-            )
-        ]
+    def is_as_expected(self, expected: Callable[[int], float], within: float) -> bool:
+        """Whether the scales are those `expected` for the sides, and no shift is there, `within` that share of the side and
+        the errors of measuring: four standard errors of x and of y, three of both together.
+        """
+        gaps = [scale / expected(side) - 1 for side, scale in zip(self.sent, self.scale, strict=True)]
+        single = all(abs(gap) <= within + 4 * error for gap, error in zip(gaps, self.error, strict=True))
+        level = all(abs(at) <= within + 4 * error for at, error in zip(self.shift, self.shift_error, strict=True))
+        return single and level and abs(sum(gaps) / 2) <= within + 3 * self.reduced_error
 
     @property
     def size(self) -> tuple[float, float]:
@@ -85,6 +92,11 @@ def seen(picture: Picture, order: Order, frame: str) -> Seen | None:
     return Seen(picture.sent, (sx, sy), (ex, ey), (ax, ay), (fx, fy))
 
 
+def measured_in(pictures: Sequence[Picture], order: Order, frame: str) -> list[Seen]:
+    """What was seen of each picture for which that can be told."""
+    return [one for picture in pictures if (one := seen(picture, order, frame)) is not None]
+
+
 def _line(true: Array, written: Array, far: float) -> tuple[float, float, float, float] | None:
     """Scale and its relative error, shift and its error (shares of `far`), of numbers that should be proportional."""
     import numpy as np
@@ -103,7 +115,7 @@ def _line(true: Array, written: Array, far: float) -> tuple[float, float, float,
     if kept.sum() < 6 or not scale > 0:
         return None
     x, y = true[kept] / far, written[kept] / (scale * far)
-    noise = max(math.sqrt(float(((y - x) ** 2).sum()) / (len(x) - 1)), 0.001)
+    noise = max(UNTRIMMED * math.sqrt(float(((y - x) ** 2).sum()) / (len(x) - 1)), 0.001)
     spread = x - x.mean()
     slope = float((spread * y).sum() / (spread**2).sum())
     shift = float(y.mean()) - slope * float(x.mean())
@@ -116,6 +128,16 @@ def pooled(measured: Sequence[Seen], expected: Callable[[int], float]) -> tuple[
     gaps = [(one.scale[axis] / expected(one.sent[axis]) - 1, one.error[axis]) for one in measured for axis in (0, 1)]
     weight = sum(1 / error**2 for _, error in gaps)
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
+
+
+def check_even(measured: Sequence[Seen]) -> None:
+    """Raises NoFit where x and y of one picture are counted in different pixels, and not in parts of the side either."""
+    if constant_side(measured, "sent"):
+        return
+    for one in measured:
+        uneven = abs(math.log(one.scale[0] / one.scale[1])) - 3 * math.hypot(*one.error)
+        if uneven > UNEVEN + ROUNDED_PX / min(one.size):
+            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
 def constant_side(measured: Sequence[Seen], frame: str) -> tuple[int, str] | None:
@@ -137,3 +159,9 @@ def constant_side(measured: Sequence[Seen], frame: str) -> tuple[int, str] | Non
 def by(size: Size) -> str:
     """A size in words."""
     return f"{size[0]}x{size[1]}"
+
+
+def shown(measured: Sequence[Seen]) -> str:
+    """The sizes as sent and as seen, in words: the largest ones, where there are many."""
+    largest = sorted(measured, key=lambda one: math.prod(one.sent), reverse=True)[:8]
+    return "; ".join(f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in largest)

@@ -37,7 +37,7 @@ class Calibration:
     asked: int
     requests: int
     date: str
-    limits: dict[str, int | None] | None = None
+    limits: dict[str, float | None] | None = None
     sizes: list[list[int]] = field(default_factory=list)
 
     @property
@@ -51,8 +51,8 @@ class Calibration:
         if self.limits is None:
             return None
         limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
-        if not all(value is None or (type(value) is int and value >= 0) for value in vars(limits).values()):
-            raise ValueError("a limit is no whole number")
+        if not all(value is None or (type(value) in (int, float) and value >= 0) for value in vars(limits).values()):
+            raise ValueError("a limit is no number")
         if limits.max_side < 1 or limits.multiple < 1:
             raise ValueError("a limit is zero")
         return limits

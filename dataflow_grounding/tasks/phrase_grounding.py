@@ -8,7 +8,7 @@ from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.geometry import whole_pixels
+from dataflow_grounding.geometry import area, clamp, whole_pixels
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import FoundBox, read_boxes
@@ -52,7 +52,7 @@ def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat
 
 def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat) -> tuple[list[Found], list[str]]:
     reading = read_boxes(
-        reply, format=box_format, image_size=image.size, sent_size=image.sent_size, phrases=list(phrases)
+        reply, format=box_format, image_size=image.shown_size, sent_size=image.sent_size, phrases=list(phrases)
     )
     boxed = {box.id for box in reading.boxes} | set(reading.statuses)
     if any(note.startswith("truncated") for note in reading.notes) and len(boxed) < len(phrases):
@@ -63,7 +63,10 @@ def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxForma
         raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
     found = []
     for number in range(1, len(phrases) + 1):
-        instances = [_instance(box, image) for box in reading.boxes if box.id == number]
+        boxes = [box for box in reading.boxes if box.id == number]
+        instances = [
+            _instance(box, image) for box in boxes if area(clamp(box.bbox, image.size)) > 0
+        ]  # not in the padding
         status = "grounded" if instances else reading.statuses.get(number, "none")
         found.append(Found(status, instances, reading.reasons.get(number), doubtful=reading.doubtful))
     return found, [*reading.notes, "doubtful: much was dropped or moved"] if reading.doubtful else reading.notes

@@ -22,7 +22,7 @@ def region_items(
     items = []
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
-        numbers = box_format.from_pixels((x1, y1, x2, y2), original=image.size, sent=image.sent_size)
+        numbers = box_format.from_pixels((x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size)
         items.append({"id": number, box_format.key: numbers, **{name: region.get(name) or "" for name in texts}})
     return items
 

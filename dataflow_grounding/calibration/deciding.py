@@ -1,0 +1,117 @@
+"""What to ask a model, answer by answer, until its box format is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from dataflow_grounding.calibration.covering import Covered, Covering, most_elongated
+from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as, median_error
+from dataflow_grounding.calibration.probes import Picture, Probe, padded_probe, probe_of, probes, reduced_to
+from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import SizeLimits
+
+AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
+"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
+
+
+MODERATE = 3  # the aspect to which elongated pictures are padded
+WORSE, BETTER = 2.0, 0.6  # how much worse than usual they have to be, and how much better with padding
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The format, and the pictures that speak for it; `limits` are those within which pixels are the picture's as sent."""
+
+    fit: Fit
+    pictures: list[Picture]
+    limits: SizeLimits | None = None
+
+
+@dataclass
+class Deciding:
+    """One model's case: `ask` puts probe pictures to it, `max_side` is the longest side that is sent, `own` are sizes of the
+    run's pictures, the commonest first. `pictures` are the answers so far.
+    """
+
+    ask: AskProbes
+    max_side: int
+    own: Sequence[Size] = ()
+    pictures: list[Picture] = field(default_factory=list)
+
+    async def decide(self, stated: BoxFormat) -> Decision:
+        """The format that fits. Raises NoFit as soon as there is no use in asking on.
+
+        The first picture is asked for in the `stated` format, the others in the one that the first answer suggests.
+        """
+        first, *others = probes(self.max_side)
+        self.pictures += await self.ask([first], stated)
+        stated = first_guess(self.pictures[0], stated)
+        self.pictures += await self.ask(others, stated)
+        found = fit(self.pictures, stated)
+        if found.format.scale == "px":
+            return await self._in_pixels(found.format)
+        limits = await self.aspect_limits(found.format, found.error_share)
+        return Decision(found, self.pictures[:3], limits)
+
+    async def aspect_limits(self, known: BoxFormat, usual: float = 0.01) -> SizeLimits | None:
+        """Limits that pad elongated pictures, where the run has some and padding makes boxes better; else None.
+
+        `known` is a format of parts of the side, `usual` the error to expect in it, as a share of the side.
+        """
+        size = reduced_to(most_elongated(self.own), self.max_side)
+        if not is_elongated(size):
+            return None
+        limits = SizeLimits(max_side=self.max_side, max_aspect=MODERATE)
+        answers = await self.ask([probe_of(size), padded_probe(size, limits)], known)
+        self.pictures += answers
+        plain, padded = (median_error(picture, known) for picture in answers)
+        return limits if plain > WORSE * usual and padded < BETTER * plain else None
+
+    async def _in_pixels(self, found: BoxFormat) -> Decision:
+        """Of a model that counts pixels: the limits within which it counts those of the picture as sent."""
+        measured = measured_in(self.pictures, found.order, found.frame)
+        if constant_side(measured, found.frame):
+            return await self._in_parts(found)
+        try:
+            covered = await self._covered(found, Covering(self.max_side, self.own))
+        except NoFit:  # elongated pictures may be what is wrong: they can be padded
+            if not is_elongated(most_elongated(self.own)):
+                raise
+            self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
+            covered = await self._covered(found, Covering(self.max_side, aspect=MODERATE))
+        frame = covered.rounding.frame if found.frame == "sent" else found.frame
+        inside = [picture for picture in self.pictures if covered.limits.allows(picture.sent)]
+        return Decision(fit_as(_name(found, "px", frame), inside), inside, covered.limits)
+
+    async def _covered(self, found: BoxFormat, covering: Covering) -> Covered:
+        """What the further pictures prove. Raises NoFit."""
+        while sizes := covering.next_sizes(measured_in(self.pictures, found.order, found.frame)):
+            await self._ask_for(sizes, found)
+        measured = measured_in(self.pictures, found.order, found.frame)
+        return covering.covered(measured, padded=found.frame != "sent")
+
+    async def _in_parts(self, found: BoxFormat) -> Decision:
+        """Of a model for which a number of its own stands for the whole side, if the further pictures say so too."""
+        await self._ask_for(Covering(self.max_side).next_sizes([]), found)
+        constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
+        if constant is None:
+            raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
+        return Decision(fit_as(_name(found, str(constant[0]), constant[1]), self.pictures), self.pictures)
+
+    async def _ask_for(self, sizes: Sequence[Size], found: BoxFormat) -> None:
+        before = Counter(picture.size for picture in self.pictures)
+        self.pictures += await self.ask([probe_of(size, layout=before[size]) for size in sizes], found)
+
+
+def is_elongated(size: Size) -> bool:
+    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
+    return max(size) > MODERATE * min(size)
+
+
+def _name(found: BoxFormat, scale: str, frame: str) -> str:
+    return f"{found.order}_{scale}" + (f"@{frame}" if frame != "sent" else "")
