@@ -160,10 +160,10 @@ def two_formats(draw: random.Random, share: float, *names: str) -> Model:
     return lambda probe: answered(probe, lambda _: other if draw.random() < share else one, seen(probe, draw))
 
 
-def by_picture(draw: random.Random, *names: str) -> Model:
+def by_picture(draw: random.Random, *names: str, noise: float = 0.015) -> Model:
     """A model that writes large pictures' boxes in another format."""
     one, other = (find_box_format(name, "") for name in names)
-    return lambda probe: answered(probe, lambda _: other if max(probe.size) > 1000 else one, seen(probe, draw))
+    return lambda probe: answered(probe, lambda _: other if max(probe.size) > 1000 else one, seen(probe, draw, noise))
 
 
 FORMATLESS: dict[str, Callable[[random.Random], Model]] = {
@@ -175,7 +175,7 @@ FORMATLESS: dict[str, Callable[[random.Random], Model]] = {
     "a third of the boxes as x, y, width, height": lambda draw: two_formats(draw, 1 / 3, "xyxy_1", "xywh_1"),
     "large pictures in pixels": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_px"),
     "large pictures with y first": lambda draw: by_picture(draw, "xyxy_1000", "yxyx_1000"),
-    "large pictures from 0 to 1024": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_1024"),
+    "large pictures from 0 to 1024": lambda draw: by_picture(draw, "xyxy_1000", "xyxy_1024", noise=0.005),
 }
 
 

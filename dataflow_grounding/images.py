@@ -123,7 +123,7 @@ class Image:
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
-        fitted = self.limits.fitted(self.size)
+        fitted = self.limits.fitted(self.shown_size)
         if self.facts.media_type == "image/jpeg" and self.limits.multiple == 1 and self.shown_size == self.size:
             for part in (2, 4, 8):  # a half, a quarter or an eighth comes out of the decoder as it is
                 width, height = (math.ceil(side / part) for side in self.facts.size)

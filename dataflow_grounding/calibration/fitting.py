@@ -29,6 +29,9 @@ SURE = 6.0  # log-likelihood ratio by which the best format has to beat any othe
 DISAGREE = 15.0  # the same ratio for one picture against the others
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
+GOOD = (
+    0.03  # no format in pixels can be mistaken for one in parts of the side whose median rectangle is as near as this
+)
 FREE = 5.0  # what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
 PADDED = ("pad_square", "pad_square_corner")
 
@@ -166,6 +169,10 @@ class _Scores:
         best = int(self.losses(0.03).argmin())
         for _ in range(3):
             best = int(self.losses(self.noise(best)).argmin())
+        if self.formats[best].scale == "px":  # sizes of their own may only mend what the model is off by everywhere
+            middle = self.np.median(self.worst, axis=1)
+            good = [k for k, known in enumerate(self.formats) if known.scale != "px" and middle[k] <= GOOD]
+            best = min(good, key=lambda k: middle[k], default=best)
         return self.plainest(best)
 
     def noise(self, k: int) -> float:

@@ -142,7 +142,7 @@ def check_even(measured: Sequence[Seen]) -> None:
 
 def constant_side(measured: Sequence[Seen], frame: str) -> tuple[int, str] | None:
     """The number that stands for the side of every picture, and the frame, where the model counts so and not in pixels."""
-    for name in ("sent", "pad_square_corner") if frame == "sent" else (frame,):
+    for name in () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,):
         sides = [
             (one.scale[axis] * (one.sent[axis] if name == "sent" else max(one.sent)), one.error[axis])
             for one in measured

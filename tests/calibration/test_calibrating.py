@@ -33,9 +33,7 @@ def stored(server: LoopbackServer) -> Path:
     return Path(cache_path(server.base_url, "loopback"))
 
 
-@pytest.mark.parametrize(
-    "name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100", "cxcywh_px", "xyxy_px", "xyxy_px@smart_resize_28"]
-)
+@pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100"])
 def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workplace, name: str) -> None:
     workplace.many(3)
     with LoopbackServer(ProbeModel(name)) as server:
@@ -45,7 +43,7 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workp
         assert done.summary["requests"] == server.count()
         [first] = [r.task for r in server.requests[:1]]
         assert first == "phrase_grounding"
-    assert "calibrating, with 1 to 3 requests" in done.err
+    assert "calibrating, with 3 requests" in done.err
     origin = run_json(workplace)["box_format"]
     assert origin["name"] == name
     assert origin["from"].startswith("calibrated on 20")
@@ -131,7 +129,7 @@ def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None
         for arguments in (["check", "-e", spec], ["generate", "--dry-run", "-e", spec]):
             done = command(arguments)
             assert (done.code, server.count()) == (0, 0)
-            assert "1 to 3 requests" in done.out
+            assert "3 requests" in done.out
 
 
 DAMAGED = {
@@ -215,9 +213,10 @@ def test_a_script_calibrates_before_its_first_record(workplace: Workplace, capsy
         grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback"))
         assert server.count() == 0
         record = grounder({"image_path": picture, "expressions": ["a mug"]})
-        assert server.count() == 4
+        asked = server.count()
+        assert 11 <= asked <= 41
         assert grounder.box_format.name == "yxyx_px"
         grounder({"image_path": picture, "expressions": ["a mug", "a cup"]})
-        assert server.count() == 5
+        assert server.count() == asked + 1
     assert record["expressions"][0]["status"] == "grounded"
     assert "calibrating" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""Models that count pixels of a picture that their server has resized: measured before the run, and boxes are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box_quality import measure
+from pixel_frames import MODEL, SERVERS, scenes
+from resize_rules import Rule, drifting, reduced
+from seeing_model import SeeingModel
+from workplace import Workplace
+
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.calibration.stored import cache_path
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
+    gold = scenes(tmp_path, 4)
+    ideal, _ = measure(gold, SeeingModel(), box_format="xyxy_1000")
+    found, _ = measure(gold, SeeingModel(resized=SERVERS[name]), name=MODEL, box_format="auto")
+    assert found.miou >= 0.95 * ideal.miou
+    assert found.precision == 1.0
+
+
+def run(workplace: Workplace, rule: Rule, pictures: int = 2, **settings: Any) -> tuple[Any, int, list[Any]]:
+    """A run with this server's rule; how it ended, its requests, and the sizes of the pictures that came."""
+    workplace.many(pictures)
+    settings = {"vlm.openai.model_name": MODEL, "vlm.box_format": "auto", **settings}
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, **settings})
+        return done, server.count(), [image for r in server.requests for image in r.image_sizes]
+
+
+def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
+    """A name says in what a model counts, never of which size it sees a picture here."""
+    gold = scenes(tmp_path, 2)
+    found, _ = measure(gold, SeeingModel(resized=SERVERS["long edge 1280"]), name="anything", box_format="qwen2.5-vl")
+    assert found.precision == 1.0
+
+
+def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> None:
+    gold = scenes(tmp_path, 2)
+    model = SeeingModel(resized=reduced(edge=1280))
+    with LoopbackServer(model, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, MODEL)
+        row = {"image_path": gold[0]["image_path"], "expressions": ["the red box"]}
+        PhraseGrounder(serving)([row])
+        stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+        asked = server.count()
+        assert 1150 <= stored["limits"]["max_side"] <= 1280
+        assert all(max(size) <= 1.01 * stored["limits"]["max_side"] for size in stored["sizes"])
+        # A later run of another process asks nothing, and sends no picture beyond what is covered.
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
+        assert server.count() == asked + 1
+        assert max(server.requests[-1].image_sizes[0]) <= stored["limits"]["max_side"]
+
+
+def test_numbers_that_drift_with_the_size_are_refused_with_what_was_seen(tmp_path: Path) -> None:
+    gold = scenes(tmp_path, 1)
+    with pytest.raises(SpecError, match=r"seen as \d+x\d+.*vlm\.box_format"):
+        measure(gold, SeeingModel(resized=drifting(0.05), noise=0.002), name=MODEL, box_format="auto")
+
+
+def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
+    """A rule that spares common shapes, and reduces only pictures of the run's own."""
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        return (width / 2, height / 2) if max(width, height) > 5 * min(width, height) else (width, height)
+
+    from seeing_model import draw
+
+    boxes = {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]}
+    path = str(tmp_path / "panorama.png")
+    draw(path, (1600, 200), boxes)
+    row = {"image_path": path, "expressions": ["the red box", "the blue box"]}
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        record = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(row)
+        shapes = {round(max(size) / min(size)) for r in server.requests for size in r.image_sizes}
+    assert 8 in shapes  # as the run's pictures are, when it was found out
+    [red, blue] = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
+    assert red == pytest.approx([100, 40, 400, 120], abs=4)
+    assert blue == pytest.approx([900, 30, 1300, 150], abs=4)
