@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import GRID, Order, cells_to_fractions, fractions_to_cells, frame_of, from_xyxy, to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.model_names import bare_names, is_of_family, squeezed
 
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
@@ -28,10 +29,6 @@ _ORDER_WORDS: dict[Order, str] = {
 }
 _DECIMALS = {1: 4, 100: 2}
 _PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?")
-# What routers and packers write before a model's name, joined by a dot, a dash or a low line.
-_VENDORS = (
-    "us", "eu", "apac", "global", "anthropic", "qwen", "google", "openai", "nvidia", "deepseek", "moonshotai", "zai",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -253,35 +250,24 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
     It may be a candidate that nobody has confirmed (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
     own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
-    return _by_model(model, own) or _by_model(model, known_formats().values())
+    return _by_model(model, own) or _family_of(model)
 
 
 def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
-    names = _bare_names(model)
+    names = bare_names(model)
     best: tuple[int, BoxFormat] | None = None
     for candidate in formats:
-        for pattern in candidate.models:
-            squeezed = _squeezed(pattern)
-            if any(fnmatch.fnmatchcase(name, squeezed) for name in names) and (best is None or len(squeezed) > best[0]):
-                best = len(squeezed), candidate
+        for pattern in map(squeezed, candidate.models):
+            if any(fnmatch.fnmatchcase(name, pattern) for name in names) and (best is None or len(pattern) > best[0]):
+                best = len(pattern), candidate
     return best[1] if best else None
 
 
-def _bare_names(model: str) -> list[str]:
-    # "openrouter/google/gemini-2.5-flash:free" → gemini25flash; "us.anthropic.claude-sonnet-4" → also without the vendors.
-    last = model.strip().lower().rstrip("/").rpartition("/")[2]
-    last = re.split(r"[:@]", last, maxsplit=1)[0]
-    names = [_squeezed(last)]
-    parts = re.split(r"[._-]", last)
-    while len(parts) > 1 and parts[0] in _VENDORS:
-        last = last[len(parts[0]) + 1 :]
-        parts = parts[1:]
-        names.append(_squeezed(last))
-    return names
-
-
-def _squeezed(name: str) -> str:
-    return re.sub(r"[-_.\s]", "", name.lower())
+def _family_of(model: str) -> BoxFormat | None:
+    # The longest beginning wins: "gpt-5.2" is none of the "gpt-5".
+    families = known_formats().values()
+    found = [(len(squeezed(name)), row) for row in families for name in row.models if is_of_family(model, name)]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:

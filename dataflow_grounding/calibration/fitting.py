@@ -182,7 +182,7 @@ class _Scores:
     def plainest(self, best: int, margin: float = 0.0) -> int:
         """The first candidate that gives the same boxes, or, with a margin, one that fits nearly as well."""
         losses = self.losses(self.noise(best))
-        near = [k for k in range(len(self.formats)) if self.same(k, best) or losses[k] - losses[best] < margin]
+        near = [k for k in range(len(self.formats)) if self.same(k, best) or (margin and losses[k] - losses[best] < margin)]
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
         if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
             # They differ by a thousandth: told apart by the number that stands at the far edge.
