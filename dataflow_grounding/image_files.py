@@ -60,6 +60,21 @@ def read_file(path: str) -> bytes:
         raise ImageMissing(f"can't read {path!r}: {error.strerror}") from None
 
 
+def header_size(path: str) -> Size:
+    """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, ImageBroken."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as picture:
+            width, height = _stored_size(picture)
+            turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
+            return (height, width) if turned else (width, height)
+    except FileNotFoundError:
+        raise ImageMissing(f"no image {path!r}") from None
+    except Exception as error:  # Pillow's readers raise all kinds on broken headers
+        raise ImageBroken(f"{path!r} is no image that can be read: {error}") from None
+
+
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
     import PIL.Image

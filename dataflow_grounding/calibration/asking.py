@@ -8,11 +8,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
-from dataflow_grounding.calibration.deciding import Deciding, Decision
-from dataflow_grounding.calibration.fitting import Fit
+from dataflow_grounding.calibration.covering import most_elongated
+from dataflow_grounding.calibration.deciding import MODERATE, Deciding, Decision, is_elongated
+from dataflow_grounding.calibration.fitting import Fit, result_of
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe
 from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
@@ -22,16 +24,18 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
-from dataflow_grounding.engine.options import RunOptions, budget_of
+from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import open_image
+from dataflow_grounding.images import SizeLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
 from dataflow_grounding.replies.marks import Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def calibrate(
     asker = _Asker(serving, options, budget or budget_of(options))
     deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
     try:
-        decision = run_blocking(lambda: asker.decided(deciding, stated))
+        decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         raise CalibrationUnclear(
             f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
@@ -74,22 +78,45 @@ def calibrate(
             deciding.pictures,
             asker.asking.counts,
         ) from None
-    found, limits = decision.fit, decision.limits
-    calibration = Calibration(
+    found = _calibration(serving, asker, decision)
+    return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
+
+
+def calibrate_aspect(serving: Serving, known: BoxFormat, start: RunStart) -> tuple[Calibration | None, Counter[str]]:
+    """Of a model whose format is known, in parts of the side: whether it needs elongated pictures padded.
+
+    None, with nothing sent, where the run has none. Raises RunStopped.
+    """
+    own = start.sizes()
+    if not is_elongated(most_elongated(own)):
+        return None, Counter()
+    announce(f"Some pictures are over {MODERATE} times as long as wide: 2 requests find out whether to pad them.")
+    asker = _Asker(serving, start.options, start.budget)
+    deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
+    limits = run_blocking(lambda: asker.closing(deciding.aspect_limits(known)))
+    announce(f"They are {'padded' if limits else 'sent as they are'}.")
+    limits = limits or SizeLimits(serving.image_limits.max_side)
+    decision = Decision(result_of(known, deciding.pictures), deciding.pictures, limits)
+    return _calibration(serving, asker, decision), asker.asking.counts
+
+
+def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
+    """What is stored of a decision."""
+    fit = decision.fit
+    return Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,
         prompt=prompt_version(),
-        box_format=found.format.name,
-        error_px=found.error_px,
-        error_share=found.error_share,
-        found=found.found,
-        asked=found.asked,
+        box_format=fit.format.name,
+        error_px=fit.error_px,
+        error_share=fit.error_share,
+        found=fit.found,
+        asked=fit.asked,
         requests=asker.asking.counts["sent"],
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        limits=asdict(limits) if limits else None,
+        limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
-    return Calibrated(calibration, found, decision.pictures, asker.asking.counts)
 
 
 def announce(text: str) -> None:
@@ -112,10 +139,10 @@ class _Asker:
             stop=lambda why: setattr(self.asking, "stopped", why),
         )
 
-    async def decided(self, deciding: Deciding, stated: BoxFormat) -> Decision:
-        """What it comes to. Raises NoFit, RunStopped."""
+    async def closing(self, work: Awaitable[T]) -> T:
+        """What comes of asking; connections are given back. Raises NoFit, RunStopped."""
         try:
-            return await deciding.decide(stated)
+            return await work
         finally:
             await self.serving.aclose()
 

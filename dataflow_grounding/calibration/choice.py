@@ -68,6 +68,25 @@ class FormatChoice:
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
+    def _pad_elongated(self, start: RunStart) -> Counter[str]:
+        """Find out, where the run has elongated pictures, whether boxes in them are better if they are padded; once."""
+        serving = self._serving
+        if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
+            return Counter()
+        found = stored_calibration(serving.endpoint, serving.model) or _settled.get(
+            cache_path(serving.endpoint, serving.model)
+        )
+        counts: Counter[str] = Counter()
+        if found is None or found.format != self.format or found.limits is None:
+            from dataflow_grounding.calibration.asking import calibrate_aspect
+
+            found, counts = calibrate_aspect(serving, self.format, start)
+            if found is None:
+                return counts
+            keep(found)
+        self._narrow(found)
+        return counts
+
     @property
     def why(self) -> str:
         """Why it has to be calibrated, in words."""
@@ -90,6 +109,9 @@ class FormatChoice:
     def _take(self, found: Calibration) -> None:
         """Ask and read in what was found, and send no picture in a size at which it was not."""
         self.format, self.origin, self.pending = found.format, found.origin, False
+        self._narrow(found)
+
+    def _narrow(self, found: Calibration) -> None:
         self.limits = found.size_limits
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
@@ -109,7 +131,7 @@ class FormatChoice:
         if folder:
             self.recall_beside(folder)
         if not self.pending:
-            return Counter()
+            return self._pad_elongated(start)
         from dataflow_grounding.calibration.asking import announce, calibrate
 
         serving = self._serving

@@ -83,6 +83,11 @@ def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
     return scores.result(0)
 
 
+def result_of(known: BoxFormat, pictures: Sequence[Picture]) -> Fit:
+    """How well a known format fits, however badly it does."""
+    return _Scores(pictures, known, measured=False).result(0)
+
+
 def median_error(picture: Picture, known: BoxFormat) -> float:
     """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
     drawn = picture.probe.drawn or picture.size
@@ -182,7 +187,9 @@ class _Scores:
     def plainest(self, best: int, margin: float = 0.0) -> int:
         """The first candidate that gives the same boxes, or, with a margin, one that fits nearly as well."""
         losses = self.losses(self.noise(best))
-        near = [k for k in range(len(self.formats)) if self.same(k, best) or (margin and losses[k] - losses[best] < margin)]
+        near = [
+            k for k in range(len(self.formats)) if self.same(k, best) or (margin and losses[k] - losses[best] < margin)
+        ]
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
         if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
             # They differ by a thousandth: told apart by the number that stands at the far edge.

@@ -16,7 +16,8 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import ImageFile, find_image, open_image
+from dataflow_grounding.image_files import header_size
+from dataflow_grounding.images import ImageFile, find_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
@@ -46,7 +47,7 @@ def sizes_of(records: Iterable[Record], image_key: str) -> list[Size]:
     sizes: Counter[Size] = Counter()
     for record in itertools.islice(records, SAMPLE):
         with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            sizes[open_image(record, image_key).size] += 1
+            sizes[header_size(find_image(record, image_key).path)] += 1
     return [size for size, _ in sizes.most_common()]
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from box_quality import measure
 from pixel_frames import MODEL, SERVERS, scenes
-from resize_rules import Rule, drifting, reduced
-from seeing_model import SeeingModel
-from workplace import Workplace
+from resize_rules import drifting, reduced
+from seeing_model import SeeingModel, draw
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.calibration.stored import cache_path
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 
@@ -27,15 +27,6 @@ def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
     found, _ = measure(gold, SeeingModel(resized=SERVERS[name]), name=MODEL, box_format="auto")
     assert found.miou >= 0.95 * ideal.miou
     assert found.precision == 1.0
-
-
-def run(workplace: Workplace, rule: Rule, pictures: int = 2, **settings: Any) -> tuple[Any, int, list[Any]]:
-    """A run with this server's rule; how it ended, its requests, and the sizes of the pictures that came."""
-    workplace.many(pictures)
-    settings = {"vlm.openai.model_name": MODEL, "vlm.box_format": "auto", **settings}
-    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, **settings})
-        return done, server.count(), [image for r in server.requests for image in r.image_sizes]
 
 
 def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
@@ -68,18 +59,20 @@ def test_numbers_that_drift_with_the_size_are_refused_with_what_was_seen(tmp_pat
         measure(gold, SeeingModel(resized=drifting(0.05), noise=0.002), name=MODEL, box_format="auto")
 
 
+def panorama(folder: Path) -> dict[str, Any]:
+    """A row with a picture eight times as long as wide."""
+    path = str(folder / "panorama.png")
+    draw(path, (1600, 200), {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]})
+    return {"image_path": path, "expressions": ["the red box", "the blue box"]}
+
+
 def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
     """A rule that spares common shapes, and reduces only pictures of the run's own."""
 
     def rule(width: int, height: int) -> tuple[float, float]:
         return (width / 2, height / 2) if max(width, height) > 5 * min(width, height) else (width, height)
 
-    from seeing_model import draw
-
-    boxes = {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]}
-    path = str(tmp_path / "panorama.png")
-    draw(path, (1600, 200), boxes)
-    row = {"image_path": path, "expressions": ["the red box", "the blue box"]}
+    row = panorama(tmp_path)
     with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
         record = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(row)
         shapes = {round(max(size) / min(size)) for r in server.requests for size in r.image_sizes}
@@ -87,3 +80,27 @@ def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
     [red, blue] = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
     assert red == pytest.approx([100, 40, 400, 120], abs=4)
     assert blue == pytest.approx([900, 30, 1300, 150], abs=4)
+
+
+@pytest.mark.parametrize("errs", [True, False])
+def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bool) -> None:
+    """Of a model whose format is known by its name: two requests, once; then boxes are mapped back."""
+
+    class Panoramic(SeeingModel):
+        def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
+            x1, y1, x2, y2 = bbox
+            shrunk = 0.8 if errs and max(size) > 3.5 * min(size) else 1.0
+            return super()._numbers((x1 * shrunk, y1, x2 * shrunk, y2), size)
+
+    row = panorama(tmp_path)
+    with LoopbackServer(Panoramic(), keep_bodies=True) as server:
+        for sent in (3, 4):  # the second time it is known
+            record = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(row)
+            assert server.count() == sent
+            boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
+            assert boxes == [pytest.approx([100, 40, 400, 120], abs=3), pytest.approx([900, 30, 1300, 150], abs=3)]
+            assert server.requests[-1].image_sizes == ((1600, 534) if errs else (1600, 200),)
+        square = tmp_path / "square.png"
+        draw(str(square), (600, 600), {"red": [(100.0, 40.0, 400.0, 120.0)]})
+        PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))({**row, "image_path": str(square)})
+        assert server.requests[-1].image_sizes == ((600, 600),)
