@@ -53,17 +53,29 @@ class _Folded:
     """
 
     def __init__(self, text: str) -> None:
+        self.text, self.bases = "", ""
+        self.starts: Sequence[int] = range(len(text))
+        self.ends: Sequence[int] = range(1, len(text) + 1)
+        if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
+            self.text = self.bases = text.lower()
+        else:
+            self._fold_all(text)
+
+    def _fold_all(self, text: str) -> None:
         letters: list[str] = []
-        self.places: list[Span] = []
-        self.bases: list[str] = []
+        bases: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
         for start, end in _letters(text):
             folded = _fold(text[start:end])
             if folded == " " and letters[-1:] == [" "]:
                 continue
             letters += folded
-            self.places += [(start, end)] * len(folded)
-            self.bases += folded[:1] * len(folded)
-        self.text = "".join(letters)
+            starts += [start] * len(folded)
+            ends += [end] * len(folded)
+            bases += folded[:1] * len(folded)
+        self.text, self.bases = "".join(letters), "".join(bases)
+        self.starts, self.ends = starts, ends
 
     def occurrences(self, key: str) -> Iterator[Span]:
         """Where `key` stands between edges of words, from left to right, without overlap."""
@@ -72,15 +84,15 @@ class _Folded:
             last = at + len(key)
             found = self._is_edge(at) and self._is_edge(last)
             if found:
-                yield self.places[at][0], self.places[last - 1][1]
+                yield self.starts[at], self.ends[last - 1]
             at = self.text.find(key, last if found else at + 1)
 
     def _is_edge(self, at: int) -> bool:
         """Whether a word may begin or end before the folded letter `at`; what can't be seen is passed over."""
-        if not 0 < at < len(self.places):
+        if not 0 < at < len(self.text):
             return True
         before, after = self.bases[at - 1], self.bases[at]
-        if self.places[at - 1] == self.places[at] or unicodedata.category(after).startswith("M"):
+        if self.starts[at - 1] == self.starts[at] or unicodedata.category(after).startswith("M"):
             return False
         return not (_is_word_letter(before) and _is_word_letter(after))
 
