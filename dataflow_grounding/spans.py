@@ -92,8 +92,8 @@ class _Folded:
         if not 0 < at < len(self.text):
             return True
         before, after = self.bases[at - 1], self.bases[at]
-        if self.starts[at - 1] == self.starts[at] or unicodedata.category(after).startswith("M"):
-            return False
+        if self.starts[at - 1] == self.starts[at] or (before != " " and unicodedata.category(after).startswith("M")):
+            return False  # within a letter, or before an accent on what can't be seen
         return not (_is_word_letter(before) and _is_word_letter(after))
 
 
