@@ -89,6 +89,10 @@ STOPS = "A wrong key, model or address stops the run within a few requests, exit
 WAITED = "Rate limits are waited for as long as the endpoint asks, and count no attempt."
 AGAIN = "A server fault is tried again, up to workflow.max_attempts; then the record fails, and the next run tries it again."
 SPOILT = "An answer that is none is a fault of the server, tried again."
+CUT_OFF = (
+    "A reply that is cut off is never taken for a whole one: asked again, in parts or cooler, up to workflow.max_attempts; "
+    "then the record fails."
+)
 STANDS = "What the endpoint or the model refuses fails that record alone; only --retry-failed asks again."
 
 
@@ -186,12 +190,17 @@ _WEATHERS = [
     ),
     Weather(
         "replies that end in the middle, once",
-        "A reply that is cut off is never taken for a whole one: asked again with fewer phrases, or the record fails.",
+        CUT_OFF,
         always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
     ),
     Weather(
+        "replies truncated once",
+        CUT_OFF,
+        always(on(faults.truncated(), task="expression_extraction", where=first_try)),
+    ),
+    Weather(
         "truncated replies",
-        "A reply that is cut off is never taken for a whole one: asked again with fewer phrases, or the record fails.",
+        CUT_OFF,
         always(on(faults.truncated(), task="expression_extraction", containing=ONE)),
         1,
         1,

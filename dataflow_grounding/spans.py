@@ -8,6 +8,13 @@ from typing import TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
+_QUOTES = dict.fromkeys(map(ord, "‘’‚‛ʼ′"), "'") | dict.fromkeys(map(ord, "“”„‟″"), '"')
+_HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too: models write a hyphen for it
+# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. Joiners (U+200C, U+200D)
+# stay: they make other letters and emoji of those around them.
+_UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
+_SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
+
 
 def clean_caption(caption: str) -> str:
     """The caption in Unicode NFC, without control characters, single-spaced, stripped."""
@@ -19,14 +26,14 @@ def clean_caption(caption: str) -> str:
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     """The span of each phrase in `caption`, or None where it doesn't stand there (again).
 
-    A span's text equals its phrase up to case and spacing, and begins and ends at a word's edge. Equal phrases get
-    occurrences of their own, in order. Long phrases choose first, and one that could stand inside another's span or
-    outside of it is placed outside.
+    A span's text equals its phrase up to case, spacing, the kind of quotation mark and dash, Unicode composition and
+    characters that can't be seen, and begins and ends at a word's edge. Equal phrases get occurrences of their own, in
+    order. Long phrases choose first, and one that could stand inside another's span or outside of it is placed outside.
     """
     folded = _Folded(caption)
     wanted: dict[str, list[int]] = {}
     for index, phrase in enumerate(phrases):
-        wanted.setdefault(_fold(phrase), []).append(index)
+        wanted.setdefault(_Folded(phrase).text.strip(" "), []).append(index)
     spans: list[Span | None] = [None] * len(phrases)
     taken = bytearray(len(caption))
     for key in sorted(wanted, key=len, reverse=True):
@@ -38,51 +45,83 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     return spans
 
 
-def _fold(phrase: str) -> str:
-    return " ".join(phrase.split()).casefold()
-
-
 class _Folded:
-    """A caption as `_fold` writes it, with the place in the caption that each letter comes from."""
+    """A text as it is compared, with the place in the text that each of its letters comes from, and that one's base letter.
 
-    def __init__(self, caption: str) -> None:
-        self.caption = caption
+    What a reader takes for one letter (with its accents, a syllable of Hangul, a joined emoji) is folded as one, and is
+    found whole or not at all.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.bases = "", ""
+        self.starts: Sequence[int] = range(len(text))
+        self.ends: Sequence[int] = range(1, len(text) + 1)
+        if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
+            self.text = self.bases = text.lower()
+        else:
+            self._fold_all(text)
+
+    def _fold_all(self, text: str) -> None:
         letters: list[str] = []
-        self.places: list[int] = []
-        for place, letter in enumerate(caption):
-            if letter.isspace():
-                letter = "" if letters[-1:] == [" "] else " "
-            folded = letter.casefold()  # one letter may become several: ß, İ
+        bases: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        for start, end in _letters(text):
+            folded = _fold(text[start:end])
+            if folded == " " and letters[-1:] == [" "]:
+                continue
             letters += folded
-            self.places += [place] * len(folded)
-        self.text = "".join(letters)
+            starts += [start] * len(folded)
+            ends += [end] * len(folded)
+            bases += folded[:1] * len(folded)
+        self.text, self.bases = "".join(letters), "".join(bases)
+        self.starts, self.ends = starts, ends
 
     def occurrences(self, key: str) -> Iterator[Span]:
         """Where `key` stands between edges of words, from left to right, without overlap."""
         at = self.text.find(key) if key else -1
         while at >= 0:
-            span = self._span(at, at + len(key))
-            if span:
-                yield span
-            at = self.text.find(key, at + len(key) if span else at + 1)
+            last = at + len(key)
+            found = self._is_edge(at) and self._is_edge(last)
+            if found:
+                yield self.starts[at], self.ends[last - 1]
+            at = self.text.find(key, last if found else at + 1)
 
-    def _span(self, first: int, last: int) -> Span | None:
-        """The caption's letters that the folded letters [first, last) come from, if they are whole and end at edges."""
-        places = self.places
-        start, end = places[first], places[last - 1] + 1
-        cuts_a_letter = (first > 0 and places[first - 1] == start) or (last < len(places) and places[last] < end)
-        if cuts_a_letter or self._joined(start) or self._joined(end):
-            return None
-        return start, end
+    def _is_edge(self, at: int) -> bool:
+        """Whether a word may begin or end before the folded letter `at`; what can't be seen is passed over."""
+        if not 0 < at < len(self.text):
+            return True
+        before, after = self.bases[at - 1], self.bases[at]
+        if self.starts[at - 1] == self.starts[at] or (before != " " and unicodedata.category(after).startswith("M")):
+            return False  # within a letter, or before an accent on what can't be seen
+        return not (_is_word_letter(before) and _is_word_letter(after))
 
-    def _joined(self, place: int) -> bool:
-        """Whether the letters before and after `place` belong to one word."""
-        if not 0 < place < len(self.caption):
-            return False
-        before, after = self.caption[place - 1], self.caption[place]
-        if unicodedata.category(after).startswith("M") or "\u200d" in (before, after) or "🏻" <= after <= "🏿":
-            return True  # an accent, a joined emoji, a skin tone: parts of the letter before
-        return _is_word_letter(before) and _is_word_letter(after)
+
+def _letters(text: str) -> Iterator[Span]:
+    """What a reader takes for one letter: where each begins and ends."""
+    start = 0
+    for place in range(1, len(text) + 1):
+        if place == len(text) or not _goes_on(text[place - 1], text[place]):
+            yield start, place
+            start = place
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether `after` is a part of the letter before it: an accent, the rest of a Hangul syllable or of a joined emoji."""
+    if after < "\u0300" or before.isspace():
+        return before == "\u200d" and not after.isspace()
+    if unicodedata.category(after).startswith("M") or "\u1160" <= after <= "\u11ff":
+        return True
+    return "\u200d" in (before, after) or "🏻" <= after <= "🏿"
+
+
+def _fold(letter: str) -> str:
+    if letter.isspace():
+        return " "
+    if letter.isascii():
+        return letter.lower()
+    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", letter).casefold())  # may become several: ß, İ
+    return folded.translate(_SAME)
 
 
 def _is_word_letter(letter: str) -> bool:

@@ -296,7 +296,7 @@ FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
     ("a refused request stands", on(faults.content_filter(), containing="Cup 3 "), "refused", 1, 0, 1),
     ("an unreadable reply stands", on(faults.says("I see a cup."), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
     ("an empty reply stands", on(faults.says(""), containing="Cup 3 "), "unreadable_reply", 3, 0, 3),
-    ("a truncated caption reply stands", on(faults.truncated(), containing="Cup 3 "), "truncated_reply", 1, 0, 1),
+    ("a truncated caption reply stands", on(faults.truncated(), containing="Cup 3 "), "truncated_reply", 3, 0, 3),
 ]
 
 

@@ -26,10 +26,14 @@ class StepAsk:
         """Puts a request to the step's serving. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
-        answer, notes = await self._asking.answer(request, self._store, self._priority)
-        for note in notes:
+        found = await self._asking.answer(request, self._store, self._priority)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
+            raise OperatorFailed(
+                f"`read` of a {request.task} request should return the answer and its notes: (answer, [])"
+            )
+        for note in found[1]:
             self.note(note)
-        return answer
+        return found[0]
 
     def note(self, what: str) -> None:
         """Count a remark by its first words."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Limiter
+from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.errors import (
     EndpointRefused,
     EndpointUnreachable,
@@ -76,15 +77,17 @@ class Asking:
             if found is not None:
                 self.counts["replayed"] += 1
                 return found
-            if error is not None and self._is_final(error, attempt):
+            if error is not None and self._is_final(request, error, attempt):
                 halved = request.divisible and isinstance(error, TruncatedReply)  # its parts are asked again
                 if not self.retry_failed or halved:
                     raise error
                 attempt, error = 0, None
         return await self._ask(request, store, priority, attempt, error)
 
-    def _is_final(self, error: RecordError, attempt: int) -> bool:
-        return attempt >= self.max_attempts or isinstance(error, (RequestRefused, TruncatedReply))
+    def _is_final(self, request: Request[T], error: RecordError, attempt: int) -> bool:
+        if isinstance(error, TruncatedReply) and request.divisible:
+            return True  # whoever asks divides it
+        return attempt >= self.max_attempts or isinstance(error, RequestRefused)
 
     def _replay(
         self, request: Request[T], store: ReplyLog, since: int
@@ -93,16 +96,16 @@ class Asking:
         error: RecordError | None = None
         attempt = 0
         while attempt < self.max_attempts:
-            tried = request.again(attempt, str(error or ""))
+            tried = _again(request, attempt, error)
             line = store.get(tried.key(self.identity), since)
             if line is None:
                 break
             attempt += 1
             try:
-                return attempt, None, self._read(tried, line, attempt)
+                return attempt, None, read_line(tried, line, attempt)
             except RecordError as failed:
                 error = failed
-                if self._is_final(failed, attempt):
+                if self._is_final(request, failed, attempt):
                     break
         return attempt, error, None
 
@@ -110,32 +113,16 @@ class Asking:
         self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: RecordError | None
     ) -> tuple[T, list[str]]:
         while True:
-            tried = request.again(attempt, str(error or ""))
+            tried = _again(request, attempt, error)
             line = await self._sent(tried, store, priority)
             attempt += 1
             try:
-                return self._read(tried, line, attempt)
+                return read_line(tried, line, attempt)
             except RecordError as failed:
                 self.counts["unreadable"] += isinstance(failed, UnreadableReply)
-                if self._is_final(failed, attempt):
+                if self._is_final(request, failed, attempt):
                     raise
                 error = failed
-
-    def _read(self, request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
-        """What a stored reply says. Raises RequestRefused, TruncatedReply, UnreadableReply."""
-        error: RecordError
-        if line.get("refusal"):
-            error = RequestRefused(str(line["refusal"]))
-        elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
-            error = TruncatedReply("the reply was cut off at the token limit.")
-        else:
-            try:
-                return request.read(str(line.get("reply", "")))
-            except UnreadableReply as unreadable:  # one that looks cut off, though the model ended it, may come whole
-                whole = isinstance(unreadable, TruncatedReply) and not request.divisible
-                error = UnreadableReply(str(unreadable)) if whole else unreadable
-        error.attempts, error.reply = attempts, line.get("reply")
-        raise error
 
     async def _sent(self, request: Request[T], store: ReplyLog, priority: Any) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
@@ -152,11 +139,11 @@ class Asking:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            line = store.put(key, _line(request, self.serving, await self._reply(request, priority)))
+            line = store.put(key, line_of(request, self.serving, await self._reply(request, priority)))
             future.set_result(line)
             return line
         except RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
-            line = store.put(key, _line(request, self.serving, Reply("", "refused", Usage(), str(refused))))
+            line = store.put(key, line_of(request, self.serving, Reply("", "refused", Usage(), str(refused))))
             future.set_result(line)
             return line
         except BaseException as error:
@@ -290,10 +277,6 @@ class Asking:
         self._check_stopped()
 
 
-def _line(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
-    """A reply as it is stored."""
-    usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
-    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
-    line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
-    again = {"attempt": request.attempt, "sample": request.sample}
-    return {**line, **{name: number for name, number in again.items() if number}}
+def _again(request: Request[T], attempt: int, error: RecordError | None) -> Request[T]:
+    """The request's next try, after `attempt` tries of which the last one ended in `error`."""
+    return request.again(attempt, str(error or ""), isinstance(error, TruncatedReply))

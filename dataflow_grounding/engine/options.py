@@ -22,7 +22,7 @@ class RunOptions:
     force_reprocess: bool = False
     """Ask everything again, whatever replies are stored."""
     retry_failed: bool = False
-    """Ask again what failed for good: refusals, replies unreadable to the end."""
+    """Ask again what failed for good: refusals, replies unreadable or cut off to the end."""
     stream: bool = True
     """Records flow through all steps of a compiled pipeline; False finishes a step for all records first."""
     pilot: int | None = None

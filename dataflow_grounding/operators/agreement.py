@@ -38,7 +38,7 @@ def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
     Boxes of different answers that overlap at IoU 0.5, each widened by `slack` pixels, are one box, each edge at the median;
     it stays when at least half of `samples` answers have it, with the share of them as its score. `disagreement` is set
     unless every answer has exactly the boxes that stay. Answers that found different things, none of them often enough,
-    make the phrase `ambiguous`.
+    make the phrase `ambiguous`. It is doubtful when half of `samples` answers are.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:
@@ -46,12 +46,13 @@ def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
     kept = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
     same = len(answers) == samples and all(len(cluster) == samples for cluster in clusters)
     disagreement = not (same and len({answer.status for answer in answers}) == 1)
+    doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
     if kept:
-        return Found("grounded", [_instance(cluster, samples) for cluster in kept], None, disagreement)
+        return Found("grounded", [_instance(cluster, samples) for cluster in kept], None, disagreement, doubtful)
     statuses = [answer.status for answer in answers]
     common = max(dict.fromkeys(statuses), key=statuses.count)
     reason = next((answer.reason for answer in answers if answer.status == common), None)
-    return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement)
+    return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement, doubtful)
 
 
 def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, slack: float) -> None:

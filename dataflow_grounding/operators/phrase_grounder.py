@@ -21,7 +21,7 @@ from dataflow_grounding.operators.regrounding import reground
 from dataflow_grounding.operators.zoom import zoomed
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Found, phrase_grounding
+from dataflow_grounding.tasks import MERGE_IOU, Found, phrase_grounding, without_duplicates
 
 EARLIER = ("reason", "disagreement", "verified", "verification")
 """What an earlier grounding may have left in an expression."""
@@ -34,7 +34,8 @@ class PhraseGrounder(Operator):
     `box_format` is the convention that the model answers in; None takes the serving's. A model that `auto` doesn't know is
     calibrated before the first record. At most `phrases_per_request` phrases are asked for at once. `samples` answers are
     merged to one; `zoom` looks again for small boxes in an enlarged part of the image; `verify="reground"` asks for each
-    expression with boxes once more. `on_suspect_boxes` is `warn` or `stop`. Raises SpecError.
+    expression with boxes once more. Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps them all.
+    `on_suspect_boxes` is `warn` or `stop`. Raises SpecError.
     """
 
     name = "grounding"
@@ -54,18 +55,22 @@ class PhraseGrounder(Operator):
         samples: int = 1,
         zoom: bool = False,
         verify: Literal["reground"] | None = None,
+        merge_iou: float | None = MERGE_IOU,
         on_suspect_boxes: OnSuspect = "warn",
     ) -> None:
         if phrases_per_request < 1 or samples < 1:
             raise SpecError("phrases_per_request and samples should be 1 or more")
         if verify not in (None, "reground") or on_suspect_boxes not in ("warn", "stop"):
             raise SpecError("verify should be None or 'reground', on_suspect_boxes 'warn' or 'stop'")
+        if merge_iou is not None and not 0 < merge_iou <= 1:
+            raise SpecError("merge_iou should be above 0 and at most 1, or null to keep all boxes")
         self.serving: Serving = serving
         self.format_choice = FormatChoice(serving, box_format)
         self.phrases_per_request = phrases_per_request
         self.samples = samples
         self.zoom = zoom
         self.verify = verify
+        self.merge_iou = merge_iou
         self.watch = BoxWatch(on_suspect_boxes)
 
     @property
@@ -108,7 +113,11 @@ class PhraseGrounder(Operator):
         found = await self._ground(image, phrases, ask, sample)
         if not self.zoom:
             return found
-        return await zoomed(lambda crop, phrase: self._ground(crop, phrase, ask, sample), image, phrases, found)
+        closer = await zoomed(lambda crop, phrase: self._ground(crop, phrase, ask, sample), image, phrases, found)
+        once = [without_duplicates(one.instances, self.merge_iou) for one in closer]
+        for _ in range(sum(len(one.instances) for one in closer) - sum(map(len, once))):
+            ask.note("merged: small boxes that are nearly the same from closer by")
+        return [replace(one, instances=instances) for one, instances in zip(closer, once, strict=True)]
 
     async def _afresh(self, image: Image, phrase: str, ask: Ask) -> Found:
         """One phrase alone; numbered as a further answer, so that it is another one where the phrase was alone before."""
@@ -117,7 +126,7 @@ class PhraseGrounder(Operator):
 
     async def _ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
         """One request; where its reply is cut off, two with half of the phrases each."""
-        request = replace(phrase_grounding(image, phrases, self.box_format), sample=sample)
+        request = replace(phrase_grounding(image, phrases, self.box_format, self.merge_iou), sample=sample)
         try:
             if self.serving.model != "embedded-opencv":  # whose format is ours
                 request = self.watch.watched(request, image, phrases, self.box_format)

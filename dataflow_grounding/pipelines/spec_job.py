@@ -105,6 +105,7 @@ def _grounding_of(block: ImageGroundingBlock) -> dict[str, Any]:
         "samples": flow.samples,
         "zoom": flow.zoom,
         "verify": verify,
+        "merge_iou": flow.merge_iou,
         "on_suspect_boxes": block.vlm.on_suspect_boxes,
     }
 

@@ -116,8 +116,9 @@ class GeminiServing(Serving):
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
         """The request as `generateContent` takes it: images, then the text."""
         settings: dict[str, Any] = {"maxOutputTokens": self.max_output_tokens}
-        if self.temperature is not None:
-            settings["temperature"] = self.temperature
+        temperature = request.temperature(self.temperature)
+        if temperature is not None:
+            settings["temperature"] = temperature
         if self.media_resolution:
             settings["mediaResolution"] = self.media_resolution
         settings |= {"responseMimeType": "application/json", "responseSchema": gemini_schema(request.schema)}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, RequestRefused, ServerFault, SpecError
@@ -101,12 +102,22 @@ class OpenAIServing(Serving):
     async def answer(self, request: Request[Any]) -> Reply:
         """Sends one request. See Serving.answer for what it raises."""
         if self._habits_known:
-            return await self._send(request, self.habits)
+            return await self._send_cooler(request) if request.cut_off else await self._send(request, self.habits)
         self._connect()
         async with self._first:  # one request finds out what the endpoint takes; the others wait for it
             if not self._habits_known:
                 return await self._find_out(request)
         return await self._send(request, self.habits)
+
+    async def _send_cooler(self, request: Request[Any]) -> Reply:
+        """Sends what was cut off, cooler; as before to a model that takes no temperature but its own."""
+        try:
+            return await self._send(request, self.habits)
+        except RequestRefused as refused:
+            if "temperature" not in str(refused).lower():
+                raise
+        before_another.get()()
+        return await self._send(replace(request, cut_off=False), self.habits)
 
     async def _find_out(self, request: Request[Any]) -> Reply:
         habits: Habits | None = self.habits
@@ -145,8 +156,9 @@ class OpenAIServing(Serving):
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
-        if habits.temperature and self.temperature is not None:
-            settings["temperature"] = self.temperature
+        temperature = request.temperature(self.temperature)
+        if habits.temperature and temperature is not None:
+            settings["temperature"] = temperature
         if habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
         elif habits.response_format == "json_schema":

@@ -83,6 +83,7 @@ class GroundingWorkflow(WorkflowBlock):
     samples: int = Field(1, ge=1, le=100)
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
+    merge_iou: float | None = Field(0.9, gt=0, le=1)
 
 
 class RowsData(_Block):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -12,8 +12,11 @@ from dataflow_grounding.geometry import area, clamp, whole_pixels
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import FoundBox, read_boxes
+from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.schema import BOX, INTEGER, NUMBER_OR_NULL, STRING, list_of, object_of
+
+WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,16 @@ class Found:
     disagreement: bool | None = None
     """Whether several answers differed; None for a single one."""
     doubtful: bool = False
-    """Whether much of the reply that it stood in was dropped, moved or missing."""
+    """Whether much of the reply that it stood in was dropped, moved or missing, or several phrases had the whole picture."""
 
 
-def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat) -> Request[list[Found]]:
-    """Asks for the boxes of `phrases`; the answer has one Found a phrase, in their order."""
+def phrase_grounding(
+    image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
+) -> Request[list[Found]]:
+    """Asks for the boxes of `phrases`; the answer has one Found a phrase, in their order.
+
+    Boxes of a phrase that overlap at `merge_iou` or more are one; None keeps them all.
+    """
     width, height = image.sent_size
     return Request(
         task="phrase_grounding",
@@ -45,12 +53,14 @@ def phrase_grounding(image: Image, phrases: Sequence[str], box_format: BoxFormat
         schema=object_of(
             objects=list_of(object_of(**{"id": INTEGER, "label": STRING, box_format.key: BOX, "score": NUMBER_OR_NULL}))
         ),
-        read=lambda reply: _read(reply, image, phrases, box_format),
+        read=lambda reply: _read(reply, image, phrases, box_format, merge_iou),
         divisible=len(phrases) > 1,
     )
 
 
-def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat) -> tuple[list[Found], list[str]]:
+def _read(
+    reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None
+) -> tuple[list[Found], list[str]]:
     reading = read_boxes(
         reply, format=box_format, image_size=image.shown_size, sent_size=image.sent_size, phrases=list(phrases)
     )
@@ -61,15 +71,29 @@ def _read(reply: str, image: Image, phrases: Sequence[str], box_format: BoxForma
         ids = ", ".join(map(str, reading.unread))
         why = next((note for note in reading.notes if note.startswith("dropped")), "dropped")
         raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
-    found = []
+    found, notes = [], list(reading.notes)
+    shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]  # and not in the padding alone
     for number in range(1, len(phrases) + 1):
-        boxes = [box for box in reading.boxes if box.id == number]
-        instances = [
-            _instance(box, image) for box in boxes if area(clamp(box.bbox, image.size)) > 0
-        ]  # not in the padding
-        status = "grounded" if instances else reading.statuses.get(number, "none")
-        found.append(Found(status, instances, reading.reasons.get(number), doubtful=reading.doubtful))
-    return found, [*reading.notes, "doubtful: much was dropped or moved"] if reading.doubtful else reading.notes
+        instances = [_instance(box, image) for box in shown if box.id == number]
+        once = without_duplicates(instances, merge_iou)
+        notes += [f"merged: a box of phrase {number} that is nearly the same as another"] * (len(instances) - len(once))
+        found.append(
+            Found("grounded" if once else reading.statuses.get(number, "none"), once, reading.reasons.get(number))
+        )
+    whole = [phrase for phrase, one in zip(phrases, found, strict=True) if _has_whole_picture(one, image)]
+    notes += [f"whole_picture: the box of {phrase[:60]!r} covers nearly all of it" for phrase in whole]
+    if reading.doubtful:
+        notes.append("doubtful: much was dropped or moved")
+    elif len({phrase.casefold() for phrase in whole}) > 1:  # one thing may fill the picture; several hardly do
+        notes.append("doubtful: several phrases have the whole picture")
+    else:
+        return found, notes
+    return [replace(one, doubtful=True) for one in found], notes
+
+
+def _has_whole_picture(found: Found, image: Image) -> bool:
+    width, height = image.size
+    return any(area(instance["bbox"]) > WHOLE_PICTURE * width * height for instance in found.instances)
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:

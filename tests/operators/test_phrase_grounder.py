@@ -76,9 +76,11 @@ def test_a_cut_off_reply_is_asked_for_in_halves(photo: str) -> None:
     assert len({i["bbox_id"] for e in found for i in e["instances"]}) == 5
 
 
-def test_one_phrase_whose_reply_is_cut_off_fails_its_record(photo: str) -> None:
+def test_one_phrase_whose_replies_are_all_cut_off_fails_its_record(photo: str) -> None:
+    serving = Counting(most=0)
     with pytest.raises(TruncatedReply):
-        grounded(Counting(most=0), photo, ["1", "2"])
+        grounded(serving, photo, ["1", "2"])
+    assert serving.asked == [["1", "2"], ["1"], ["1"], ["1"]]
 
 
 def test_a_phrase_without_box_is_none_and_has_no_instances(photo: str) -> None:

@@ -71,6 +71,14 @@ def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None
     assert first.headers["x-server-timeout"] == "120"
 
 
+def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) -> None:
+    with server(on(faults.truncated(), containing='"caption": "Cup 1 ', times=2)) as endpoint:
+        done = gemini.run(**at(endpoint), **{"vlm.gemini.temperature": 1.0})
+        assert done.code == 0, done
+        sent = [r.settings["temperature"] for r in endpoint.requests if '"caption": "Cup 1 ' in r.text]
+    assert sent == [1.0, 0.5, 0.25]
+
+
 def test_the_timeout_is_kept(gemini: Workplace) -> None:
     with server(on(faults.hang(), containing="Cup 1 ")) as endpoint:
         settings = {**at(endpoint), "vlm.gemini.timeout": 0.4, "workflow.max_attempts": 2}

@@ -111,7 +111,7 @@ def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
         pytest.param(faults.hang(), ServerFault, 2, id="hang"),
         pytest.param(faults.odd_json("[]"), ServerFault, 2, id="odd JSON"),
         pytest.param(faults.says("no"), UnreadableReply, 2, id="unreadable"),
-        pytest.param(faults.truncated(0.3), TruncatedReply, 1, id="truncated"),
+        pytest.param(faults.truncated(0.3), TruncatedReply, 2, id="truncated"),
     ],
 )
 def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(

@@ -1,0 +1,44 @@
+"""A reply as it is stored, a line of JSON, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
+from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.tasks import Request
+
+T = TypeVar("T")
+
+
+def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
+    """A reply as it is stored."""
+    usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
+    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
+    line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
+    again = {"attempt": request.attempt, "sample": request.sample}
+    return {**line, **{name: number for name, number in again.items() if number}}
+
+
+def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
+    """What a stored reply says, the last one of `attempts`.
+
+    Raises RequestRefused, TruncatedReply, UnreadableReply, with `attempts` and `reply` set; RunStopped where a watch does.
+    """
+    error: RecordError
+    if line.get("refusal"):
+        error = RequestRefused(str(line["refusal"]))
+    elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
+        error = TruncatedReply("the reply was cut off at the token limit.")
+    else:
+        try:
+            return request.read(str(line.get("reply", "")))
+        except RecordError as failed:
+            error = failed
+        except GroundingError:
+            raise
+        except Exception as failed:  # a reader that took for granted what the model left out, perhaps the user's
+            said = " ".join(str(failed).split())[:200]
+            error = UnreadableReply(f"reading it raised {type(failed).__name__}" + (f": {said}." if said else "."))
+    error.attempts, error.reply = attempts, line.get("reply")
+    raise error

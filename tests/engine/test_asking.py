@@ -1,0 +1,284 @@
+"""A request is asked again when its reply can't be read or was cut off: how often, how, and what stays of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from fault_case import wait_until
+from PIL import Image
+from workplace import Workplace
+
+from dataflow_grounding import Operator, Serving
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import OperatorFailed, SuspectBoxes, TruncatedReply, UnreadableReply
+from dataflow_grounding.images import open_image
+from dataflow_grounding.records import Record, Update
+from dataflow_grounding.serving import OpenAIServing, Reply
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import FaultRule
+from dataflow_grounding.testing.received import ReceivedRequest
+
+Read = Callable[[str], Any]
+
+
+class Asking(Operator):
+    """A user's first task: `read` is as short as can be."""
+
+    name = "mine"
+    input_keys: ClassVar = {"image": "image_path"}
+    output_keys: ClassVar = {"x": "x"}
+
+    def __init__(self, serving: Serving, read: Read) -> None:
+        self.serving: Serving = serving
+        self.read = read
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        request: Request[Any] = Request("mine", {}, (image,), "Say x.", {"type": "object"}, self.read)
+        return {self.keys.x: await ask(request)}
+
+
+class Saying(Serving):
+    """Says one text after the other, the last one for ever."""
+
+    model = "saying"
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+        self.asked: list[Request[Any]] = []
+
+    async def answer(self, request: Request[Any]) -> Reply | str:
+        self.asked.append(request)
+        return self.texts[min(len(self.asked), len(self.texts)) - 1]
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> dict[str, Any]:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    return {"image_path": str(tmp_path / "a.png")}
+
+
+def x_of(reply: str) -> tuple[Any, list[str]]:
+    return json.loads(reply)["x"], []
+
+
+# --- a reader that takes too much for granted
+
+CLUMSY: list[tuple[str, Read, str, str]] = [
+    ("a missing key", x_of, '{"y": 1}', "reading it raised KeyError: 'x'."),
+    ("no JSON", x_of, "I see a cup.", "reading it raised JSONDecodeError: Expecting value: line 1 column 1 (char 0)."),
+    ("a list", x_of, "[]", "reading it raised TypeError: list indices must be integers or slices, not str."),
+    (
+        "an empty reply",
+        lambda reply: (reply.split()[0], []),
+        "",
+        "reading it raised IndexError: list index out of range.",
+    ),
+    ("nothing to say", lambda reply: (_raise(ValueError()), []), "x", "reading it raised ValueError."),
+]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("read", "reply", "message"), [c[1:] for c in CLUMSY], ids=[c[0] for c in CLUMSY])
+def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
+    row: dict[str, Any], read: Read, reply: str, message: str
+) -> None:
+    serving = Saying(reply)
+    with pytest.raises(UnreadableReply) as caught:
+        Asking(serving, read)(row)
+    assert str(caught.value) == message
+    assert (caught.value.kind, caught.value.attempts, caught.value.reply) == ("unreadable_reply", 3, reply)
+    assert len(serving.asked) == 3
+
+
+def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
+    serving = Saying("a cup", '{"y": 1}', '{"x": 5}')
+    assert Asking(serving, x_of)(row)["x"] == 5
+    first, second, third = (request.text for request in serving.asked)
+    assert "earlier reply" not in first
+    assert "JSONDecodeError" in second
+    assert "KeyError: 'x'" in third
+
+
+def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        Asking(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
+    assert len(str(caught.value)) < 260
+    assert "\n" not in str(caught.value)
+
+
+def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, Any]) -> None:
+    serving = Saying("x")
+    with pytest.raises(SuspectBoxes, match="the order"):
+        Asking(serving, lambda reply: _raise(SuspectBoxes("the order")))(row)
+    assert len(serving.asked) == 1
+    with pytest.raises(KeyboardInterrupt):
+        Asking(serving, lambda reply: _raise(KeyboardInterrupt()))(row)
+
+
+@pytest.mark.parametrize("answer", [5, "ab", (1, 2), ["a", []], None], ids=repr)
+def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(row: dict[str, Any], answer: Any) -> None:
+    serving = Saying("x")
+    with pytest.raises(OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"):
+        Asking(serving, lambda reply: answer)(row)
+    assert len(serving.asked) == 1
+
+
+# --- replies that are cut off
+
+
+def cut(times: int | None, **where: Any) -> FaultRule:
+    return on(faults.truncated(), times=times, **where)
+
+
+def temperatures(server: LoopbackServer) -> list[Any]:
+    return [request.settings.get("temperature") for request in server.requests]
+
+
+def endpoint(times: int | None, **settings: Any) -> LoopbackServer:
+    return LoopbackServer(lambda request: '{"x": 5, "why": "it is"}', faults=[cut(times)], **settings)
+
+
+def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) -> None:
+    with endpoint(2) as server:
+        assert Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)["x"] == 5
+        assert temperatures(server) == [0.7, 0.35, 0.2]
+        texts = [request.text for request in server.requests]
+    assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
+
+
+def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(row: dict[str, Any]) -> None:
+    with endpoint(None) as server, pytest.raises(TruncatedReply) as caught:
+        Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
+    assert server.count() == 3
+    assert (caught.value.attempts, caught.value.reply) == (3, '{"x": 5, "why"')
+
+
+@pytest.mark.parametrize(
+    ("usual", "sent"),
+    [
+        pytest.param(0.0, [0.0, 0.2, 0.2], id="at 0 a loop would come again: a little warmer"),
+        pytest.param(0.1, [0.1, 0.2, 0.2], id="nearly 0"),
+        pytest.param(0.3, [0.3, 0.2, 0.2], id="not below 0.2"),
+        pytest.param(1.5, [1.5, 0.75, 0.375], id="hot"),
+        pytest.param(None, [None, None, None], id="none is sent where none is set"),
+    ],
+)
+def test_how_cool(row: dict[str, Any], usual: float | None, sent: list[float | None]) -> None:
+    with endpoint(2) as server:
+        Asking(OpenAIServing(server.base_url, "loopback", temperature=usual), x_of)(row)
+        assert temperatures(server) == sent
+
+
+def test_an_unreadable_reply_is_not_asked_for_cooler(row: dict[str, Any]) -> None:
+    with LoopbackServer(lambda request: "{}", faults=[on(faults.truncated(), indexes=[1])]) as server:
+        with pytest.raises(UnreadableReply):
+            Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
+        assert temperatures(server) == [0.7, 0.7, 0.2]
+
+
+def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(row: dict[str, Any]) -> None:
+    rule = cut(2, where=lambda request: request.settings["temperature"] == 1)
+    with LoopbackServer(lambda request: '{"x": 5}', faults=[rule], takes=Takes(temperature=False)) as server:
+        assert Asking(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"] == 5
+        assert temperatures(server) == [1.0, 0.5, 1.0, 0.25, 1.0]
+
+
+def test_a_reply_that_only_looks_cut_off_is_asked_for_again_too(workplace: Workplace) -> None:
+    workplace.many(1)
+    rule = on(faults.says('{"expressions": ['), task="expression_extraction", times=2)
+    with LoopbackServer(faults=[rule]) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        assert server.count() == 4
+
+
+# --- a model in a loop, in a run with files
+
+
+def looping(request: ReceivedRequest) -> Answer | dict[str, Any]:
+    """Gives a box for each phrase, and the box of Beta again and again until the limit."""
+    answer = EchoAnswers()(request)
+    if request.task != "phrase_grounding" or "Beta" not in request.text:
+        return answer
+    beta = next(found for found in answer["objects"] if found["label"] == "Beta")
+    again = [{**beta, "bbox_2d": [n % 7, 1, 20 + n % 7, 20]} for n in range(300)]
+    return Answer(json.dumps({"objects": [*answer["objects"], *again]})[:-40], finish_reason="length")
+
+
+def names(place: Workplace, *captions: str) -> None:
+    place.picture()
+    place.rows({"image_path": "a.jpg", "image_id": f"r{n}", "caption": text} for n, text in enumerate(captions))
+
+
+def sizes(server: LoopbackServer) -> list[int]:
+    return [len(r.input["phrases"]) for r in server.requests if r.task == "phrase_grounding"]
+
+
+def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_kept(workplace: Workplace) -> None:
+    names(workplace, "Alpha Beta Gamma Delta", "Epsilon Zeta")
+    with LoopbackServer(looping) as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        assert workplace.run().code == 1
+        # four phrases, the first two of them, Alpha, then Beta three times; and the other record's two
+        assert sorted(sizes(server)) == sorted([4, 2, 1, 1, 1, 1, 2])
+        [failure] = workplace.failures()
+        assert (failure["id"], failure["kind"], failure["attempts"]) == ("r0", "truncated_reply", 3)
+        assert [record["image_id"] for record in workplace.annotations()] == ["r1"]
+        sent = server.count()
+        assert (workplace.run().code, server.count() - sent) == (1, 0), "final: the same command doesn't pay again"
+        assert (workplace.run("--retry-failed").code, server.count() - sent) == (1, 3)
+        server.answers = EchoAnswers()
+        assert (workplace.run("--retry-failed").code, server.count() - sent) == (0, 5), "Beta, then Gamma and Delta"
+    assert [e["status"] for record in workplace.annotations() for e in record["expressions"]] == ["grounded"] * 6
+
+
+def test_a_loop_that_comes_once_costs_its_parts(workplace: Workplace) -> None:
+    names(workplace, "Alpha Beta Gamma Delta")
+    with LoopbackServer(faults=[cut(2, task="phrase_grounding")]) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        assert sizes(server) == [4, 2, 1, 1, 2]
+
+
+def test_an_older_runs_cut_off_reply_counts_as_a_try(workplace: Workplace) -> None:
+    """It was final then; now the same command goes on with the tries that are left."""
+    workplace.many(1)
+    with LoopbackServer(faults=[cut(1)]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run(**{"workflow.max_attempts": 1}).code == 4
+        assert server.count() == 1
+        assert (workplace.run().code, server.count()) == (0, 3)
+
+
+@pytest.mark.parametrize("moment", [2, 3, 4])
+def test_killed_between_two_tries_it_ends_as_if_it_had_not_been(
+    workplace: Workplace, tmp_path: Path, moment: int
+) -> None:
+    whole = Workplace(tmp_path / "whole")
+    for place in (workplace, whole):
+        names(place, "Alpha Beta")
+        place.settings["workflow.max_workers"] = 1
+    rule = on(faults.truncated(), task="phrase_grounding", where=lambda r: r.settings["temperature"] > 0.2)
+    with LoopbackServer(faults=[rule]) as server:
+        assert whole.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        alone, cooler = server.count(), temperatures(server)
+    with LoopbackServer(faults=[rule], latency=0.15) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        wait_until(lambda: server.count() > moment)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+        server.latency = 0.0
+        assert workplace.run().code == 0
+        assert alone <= server.count() <= alone + 1, "what was in flight is paid again"
+        assert set(temperatures(server)) == set(cooler)
+    assert workplace.files() == whole.files()

@@ -1,0 +1,209 @@
+"""One thing, one box: near-duplicates are merged, and boxes over the whole picture are told of."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from workplace import Workplace
+
+from dataflow_grounding import PhraseGrounder, Serving
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import iou
+from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks import Request, without_duplicates
+from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+
+CAT, DOG = [100, 100, 300, 300], [500, 100, 900, 500]
+NEAR_CAT = [102, 98, 301, 303]  # IoU 0.961
+LOOSE_CAT = [110, 100, 310, 310]  # IoU 0.864 with the first, 0.881 with the second
+
+
+def objects(*boxes: tuple[int, list[int], float | None]) -> str:
+    listed = [{"id": n, "label": ["a cat", "a dog"][n - 1], "bbox_2d": box, "score": s} for n, box, s in boxes]
+    return json.dumps({"objects": listed})
+
+
+class Answering(Serving):
+    """Gives the texts in turn, the last one for ever."""
+
+    model = "answering"
+    box_format = "xyxy_px"
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = list(texts)
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        return Reply(self.texts.pop(0) if len(self.texts) > 1 else self.texts[0])
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> dict[str, Any]:
+    Image.new("RGB", (1000, 800), "white").save(tmp_path / "a.png")
+    return {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat", "a dog"]}
+
+
+def boxes_of(record: dict[str, Any], place: int = 0) -> list[tuple[list[int], float | None]]:
+    return [(instance["bbox"], instance["score"]) for instance in record["expressions"][place]["instances"]]
+
+
+MERGED: list[tuple[str, list[tuple[int, list[int], float | None]], list[tuple[list[int], float | None]]]] = [
+    ("the higher score stays", [(1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(NEAR_CAT, 0.9)]),
+    ("the first of equal ones", [(1, CAT, 0.5), (1, NEAR_CAT, 0.5)], [(CAT, 0.5)]),
+    ("the first without scores", [(1, CAT, None), (1, NEAR_CAT, None)], [(CAT, None)]),
+    ("a score before none", [(1, CAT, None), (1, NEAR_CAT, 0.0)], [(NEAR_CAT, 0.0)]),
+    ("below 0.9 both stay", [(1, CAT, 0.4), (1, LOOSE_CAT, 0.9)], [(CAT, 0.4), (LOOSE_CAT, 0.9)]),
+    ("another phrase's is another thing", [(1, CAT, 0.4), (2, NEAR_CAT, 0.9)], [(CAT, 0.4)]),
+    ("the reply's order stays", [(1, DOG, 0.1), (1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(DOG, 0.1), (NEAR_CAT, 0.9)]),
+]
+
+
+@pytest.mark.parametrize(("said", "kept"), [m[1:] for m in MERGED], ids=[m[0] for m in MERGED])
+def test_near_duplicates_of_a_phrase_are_one(
+    row: dict[str, Any], said: list[tuple[int, list[int], float | None]], kept: list[tuple[list[int], float | None]]
+) -> None:
+    assert boxes_of(PhraseGrounder(Answering(objects(*said)))(row)) == kept
+
+
+def test_merge_iou_is_the_users(row: dict[str, Any]) -> None:
+    reply = objects((1, CAT, None), (1, NEAR_CAT, None), (1, LOOSE_CAT, None))
+    counts = {
+        at: len(boxes_of(PhraseGrounder(Answering(reply), merge_iou=at)(row))) for at in (None, 1.0, 0.97, 0.9, 0.8)
+    }
+    assert counts == {None: 3, 1.0: 3, 0.97: 3, 0.9: 2, 0.8: 1}
+    for wrong in (0, -1, 1.1):
+        with pytest.raises(SpecError, match="merge_iou"):
+            PhraseGrounder(Answering(reply), merge_iou=wrong)
+
+
+def test_each_of_several_answers_is_merged_before_they_are_compared(row: dict[str, Any]) -> None:
+    twice, once = objects((1, CAT, None), (1, NEAR_CAT, None)), objects((1, CAT, None))
+    record = PhraseGrounder(Answering(twice, once, twice), samples=3)(row)
+    assert boxes_of(record) == [(CAT, 1.0)]
+    assert record["expressions"][0]["disagreement"] is False
+
+
+def test_small_boxes_that_are_one_from_closer_by_are_merged(row: dict[str, Any]) -> None:
+    small, beside = [100, 100, 112, 112], [106, 100, 118, 112]
+    whole = objects((1, small, None), (1, beside, None))
+    crops = [objects((1, [400, 400, 480, 480], None)), objects((1, [361, 400, 441, 480], None))]
+    row["expressions"] = ["a cat"]
+    kept = boxes_of(PhraseGrounder(Answering(whole, *crops), zoom=True)(row))
+    apart = boxes_of(PhraseGrounder(Answering(whole, *crops), zoom=True, merge_iou=None)(row))
+    assert (len(kept), len(apart)) == (1, 2)
+    (a, _), (b, _) = apart
+    assert iou(tuple(a), tuple(b)) >= 0.9
+
+
+sides = st.integers(0, 60)
+scored = st.one_of(st.none(), st.integers(0, 4).map(lambda n: n / 4))
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> dict[str, Any]:
+    x, y = draw(sides), draw(sides)
+    bbox = [x, y, x + draw(st.integers(1, 60)), y + draw(st.integers(1, 60))]
+    return {"bbox": bbox, "score": draw(scored)}
+
+
+@given(st.lists(instances(), max_size=12), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
+    given_: list[dict[str, Any]], at: float
+) -> None:
+    def rank(instance: dict[str, Any]) -> float:
+        return -1.0 if instance["score"] is None else instance["score"]
+
+    kept = without_duplicates(given_, at)
+    assert all(iou(tuple(a["bbox"]), tuple(b["bbox"])) < at for a, b in itertools.combinations(kept, 2))
+    for gone in given_:
+        near = [k for k in kept if iou(tuple(k["bbox"]), tuple(gone["bbox"])) >= at]
+        assert any(rank(k) >= rank(gone) for k in near)
+    assert [i for i in given_ if any(i is k for k in kept)] == kept
+    assert without_duplicates(kept, at) == kept
+
+
+@given(st.lists(instances(), max_size=10), st.randoms())
+def test_the_order_of_boxes_with_different_scores_decides_nothing(given_: list[dict[str, Any]], dice: Any) -> None:
+    ranked = [{**instance, "score": n / 100} for n, instance in enumerate(given_)]
+    shuffled = dice.sample(ranked, len(ranked))
+    assert sorted(i["score"] for i in without_duplicates(ranked, 0.9)) == sorted(
+        i["score"] for i in without_duplicates(shuffled, 0.9)
+    )
+
+
+def test_ten_thousand_boxes() -> None:
+    """What takes time in the square of that would never end."""
+    boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]
+    assert len(without_duplicates([*boxes, *boxes], 0.9)) == len(without_duplicates(boxes, 0.9)) == 10_000
+
+
+# --- boxes over the whole picture
+
+WHOLE, NEARLY = [0, 0, 1000, 800], [0, 0, 1000, 780]  # 100%, 97.5%
+
+
+@pytest.mark.parametrize(
+    ("said", "doubtful"),
+    [
+        pytest.param([(1, WHOLE, None)], None, id="one thing may fill the picture"),
+        pytest.param([(1, WHOLE, None), (2, DOG, None)], None, id="one of two"),
+        pytest.param([(1, WHOLE, None), (2, [0, 5, 1000, 800], None)], True, id="both"),
+        pytest.param([(1, NEARLY, None), (2, NEARLY, None)], None, id="both, under 98%"),
+    ],
+)
+def test_a_record_in_whose_reply_several_phrases_have_the_whole_picture_is_doubtful(
+    row: dict[str, Any], said: list[tuple[int, list[int], float | None]], doubtful: bool | None
+) -> None:
+    record = PhraseGrounder(Answering(objects(*said)))(row)
+    assert record.get("doubtful") is doubtful
+    assert len(boxes_of(record)) == 1, "it stays, to be looked at"
+
+
+def test_equal_phrases_are_one_thing(row: dict[str, Any]) -> None:
+    row["expressions"] = ["the sky", "The sky"]
+    reply = json.dumps({"objects": [{"id": n, "label": "the sky", "bbox_2d": WHOLE} for n in (1, 2)]})
+    assert "doubtful" not in PhraseGrounder(Answering(reply))(row)
+
+
+def test_samples_are_doubtful_when_half_of_the_answers_are(row: dict[str, Any]) -> None:
+    fine, odd = objects((1, CAT, None), (2, DOG, None)), objects((1, WHOLE, None), (2, WHOLE, None))
+    assert PhraseGrounder(Answering(odd, odd, fine), samples=3)(row)["doubtful"] is True
+    assert "doubtful" not in PhraseGrounder(Answering(odd, fine, fine), samples=3)(row)
+
+
+def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -> None:
+    workplace.picture(size=(1000, 800))
+    workplace.rows([{"image_path": "a.jpg", "caption": "Alpha Beta"}])
+
+    def answer(request: ReceivedRequest) -> dict[str, Any]:
+        if request.task == "expression_extraction":
+            return {"cleaned_caption": "Alpha Beta", "expressions": [{"text": "Alpha", "noun_chunk": "x"}] * 2}
+        boxes = [CAT, NEAR_CAT, [99, 100, 300, 300], WHOLE]
+        return {"objects": [{"id": 1, "label": "Alpha", "bbox_2d": box, "score": None} for box in boxes]}
+
+    with LoopbackServer(answer) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        notes = done.summary["notes"]
+        assert (notes["merged"], notes["whole_picture"]) == (2, 1), notes
+        [record] = workplace.annotations()
+        assert [i["bbox"] for i in record["expressions"][0]["instances"]] == [CAT, WHOLE]
+        sent = server.count()
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.merge_iou": None}).code == 0
+        assert server.count() == sent
+    [record] = workplace.annotations()
+    assert len(record["expressions"][0]["instances"]) == 4
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "much"])
+def test_a_merge_iou_that_is_none_is_refused(workplace: Workplace, value: str) -> None:
+    workplace.many(1)
+    done = workplace.run(f"image_grounding.workflow.merge_iou={value}")
+    assert done.code == 2
+    assert "merge_iou" in done.err
