@@ -68,22 +68,24 @@ class FormatChoice:
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
-    def _pad_elongated(self, start: RunStart) -> Counter[str]:
-        """Find out, where the run has elongated pictures, whether boxes in them are better if they are padded; once."""
-        serving = self._serving
+    def settle_to_ground(self, start: RunStart) -> Counter[str]:
+        """As `settle`, for who asks the model for boxes: where the run has elongated pictures it is also found out, once for
+        the endpoint and model, whether boxes in them are better if they are padded.
+        """
+        serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
-            return Counter()
+            return counts
         found = stored_calibration(serving.endpoint, serving.model) or _settled.get(
             cache_path(serving.endpoint, serving.model)
         )
-        counts: Counter[str] = Counter()
         if found is None or found.format != self.format or found.limits is None:
             from dataflow_grounding.calibration.asking import calibrate_aspect
 
-            found, counts = calibrate_aspect(serving, self.format, start)
+            found, asked = calibrate_aspect(serving, self.format, start)
             if found is None:
                 return counts
             keep(found)
+            counts += asked
         self._narrow(found)
         return counts
 
@@ -131,7 +133,7 @@ class FormatChoice:
         if folder:
             self.recall_beside(folder)
         if not self.pending:
-            return self._pad_elongated(start)
+            return Counter()
         from dataflow_grounding.calibration.asking import announce, calibrate
 
         serving = self._serving

@@ -74,7 +74,9 @@ class DoubleChecker(RegionOperator):
     def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates the models whose box formats aren't known."""
         asked = super().prepare(start)
-        return asked + self.reground_choice.settle(start)
+        if self.method != "ask":
+            asked += self.reground_choice.settle_to_ground(start)
+        return asked
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `verified` and `verification`. Raises what failed, with the record as it goes on all the same."""

@@ -81,7 +81,7 @@ class PhraseGrounder(Operator):
     def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
         self.watch = BoxWatch(self.watch.on_suspect)
-        return self.format_choice.settle(start)
+        return self.format_choice.settle_to_ground(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Fills in `instances` and `status` of every expression, and `disagreement`, `verified` where they are asked for."""

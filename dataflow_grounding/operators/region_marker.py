@@ -88,7 +88,7 @@ class RegionMarker(Operator):
 
     def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known."""
-        return self.format_choice.settle(start) if self.format_choice else Counter()
+        return self.format_choice.settle_to_ground(start) if self.format_choice else Counter()
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
