@@ -19,7 +19,6 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.pipelines.guesses import guess_reply
 from dataflow_grounding.records import Record
@@ -203,9 +202,6 @@ def estimate(run: SpecRun) -> Estimate:
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    for step in run.steps:
-        if isinstance(step.operator, PhraseGrounder):
-            step.operator.watch.suspicion = ""  # made-up boxes are not to be judged
     return run_blocking(lambda: _estimate(run, rules))
 
 

@@ -106,6 +106,7 @@ def _grounding_of(block: ImageGroundingBlock) -> dict[str, Any]:
         "zoom": flow.zoom,
         "verify": verify,
         "on_suspect_boxes": block.vlm.on_suspect_boxes,
+        "check_every": block.vlm.check_every,
     }
 
 

@@ -62,6 +62,11 @@ class Serving(ABC):
     needs_labels: bool = False
     """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
+    takes_probes: bool = True
+    """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
+    exact_boxes: bool = False
+    """Whether its boxes can be in no other format than `box_format`, so that there is nothing to watch."""
+
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:
         """The model's reply to one request; a plain string is a whole reply."""

@@ -23,6 +23,7 @@ class RecordedServing(Serving):
     def __init__(self, path: str | os.PathLike[str], serving: Serving | None = None) -> None:
         self.path = os.fspath(path)
         self._serving = serving
+        self.takes_probes = serving is not None and serving.takes_probes
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
             self._identity, self.box_format = self._load()

@@ -31,6 +31,7 @@ class EmbeddedServing(Serving):
     box_format = "xyxy_px"
     regions_per_request = 1000  # a description is compared with all other regions, so they are seen together
     needs_labels = True
+    exact_boxes = True
 
     def __init__(self) -> None:
         self.max_workers = min(8, os.cpu_count() or 1)
