@@ -7,7 +7,7 @@ import os
 import random
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,12 +49,18 @@ class Verdict:
     fitting: str | None = None
 
 
-async def check(ask: Ask, asked: BoxFormat, size: Size, limits: ImageLimits) -> Verdict:
-    """Ask for the rectangles of a probe picture of about this size; where they are missed, of another, to be sure."""
+async def check(
+    ask: Ask, asked: BoxFormat, size: Size, limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
+) -> Verdict:
+    """Ask for the rectangles of a probe picture of about this size; where they are missed, of another, to be sure.
+
+    `in_doubt` is called in between. Raises RunStopped.
+    """
     size = probe_size(size, limits.max_side)
     first, second = random.sample(range(LAYOUTS), 2)
     pictures = [await shown(ask, probe_of(size, first), asked, limits)]
     if judge(pictures, asked).kind == "misses":
+        in_doubt()
         pictures.append(await shown(ask, probe_of(size, second), asked, limits))
         again = judge(pictures[1:], asked)
         if again.kind != "misses":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog
@@ -28,9 +28,9 @@ class Vouching:
         self._entries = entries_of(store.get(MARK))
         for entry in self._entries.values():
             for name, spans in entry.items():
-                entry[name] = [(a, store.first_new if b is None else b) for a, b in spans]
+                entry[name] = _joined([(a, store.first_new if b is None else b) for a, b in spans])
         mine = self._entries.setdefault(of, {"open": [], "void": []})
-        self.relied_on = bool(trusting and mine["void"]) or self._holds_replies(mine["open"])
+        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(mine["open"]))
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
         store.void = () if trusting else void_spans(self._entries)
         mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
@@ -52,12 +52,16 @@ class Vouching:
         """A check has shown nothing."""
         self._write("unclear")
 
-    def bad(self) -> None:
-        """A check has failed: all that is open is set aside, and all that is still to come."""
+    def bad(self) -> int:
+        """A check has failed: all that is open is set aside, and all that is still to come. Returns how many replies that are
+        so far.
+        """
         mine = self._entries[self._of]
+        count = sum(1 for _ in self._replies(mine["open"]))
         mine["void"] += mine["open"]
         mine["open"] = []
         self._write("bad")
+        return count
 
     def finished(self) -> None:
         """The run is done, and its replies are as good as they will be."""
@@ -67,9 +71,11 @@ class Vouching:
     def _write(self, verdict: str) -> None:
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
-    def _holds_replies(self, spans: list[Span]) -> bool:
-        lines = (line for first, last in spans for line in self._store.lines(first, last or first))
-        return any(line.get("task") != CHECK for line in lines)
+    def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
+        for first, last in spans:
+            for line in self._store.lines(first, self._store.end if last is None else last):
+                if line.get("task") != CHECK:
+                    yield line
 
 
 class CheckLog(MemoryLog):
@@ -103,6 +109,16 @@ def entries_of(mark: Mapping[str, Any] | None) -> dict[str, dict[str, list[Span]
 def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> list[Span]:
     """The places of all replies that are set aside."""
     return [span for entry in entries.values() for span in entry["void"]]
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[Span]:
+    """Spans that follow one another as one."""
+    joined: list[Span] = []
+    for first, last in spans:
+        if joined and joined[-1][1] == first:
+            first = joined.pop()[0]
+        joined.append((first, last))
+    return joined
 
 
 def _is_span(span: Any) -> bool:

@@ -16,7 +16,7 @@ from dataflow_grounding.operators.box_signs import Seen, plain
 BOXES = 2  # of an answer: more of them, of one picture, say little more
 LAG = 20  # answers that are too young to be compared with
 LEAST = 12  # answers before there is enough to compare with
-ALARM = 7.0  # log-likelihood ratio, summed since it was last zero, at which the numbers have drifted
+ALARM = 6.0  # log-likelihood ratio, summed since it was last zero, at which the numbers have drifted
 MORE = 3.0  # by how much more it takes after a probe that found nothing
 MOST_STRANGE = 12.0  # a box that is anywhere at all says little
 MOST_OF_ONE = 3.0  # what one answer may add

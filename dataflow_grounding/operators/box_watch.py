@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -77,17 +76,16 @@ class _Watching:
         self._watch, self._asked, self._checks = watch, asked, checks
         self._signs = Signs(asked)
         self._drift = Drift(asked) if checks.possible else None
-        self._turn = asyncio.Lock()
         self._stopped: SuspectBoxes | None = None
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
         self._checks.open(ask, sent)
-        if self._checks.wanted_first:
-            await self._begin(ask)
+        if self._checks.relied_on:
+            await self._ready(ask)
 
         async def before() -> None:
-            if self._checks.sending():
-                await self._begin(ask)
+            await self._ready(ask)
+            self._checks.sending()
 
         def read(reply: str) -> tuple[T, list[str]]:
             self._look(reply, sent, dict(enumerate(phrases, 1)))
@@ -103,33 +101,29 @@ class _Watching:
         if self._watch.suspicion is None:
             self._checks.finish()
 
-    async def _begin(self, ask: Ask) -> None:
-        """Check the endpoint before anything is sent; whoever comes meanwhile waits."""
-        async with self._turn:
-            if self._stopped is not None:
-                raise self._stopped
-            if not self._checks.begun and self._watch.suspicion is None:
-                await self._check(ask)
+    async def _ready(self, ask: Ask) -> None:
+        """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
+        if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
+            await self._check(ask, waiting=True)
+        await self._checks.free()
+        if self._stopped is not None:
+            raise self._stopped
 
     async def _settle(self, ask: Ask, due: bool) -> None:
         if due or (self._signs.found and self._checks.possible):
-            await self._check(ask)
+            await self._check(ask, waiting=self._drifted or self._signs.found is not None)
         elif self._signs.found:
             self._suspect(self._signs.found, "Every reply so far is kept")
 
-    async def _check(self, ask: Ask) -> None:
-        verdict = await self._checks.check(ask)
+    async def _check(self, ask: Ask, waiting: bool) -> None:
+        verdict = await self._checks.check(ask, waiting=waiting)
         if self._drift is not None:
             self._drift.settled()
         if verdict.kind == "misses":
-            count = self._checks.unvouched
-            kept = (
-                f"The last {count} replies are set aside: the next run asks for them again"
-                if count
-                else "Nothing is lost"
-            )
             what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
-            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", kept)
+            aside = self._checks.set_aside
+            kept = f"The {aside} replies since the last good check are set aside: the next run asks for them again"
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", kept if aside else "No boxes were asked for")
         elif verdict.kind == "fits":
             self._signs.withdraw()
         else:

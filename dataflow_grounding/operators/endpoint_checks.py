@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
@@ -29,6 +31,14 @@ _checked: dict[str, tuple[float, int]] = {}
 """For records in memory: when an endpoint was checked last in this process, and how many answers were asked for since."""
 
 
+def checks_for(requests: int, every: int | None) -> int:
+    """How many checks a run of so many requests sends, where no numbers drift."""
+    if not requests or every is None:
+        return 0
+    times, rest = divmod(requests, every)
+    return 1 + times + (rest >= min(LEAST_BETWEEN, every))
+
+
 class EndpointChecks:
     """The checks of one run: one before its first request, one every `every` requests, one when it is told of a drift.
 
@@ -48,14 +58,19 @@ class EndpointChecks:
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
         self._in_memory, self._trusting = in_memory, trusting
-        self._of = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
+        whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
+        self._of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         self._sizes: Counter[Size] = Counter()
         self._vouching: Vouching | None = None
         self._silent = 0
         self._marked = False
         self._at = time.monotonic() if calibrated else 0.0
         self.answers = self._answers_then = 0
-        self.sent = self._sent_then = self._good_then = 0
+        self.sent = self._sent_then = 0
+        self.set_aside = 0
+        """Replies that a check that failed has left unusable."""
+        self._free = asyncio.Event()
+        self._free.set()
         self.under_way = False
         self.begun = calibrated
         at, sent = _checked.get(self._of, (0.0, 0)) if in_memory else (0.0, 0)
@@ -74,17 +89,21 @@ class EndpointChecks:
             self._vouching = ask.vouching(self._of, self._trusting)
 
     @property
-    def wanted_first(self) -> bool:
-        """Whether stored replies are about to be used that nobody has vouched for."""
-        return bool(self._vouching and self._vouching.relied_on) and not self.begun and self.possible
+    def to_begin(self) -> bool:
+        """Whether a check has to come before anything is sent."""
+        return not self.begun and self.possible
 
-    def sending(self) -> bool:
-        """A request is about to be sent; whether a check has to come before it."""
+    @property
+    def relied_on(self) -> bool:
+        """Whether stored replies are about to be used that nobody has vouched for."""
+        return bool(self._vouching and self._vouching.relied_on)
+
+    def sending(self) -> None:
+        """A request is about to be sent."""
         self.sent += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.begin()
-        return not self.begun and self.possible
 
     def due(self, drifted: bool) -> bool:
         """Whether it is time for a check."""
@@ -99,34 +118,38 @@ class EndpointChecks:
             return False
         return drifted or min(self.sent, self.sent - self._sent_then) >= min(LEAST_BETWEEN, self._every)
 
-    async def check(self, ask: Ask) -> Verdict:
-        """Check the endpoint with a picture of the run's commonest size. Raises RunStopped."""
+    async def free(self) -> None:
+        """Wait while a check is under way that nothing should be sent before."""
+        await self._free.wait()
+
+    async def check(self, ask: Ask, *, waiting: bool) -> Verdict:
+        """Check the endpoint with a picture of the run's commonest size. Nothing else is sent meanwhile where `waiting`, and
+        where the first picture is missed. Raises RunStopped.
+        """
         from dataflow_grounding.calibration.checking import check
 
         assert self._vouching is not None
         place, self._sent_then, self._answers_then = self._vouching.here(), self.sent, self.answers
         self.under_way = True
+        if waiting:
+            self._free.clear()
         try:
             size = self._sizes.most_common(1)[0][0]
-            verdict = await check(ask, self._asked, size, self._serving.image_limits)
+            verdict = await check(ask, self._asked, size, self._serving.image_limits, self._free.clear)
         finally:
             self.under_way = False
+            self._free.set()
         self.begun = self._marked = True
         self._silent = self._silent + 1 if verdict.kind == "silent" else 0
         if verdict.kind == "fits":
-            self._at, self._good_then = time.monotonic(), self._sent_then
+            self._at = time.monotonic()
             self._vouching.good(place)
         elif verdict.kind == "silent":
             self._vouching.unclear()
         else:
-            self._vouching.bad()
+            self.set_aside = self._vouching.bad()
             _checked.pop(self._of, None)
         return verdict
-
-    @property
-    def unvouched(self) -> int:
-        """How many requests were sent since the last check that passed."""
-        return self.sent - self._good_then
 
     def finish(self) -> None:
         """The run is done."""
