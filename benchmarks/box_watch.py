@@ -4,7 +4,8 @@
 
 Whole runs of `generate` over the loopback server, with the defaults: a check before the first request and after every
 100, others where the numbers drift. Boxes are as photos have them (people tall, cars wide, sizes log-normal, pictures mostly
-4:3). A wrong answer is one about a picture of the run; 8 requests are in flight, and count on top of the goal of 20.
+4:3), and come after 30 ms. A wrong answer is one about a picture of the run; 8 requests are in flight, and count on top of
+the goal of 20.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from measuring import Row, table
 from watched_model import MIXED, PEOPLE, SQUARES, WIDE, Scene, WatchedModel
 from workplace import Workplace
 
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer, lognormal
 
 IN_FLIGHT = 8
+LATENCY = lognormal(0.03, 0.5)
 GOAL = 20 + IN_FLIGHT
 SWITCH = 60
 WRONG = [
@@ -88,7 +90,7 @@ def play(
 ) -> Outcome:
     """One run of `generate`, step 1 alone."""
     model = WatchedModel(format_of, scene, seed=seed, noise=noise, outliers=outliers)
-    with tempfile.TemporaryDirectory() as folder, LoopbackServer(model, record=False) as server:
+    with tempfile.TemporaryDirectory() as folder, LoopbackServer(model, latency=LATENCY, record=False) as server:
         place = Workplace(Path(folder), server.base_url, **{"vlm.check_every": 100, "workflow.steps": ["1"]})
         grounding_input(place, scene, records, seed)
         done = place.run(**{"vlm.box_format": asked, "workflow.max_workers": IN_FLIGHT})

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SuspectBoxes, UnreadableReply
+from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
@@ -91,9 +91,12 @@ class _Watching:
             self._look(reply, sent, dict(enumerate(phrases, 1)))
             return request.read(reply)
 
-        answer = await ask(replace(request, read=read, before=before))
-        if not self._checks.under_way and self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due(self._drifted))
+        try:
+            answer = await ask(replace(request, read=read, before=before))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._look_round(ask)
+            raise
+        await self._look_round(ask)
         return answer
 
     async def conclude(self, ask: Ask) -> None:
@@ -105,9 +108,16 @@ class _Watching:
         """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
         if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
             await self._check(ask, waiting=True)
+        else:
+            await self._look_round(ask)
         await self._checks.free()
         if self._stopped is not None:
             raise self._stopped
+
+    async def _look_round(self, ask: Ask) -> None:
+        """Check the endpoint where it is time for it."""
+        if not self._checks.under_way and self._watch.suspicion is None:
+            await self._settle(ask, self._checks.due(self._drifted))
 
     async def _settle(self, ask: Ask, due: bool) -> None:
         if due or (self._signs.found and self._checks.possible):
