@@ -35,7 +35,8 @@ def forget_last(results: Path, lines: int) -> int:
     """Leave the folder as a run that was killed before its last replies would; returns the bytes of a reply's line."""
     store = results / OUTPUT / ".ckpt" / "replies.jsonl"
     stored = store.read_bytes().splitlines(keepends=True)
-    store.write_bytes(b"".join(stored[:-lines]))
+    replies = [place for place, line in enumerate(stored) if b'"task": "check"' not in line]
+    store.write_bytes(b"".join(stored[: replies[-lines]]))
     (results / ".ckpt" / "finished.json").unlink()
     for left in (results / OUTPUT / "annotations.jsonl", results / "annotations.jsonl"):
         left.unlink()
@@ -86,7 +87,7 @@ def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Ro
     counts = rest.json()
     assert counts["done"] == RECORDS, counts
     same = (results / OUTPUT / "annotations.jsonl").read_bytes() == before
-    sent = counts["requests"]
+    sent = counts["requests"] - counts["probes"]
     return [
         Row(
             f"{RECORDS:,} records finished: time to “nothing to do”, no image read",

@@ -58,6 +58,7 @@ class Workplace:
         self.settings: dict[str, Any] = {
             "vlm.backend": "openai",
             "vlm.box_format": "xyxy_px",
+            "vlm.check_every": None,  # what is counted are the requests of records
             "vlm.openai.base_url": base_url,
             "vlm.openai.model_name": "loopback",
             "vlm.openai.timeout": 20,

@@ -143,7 +143,7 @@ class OutOfService(RunStopped):
 
 
 class SuspectBoxes(RunStopped):
-    """The first boxes of the run are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
+    """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
 
     exit_code = 2
 

@@ -42,6 +42,7 @@ class EveryWord(Serving):
 
     model = "words"
     box_format = "xyxy_px"
+    takes_probes = False
 
     async def answer(self, request: Request[Any]) -> str:
         if request.task == "expression_extraction":

@@ -14,14 +14,14 @@ from dataflow_grounding.pipelines.costs import costs_of
 @click.argument("results", type=click.Path(exists=True, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def command(results: str, as_json: bool) -> int:
-    """Tell what the replies stored in the folder RESULTS cost, by step, and how much of it for retries and samples."""
+    """Tell what the replies stored in the folder RESULTS cost, by step, and how much of it for retries, samples and checks."""
     found = costs_of(results)
     if as_json:
         click.echo(json.dumps(found))
         return 0
     for step in [*found["steps"], {"step": "in all", **found}]:
         click.echo(f"{step['step']}: {_words(step)}")
-        for part in ("retries", "samples"):
+        for part in ("retries", "samples", "checks"):
             if step.get(part, {}).get("requests"):
                 click.echo(f"  of it {part}: {_words(step[part])}")
     if found["cost_usd"] is None:

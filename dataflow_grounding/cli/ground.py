@@ -8,7 +8,7 @@ from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
-from dataflow_grounding.pipelines.from_spec import serving_of_spec
+from dataflow_grounding.pipelines.from_spec import grounder_of_spec
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.serving import serving_from_environment
 
@@ -25,11 +25,11 @@ def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], d
 
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
     """
-    serving = serving_of_spec(spec_paths) if spec_paths else serving_from_environment()
-    if obstacles := serving.obstacles():
+    grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
+    if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
     try:
-        record = PhraseGrounder(serving)({"image_path": image, "expressions": list(phrases)})
+        record = grounder({"image_path": image, "expressions": list(phrases)})
         if draw_path:
             _draw(image, record["expressions"], draw_path)
     except RecordError as error:

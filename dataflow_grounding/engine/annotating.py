@@ -9,6 +9,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.tasks import Request
@@ -34,6 +35,17 @@ class StepAsk:
         for note in found[1]:
             self.note(note)
         return found[0]
+
+    async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
+        """Puts a request that is no record's: what its reply says, and notes on reading it. Raises what failed."""
+        if self._asking is None:
+            raise OperatorFailed("this operator has no serving to ask")
+        self._asking.counts["probes"] += 1
+        return await self._asking.answer(request, CheckLog(self._store), (-1,))
+
+    def vouching(self, of: str, trusting: bool) -> Vouching:
+        """Which replies of the step's store are vouched for."""
+        return Vouching(self._store, of, trusting)
 
     def note(self, what: str) -> None:
         """Count a remark by its first words."""

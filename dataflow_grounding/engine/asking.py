@@ -126,6 +126,8 @@ class Asking:
 
     async def _sent(self, request: Request[T], store: ReplyLog, priority: Any) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
+        if request.before is not None:
+            await request.before()
         key = request.key(self.identity)
         done = store.get(key, store.first_new)  # an equal row came first
         if done is not None:

@@ -63,6 +63,7 @@ async def _annotate_all(
     count = min(len(records), 2 * (asking.limiter.most if asking else 4))
     try:
         await asyncio.gather(*(work() for _ in range(count)))
+        await operator.conclude(StepAsk(asking, store, (len(records),), notes))
     finally:
         if asking is not None:
             await asking.serving.aclose()

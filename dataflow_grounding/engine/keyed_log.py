@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import StorageFailed
+
+CHECK = "check"
+"""The task of lines that answer no record's question: checks of the endpoint, and what they say of the lines before them."""
 
 _HEAD = b'{"key": "'
 _KEY_LENGTH = 32
@@ -19,6 +22,15 @@ class ReplyLog(Protocol):
     """Where replies are kept while, and after, a run."""
 
     first_new: int
+    void: Sequence[tuple[int, int | None]]
+    """Places, from and to (None: all that comes), whose lines are as good as lost."""
+
+    @property
+    def end(self) -> int:
+        """The place of the next line."""
+
+    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """The whole lines that are in the file between two places."""
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key` at or after place `since`, or None."""
@@ -31,9 +43,15 @@ class MemoryLog:
     """Replies kept no longer than the process: for operators used by hand, without files."""
 
     first_new = 0
+    end = 0
 
     def __init__(self) -> None:
+        self.void: Sequence[tuple[int, int | None]] = ()
         self._lines: dict[str, dict[str, Any]] = {}
+
+    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """None are in a file."""
+        return iter(())
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key`, or None."""
@@ -55,6 +73,7 @@ class KeyedLog:
 
     def __init__(self, path: str, *, buffered: bool = False) -> None:
         self.path = path
+        self.void: Sequence[tuple[int, int | None]] = ()
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
@@ -68,10 +87,25 @@ class KeyedLog:
         self.first_new = self._size
         """Where the lines of this run begin."""
 
+    @property
+    def end(self) -> int:
+        """The place of the next line."""
+        return self._size + len(self._pending)
+
+    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """The whole lines that are in the file between two places; damaged ones are passed over."""
+        with open(self.path, "rb") as file:
+            file.seek(first)
+            while file.tell() < last and (text := file.readline()):
+                with suppress(ValueError, RecursionError):
+                    line = json.loads(text)
+                    if isinstance(line, dict):
+                        yield line
+
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key`, or None; only lines at or after place `since` count."""
         place = self._places.get(int(key[:16], 16))
-        if place is None or place < since:
+        if place is None or place < since or (self.void and is_within(place, self.void)):
             return None
         if place >= self._size:
             self._write()
@@ -84,7 +118,7 @@ class KeyedLog:
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
         line = {"key": key, **value}
-        place = self._size + len(self._pending)
+        place = self.end
         self._pending += json.dumps(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
@@ -157,6 +191,11 @@ class KeyedLog:
                 break
             data += more
         return data.partition(b"\n")[0]
+
+
+def is_within(place: int, spans: Sequence[tuple[int, int | None]]) -> bool:
+    """Whether a place is in one of the spans."""
+    return any(first <= place and (last is None or place < last) for first, last in spans)
 
 
 def _key_of(line: bytes) -> int | None:

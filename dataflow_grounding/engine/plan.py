@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
 from dataflow_grounding.serving.base import Serving
@@ -39,6 +40,14 @@ class Ask(Protocol):
 
     def note(self, what: str) -> None:
         """Count a remark on this record, for the run's summary."""
+
+    def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
+        """The answer to a request that is no record's, and notes on reading it. It goes before all others, is counted and paid
+        for like them, and its reply is never taken for an answer to a record's.
+        """
+
+    def vouching(self, of: str, trusting: bool) -> Vouching:
+        """Which replies of the step's store are vouched for; see Vouching."""
 
 
 class Annotator(Protocol):
@@ -75,6 +84,9 @@ class Annotator(Protocol):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The columns to add to `record`."""
 
+    async def conclude(self, ask: Ask) -> None:
+        """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
+
 
 class WholeFile:
     """An operator from elsewhere (DataFlow's, for instance): it reads and writes its storage itself, all rows at once."""
@@ -105,6 +117,9 @@ class WholeFile:
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Never called: it takes no single records."""
         raise NotImplementedError
+
+    async def conclude(self, ask: Ask) -> None:
+        """Nothing to settle."""
 
 
 @dataclass(frozen=True)

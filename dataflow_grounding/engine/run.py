@@ -80,6 +80,9 @@ class Run:
             with interrupts(self._interrupt, self._cancel):
                 self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
                 await asyncio.gather(*self._workers, return_exceptions=True)
+                if self.stopped is None:
+                    self._workers.append(asyncio.create_task(self._conclude()))
+                    await asyncio.gather(*self._workers, return_exceptions=True)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -130,6 +133,14 @@ class Run:
             self.stop(RunStopped(f"internal error: {type(error).__name__}: {error}"))
             raise
 
+    async def _conclude(self) -> None:
+        """Let every operator settle what it has to before the files are put in place."""
+        try:
+            for index, step in enumerate(self.steps):
+                await step.operator.conclude(self._ask(index, self._outputs.next))
+        except RunStopped as why:
+            self.stop(why)
+
     def _wake(self) -> None:
         for room in self._room:
             if not room.done():
@@ -177,10 +188,11 @@ class Run:
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        step = self.steps[index]
-        asking = self._held.asking_of(step)
-        ask = StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes)
-        return await annotated(step.operator, record, ask, self._held.memo)
+        return await annotated(self.steps[index].operator, record, self._ask(index, place), self._held.memo)
+
+    def _ask(self, index: int, place: int) -> StepAsk:
+        asking = self._held.asking_of(self.steps[index])
+        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes)
 
     def _progress(self) -> Progress:
         total = self.source.length()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dataflow_grounding.engine.keyed_log import CHECK, is_within
 from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.vouching import Span, entries_of, void_spans
 from dataflow_grounding.serving.base import Usage
 
 
@@ -38,15 +40,20 @@ class StoredReplies:
     """Replies by key: those of the store at `path`, and, on top, those that are put here, which are kept in memory."""
 
     first_new = 1
+    end = 1
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self.void: Sequence[Span] = ()
         self._places = NumberTable()
         self._new: dict[str, dict[str, Any]] = {}
         self.used: dict[str, Usage] = {}
         """What the stored replies cost that were asked for since `begin`, by key."""
         for place, line in stored_lines(path) if path else ():
-            self._places.set(_number(line["key"]), place + 1)
+            if line.get("task") != CHECK:
+                self._places.set(_number(line["key"]), place + 1)
+            elif "checks" in line:
+                self.void = void_spans(entries_of(line))
 
     def begin(self) -> None:
         """Forget what was put here, and what was asked for."""
@@ -62,7 +69,7 @@ class StoredReplies:
         if key in self._new or since:
             return self._new.get(key)
         place = self._places.get(_number(key))
-        if not place or self._path is None:
+        if not place or self._path is None or is_within(place - 1, self.void):
             return None
         with open(self._path, "rb") as file:
             file.seek(place - 1)
@@ -76,6 +83,10 @@ class StoredReplies:
         """Keep a reply in memory."""
         self._new[key] = {"key": key, **value}
         return self._new[key]
+
+    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """No check looks at them."""
+        return iter(())
 
     def __len__(self) -> int:
         return self._places.count

@@ -11,6 +11,7 @@ from dataflow_grounding.records import STATUSES
 WARNINGS = {
     "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
     "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
+    "unanswered_check": "checks of the box format were not answered: see docs/calibration.md, The standing check",
     "bbox_cut": "boxes reach out of their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
@@ -81,6 +82,7 @@ class Summary:
             **{status: self.expressions[status] for status in STATUSES},
             "requests": self.requests["sent"],
             "replayed": self.requests["replayed"],
+            "probes": self.requests["probes"],
             "rate_limited": self.requests["rate_limited"],
             "unreadable": self.requests["unreadable"],
             "tokens": {name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")},

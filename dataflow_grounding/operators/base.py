@@ -67,6 +67,9 @@ class Operator(ABC):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
+    async def conclude(self, ask: Ask) -> None:  # noqa: B027
+        """Called after a run's last record, before its files are put in place. Raises RunStopped, and then they are not."""
+
     def run(self, storage: Any, **keys: str) -> str:
         """Work through a storage's step: `input_<role>_key=` and `output_<role>_key=` name columns.
 

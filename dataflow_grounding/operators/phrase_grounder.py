@@ -15,6 +15,7 @@ from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.agreement import agreed
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.box_watch import BoxWatch, OnSuspect
+from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.operators.regrounding import reground
@@ -35,7 +36,8 @@ class PhraseGrounder(Operator):
     calibrated before the first record. At most `phrases_per_request` phrases are asked for at once. `samples` answers are
     merged to one; `zoom` looks again for small boxes in an enlarged part of the image; `verify="reground"` asks for each
     expression with boxes once more. Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps them all.
-    `on_suspect_boxes` is `warn` or `stop`. Raises SpecError.
+    `on_suspect_boxes` is `stop` or `warn`; `check_every` is the number of requests between two checks of the endpoint, None
+    for no checks. Raises SpecError.
     """
 
     name = "grounding"
@@ -56,10 +58,13 @@ class PhraseGrounder(Operator):
         zoom: bool = False,
         verify: Literal["reground"] | None = None,
         merge_iou: float | None = MERGE_IOU,
-        on_suspect_boxes: OnSuspect = "warn",
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
     ) -> None:
         if phrases_per_request < 1 or samples < 1:
             raise SpecError("phrases_per_request and samples should be 1 or more")
+        if check_every is not None and check_every < 1:
+            raise SpecError("check_every should be 1 or more, or None")
         if verify not in (None, "reground") or on_suspect_boxes not in ("warn", "stop"):
             raise SpecError("verify should be None or 'reground', on_suspect_boxes 'warn' or 'stop'")
         if merge_iou is not None and not 0 < merge_iou <= 1:
@@ -71,7 +76,7 @@ class PhraseGrounder(Operator):
         self.zoom = zoom
         self.verify = verify
         self.merge_iou = merge_iou
-        self.watch = BoxWatch(on_suspect_boxes)
+        self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     @property
     def box_format(self) -> BoxFormat:
@@ -80,8 +85,14 @@ class PhraseGrounder(Operator):
 
     def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
-        self.watch = BoxWatch(self.watch.on_suspect)
-        return self.format_choice.settle_to_ground(start)
+        asked = self.format_choice.settle_to_ground(start)
+        self.watch = BoxWatch(self.watch.on_suspect, self.watch.every)
+        self.watch.start(self.serving, self.box_format, calibrated=bool(asked), in_memory=start.folder is None)
+        return asked
+
+    async def conclude(self, ask: Ask) -> None:
+        """Lets the watch have its last word. Raises SuspectBoxes."""
+        await self.watch.conclude(ask)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Fills in `instances` and `status` of every expression, and `disagreement`, `verified` where they are asked for."""
@@ -128,9 +139,7 @@ class PhraseGrounder(Operator):
         """One request; where its reply is cut off, two with half of the phrases each."""
         request = replace(phrase_grounding(image, phrases, self.box_format, self.merge_iou), sample=sample)
         try:
-            if self.serving.model != "embedded-opencv":  # whose format is ours
-                request = self.watch.watched(request, image, phrases, self.box_format)
-            return await ask(request)
+            return await self.watch.ask(ask, request, image, phrases)
         except TruncatedReply:
             if len(phrases) == 1:
                 raise

@@ -10,10 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.stored_replies import stored_lines, usage_of_line
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.serving.base import Usage
+
+PARTS = {"retries": "attempt", "samples": "sample", "checks": "check"}
 
 
 class Bill:
@@ -57,13 +60,15 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
 
 
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
-    """Each step's replies, tokens and USD; of it `retries` (replies that could not be read, asked again) and `samples`
-    (further answers to one question). Requests that got no reply, as rate limits and faults, are not in it.
+    """Each step's replies, tokens and USD; of it `retries` (replies that could not be read, asked again), `samples` (further
+    answers to one question) and `checks` (of the box format). Requests without a reply (rate limits, faults) are not in it.
     """
     steps = []
     for name, path in _stores(folder):
         bill, parts = Bill(), defaultdict[str, Bill](Bill)
         for _, line in stored_lines(path):
+            if "checks" in line:  # what a check says of other lines
+                continue
             usage = usage_of_line(line)
             row = None if prices else listed_price(str(line.get("model")))
             price = prices or (row.prices if row else None)
@@ -71,8 +76,10 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
             for part in ("attempt", "sample"):
                 if line.get(part):
                     parts[part].add(usage, price)
-        retries, samples = parts["attempt"].to_json(), parts["sample"].to_json()
-        steps.append({"step": name, **bill.to_json(), "retries": retries, "samples": samples})
+            if line.get("task") == CHECK:
+                parts["check"].add(usage, price)
+        of_it = {name: parts[part].to_json() for name, part in PARTS.items()}
+        steps.append({"step": name, **bill.to_json(), **of_it})
     return steps
 
 

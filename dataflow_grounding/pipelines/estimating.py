@@ -20,6 +20,7 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators.endpoint_checks import checks_for
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.pipelines.guesses import guess_reply
 from dataflow_grounding.records import Record
@@ -203,9 +204,6 @@ def estimate(run: SpecRun) -> Estimate:
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    for step in run.steps:
-        if isinstance(step.operator, PhraseGrounder):
-            step.operator.watch.suspicion = ""  # made-up boxes are not to be judged
     return run_blocking(lambda: _estimate(run, rules))
 
 
@@ -230,7 +228,20 @@ async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
             if measured.requests and not to_send.requests:
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
+    for step, found in zip(run.steps, steps, strict=True):
+        found.to_send.add(_checks(step, found.to_send))
     return Estimate(run, total, looked_at, stored, steps, rules)
+
+
+def _checks(step: Step, requests: Amount) -> Amount:
+    """What the checks of a step's box format take, each about as much as a request of its."""
+    operator = step.operator
+    if not isinstance(operator, PhraseGrounder) or not operator.serving.takes_probes or operator.serving.exact_boxes:
+        return Amount()
+    checks = Amount()
+    if requests.requests:
+        checks.add(requests, checks_for(round(requests.requests), operator.watch.every) / requests.requests)
+    return checks
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

@@ -18,13 +18,13 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.pipelines.costs import paid_by_step
 from dataflow_grounding.pipelines.referring_job import ReferringJob
 from dataflow_grounding.pipelines.region_caption_job import RegionCaptionJob
 from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
 from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
-from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.version import __version__
 
@@ -32,10 +32,12 @@ JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, R
 """By the spec's autolabel_type."""
 
 
-def serving_of_spec(paths: str | Sequence[str]) -> Serving:
-    """The serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
+def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
+    """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
     block = load_spec(paths).block
-    return serving_of(block.vlm, block.workflow)
+    serving = serving_of(block.vlm, block.workflow)
+    vlm = block.vlm
+    return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:

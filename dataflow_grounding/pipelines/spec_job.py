@@ -107,6 +107,7 @@ def _grounding_of(block: ImageGroundingBlock) -> dict[str, Any]:
         "verify": verify,
         "merge_iou": flow.merge_iou,
         "on_suspect_boxes": block.vlm.on_suspect_boxes,
+        "check_every": block.vlm.check_every,
     }
 
 

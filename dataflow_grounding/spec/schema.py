@@ -52,7 +52,8 @@ class VlmBlock(_Block):
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"
     box_formats: list[dict[str, Any]] = []
-    on_suspect_boxes: Literal["warn", "stop"] = "warn"
+    on_suspect_boxes: Literal["stop", "warn"] = "stop"
+    check_every: int | None = Field(100, ge=1)
     prices: PricesBlock | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -40,6 +40,8 @@ class Request(Generic[T]):
     """Whether the last reply to it was cut off: it is asked again cooler."""
     divisible: bool = False
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
+    before: Callable[[], Awaitable[None]] | None = None
+    """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
 
     def __post_init__(self) -> None:
         if not self.images:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.probes import rectangles
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
@@ -37,7 +38,8 @@ class EchoAnswers:
     """Valid answers to every task without gold, made from the request's input: the same input, the same answer.
 
     Expressions are the capitalised and the longer words of a caption; every phrase gets one box, in `box_format` (as
-    `find_box_format` knows it) for the image size that the request states. Images are not looked at.
+    `find_box_format` knows it) for the image size that the request states; on probe pictures the right one. Images are not
+    looked at.
     """
 
     reads = INPUT
@@ -54,7 +56,7 @@ class EchoAnswers:
             words = [{"text": word, "noun_chunk": word} for word in telling_words(caption)]
             return {"cleaned_caption": caption, "expressions": words}
         if request.task == "phrase_grounding":
-            return {"objects": self._objects(request)}
+            return rectangles(request, self.box_format) or {"objects": self._objects(request)}
         if request.task == "region_expression":
             return {"regions": [described(region) for region in regions]}
         if request.task == "image_caption":

@@ -13,6 +13,7 @@ from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.geometry import Bbox, Size, iou
 from dataflow_grounding.records import parse_line
 from dataflow_grounding.testing.answers import IMAGES, agreed, described, unknown_task
+from dataflow_grounding.testing.probes import rectangles
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 Gold = Mapping[str, Any]
@@ -26,7 +27,7 @@ class GoldAnswers:
     `box_format` is a name that `find_box_format` knows; gold boxes (pixels of the gold's `width` x `height`) are
     converted to it for the image size that really came. A record is known by its image file's digest (files found
     under `image_root`, or seen before with its caption), else by its caption, its phrases or its regions. A phrase that
-    the gold doesn't have, or has without instances, is left out.
+    the gold doesn't have, or has without instances, is left out. Probe pictures are answered right.
     """
 
     reads = IMAGES
@@ -96,6 +97,9 @@ class GoldAnswers:
         self._claimed.add(id(record))
 
     def _ground(self, request: ReceivedRequest) -> dict[str, Any]:
+        probe = rectangles(request, self.box_format)
+        if probe is not None:
+            return probe
         phrases = request.input["phrases"]
         record = self._with_phrases(request, [_plain(phrase["text"]) for phrase in phrases])
         if record is None:

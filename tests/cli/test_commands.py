@@ -195,11 +195,11 @@ def test_check_of_a_good_spec(workplace: Workplace) -> None:
 def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:
     workplace.picture()
     with LoopbackServer() as server:
-        spec = workplace.spec(**{"vlm.openai.base_url": server.base_url})
+        spec = workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.check_every": 100})
         image, out = str(workplace.folder / "a.jpg"), str(workplace.folder / "out.png")
         done = command(["ground", image, "red mug", "table", "-e", str(spec), "--draw", out])
         assert done.code == 0, done
-        assert server.count() == 1
+        assert server.count() == 2  # one of them to check the box format
         assert [e["text"] for e in done.summary["expressions"]] == ["red mug", "table"]
         assert Path(out).stat().st_size > 100
         server.faults = on(faults.unauthorized())

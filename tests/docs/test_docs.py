@@ -105,7 +105,8 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
         assert extra.items() <= server.requests[-1].settings.items()
-        assert command(["cost", "results", "--json"]).summary["requests"] == 4
+        checks = 0 if "calibrating" in done.err else 1
+        assert command(["cost", "results", "--json"]).summary["requests"] == 4 + checks
 
 
 def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | None:

@@ -39,7 +39,11 @@ class Grounding(Pipeline):
         self.folder = folder
         self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), **storage)
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=max_workers)
-        self.extractor, self.grounder, self.count = ExpressionExtractor(serving), PhraseGrounder(serving), Count()
+        self.extractor, self.grounder, self.count = (
+            ExpressionExtractor(serving),
+            PhraseGrounder(serving, check_every=None),
+            Count(),
+        )
 
     def forward(self) -> None:
         self.extractor.run(self.storage.step())

@@ -35,7 +35,7 @@ def photo(tmp_path: Path) -> str:
 
 def ground(server: LoopbackServer, photo: str, *phrases: str, **ways: Any) -> list[dict[str, Any]]:
     serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-    record = PhraseGrounder(serving, **ways)({"image_path": photo, "expressions": list(phrases)})
+    record = PhraseGrounder(serving, check_every=None, **ways)({"image_path": photo, "expressions": list(phrases)})
     expressions = record["expressions"]
     assert isinstance(expressions, list)
     return expressions
@@ -138,7 +138,7 @@ def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int
 def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(photo: str, box_format: str) -> None:
     with LoopbackServer(SeeingModel(box_format), keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=box_format)
-        record = PhraseGrounder(serving, zoom=True)(
+        record = PhraseGrounder(serving, zoom=True, check_every=None)(
             {"image_path": photo, "expressions": ["the red box", "the blue box"]}
         )
         assert server.count() == 2

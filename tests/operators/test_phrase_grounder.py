@@ -20,6 +20,7 @@ class Counting(Serving):
 
     model = "counting"
     box_format = "xyxy_px"
+    takes_probes = False
 
     def __init__(self, most: int = 1000, absent: str = "nothing") -> None:
         self.most, self.absent = most, absent

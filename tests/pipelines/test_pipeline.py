@@ -37,6 +37,7 @@ class EveryWord(Serving):
 
     model = "words"
     box_format = "xyxy_px"
+    takes_probes = False
 
     def __init__(self) -> None:
         self.asked = 0

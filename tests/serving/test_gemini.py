@@ -25,7 +25,12 @@ FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
 @pytest.fixture
 def gemini(workplace: Workplace) -> Workplace:
     """Three records for a Gemini endpoint that is still to be named."""
-    workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY, "vlm.gemini.timeout": 20}
+    workplace.settings = {
+        "vlm.backend": "gemini",
+        "vlm.gemini.api_key": KEY,
+        "vlm.gemini.timeout": 20,
+        "vlm.check_every": None,
+    }
     workplace.many(3)
     return workplace
 

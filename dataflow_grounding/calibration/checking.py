@@ -1,0 +1,209 @@
+"""Checking an endpoint in a run: one probe picture, and whether the run's format puts its rectangles where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dataflow_grounding.calibration.asking import read_answers
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
+from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import RunStopped
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.images import ImageLimits, open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.tasks import Request, phrase_grounding
+
+LAYOUTS = 256  # a layout that came lately would be answered from a gateway's cache, whatever the model does by now
+SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
+NARROWEST = 96  # the same, where the longest side allows no more
+
+LEAST = 4  # answers, of twelve, before they say anything
+NEAR = 0.10  # a rectangle is found when no edge is further off, as a share of the side
+FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
+BETTER = 3  # rectangles that another format finds and this one doesn't
+OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
+SURELY = 5.0  # standard errors of that
+
+SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check shows. `fits`: the rectangles are where the format says; `misses`: they are not, and `why` and `remedy` say
+    more; `silent`: too few were answered to tell, for the reason `why`.
+    """
+
+    kind: Literal["fits", "misses", "silent"]
+    why: str = ""
+    remedy: str = ""
+    fitting: str | None = None
+
+
+async def check(
+    ask: Ask, asked: BoxFormat, size: Size, limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
+) -> Verdict:
+    """Ask for the rectangles of a probe picture of about this size; where they are missed, of another, to be sure.
+
+    `in_doubt` is called in between. Raises RunStopped.
+    """
+    size = probe_size(size, limits.max_side)
+    first, second = random.sample(range(LAYOUTS), 2)
+    pictures = [await shown(ask, probe_of(size, first), asked, limits)]
+    if judge(pictures, asked).kind == "misses":
+        in_doubt()
+        pictures.append(await shown(ask, probe_of(size, second), asked, limits))
+        again = judge(pictures[1:], asked)
+        if again.kind != "misses":
+            return again
+    return judge(pictures, asked)
+
+
+def probe_size(size: Size, max_side: int) -> Size:
+    """The size, enlarged where a model would see nothing in it."""
+    scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
+    width, height = (min(max(round(side * scale), NARROWEST), max_side) for side in size)
+    return width, height
+
+
+async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> Picture:
+    """A probe picture with what came back for it. An answer that can't be had is no answer."""
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        path = os.path.join(folder, "probe.png")
+        await asyncio.to_thread(lambda: probe.draw().save(path))
+        image = open_image(Record({"image_path": path}), "image_path", limits)
+        question = phrase_grounding(image, list(probe.boxes), asked)
+        request = Request(
+            question.task,
+            question.input,
+            question.images,
+            question.instructions,
+            question.schema,
+            read=lambda reply: read_answers(reply, probe, asked.key),
+        )
+        try:
+            answers, troubles = await ask.aside(request)
+        except RunStopped:
+            raise
+        except Exception as error:  # nor is a serving's own failure on such a picture
+            answers, troubles = [], [str(error)]
+        return Picture(probe, image.sent_size, answers, "; ".join(troubles))
+
+
+def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
+    """What these pictures show: that the format is missed, only where all of them do."""
+    usable = [[a for a in picture.answers if len(a.numbers) == 4 or a.family] for picture in pictures]
+    for picture, answers in zip(pictures, usable, strict=True):
+        if len(answers) < LEAST:
+            trouble = f": {picture.trouble}" if picture.trouble else ""
+            return Verdict("silent", f"{len(answers)} of {picture.asked} rectangles were answered{trouble}")
+    ways = [_Ways(picture, answers, asked) for picture, answers in zip(pictures, usable, strict=True)]
+    if not all(way.missed for way in ways):
+        return Verdict("fits")
+    total, found = sum(map(len, usable)), sum(way.found for way in ways)
+    seen = f"{found} of {total} rectangles in {_pictures(len(ways))} are where it puts them"
+    counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
+    best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)  # 1000 rather than 1024
+    explained = counts[best]
+    if explained >= max(found + BETTER * len(ways), total / 2):
+        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best)
+    moved = next((way.moved for way in ways if way.moved), None)
+    if moved is not None:
+        why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
+        return Verdict("misses", why, "The endpoint seems to resize or pad pictures: run dataflowgrounding calibrate")
+    remedy = "No plain format fits: run dataflowgrounding calibrate, or set vlm.check_every: null if such pictures are beyond it"
+    return Verdict("misses", f"{seen}, and hardly more where any other format does", remedy)
+
+
+class _Ways:
+    """One picture's answers, read as asked and in every plain format."""
+
+    def __init__(self, picture: Picture, answers: Sequence[Answer], asked: BoxFormat) -> None:
+        self._sides = picture.size * 2
+        self._truth = [answer.asked for answer in answers]
+        frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
+        mine = _boxes(picture, answers, asked)
+        self._count = len(answers)
+        self.found = self._near(mine)
+        self.others = {
+            name: self._near(_boxes(picture, answers, find_box_format(name, ""))) for name in dict.fromkeys(names)
+        }
+        self.moved = self._moved(mine)
+        self.missed = (
+            self.found < FOUND * self._count or self.moved is not None or any(map(self.is_better, self.others))
+        )
+
+    def is_better(self, name: str) -> bool:
+        """Whether a format finds most of the rectangles, and clearly more than the one that was asked for."""
+        return self.others[name] >= max(self.found + BETTER, 0.6 * self._count)
+
+    def _near(self, boxes: Sequence[Bbox]) -> int:
+        """How many are where they should be."""
+        return sum(
+            all(abs(a - b) <= NEAR * side for a, b, side in zip(bbox, truth, self._sides, strict=True))
+            for bbox, truth in zip(boxes, self._truth, strict=True)
+        )
+
+    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str] | None:
+        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles."""
+        lines, sure = [], False
+        for start, side in enumerate(self._sides[:2]):
+            pairs = [
+                (bbox[i] / side, truth[i] / side)
+                for bbox, truth in zip(boxes, self._truth, strict=True)
+                for i in (start, start + 2)
+            ]
+            factor, shift, error = _robust_line(pairs)
+            sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
+            lines.append((factor, shift))
+        (x, left), (y, top) = lines
+        width, height = self._sides[:2]
+        found = self._near(
+            [
+                (x1 * x + left * width, y1 * y + top * height, x2 * x + left * width, y2 * y + top * height)
+                for x1, y1, x2, y2 in boxes
+            ]
+        )
+        if not sure or found < max(self.found, 0.6 * self._count):
+            return None
+        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height"
+
+
+def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Factor and shift that most (read, true) pairs agree on (Theil and Sen), and the error of what they say at a far end."""
+    slopes = [
+        (true - other_true) / (read - other_read)
+        for place, (read, true) in enumerate(pairs)
+        for other_read, other_true in pairs[:place]
+        if abs(read - other_read) > 1e-6
+    ]
+    factor = statistics.median(slopes) if slopes else 1.0
+    rest = [true - factor * read for read, true in pairs]
+    shift = statistics.median(rest)
+    spread = 1.4826 * statistics.median(abs(value - shift) for value in rest)
+    return factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5
+
+
+def _boxes(picture: Picture, answers: Sequence[Answer], box_format: BoxFormat) -> list[Bbox]:
+    """The answers in pixels of the picture, corners in order, as the reader would read them in this format."""
+    boxes = []
+    for answer in answers:
+        if answer.family is not None:
+            written = known_formats()[answer.family]
+        else:
+            written = replace(box_format, order=answer.order) if answer.order else box_format
+        x1, y1, x2, y2 = written.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
+        boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+    return boxes
+
+
+def _pictures(count: int) -> str:
+    return "a probe picture" if count == 1 else f"{count} probe pictures"

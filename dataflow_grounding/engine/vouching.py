@@ -1,0 +1,130 @@
+"""Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog
+
+MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
+"""The key of the marks; the last one counts."""
+
+Span: TypeAlias = tuple[int, int | None]
+"""Places in the store, from and to; None: all that comes."""
+
+
+class Vouching:
+    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and those that are set aside.
+
+    Open is what came since the last check that passed. Where a check fails it is set aside: the next run asks for it again, as if
+    it had never come. A run that was killed leaves its last replies open, so that whoever goes on checks first. What came
+    before anybody checked is trusted. With `trusting`, replies that were set aside count all the same.
+    """
+
+    def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
+        self._store, self._of = store, of
+        self._entries = entries_of(store.get(MARK))
+        for entry in self._entries.values():
+            for name, spans in entry.items():
+                entry[name] = _joined([(a, store.first_new if b is None else b) for a, b in spans])
+        mine = self._entries.setdefault(of, {"open": [], "void": []})
+        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(mine["open"]))
+        """Whether the store holds replies of earlier runs that nobody has vouched for."""
+        store.void = () if trusting else void_spans(self._entries)
+        mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
+
+    def here(self) -> int:
+        """The place up to which a check that begins now will vouch."""
+        return self._store.end
+
+    def begin(self) -> None:
+        """Replies are about to come."""
+        self._write("begun")
+
+    def good(self, place: int) -> None:
+        """A check that began at `place` has passed."""
+        self._entries[self._of]["open"] = [(place, None)]
+        self._write("good")
+
+    def unclear(self) -> None:
+        """A check has shown nothing."""
+        self._write("unclear")
+
+    def bad(self) -> int:
+        """A check has failed: all that is open is set aside, and all that is still to come. Returns how many replies that are
+        so far.
+        """
+        mine = self._entries[self._of]
+        count = sum(1 for _ in self._replies(mine["open"]))
+        mine["void"] += mine["open"]
+        mine["open"] = []
+        self._write("bad")
+        return count
+
+    def finished(self) -> None:
+        """The run is done, and its replies are as good as they will be."""
+        self._entries[self._of]["open"] = []
+        self._write("finished")
+
+    def _write(self, verdict: str) -> None:
+        self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
+
+    def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
+        for first, last in spans:
+            for line in self._store.lines(first, self._store.end if last is None else last):
+                if line.get("task") != CHECK:
+                    yield line
+
+
+class CheckLog(MemoryLog):
+    """Where the replies to checks are kept: in the store, as what was paid for, and never taken for an answer."""
+
+    def __init__(self, store: ReplyLog) -> None:
+        super().__init__()
+        self._store = store
+
+    def get(self, key: str, since: int = 0) -> None:
+        """Every check is asked anew."""
+
+    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line; returns it."""
+        return self._store.put(key, {**value, "task": CHECK})
+
+
+def entries_of(mark: Mapping[str, Any] | None) -> dict[str, dict[str, list[Span]]]:
+    """What a mark says, by kind of question; what is damaged says nothing."""
+    entries: dict[str, dict[str, list[Span]]] = {}
+    checks = (mark or {}).get("checks")
+    for of, entry in checks.items() if isinstance(checks, dict) else ():
+        spans = {name: entry.get(name) if isinstance(entry, dict) else None for name in ("open", "void")}
+        entries[of] = {
+            name: [(span[0], span[1]) for span in found if _is_span(span)] if isinstance(found, list) else []
+            for name, found in spans.items()
+        }
+    return entries
+
+
+def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> list[Span]:
+    """The places of all replies that are set aside."""
+    return [span for entry in entries.values() for span in entry["void"]]
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[Span]:
+    """Spans that follow one another as one."""
+    joined: list[Span] = []
+    for first, last in spans:
+        if joined and joined[-1][1] == first:
+            first = joined.pop()[0]
+        joined.append((first, last))
+    return joined
+
+
+def _is_span(span: Any) -> bool:
+    return (
+        isinstance(span, list)
+        and len(span) == 2
+        and isinstance(span[0], int)
+        and (span[1] is None or isinstance(span[1], int))
+    )

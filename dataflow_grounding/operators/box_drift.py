@@ -1,0 +1,164 @@
+"""Drift: whether the last answers' numbers look more like the boxes before them when they are read in another format."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
+from dataflow_grounding.frames import to_xyxy
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.operators.box_signs import Seen, plain
+
+BOXES = 2  # of an answer: more of them, of one picture, say little more
+LAG = 20  # answers that are too young to be compared with
+LEAST = 12  # answers before there is enough to compare with
+ALARM = 6.0  # log-likelihood ratio, summed since it was last zero, at which the numbers have drifted
+MORE = 3.0  # by how much more it takes after a probe that found nothing
+MOST_STRANGE = 12.0  # a box that is anywhere at all says little
+MOST_OF_ONE = 3.0  # what one answer may add
+FLOORS = (0.06, 0.06, 0.35, 0.3)  # least deviations of the features
+MOST_WORDS = 4000
+_WORD = re.compile(r"[^\W\d_]+")
+
+Features: TypeAlias = tuple[float, float, float, float]
+"""Middle x and y in parts of the sides, mean log of the sides, and the log of width to height."""
+
+
+class Moments:
+    """Mean and standard deviation of the values so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        """Take in one more."""
+        self.count += 1
+        step = value - self.mean
+        self.mean += step / self.count
+        self._squares += step * (value - self.mean)
+
+    @property
+    def deviation(self) -> float:
+        """0 for no value, or one."""
+        return math.sqrt(self._squares / self.count) if self.count else 0.0
+
+
+class Other:
+    """Another way to read the same numbers, and how much speaks for it."""
+
+    def __init__(self, box_format: BoxFormat) -> None:
+        self.format = box_format
+        self.evidence = 0.0
+        self.alarm = ALARM
+
+
+class Drift:
+    """Compares each answer's boxes with those of the answers more than 20 before it, as read and as another format reads them.
+
+    For every other order at the same scale, and every other scale in the same order, the log-likelihood ratios are summed as
+    long as they speak for it (a CUSUM). An alarm says only that it is time for a probe.
+    """
+
+    def __init__(self, asked: BoxFormat) -> None:
+        self.alarmed = False
+        self._asked = asked
+        alike = {999: 1000, 1024: 1000}
+        scale = alike.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
+        names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
+        names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
+        self._others = [Other(plain(name)) for name in names]
+        self._moments = [Moments() for _ in FLOORS]
+        self._known: list[tuple[float, float]] = []
+        self._words: dict[str, Moments] = {}
+        self._young: deque[list[tuple[Features, list[str]]]] = deque()
+        self._answers = 0
+
+    def add(self, boxes: Sequence[Seen]) -> None:
+        """Take in one answer's boxes."""
+        if not boxes:
+            return
+        here = [(features(s.corners), _WORD.findall(s.phrase.casefold())[:6]) for s in boxes[:BOXES]]
+        if self._answers >= LEAST:
+            self._weigh(boxes, here)
+        self._young.append(here)
+        if len(self._young) > LAG:
+            self._learn(self._young.popleft())
+
+    def settled(self) -> None:
+        """A probe has shown that the format is right: what alarmed was the data. It takes more the next time."""
+        self.alarmed = False
+        for other in self._others:
+            if other.evidence > other.alarm:
+                other.alarm += MORE
+            other.evidence = 0.0
+
+    def _weigh(self, boxes: Sequence[Seen], here: Sequence[tuple[Features, list[str]]]) -> None:
+        """Add what this answer says for each other reading."""
+        shapes = [self._shape(words) for _, words in here]
+        now = [min(self._strangeness(f, shape), MOST_STRANGE) for (f, _), shape in zip(here, shapes, strict=True)]
+        for other in self._others:
+            total = 0.0
+            for s, (found, _), shape, strange in zip(boxes, here, shapes, now, strict=False):
+                again, stretch = reread(s, found, self._asked, other.format)
+                total += strange - self._strangeness(again, shape) + stretch
+            other.evidence = max(0.0, other.evidence + min(max(total, -MOST_OF_ONE), MOST_OF_ONE))
+            self.alarmed = self.alarmed or other.evidence > other.alarm
+
+    def _strangeness(self, found: Features, shape: float) -> float:
+        """How unlike the boxes before it a box is: minus the log-likelihood."""
+        (x, dx), (y, dy), (size, dsize), (_, dshape) = self._known
+        a, b, c, d = (found[0] - x) / dx, (found[1] - y) / dy, (found[2] - size) / dsize, (found[3] - shape) / dshape
+        return (a * a + b * b + c * c + d * d) / 2
+
+    def _shape(self, words: Sequence[str]) -> float:
+        """The log of width to height to be expected: of the most telling word, drawn towards that of all boxes."""
+        mean, told = self._moments[3].mean, 0.0
+        for word in words:
+            known = self._words.get(word)
+            if known is not None:
+                away = (known.mean - mean) * known.count / (known.count + 4)
+                if abs(away) > abs(told):
+                    told = away
+        return mean + told
+
+    def _learn(self, answer: Sequence[tuple[Features, list[str]]]) -> None:
+        self._answers += 1
+        for found, words in answer:
+            for value, moments in zip(found, self._moments, strict=True):
+                moments.add(value)
+            for word in words:
+                if word in self._words or len(self._words) < MOST_WORDS:
+                    self._words.setdefault(word, Moments()).add(found[3])
+        pairs = zip(self._moments, FLOORS, strict=True)
+        self._known = [(moments.mean, max(floor, moments.deviation)) for moments, floor in pairs]
+
+
+def features(corners: Sequence[float]) -> Features:
+    """The four figures of a box whose corners are parts of the sides."""
+    x1, y1, x2, y2 = corners
+    width, height = math.log(min(max(x2 - x1, 0.003), 30.0)), math.log(min(max(y2 - y1, 0.003), 30.0))
+    return (x1 + x2) / 2, (y1 + y2) / 2, (width + height) / 2, width - height
+
+
+def reread(s: Seen, found: Features, asked: BoxFormat, other: BoxFormat) -> tuple[Features, float]:
+    """The figures of the same numbers in another format, and the log of what that does to the unit of area."""
+    if other.order != asked.order:
+        width, height = asked.limits(s.sent)
+        x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or other.order)
+        return features((x1 / width, y1 / height, x2 / width, y2 / height)), 0.0
+    x, y = _stretch(asked, other, s.sent if "px" in (asked.scale, other.scale) else (1, 1))
+    across, down = math.log(x), math.log(y)
+    middle_x, middle_y, size, shape = found
+    return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
+
+
+def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> tuple[float, float]:
+    """What reading in another scale multiplies x and y with."""
+    (width, height), (w, h) = asked.limits(sent), other.limits(sent)
+    return width / w, height / h

@@ -1,0 +1,234 @@
+"""Signs, in the first boxes of a run, that they are not in the format that was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
+from dataflow_grounding.frames import Order, to_xyxy
+from dataflow_grounding.geometry import Size
+
+MOST = 200  # boxes looked at in a run
+ENOUGH = 30  # boxes, from at least FEW pictures, before their places say anything
+FEW = 4
+LEAST_SHAPES = 24  # things of known shape
+OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of the range
+
+ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
+
+# Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
+# fmt: off
+TALL = frozenset([
+    "person", "man", "woman", "boy", "girl", "child", "pedestrian", "lady", "guy", "tower", "bottle", "lamp", "door", "tree",
+    "giraffe", "vase", "skyscraper",
+])
+WIDE = frozenset([
+    "car", "bus", "truck", "train", "van", "sofa", "couch", "bed", "table", "bench", "boat", "ship", "airplane", "plane",
+    "river", "keyboard",
+])
+# fmt: on
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One box as a reply wrote it. `corners` are parts of the asked format's range, in [0, 1] where all is well."""
+
+    corners: tuple[float, float, float, float]
+    numbers: tuple[float, float, float, float]
+    order: Order | None
+    sent: Size
+    phrase: str
+    reply: int
+
+
+class Signs:
+    """The first 200 boxes of a run, looked at as they come; `found` says what is strange about them."""
+
+    def __init__(self, asked: BoxFormat) -> None:
+        self._asked = asked
+        self._seen: list[Seen] = []
+        self._judged = 0
+        self._name = ""
+        self._withdrawn: set[str] = set()
+        self.found: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether no more boxes are looked at."""
+        return self.found is not None or len(self._seen) >= MOST
+
+    def add(self, boxes: Sequence[Seen]) -> None:
+        """Take in a reply's boxes."""
+        if self.done:
+            return
+        self._seen += boxes
+        if len(self._seen) > 16 and len(self._seen) < min(MOST, self._judged + 8):
+            return
+        self._judged = len(self._seen)
+        sign = first_sign(self._seen, self._asked, self._withdrawn)
+        if sign is not None:
+            self._name, self.found = sign
+
+    def withdraw(self) -> None:
+        """A check has shown that the format is right: this sign says nothing here."""
+        if self.found is not None:
+            self._withdrawn.add(self._name)
+            self.found = None
+
+
+def suspicion(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
+    """What is strange about these boxes, and the format that would fit, as a clause; None when nothing is."""
+    found = first_sign(seen, asked)
+    return found[1] if found else None
+
+
+def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
+    """The first sign's name, and what is strange, as `suspicion` says it; signs named in `but` are passed over."""
+    for name, sign in SIGNS.items():
+        found = sign(seen, asked) if name not in but else None
+        if found is not None:
+            what, remedy = found
+            return name, f"the boxes don't look like {asked.name}: {what}. {remedy}"
+    return None
+
+
+def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    if asked.scale == 1:
+        return None
+    small = [s for s in seen if max(s.numbers) <= 1.0 and any(n != int(n) for n in s.numbers)]
+    if len(small) < 5 or len(small) < 0.8 * len(seen):
+        return None
+    return f"{len(small)} of {len(seen)} have all numbers within 0 to 1", _remedy(seen, asked)
+
+
+def _out_of_range(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    outside = [s for s in seen if min(s.corners) < -OUTSIDE or max(s.corners) > 1 + OUTSIDE]
+    if len(seen) < 8 or len(outside) < max(3, 0.2 * len(seen)):
+        return None
+    return f"{len(outside)} of {len(seen)} reach out of the picture", _remedy(seen, asked)
+
+
+def _wrong_way_round(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    turned = [s for s in seen if s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]]
+    if len(seen) < 12 or len(turned) < 0.3 * len(seen):
+        return None
+    return f"{len(turned)} of {len(seen)} end before they begin", _remedy(seen, asked)
+
+
+def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    """All boxes in the top left quarter, or in the part of the picture that another scale would leave them."""
+    if not _enough(seen):
+        return None
+    if all(max(s.corners) <= 0.5 for s in seen):
+        return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
+    for scale in SCALES:
+        if scale in (asked.scale, 999):
+            continue
+        other = plain(f"{asked.order}_{scale}")
+        small = [s for s in seen if _share(other, asked, s.sent) <= 0.5]
+        if _enough(small) and len(small) == len(seen) and all(_within(s, asked, other) for s in small):
+            what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
+            return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
+    return None
+
+
+def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    """Things that are taller than wide come out wide, and the other way round."""
+    told = right = 0
+    for s in {(s.phrase, s.numbers): s for s in seen if s.order is None}.values():
+        shape = _shape(s.phrase)
+        wide = (s.corners[2] - s.corners[0]) * s.sent[0]
+        high = (s.corners[3] - s.corners[1]) * s.sent[1]
+        if shape is not None and max(wide, high) > 1.15 * min(wide, high):
+            told += 1
+            right += (high > wide) is (shape == "tall")
+    if told < LEAST_SHAPES or right > 0.3 * told:
+        return None
+    order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
+    fitting = f"{order}_{asked.scale} would fit" if order else "Run dataflowgrounding calibrate"
+    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", f"{fitting}{ADVICE}"
+
+
+def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
+    phrases: dict[tuple[int, tuple[float, ...]], set[str]] = {}
+    for s in seen:
+        phrases.setdefault((s.reply, s.numbers), set()).add(s.phrase.casefold())
+    twice = sum(len(phrases[s.reply, s.numbers]) > 1 for s in seen)
+    if len(seen) < ENOUGH or twice < 0.6 * len(seen):
+        return None
+    return (
+        f"{twice} of {len(seen)} are the same for different phrases",
+        "The model may not see the picture: try another",
+    )
+
+
+def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
+    fitting = fitting_format(seen, asked, orders)
+    return f"{fitting} would fit{ADVICE}" if fitting else "No plain format fits: run dataflowgrounding calibrate"
+
+
+def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
+    """The plain format in which nearly all boxes lie inside their pictures, the right way round, and spread over them."""
+    scales = [scale for scale in SCALES if scale != 999]
+    best: tuple[float, str] | None = None
+    for order in sorted(orders, key=lambda order: order != asked.order):
+        for scale in scales:
+            name = f"{order}_{scale}"
+            other = plain(name)
+            if (order, scale) == (asked.order, asked.scale):
+                continue
+            boxes = [read_as(s, other) for s in seen]
+            right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+            reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
+            if right >= 0.95 * len(boxes) and reach >= 0.6 and (best is None or reach > best[0] + 0.1):
+                best = (reach, name)
+    return best[1] if best else None
+
+
+@lru_cache
+def plain(name: str) -> BoxFormat:
+    """A plain format by its name."""
+    return find_box_format(name, "")
+
+
+def read_as(s: Seen, box_format: BoxFormat) -> tuple[float, float, float, float]:
+    """The box's corners in another format, in parts of its range."""
+    x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or box_format.order)
+    width, height = box_format.limits(s.sent)
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+def _enough(seen: Sequence[Seen]) -> bool:
+    """The same box again is no more evidence."""
+    return len({s.numbers for s in seen}) >= ENOUGH and len({s.reply for s in seen}) >= FEW
+
+
+def _share(other: BoxFormat, asked: BoxFormat, sent: Size) -> float:
+    """The part of the picture that numbers of another format would cover if they were read as asked."""
+    (w, h), (width, height) = other.limits(sent), asked.limits(sent)
+    return min(1.0, w / width) * min(1.0, h / height)
+
+
+def _within(s: Seen, asked: BoxFormat, other: BoxFormat) -> bool:
+    (w, h), (width, height) = other.limits(s.sent), asked.limits(s.sent)
+    return s.corners[2] * width <= w * 1.001 and s.corners[3] * height <= h * 1.001
+
+
+def _shape(phrase: str) -> str | None:
+    words = _WORD.findall(phrase.casefold())[:4]
+    kinds = ["tall" if word in TALL else "wide" for word in words if word in TALL | WIDE]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+SIGNS: dict[str, Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]] = {
+    "fractions": _fractions,
+    "out_of_range": _out_of_range,
+    "wrong_way_round": _wrong_way_round,
+    "in_one_corner": _in_one_corner,
+    "mirrored": _mirrored,
+    "repeated": _repeated,
+}

@@ -1,0 +1,42 @@
+"""The probe pictures that runs and calibrations send, answered without being looked at: from their size and their phrases."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from dataflow_grounding.calibration.checking import LAYOUTS
+from dataflow_grounding.calibration.probes import Probe, probe_of
+from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.testing.received import ReceivedRequest
+
+
+def probe_in(request: ReceivedRequest) -> Probe | None:
+    """The probe picture that a request shows, known by its size and the order in which its rectangles are asked for."""
+    if request.task != "phrase_grounding":
+        return None
+    texts = tuple(str(phrase["text"]) for phrase in request.input["phrases"])
+    if not all(text.endswith(" rectangle") for text in texts):
+        return None
+    image = request.input["image"]
+    return _probe_with((int(image["width"]), int(image["height"])), texts)
+
+
+@lru_cache(maxsize=64)
+def _probe_with(size: Size, texts: tuple[str, ...]) -> Probe | None:
+    probes = (probe_of(size, layout) for layout in range(LAYOUTS))
+    return next((probe for probe in probes if tuple(probe.boxes) == texts), None)
+
+
+def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
+    """A right answer to a probe picture, in `box_format`; None for any other request."""
+    probe = probe_in(request)
+    if probe is None:
+        return None
+    known = find_box_format(box_format, request.model)
+    objects = [
+        {"id": phrase["id"], "label": phrase["text"], known.key: known.from_pixels(bbox, original=probe.size)}
+        for phrase, bbox in zip(request.input["phrases"], probe.boxes.values(), strict=True)
+    ]
+    return {"objects": objects}
