@@ -25,5 +25,8 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own."""
+    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own. Nor may one rely on
+    the check of a server that listened on the same port before.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr("dataflow_grounding.operators.endpoint_checks._checked", {})

@@ -175,19 +175,22 @@ def photo_album(workplace: Workplace) -> Workplace:
     return workplace
 
 
-def test_a_run_warns_once_and_says_so_in_run_json(photo_album: Workplace) -> None:
+SIGNS_ALONE: dict[str, Any] = {"vlm.check_every": None, "vlm.box_format": "xyxy_1000"}
+
+
+def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Workplace) -> None:
     with LoopbackServer(words) as server:
-        done = photo_album.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "xyxy_1000"})
+        photo_album.settings |= {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url}
+        done = photo_album.run(**{"vlm.on_suspect_boxes": "warn"})
     assert done.err.count("Warning: the boxes don't look like xyxy_1000") == 1
     assert "xyxy_px would fit" in done.err
     run = json.loads((photo_album.results / "run.json").read_text())
-    assert "xyxy_px would fit" in run["suspect_boxes"]
+    assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
 
 
-def test_a_run_stops_where_that_is_wanted_and_nothing_is_lost(photo_album: Workplace) -> None:
+def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(photo_album: Workplace) -> None:
     with LoopbackServer(words) as server:
-        settings: dict[str, Any] = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
-        stop = {**settings, "vlm.box_format": "xyxy_1000", "vlm.on_suspect_boxes": "stop"}
+        stop = {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         done = photo_album.run(**stop)
         assert done.code == 2, done
         assert "xyxy_px would fit" in done.err
@@ -202,16 +205,16 @@ def test_a_run_stops_where_that_is_wanted_and_nothing_is_lost(photo_album: Workp
 
 def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
     with LoopbackServer(words) as server:
-        done = photo_album.run(**{"vlm.openai.base_url": server.base_url, "vlm.on_suspect_boxes": "stop"})
+        done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
     assert (done.code, done.err) == (0, "")
     assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
 
 
-def test_a_script_is_stopped_too(photo_album: Workplace) -> None:
+def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
     rows = [{"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]} for n in range(24)]
     with LoopbackServer(pixels) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000", max_workers=2)
-        grounder = PhraseGrounder(serving, on_suspect_boxes="stop")
+        grounder = PhraseGrounder(serving, check_every=None)
         for _ in range(2):  # each run is looked at anew
             with pytest.raises(SuspectBoxes, match="xyxy_px would fit"):
                 grounder(rows)
