@@ -32,8 +32,18 @@ WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
     "outputs", "answer", "response", "grounding", "groundings", "grounded", "regions", "detectedobjects", "arguments",
     "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json",
-    "children", "function", "toolcalls", "final", "content",
+    "children", "function", "toolcalls", "final", "content", "message", "solution", "verdict",
 ])
+OUTLINE_KEYS = frozenset([
+    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours", "outline",
+    "vertices", "corners",
+])
+# What a model considered, and what an endpoint complains of: nothing there is an answer.
+THINKING_KEYS = frozenset([
+    "thinking", "think", "thought", "thoughts", "reasoning", "reasoningcontent", "analysis", "scratchpad", "reflection",
+    "rationale", "cot", "chainofthought", "draft", "drafts", "considered", "rejected", "initialguess", "firstguess",
+])
+FAULT_KEYS = frozenset(["error", "errors", "detail", "code", "exception", "fault"])
 # Coordinates that have a key each, and the order that these keys settle.
 CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
@@ -53,6 +63,8 @@ CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("left", "top", "width", "height"), "xywh"),
 )
 CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
+# Keys that are read apart, or not at all.
+NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | {"statuses", "image", "imagesize"}.union(*CORNER_PAIRS)
 # fmt: on
 
 

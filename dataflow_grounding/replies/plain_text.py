@@ -25,7 +25,7 @@ _NAMES: dict[tuple[str, ...], Order] = {
 }
 _TALK = re.compile(
     r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
-    r"|assistant|json|here|is|are)\b",
+    r"|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
     re.IGNORECASE,
 )
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
@@ -46,7 +46,7 @@ def read_plain(text: str, marks: Marks) -> None:
         if names is not None:
             before = line[: match.start()] if (match := _NAMED.search(line)) else ""
             said = _said(label_before(before))
-            marks.boxes.append(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
+            marks.put(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
         elif four is not None:
             before = line[: len(line) - len(line[-200:]) + four.start()]
             if _A_FIFTH.search(before[-20:]):
@@ -54,7 +54,7 @@ def read_plain(text: str, marks: Marks) -> None:
             else:
                 marks.add(list(four.groups()), _said(label_before(before) or _few_words(before)))
         elif "x" in named and "y" in named:
-            marks.points.append(Mark("point", (named["x"], named["y"]), order="xyxy"))
+            marks.put(Mark("point", (named["x"], named["y"]), order="xyxy"))
 
 
 def label_before(text: str) -> str | None:

@@ -94,7 +94,7 @@ def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "[]", "{}", '{"objects": []}', '{"objects": null}', '```json\n[]\n```', "None", "none.", '{"cat": null, "dog": []}',
+        "[]", '{"objects": []}', '{"objects": null}', '```json\n[]\n```', "None", "none.", '{"cat": null, "dog": []}',
         '[{"label": "cat", "bbox_2d": null}]', '{"cat": "not found"}', '[{"label": "cat", "found": false}]',
         '{"bbox_2d": [0, 0, 0, 0], "label": "cat"}', "<think>no cat here</think>[]", "<ref>cat</ref><box>None</box>",
         "I see no such thing: []", "{'objects': [],}",
@@ -108,6 +108,7 @@ def test_an_answer_that_says_none_is_no_box_and_no_error(reply: str) -> None:
     ("reply", "told"),
     [
         pytest.param("", "empty", id="nothing"),
+        pytest.param("{}", "an empty object", id="an empty object"),
         pytest.param("   \n", "empty", id="blanks"),
         pytest.param("I'm sorry, I can't help with that.", "I'm sorry", id="a refusal"),
         pytest.param("There is a cat on the left.", "no box", id="talk"),
