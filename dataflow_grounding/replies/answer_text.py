@@ -16,9 +16,9 @@ _CONTROL = re.compile(
     r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant|user|User)\|>"
     r"|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>|<\|begin_of_box\|>"
 )
-_ESCAPED_JSON = re.compile(r'\s*"?\s*(?:[\[{]\s*)+\\+["n]')
+_ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
-_FENCED = re.compile(r"\s*```[a-z]{0,10}\s*\n(.*)\n\s*```\s*", re.DOTALL)
+_FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class Answer(NamedTuple):
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 
 def answers_of(reply: str) -> list[Answer]:
-    """Return the answers in a model's reply, in order: one, or several where it thinks between them or corrects itself.
+    """Return the answers in a model's reply, in order: one, or several where it thinks between them.
 
     Raises UnreadableReply when the reply is empty or ends while the model still thinks.
     """
@@ -42,15 +42,21 @@ def answers_of(reply: str) -> list[Answer]:
         raise UnreadableReply("the reply is empty")
     if _is_json(reply):  # whatever stands in its strings
         return [Answer(reply, [], [""])]
-    fenced = _FENCED.fullmatch(reply)
+    fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and _is_json(fenced[1]):
         return [Answer(reply, [fenced[1]], ["", ""])]
     answers = []
     for part in spoken(reply):
         echo = part.rfind("</input>")
         for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
-            answers += [_in_parts(cue, text) for cue, text in statements(_mended(inside))]
+            answers.append(_in_parts(_mended(inside)))
     return answers
+
+
+def corrected(answer: Answer) -> list[Answer]:
+    """Return an answer, or the answers that it has where it corrects itself."""
+    parts = statements(answer.text) if len(answer.talk) != 1 or answer.talk[0] else []
+    return [_in_parts(text, cue) for cue, text in parts] if len(parts) > 1 else [answer]
 
 
 def without_control_tokens(text: str) -> str:
@@ -68,7 +74,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _in_parts(cue: str, text: str) -> Answer:
+def _in_parts(text: str, cue: str = "") -> Answer:
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
     return Answer(text, blocks, parts[0::2], cue)
@@ -91,4 +97,4 @@ def _mended(text: str) -> str:
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
     text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
     text = text.replace('<|"|>', '"')
-    return text.replace("\\n", "\n").replace('\\"', '"') if _ESCAPED_JSON.match(text) else text
+    return text.replace("\\n", "\n").replace('\\"', '"') if _ESCAPED_JSON.match(text.lstrip()) else text

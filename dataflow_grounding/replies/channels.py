@@ -28,7 +28,7 @@ _END = re.compile(
     re.IGNORECASE,
 )
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
-_BARE_SIDE = re.compile(r"\s*(?:assistant)?(?:analysis(?=[A-Z])|\s*to=(?!user\b)\w)")
+_BARE_SIDE = re.compile(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
 _ROLE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
@@ -68,6 +68,7 @@ _TALKING = re.compile(
     r"about|around|check)\b|[我看需应该可能是在大概首先用户]",
     re.IGNORECASE,
 )
+_MOST_ALONE = 10  # tags without a partner that are looked at
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
@@ -166,7 +167,7 @@ def _before_end(text: str) -> str:
 
 
 def _bare_channels(text: str) -> str:
-    if _BARE_SIDE.match(text) is None:
+    if _BARE_SIDE.match(text.lstrip()) is None:
         return text
     final = list(_BARE_FINAL.finditer(text))
     if not final:
@@ -221,22 +222,29 @@ def _without_unknown(text: str) -> str:
     text = _without_channels(text)
     found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
     found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
-    left, at = "", 0
-    ends = {marker.name: marker.start for marker in found if marker.side < 0}
-    for i, marker in enumerate(found):
+    ends: dict[str, list[Marker]] = {}
+    for marker in reversed(found):
+        if marker.side < 0:
+            ends.setdefault(marker.name, []).append(marker)
+    left, at, alone = [""], 0, 0
+    for marker in found:
+        if marker.side < 0:
+            ends[marker.name].pop()
         if marker.start < at:
             continue
-        if marker.side < 0:  # its beginning stands in the prompt
-            talk = left + text[at : marker.start]
-            left, at = ("", marker.end) if _is_prose(talk) and may_answer(talk) else (left, at)
-        elif ends.get(marker.name, -1) > marker.start:
-            end = next(other for other in found[i:] if other.side < 0 and other.name == marker.name)
-            if _is_prose(text[marker.end : end.start]):
-                left, at = left + text[at : marker.start] + " ", end.end
-        elif not may_answer(left + text[at : marker.start]) and _is_prose(text[marker.end :]):
-            raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
-    left += text[at:]
-    return left if may_answer(left) else text
+        end = ends[marker.name][-1] if marker.side > 0 and ends.get(marker.name) else None
+        if end is not None and _is_prose(text[marker.end : end.start]):
+            left.append(text[at : marker.start])
+            at = end.end
+        elif end is None and alone < _MOST_ALONE:
+            alone += 1
+            before = " ".join([*left, text[at : marker.start]])
+            if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
+                left, at = [""], marker.end
+            elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
+                raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
+    rest = " ".join([*left, text[at:]])
+    return rest if may_answer(rest) else text
 
 
 def _without_channels(text: str) -> str:

@@ -13,7 +13,7 @@ _RE = (
     r"count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
 )
 _CUE = re.compile(
-    r"(?:^|(?<=[\s.!?…;)\]}>*_`~—–-]))(?:"
+    r"(?=[a-z])(?<![\w'’\"“,:={\[<])(?:"
     r"(?:oh |oops,? |no,? |but |and )?"
     r"(?:wait|hold on|hang on|hmm+|scratch that|on second thoughts?|correction|my (?:mistake|apologies|bad)|apologies|oops)\b"
     r"|(?:actually|sorry|no|rather)\s*[,:—–-]|i (?:made|see) (?:a|my|an) (?:mistake|error)"
@@ -28,11 +28,11 @@ _CUE = re.compile(
     r"|(?:corrected|revised|refined|updated|final)\s*[:：]"
     r"|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct|it))"
     r")"
-    r"|等等|等一下|等下|不对|不，|更正|修正|纠正|重新(?:检查|看|审视|确认|考虑|观察|定位|标注)"
+    r"|(?=[^\x00-\x7f])(?:等等|等一下|等下|不对|不，|更正|修正|纠正|重新(?:检查|看|审视|确认|考虑|观察|定位|标注)"
     r"|再(?:看|检查|确认|仔细)|仔细(?:看|检查|观察)|最终(?:答案|结果|坐标)|实际上|其实|应该是|修改后|更准确"
-    r"|\b(?:espera|corrección|en realidad|moment mal|korrektur|genauer betrachtet|attendez?|en fait|rectification"
-    r"|correção|na verdade|aspetta|correzione|in realtà)\b"
-    r"|подожди|исправ|на самом деле|待って|訂正|修正|いや、|もう一度|잠깐|수정|다시",
+    r"|подожди|исправ|на самом деле|待って|訂正|修正|いや、|もう一度|잠깐|수정|다시)"
+    r"|(?=[acekmir])\b(?:espera|corrección|en realidad|moment mal|korrektur|genauer betrachtet|attendez?|en fait|rectification"
+    r"|correção|na verdade|aspetta|correzione|in realtà)\b",
     re.IGNORECASE,
 )
 _MORE = re.compile(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.answer_text import Answer, answers_of, without_control_tokens
+from dataflow_grounding.replies.answer_text import Answer, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.corrections import adds, before_numbers, takes_back
 from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
@@ -38,7 +38,7 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """
     marks = _as_asked(reply, key)
     if marks is None:
-        marks = _in_answers(answers_of(reply), key)
+        marks = _in_answers([part for answer in answers_of(reply) for part in corrected(answer)], key)
         if not (marks.boxes or marks.points or marks.dropped or marks.statuses) and refuses(reply):
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:

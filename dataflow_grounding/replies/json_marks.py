@@ -137,12 +137,16 @@ class _Walk:
             return
         fields = plain_fields(value)
         take_statuses(self.marks, fields)
-        said = said_by(value, fields).within(outer)
+        own = said_by(value, fields)
+        said = own.within(outer)
         if any(fields.get(key) is False for key in FOUND_KEYS):
             self.marks.lack(said)
             return
         has_box = self.own_boxes(value, fields, said)
-        self.children(value, fields, said, has_box=has_box)
+        before = self.marks.size
+        self.children(value, said, named=bool(own.labels), has_box=has_box)
+        if own.labels and not has_box and self.marks.size == before and not isinstance(fields.get("statuses"), list):
+            self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
 
@@ -223,10 +227,9 @@ class _Walk:
 
     # What stands in an object beside its own box
 
-    def children(self, value: JsonObject, fields: dict[str, Any], said: Said, *, has_box: bool) -> None:
-        own = bool(said_by(value, fields).labels) or has_box
+    def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
+        own = named or has_box
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
-        before = self.marks.size
         for key, item in value.items():
             plain = plain_key(key)
             if self.is_box_key(plain) or plain in NO_CHILDREN or (own and plain in LABEL_KEYS):
@@ -239,8 +242,6 @@ class _Walk:
             elif item is not None or not talks:
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.labelled_by_key(plain, item, inner.within(said))
-        if own and not has_box and self.marks.size == before and not isinstance(fields.get("statuses"), list):
-            self.marks.drop(f"an object without a box: {said.labels[0][:60]!r}", said)
 
     def part_of_detection(self, item: Any, said: Said) -> None:
         """Take further detections in a detection, never its colours or sizes."""
