@@ -118,13 +118,18 @@ class _BoxReader:
             marks.points = [mark for mark in marks.points if mark.order is not None]
         if marks.points and not marks.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
+        unusable: list[tuple[Mark, str]] = []
         for mark in marks.boxes:
             try:
                 self.keep(mark, self.pixels(mark))
             except _NothingThere as nothing:
                 self.note("dropped", str(nothing))
-            except _NoBox as unusable:
-                marks.dropped.append(Dropped(str(unusable), mark.said, mark.answer))
+            except _NoBox as error:
+                unusable.append((mark, str(error)))
+        again = {mark.numbers for mark, _ in unusable if not mark.said.labels} == {one.box.numbers for one in self.kept}
+        for mark, reason in unusable:
+            if mark.said.labels or not again:  # else all boxes once more, without their labels
+                marks.dropped.append(Dropped(reason, mark.said, mark.answer))
         if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(marks.boxes):
             raise UnreadableReply(self.scale_complaint())
 
