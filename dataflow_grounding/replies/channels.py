@@ -61,6 +61,7 @@ _LAYOUT = re.compile(
     r"confidence|html|body|head|div|span|table|thead|tbody|tr|td|th|ul|ol|li|br|hr|h\d|a|b|i|u|em|strong|pre|code|svg|rect|g|text|title|"
     r"sup|sub|section|header|footer|figure|figcaption|caption|page|doc|details|summary|style|script|small|center|font|mark|dl|dt|dd"
 )
+_ANSWER_TOKEN = re.compile(r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE)
 _MAY_ANSWER = re.compile(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
 _BRACKETS = re.compile(r"[\[({][^\[\](){}]{0,400}[\])}]")
 _TALKING = re.compile(
@@ -244,7 +245,7 @@ def _without_unknown(text: str) -> str:
             elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
                 raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
     rest = " ".join([*left, text[at:]])
-    return rest if may_answer(rest) else text
+    return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
 def _without_channels(text: str) -> str:

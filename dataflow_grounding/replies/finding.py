@@ -15,7 +15,7 @@ from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Found, Scan
-from dataflow_grounding.replies.marks import Mark, Marks, Said, number, resolved
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
@@ -23,6 +23,12 @@ from dataflow_grounding.replies.plain_text import label_before, label_behind, re
 EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only where nothing else stands around it that may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
+_NO_ANSWER = re.compile(
+    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
+    r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$",
+    re.IGNORECASE,
+)
+_AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _BETWEEN_PAIRS = re.compile(
     r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
@@ -154,9 +160,14 @@ def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
     around: list[str] = []
     in_talk: list[Mark] = []
     answered = False
+    said = NOTHING_SAID
     for item in _joined_pairs(scan):
         between = scan.text[end : item.start]
         around.append(between)
+        if _NO_ANSWER.search(between[-60:]):
+            marks.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+            end = item.end
+            continue
         since = len(marks.boxes), len(marks.points)
         if _holds_objects(item.value):
             if answered and not scan.broken and _PROSE.search(between) and not adds(between):
@@ -164,7 +175,9 @@ def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
             read_value(item.value, marks, key)
             answered = answered or len(marks.boxes) > since[0]
         else:
-            read_value(item.value, marks, key, _label_beside(scan.text, end, item))
+            same = said.labels and _AND.fullmatch(between)
+            said = said if same else _label_beside(scan.text, end, item)
+            read_value(item.value, marks, key, said)
             in_talk += [*marks.boxes[since[0] :], *marks.points[since[1] :]]
         end = item.end
     around.append(scan.text[end:])

@@ -11,10 +11,14 @@ from dataflow_grounding.frames import Order
 # fmt: off
 BOX_KEYS = frozenset([
     "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d", "bboxlist",
-    "boxlist", "bboxxyxy", "xyxy", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
+    "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
     "region", "rect", "rectangle", "startbox",
 ])
-SIZE_BOX_KEYS = frozenset(["xywh", "bboxxywh"])
+# Box keys whose name settles the order, whatever the format says.
+_ORDERS: tuple[tuple[str, Order], ...] = (
+    ("xyxy", "xyxy"), ("ltrb", "xyxy"), ("yxyx", "yxyx"), ("xywh", "xywh"), ("ltwh", "xywh"), ("cxcywh", "cxcywh"),
+)
+ORDER_KEYS = {prefix + name: order for name, order in _ORDERS for prefix in ("", "bbox", "box")}
 QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
 POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
 # In order of preference.
@@ -64,7 +68,10 @@ CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
 )
 CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
 # Keys that are read apart, or not at all.
-NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | {"statuses", "image", "imagesize"}.union(*CORNER_PAIRS)
+NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | frozenset([
+    "statuses", "image", "imagesize", "imageshape", "originalsize", "size", "shape", "resolution", "scores", "confidences", "ids",
+    "phraseids", "color", "colors", "colour", "colours",
+]).union(*CORNER_PAIRS)
 # fmt: on
 
 

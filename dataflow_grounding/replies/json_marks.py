@@ -13,10 +13,10 @@ from dataflow_grounding.replies.json_keys import (
     FOUND_KEYS,
     LABEL_KEYS,
     NO_CHILDREN,
+    ORDER_KEYS,
     OUTLINE_KEYS,
     POINT_KEYS,
     QUAD_KEYS,
-    SIZE_BOX_KEYS,
     WRAPPERS,
     plain_key,
 )
@@ -98,7 +98,9 @@ class _Walk:
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
         numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
         strings = tuple(item.strip() for item, kind in zip(items, kinds, strict=True) if kind == "s" and item.strip())
-        if len(numbers) >= 2 and "n" * len(numbers) in "".join(kinds) and "o" not in kinds:
+        if getattr(items, "cut", False) and 1 < len(numbers) == len(items) < 4:
+            self.marks.drop("a box that is cut off", said)
+        elif len(numbers) >= 2 and "n" * len(numbers) in "".join(kinds) and "o" not in kinds:
             self.marks.add(numbers, Said(strings).within(said), quad=quad)
         elif len(numbers) >= 2 or (numbers and boxy):
             self.marks.add([item for item in items if not isinstance(item, (list, dict))], said)
@@ -139,7 +141,7 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(fields.get(key) is False for key in FOUND_KEYS):
+        if any(str(fields.get(key)).lower() in ("false", "no") for key in FOUND_KEYS):
             self.marks.lack(said)
             return
         has_box = self.own_boxes(value, fields, said)
@@ -174,7 +176,9 @@ class _Walk:
         return used
 
     def is_box_key(self, plain: str) -> bool:
-        return plain in self.box_keys or plain in QUAD_KEYS or plain in SIZE_BOX_KEYS
+        return any(
+            key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in (plain, plain.rstrip("0123456789"))
+        )
 
     def box_field(self, plain: str, item: Any, fields: dict[str, Any], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
@@ -183,8 +187,8 @@ class _Walk:
             return False  # words such as "top left" describe and mark nothing
         since = len(self.marks.boxes)
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
-        if plain in SIZE_BOX_KEYS:
-            self.marks.boxes[since:] = [replace(mark, order="xywh") for mark in self.marks.boxes[since:]]
+        if plain in ORDER_KEYS:
+            self.marks.boxes[since:] = [replace(mark, order=ORDER_KEYS[plain]) for mark in self.marks.boxes[since:]]
         take_lists_beside(self.marks, since, fields)
         return True
 

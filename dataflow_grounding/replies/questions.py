@@ -64,6 +64,7 @@ class Questions:
             return kept, []
         if any(dropped.answer in marks.corrections and self.of(dropped.said) is None for dropped in marks.dropped):
             raise UnreadableReply("the reply corrects itself, and it can't be told what")
+        kept = self._told(kept, marks.corrections)
         boxed = {one.answer for one in kept} | {dropped.answer for dropped in marks.dropped}
         emptied = max((answer for _, answer in marks.absences if answer not in boxed), default=-1)
         last: dict[Question, int] = {}
@@ -78,6 +79,20 @@ class Questions:
             elif before:
                 notes.append(f"superseded: {_named(question)} is answered more than once: the last answer counts")
         return [one for one in kept if one.answer >= last[one.question]], notes
+
+    def _told(self, kept: list[Kept], corrections: set[int]) -> list[Kept]:
+        """Return the boxes with those of a correction that names nothing given to the only question before it."""
+        unnamed = {one.answer for one in kept if one.question is None and one.answer in corrections}
+        for answer in sorted(unnamed):
+            before = {one.question for one in kept if one.answer < answer} - {None}
+            if len(before) > 1:
+                raise UnreadableReply("the reply corrects itself, and it can't be told what")
+            for question in before:
+                kept = [
+                    one._replace(question=question) if one.question is None and one.answer == answer else one
+                    for one in kept
+                ]
+        return kept
 
     def _answered(self, kept: list[Kept], marks: Marks) -> Iterator[tuple[Question, int]]:
         yield from ((one.question, one.answer) for one in kept)
