@@ -26,15 +26,15 @@ _CUE = re.compile(
     r"(?:corrected|revised|refined|updated|adjusted|improved|final|correct|better)(?: \w+){0,2}? "
     r"(?:answer|boxe?s?|bboxe?s?|coordinates?|results?|output|detections?|versions?|positions?|json|list|one)\b"
     r"|(?:corrected|revised|refined|updated|final)\s*[:：]"
-    r"|(?<=\n)(?:answer|result|output|response|conclusion)\s*[:：]"
+    r"|(?<=\n)(?:answer|conclusion)\s*[:：]"
     r"|(?:therefore|thus|hence|in (?:conclusion|summary)|to (?:conclude|summarize))\b"
     r"|so,? (?:the|my) (?:\w+ ){0,2}?(?:boxe?s?|bboxe?s?|answers?|coordinates)\b"
     r"|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct|it))"
     r")"
-    r"|(?=[^\x00-\x7f])(?:等等|等一下|等下|不对|不，|更正|修正|纠正|重新(?:检查|看|审视|确认|考虑|观察|定位|标注)"
+    r"|(?=[^\x00-\x7f])(?:(?<=\n)(?:答案|回答)[:：]|等等|等一下|等下|不对|不，|更正|修正|纠正|重新(?:检查|看|审视|确认|考虑|观察|定位|标注)"
     r"|再(?:看|检查|确认|仔细)|仔细(?:看|检查|观察)|最终(?:答案|结果|坐标)|实际上|其实|应该是|修改后|更准确|因此|所以|综上"
     r"|подожди|исправ|на самом деле|待って|訂正|修正|いや、|もう一度|잠깐|수정|다시)"
-    r"|(?=[acekmir])\b(?:espera|corrección|en realidad|moment mal|korrektur|genauer betrachtet|attendez?|en fait|rectification"
+    r"|(?=[acegikmnr])\b(?:espera|corrección|en realidad|moment mal|korrektur|genauer betrachtet|attendez?|en fait|rectification"
     r"|correção|na verdade|aspetta|correzione|in realtà)\b",
     re.IGNORECASE,
 )

@@ -44,8 +44,10 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """
     marks = _as_asked(reply, key)
     if marks is None:
-        marks = _in_answers([part for answer in answers_of(reply) for part in corrected(answer)], key)
-        if not (marks.boxes or marks.points or marks.dropped or marks.statuses) and refuses(reply):
+        answers = [part for answer in answers_of(reply) for part in corrected(answer)]
+        marks = _in_answers(answers, key)
+        found = marks.boxes or marks.points or marks.dropped or marks.statuses
+        if not found and any(refuses(answer.text) for answer in answers):
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:
         for kind in (marks.boxes, marks.points):

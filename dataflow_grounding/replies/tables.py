@@ -46,10 +46,12 @@ class Columns(NamedTuple):
 
 def columns_of(line: str) -> Columns | None:
     """Return the columns that a line names, when coordinates are among them."""
-    for separator in _SEPARATORS:
+    for separator in _SEPARATORS if len(line) > 6 else "":
+        if line.count(separator) < 3:
+            continue
         names = [plain_key(cell) for cell in _cells(line[:1000], separator)]
         for corners, order in CORNERS:
-            if len(names) >= 4 and all(names.count(corner) == 1 for corner in corners):
+            if all(names.count(corner) == 1 for corner in corners):
                 coordinates = tuple(names.index(corner) for corner in corners)
                 label = next((names.index(key) for key in LABEL_KEYS if key in names), None)
                 others = [i for i, name in enumerate(names) if name and i not in coordinates]
