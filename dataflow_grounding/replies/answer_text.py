@@ -1,54 +1,62 @@
-"""The part of a reply that is its answer: without thinking, echoed prompt, role words and fences."""
+"""The parts of a reply that are its answers: without thinking, echoed prompt, role words and fences."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.channels import spoken
+from dataflow_grounding.replies.corrections import statements
 
-_THINK_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷|\[/THINK\]", re.IGNORECASE)
-_THINK_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷|\[THINK\]", re.IGNORECASE)
-_CHANNEL = re.compile(r"<\|channel\|>\s{0,9}final[^<\n]{0,40}(?:<\|constrain\|>[^<\n]{0,40})?<\|message\|>")
-_ANSWER = re.compile(r"<answer>|<\|begin_of_answer\|>", re.IGNORECASE)
-_ANSWER_END = re.compile(r"</answer>|<\|end_of_answer\|>", re.IGNORECASE)
+_ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
 _CONTROL = re.compile(
     r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant|user|User)\|>"
     r"|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>|<\|begin_of_box\|>"
 )
-_ESCAPED_JSON = re.compile(r'\s*"?\s*(?:[\[{]\s*)+\\+["n]')
+_ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
+_FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class Answer(NamedTuple):
-    """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them."""
+    """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them, before and behind each.
+
+    `cue`: the words before it that take back what the reply said before, such as "Wait, looking again", or nothing.
+    """
 
     text: str
     blocks: list[str]
-    talk: str
+    talk: list[str]
+    cue: str = ""
 
 
-def answer_of(reply: str) -> Answer:
-    """Return the answer in a model's reply; raises UnreadableReply when the reply is empty or ends while it still thinks."""
+def answers_of(reply: str) -> list[Answer]:
+    """Return the answers in a model's reply, in order: one, or several where it thinks between them.
+
+    Raises UnreadableReply when the reply is empty or ends while the model still thinks.
+    """
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    text = _after_last(_THINK_END, reply)
-    if _THINK_START.search(text):
-        text = text[: _THINK_START.search(text).start()]  # type: ignore[union-attr]
-        if not text.strip():
-            raise UnreadableReply("the reply ends before the thinking does")
-    text = _after_last(_CHANNEL, text)
-    echo = text.rfind("</input>")
-    text = text[echo + len("</input>") :] if echo >= 0 else text
-    text = _inside_answer(text)
-    boxed = _boxed(text)
-    text = boxed if boxed is not None else text
-    if _ESCAPED_JSON.match(text):
-        text = text.replace("\\n", "\n").replace('\\"', '"')
-    parts = text.split("```")
-    blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
-    return Answer(text, blocks, "".join(parts[0::2]))
+    if _is_json(reply):  # whatever stands in its strings
+        return [Answer(reply, [], [""])]
+    fenced = _FENCED.fullmatch(reply.strip())
+    if fenced is not None and _is_json(fenced[1]):
+        return [Answer(reply, [fenced[1]], ["", ""])]
+    answers = []
+    for part in spoken(reply):
+        echo = part.rfind("</input>")
+        for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
+            answers.append(_in_parts(_mended(inside)))
+    return answers
+
+
+def corrected(answer: Answer) -> list[Answer]:
+    """Return an answer, or the answers that it has where it corrects itself."""
+    parts = statements(answer.text) if len(answer.talk) != 1 or answer.talk[0] else []
+    return [_in_parts(text, cue) for cue, text in parts] if len(parts) > 1 else [answer]
 
 
 def without_control_tokens(text: str) -> str:
@@ -56,21 +64,37 @@ def without_control_tokens(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
-def _after_last(pattern: re.Pattern[str], text: str) -> str:
-    end = 0
-    for match in pattern.finditer(text):
-        end = match.end()
-    return text[end:]
+def _is_json(text: str) -> bool:
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def _inside_answer(text: str) -> str:
-    after = _after_last(_ANSWER, text)
-    end = _ANSWER_END.search(after)
-    inside = after[: end.start()] if end else after
-    return inside if inside.strip() else text
+def _in_parts(text: str, cue: str = "") -> Answer:
+    parts = text.split("```")
+    blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
+    return Answer(text, blocks, parts[0::2], cue)
 
 
-def _boxed(text: str) -> str | None:
-    # GLM puts its answer between these two tokens; whatever stands around them is talk.
+def _inside_answers(text: str) -> list[str]:
+    """Return what stands in tags that say that it is the answer; without any, the text."""
+    inside, start = [], 0
+    for match in _ANSWER.finditer(text):
+        opens = not match[1] and match[2] != "end"
+        if start and not opens:
+            inside.append(text[start : match.start()])
+        start = match.end() if opens else 0
+    inside += [text[start:]] if start else []
+    return [part for part in inside if part.strip()] or [text]
+
+
+def _mended(text: str) -> str:
+    # GLM puts its answer between these two tokens; whatever stands around them is talk. Gemma has a token for a quotation mark.
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
-    return "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else None
+    text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
+    text = text.replace('<|"|>', '"')
+    return text.replace("\\n", "\n").replace('\\"', '"') if _ESCAPED_JSON.match(text.lstrip()) else text

@@ -11,8 +11,8 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
-from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.marks import Dropped, Mark, Marks, number
+from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
 # How far outside of its range a number may lie, in parts of the range, to be moved inside and not dropped.
@@ -54,10 +54,13 @@ def read_points(
     """
     box_format = find_box_format(format, "") if isinstance(format, str) else format
     marks = find_marks(reply, box_format.key)
-    if not marks.points and not marks.absent:
+    if not marks.points and not marks.absences:
         raise UnreadableReply("there is no point in the reply")
     found = []
+    last = max((mark.answer for mark in marks.points), default=0)
     for mark in marks.points:
+        if mark.answer < last:
+            continue
         meant = replace(box_format, order=mark.order) if mark.order else box_format
         point = meant.point_to_pixels(mark.numbers, original=image_size, sent=sent_size)
         found.append(FoundPoint(point, mark.said.labels[0] if mark.said.labels else None, mark.numbers))
@@ -78,8 +81,9 @@ class _BoxReader:
     def __init__(self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> None:
         self.format, self.original, self.sent, self.phrases = box_format, original, sent, phrases
         self.reading = Reading([])
-        self.turns: dict[str, int] = {}
-        self.kept: set[tuple[int | None, Bbox]] = set()
+        self.questions = Questions(phrases)
+        self.kept: list[Kept] = []
+        self.seen: set[tuple[int, int | None, Bbox]] = set()
         self.noted: set[str] = set()
         self.out_of_scale: list[tuple[float, ...]] = []
 
@@ -89,33 +93,51 @@ class _BoxReader:
         if marks.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(marks)
-        if marks.points and not marks.boxes:
-            raise UnreadableReply("the reply has points where boxes were asked for")
-        if marks.points:
-            self.note("dropped", f"{len(marks.points)} points, which are no boxes")
-        dropped = list(marks.dropped)
-        for mark in marks.boxes:
-            try:
-                self.keep(mark, self.pixels(mark))
-            except _NothingThere as nothing:
-                self.note("dropped", str(nothing))
-            except _NoBox as unusable:
-                dropped.append((str(unusable), mark.said))
-        if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(marks.boxes):
-            raise UnreadableReply(self.scale_complaint())
-        for reason, said in dropped:
-            self.note("dropped", reason)
-            reading.unread += self.phrase_ids(said)[:1]
-        for point in marks.points:
-            reading.unread += self.phrase_ids(point.said)[:1]
+        self.take_boxes(marks)
+        self.take_points(marks)
+        kept, notes = self.questions.last_answers(self.kept, marks)
+        reading.notes += notes
+        reading.boxes = [one.box for one in kept]
         found = {box.id for box in reading.boxes}
+        for dropped in marks.dropped:
+            self.note("dropped", dropped.reason)
+            reading.unread += self.questions.ids(dropped.said)[:1]
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return
         if marks.truncated:
             raise TruncatedReply("the reply is cut off before its first whole box")
-        if dropped:
-            raise UnreadableReply(f"no box of the reply can be used: {dropped[0][0]}")
+        if marks.dropped:
+            raise UnreadableReply(f"no box of the reply can be used: {marks.dropped[0].reason}")
+        if marks.missing is not None and not marks.missing.answers_for(self.phrases):
+            raise UnreadableReply(f"the reply says only that {marks.missing.thing[:60]!r} is not there")
+
+    def take_boxes(self, marks: Marks) -> None:
+        if self.format.scale == "grid_32":  # two numbers are two cells
+            marks.boxes += [replace(mark, kind="box") for mark in marks.points if mark.order is None]
+            marks.points = [mark for mark in marks.points if mark.order is not None]
+        if marks.points and not marks.boxes:
+            raise UnreadableReply("the reply has points where boxes were asked for")
+        unusable: list[tuple[Mark, str]] = []
+        for mark in marks.boxes:
+            try:
+                self.keep(mark, self.pixels(mark))
+            except _NothingThere as nothing:
+                self.note("dropped", str(nothing))
+            except _NoBox as error:
+                unusable.append((mark, str(error)))
+        again = {mark.numbers for mark, _ in unusable if not mark.said.labels} == {one.box.numbers for one in self.kept}
+        for mark, reason in unusable:
+            if mark.said.labels or not again:  # else all boxes once more, without their labels
+                marks.dropped.append(Dropped(reason, mark.said, mark.answer))
+        if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(marks.boxes):
+            raise UnreadableReply(self.scale_complaint())
+
+    def take_points(self, marks: Marks) -> None:
+        if marks.points:
+            self.note("dropped", f"{len(marks.points)} points, which are no boxes")
+        for point in marks.points:
+            self.reading.unread += self.questions.ids(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
         self.reading.notes.append(f"{code}: {what}")
@@ -139,6 +161,8 @@ class _BoxReader:
         if mark.family is not None and mark.family != meant.name:
             meant = known_formats()[mark.family]
             self.note_once("native_tokens", f"read as {mark.family}, whose tokens these are")
+        if mark.corners and meant.order in ("xywh", "cxcywh"):
+            return replace(meant, order="xyxy")
         return replace(meant, order=mark.order) if mark.order else meant
 
     def pixels(self, mark: Mark) -> Bbox:
@@ -182,38 +206,20 @@ class _BoxReader:
     def keep(self, mark: Mark, bbox: Bbox) -> None:
         said = mark.said
         label = said.labels[0] if said.labels else None
-        phrase_id = self.phrase_of(said) if self.phrases else said.id
+        phrase_id = self.questions.id_of(mark) if self.phrases else said.id
         if self.phrases and phrase_id is None:
             raise _NoBox(f"label {label[:60]!r} is none of the phrases" if label else "a box without an id or a label")
-        if self.phrases and (phrase_id, bbox) in self.kept:
+        if label and phrase_id is not None and phrase_id != said.id and self.phrases:
+            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        if self.phrases and (mark.answer, phrase_id, bbox) in self.seen:
             self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
             return
-        self.kept.add((phrase_id, bbox))
+        self.seen.add((mark.answer, phrase_id, bbox))
         score = _score(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
-        self.reading.boxes.append(FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence))
-
-    def phrase_ids(self, said: Said) -> list[int]:
-        """Return the phrases that a box may belong to: by id, unless its label is another phrase; by label; the only one."""
-        if said.id in self.phrases:
-            equal = [i for label in said.labels for i in equal_ids(label, self.phrases)]
-            if said.id is not None and (not equal or said.id in equal):
-                return [said.id]
-        if not said.labels and len(self.phrases) == 1:
-            return list(self.phrases)
-        return next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
-
-    def phrase_of(self, said: Said) -> int | None:
-        ids = self.phrase_ids(said)
-        if not ids or ids[0] == said.id or not said.labels:
-            return ids[0] if ids else None
-        # Phrases that read the same get the boxes in turn, the last one the rest.
-        turn = self.turns.get(self.phrases[ids[0]], 0)
-        self.turns[self.phrases[ids[0]]] = turn + 1
-        phrase_id = ids[min(turn, len(ids) - 1)]
-        self.note_once("matched_by_label", f"{said.labels[0][:60]!r} is phrase {phrase_id}")
-        return phrase_id
+        box = FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence)
+        self.kept.append(Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said)))
 
 
 def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:

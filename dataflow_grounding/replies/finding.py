@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.answer_text import Answer, answer_of, without_control_tokens
-from dataflow_grounding.replies.json_marks import is_pair, read_value
-from dataflow_grounding.replies.json_text import Found, Scan, find_json
-from dataflow_grounding.replies.marks import Mark, Marks, Said, number, says_none
+from dataflow_grounding.replies.answer_text import Answer, answers_of, corrected, without_control_tokens
+from dataflow_grounding.replies.corrections import adds, before_numbers, takes_back
+from dataflow_grounding.replies.json_marks import read_value
+from dataflow_grounding.replies.json_shapes import is_pair
+from dataflow_grounding.replies.json_text import find_json
+from dataflow_grounding.replies.json_values import Found, Scan
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
+from dataflow_grounding.replies.none_words import missing_in, refuses
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 
 EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only where nothing else stands around it that may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
+_NO_ANSWER = re.compile(
+    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
+    r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$",
+    re.IGNORECASE,
+)
+_AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
+_PROSE = re.compile(r"[^\W\d_]{2,}")
 _BETWEEN_PAIRS = re.compile(
     r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
     re.IGNORECASE,
@@ -27,35 +39,72 @@ _BETWEEN_PAIRS = re.compile(
 def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """Return all boxes and points in a reply with their numbers as written; `key` is the box key that was asked for.
 
-    Empty only for a reply that says that there is nothing. Raises UnreadableReply when the reply holds neither.
+    Where a reply gives several answers, `Mark.answer` says in which a box stands. Empty only for a reply that says that
+    there is nothing. Raises UnreadableReply when the reply holds neither.
     """
-    as_asked = _as_asked(reply, key)
-    if as_asked is not None:
-        return as_asked
-    answer = answer_of(reply)
+    marks = _as_asked(reply, key)
+    if marks is None:
+        answers = [part for answer in answers_of(reply) for part in corrected(answer)]
+        marks = _in_answers(answers, key)
+        found = marks.boxes or marks.points or marks.dropped or marks.statuses
+        if not found and any(refuses(answer.text) for answer in answers):
+            raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
+    if "&" in reply:
+        for kind in (marks.boxes, marks.points):
+            kind[:] = [replace(mark, said=resolved(mark.said)) for mark in kind]
+        marks.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in marks.dropped]
+    return marks
+
+
+def _in_answers(answers: list[Answer], key: str) -> Marks:
+    marks = Marks()
+    for i, answer in enumerate(answers):
+        last = i == len(answers) - 1
+        found = Marks(answer=marks.answer)
+        if marks and not (answer.cue and adds(answer.cue + before_numbers(answer.text))):
+            found.answer += 1
+            found.corrections |= {found.answer} if answer.cue else set()
+        try:
+            found = _in_answer(answer, key, found)
+        except TruncatedReply:
+            if last:
+                raise
+            continue
+        if found:
+            marks.join(found, last=last)
+        elif marks and answer.cue and takes_back(answer.cue + answer.text):
+            raise UnreadableReply("the reply takes back its answer and gives no other")
+    if not marks:
+        text = without_control_tokens(answers[-1].text)
+        raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
+    return marks
+
+
+def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
+    """Return what one answer marks, by the first way of reading that finds a box; each begins with a copy of `blank`."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
     unusable: list[Marks] = []
     for read in readers:
-        marks = read(answer, key)
-        if marks.boxes or marks.statuses or (marks.absent and not marks.unclear):
-            return marks
-        if marks.points and not any(before.dropped for before in unusable):
+        marks = blank.like()
+        read(answer, key, marks)
+        if marks.boxes or marks.statuses or (marks.absences and not marks.unclear):
             return marks
         unusable.append(marks)
     for marks in unusable:
-        if marks.dropped:
+        if marks.dropped or marks.points:
             return marks
-        if marks.absent and marks.truncated:
+        if marks.absences and marks.truncated:
             raise TruncatedReply("the reply is cut off before its first whole box")
-    text = without_control_tokens(answer.text).strip()
-    marks = Marks()
+    bare = answer.blocks and not "".join(answer.talk).strip()
+    text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
+    marks = blank.like()
     read_plain(text, marks)
-    if marks:
-        return marks
-    if says_none(text):
-        return Marks(absent=1)
-    raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
+    if not marks:
+        marks.missing = missing_in(text)
+        if marks.missing is not None:
+            marks.lack(Said((marks.missing.thing,) if marks.missing.thing else ()))
+    return marks
 
 
 def _as_asked(reply: str, key: str) -> Marks | None:
@@ -67,7 +116,9 @@ def _as_asked(reply: str, key: str) -> Marks | None:
     objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
     if not isinstance(objects, list):
         return None
-    marks = Marks(absent=0 if objects else 1)
+    marks = Marks()
+    if not objects:
+        marks.lack()
     for item in objects:
         if not isinstance(item, dict) or not item.keys() <= {"id", "label", key, "score", "evidence"}:
             return None
@@ -90,41 +141,83 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _tokens(answer: Answer, key: str) -> Marks:
-    marks = Marks()
+def _tokens(answer: Answer, key: str, marks: Marks) -> None:
     read_tokens(answer.text, marks)
-    return marks
 
 
-def _blocks(answer: Answer, key: str) -> Marks:
-    marks = Marks()
-    for block in answer.blocks:
+def _blocks(answer: Answer, key: str, marks: Marks) -> None:
+    for i, block in enumerate(answer.blocks):
+        if marks and not adds(answer.talk[i]):
+            marks.answer += 1
         _read_scan(find_json(block), marks, key)
-    marks.unclear = marks.unclear or bool(_MORE_THAN_TALK.search(answer.talk))
-    return marks
+    marks.unclear = marks.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
-def _json(answer: Answer, key: str) -> Marks:
-    marks = Marks()
+def _json(answer: Answer, key: str, marks: Marks) -> None:
     _read_scan(find_json(answer.text), marks, key)
-    return marks
 
 
 def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
     end = 0
     around: list[str] = []
+    in_talk: list[Mark] = []
+    answered = False
+    said = NOTHING_SAID
     for item in _joined_pairs(scan):
-        around.append(scan.text[end : item.start])
-        label = None
-        if isinstance(item.value, list):
-            before, behind = scan.text[max(end, item.start - 400) : item.start], scan.text[item.end : item.end + 100]
-            alone = not before.rpartition("\n")[2].strip(" \t-*•")
-            label = label_before(before) or (label_behind(behind) if alone else None)
-        read_value(item.value, marks, key, Said((label,) if label else ()))
+        between = scan.text[end : item.start]
+        around.append(between)
+        if _NO_ANSWER.search(between[-60:]):
+            marks.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+            end = item.end
+            continue
+        since = len(marks.boxes), len(marks.points)
+        if _holds_objects(item.value):
+            if answered and not scan.broken and _PROSE.search(between) and not adds(between):
+                marks.answer += 1
+            read_value(item.value, marks, key)
+            answered = answered or len(marks.boxes) > since[0]
+        else:
+            same = said.labels and _AND.fullmatch(between)
+            said = said if same else _label_beside(scan.text, end, item)
+            read_value(item.value, marks, key, said)
+            in_talk += [*marks.boxes[since[0] :], *marks.points[since[1] :]]
         end = item.end
     around.append(scan.text[end:])
+    if answered and in_talk:
+        _drop_talk(marks, in_talk)
     more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
     marks.unclear = marks.unclear or scan.broken or more is not None
+    _take_state(scan, marks)
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def _label_beside(text: str, end: int, item: Found) -> Said:
+    before, behind = text[max(end, item.start - 400) : item.start], text[item.end : item.end + 100]
+    alone = not before.rpartition("\n")[2].strip(" \t-*•")
+    label = label_before(before) or (label_behind(behind) if alone else None)
+    return Said((label,) if label else ())
+
+
+def _drop_talk(marks: Marks, in_talk: list[Mark]) -> None:
+    """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of nothing."""
+    outside = set(map(id, in_talk))
+    inside = {mark.numbers for mark in marks.boxes if id(mark) not in outside}
+    for mark in in_talk:
+        if mark.numbers not in inside and mark.said.labels:
+            outside.remove(id(mark))
+        elif mark.numbers not in inside and mark.kind == "box":
+            marks.drop(f"{list(mark.numbers)} stands in the talk beside the answer")
+    for kind in (marks.boxes, marks.points):
+        kind[:] = [mark for mark in kind if id(mark) not in outside]
+
+
+def _take_state(scan: Scan, marks: Marks) -> None:
+    boxes = {mark.numbers for mark in marks.boxes}
+    if any(tuple(map(number, numbers.split(","))) not in boxes for numbers in scan.commented):
+        raise UnreadableReply("there are boxes in comments, and it can't be told whether they count")
     if scan.truncated:
         marks.truncated = True
     elif scan.broken and scan.found:

@@ -11,10 +11,14 @@ from dataflow_grounding.frames import Order
 # fmt: off
 BOX_KEYS = frozenset([
     "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d", "bboxlist",
-    "boxlist", "bboxxyxy", "xyxy", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
+    "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
     "region", "rect", "rectangle", "startbox",
 ])
-SIZE_BOX_KEYS = frozenset(["xywh", "bboxxywh"])
+# Box keys whose name settles the order, whatever the format says.
+_ORDERS: tuple[tuple[str, Order], ...] = (
+    ("xyxy", "xyxy"), ("ltrb", "xyxy"), ("yxyx", "yxyx"), ("xywh", "xywh"), ("ltwh", "xywh"), ("cxcywh", "cxcywh"),
+)
+ORDER_KEYS = {prefix + name: order for name, order in _ORDERS for prefix in ("", "bbox", "box")}
 QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
 POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
 # In order of preference.
@@ -32,8 +36,18 @@ WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
     "outputs", "answer", "response", "grounding", "groundings", "grounded", "regions", "detectedobjects", "arguments",
     "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json",
-    "children", "function", "toolcalls", "final", "content",
+    "children", "function", "toolcalls", "final", "content", "message", "solution", "verdict",
 ])
+OUTLINE_KEYS = frozenset([
+    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours", "outline",
+    "vertices", "corners",
+])
+# What a model considered, and what an endpoint complains of: nothing there is an answer.
+THINKING_KEYS = frozenset([
+    "thinking", "think", "thought", "thoughts", "reasoning", "reasoningcontent", "analysis", "scratchpad", "reflection",
+    "rationale", "cot", "chainofthought", "draft", "drafts", "considered", "rejected", "initialguess", "firstguess",
+])
+FAULT_KEYS = frozenset(["error", "errors", "detail", "code", "exception", "fault"])
 # Coordinates that have a key each, and the order that these keys settle.
 CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
@@ -53,6 +67,11 @@ CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("left", "top", "width", "height"), "xywh"),
 )
 CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
+# Keys that are read apart, or not at all.
+NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | frozenset([
+    "statuses", "image", "imagesize", "imageshape", "originalsize", "size", "shape", "resolution", "scores", "confidences", "ids",
+    "phraseids", "color", "colors", "colour", "colours",
+]).union(*CORNER_PAIRS)
 # fmt: on
 
 

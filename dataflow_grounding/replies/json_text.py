@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.json_values import Found, JsonArray, JsonObject, Scan, to_number, unescaped
 
 MAX_DEPTH = 100
 
 _OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
-_SKIP = re.compile(r"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*|</?[A-Za-z_]{1,30}>)+")
+_TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
+_SKIP = re.compile(rf"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*|{_TAG})+")
+# Of JSON that is itself commented out, the marks at the beginnings of its lines.
+_SKIP_MARKS = re.compile(rf"(?:[\s\\]+|//+|#+(?=\s)|{_TAG})+")
+_IN_COMMENT = re.compile(r"\s*(?:#|//)")
+_BOX_IN_COMMENT = re.compile(
+    r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
+)
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
 _WORD = re.compile(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
 _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
@@ -29,58 +35,6 @@ _KEYWORDS: dict[str, Any] = {
     "null": None, "none": None, "nil": None, "undefined": None, "nan": None, "infinity": None, "-infinity": None,
     "true": True, "false": False,
 }  # fmt: skip
-
-
-class JsonObject(dict[str, Any]):
-    """An object as read: the last of repeated keys wins; `parts` and `loose` keep what a plain dict would lose.
-
-    `parts` has the object split before each repeated key, when a key is repeated; `loose` the values without a key.
-    """
-
-    __slots__ = ("loose", "parts")
-
-    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__()
-        self.parts: list[JsonObject] = []
-        self.loose: list[Any] = []
-        for key, value in pairs:
-            self.put(key, value)
-
-    def put(self, key: str, value: Any) -> None:
-        """Set `key`, and begin a new part where it is already there."""
-        if key in self and not self.parts:
-            first = JsonObject()
-            first.update(self)
-            self.parts.append(first)
-        if self.parts:
-            if key in self.parts[-1]:
-                self.parts.append(JsonObject())
-            self.parts[-1][key] = value
-        self[key] = value
-
-
-@dataclass
-class Found:
-    """One array or object and where it stands: `text[start:end]`."""
-
-    value: Any
-    start: int
-    end: int
-
-
-@dataclass
-class Scan:
-    """What a text holds: arrays and objects in order.
-
-    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or in the
-    wrong place. `truncated`: the text ends inside of an array or object.
-    """
-
-    text: str
-    found: list[Found] = field(default_factory=list)
-    repaired: bool = False
-    broken: bool = False
-    truncated: bool = False
 
 
 def find_json(text: str) -> Scan:
@@ -134,6 +88,7 @@ class _Scanner:
         self.stack: list[_Open] = []
         self.open_kinds = dict.fromkeys(_CLOSER_OF, 0)
         self.scan = Scan(text)
+        self.skip = _SKIP
         self.root: Any = None
         self.start = 0
         self.line_end = -1
@@ -142,6 +97,8 @@ class _Scanner:
     def run(self) -> Scan:
         while (match := _OPEN.search(self.text, self.at)) is not None:
             self.at = self.start = match.start()
+            line = max(self.text.rfind("\n", 0, self.at) + 1, self.at - 200)
+            self.skip = _SKIP_MARKS if _IN_COMMENT.match(self.text, line, self.at) else _SKIP
             self._push(match[0])
             while self.stack and self.at < len(self.text):
                 self._step()
@@ -152,9 +109,11 @@ class _Scanner:
         return self.scan
 
     def _step(self) -> None:
-        skip = _SKIP.match(self.text, self.at)
+        skip = self.skip.match(self.text, self.at)
         if skip is not None:
-            self.scan.repaired = self.scan.repaired or not skip[0].isspace()
+            if not skip[0].isspace():
+                self.scan.repaired = True
+                self.scan.commented += _BOX_IN_COMMENT.findall(skip[0])
             self.at = skip.end()
             return
         char = self.text[self.at]
@@ -176,7 +135,7 @@ class _Scanner:
     def _push(self, kind: str) -> None:
         if len(self.stack) >= MAX_DEPTH:
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
-        value: Any = JsonObject() if kind == "{" else []
+        value: Any = JsonObject() if kind == "{" else JsonArray()
         if self.stack:
             self._add(value)
         else:
@@ -212,7 +171,7 @@ class _Scanner:
     def _close_all(self) -> None:
         self.scan.broken = True
         while self.stack:
-            self._leave()
+            self._leave().value.cut = True
         self._finish()
 
     def _add(self, value: Any) -> None:
@@ -256,7 +215,7 @@ class _Scanner:
                     return
                 at = stop.end()
             elif _AFTER_STRING.match(text, stop.end()) or not self._closes_later(quote, stop.end()):
-                self._add(_unescaped(text[self.at + 1 : stop.start()]))
+                self._add(unescaped(text[self.at + 1 : stop.start()]))
                 self.at = stop.end()
                 return
             else:  # a quotation mark within the string
@@ -277,7 +236,7 @@ class _Scanner:
 
     def _broken_string(self, end: int) -> None:
         """Take a string that its line never closes as ended there, with the object that it stands in."""
-        self._add(_unescaped(self.text[self.at + 1 : end]))
+        self._add(unescaped(self.text[self.at + 1 : end]))
         self.at = end
         if self.open_kinds["{"] and len(self.stack) > 1:
             while self._leave().kind != "{":
@@ -295,7 +254,7 @@ class _Scanner:
         self.at = match.end()
         if number is not None:
             if self.at < len(self.text):
-                self._add(_to_number(match[0]))
+                self._add(to_number(match[0]))
             return
         word = match[0].rstrip()
         if word.startswith("```"):
@@ -304,17 +263,3 @@ class _Scanner:
         self.scan.repaired = self.scan.repaired or word not in ("null", "true", "false")
         if self.at < len(self.text):
             self._add(_KEYWORDS.get(word.lower(), word))
-
-
-def _to_number(digits: str) -> int | float:
-    if re.fullmatch(r"[-+]?\d{1,18}", digits):
-        return int(digits)
-    return float(digits) if len(digits) < 400 else math.inf
-
-
-def _unescaped(raw: str) -> str:
-    if "\\" not in raw:
-        return raw
-    text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw)
-    # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

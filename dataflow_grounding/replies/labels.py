@@ -47,6 +47,16 @@ def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     return [i for i, phrase in phrases.items() if wanted and _plain(phrase) == wanted]
 
 
+def head_word(phrase: str) -> str:
+    """Return the word that says what thing a noun phrase means: its head, in the singular."""
+    return _meaning(phrase)[0]
+
+
+def all_words(text: str) -> frozenset[str]:
+    """Return the words of a text in the singular, without empty ones."""
+    return _meaning(text)[1]
+
+
 @lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text[:1000]).casefold()

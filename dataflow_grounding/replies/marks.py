@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.none_words import Missing
 
 Kind: TypeAlias = Literal["box", "point"]
 
-NONE_WORDS = frozenset(
-    [
-        "none",
-        "null",
-        "nil",
-        "n/a",
-        "na",
-        "nothing",
-        "not found",
-        "not present",
-        "no object",
-        "no objects",
-        "not visible",
-        "absent",
-    ]
-)
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
-_LARGEST = 1e9
+_LARGEST = 10**9
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,9 @@ NOTHING_SAID = Said()
 class Mark:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it; `family` where special tokens that only one family writes do, None otherwise.
+    `order` is set where names settle it; `family` where special tokens that only one family writes do, None otherwise;
+    `corners` where the numbers are two corners even in a format of a corner and a size; `answer` counts the answers in the
+    reply, where it has several.
     """
 
     kind: Kind
@@ -66,23 +54,38 @@ class Mark:
     said: Said = NOTHING_SAID
     order: Order | None = None
     family: str | None = None
+    corners: bool = False
+    answer: int = 0
+
+
+class Dropped(NamedTuple):
+    """What looked like a box and is none: why, what it was said to be the box of, and which answer it stands in."""
+
+    reason: str
+    said: Said
+    answer: int
 
 
 @dataclass
 class Marks:
-    """All that a reply marks, in its order; `dropped` says why something that looked like a box is none.
+    """All that a reply marks, in its order.
 
-    `absent` counts what the reply says is not there; `unclear` is set where other things stand around that; `truncated`
-    when the reply ends in the middle; `statuses` and `reasons` are the embedded grounder's.
+    `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
+    other things stand around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
+    reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
+    take back what was said before; `statuses` and `reasons` are the embedded grounder's.
     """
 
     boxes: list[Mark] = field(default_factory=list)
     points: list[Mark] = field(default_factory=list)
-    dropped: list[tuple[str, Said]] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    absences: list[tuple[Said, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    absent: int = 0
+    missing: Missing | None = None
     unclear: bool = False
     truncated: bool = False
+    answer: int = 0
+    corrections: set[int] = field(default_factory=set)
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
 
@@ -99,26 +102,59 @@ class Marks:
         if len(known) != len(numbers) or not numbers:
             self.drop(f"a box with a coordinate that is no number: {_shown(values)}", said)
         elif len(known) == 4:
-            self.boxes.append(Mark("box", tuple(known), said))
+            self.put(Mark("box", tuple(known), said))
         elif len(known) == 2 and not corners:
-            self.points.append(Mark("point", tuple(known), said))
+            self.put(Mark("point", tuple(known), said))
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
-            self.boxes.append(Mark("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
+            self.put(Mark("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
         elif len(known) == 8 and quad:
-            xs, ys = known[0::2], known[1::2]
-            around = (min(xs), min(ys), max(xs), max(ys))
-            self.boxes.append(Mark("box", around, said))
+            self.put(Mark("box", around(known), said, corners=True))
         else:
             self.drop(f"a box of {len(known)} numbers: {_shown(values)}", said)
 
+    def put(self, mark: Mark) -> None:
+        """Take a box or a point as one of the answer that is being read."""
+        kind = self.boxes if mark.kind == "box" else self.points
+        kind.append(replace(mark, answer=self.answer) if self.answer else mark)
+
     def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
         """Note that something that looked like a box is none, and of what it was said to be the box."""
-        self.dropped.append((reason, said))
+        self.dropped.append(Dropped(reason, said, self.answer))
+
+    def lack(self, said: Said = NOTHING_SAID) -> None:
+        """Note that the reply says that a thing, or anything at all, is not there."""
+        self.absences.append((said, self.answer))
+
+    def take(self, within: Marks, said: Said) -> None:
+        """Take in what was read apart, of a part of the reply that was said to be `said`."""
+        for mark in (*within.boxes, *within.points):
+            self.put(replace(mark, said=mark.said.within(said)))
+        for dropped in within.dropped:
+            self.drop(dropped.reason, dropped.said.within(said))
+        for absence, _ in within.absences:
+            self.lack(absence.within(said))
+        self.truncated = self.truncated or within.truncated
+
+    def join(self, later: Marks, *, last: bool) -> None:
+        """Take in what a later answer marks, as it is numbered; `last`: it is the reply's last one."""
+        for name in ("boxes", "points", "dropped", "absences", "notes"):
+            getattr(self, name).extend(getattr(later, name))
+        if later.truncated and not last:
+            self.notes.append("broken_json: an answer that was taken back ends in the middle")
+        self.missing, self.truncated, self.answer = later.missing, later.truncated and last, later.answer
+        self.unclear = self.unclear or later.unclear
+        self.corrections |= later.corrections
+        self.statuses.update(later.statuses)
+        self.reasons.update(later.reasons)
+
+    def like(self) -> Marks:
+        """Return blank marks that go on with the same answer."""
+        return Marks(answer=self.answer, corrections=set(self.corrections))
 
     @property
     def size(self) -> int:
         """How much was found, of whatever kind."""
-        return len(self.boxes) + len(self.points) + len(self.dropped) + self.absent
+        return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
     def say(self, since: int, **lists: Sequence[Any]) -> None:
         """Give the boxes from the `since`-th on what lists beside them say, one entry a box, under the names of `Said`."""
@@ -137,12 +173,21 @@ def number(value: Any) -> float | None:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if math.isfinite(value) and abs(value) <= _LARGEST else None
+    return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
 
 
-def says_none(text: str) -> bool:
-    """Whether a text says, and only says, that there is nothing."""
-    return text.strip().strip(".!\"'`*[](){}").strip().lower() in NONE_WORDS
+def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the box around corners given as x, y, x, y, …"""
+    xs, ys = corners[0::2], corners[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def resolved(said: Said) -> Said:
+    """Return what is said with HTML's entities in the labels resolved; a label as it was written comes last."""
+    if not any(_ENTITY.search(label) for label in said.labels):
+        return said
+    plain = (html.unescape(label).strip() for label in said.labels)
+    return replace(said, labels=tuple(dict.fromkeys([*filter(None, plain), *said.labels])))
 
 
 def _shown(values: Sequence[Any]) -> str:

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, says_none
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number
+from dataflow_grounding.replies.none_words import says_none
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
@@ -24,7 +25,13 @@ _LOCATION = re.compile(r"<loc(?P<low_line>_?)(?P<bin>\d{1,6})>")
 _PATCH = re.compile(r"<(?P<tag>/?phrase|/?object|/delimiter_of_multi_objects/|patch_index_(?P<index>\d{1,6}))>")
 _OTHER_TOKEN = re.compile(r"</?[a-z_|]{1,40}\d{0,6}>")
 _HTML_BOX = re.compile(r"\bdata-bbox\s{0,3}=\s{0,3}[\"']([^\"'<>]{0,200})[\"']")
+_BEFORE_STRING = re.compile(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)  # of tokens in a string of JSON
 _SEPARATORS = re.compile(r"[,;\s]+")
+
+
+def has_tokens(text: str) -> bool:
+    """Whether a text has special tokens or tags in which boxes or points may stand."""
+    return "<" in text and bool("<patch_index_" in text or _LOCATION.search(text) or _TAG.search(text))
 
 
 def read_tokens(text: str, marks: Marks) -> None:
@@ -131,7 +138,7 @@ class _TagReader:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
         inside = re.match(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])", content)
         if says_none(content):
-            self.marks.absent += 1
+            self.marks.lack(_said(label))
             return
         if inside is not None:  # the label stands in the box's own tag
             label, content = inside[1].strip(), content[inside.end() :]
@@ -153,7 +160,7 @@ class _TagReader:
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
         for point, name in zip(points, names, strict=True):
-            self.marks.points.append(Mark("point", point, _said(name)))
+            self.marks.put(Mark("point", point, _said(name)))
 
 
 def _said(label: str | None) -> Said:
@@ -185,7 +192,7 @@ def _read_patches(text: str, marks: Marks) -> None:
 
     def flush() -> None:
         if len(cells) == 2:
-            marks.boxes.append(Mark("box", tuple(cells), _said(label), family="kosmos-2"))
+            marks.put(Mark("box", tuple(cells), _said(label), family="kosmos-2"))
         elif cells:
             marks.drop(f"a box of {len(cells)} grid cells")
         cells.clear()
@@ -221,7 +228,10 @@ def _read_locations(text: str, marks: Marks) -> None:
     runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
     quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
     for before, bins, behind in runs:
-        said = _said(before if florence else behind.partition(";")[0].strip())
+        said = _said(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
+        if florence and not quads and _is_outline(bins):
+            marks.drop(f"an outline of {len(bins) // 2} corners", said)
+            continue
         step = 8 if quads else 4
         left_over = len(bins) % step
         if left_over:
@@ -231,12 +241,18 @@ def _read_locations(text: str, marks: Marks) -> None:
                 _add_bins(marks, bins[i : i + step], said, florence=florence)
 
 
+def _is_outline(bins: list[float]) -> bool:
+    # A run of boxes has each box's first corner above and left of its second; a polygon goes round.
+    boxes = [bins[i : i + 4] for i in range(0, len(bins) - 3, 4)]
+    return len(boxes) > 1 and any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes)
+
+
 def _add_bins(marks: Marks, bins: list[float], said: Said, *, florence: bool) -> None:
     if len(bins) == 8:
         bins = [min(bins[0::2]), min(bins[1::2]), max(bins[0::2]), max(bins[1::2])]
     order: Order = "xyxy" if florence else "yxyx"
     family: Any = "florence-2" if florence else "paligemma"
-    marks.boxes.append(Mark("box", tuple(bins), said, order, family))
+    marks.put(Mark("box", tuple(bins), said, order, family))
 
 
 def _is_upright_quad(bins: list[float]) -> bool:

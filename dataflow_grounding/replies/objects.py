@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.answer_text import answer_of
+from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.json_keys import plain_key
-from dataflow_grounding.replies.json_text import Scan, find_json
+from dataflow_grounding.replies.json_text import find_json
+from dataflow_grounding.replies.json_values import Scan
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]]:
@@ -18,8 +19,8 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]
     begin with truncated, repaired_json or wrapped. Raises UnreadableReply when there is none, TruncatedReply when the reply
     was cut off before there could be.
     """
-    answer = answer_of(reply)
-    scans = [find_json(text) for text in [*answer.blocks, answer.text]]
+    answers = answers_of(reply)[::-1]
+    scans = [find_json(text) for answer in answers for text in [*answer.blocks, answer.text]]
     truncated = any(scan.truncated for scan in scans)
     for find in (_with_key, _wrapped):
         for scan in scans:
@@ -30,7 +31,7 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]
         raise TruncatedReply(f"the reply is cut off before its {required!r}")
     if any(scan.found for scan in scans):
         raise UnreadableReply(f"the JSON in the reply has no {required!r}")
-    raise UnreadableReply(f"there is no JSON in the reply: it begins {' '.join(answer.text[:200].split())[:60]!r}")
+    raise UnreadableReply(f"there is no JSON in the reply: it begins {' '.join(answers[0].text[:200].split())[:60]!r}")
 
 
 def _notes(scan: Scan, *, wrapped: bool) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_keys import BOX_KEYS, plain_key
 from dataflow_grounding.replies.marks import Mark, Marks, Said
+from dataflow_grounding.replies.tables import Columns, columns_of
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -25,36 +26,50 @@ _NAMES: dict[tuple[str, ...], Order] = {
 }
 _TALK = re.compile(
     r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
-    r"|assistant|json|here|is|are)\b",
+    r"|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
     re.IGNORECASE,
 )
+_BOX_WORD = re.compile(
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at|answer|"
+    r"results?|output)\b|[在框是]|坐标|位置|区域",
+    re.IGNORECASE,
+)
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
 _LABEL_LINE = re.compile(
     r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE
 )
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
+_TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 
 
 def read_plain(text: str, marks: Marks) -> None:
-    """Add to `marks` the box or point of each line that ends with four numbers or names its coordinates."""
+    """Add to `marks` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
+    columns: Columns | None = None
     for line in text.splitlines():
+        columns, table = columns_of(line) or columns, columns
+        if columns is not table or (columns is not None and columns.take_row(line, marks)):
+            continue
+        columns = None
         named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
         names = next((names for names in _NAMES if all(name in named for name in names)), None)
         four = _FOUR.search(line[-200:])
         if names is not None:
             before = line[: match.start()] if (match := _NAMED.search(line)) else ""
             said = _said(label_before(before))
-            marks.boxes.append(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
+            marks.put(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
         elif four is not None:
             before = line[: len(line) - len(line[-200:]) + four.start()]
             if _A_FIFTH.search(before[-20:]):
                 marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
-            else:
-                marks.add(list(four.groups()), _said(label_before(before) or _few_words(before)))
+                continue
+            label = label_before(before) or _few_words(before)
+            if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
+                marks.add(list(four.groups()), _said(label))
         elif "x" in named and "y" in named:
-            marks.points.append(Mark("point", (named["x"], named["y"]), order="xyxy"))
+            marks.put(Mark("point", (named["x"], named["y"]), order="xyxy"))
 
 
 def label_before(text: str) -> str | None:
@@ -85,6 +100,8 @@ def label_behind(text: str) -> str | None:
 
 
 def _label(line: str) -> str | None:
+    without_tags = _TAG.sub(" ", line)
+    line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
     if (
         not re.search(r"[^\W\d]", label)

@@ -1,5 +1,6 @@
 """Replies that real models gave, as published: the folder is not part of the project, so these tests run where it is."""
 
+# ruff: noqa: E501 - a reason stands on one line
 from __future__ import annotations
 
 import json
@@ -11,10 +12,18 @@ import pytest
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import clamp, ordered
-from dataflow_grounding.replies import read_boxes, read_points
+from dataflow_grounding.replies import FoundBox, read_boxes, read_points
 
-RECORDED = Path(__file__).parents[2].parent / "shared" / "replies" / "replies.jsonl"
-ROWS = [json.loads(line) for line in RECORDED.read_text("utf-8").splitlines()] if RECORDED.exists() else []
+FOLDER = Path(__file__).parents[2].parent / "shared" / "replies"
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    path = FOLDER / name
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+ROWS = rows_of("replies.jsonl")
+MORE = rows_of("more_replies.jsonl")
 WITH_BOXES = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] != "point"]
 WITH_POINTS = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] == "point"]
 WITH_NOTHING = [row for row in ROWS if not row["expected"]]
@@ -32,6 +41,27 @@ FORMATS = {
     "grid32": "kosmos-2",
     None: "1000",
 }
+
+# Of the further replies, those where ours is not what the source expects, or where several readings are fair: what ours
+# gives, as boxes in pixels or None for unreadable, and why.
+OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
+    "h006": ([(250, 250, 750, 750)], "a box without a label: the source leaves it out, a caller who asked for one thing has use for it"),
+    "h019": ([(20, 11.25, 200, 112.5), (100, 67.5, 220, 135)], "boxes without a label again; the object without a box is noted as dropped"),
+    "h078": ([(10.01, 20.02, 30.03, 40.04)], "a box without a label again; the source's parser wants one before it"),
+    "h090": (None, "one box of four reaches out of the picture by a quarter of its height, which is more than an eighth: the source cuts it off"),
+    "h107": ([(1.28, 47.09, 640, 149.43)], "a row of nines for the far edge and corners the wrong way round: both are noted, and it counts as doubtful"),
+    "h110": ([(0, 24.02, 35.24, 480)], "a loop of nines after the first whole box: that is kept and the reply noted as truncated"),
+    "h112": (None, "a bracket too many within the four numbers: not guessed"),
+    "h118": ([(1, 2, 3, 4), (2, 3, 4, 5), (4, 5, 6, 7)], "boxes of two frames of a video, which no picture has: the frames' numbers come as ids"),
+    "h202": ([(100, 100, 500, 500)], "corners the wrong way round: the source leaves the box out, ours is turned and noted"),
+    "h093": ([(100, 50, 200, 250)], "the whole outline gives its box, the one that is cut off does not"),
+    "h134": (None, "boxes that reach out of the picture by more than an eighth are in another scale"),
+    "h147": (None, "the same"),
+    "h168": (None, "the same"),
+    "h198": (None, "the same"),
+    "h169": (None, "fractions where 0 to 1000 was asked for are in another scale"),
+    "h176": (None, "fractions where pixels were asked for are in another scale"),
+}  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not ROWS, reason="the recorded replies are not here")
 
@@ -112,3 +142,43 @@ def test_points_are_read_as_points_and_are_no_boxes(row: dict[str, Any]) -> None
 def test_a_recorded_reply_without_a_usable_box_is_unreadable_and_not_none(row: dict[str, Any]) -> None:
     with pytest.raises(UnreadableReply):
         read_boxes(row["reply"], format="xyxy_1000", image_size=(1000, 1000))
+
+
+def boxes_of(row: dict[str, Any]) -> list[FoundBox] | None:
+    sent = tuple(row["sent_size"]) if row["sent_size"] else None
+    try:
+        return read_boxes(
+            row["reply"],
+            format=row["format"],
+            image_size=tuple(row["image_size"]),
+            sent_size=sent,
+            phrases=row["phrases"],
+        ).boxes
+    except UnreadableReply:
+        return None
+
+
+@pytest.mark.parametrize("row", cases([row for row in MORE if row["id"] not in OURS]))
+def test_a_further_reply_is_read_as_its_source_expects(row: dict[str, Any]) -> None:
+    boxes = boxes_of(row)
+
+    if row["kind"] == "boxes":
+        assert boxes is not None
+        assert len(boxes) == len(row["expected"])
+        for box, expected in zip(boxes, row["expected"], strict=True):
+            inside = clamp(ordered(expected["box_px"]), tuple(row["image_size"]))
+            assert box.bbox == pytest.approx(inside, abs=row["tolerance_px"])
+            assert expected["label"] in (None, box.label or "")
+            assert expected["label"] not in row["phrases"] or row["phrases"][box.id - 1] == expected["label"]
+    else:
+        fair = {"none": ([],), "unreadable": (None,), "unreadable-or-none": ([], None)}[row["kind"]]
+        assert boxes in fair
+
+
+@pytest.mark.parametrize("row", cases([row for row in MORE if row["id"] in OURS]))
+def test_a_further_reply_that_can_be_read_in_several_ways_is_read_as_the_table_says(row: dict[str, Any]) -> None:
+    boxes = boxes_of(row)
+
+    expected, _ = OURS[row["id"]]
+    found = None if boxes is None else [box.bbox for box in boxes]
+    assert found == (None if expected is None else [pytest.approx(bbox, abs=0.01) for bbox in expected])

@@ -1,0 +1,274 @@
+"""What a model says to the one who asked: without other turns, without other channels, without thinking.
+
+Providers name these in ever new ways, so they go by rule: a part that something opened and closed before the answer is none.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import NamedTuple
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.none_words import says_none
+
+# Headers of messages in chat templates; the first group that matches says whose it is.
+_HEADER = re.compile(
+    r"<\|(?:start_header_id|start_of_role)\|>([^<]{0,60})<\|(?:end_header_id|end_of_role)\|>"
+    r"|<\|im_start\|>[ \t]{0,9}([\w=.-]{0,40})"
+    r"|(?:^|<\|start\|>|(?<=>))([^<>\n]{0,80}(?:<\|(?:channel|constrain|recipient)\|>[^<\n]{0,80}){0,3})<\|message\|>"
+    r"|<start_of_turn>(\w{0,20})|<\|turn>(\w{0,20})"
+    r"|<[|｜](user|assistant|system|tool|observation|human)[|｜]>"
+    r"|<\|im_(user|assistant|system)\|>\w{0,20}<\|im_middle\|>",
+    re.IGNORECASE,
+)
+_END = re.compile(
+    r"<\|(?:endoftext|im_end|eot_id|end_of_text|eom_id|end|eom|eot|return|call|end_of_turn|end▁of▁sentence)\|>"
+    r"|<end_of_turn>|<turn\|>|<｜end▁of▁sentence｜>",
+    re.IGNORECASE,
+)
+# Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
+_BARE_SIDE = re.compile(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
+_BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
+_ROLE_LINE = re.compile(
+    r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?[ \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
+)
+_ASKING = frozenset(["user", "human", "system", "developer"])
+_ANSWERING = frozenset(
+    ["", "assistant", "model", "bot", "final", "answer", "response", "output", "result", "json", "user"]
+)
+
+# Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
+_MARKER = re.compile(
+    r"<(?P<bar>[|｜]?)(?P<slash>/?)(?P<name>[A-Za-z][\w:.▁-]{0,40})(?:\s[^<>]{0,200})?(?P<bar_behind>[|｜]?)>"
+    r"|◁(?P<moon_slash>/?)(?P<moon>\w{1,40})▷|\[(?P<square_slash>/?)(?P<square>[A-Z][A-Z_]{2,30})\]"
+)
+_OPENS = re.compile(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
+_CLOSES = re.compile(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
+_THINKING = re.compile(
+    r"think|thought|reason|reflect|scratch|analysis|analyz|monolog|ponder|deliberat|rationale|musing|contemplat"
+    r"|introspect|brainstorm|^cot$|^cot_|_cot$|^draft|^channel$|^unused94$"
+)
+_CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
+# What stands in these is the answer, or its layout.
+_ANSWER = re.compile(
+    r"(?:final_?|the_)?(?:answer|response|output|result|solution|conclusion|verdict|json|final)s?"
+    r"|tool_?calls?|function_?calls?|function|parameter|invoke|python_tag"
+    r"|detections?|objects?|items?|annotations?|predictions?|instances?|entit(?:y|ies)"
+)
+_LAYOUT = re.compile(
+    r"object_ref|ref|det|quad|b?box(?:es)?|bounding_?box|points?|point_box|polygon|collection|pred|label|name|phrase"
+    r"|grounding|delimiter.*|loc_?\d*|patch_index.*|image.*|img|vision.*|video.*|audio.*|frame|s|p|pad|eos|bos|unk"
+    r"|mask|sep|cls|input|x_?min|y_?min|x_?max|y_?max|[xy]\d?|width|height|id|score|confidence"
+    r"|html|body|head|div|span|table|thead|tbody|tr|td|th|ul|ol|li|br|hr|h\d|a|b|i|u|em|strong|pre|code|svg|rect|g"
+    r"|text|title|sup|sub|section|header|footer|figure|figcaption|caption|page|doc|details|summary|style|script"
+    r"|small|center|font|mark|dl|dt|dd"
+)
+_ANSWER_TOKEN = re.compile(r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE)
+_MAY_ANSWER = re.compile(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
+_BRACKETS = re.compile(r"[\[({][^\[\](){}]{0,400}[\])}]")
+_TALKING = re.compile(
+    r"\b(?:is|are|was|be|i|let|see|look\w*|need|should|maybe|could|seems?|would|user|wants?|first|then|think|wait|hmm+"
+    r"|perhaps|probably|about|around|check)\b|[我看需应该可能是在大概首先用户]",
+    re.IGNORECASE,
+)
+_MOST_ALONE = 10  # tags without a partner that are looked at
+_WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
+
+
+class Marker(NamedTuple):
+    """A tag or token: its name, +1 where it opens a part, -1 where it closes one, 0 where that can't be told, its place."""
+
+    name: str
+    side: int
+    start: int
+    end: int
+
+
+def spoken(reply: str) -> list[str]:
+    """Return the parts of a reply that are said to the one who asked, in order: one, or several with thinking between them.
+
+    Raises UnreadableReply when the reply ends while the model still thinks.
+    """
+    text = _bare_channels(_messages(reply))
+    parts = [_without_unknown(part) for part in _without_thinking(_turn_in_words(text))]
+    parts = [part for part in parts if part.strip()]
+    if not parts:
+        raise UnreadableReply("the reply ends before the thinking does")
+    return parts
+
+
+def may_answer(text: str) -> bool:
+    """Whether a text has anything that could be an answer: numbers, an empty list, words for none."""
+    return bool(_MAY_ANSWER.search(text)) or says_none(text)
+
+
+def markers(text: str) -> list[Marker]:
+    """Return the tags and tokens of a text that could open or close a part of it."""
+    found = []
+    for match in _MARKER.finditer(text):
+        name = (match["name"] or match["moon"] or match["square"]).lower().replace("▁", "_")
+        slash = match["slash"] or match["moon_slash"] or match["square_slash"]
+        bars = bool(match["bar"]), bool(match["bar_behind"])
+        opens, closes = _OPENS.fullmatch(name), _CLOSES.fullmatch(name)
+        side = 1
+        if name in _CLOSING_NAMES:
+            name, side = _CLOSING_NAMES[name], -1
+        elif slash or bars == (False, True):
+            side = -1
+        elif closes:
+            name, side = closes[1] or closes[2], -1
+        elif opens:
+            name = opens[1] or opens[2]
+        elif all(bars):
+            side = 0
+        found.append(Marker(name, side, match.start(), match.end()))
+    return found
+
+
+def _messages(text: str) -> str:
+    """Return the last message of the first turn that answers, in any chat template; a text without headers as it is."""
+    headers = list(_HEADER.finditer(text))
+    if not headers:
+        return _before_end(text)
+    whose = ["", *(next((group for group in header.groups() if group is not None), "") for header in headers)]
+    edges = [(0, headers[0].start())]
+    edges += [(header.end(), nxt.start()) for header, nxt in pairwise(headers)]
+    edges.append((headers[-1].end(), len(text)))
+    said: list[str] = []
+    side = False
+    for who, (start, end) in zip(whose, edges, strict=True):
+        role, answers = _role(who)
+        content = _before_end(text[start:end])
+        if role in _ASKING and (said or side):
+            break
+        if role in _ASKING or not content.strip():
+            continue
+        if answers:
+            said.append(content)
+        side = side or not answers
+    if not said:
+        raise UnreadableReply("the reply ends before the thinking does" if side else "the reply is empty")
+    return said[-1]
+
+
+def _role(header: str) -> tuple[str, bool]:
+    """Return whose a message is, and whether it is an answer: to the user, or a call of a tool."""
+    header = header.lower()
+    to = re.search(r"to=([\w.:-]+)", header)
+    words = re.findall(r"[\w.:-]+", re.sub(r"to=[\w.:-]+|<\|constrain\|>[^<]*", " ", header))
+    words = [word for word in words if word not in ("channel", "recipient", "message", "constrain")]
+    role = words[0] if words else ""
+    if to is not None and to[1] not in ("user", "assistant"):
+        return role, to[1].startswith(("functions", "tool", "function"))
+    return role, role in _ANSWERING and all(word in _ANSWERING for word in words)
+
+
+def _before_end(text: str) -> str:
+    """Return what stands before the first token that ends a message, where there is anything; else what follows it."""
+    pieces = _END.split(text, maxsplit=50)
+    return next((piece for piece in pieces if may_answer(piece)), "") or next(filter(str.strip, pieces), "")
+
+
+def _bare_channels(text: str) -> str:
+    if _BARE_SIDE.match(text.lstrip()) is None:
+        return text
+    final = list(_BARE_FINAL.finditer(text))
+    if not final:
+        raise UnreadableReply("the reply ends before the thinking does")
+    return text[final[-1].end() :]
+
+
+def _turn_in_words(text: str) -> str:
+    """Return a text without the word "Assistant:" before it, an echo of the question above it, and a next turn below it."""
+    roles = [(match.start(), match.end(), (match[1] or match[2]).lower()) for match in _ROLE_LINE.finditer(text)]
+    answers = [i for i, role in enumerate(roles) if role[2] == "assistant"]
+    if not answers:
+        return text
+    first = roles[answers[0]]
+    before = text[: first[0]]
+    if any(role[2] != "assistant" for role in roles[: answers[0]]) and not text[: roles[0][0]].strip():
+        before = ""  # the question
+    if may_answer(before):
+        return before
+    following = [role[0] for role in roles[answers[0] + 1 :] if role[2] != "assistant"]
+    end = following[0] if following and len(answers) > 1 else len(text)
+    return text[first[1] : end]
+
+
+def _without_thinking(text: str) -> list[str]:
+    """Return what stands outside of parts that are thinking by their names: behind the first of them, or else before it."""
+    outside: list[str] = []
+    stack: list[str] = []
+    at = 0
+    for marker in markers(text):
+        if not _THINKING.search(marker.name) or marker.side == 0:
+            continue
+        if marker.side > 0:
+            if not stack:
+                outside.append(text[at : marker.start])
+            stack.append(marker.name)
+        elif not stack:
+            outside, at = [""], marker.end  # its beginning stands in the prompt
+        elif marker.name in stack:
+            del stack[stack.index(marker.name) :]
+            at = marker.end if not stack else at
+    if not stack:
+        outside.append(text[at:])
+    behind = [part for part in outside[1:] if may_answer(part)]
+    if behind:
+        return behind
+    return outside[:1] if len(outside) == 1 or outside[0].strip() else outside
+
+
+def _without_unknown(text: str) -> str:
+    """Return a text without parts of any name that talk, where what is left of it may be the answer."""
+    text = _without_channels(text)
+    found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
+    found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
+    ends: dict[str, list[Marker]] = {}
+    for marker in reversed(found):
+        if marker.side < 0:
+            ends.setdefault(marker.name, []).append(marker)
+    left, at, alone = [""], 0, 0
+    for marker in found:
+        if marker.side < 0:
+            ends[marker.name].pop()
+        if marker.start < at:
+            continue
+        end = ends[marker.name][-1] if marker.side > 0 and ends.get(marker.name) else None
+        if end is not None and _is_prose(text[marker.end : end.start]):
+            left.append(text[at : marker.start])
+            at = end.end
+        elif end is None and alone < _MOST_ALONE:
+            alone += 1
+            before = " ".join([*left, text[at : marker.start]])
+            if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
+                left, at = [""], marker.end
+            elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
+                raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
+    rest = " ".join([*left, text[at:]])
+    return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
+
+
+def _without_channels(text: str) -> str:
+    """Return a text without what stands between tokens such as <|x|> that nothing pairs, where that only talks."""
+    borders = [marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)]
+    if not borders:
+        return text
+    names = ["", *(marker.name for marker in borders)]
+    starts, ends = [0, *(marker.end for marker in borders)], [*(marker.start for marker in borders), len(text)]
+    parts = [(name, text[start:end]) for name, start, end in zip(names, starts, ends, strict=True)]
+    answers = [part for name, part in parts if name and _ANSWER.fullmatch(name) and may_answer(part)]
+    if answers:
+        return answers[-1]
+    kept = [part for name, part in parts if not _THINKING.search(name)]
+    if any(may_answer(part) and not _is_prose(part) for part in kept):
+        kept = [part for part in kept if not _is_prose(part)]
+    return "\n".join(kept)
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text talks, and is no list of labels and boxes."""
+    talk = _BRACKETS.sub(" ", text[:20_000])
+    return len(_WORD.findall(talk)) >= 3 and _TALKING.search(talk) is not None

@@ -1,0 +1,156 @@
+"""The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.json_keys import (
+    CORNER_PAIRS,
+    CORNERS,
+    ID_KEYS,
+    LABEL_KEYS,
+    LABEL_LIST_KEYS,
+    SCORE_KEYS,
+    plain_key,
+)
+from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+
+
+class Cut(Exception):
+    """The reply ends inside of a value that is of no use in parts."""
+
+
+class NamedCorners(NamedTuple):
+    """Coordinates as an object names them: any values, in the order that their names settle."""
+
+    values: list[Any]
+    order: Order
+
+
+def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object's fields by their keys as keys are compared."""
+    return {plain_key(key): item for key, item in value.items()}
+
+
+def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
+    """Return what an object says of itself; `fields` are its `plain_fields`."""
+    labels = [fields[key] for key in LABEL_KEYS if key in fields]
+    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in LABEL_KEYS]
+    texts: list[str] = []
+    for label in labels:
+        if isinstance(label, dict):
+            inner = sorted((i for i in label.items() if isinstance(i[1], str)), key=lambda i: i[0] != "en")
+            texts += [text for _, text in inner]
+        elif isinstance(label, str):
+            texts.append(label)
+    texts += [item for item in value.loose if isinstance(item, str)]
+    named = next((fields[key] for key in ID_KEYS if number(fields.get(key)) is not None), None)
+    score = next((fields[key] for key in SCORE_KEYS if fields.get(key) is not None), None)
+    evidence = fields.get("evidence")
+    as_number = number(named)
+    return Said(
+        tuple(dict.fromkeys(text.strip() for text in texts if text.strip())),
+        int(as_number) if as_number is not None and as_number == int(as_number) else None,
+        score,
+        evidence if evidence in ("seen", "inferred", "region") else None,
+    )
+
+
+def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:
+    """Return the four coordinates that have a key each, whatever their values are."""
+    for names, order in CORNERS:
+        if all(name in fields for name in names):
+            return NamedCorners([fields[name] for name in names], order)
+    return None
+
+
+def corner_pair(fields: Mapping[str, Any], said: Said) -> Mark | None:
+    """Return the box of two corners that have a key each, such as top_left and bottom_right."""
+    for first, last in CORNER_PAIRS:
+        pairs = pair(fields.get(first)), pair(fields.get(last))
+        if pairs[0] and pairs[1]:
+            by_name = isinstance(fields[first], dict)
+            return Mark("box", (*pairs[0], *pairs[1]), said, "xyxy" if by_name else None, corners=True)
+    return None
+
+
+def are_pairs(items: Sequence[Any]) -> bool:
+    """Whether a list has two corners, or four, each as a pair of numbers."""
+    return len(items) in (2, 4) and all(is_pair(item) for item in items)
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is an array of two numbers."""
+    return isinstance(value, list) and pair(value) is not None
+
+
+def pair(value: Any) -> tuple[float, float] | None:
+    """Return the two numbers of a list, or of an object with x and y; None for anything else."""
+    if isinstance(value, dict):
+        fields = plain_fields(value)
+        value = [fields.get("x"), fields.get("y")]
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    x, y = number(value[0]), number(value[1])
+    return None if x is None or y is None else (x, y)
+
+
+def outlines(value: Any) -> list[list[float]]:
+    """Return the corners of each polygon in a value, as x, y, x, y, …; raises Cut where one is cut off."""
+    if not isinstance(value, list):
+        return []
+    if getattr(value, "cut", False):
+        raise Cut
+    pairs = [pair(item) for item in value]
+    if len(pairs) >= 2 and None not in pairs:
+        return [[coordinate for corner in pairs if corner for coordinate in corner]]
+    numbers = [number(item) for item in value]
+    if len(numbers) >= 4 and len(numbers) % 2 == 0 and None not in numbers:
+        return [[coordinate for coordinate in numbers if coordinate is not None]]
+    return [outline for item in value for outline in outlines(item)]
+
+
+def take_lists_beside(marks: Marks, since: int, fields: Mapping[str, Any]) -> None:
+    """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
+    count = len(marks.boxes) - since
+    lists = {key: item for key, item in fields.items() if isinstance(item, list) and item}
+    texts = {key: item for key, item in lists.items() if all(isinstance(entry, str) for entry in item)}
+    labels = next((texts[key] for key in LABEL_LIST_KEYS if key in texts), None)
+    if labels is None and count > 1:
+        labels = next((item for item in texts.values() if len(item) == count), None)
+    if labels is not None and len(labels) != count:
+        marks.notes.append("labels_ignored: the lists of boxes and labels differ in length")
+    elif labels is not None:
+        marks.say(since, labels=[(text.strip(),) for text in labels])
+    for key, item in lists.items():
+        if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
+            marks.say(since, score=item)
+        if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
+            marks.say(since, id=item)
+
+
+def drop_unlabelled(marks: Marks, since: int, *, begun: bool) -> None:
+    """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
+    if not begun and not any(_is_named(mark) for mark in marks.boxes[:since]):
+        return
+    for mark in marks.boxes[since:]:
+        if not _is_named(mark):
+            marks.drop("a box whose label is cut off")
+    marks.boxes[since:] = filter(_is_named, marks.boxes[since:])
+
+
+def _is_named(mark: Mark) -> bool:
+    return bool(mark.said.labels) or mark.said.id is not None
+
+
+def take_statuses(marks: Marks, fields: Mapping[str, Any]) -> None:
+    """Take the embedded grounder's statuses of phrases."""
+    entries = fields.get("statuses")
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("status"), str):
+            marks.statuses[entry["id"]] = entry["status"]
+            if isinstance(entry.get("reason"), str):
+                marks.reasons[entry["id"]] = entry["reason"]

@@ -1,0 +1,94 @@
+"""What a text holds as JSON: arrays, objects, where they stand, and what had to be mended to read them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
+
+
+class JsonArray(list[Any]):
+    """An array as read; `cut`: the text ended inside of it."""
+
+    __slots__ = ("cut",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+
+
+class JsonObject(dict[str, Any]):
+    """An object as read: the last of repeated keys wins; `parts` and `loose` keep what a plain dict would lose.
+
+    `parts` has the object split before each repeated key, when a key is repeated; `loose` the values without a key; `cut`:
+    the text ended inside of it.
+    """
+
+    __slots__ = ("cut", "loose", "parts")
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__()
+        self.cut = False
+        self.parts: list[JsonObject] = []
+        self.loose: list[Any] = []
+        for key, value in pairs:
+            self.put(key, value)
+
+    def put(self, key: str, value: Any) -> None:
+        """Set `key`, and begin a new part where it is already there."""
+        if key in self and not self.parts:
+            first = JsonObject()
+            first.update(self)
+            self.parts.append(first)
+        if self.parts:
+            if key in self.parts[-1]:
+                self.parts.append(JsonObject())
+            self.parts[-1][key] = value
+        self[key] = value
+
+
+@dataclass
+class Found:
+    """One array or object and where it stands: `text[start:end]`."""
+
+    value: Any
+    start: int
+    end: int
+
+
+@dataclass
+class Scan:
+    """What a text holds: arrays and objects in order.
+
+    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or in the
+    wrong place. `truncated`: the text ends inside of an array or object. `commented`: the numbers of boxes that stand in
+    comments within an array or object, and are not read.
+    """
+
+    text: str
+    found: list[Found] = field(default_factory=list)
+    repaired: bool = False
+    broken: bool = False
+    truncated: bool = False
+    commented: list[str] = field(default_factory=list)
+
+
+def to_number(digits: str) -> int | float:
+    """Return the number that digits write; infinity where there are too many of them."""
+    if re.fullmatch(r"[-+]?\d{1,18}", digits):
+        return int(digits)
+    return float(digits) if len(digits) < 400 else math.inf
+
+
+def unescaped(raw: str) -> str:
+    """Return what a string between its quotation marks says, with its escapes resolved."""
+    if "\\" not in raw:
+        return raw
+    text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw)
+    # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

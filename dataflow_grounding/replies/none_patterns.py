@@ -1,0 +1,174 @@
+"""Sentences that say that a thing is not there, as patterns: English, Chinese, and a few other languages."""
+
+from __future__ import annotations
+
+import re
+
+
+def _compiled(*patterns: str) -> list[re.Pattern[str]]:
+    return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+
+
+_IMAGE = r"(?:image|picture|photo(?:graph)?|scene|frame|view|screenshot|shot|figure|footage|screen|video)s?"
+_PLACE = (
+    rf"(?:\s+(?:in|on|within|from|inside|at)\s+(?:the|this|that|your|either)\s+(?:\w+\s+){{0,2}}?{_IMAGE}"
+    r"|\s+(?:here|at all|currently|anywhere|clearly))*"
+)
+_SEEN = (
+    r"(?:to be\s+)?(?:clearly\s+|currently\s+|actually\s+)?"
+    r"(?:found|detected|present|visible|there|seen|identified|located|depicted|shown|recogni[sz]ed|spotted|observed"
+    rf"|available|in\s+(?:the|this)\s+(?:\w+\s+)?{_IMAGE})"
+)
+_NOT = r"(?:n['’]?t|\s+not|\s+never)"
+_CANNOT = r"can(?:not|['’]?t|\s+not)"
+_THING = r"(?P<thing>[^.!?\n]{1,120}?)"
+_IS = r"(?:is|are|was|were)"
+
+ENGLISH = _compiled(
+    # there is no cat, I see no cat, the image shows no cat
+    rf"(?:there(?:['’]s|\s+(?:{_IS}|seems?\s+to\s+be|appears?\s+to\s+be))"
+    r"|(?:i|we)\s+(?:can\s+)?(?:see|saw|found|find|detect(?:ed)?|observe)"
+    rf"|(?:(?:the|this)\s+{_IMAGE}|it)\s+(?:has|contains|shows|includes|depicts))\s+"
+    rf"(?:nothing|none|(?:no|not\s+(?:an?|any)|zero|0)\b\s+{_THING})(?:\s+{_SEEN})?{_PLACE}",
+    # there isn't a cat
+    rf"there\s+(?:{_IS}{_NOT}|(?:do|does|did){_NOT}\s+(?:appear|seem)\s+to\s+be)\s+(?:an?|any)\s+{_THING}"
+    rf"(?:\s+{_SEEN})?{_PLACE}",
+    # no cat found
+    rf"(?:nothing\s+(?:is\s+|was\s+)?{_SEEN}|nothing\s+match(?:es|ed)"
+    rf"|(?:no|none\s+of|zero|0|not\s+a\s+single)\b\s+{_THING}"
+    rf"(?:(?:\s+(?:{_IS}|(?:has|have)\s+been|(?:can|could)\s+be))?\s+{_SEEN})?){_PLACE}",
+    # neither the cat nor the dog is visible
+    rf"neither\s+{_THING}(?:\s+{_IS})?\s+{_SEEN}{_PLACE}",
+    # the cat is not visible, cat not found
+    rf"{_THING}(?:\s+(?:(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
+    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:is|are)\s+(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
+    # I don't see a cat
+    rf"(?:i|we)\s+(?:(?:do|did|could){_NOT}|{_CANNOT})\s+(?:see|find|spot|detect|locate|observe|notice)\s+"
+    rf"(?:(?:such an?|an?|any|the|such|single)\s+)?{_THING}(?:\s+{_SEEN})?{_PLACE}",
+    # the image doesn't show a cat
+    rf"(?:the|this)\s+(?:\w+\s+)?{_IMAGE}\s+(?:does|did){_NOT}\s+"
+    rf"(?:contain|show|include|have|depict|feature|display)\s+(?:(?:an?|any|the|such)\s+)?{_THING}{_PLACE}",
+    # cat: none
+    rf"{_THING}\s*[:=：-]\s*(?:none|null|n/?a|not\s+{_SEEN}|nothing|absent|no|无|没有|未找到|未检测到)",
+)
+
+_ZH_PLACE = r"(?:这张|该|此|这幅|给定的?|所给的?|提供的)?(?:图片|图像|图|画面|照片|场景)(?:之?[中里内上])?"
+_LATIN_PLACE = (
+    r"(?:\s+(?:en|na|no|nell['’]|nella|dans|sur|auf|im|in)\s*(?:l['’]|la|el|esta|questa|cette|dem|diesem)?\s*"
+    r"(?:imagen|imagem|immagine|image|photo|foto\w*|bild))?"
+)
+
+OTHER_LANGUAGES = _compiled(
+    # Chinese: 图中没有猫, 未检测到任何目标; 猫不在图中
+    rf"(?:抱歉|对不起|很抱歉)?[，,]?\s*(?:根据[^，,]{{1,12}}[，,])?(?:在?{_ZH_PLACE})?[，,]?(?:我|我们|并|也|中)*"
+    r"(?:(?:没有|没能?|未能?|并未)"
+    r"(?:找到|发现|检测到|检测出|看到|看见|识别到|识别出|出现|见到|定位到|包含|显示)"
+    r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到|定位到?)|没有|不存在|不包含|不含|无|没)"
+    r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?",
+    r"(?P<thing>[^，。,.\s]{1,20}?)(?:并)?"
+    r"(?:不存在|不可见|(?:没有|没|未)(?:被)?(?:找到|出现|检测到|发现|显示)|(?:找|看)不到|不在)"
+    rf"(?:于)?(?:{_ZH_PLACE})?",
+    # Japanese, Korean
+    r"(?P<thing>.{0,40}?)(?:が|は|も)?"
+    r"(?:見つかりません|見当たりません|ありません|検出されません|検出できません|存在しません|いません|写っていません)"
+    r"(?:でした)?",
+    r"(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
+    r"(?:없습니다|없음|없어요|찾을 수 없습니다|발견되지 않았습니다|감지되지 않았습니다|보이지 않습니다)",
+    # German
+    r"(?:es (?:gibt|wurden?|ist|sind) |ich sehe |(?:auf|in) dem bild (?:ist|sind|gibt es) )?"
+    r"(?:kein(?:e[rnms]?)?|nichts)\b(?P<thing>.{0,60}?)"
+    r"(?:\s*(?:gefunden|erkannt|entdeckt|vorhanden|sichtbar|zu (?:sehen|finden)|(?:auf|in) (?:dem|diesem) bild|im bild))+",
+    # French
+    r"(?:il n['’]y a (?:pas|aucune?)(?: de| d['’])?|je ne (?:vois|trouve) (?:pas|aucune?)(?: de| d['’])?|aucune?)"
+    r"(?P<thing>.{0,60}?)(?:\s+(?:n['’]a été |n['’]est )?(?:trouvée?s?|détectée?s?|visibles?|présente?s?))*"
+    rf"{_LATIN_PLACE}",
+    # Spanish, Portuguese, Italian
+    r"(?:no (?:se (?:encontr|detect|observ|ve)\w*|hay|existen?|veo)(?: ning[uú]n[oa]?)?|ning[uú]n[oa]?)\b"
+    rf"(?P<thing>.{{0,60}}?)(?: (?:encontrad|detectad|visible|present)\w*)?{_LATIN_PLACE}",
+    r"(?:n[ãa]o (?:h[áa]|foi|foram|existem?|vejo)(?: encontrad\w+| detectad\w+)?(?: nenhuma?)?|nenhuma?)\b"
+    rf"(?P<thing>.{{0,60}}?)(?: (?:foi |foram )?(?:encontrad|detectad|vis[íi]ve|presente)\w*)?{_LATIN_PLACE}",
+    r"(?:non (?:c['’]è|ci sono|è stat[oa]|sono stat[ei]|vedo)(?: trovat\w+| rilevat\w+)?(?: nessun[oa]?)?|nessun[oa]?)\b"
+    rf"(?P<thing>.{{0,60}}?)(?: (?:trovat|rilevat|visibil|present)\w*)?{_LATIN_PLACE}",
+    # Russian
+    r"(?:на (?:изображении|фото|картинке) )?(?P<thing>.{0,60}?)\s*"
+    r"(?:не (?:найден|обнаружен|видно|присутству|вижу)\w*|нет|отсутству\w*)"
+    r"(?:\s+(?P<behind>\w+))?(?: на (?:изображении|фото|картинке))?",
+)
+
+# A whole reply, or what stands for a box.
+WORDS = re.compile(
+    rf"none|null|nil|n/?a|nothing|absent|empty|not in (?:the|this) {_IMAGE}"
+    r"|not (?:found|present|visible|there|detected|applicable|seen|available|shown)"
+    r"|無|无|没有|沒有|空|不存在|不可见|未找到|没有找到|没找到|未检测到|未发现|なし|該当なし|없음|нет"
+    r"|ningun[oa]|nada|keine[rs]?|nichts|aucune?|rien|nenhuma?|nessun[oa]|niente",
+    re.IGNORECASE,
+)
+# One of these is in each of the above: most texts are done with after this look.
+NEGATION = re.compile(
+    r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bzero\b|\b0\b|absent|missing|empty|\bn[ãa]o\b"
+    r"|ning[uú]n|kein|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없|않|\bне\b|нет|отсутств",
+    re.IGNORECASE,
+)
+# What comes before such a sentence without changing it.
+PREAMBLE = re.compile(
+    r"(?:(?:i(?:['’]m| am) sorry|sorry|unfortunately|apologies|based on|after|upon|in (?:this|the)"
+    r"|it (?:seems|appears|looks like)|looking|as far as|ok(?:ay)?|wait|actually|hmm+|no|on second thoughts?)\b"
+    r"[^.!?\n]{0,80}?(?:,|…|\.\.\.|\bthat\b|\bbut\b)\s*(?:but\s+|and\s+)?)+",
+    re.IGNORECASE,
+)
+CAPTION = re.compile(
+    r"(?:the |my )?(?:final )?(?:answer|output|results?|response|答案|结果|输出)\s*[:：=]\s*", re.IGNORECASE
+)
+# Words that name no thing, before a thing and instead of one.
+LEADING = re.compile(
+    r"(?:(?:any|such|matching|relevant|visible|target|the|an?|of|these|those|specified|requested|described|mentioned"
+    r"|given|listed|corresponding|clear|bounding|detected|salient|queried|particular|discernible|obvious"
+    r"|instances? of|signs? of|traces? of)\s+)*",
+    re.IGNORECASE,
+)
+ANYTHING = re.compile(
+    r"(?:(?:objects?|things?|items?|targets?|instances?|detections?|match(?:es)?|results?|box(?:es)?|entit(?:y|ies)"
+    r"|phrases?|elements?|anything|ones?|them|it|this|that|regions?|subjects?|expressions?"
+    r"|物体|对象|目标|东西|物品|结果|匹配|オブジェクト|物体|対象|객체|물체|대상|objekte?|objets?|objetos?|oggett[oi]|объект\w*)"
+    r"(?:\s+(?:matching|that|corresponding|of interest|like|as|described|specified|requested|mentioned|listed"
+    r"|in question|meeting)\b.*)?)?",
+    re.IGNORECASE,
+)
+# What may be missing without any thing being absent.
+NO_THING = re.compile(
+    rf"\b(?:{_IMAGE}|files?|attachments?|inputs?|uploads?|urls?|links?|problems?|worries|thanks?|issues?|ideas?|way"
+    r"|access|why|wrong|permission|tools?|coordinates?|answers?|responses?|information|ability|need|doubt|comment"
+    r"|longer|matter|more|other|can|i)\b"
+    r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|画像|写真|ファイル|이미지|사진|파일"
+    r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|изображени|фото",
+    re.IGNORECASE,
+)
+REFUSAL = re.compile(
+    rf"(?:\b{_CANNOT}|\bunable to|\bnot able to|\bwon['’]?t|\b(?:do|will|would) not|\bdon['’]t"
+    r"|\bnot (?:allowed|permitted) to)\s+(?:\w+\s+)?"
+    r"(?:help|assist|provide|process|view|open|access|analy[sz]e|comply|complete|fulfil|identify|determine|give"
+    r"|interpret|do (?:that|this)|have (?:the )?(?:access|ability|capability)"
+    r"|(?:see|view|load|read|find)\s+(?:the|this|that|your|any|an)\s+(?:image|picture|photo|file))"
+    r"|\bno (?:image|picture|photo|file)s?\b"
+    r"|\b(?:image|picture|photo|file)s? (?:(?:is|was|were|are|has|have|did|does|could|can)\s?(?:n['’]?t|not)?\s)?"
+    r"(?:not\s)?(?:been |be )?"
+    r"(?:missing|blank|corrupt\w*|provided|attached|uploaded|load(?:ed)?|received|displayed|supported|unavailable)\b"
+    r"|\b(?:attach|upload|re-?upload|provide|send|share)\s+(?:the|an?|another|your|me)\s+(?:\w+\s+){0,2}"
+    r"(?:image|picture|photo|file)"
+    r"|\bas an? (?:ai|large language|language|text)\b|\b(?:content|safety|usage) polic"
+    r"|against (?:my|our|the) (?:polic|guideline)"
+    r"|(?:无法|不能|不可以|没法)(?:查看|处理|访问|打开|分析|提供|回答|协助|帮助|满足|识别|看到图)"
+    r"|(?:没有|未)(?:收到|提供|看到|上传)?(?:任何)?(?:图片|图像|照片)"
+    r"|(?:图片|图像)(?:无法|未能|没有)(?:加载|显示|上传|提供)|请(?:上传|提供|发送|重新)"
+    r"|作为一?个?(?:AI|人工智能|语言模型)",
+    re.IGNORECASE,
+)
+# With one of these a further sentence may take back what the others say.
+CONTRAST = re.compile(
+    r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"
+    r"|unless|partial\w*|likely|rather|actually|sorry|can['’]?t|cannot|unable)\b"
+    r"|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
+    re.IGNORECASE,
+)
+AND = re.compile(r"[,;/、]|\b(?:and|or|nor)\b|[和或与及]")
+SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")

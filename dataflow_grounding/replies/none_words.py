@@ -1,0 +1,93 @@
+"""Whether a reply says that a thing is not there, or refuses to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
+from dataflow_grounding.replies.none_patterns import (
+    AND,
+    ANYTHING,
+    CAPTION,
+    CONTRAST,
+    ENGLISH,
+    LEADING,
+    NEGATION,
+    NO_THING,
+    OTHER_LANGUAGES,
+    PREAMBLE,
+    REFUSAL,
+    SENTENCE_END,
+    WORDS,
+)
+
+_MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
+_LONGEST = 600
+
+
+class Missing(NamedTuple):
+    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not in English."""
+
+    thing: str
+    foreign: bool = False
+
+    def answers_for(self, phrases: Mapping[int, str]) -> bool:
+        """Whether it answers for all of the phrases that were asked: it is anything, the only phrase, or each of them."""
+        if not self.thing or not phrases or (self.foreign and len(phrases) == 1):
+            return True
+        if len(phrases) == 1:
+            return all(head_word(phrase) in map(head_word, self.parts) for phrase in phrases.values())
+        return {i for part in self.parts for i in matching_ids(part, phrases)} == set(phrases)
+
+    @property
+    def parts(self) -> list[str]:
+        """The things, one by one."""
+        return [part for part in AND.split(self.thing) if part.strip()]
+
+
+def missing_in(text: str) -> Missing | None:
+    """Return what a text says is not there, when it says nothing else; None for any other text, a refusal above all."""
+    text = text.strip()
+    if len(text) > _LONGEST or NEGATION.search(text) is None:
+        return None
+    if REFUSAL.search(text):
+        return None
+    sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
+    readings = [_missing_in_sentence(part) for part in sentences]
+    missing = [reading for reading in readings if reading is not None]
+    others = [part for part, reading in zip(sentences, readings, strict=True) if reading is None]
+    anything = not all(reading.thing for reading in missing)
+    if not missing or (others and (anything or any(CONTRAST.search(part) for part in others))):
+        return None
+    named = {head_word(part) for reading in missing for part in reading.parts}
+    if any(named & all_words(part) for part in others):
+        return None  # what one sentence misses another one speaks of
+    things = "" if anything else ", ".join(reading.thing for reading in missing)
+    return Missing(things, any(reading.foreign for reading in missing))
+
+
+def says_none(text: str) -> bool:
+    """Whether a text says, and only says, that something, or anything at all, is not there."""
+    return missing_in(text) is not None
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that the model can't or won't look: what it gives beside that is no answer."""
+    return REFUSAL.search(text[:4000]) is not None
+
+
+def _missing_in_sentence(sentence: str) -> Missing | None:
+    sentence = CAPTION.sub("", sentence.strip(_MARKUP), count=1).strip(_MARKUP)
+    if WORDS.fullmatch(sentence):
+        return Missing("")
+    for text in dict.fromkeys((sentence, PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):
+        for patterns in (OTHER_LANGUAGES, ENGLISH):
+            match = next((match for pattern in patterns if (match := pattern.fullmatch(text))), None)
+            if match is not None:
+                thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
+                thing = LEADING.sub("", thing + " ", count=1).strip()
+                if NO_THING.search(thing):
+                    return None
+                return Missing("" if ANYTHING.fullmatch(thing) else thing, patterns is OTHER_LANGUAGES)
+    return None

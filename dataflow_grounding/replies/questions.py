@@ -1,0 +1,106 @@
+"""Which question of the request a mark answers, and which of several answers to one question counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.marks import Mark, Marks, Said
+from dataflow_grounding.replies.reading import FoundBox
+
+# A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
+Question: TypeAlias = int | str | None
+
+
+class Kept(NamedTuple):
+    """A box that was read, the answer of the reply that it stands in, and the question that it answers."""
+
+    box: FoundBox
+    answer: int
+    question: Question
+
+
+class Questions:
+    """The phrases of a request by id, or none: then whatever the reply names is one."""
+
+    def __init__(self, phrases: dict[int, str]) -> None:
+        self.phrases = phrases
+        self.turns: dict[tuple[int, str], int] = {}
+
+    def ids(self, said: Said) -> list[int]:
+        """Return the phrases that a box may belong to: by id, unless its label is another phrase; by label; the only one."""
+        if said.id in self.phrases:
+            equal = [i for label in said.labels for i in equal_ids(label, self.phrases)]
+            if said.id is not None and (not equal or said.id in equal):
+                return [said.id]
+        if not said.labels and len(self.phrases) == 1:
+            return list(self.phrases)
+        return next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
+
+    def id_of(self, mark: Mark) -> int | None:
+        """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
+        said, ids = mark.said, self.ids(mark.said)
+        if not ids or ids[0] == said.id or not said.labels:
+            return ids[0] if ids else None
+        phrase = mark.answer, self.phrases[ids[0]]
+        turn = self.turns.get(phrase, 0)
+        self.turns[phrase] = turn + 1
+        return ids[min(turn, len(ids) - 1)]
+
+    def of(self, said: Said) -> Question:
+        """Return what an answer is about."""
+        if self.phrases:
+            return next(iter(self.ids(said)), None)
+        return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
+
+    def last_answers(self, kept: list[Kept], marks: Marks) -> tuple[list[Kept], list[str]]:
+        """Return the boxes without those of questions that a later answer in the reply answers anew, and notes on them.
+
+        Raises UnreadableReply when the reply corrects itself and doesn't say what.
+        """
+        if not marks.answer:
+            return kept, []
+        if any(dropped.answer in marks.corrections and self.of(dropped.said) is None for dropped in marks.dropped):
+            raise UnreadableReply("the reply corrects itself, and it can't be told what")
+        kept = self._told(kept, marks.corrections)
+        boxed = {one.answer for one in kept} | {dropped.answer for dropped in marks.dropped}
+        emptied = max((answer for _, answer in marks.absences if answer not in boxed), default=-1)
+        last: dict[Question, int] = {}
+        for question, answer in self._answered(kept, marks):
+            last[question] = max(answer, last.get(question, emptied))
+        notes = []
+        for question, answer in last.items():
+            of_it = [one for one in kept if one.question == question]
+            before = {one.box.bbox for one in of_it if one.answer < answer}
+            if before and before == {one.box.bbox for one in of_it if one.answer == answer}:
+                notes.append(f"merged: {_named(question)} is answered more than once, the same each time")
+            elif before:
+                notes.append(f"superseded: {_named(question)} is answered more than once: the last answer counts")
+        return [one for one in kept if one.answer >= last[one.question]], notes
+
+    def _told(self, kept: list[Kept], corrections: set[int]) -> list[Kept]:
+        """Return the boxes with those of a correction that names nothing given to the only question before it."""
+        unnamed = {one.answer for one in kept if one.question is None and one.answer in corrections}
+        for answer in sorted(unnamed):
+            before = {one.question for one in kept if one.answer < answer} - {None}
+            if len(before) > 1:
+                raise UnreadableReply("the reply corrects itself, and it can't be told what")
+            for question in before:
+                kept = [
+                    one._replace(question=question) if one.question is None and one.answer == answer else one
+                    for one in kept
+                ]
+        return kept
+
+    def _answered(self, kept: list[Kept], marks: Marks) -> Iterator[tuple[Question, int]]:
+        yield from ((one.question, one.answer) for one in kept)
+        yield from ((self.of(dropped.said), dropped.answer) for dropped in marks.dropped)
+        yield from ((self.of(said), answer) for said, answer in marks.absences)
+
+
+def _named(question: Question) -> str:
+    if question is None:
+        return "a box without a label"
+    return f"phrase {question}" if isinstance(question, int) else repr(question[:60])

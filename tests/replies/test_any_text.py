@@ -1,0 +1,123 @@
+# ruff: noqa: E501 - a piece of a reply stands on one line, however long
+"""Any text at all, and texts made of what models write: boxes inside the image, or one kind of error.
+
+A few hundred texts each time; FUZZ_TEXTS=200000 for a long run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataflow_grounding.coordinates import known_formats
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies import read_boxes, read_object, read_points
+from dataflow_grounding.replies.finding import find_marks
+
+TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
+FORMATS = ["xyxy_1000", "yxyx_1000", "xyxy_1", "xyxy_100", "xywh_px", "cxcywh_1", "xyxy_px@pad_square"]
+FORMATS += [name for name, known in known_formats().items() if known.boxes]
+PHRASES: list[Any] = [[], ["cat"], ["cat", "dog"], ["the red mug", "red mug", "cat", "cat"], {7: "猫", 9: "the cat"}]
+
+NUMBERS = st.integers(-50, 1200) | st.floats() | st.sampled_from(
+    [10**308, 10**309, -(10**400), 10**4000, 2**63, 1e308, "10", "٣", "1e999", "9" * 50, "-", "", None, True, "NaN", "0x10", "½", "²"]
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["bbox_2d", "box_2d", "bbox", "boxes", "xywh", "quad", "polygon", "segmentation", "mask", "corners", "point_2d", "points", "x1", "y1",
+     "x2", "y2", "x", "y", "w", "h", "width", "height", "top_left", "bottom_right", "label", "labels", "name", "id", "ids", "score", "scores",
+     "evidence", "statuses", "status", "objects", "found", "error", "thinking", "answer", "message", "cat", "dog", "1", "0", "", "<OD>", "image"]
+)  # fmt: skip
+WORDS = st.sampled_from(
+    ["cat", "the dog", "red mug", "猫", "none", "not found", "No cat found.", "[1, 2, 3, 4]", "10,20,30,40", "<loc_1><loc_2><loc_3><loc_4>",
+     '{"bbox": [1, 2, 3, 4]}', "&amp;", "&#xD800;", "&#99999999;", "\ud800", "\x00", "seen", "ambiguous", "95%", "a\nb", "```", "<think>", "Wait, 5"]
+)  # fmt: skip
+VALUES = st.recursive(
+    NUMBERS | WORDS | st.none() | st.booleans() | st.lists(NUMBERS, max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=12,
+)
+PIECES = st.sampled_from(
+    ["{", "}", "[", "]", "(", ")", '"', "'", ",", ":", "\\", "\n", " ", "`", "```", "```json\n", "\n```\n", "//", "/*", "*/", "# ", "“", "\x00", "\ud800",
+     "null", "NaN", "1e999", "-", "9" * 30, "9" * 5000, "true", "0.5", "12", "٣", "x1=1", "10, 20, 30, 40", "[1,2,3,4]", "(1,2),(3,4)", "[[", "]]",
+     '{"bbox_2d": [10, 20, 30, 40], "label": "cat"}', '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}]}', '"id": 1', "bbox",
+     "[" * 150, '{"a":' * 60, "]" * 60, "[1," * 40, '{"polygon": [[1,2],[3,4],', '"label": "ca', "cat: ", "- dog: ", "| cat | 1 | 2 | 3 | 4 |\n",
+     "<box>", "</box>", "<box>(1,2),(3,4)</box>", "<ref>", "</ref>", "<ref>cat</ref>", "<|det|>", "<|/det|>", "<|ref|>", "<|box_start|>", "<|box_end|>",
+     "<loc_12>", "<loc0512>", "<loc_1><loc_2><loc_3><loc_4>", "<patch_index_0044>", "<patch_index_9999>", "<phrase>", "</phrase>", "<object>",
+     "<point x=1 y=2", '<point x="1" y="2" alt="cat">', "<points x1='1' y1='2'/>", "<point_box mention='cat'>", "<collection mention='a'>", "<pred>",
+     "data-bbox='1 2 3 4'", "<p data-bbox='1 2 3 4'>", "<bbox>", "<10><20><30><40>", "click(x=1, y=2)", "<|begin_of_box|>", "<|end_of_box|>",
+     "<think>", "</think>", "<seed:think>", "</seed:think>", "<zorb>", "</zorb>", "<zorb>I see it is at [1,2,3,4]</zorb>", "<answer>", "</answer>",
+     "<|zorb|>", "◁think▷", "◁/think▷", "[THINK]", "[/THINK]", "<unused94>", "<unused95>", "<|channel>thought", "<channel|>", "to=self", "to=user",
+     "<|message|>", "<|start|>assistant", "<|channel|>final", "<|channel|>analysis", "<|end|>", "<|eot|>", "<|im_start|>user\n", "<|im_start|>assistant\n",
+     "<|im_end|>", "<start_of_turn>model\n", "<|turn>user", "<|start_header_id|>assistant<|end_header_id|>", "Assistant: ", "User: ", "analysisI", "assistantfinal",
+     "Wait, ", "Actually, ", "no, ", "Let me check again. ", "Therefore ", "another ", "等等，", "none", "No objects detected.", "there is no cat", "没有找到",
+     "I can't see the image.", "not ", "but ", "The cat is at ", "is ", "&lt;", "&amp;", "</input>", "<tool_call>", "</tool_call>", "\\boxed{", '<|"|>', "\\n", '\\"']
+)  # fmt: skip
+JSON_TEXTS = VALUES.map(lambda value: json.dumps(value)) | VALUES.map(repr)
+REPLIES = st.one_of(
+    st.text(max_size=60),
+    JSON_TEXTS,
+    st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join),
+    st.lists(PIECES | JSON_TEXTS, max_size=8).map("".join),
+    st.tuples(JSON_TEXTS, st.integers(0, 300)).map(lambda cut: cut[0][: cut[1]]),
+)
+
+
+@settings(max_examples=TEXTS, deadline=None, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
+@given(REPLIES, st.sampled_from(FORMATS), st.tuples(*[st.integers(1, 9000)] * 4), st.sampled_from(PHRASES))
+def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadable(
+    reply: str, box_format: str, sizes: tuple[int, int, int, int], phrases: Any
+) -> None:
+    size, sent = sizes[:2], sizes[2:]
+    ids = set(phrases) if isinstance(phrases, dict) else set(range(1, len(phrases) + 1))
+    boxes, complaint = [], ""
+    try:
+        boxes = read_boxes(reply, format=box_format, image_size=size, sent_size=sent, phrases=phrases).boxes
+    except UnreadableReply as error:
+        complaint = str(error)
+    assert "\n" not in complaint
+    for box in boxes:
+        x1, y1, x2, y2 = box.bbox
+        assert 0 <= x1 < x2 <= size[0]
+        assert 0 <= y1 < y2 <= size[1]
+        assert box.id in ids or not phrases
+        assert box.score is None or 0 <= box.score <= 1
+        json.dumps([box.label, box.evidence, box.numbers])
+    for read in (find_marks, lambda text: read_object(text, required="objects")):
+        try:
+            read(reply)
+        except UnreadableReply:
+            pass
+    try:
+        read_points(reply, format="xyxy_100", image_size=size)
+    except UnreadableReply:
+        pass
+
+
+@pytest.mark.parametrize("digits", [308, 309, 400, 4000, 5000])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [%s, 0, 500, 500], "score": 1}]}',
+        '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [0, 0, 500, 500], "score": %s}]}',
+        '{"objects": [{"id": %s, "label": "cat", "bbox_2d": [0, 0, 500, 500], "score": 1}]}',
+        '[{"label": "cat", "bbox_2d": [-%s, 0, 500, 500]}]',
+        '[{"label": "cat", "x1": %s, "y1": 0, "x2": 1, "y2": 2}]',
+        '{"statuses": [{"id": %s, "status": "ambiguous"}]}',
+        "cat: [%s, 1, 2, 3]",
+        "cat: %s, 1, 2, 3",
+        "<box>(%s,1),(2,3)</box>",
+        "<loc_%s><loc_1><loc_2><loc_3>",
+        "<patch_index_%s><patch_index_1>",
+    ],
+)  # fmt: skip
+def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> None:
+    try:
+        boxes = read_boxes(reply % ("9" * digits), format="xyxy_1000", image_size=(640, 480), phrases=["cat"]).boxes
+    except UnreadableReply:
+        return
+    assert [box.bbox for box in boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])
