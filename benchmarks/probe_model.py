@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
+from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
 
 NOISE = 0.015
 OUTLIERS = 0.10
@@ -67,10 +68,11 @@ class ProbeModel:
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """The answer; see EchoAnswers for all that shows no probe picture."""
-        [image] = request.images
-        if request.task != "phrase_grounding" or "the red rectangle" not in request.text:
+        probe = probe_in(request)
+        if probe is None and asks_for_rectangles(request):
+            return {"objects": []}
+        if probe is None:
             return EchoAnswers(self._name_of(request, ""))(request)
-        probe = probe_of((image.width, image.height))
         boxes = seen(probe, self._draw, self._noise, self._outliers)
         if self._blind:
             boxes = {phrase: anywhere(probe, self._draw) for phrase in boxes}

@@ -13,7 +13,7 @@ from probe_model import seen
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
-from dataflow_grounding.testing.probes import probe_in
+from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class WatchedModel:
             self.probes += 1
             boxes = seen(probe, random.Random(f"{self._seed}/{self.probes}"), self._noise, self._outliers)
             return _objects(request, written, probe.size, [boxes[p["text"]] for p in request.input["phrases"]])
+        if asks_for_rectangles(request):
+            return {"objects": []}
         self.answered += 1
         image, chance = request.input["image"], random.Random(f"{self._seed}/{self.answered}")
         if chance.random() < self._scene.empty:

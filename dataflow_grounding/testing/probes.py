@@ -14,13 +14,18 @@ from dataflow_grounding.testing.received import ReceivedRequest
 
 def probe_in(request: ReceivedRequest) -> Probe | None:
     """The probe picture that a request shows, known by its size and the order in which its rectangles are asked for."""
-    if request.task != "phrase_grounding":
+    if not asks_for_rectangles(request):
         return None
     texts = tuple(str(phrase["text"]) for phrase in request.input["phrases"])
-    if not all(text.endswith(" rectangle") for text in texts):
-        return None
     image = request.input["image"]
     return _probe_with((int(image["width"]), int(image["height"])), texts)
+
+
+def asks_for_rectangles(request: ReceivedRequest) -> bool:
+    """Whether a request shows a probe picture."""
+    if request.task != "phrase_grounding":
+        return False
+    return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
 @lru_cache(maxsize=64)
@@ -30,10 +35,12 @@ def _probe_with(size: Size, texts: tuple[str, ...]) -> Probe | None:
 
 
 def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """A right answer to a probe picture, in `box_format`; None for any other request."""
+    """A right answer to a probe picture, in `box_format`; no boxes for a padded one, whose own size can't be told; None for any
+    other request.
+    """
     probe = probe_in(request)
     if probe is None:
-        return None
+        return {"objects": []} if asks_for_rectangles(request) else None
     known = find_box_format(box_format, request.model)
     objects = [
         {"id": phrase["id"], "label": phrase["text"], known.key: known.from_pixels(bbox, original=probe.size)}

@@ -134,7 +134,7 @@ def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int
         current_options.reset(token)
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "qwen2.5-vl"])
+@pytest.mark.parametrize("box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "xyxy_px@smart_resize_28"])
 def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(photo: str, box_format: str) -> None:
     with LoopbackServer(SeeingModel(box_format), keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=box_format)

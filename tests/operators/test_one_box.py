@@ -34,6 +34,8 @@ def objects(*boxes: tuple[int, list[int], float | None]) -> str:
 class Answering(Serving):
     """Gives the texts in turn, the last one for ever."""
 
+    takes_probes = False
+
     model = "answering"
     box_format = "xyxy_px"
 
