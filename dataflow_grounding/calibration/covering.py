@@ -24,6 +24,7 @@ SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))
 ASPECT = 4
 UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
 UNTOUCHED_MEAN = 0.006  # the same for several pictures together, beyond one and a half standard errors
+ALIKE = 4  # so many pictures of about one area are taken together
 MARGIN = 0.95  # of a side: pictures are kept so far within a limit that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
 ENLARGED = 1.15  # more than rounded sides alone can do to a small picture
@@ -99,15 +100,15 @@ class Covering:
         for one in inside:
             if not one.is_as_expected(roundings[0].scale, UNTOUCHED):
                 raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
-        middle = sorted(math.prod(one.sent) for one in inside)[len(inside) // 2]
-        halves = [[one for one in inside if (math.prod(one.sent) >= middle) is upper] for upper in (False, True)]
-        means = [pooled(half, roundings[0].scale) for half in halves if half]
+        by_area = sorted(inside, key=lambda one: math.prod(one.sent), reverse=True)
+        groups = [by_area[place : place + ALIKE] for place in range(0, len(by_area), ALIKE)]
+        means = [pooled(group, roundings[0].scale) for group in groups]
         if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
             raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
         if len(roundings) > 1 or not roundings[0].has_frame or padded:
             limits = replace(limits, multiple=multiple)
-            return Covered(limits, Rounding(), abs(means[-1][0]))
-        return Covered(limits, roundings[0], abs(means[-1][0]))
+            return Covered(limits, Rounding(), abs(means[0][0]))
+        return Covered(limits, roundings[0], abs(means[0][0]))
 
     def limits(self, measured: Sequence[Seen]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent."""
