@@ -170,7 +170,7 @@ def test_points_that_are_corrected_are_the_last_ones() -> None:
         pytest.param(f"{CAT_A}\nSo the cat is at {A}.", [(1, FIRST)], id="JSON repeated in prose"),
         pytest.param(f"{CAT_A}\nThat is, again:\n{CAT_A}", [(1, FIRST)], id="repeated as JSON"),
         pytest.param(f"cat: {A}\ndog: {D}\nTherefore, the boxes are {A} and {D}.", [(1, FIRST), (2, DOG)], id="all once more"),
-        pytest.param('[{"label": "cat", "bbox_2d": [10,20,30,40], "note": "Wait, no"}, {"label": "cat", "bbox_2d": [50,60,70,80],}]', [(1, FIRST), (1, LAST)], id="words in a string"),
+        pytest.param('[{"label": "cat", "bbox_2d": [10,20,30,40], "note": "Hm. Wait, no"}, {"label": "cat", "bbox_2d": [50,60,70,80],}]', [(1, FIRST), (1, LAST)], id="words in a string"),
         pytest.param(f"{CAT_A}\nLet me double-check: yes, good.", [(1, FIRST)], id="checked and found right"),
     ],
 )  # fmt: skip
