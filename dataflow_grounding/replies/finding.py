@@ -15,6 +15,7 @@ from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Found, Scan
+from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
@@ -28,6 +29,7 @@ _NO_ANSWER = re.compile(
     r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$",
     re.IGNORECASE,
 )
+_MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _BETWEEN_PAIRS = re.compile(
@@ -202,11 +204,15 @@ def _label_beside(text: str, end: int, item: Found) -> Said:
 
 
 def _drop_talk(marks: Marks, in_talk: list[Mark]) -> None:
-    """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of nothing."""
+    """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of no other thing."""
     outside = set(map(id, in_talk))
-    inside = {mark.numbers for mark in marks.boxes if id(mark) not in outside}
+    answer = [mark for mark in marks.boxes if id(mark) not in outside]
+    inside = {mark.numbers for mark in answer}
+    labels = dict.fromkeys(label for mark in answer for label in mark.said.labels)
+    things = dict(enumerate(list(labels)[: _MOST_COMPARED // len(in_talk)]))
     for mark in in_talk:
-        if mark.numbers not in inside and mark.said.labels:
+        others = [label for label in mark.said.labels if adds(label) or not matching_ids(label, things)]
+        if mark.numbers not in inside and others:
             outside.remove(id(mark))
         elif mark.numbers not in inside and mark.kind == "box":
             marks.drop(f"{list(mark.numbers)} stands in the talk beside the answer")

@@ -165,12 +165,13 @@ class _Walk:
         marks, since = self.marks, len(self.marks.boxes)
         dropped = len(marks.dropped)
         used = False
+        lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
         for key, item in value.items():
             plain = plain_key(key)
             if self.is_box_key(plain):
-                used |= self.box_field(plain, item, fields, said)
+                used |= self.box_field(plain, item, lists, said)
         if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
-            used |= self.corners(fields, said) or self.outline(fields, said) or self.point(fields, said)
+            used |= self.corners(fields, said) or self.outline(fields, lists, said) or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
             drop_unlabelled(marks, since, begun=any(key in fields for key in LABEL_KEYS))
         return used
@@ -180,7 +181,7 @@ class _Walk:
             key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in (plain, plain.rstrip("0123456789"))
         )
 
-    def box_field(self, plain: str, item: Any, fields: dict[str, Any], said: Said) -> bool:
+    def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
             item is None or (isinstance(item, str) and not re.search(r"\d", item))
         ):
@@ -189,7 +190,7 @@ class _Walk:
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
         if plain in ORDER_KEYS:
             self.marks.boxes[since:] = [replace(mark, order=ORDER_KEYS[plain]) for mark in self.marks.boxes[since:]]
-        take_lists_beside(self.marks, since, fields)
+        take_lists_beside(self.marks, since, lists)
         return True
 
     def corners(self, fields: dict[str, Any], said: Said) -> bool:
@@ -206,7 +207,7 @@ class _Walk:
             self.marks.add(named.values, said)
         return True
 
-    def outline(self, fields: dict[str, Any], said: Said) -> bool:
+    def outline(self, fields: dict[str, Any], lists: dict[str, list[Any]], said: Said) -> bool:
         since = len(self.marks.boxes)
         for key in OUTLINE_KEYS & fields.keys():
             try:
@@ -215,7 +216,7 @@ class _Walk:
             except Cut:
                 self.marks.drop("an outline that is cut off", said)
                 return True
-        take_lists_beside(self.marks, since, fields)
+        take_lists_beside(self.marks, since, lists)
         return len(self.marks.boxes) > since
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:

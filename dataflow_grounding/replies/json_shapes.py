@@ -113,14 +113,13 @@ def outlines(value: Any) -> list[list[float]]:
     return [outline for item in value for outline in outlines(item)]
 
 
-def take_lists_beside(marks: Marks, since: int, fields: Mapping[str, Any]) -> None:
+def take_lists_beside(marks: Marks, since: int, lists: Mapping[str, list[Any]]) -> None:
     """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
     count = len(marks.boxes) - since
-    lists = {key: item for key, item in fields.items() if isinstance(item, list) and item}
-    texts = {key: item for key, item in lists.items() if all(isinstance(entry, str) for entry in item)}
-    labels = next((texts[key] for key in LABEL_LIST_KEYS if key in texts), None)
+    texts = (lists[key] for key in LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
+    labels = next(texts, None)
     if labels is None and count > 1:
-        labels = next((item for item in texts.values() if len(item) == count), None)
+        labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
     if labels is not None and len(labels) != count:
         marks.notes.append("labels_ignored: the lists of boxes and labels differ in length")
     elif labels is not None:
@@ -130,6 +129,10 @@ def take_lists_beside(marks: Marks, since: int, fields: Mapping[str, Any]) -> No
             marks.say(since, score=item)
         if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
             marks.say(since, id=item)
+
+
+def _are_texts(items: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in items)
 
 
 def drop_unlabelled(marks: Marks, since: int, *, begun: bool) -> None:

@@ -97,7 +97,8 @@ class _Scanner:
     def run(self) -> Scan:
         while (match := _OPEN.search(self.text, self.at)) is not None:
             self.at = self.start = match.start()
-            line = max(self.text.rfind("\n", 0, self.at) + 1, self.at - 200)
+            near = max(0, self.at - 200)
+            line = max(self.text.rfind("\n", near, self.at) + 1, near)
             self.skip = _SKIP_MARKS if _IN_COMMENT.match(self.text, line, self.at) else _SKIP
             self._push(match[0])
             while self.stack and self.at < len(self.text):

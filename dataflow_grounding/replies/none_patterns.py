@@ -12,10 +12,10 @@ def _compiled(*patterns: str) -> list[re.Pattern[str]]:
 _IMAGE = r"(?:image|picture|photo(?:graph)?|scene|frame|view|screenshot|shot|figure|footage|screen|video)s?"
 _PLACE = (
     rf"(?:\s+(?:in|on|within|from|inside|at)\s+(?:the|this|that|your|either)\s+(?:\w+\s+){{0,2}}?{_IMAGE}"
-    r"|\s+(?:here|at all|currently|anywhere|clearly))*"
+    r"|\s+(?:here|at all|currently|anywhere))*"
 )
 _SEEN = (
-    r"(?:to be\s+)?(?:clearly\s+|currently\s+|actually\s+)?"
+    r"(?:to be\s+)?(?:currently\s+|actually\s+)?"
     r"(?:found|detected|present|visible|there|seen|identified|located|depicted|shown|recogni[sz]ed|spotted|observed"
     rf"|available|in\s+(?:the|this)\s+(?:\w+\s+)?{_IMAGE})"
 )
@@ -63,14 +63,14 @@ OTHER_LANGUAGES = _compiled(
     rf"(?:抱歉|对不起|很抱歉)?[，,]?\s*(?:根据[^，,]{{1,12}}[，,])?(?:在?{_ZH_PLACE})?[，,]?(?:我|我们|并|也|中)*"
     r"(?:(?:没有|没能?|未能?|并未)"
     r"(?:找到|发现|检测到|检测出|看到|看见|识别到|识别出|出现|见到|定位到|包含|显示)"
-    r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到|定位到?)|没有|不存在|不包含|不含|无|没)"
+    r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到)|没有|不存在|不包含|不含|无(?!法|从|需|所)|没(?!法|错|事|关|用))"
     r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?",
     r"(?P<thing>[^，。,.\s]{1,20}?)(?:并)?"
     r"(?:不存在|不可见|(?:没有|没|未)(?:被)?(?:找到|出现|检测到|发现|显示)|(?:找|看)不到|不在)"
     rf"(?:于)?(?:{_ZH_PLACE})?",
     # Japanese, Korean
-    r"(?P<thing>.{0,40}?)(?:が|は|も)?"
-    r"(?:見つかりません|見当たりません|ありません|検出されません|検出できません|存在しません|いません|写っていません)"
+    r"(?P<thing>.{0,40}?)(?:(?:が|は|も)?"
+    r"(?:見つかりません|見当たりません|検出されません|検出できません|存在しません|写っていません)|[がはも](?:ありません|いません))"
     r"(?:でした)?",
     r"(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
     r"(?:없습니다|없음|없어요|찾을 수 없습니다|발견되지 않았습니다|감지되지 않았습니다|보이지 않습니다)",
@@ -138,9 +138,10 @@ ANYTHING = re.compile(
 NO_THING = re.compile(
     rf"\b(?:{_IMAGE}|files?|attachments?|inputs?|uploads?|urls?|links?|problems?|worries|thanks?|issues?|ideas?|way"
     r"|access|why|wrong|permission|tools?|coordinates?|answers?|responses?|information|ability|need|doubt|comment"
-    r"|longer|matter|more|other|can|i)\b"
-    r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|画像|写真|ファイル|이미지|사진|파일"
-    r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|изображени|фото",
+    r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*)\b"
+    r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|疑问|必要|意义|足够|画像|写真|ファイル|問題|情報"
+    r"|이미지|사진|파일|정보|문제|권한|수$"
+    r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|\bprobl[eèé]m|\bd[ou][ud]|\bdubb|изображени|фото|пробл",
     re.IGNORECASE,
 )
 REFUSAL = re.compile(
@@ -166,7 +167,8 @@ REFUSAL = re.compile(
 # With one of these a further sentence may take back what the others say.
 CONTRAST = re.compile(
     r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"
-    r"|unless|partial\w*|likely|rather|actually|sorry|can['’]?t|cannot|unable)\b"
+    r"|unless|partial\w*|likely|rather|actually|sorry|can['’]?t|cannot|unable|there\s+(?:is|are|was|were)|several|many"
+    r"|multiple)\b"
     r"|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
     re.IGNORECASE,
 )

@@ -34,10 +34,13 @@ class Missing(NamedTuple):
 
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
         """Whether it answers for all of the phrases that were asked: it is anything, the only phrase, or each of them."""
-        if not self.thing or not phrases or (self.foreign and len(phrases) == 1):
+        if not self.thing or not phrases:
             return True
         if len(phrases) == 1:
-            return all(head_word(phrase) in map(head_word, self.parts) for phrase in phrases.values())
+            phrase = next(iter(phrases.values()))
+            if self.foreign:  # words of two languages can't be compared
+                return phrase.isascii() or self.thing.isascii() or bool(all_words(phrase) & all_words(self.thing))
+            return head_word(phrase) in map(head_word, self.parts)
         return {i for part in self.parts for i in matching_ids(part, phrases)} == set(phrases)
 
     @property
@@ -47,11 +50,9 @@ class Missing(NamedTuple):
 
 
 def missing_in(text: str) -> Missing | None:
-    """Return what a text says is not there, when it says nothing else; None for any other text, a refusal above all."""
+    """Return what a text says is not there, when it says nothing else; None for any other text."""
     text = text.strip()
     if len(text) > _LONGEST or NEGATION.search(text) is None:
-        return None
-    if REFUSAL.search(text):
         return None
     sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
     readings = [_missing_in_sentence(part) for part in sentences]

@@ -110,6 +110,9 @@ def test_a_reply_that_ends_in_its_thinking_is_unreadable(opened: str) -> None:
         pytest.param(f"<|start_header_id|>user<|end_header_id|>\n\nmark {A}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{CAT_B}", id="the question again"),
         pytest.param(f"User: <image> where is the <ref>dog</ref>, not {A}?\nAssistant: cat[{B}]", id="the question again, in words"),
         pytest.param(f"USER: near {A}? ASSISTANT: cat: {B}", id="the question again, in one line"),
+        pytest.param(f"<zorb>cat {A}</zorb>{CAT_B}", id="a tag without talk"),
+        pytest.param(f"cat: {A}, roughly. As JSON:\n{CAT_B}", id="a labelled list before JSON"),
+        pytest.param(f"{CAT_B}\nMy first guess was\nthe cat: {A}", id="a labelled list behind JSON"),
         pytest.param(f"For example, {CAT_A}. The answer:\n{CAT_B}", id="an example"),
         pytest.param(f"cat: not at {A} but at {B}", id="denied"),
     ],
@@ -170,7 +173,7 @@ def test_points_that_are_corrected_are_the_last_ones() -> None:
         pytest.param(f"{CAT_A}\nSo the cat is at {A}.", [(1, FIRST)], id="JSON repeated in prose"),
         pytest.param(f"{CAT_A}\nThat is, again:\n{CAT_A}", [(1, FIRST)], id="repeated as JSON"),
         pytest.param(f"cat: {A}\ndog: {D}\nTherefore, the boxes are {A} and {D}.", [(1, FIRST), (2, DOG)], id="all once more"),
-        pytest.param('[{"label": "cat", "bbox_2d": [10,20,30,40], "note": "Wait, no"}, {"label": "cat", "bbox_2d": [50,60,70,80],}]', [(1, FIRST), (1, LAST)], id="words in a string"),
+        pytest.param('[{"label": "cat", "bbox_2d": [10,20,30,40], "note": "Hm. Wait, no"}, {"label": "cat", "bbox_2d": [50,60,70,80],}]', [(1, FIRST), (1, LAST)], id="words in a string"),
         pytest.param(f"{CAT_A}\nLet me double-check: yes, good.", [(1, FIRST)], id="checked and found right"),
     ],
 )  # fmt: skip

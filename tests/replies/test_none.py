@@ -60,7 +60,14 @@ NO_ANSWER = [
     "There is only one cat.", "The cat is not far from the dog.", "The cat is not the dog.", "not a cat",
     "I did not find the image clear enough.", "The man is not wearing a hat.", "There is no more than one cat.",
     "No more than two cats.", "There are no other cats.", "no bounding box can be provided",
-    "There is nothing I can do.",
+    "There is nothing I can do.", "抱歉，我无法确定猫的位置。", "我无法确定猫的位置", "无法定位", "没关系", "没错。",
+    "无所谓", "无需标注", "没有足够的信息", "没办法", "申し訳ありません。",
+    "申し訳ありませんが、画像を見ることができません。", "理解していません。", "問題ありません。", "問題はありません",
+    "도와드릴 수 없습니다.", "죄송합니다. 이미지를 볼 수 없습니다.", "문제가 없습니다.", "Aucun problème.",
+    "No hay problema.", "Não há problema", "Nessun problema", "Нет проблем", "I can't see the cat clearly.",
+    "The cat is not clearly visible.", "There is no cat visible except its tail.",
+    "There is no single cat; there are several.", "The cat is not fully visible.", "No cat visible? There might be one.",
+    "I cannot locate the cat precisely.", "There is no cat. There is a kitten.",
 ]
 # fmt: on
 
