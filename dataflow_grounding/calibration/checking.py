@@ -9,6 +9,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from dataflow_grounding.calibration.asking import read_answers
@@ -56,14 +57,14 @@ async def check(
     """
     size = probe_size(size, limits.max_side)
     first, second = random.sample(range(LAYOUTS), 2)
-    pictures = [await shown(ask, probe_of(size, first), asked, limits)]
-    if judge(pictures, asked).kind == "misses":
-        in_doubt()
-        pictures.append(await shown(ask, probe_of(size, second), asked, limits))
-        again = judge(pictures[1:], asked)
-        if again.kind != "misses":
-            return again
-    return judge(pictures, asked)
+    picture = await shown(ask, probe_of(size, first), asked, limits)
+    verdict = judge([picture], asked)
+    if verdict.kind != "misses":
+        return verdict
+    in_doubt()
+    another = await shown(ask, probe_of(size, second), asked, limits)
+    verdict = judge([another], asked)
+    return judge([picture, another], asked) if verdict.kind == "misses" else verdict
 
 
 def probe_size(size: Size, max_side: int) -> Size:
@@ -77,7 +78,7 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -
     """A probe picture with what came back for it. An answer that can't be had is no answer."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.png")
-        await asyncio.to_thread(lambda: probe.draw().save(path))
+        await asyncio.to_thread(lambda: probe.draw().save(path, compress_level=1))
         image = open_image(Record({"image_path": path}), "image_path", limits)
         question = phrase_grounding(image, list(probe.boxes), asked)
         request = Request(
@@ -128,18 +129,21 @@ class _Ways:
     def __init__(self, picture: Picture, answers: Sequence[Answer], asked: BoxFormat) -> None:
         self._sides = picture.size * 2
         self._truth = [answer.asked for answer in answers]
-        frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
+        self._picture, self._answers, self._asked = picture, answers, asked
         mine = _boxes(picture, answers, asked)
         self._count = len(answers)
         self.found = self._near(mine)
-        self.others = {
-            name: self._near(_boxes(picture, answers, find_box_format(name, ""))) for name in dict.fromkeys(names)
-        }
         self.moved = self._moved(mine)
-        self.missed = (
-            self.found < FOUND * self._count or self.moved is not None or any(map(self.is_better, self.others))
-        )
+        enough = self.found >= FOUND * self._count and self.moved is None
+        self.missed = not enough or (self.found + BETTER <= self._count and any(map(self.is_better, self.others)))
+
+    @cached_property
+    def others(self) -> dict[str, int]:
+        """How many rectangles every plain format finds, those at the scale that was asked for first."""
+        asked, frame = self._asked, "" if self._asked.frame == "sent" else f"@{self._asked.frame}"
+        names = [f"{order}_{scale}{frame}" for scale in (asked.scale, *SCALES) for order in (asked.order, *ORDERS)]
+        formats = {name: find_box_format(name, "") for name in dict.fromkeys(names)}
+        return {name: self._near(_boxes(self._picture, self._answers, known)) for name, known in formats.items()}
 
     def is_better(self, name: str) -> bool:
         """Whether a format finds most of the rectangles, and clearly more than the one that was asked for."""

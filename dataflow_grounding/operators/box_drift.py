@@ -22,6 +22,7 @@ MOST_STRANGE = 12.0  # a box that is anywhere at all says little
 MOST_OF_ONE = 3.0  # what one answer may add
 FLOORS = (0.06, 0.06, 0.35, 0.3)  # least deviations of the features
 MOST_WORDS = 4000
+MOST_SIZES = 4000
 _WORD = re.compile(r"[^\W\d_]+")
 
 Features: TypeAlias = tuple[float, float, float, float]
@@ -52,29 +53,55 @@ class Moments:
 class Other:
     """Another way to read the same numbers, and how much speaks for it."""
 
-    def __init__(self, box_format: BoxFormat) -> None:
-        self.format = box_format
+    def __init__(self, asked: BoxFormat, box_format: BoxFormat) -> None:
         self.evidence = 0.0
         self.alarm = ALARM
+        self._asked, self._format = asked, box_format
+        self._turns = {asked.order, box_format.order} == {"xyxy", "yxyx"} and asked.scale != "px"
+        self._stretches: dict[Size, tuple[float, float, float, float]] = {}
+
+    def reread(self, s: Seen, found: Features) -> tuple[Features, float]:
+        """The figures of the box in this format, and the log of what reading it so does to the unit of area."""
+        if self._turns:
+            middle_x, middle_y, size, shape = found
+            return (middle_y, middle_x, size, -shape), 0.0
+        if self._format.order != self._asked.order:
+            width, height = self._asked.limits(s.sent)
+            x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or self._format.order)
+            return features((x1 / width, y1 / height, x2 / width, y2 / height)), 0.0
+        x, y, across, down = self._stretch(s.sent)
+        middle_x, middle_y, size, shape = found
+        return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
+
+    def _stretch(self, sent: Size) -> tuple[float, float, float, float]:
+        """What reading in another scale multiplies x and y with, and the logs of that."""
+        known = self._stretches.get(sent)
+        if known is None:
+            if len(self._stretches) >= MOST_SIZES:
+                self._stretches.clear()
+            (width, height), (w, h) = self._asked.limits(sent), self._format.limits(sent)
+            known = (width / w, height / h, math.log(width / w), math.log(height / h))
+            self._stretches[sent] = known
+        return known
 
 
 class Drift:
     """Compares each answer's boxes with those of the answers more than 20 before it, as read and as another format reads them.
 
-    For every other order at the same scale, and every other scale in the same order, the log-likelihood ratios are summed as
+    For two other orders at the same scale, and every other scale in the same order, the log-likelihood ratios are summed as
     long as they speak for it (a CUSUM). An alarm says only that it is time for a probe.
     """
 
     def __init__(self, asked: BoxFormat) -> None:
         self.alarmed = False
-        self._asked = asked
         alike = {999: 1000, 1024: 1000}
         scale = alike.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
-        names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
+        orders = [order for order in ORDERS if order != asked.order][:2]  # the others look like one of these
+        names = [f"{order}_{scale}" for order in orders]
         names += [f"{asked.order}_{other}" for other in SCALES if other not in (*alike, scale)]
-        self._others = [Other(plain(name)) for name in names]
+        self._others = [Other(asked, plain(name)) for name in names]
         self._moments = [Moments() for _ in FLOORS]
-        self._known: list[tuple[float, float]] = []
+        self._known: list[float] = []
         self._words: dict[str, Moments] = {}
         self._young: deque[list[tuple[Features, list[str]]]] = deque()
         self._answers = 0
@@ -104,16 +131,17 @@ class Drift:
         now = [min(self._strangeness(f, shape), MOST_STRANGE) for (f, _), shape in zip(here, shapes, strict=True)]
         for other in self._others:
             total = 0.0
-            for s, (found, _), shape, strange in zip(boxes, here, shapes, now, strict=False):
-                again, stretch = reread(s, found, self._asked, other.format)
-                total += strange - self._strangeness(again, shape) + stretch
+            for i, strange in enumerate(now):
+                again, stretch = other.reread(boxes[i], here[i][0])
+                total += strange - self._strangeness(again, shapes[i]) + stretch
             other.evidence = max(0.0, other.evidence + min(max(total, -MOST_OF_ONE), MOST_OF_ONE))
-            self.alarmed = self.alarmed or other.evidence > other.alarm
+            if other.evidence > other.alarm:
+                self.alarmed = True
 
     def _strangeness(self, found: Features, shape: float) -> float:
         """How unlike the boxes before it a box is: minus the log-likelihood."""
-        (x, dx), (y, dy), (size, dsize), (_, dshape) = self._known
-        a, b, c, d = (found[0] - x) / dx, (found[1] - y) / dy, (found[2] - size) / dsize, (found[3] - shape) / dshape
+        x, dx, y, dy, size, dsize, _, dshape = self._known
+        a, b, c, d = (found[0] - x) * dx, (found[1] - y) * dy, (found[2] - size) * dsize, (found[3] - shape) * dshape
         return (a * a + b * b + c * c + d * d) / 2
 
     def _shape(self, words: Sequence[str]) -> float:
@@ -136,7 +164,7 @@ class Drift:
                 if word in self._words or len(self._words) < MOST_WORDS:
                     self._words.setdefault(word, Moments()).add(found[3])
         pairs = zip(self._moments, FLOORS, strict=True)
-        self._known = [(moments.mean, max(floor, moments.deviation)) for moments, floor in pairs]
+        self._known = [n for moments, floor in pairs for n in (moments.mean, 1 / max(floor, moments.deviation))]
 
 
 def features(corners: Sequence[float]) -> Features:
@@ -144,21 +172,3 @@ def features(corners: Sequence[float]) -> Features:
     x1, y1, x2, y2 = corners
     width, height = math.log(min(max(x2 - x1, 0.003), 30.0)), math.log(min(max(y2 - y1, 0.003), 30.0))
     return (x1 + x2) / 2, (y1 + y2) / 2, (width + height) / 2, width - height
-
-
-def reread(s: Seen, found: Features, asked: BoxFormat, other: BoxFormat) -> tuple[Features, float]:
-    """The figures of the same numbers in another format, and the log of what that does to the unit of area."""
-    if other.order != asked.order:
-        width, height = asked.limits(s.sent)
-        x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or other.order)
-        return features((x1 / width, y1 / height, x2 / width, y2 / height)), 0.0
-    x, y = _stretch(asked, other, s.sent if "px" in (asked.scale, other.scale) else (1, 1))
-    across, down = math.log(x), math.log(y)
-    middle_x, middle_y, size, shape = found
-    return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
-
-
-def _stretch(asked: BoxFormat, other: BoxFormat, sent: Size) -> tuple[float, float]:
-    """What reading in another scale multiplies x and y with."""
-    (width, height), (w, h) = asked.limits(sent), other.limits(sent)
-    return width / w, height / h

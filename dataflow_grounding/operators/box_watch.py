@@ -138,6 +138,8 @@ class _Watching:
             self._signs.withdraw()
         else:
             ask.note(f"unanswered_check: {verdict.why}")
+            if not self._checks.possible:
+                self._drift = None
             if self._signs.found:
                 self._suspect(self._signs.found, "Every reply so far is kept")
 
