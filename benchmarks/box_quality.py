@@ -142,7 +142,10 @@ def main() -> int:
                         f"{figures.small_miou:6.3f} {figures.requests:17.2f}",
                         flush=True,
                     )
-    return 0
+    from pixel_frames import missed  # which measures as this does
+
+    print("\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's mIoU")
+    return 1 if missed() else 0
 
 
 if __name__ == "__main__":

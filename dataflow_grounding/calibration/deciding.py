@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TypeAlias
 
 from dataflow_grounding.calibration.covering import Covered, Covering, most_elongated
-from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as, median_error
-from dataflow_grounding.calibration.probes import Picture, Probe, padded_probe, probe_of, probes, reduced_to
+from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, padded_probe, probe_of, probes, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.images import SizeLimits
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
@@ -111,6 +112,25 @@ class Deciding:
 def is_elongated(size: Size) -> bool:
     """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
     return max(size) > MODERATE * min(size)
+
+
+def median_error(picture: Picture, known: BoxFormat) -> float:
+    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
+    drawn = picture.probe.drawn or picture.size
+    worst = [
+        max(
+            abs(a - b) / drawn[i % 2]
+            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
+        )
+        for answer in picture.answers
+        if len(answer.numbers) == 4
+    ]
+    return median([*worst, *[1.0] * (picture.asked - len(worst))])
+
+
+def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
+    meant = replace(known, order=answer.order) if answer.order else known
+    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
 
 
 def _name(found: BoxFormat, scale: str, frame: str) -> str:

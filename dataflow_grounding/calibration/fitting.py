@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from statistics import median
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding.calibration.probes import Answer, Picture
@@ -25,8 +24,7 @@ MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of the side
 SAME = 0.003  # formats whose boxes differ by no more than this share of the side are one
-SURE = 6.0  # log-likelihood ratio by which the best format has to beat any other
-DISAGREE = 15.0  # the same ratio for one picture against the others
+SURE, DISAGREE = 6.0, 15.0  # log-likelihood ratio by which the best format has to beat others; in one picture alone
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
 GOOD = (
@@ -86,25 +84,6 @@ def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
 def result_of(known: BoxFormat, pictures: Sequence[Picture]) -> Fit:
     """How well a known format fits, however badly it does."""
     return _Scores(pictures, known, measured=False).result(0)
-
-
-def median_error(picture: Picture, known: BoxFormat) -> float:
-    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
-    drawn = picture.probe.drawn or picture.size
-    worst = [
-        max(
-            abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
-        )
-        for answer in picture.answers
-        if len(answer.numbers) == 4
-    ]
-    return median([*worst, *[1.0] * (picture.asked - len(worst))])
-
-
-def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
-    meant = replace(known, order=answer.order) if answer.order else known
-    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
 
 
 def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
@@ -264,8 +243,8 @@ class _Scores:
             boxes[p].append((answer.phrase, (x1, y1, x2, y2)))
         return Fit(
             self.formats[best],
-            round(float(pixels.mean()), 2),
-            round(float(self.np.median(self.worst[best][found])), 5),
+            round(float(pixels.mean()), 2) if found.any() else 0.0,
+            round(float(self.np.median(self.worst[best][found])), 5) if found.any() else 1.0,
             int(found.sum()),
             sum(picture.asked for picture in self.pictures),
             boxes,
