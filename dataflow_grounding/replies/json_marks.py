@@ -25,6 +25,7 @@ from dataflow_grounding.replies.json_shapes import (
     are_pairs,
     corner_pair,
     drop_unlabelled,
+    is_no,
     named_corners,
     outlines,
     pair,
@@ -141,7 +142,7 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(str(fields.get(key)).lower() in ("false", "no") for key in FOUND_KEYS):
+        if any(is_no(fields.get(key)) for key in FOUND_KEYS):
             self.marks.lack(said)
             return
         has_box = self.own_boxes(value, fields, said)
@@ -209,13 +210,13 @@ class _Walk:
 
     def outline(self, fields: dict[str, Any], lists: dict[str, list[Any]], said: Said) -> bool:
         since = len(self.marks.boxes)
-        for key in OUTLINE_KEYS & fields.keys():
-            try:
-                for corners in outlines(fields[key]):
-                    self.marks.put(Mark("box", around(corners), said, corners=True))
-            except Cut:
-                self.marks.drop("an outline that is cut off", said)
-                return True
+        key = next((key for key in fields if key in OUTLINE_KEYS and isinstance(fields[key], list)), None)
+        try:
+            for corners in outlines(fields.get(key or "")):
+                self.marks.put(Mark("box", around(corners), said, corners=True))
+        except Cut:
+            self.marks.drop("an outline that is cut off", said)
+            return True
         take_lists_beside(self.marks, since, lists)
         return len(self.marks.boxes) > since
 

@@ -59,6 +59,11 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
+def is_no(value: Any) -> bool:
+    """Whether the value of a key such as "found" says no."""
+    return value is False or (isinstance(value, str) and value.strip().lower() in ("false", "no"))
+
+
 def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:
     """Return the four coordinates that have a key each, whatever their values are."""
     for names, order in CORNERS:
