@@ -174,14 +174,14 @@ class _Asker:
 
 
 def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
-    """The first box that a reply gives each rectangle, its numbers as written; and what kept it from being read."""
+    """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
     try:
         marks = find_marks(reply, key)
     except UnreadableReply as error:
         return [], [str(error)]
     phrases = dict(enumerate(probe.boxes, 1))
     answers: dict[int, Answer] = {}
-    for mark in marks.boxes:
+    for mark in sorted(marks.boxes, key=lambda mark: -mark.answer):  # the last answer counts
         number = _phrase_of(mark.said, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
