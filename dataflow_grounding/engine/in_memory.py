@@ -64,6 +64,10 @@ async def _annotate_all(
     try:
         await asyncio.gather(*(work() for _ in range(count)))
         await operator.conclude(StepAsk(asking, store, (len(records),), notes))
+    except RunStopped as why:
+        if asking is not None:
+            asking.stopped = why  # nothing more is sent for the records that are under way
+        raise
     finally:
         if asking is not None:
             await asking.serving.aclose()

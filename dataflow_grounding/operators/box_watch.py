@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar
 
+from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
+from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
@@ -29,9 +32,14 @@ class BoxWatch:
 
     A sign in the first boxes or a drift of the numbers calls for a check of the endpoint, and so does every `every`-th request
     (None: no checks); a check that passes withdraws them. Where there can be no check, a sign is enough. It changes no record.
+    Raises SpecError.
     """
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
+        if on_suspect not in ("warn", "stop"):
+            raise SpecError("on_suspect_boxes should be 'warn' or 'stop'")
+        if every is not None and every < 1:
+            raise SpecError("check_every should be 1 or more, or None")
         self.on_suspect = on_suspect
         self.every = every
         self.suspicion: str | None = None
@@ -40,19 +48,25 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
-    def start(self, serving: Serving, asked: BoxFormat, *, calibrated: bool = False, in_memory: bool = False) -> None:
-        """Begin to watch; until then, and where boxes can be in no other format, requests pass unwatched."""
-        if serving.exact_boxes or asked.scale == "grid_32":
-            return
-        trusting = self.on_suspect == "warn"
-        checks = EndpointChecks(
-            serving, asked, self.every, calibrated=calibrated, in_memory=in_memory, trusting=trusting
-        )
-        self._watching = _Watching(self, asked, checks)
+    def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> tuple[BoxWatch, Counter[str]]:
+        """The watch of a run that starts, once the format has been settled, and what settling it took. Raises what that raises.
+
+        Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
+        """
+        calibrated = choice.pending
+        took = choice.settle_to_ground(start)
+        watch, asked = BoxWatch(self.on_suspect, self.every), choice.format
+        if not serving.exact_boxes and asked.scale != "grid_32":
+            trusting, in_memory = self.on_suspect == "warn", start.folder is None
+            checks = EndpointChecks(
+                serving, asked, self.every, calibrated=calibrated, in_memory=in_memory, trusting=trusting
+            )
+            watch._watching = _Watching(watch, asked, checks)
+        return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """The answer to a request for the boxes of `phrases`, which is looked at. Raises what failed, and SuspectBoxes."""
-        if self._watching is None or self.suspicion is not None:
+        if self._watching is None or (self.suspicion is not None and self.on_suspect == "warn"):
             return await ask(request)
         return await self._watching.ask(ask, request, image.sent_size, phrases)
 
@@ -79,6 +93,8 @@ class _Watching:
         self._stopped: SuspectBoxes | None = None
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
+        if self._stopped is not None:
+            raise self._stopped
         self._checks.open(ask, sent)
         if self._checks.relied_on:
             await self._ready(ask)
@@ -160,13 +176,14 @@ class _Watching:
         if self._drift is None and self._signs.done:
             return
         try:
-            marks = find_marks(reply, self._asked.key).boxes
+            marks = find_marks(reply, self._asked.key)
         except UnreadableReply:
             return
         width, height = self._asked.limits(sent)
         boxes = []
-        for mark in marks:
-            if len(mark.numbers) != 4 or mark.family is not None:
+        for mark in marks.boxes:
+            taken_back = mark.answer != marks.answer
+            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
                 continue
             x1, y1, x2, y2 = to_xyxy(mark.numbers, mark.order or self._asked.order)
             a, b, c, d = mark.numbers

@@ -63,10 +63,8 @@ class PhraseGrounder(Operator):
     ) -> None:
         if phrases_per_request < 1 or samples < 1:
             raise SpecError("phrases_per_request and samples should be 1 or more")
-        if check_every is not None and check_every < 1:
-            raise SpecError("check_every should be 1 or more, or None")
-        if verify not in (None, "reground") or on_suspect_boxes not in ("warn", "stop"):
-            raise SpecError("verify should be None or 'reground', on_suspect_boxes 'warn' or 'stop'")
+        if verify not in (None, "reground"):
+            raise SpecError("verify should be None or 'reground'")
         if merge_iou is not None and not 0 < merge_iou <= 1:
             raise SpecError("merge_iou should be above 0 and at most 1, or null to keep all boxes")
         self.serving: Serving = serving
@@ -85,9 +83,7 @@ class PhraseGrounder(Operator):
 
     def prepare(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
-        asked = self.format_choice.settle_to_ground(start)
-        self.watch = BoxWatch(self.watch.on_suspect, self.watch.every)
-        self.watch.start(self.serving, self.box_format, calibrated=bool(asked), in_memory=start.folder is None)
+        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
         return asked
 
     async def conclude(self, ask: Ask) -> None:

@@ -16,6 +16,8 @@ from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.bbox_visualizer import draw_once
+from dataflow_grounding.operators.box_watch import BoxWatch, OnSuspect
+from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
 from dataflow_grounding.operators.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.regions import box_of
@@ -41,7 +43,8 @@ class RegionMarker(Operator):
 
     n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
     gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
-    embedded one. `marks` is `outline` (`crop` draws the same, for people) or `tag`. Raises SpecError.
+    embedded one. `marks` is `outline` (`crop` draws the same, for people) or `tag`. `on_suspect_boxes` and `check_every` are
+    about boxes that the model proposes, as those of PhraseGrounder. Raises SpecError.
     """
 
     name = "marked_regions"
@@ -72,6 +75,8 @@ class RegionMarker(Operator):
         proposals: Proposals = "model",
         marks: str = "outline",
         box_format: str | None = None,
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
     ) -> None:
         if max_boxes is not None and max_boxes < 1:
             raise SpecError("max_boxes should be 1 or more, or null for all")
@@ -85,10 +90,18 @@ class RegionMarker(Operator):
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
         self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
+        self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Calibrates a model whose box format isn't known."""
-        return self.format_choice.settle_to_ground(start) if self.format_choice else Counter()
+        """Where the model proposes boxes, calibrates one whose box format isn't known, and begins to watch them."""
+        if self.serving is None or self.format_choice is None:
+            return Counter()
+        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
+        return asked
+
+    async def conclude(self, ask: Ask) -> None:
+        """Lets the watch have its last word. Raises SuspectBoxes."""
+        await self.watch.conclude(ask)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
@@ -127,7 +140,8 @@ class RegionMarker(Operator):
     async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
         """Regions where none are given, in pixels of the image."""
         if self.format_choice is not None:
-            [found] = await ask(phrase_grounding(image, [PROPOSED], self.format_choice.format))
+            request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
+            [found] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = [box_of(instance["bbox"]) for instance in found.instances]
         else:
             boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)

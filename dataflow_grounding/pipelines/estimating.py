@@ -19,7 +19,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators import PhraseGrounder, RegionMarker
 from dataflow_grounding.operators.endpoint_checks import checks_for
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.pipelines.guesses import guess_reply
@@ -236,7 +236,10 @@ async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
 def _checks(step: Step, requests: Amount) -> Amount:
     """What the checks of a step's box format take, each about as much as a request of its."""
     operator = step.operator
-    if not isinstance(operator, PhraseGrounder) or not operator.serving.takes_probes or operator.serving.exact_boxes:
+    serving = operator.serving
+    if not isinstance(operator, (PhraseGrounder, RegionMarker)) or serving is None:
+        return Amount()
+    if not serving.takes_probes or serving.exact_boxes:
         return Amount()
     checks = Amount()
     if requests.requests:

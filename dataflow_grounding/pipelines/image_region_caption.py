@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataflow_grounding.operators import RegionCaptioner, RegionMarker
+from dataflow_grounding.operators.box_watch import OnSuspect
+from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
 from dataflow_grounding.operators.region_captioner import MarkStyle
 from dataflow_grounding.operators.region_marker import Proposals
 from dataflow_grounding.pipelines.base import Pipeline
@@ -26,9 +28,19 @@ class ImageRegionCaptionPipeline(Pipeline):
         max_boxes: int | None = 10,
         marks: MarkStyle = "outline",
         proposals: Proposals = "model",
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
     ) -> None:
         self.storage = storage
-        self.marker = RegionMarker(output_dir, max_boxes, serving=serving, proposals=proposals, marks=marks)
+        self.marker = RegionMarker(
+            output_dir,
+            max_boxes,
+            serving=serving,
+            proposals=proposals,
+            marks=marks,
+            on_suspect_boxes=on_suspect_boxes,
+            check_every=check_every,
+        )
         self.captioner = RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:

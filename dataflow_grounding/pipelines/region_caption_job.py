@@ -30,6 +30,8 @@ class RegionCaptionJob(SpecJob):
             max_boxes=flow.max_boxes,
             marks=flow.marks,
             proposals=flow.proposals,
+            on_suspect_boxes=block.vlm.on_suspect_boxes,
+            check_every=block.vlm.check_every,
         )
         self.format_choice = pipeline.captioner.format_choice
         for choice in (pipeline.marker.format_choice, self.format_choice):

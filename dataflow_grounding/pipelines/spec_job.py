@@ -10,7 +10,7 @@ from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators import PhraseGrounder, RegionMarker
 from dataflow_grounding.pipelines.image_grounding import STEPS, ImageGroundingPipeline
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
@@ -63,7 +63,10 @@ class SpecJob:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says besides what it says of every pipeline."""
-        return {}
+        watches = [
+            step.operator.watch for step in self.steps if isinstance(step.operator, (PhraseGrounder, RegionMarker))
+        ]
+        return {"suspect_boxes": next((watch.suspicion for watch in watches), None)} if watches else {}
 
     def finish(self) -> None:
         """Leave what the pipeline leaves besides step files. Raises StorageFailed."""
@@ -90,11 +93,6 @@ class ImageGroundingJob(SpecJob):
             if first.storage.operator_step:
                 raise InputError(f"step {block.workflow.steps[0]} reads {first.storage.input_path}: run step 0 first")
             raise InputError(f"no input file {first.storage.input_path}: check data.input_jsonl")
-
-    def facts(self) -> dict[str, Any]:
-        """What the standing check saw."""
-        watches = [step.operator.watch for step in self.steps if isinstance(step.operator, PhraseGrounder)]
-        return {"suspect_boxes": next((watch.suspicion for watch in watches), None)}
 
 
 def _grounding_of(block: ImageGroundingBlock) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -85,7 +86,7 @@ class _BoxReader:
         self.kept: list[Kept] = []
         self.seen: set[tuple[int, int | None, Bbox]] = set()
         self.noted: set[str] = set()
-        self.out_of_scale: list[tuple[float, ...]] = []
+        self.out_of_scale: list[Mark] = []
 
     def take(self, marks: Marks) -> None:
         reading = self.reading
@@ -96,6 +97,7 @@ class _BoxReader:
         self.take_boxes(marks)
         self.take_points(marks)
         kept, notes = self.questions.last_answers(self.kept, marks)
+        self.check_scale(marks, {marks.answer, *(one.answer for one in kept)})
         reading.notes += notes
         reading.boxes = [one.box for one in kept]
         found = {box.id for box in reading.boxes}
@@ -130,8 +132,13 @@ class _BoxReader:
         for mark, reason in unusable:
             if mark.said.labels or not again:  # else all boxes once more, without their labels
                 marks.dropped.append(Dropped(reason, mark.said, mark.answer))
-        if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(marks.boxes):
-            raise UnreadableReply(self.scale_complaint())
+
+    def check_scale(self, marks: Marks, counted: set[int]) -> None:
+        """Raise UnreadableReply where an answer that counts is written in another scale; one that was taken back may be."""
+        boxes = Counter(mark.answer for mark in marks.boxes)
+        outside = Counter(mark.answer for mark in self.out_of_scale)
+        if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
+            raise UnreadableReply(self.scale_complaint(counted))
 
     def take_points(self, marks: Marks) -> None:
         if marks.points:
@@ -175,7 +182,7 @@ class _BoxReader:
         elif mark.family is None and set(numbers) in ({0}, {-1}):
             raise _NothingThere(f"{written}, which says that nothing is there")
         else:
-            numbers = self.in_scale(numbers, meant)
+            numbers = self.in_scale(mark, meant)
         drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
         upright = ordered(drawn)
         if upright != drawn:
@@ -187,20 +194,21 @@ class _BoxReader:
             self.note("clamped", f"{written} reached out of the image")
         return inside
 
-    def in_scale(self, numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
-        written = _shown(numbers)
-        mended = _without_runaway(numbers, meant)
-        if mended != numbers:
+    def in_scale(self, mark: Mark, meant: BoxFormat) -> tuple[float, ...]:
+        written = _shown(mark.numbers)
+        mended = _without_runaway(mark.numbers, meant)
+        if mended != mark.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(mended, meant.order), meant.limits(self.sent)):
-            self.out_of_scale.append(mended)
+            self.out_of_scale.append(replace(mark, numbers=mended))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
         return mended
 
-    def scale_complaint(self) -> str:
+    def scale_complaint(self, counted: set[int]) -> str:
+        outside = [mark.numbers for mark in self.out_of_scale if mark.answer in counted]
         x, y = self.format.limits(self.sent)
         asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
-        low, high = min(map(min, self.out_of_scale)), max(map(max, self.out_of_scale))
+        low, high = min(map(min, outside)), max(map(max, outside))
         return f"the coordinates go from {low:g} to {high:g}, where {asked} was asked for"
 
     def keep(self, mark: Mark, bbox: Bbox) -> None:

@@ -84,7 +84,7 @@ def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("errs", [True, False])
 def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bool) -> None:
-    """Of a model whose format is known by its name: two requests, once; then boxes are mapped back."""
+    """Of a model whose format is known by its name: two requests, once, and the check; then boxes are mapped back."""
 
     class Panoramic(SeeingModel):
         def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
@@ -94,7 +94,7 @@ def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bo
 
     row = panorama(tmp_path)
     with LoopbackServer(Panoramic(), keep_bodies=True) as server:
-        for sent in (3, 4):  # the second time it is known
+        for sent in (4, 5):  # the second time it is known
             record = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(row)
             assert server.count() == sent
             boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]

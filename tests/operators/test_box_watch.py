@@ -17,7 +17,7 @@ from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.operators.box_watch import MOST, Seen, suspicion
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 SIZES = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 1365), (1200, 1600), (500, 375), (800, 800)]
 TALL, WIDE, ANY = (
@@ -162,8 +162,6 @@ def pixels(request: ReceivedRequest) -> dict[str, Any]:
 
 
 def words(request: ReceivedRequest) -> dict[str, Any]:
-    from dataflow_grounding.testing import EchoAnswers
-
     return EchoAnswers()(request) if request.task == "expression_extraction" else pixels(request)
 
 
@@ -208,6 +206,19 @@ def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
         done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
     assert (done.code, done.err) == (0, "")
     assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
+
+
+def test_boxes_that_the_reply_takes_back_are_no_sign(photo_album: Workplace) -> None:
+    def corrected(request: ReceivedRequest) -> Any:
+        if request.task == "expression_extraction":
+            return words(request)
+        right = EchoAnswers("xyxy_1000")(request)
+        return f"{json.dumps(pixels(request))}\n\nWait, looking again. The right answer:\n{json.dumps(right)}"
+
+    with LoopbackServer(corrected) as server:
+        done = photo_album.run(**{**SIGNS_ALONE, "vlm.openai.base_url": server.base_url})
+    assert (done.code, done.err) == (0, "")
+    assert done.summary["notes"]["superseded"]
 
 
 def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from fault_case import wait_until
 from watched_model import PEOPLE, Scene
 from workplace import Done, Workplace, caption, command
 
-from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, ground
+from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding.errors import SpecError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.probes import probe_in
+from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 Chosen = Callable[[int], str]
@@ -114,6 +115,46 @@ def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
             PhraseGrounder(serving, check_every=5)({"image_path": picture, "expressions": ["a dog"]})
         with pytest.raises(SuspectBoxes):
             ground(picture, "a cat", serving=serving)
+
+
+def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
+    rows = []
+    for n in range(40):
+        picture = str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))
+        rows.append({"image_path": picture, "expressions": [f"a mug {n}", f"a cup {n}"]})
+    model = Switching(lambda n: X if n < 12 else Y)
+    with LoopbackServer(model, latency=0.02) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=8)
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            PhraseGrounder(serving, check_every=5)(rows)
+        sent = server.count()
+        time.sleep(0.3)
+        assert server.count() == sent
+    assert model.boxes <= 12 + 5 + 8 + 8  # until the next check, and on their way while it was made
+
+
+def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
+    rows = [{"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)]
+    with LoopbackServer(model := Switching(X)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X)
+        marked = RegionMarker(place.folder / "marked", serving=serving)(rows)
+        assert (len(marked), model.boxes, model.probes) == (4, 4, 1)
+        model.chosen = lambda _: Y
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            RegionMarker(place.folder / "other", serving=serving, check_every=2)(rows)
+        opencv = RegionMarker(place.folder / "opencv", serving=serving, proposals="opencv")
+        asked = server.count()
+        opencv(rows)
+        assert server.count() == asked
+
+
+def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(place: Workplace) -> None:
+    place.rows({"image_path": place.picture(f"p{n}.jpg", (800, 200 + n)), "caption": caption(n)} for n in range(4))
+    with LoopbackServer(Switching(Y)) as server:
+        done = run(place, server, **{"vlm.box_format": "auto", "vlm.openai.model_name": "qwen3-vl-8b-instruct"})
+        grounded = [r for r in server.requests if r.task == "phrase_grounding" and not asks_for_rectangles(r)]
+    assert (done.code, grounded) == (2, []), done
+    assert f"{Y} would fit" in done.err
 
 
 def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:

@@ -17,7 +17,7 @@ from workplace import REPOSITORY, command
 from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, RegionCaptioner, RegionMarker
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.tasks.region_caption import read_marked_text
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."
@@ -169,7 +169,7 @@ def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(tmp_path: 
     picture(tmp_path)
     code, _ = generate(tmp_path, server.base_url, [{"image": "20.png"}, {"image": "20.png", "bbox": []}])
     assert code == 0
-    assert server.tally.by_task["phrase_grounding"] == 1  # two equal rows are paid for once
+    assert server.tally.by_task["phrase_grounding"] == 1 + 1  # the check; two equal rows are paid for once
     for record in annotations(tmp_path):
         [caption] = record["region_captions"]
         [[x, y, w, h]] = record["bbox"]
@@ -372,3 +372,13 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
     assert "box [50, 60, 120, 140]" in page
     assert "data:image/" in page
     assert "not there" not in page
+
+
+@pytest.mark.parametrize(("on_suspect", "code"), [("stop", 2), ("warn", 0)])
+def test_proposed_boxes_in_another_format_stop_the_run(tmp_path: Path, on_suspect: str, code: int) -> None:
+    rows = [{"image": picture(tmp_path, f"p{n}.png", (320, 200 + n))} for n in range(3)]
+    with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
+        settings = ("vlm.box_format=xyxy_1000", f"vlm.on_suspect_boxes={on_suspect}")
+        assert generate(tmp_path, server.base_url, rows, *settings)[0] == code
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert "yxyx_1000 would fit" in run["suspect_boxes"]

@@ -151,6 +151,22 @@ def test_of_two_answers_to_one_question_the_last_counts_and_a_note_says_so(reply
         assert reading.doubtful
 
 
+def test_an_answer_in_another_scale_may_be_taken_back() -> None:
+    pixels, dog_out = CAT_A.replace("40", "1900"), DOG_D.replace("8", "1800")
+    again = "\nWait, from 0 to 1000 that is:\n"
+
+    assert found(read(f"{pixels}{again}{CAT_B}")) == [(1, LAST)]
+    reading = read(f"{CAT_A[:-1]}, {dog_out[1:]}{again}{CAT_B[:-1]}, {DOG_D[1:]}", ["cat", "dog"])
+    assert found(reading) == [(1, LAST), (2, DOG)]
+    for reply in (
+        f"{CAT_A[:-1]}, {dog_out[1:]}{again}{DOG_D}",  # the cat's box stands, and in the other scale
+        f"{CAT_B}{again}{pixels}",
+        pixels,
+    ):
+        with pytest.raises(UnreadableReply, match="the coordinates go from"):
+            read(reply, ["cat", "dog"])
+
+
 def test_points_that_are_corrected_are_the_last_ones() -> None:
     points = read_points("click(x=1, y=2)\nWait, click(x=3, y=4)", format="xyxy_100", image_size=(100, 100))
 
