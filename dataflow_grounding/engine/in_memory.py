@@ -18,6 +18,7 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, sizes_of
+from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record
 
@@ -54,15 +55,24 @@ async def _annotate_all(
 
     async def work() -> None:
         for place, record in queue:
-            update = await annotated(operator, record, StepAsk(asking, store, (place,), notes), memo)
+            ask = StepAsk(asking, store, (place,), notes)
+            update = await annotated(operator, record, ask, memo, lambda: workers.cancelled)
             if isinstance(update, RecordError):
                 results[place] = (record, update)
             else:
                 results[place] = (record.updated(update), None)
 
+    def stop() -> bool:
+        workers.cancel()
+        return False
+
+    workers = Workers(stop)
     count = min(len(records), 2 * (asking.limiter.most if asking else 4))
     try:
-        await asyncio.gather(*(work() for _ in range(count)))
+        workers.start(work() for _ in range(count))
+        await workers.finish()
+        if workers.cancelled:
+            raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (len(records),), notes))
     except RunStopped as why:
         if asking is not None:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.interrupts import interrupts
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
 from dataflow_grounding.engine.plan import Step, levels
@@ -18,6 +17,7 @@ from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import Workers, signals_to
 from dataflow_grounding.errors import Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import Row
@@ -47,7 +47,8 @@ class Run:
         self._levels = levels(steps)
         self._rows: deque[tuple[int, Row]] = deque()
         self._room: list[asyncio.Future[None]] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._workers = Workers(self._interrupt)
+        self._taken = 0
 
     async def execute(self) -> Summary:
         """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
@@ -58,7 +59,7 @@ class Run:
             try:
                 await self._work_through()
                 await self._held.sync()
-                self._outputs.commit()
+                self._outputs.commit(self._taken)
             except BaseException:
                 self._outputs.discard()
                 raise
@@ -77,19 +78,16 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
-            with interrupts(self._interrupt, self._cancel):
-                self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
-                await asyncio.gather(*self._workers, return_exceptions=True)
+            with signals_to(self._workers.interrupt):
+                self._workers.start(self._work() for _ in range(count))
+                await self._workers.finish()
                 if self.stopped is None:
-                    self._workers.append(asyncio.create_task(self._conclude()))
-                    await asyncio.gather(*self._workers, return_exceptions=True)
+                    self._workers.start([self._conclude()])
+                    await self._workers.finish()
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        for worker in self._workers:
-            if not worker.cancelled() and (error := worker.exception()) is not None:
-                raise error
         if self.stopped is not None:
             raise self.stopped
 
@@ -106,16 +104,14 @@ class Run:
         self.stop(Interrupted("interrupted: every reply so far is kept. Run the same command again to go on"))
         return going_on
 
-    def _cancel(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
-
     async def _work(self) -> None:
         """Take rows and finish them, one after the other, until none is left or the run stops."""
         try:
             while self.stopped is None:
                 if not self._rows:
-                    self._rows.extend(await self.source.take(64))
+                    taken = await self.source.take(64)
+                    self._taken += len(taken)
+                    self._rows.extend(taken)
                     if not self._rows:
                         return
                     continue
@@ -188,7 +184,8 @@ class Run:
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        return await annotated(self.steps[index].operator, record, self._ask(index, place), self._held.memo)
+        operator, ask = self.steps[index].operator, self._ask(index, place)
+        return await annotated(operator, record, ask, self._held.memo, lambda: self._workers.cancelled)
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = self._held.asking_of(self.steps[index])
