@@ -126,9 +126,10 @@ class Workplace:
         """The lines of `failures.jsonl`."""
         return _read(self.results / "failures.jsonl")
 
-    def replies(self, step: int) -> Path:
-        """The store of replies of a step."""
-        return next(self.results.glob(f"step_{step}_*")) / ".ckpt" / "replies.jsonl"
+    @property
+    def replies(self) -> Path:
+        """The store of replies."""
+        return self.results / ".ckpt" / "replies.jsonl"
 
     def files(self) -> Files:
         """The annotations and both step files."""

@@ -94,6 +94,10 @@ class ServerFault(RecordError):
     passing = True
 
 
+class NoCompletion(ServerFault):
+    """The endpoint answered with something that is no reply at all: a page, a stream, another API's JSON."""
+
+
 class ServerOverloaded(ServerFault):
     """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asked for, in seconds, or None."""
 
@@ -125,15 +129,26 @@ class RunStopped(GroundingError):
 
 
 class EndpointRefused(RunStopped):
-    """No request can succeed: wrong key, unknown model, wrong address."""
+    """No request can succeed: wrong key, unknown model, wrong address.
+
+    Without `certain` it may be about the one request: once others have been answered, its record fails alone.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 class BudgetExceeded(RunStopped):
     """The next request could pass the budget."""
 
     exit_code = 3
+
+
+class QuotaUsedUp(BudgetExceeded):
+    """The endpoint answers nothing more for longer than `workflow.max_wait`."""
 
 
 class OutOfService(RunStopped):

@@ -134,6 +134,7 @@ class _Asker:
             limiter_of(serving),
             budget,
             max_attempts=options.max_attempts,
+            max_wait=options.max_wait,
             force=False,
             retry_failed=False,
             stop=lambda why: setattr(self.asking, "stopped", why),

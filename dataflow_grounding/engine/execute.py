@@ -107,7 +107,7 @@ def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
         price = f", {cost * left:.4f} USD" if cost else ""
         text += f"; the rest takes about {left} more requests{price}"
-    told = BudgetExceeded(f"{text}. The same command goes on")
+    told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told
 

@@ -97,6 +97,7 @@ def _asking(operator: Annotator, budget: Budget) -> Asking | None:
         limiter_of(operator.serving),
         budget,
         max_attempts=options.max_attempts,
+        max_wait=options.max_wait,
         force=False,
         retry_failed=False,
         stop=stop,

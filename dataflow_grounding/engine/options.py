@@ -16,6 +16,8 @@ class RunOptions:
 
     max_attempts: int = 3
     """Tries per request for replies that can't be read and for server faults."""
+    max_wait: float = 600.0
+    """Seconds: how long rate limits are waited for while no answer comes; then the run stops."""
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: Prices | None = None

@@ -16,8 +16,8 @@ def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, 
     usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
     line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
     line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
-    again = {"attempt": request.attempt, "sample": request.sample}
-    return {**line, **{name: number for name, number in again.items() if number}}
+    again: dict[str, Any] = {"attempt": request.attempt, "sample": request.sample, "of": request.of}
+    return {**line, **{name: value for name, value in again.items() if value}}
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
@@ -30,9 +30,11 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple
         error = RequestRefused(str(line["refusal"]))
     elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
         error = TruncatedReply("the reply was cut off at the token limit.")
+    elif not isinstance(line.get("reply"), str):
+        error = UnreadableReply("the reply has no text.")
     else:
         try:
-            return request.read(str(line.get("reply", "")))
+            return request.read(line["reply"])
         except RecordError as failed:
             error = failed
         except GroundingError:

@@ -66,8 +66,10 @@ class BoxWatch:
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """The answer to a request for the boxes of `phrases`, which is looked at. Raises what failed, and SuspectBoxes."""
-        if self._watching is None or (self.suspicion is not None and self.on_suspect == "warn"):
+        if self._watching is None:
             return await ask(request)
+        if self.suspicion is not None and self.on_suspect == "warn":
+            return await ask(replace(request, of=self._watching.of))
         return await self._watching.ask(ask, request, image.sent_size, phrases)
 
     async def conclude(self, ask: Ask) -> None:
@@ -88,6 +90,7 @@ class _Watching:
 
     def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
         self._watch, self._asked, self._checks = watch, asked, checks
+        self.of = checks.of
         self._signs = Signs(asked)
         self._drift = Drift(asked) if checks.possible else None
         self._stopped: SuspectBoxes | None = None
@@ -108,7 +111,7 @@ class _Watching:
             return request.read(reply)
 
         try:
-            answer = await ask(replace(request, read=read, before=before))
+            answer = await ask(replace(request, read=read, before=before, of=self.of))
         except RecordError:  # boxes in another format are often no boxes at all
             await self._look_round(ask)
             raise

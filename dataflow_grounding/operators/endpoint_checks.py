@@ -59,7 +59,8 @@ class EndpointChecks:
         self._serving, self._asked, self._every = serving, asked, every
         self._in_memory, self._trusting = in_memory, trusting
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
-        self._of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        """What a check vouches for: all boxes in this format from this endpoint and model."""
         self._sizes: Counter[Size] = Counter()
         self._vouching: Vouching | None = None
         self._silent = 0
@@ -73,7 +74,7 @@ class EndpointChecks:
         self._free.set()
         self.under_way = False
         self.begun = calibrated
-        at, sent = _checked.get(self._of, (0.0, 0)) if in_memory else (0.0, 0)
+        at, sent = _checked.get(self.of, (0.0, 0)) if in_memory else (0.0, 0)
         if at and time.monotonic() - at < FRESH:
             self.begun, self._at, self._sent_then = True, at, -sent
 
@@ -86,7 +87,7 @@ class EndpointChecks:
         """A picture is asked about, sent in this size."""
         self._sizes[size] += 1
         if self._vouching is None:
-            self._vouching = ask.vouching(self._of, self._trusting)
+            self._vouching = ask.vouching(self.of, self._trusting)
 
     @property
     def to_begin(self) -> bool:
@@ -148,7 +149,7 @@ class EndpointChecks:
             self._vouching.unclear()
         else:
             self.set_aside = self._vouching.bad()
-            _checked.pop(self._of, None)
+            _checked.pop(self.of, None)
         return verdict
 
     def finish(self) -> None:
@@ -156,4 +157,4 @@ class EndpointChecks:
         if self._marked and self._vouching is not None:
             self._vouching.finished()
         if self._in_memory and self._at:
-            _checked[self._of] = (self._at, self.sent - self._sent_then)
+            _checked[self.of] = (self._at, self.sent - self._sent_then)

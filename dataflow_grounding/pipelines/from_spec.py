@@ -45,6 +45,7 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
     prices = vlm.prices and Prices(vlm.prices.input, vlm.prices.output, vlm.prices.cached_input)
     settings: dict[str, Any] = {
         "max_attempts": workflow.max_attempts,
+        "max_wait": workflow.max_wait,
         "max_requests": workflow.max_requests,
         "budget_usd": workflow.budget_usd,
         "prices": prices,

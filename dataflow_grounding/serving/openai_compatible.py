@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.serving.base import Reply, Serving, before_another
 from dataflow_grounding.serving.chat_reply import reply_of
@@ -19,6 +19,9 @@ from dataflow_grounding.serving.transport import ClientTransport, HttpTransport,
 from dataflow_grounding.tasks import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
+LONGEST_HOLD = 600.0
+"""Seconds for which rate-limit headers of an answer are heeded; then a request finds out."""
+
 _OURS = ("messages", "model", "stream", "n")
 
 
@@ -148,10 +151,10 @@ class OpenAIServing(Serving):
         if status != 200:
             raise error_of(status, headers, data, where=where, secret=self._secrets)
         try:
-            return reply_of(json.loads(data), used_up(headers) or 0.0)
+            return reply_of(json.loads(data), min(used_up(headers) or 0.0, LONGEST_HOLD))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = without_secret(data[:200].decode("utf-8", "replace"), self._secrets)
-            raise ServerFault(f"{where} answered something that is no chat completion: {said[:120]!r}") from None
+            raise NoCompletion(f"{where} answered something that is no chat completion: {said[:120]!r}") from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""

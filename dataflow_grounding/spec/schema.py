@@ -68,6 +68,7 @@ class WorkflowBlock(_Block):
     budget_usd: float | None = Field(None, ge=0)
     max_requests: int | None = Field(None, ge=0)
     max_attempts: int = Field(3, ge=1, le=100)
+    max_wait: float = Field(600, ge=1, le=1e7)
 
     @field_validator("steps", mode="before")
     @classmethod

@@ -217,7 +217,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(place
     place.many(10)
     with LoopbackServer(model := Switching(X)) as server:
         assert run(place, server).code == 0
-        store = place.replies(1)
+        store = place.replies
         lines = store.read_text().splitlines(keepends=True)
         assert json.loads(lines[-1])["verdict"] == "finished"
         store.write_text("".join(lines[:-1]))
