@@ -17,6 +17,7 @@ from dataflow_grounding.errors import (
     ServerFault,
     ServerOverloaded,
 )
+from dataflow_grounding.serving.http_errors import is_about_content
 
 REFUSED_IN_A_ROW = 10
 """Requests refused with no answer between them, after which it is no longer their records' fault."""
@@ -52,6 +53,9 @@ class EndpointState:
 
     def refused(self, error: EndpointRefused | RequestRefused) -> RequestRefused:
         """The refusal as its record's own. Raises EndpointRefused where no other request would fare better."""
+        if is_about_content(str(error)):
+            self.answered()
+            return RequestRefused(str(error))
         self._refused += 1
         if isinstance(error, EndpointRefused):
             if error.certain or not self.has_answered:
@@ -62,9 +66,9 @@ class EndpointState:
             refusal.passing = True
             return refusal
         if not self.has_answered and self._refused >= REFUSED_IN_A_ROW:
-            raise EndpointRefused(
-                f"{error} {self._refused} requests were refused and none was answered: check the key, the model and the settings"
-            )
+            said = str(error).rstrip(".")
+            count = f"{self._refused} requests were refused and none was answered"
+            raise EndpointRefused(f"{said}. {count}: check the key, the model and the settings")
         return error
 
     def hold(self, key: str, line: dict[str, Any], passing: bool, store: ReplyLog) -> None:

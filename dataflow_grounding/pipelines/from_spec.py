@@ -16,6 +16,7 @@ from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.operators import PhraseGrounder
@@ -81,12 +82,17 @@ class SpecRun:
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
+        folder = self.steps[0].storage.checkpoint_folder
+        with only_run(folder):
+            return self._execute(folder)
+
+    def _execute(self, locked: str) -> Summary:
         started = time.time()
         summary = None
         stopped: RunStopped | None = None
         try:
             self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.name)
+            summary = execute(self.steps, self.options, self.job.name, locked=locked)
             self._copy_last(summary)
             self.job.finish()
             return summary

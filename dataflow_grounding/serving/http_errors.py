@@ -32,6 +32,9 @@ _MODEL = re.compile(
     r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not exist|not found)\b",
     re.IGNORECASE,
 )
+_CONTENT = re.compile(
+    r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
+)
 DAY = 86_400.0
 LONGEST = 1e8  # seconds: infinity is no time to sleep
 
@@ -57,6 +60,11 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     if status >= 400:
         return RequestRefused(text)
     return ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def is_about_content(said: str) -> bool:
+    """Whether a refusal is about what a request shows or says, in the words of content filters: the endpoint is well."""
+    return _CONTENT.search(said) is not None
 
 
 def _wait(headers: Mapping[str, str], body: bytes) -> float | None:

@@ -252,7 +252,7 @@ def test_cost_is_what_the_endpoint_billed_by_step(workplace: Workplace, server: 
     ]
     run = json.loads((workplace.results / "run.json").read_text())
     assert run["steps"] == found["steps"]
-    assert "step_1_grounding: 10 replies" in cost(workplace).out
+    assert "step1_grounding: 10 replies" in cost(workplace).out
 
 
 def test_cost_tells_what_retries_and_samples_cost(workplace: Workplace) -> None:
