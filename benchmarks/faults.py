@@ -19,10 +19,12 @@ from pathlib import Path
 from endpoint_faults import ENDPOINT
 from fault_case import Case, Outcome
 from image_faults import IMAGES
+from lock_faults import LOCKS
 from machine_faults import MACHINE
+from script_faults import SCRIPTS
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *IMAGES]
+CASES: list[Case] = [*ENDPOINT, *MACHINE, *LOCKS, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

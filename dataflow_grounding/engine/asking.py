@@ -7,12 +7,12 @@ import copy
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.endpoint_state import EndpointState
+from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Limiter
 from dataflow_grounding.engine.reply_line import line_of, read_line
@@ -35,9 +35,6 @@ from dataflow_grounding.serving.base import Reply, Serving, Usage, before_anothe
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
-
-OVERLOADED_TRIES = 10
-UNREACHABLE_TRIES = 3
 
 
 class Asking:
@@ -67,6 +64,7 @@ class Asking:
         self.stopped: RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop
+        self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(self, request: Request[T], store: ReplyLog, priority: Any) -> tuple[T, list[str]]:
@@ -158,47 +156,52 @@ class Asking:
 
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
         """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
-        faults = overloaded = waits = unreachable = 0
+        tries = Counter[str]()
         while True:
             try:
-                return await self._send_once(request, priority)
-            except (EndpointRefused, RequestRefused) as error:
-                with self._stopping():
-                    refusal = self.endpoint.refused(error)
-                raise refusal from None
+                async with self._turn():
+                    return await self._judged(request, priority, tries)
             except RateLimited as error:
-                with self._stopping():
-                    self.endpoint.limited(error)
                 self.waiting_for_rate_limit += 1
                 try:
-                    await self._wait(error.retry_after, waits := waits + 1)
+                    await self._wait(error.retry_after, tries.total())
                 finally:
                     self.waiting_for_rate_limit -= 1
-                continue
-            except EndpointUnreachable as error:
-                unreachable += 1
-                with self._stopping():
-                    self.endpoint.failed(error, hopeless=unreachable >= UNREACHABLE_TRIES)
-                wait = None
-            except ServerOverloaded as error:
-                overloaded += 1
-                with self._stopping():
-                    self.endpoint.failed(error)
-                    self.endpoint.limited(error)
-                if overloaded >= OVERLOADED_TRIES:
-                    error.attempts = overloaded
-                    raise
-                wait = error.retry_after
             except ServerFault as error:
-                faults += 1
-                with self._stopping():
-                    self.endpoint.failed(error)
-                if faults >= self.max_attempts:
-                    error.attempts = faults
+                if tries[error.kind] >= most_tries(error, self.max_attempts):
+                    error.attempts = tries[error.kind]
                     raise
-                wait = None
-            waits += 1
-            await self._wait(wait, waits)
+                wait = error.retry_after if isinstance(error, ServerOverloaded) else None
+                await self._wait(wait, tries.total())
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One request at a time until the first answer: what is wrong with all of them is found out by few."""
+        alone = False
+        if not self.endpoint.has_answered:
+            await self._first.acquire()
+            alone = not self.endpoint.has_answered
+            if not alone:
+                self._first.release()
+        try:
+            yield
+        finally:
+            if alone:
+                self._first.release()
+
+    async def _judged(self, request: Request[T], priority: Any, tries: Counter[str]) -> Reply:
+        """Sends once; an error that is the endpoint's as a whole stops the run."""
+        try:
+            return await self._send_once(request, priority)
+        except (EndpointRefused, RequestRefused) as error:
+            with self._stopping():
+                refusal = self.endpoint.refused(error)
+            raise refusal from None
+        except ServerFault as error:
+            tries[error.kind] += 1
+            with self._stopping():
+                self.endpoint.failed(error, tries[error.kind])
+            raise
 
     async def _send_once(self, request: Request[T], priority: Any) -> Reply:
         number = await self.limiter.acquire(priority)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.errors import (
     EndpointRefused,
+    EndpointUnreachable,
     NoCompletion,
     OutOfService,
     QuotaUsedUp,
@@ -22,6 +24,8 @@ from dataflow_grounding.serving.http_errors import is_about_content
 REFUSED_IN_A_ROW = 10
 """Requests refused with no answer between them, after which it is no longer their records' fault."""
 
+OVERLOADED_TRIES = 10
+UNREACHABLE_TRIES = 3
 FAULTS_BEFORE_FIRST_ANSWER = 50
 ODD_BEFORE_FIRST_ANSWER = 8
 OUTAGE_SECONDS = 300.0
@@ -89,8 +93,15 @@ class EndpointState:
                 del self._held[key]
         return len(self._held)
 
-    def failed(self, error: ServerFault, *, hopeless: bool = False) -> None:
-        """A fault of the server. Raises EndpointRefused when it has never answered, OutOfService when it no longer does."""
+    def failed(self, error: ServerFault, tries: int) -> None:
+        """A fault of the server, or a wish to wait, at the `tries`-th try of a request. Raises EndpointRefused when it has never
+        answered, OutOfService when it no longer does, QuotaUsedUp when waiting takes too long.
+        """
+        if isinstance(error, ServerOverloaded):
+            self._limited(error)
+        if isinstance(error, RateLimited):
+            return
+        hopeless = isinstance(error, EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
         self._odd += isinstance(error, NoCompletion)
         if self._last_answer is None:
@@ -99,8 +110,7 @@ class EndpointState:
         elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
             raise OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
 
-    def limited(self, error: ServerOverloaded) -> None:
-        """The endpoint asks to wait. Raises QuotaUsedUp where that takes too long."""
+    def _limited(self, error: ServerOverloaded) -> None:
         now = time.monotonic()
         if (error.retry_after or 0.0) > self._max_wait:
             seconds = error.retry_after or 0.0
@@ -111,6 +121,13 @@ class EndpointState:
             self._limited_since = now
         if now - self._limited_since > self._max_wait:
             raise QuotaUsedUp(f"{error}. No answer came for {duration(now - self._limited_since)}: come back later")
+
+
+def most_tries(error: ServerFault, usual: int) -> float:
+    """How often a request is tried that ends in this error each time; endlessly where it is the run that stops."""
+    if isinstance(error, EndpointUnreachable):
+        return math.inf
+    return OVERLOADED_TRIES if isinstance(error, ServerOverloaded) else usual
 
 
 def _clock(seconds: float) -> str:

@@ -68,7 +68,10 @@ class RecordedServing(Serving):
                     with suppress(ValueError):  # a line that a stop tore was never a whole reply
                         line = json.loads(text)
                         self._replies[line["key"]] = line
-                return head["recorded"], head["box_format"]
+                identity = dict(head["recorded"])
+                return {**identity, "model": identity["model"], "endpoint": identity["endpoint"]}, str(
+                    head["box_format"]
+                )
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:
