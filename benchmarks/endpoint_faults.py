@@ -83,6 +83,7 @@ def closed_port() -> str:
 
 BURST = range(12, 18)
 MIDDLE = range(25, 10_000)
+EARLY = range(8, 10_000)
 NO_TIME = {"vlm.openai.timeout": 0.4}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
 STOPS = "A wrong key, model or address stops the run within a few requests, exit 4; the same command goes on when it is mended."
@@ -145,9 +146,7 @@ _WEATHERS = [
         Weather(f"{status} for one record", OTHERS, always(on(Fault(status, said), containing=ONE)), 1, 1, True)
         for status, said in ((402, "Out of credit."), (403, "Your input was flagged."), (404, "No such image."))
     ),
-    Weather(
-        "403 for all records from the middle on", OTHERS, always(on(faults.forbidden(), indexes=MIDDLE)), 4, most=48
-    ),
+    Weather("403 for all records after a few", OTHERS, always(on(faults.forbidden(), indexes=EARLY)), 4, most=48),
     Weather("400 for a wrong key", STOPS, always(on(faults.bad_request("Incorrect API key provided."))), 4, most=8),
     Weather("400 for an unknown model", STOPS, always(on(faults.bad_request("Invalid model: foo"))), 4, most=8),
     Weather("405 for all records", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
