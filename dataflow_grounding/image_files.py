@@ -138,13 +138,17 @@ def _orientation(picture: PillowImage, data: bytes) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+_JPEG_END = b"\xff\xd9"
+
+
 def _check_whole(data: bytes, format: str, path: str) -> None:
     """Raises ImageBroken for a file whose end is missing."""
     whole = True
     if format in ("JPEG", "MPO"):  # phones append a video to some
-        whole = data.find(b"\xff\xd9", _jpeg_scan(data)) >= 0
+        start = _jpeg_scan(data)
+        whole = data.endswith(_JPEG_END, start) or data.find(_JPEG_END, start) >= 0
     elif format == "PNG":
-        whole = b"IEND" in data
+        whole = b"IEND" in data[-16:] or b"IEND" in data
     elif format == "WEBP":
         whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
     if not whole:

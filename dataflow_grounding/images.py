@@ -7,6 +7,7 @@ import math
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
@@ -102,14 +103,14 @@ class Image:
         """Width and height in pixels of the upright picture."""
         return self.facts.size
 
-    @property
+    @cached_property
     def shown_size(self) -> Size:
         """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it or to its
         right what an elongated one is padded with.
         """
         return self.limits.padded(self.size)
 
-    @property
+    @cached_property
     def as_is(self) -> bool:
         """Whether the file's own bytes are sent."""
         facts, limits = self.facts, self.limits
@@ -120,7 +121,7 @@ class Image:
             and limits.fitted(self.shown_size) == facts.size
         )
 
-    @property
+    @cached_property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         fitted = self.limits.fitted(self.shown_size)
@@ -131,7 +132,7 @@ class Image:
                     return width, height
         return fitted
 
-    @property
+    @cached_property
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
         padded = "" if self.shown_size == self.size else "+padding"
