@@ -60,6 +60,8 @@ def bomb() -> bytes:
 
 HEIC = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\nshowpage\n%%EOF\n"
+
 
 def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workplace, full: bool) -> Outcome:
     """One such picture between two good ones. `expected`: width and height of the upright picture, or the failure's kind."""
@@ -112,6 +114,7 @@ IMAGES: list[Case] = [
     _case("a file of 0 bytes", FAILS, data(bytes), "image_broken"),
     _case("a text named .jpg", FAILS, data(lambda: b"this is not a picture\n" * 20), "image_broken"),
     _case("HEIC", f"{FAILS} It says to convert it.", data(lambda: HEIC), "image_broken", "odd.heic"),
+    _case("an EPS named .jpg", f"{FAILS} Ghostscript is never started.", data(lambda: EPS), "image_broken"),
     _case("a folder", FAILS, lambda path: path.mkdir(), "image_broken"),
     _case(
         "a broken link",

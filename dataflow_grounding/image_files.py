@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import io
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import ImageBroken, ImageMissing
 from dataflow_grounding.geometry import Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
+"""What an image file may be, whatever it is called. Pillow's other readers are not tried: that of EPS runs Ghostscript."""
 
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 MAX_FILE_BYTES = 512 * 2**20
@@ -62,10 +67,8 @@ def read_file(path: str) -> bytes:
 
 def header_size(path: str) -> Size:
     """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, ImageBroken."""
-    import PIL.Image
-
     try:
-        with PIL.Image.open(path) as picture:
+        with open_picture(path) as picture:
             width, height = _stored_size(picture)
             turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
             return (height, width) if turned else (width, height)
@@ -94,22 +97,34 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         return ImageFacts(digest, width, height, media_type, plain, len(data))
 
 
+def open_picture(file: str | IO[bytes]) -> PillowImage:
+    """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
+    import PIL.Image
+
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return PIL.Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow knows: AVIF came with 11.3."""
+    return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
+
+
 def _opened(data: bytes, path: str) -> PillowImage:
     import PIL.Image
 
     if not data:
         raise ImageBroken(f"{path!r} is empty")
     too_large = f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels"
-    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        picture = PIL.Image.open(io.BytesIO(data))
+        picture = open_picture(io.BytesIO(data))
     except PIL.Image.DecompressionBombError:
         raise ImageBroken(too_large) from None
     except PIL.UnidentifiedImageError:
-        hint = (
-            " (HEIC: convert it to JPEG)" if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc") else ""
-        )
-        raise ImageBroken(f"{path!r} is no image that can be read{hint}") from None
+        heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+        hint = "HEIC: convert it to JPEG" if heic else f"these are: {', '.join(_formats())}"
+        raise ImageBroken(f"{path!r} is no image that can be read ({hint})") from None
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         raise ImageBroken(f"{path!r} is a broken image: {error}") from None
     if not (picture.width > 0 and picture.height > 0):

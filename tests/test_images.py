@@ -20,7 +20,7 @@ from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, Reco
 from dataflow_grounding.images import Image, ImageLimits, open_image
 from dataflow_grounding.records import Record
 
-FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"]
+FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
 WITH_EXIF = ["JPEG", "PNG", "WEBP", "TIFF"]
 
 
@@ -310,6 +310,18 @@ def test_a_broken_file_is_refused_in_one_line_that_names_it(tmp_path: Path, data
     assert "bad picture.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not caught.value.passing
+
+
+def test_an_eps_is_never_handed_to_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ghostscript, ran = tmp_path / "gs", tmp_path / "ran"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\necho 10.01\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    path = tmp_path / "photo.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\nshowpage\n%%EOF\n")
+    with pytest.raises(ImageBroken, match="these are: JPEG, PNG"):
+        opened(path).data_url()
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("length", range(0, 700, 23))

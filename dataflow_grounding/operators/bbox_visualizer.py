@@ -99,7 +99,7 @@ def _stamp_of(path: str) -> bytes | None:
     import PIL.Image
 
     try:
-        with PIL.Image.open(path) as picture:
+        with PIL.Image.open(path, formats=["JPEG"]) as picture:
             comment = picture.info.get("comment")
             return comment if isinstance(comment, bytes) else None
     except OSError:
