@@ -71,10 +71,10 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
     if _stamp_of(path) == stamp:
         return None
-    picture = draw_marks(image.pixels(), marks())
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
+    with image.decoded() as picture:
+        draw_marks(picture, marks()).save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
     part = f"{path}.part"
     with open(part, "wb") as file:
         file.write(out.getbuffer())
