@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -183,6 +184,23 @@ def parse_value(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` with a checksum, for what is kept only to save work."""
+    return {**value, "sum": _sum(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any] | None:
+    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that sealed nothing."""
+    if not isinstance(value, dict):
+        return None
+    kept = {name: item for name, item in value.items() if name != "sum"}
+    return kept if value.get("sum") == _sum(kept) else None
+
+
+def _sum(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def count_statuses(records: Iterable[Mapping[str, Any]], key: str = "expressions") -> dict[str, int]:
