@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,34 @@ def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
     assert "gone.jpg" in failures[0]["message"]
     assert "corrupt.jpg" in failures[1]["message"]
     assert "caption" in failures[4]["message"]
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["a file", "a pipe"])
+def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplace, pipe: bool) -> None:
+    workplace.picture()
+    row = {"image_path": "a.jpg", "caption": "A cup here"}
+    workplace.rows([*["# a comment"] * 200, row, row])
+    path, writer = workplace.input, None
+    if pipe:
+        path = workplace.folder / "pipe"
+        os.mkfifo(path)
+        writer = threading.Thread(target=lambda: path.write_bytes(workplace.input.read_bytes()))
+        writer.start()
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+    if writer:
+        writer.join()
+    assert done.code == 1, done
+    assert [record["caption"] for record in workplace.annotations()] == ["A cup here"] * 2
+    assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
+
+
+def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workplace: Workplace) -> None:
+    workplace.rows(["# a comment"] * 200)
+    done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert done.code == 2
+    assert "nothing to do in" in done.err
+    assert "line 1: no JSON" in done.err
 
 
 def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:

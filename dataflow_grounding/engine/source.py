@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
@@ -73,13 +74,23 @@ class Source:
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
-        readable = [row.data for row in self._ahead if row.data is not None]
+        readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
         if not readable:
             first = next((row for row in self._ahead), None)
             why = f"line {first.line}: {first.error}" if first else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
         self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
         return list(dict.fromkeys(column for row in readable for column in row))
+
+    def _first_readable(self) -> list[dict[str, Any]]:
+        """The first row that can be read, however far down it is. A file is read anew; what is read of a pipe is kept."""
+        rows = self._rows() if os.path.isfile(self.path) else self._numbered
+        for _, row in rows:
+            if rows is self._numbered:
+                self._ahead.append(row)
+            if row.data is not None:
+                return [row.data]
+        return []
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end."""
