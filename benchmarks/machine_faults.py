@@ -298,6 +298,21 @@ def long_input(place: Workplace, full: bool) -> Outcome:
     return Outcome()
 
 
+def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
+    """While rows are read, some are added: in place, or by another file in its place."""
+    with at_work(place, 100, 0.02) as witness:
+        running = place.start()
+        reached_by(running, witness, 10)
+        if by_rename:
+            place.input.rename(place.folder / "earlier.jsonl")
+        place.many(130)
+        done = ended(running)
+        calm(done)
+        assert done.code == 0, done
+        assert done.summary["notes"]["input_changed"] == 1
+        return goes_on(place, witness, 130)
+
+
 def from_a_pipe(place: Workplace, full: bool) -> Outcome:
     """The input comes through a pipe, slowly, and only once."""
     with at_work(place, 30) as witness:
@@ -335,6 +350,7 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
 
 ONCE = "Interrupted (Ctrl-C, SIGTERM), it finishes what is in flight, five seconds at most, and exits with 130."
 KEPT = "The run stops with a sentence; after room is made the same command goes on and pays again at most what was in flight."
+CHANGED = "The run ends, warns and isn't taken for complete; the same command takes in what is new."
 
 MACHINE: list[Case] = [
     Case(
@@ -364,5 +380,7 @@ MACHINE: list[Case] = [
         clock_backwards,
     ),
     Case("a million-line input", "Rows are read a few at a time: memory doesn't grow with the input.", long_input),
+    Case("an input that is written to while it is read", CHANGED, functools.partial(changed_input, False)),
+    Case("an input that is replaced while it is read", CHANGED, functools.partial(changed_input, True)),
     Case("an input that is a pipe", "Read once, in a stream; resuming works by the replies.", from_a_pipe),
 ]

@@ -52,13 +52,17 @@ class Manifest:
         return summary
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run; one with failures that may pass by themselves is not finished."""
+        """Remember a finished run. One with failures that may pass by themselves is not finished, nor one whose input changed,
+        which its summary says.
+        """
         entries = self._load()
         entries.pop(self._entry, None)
         fingerprint = None
-        seen = self._input_before == self._source.state()  # else the run may have seen another input
-        if seen and not summary.passing_failures and summary.done and self._settings is not None:
+        if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
+        if self._input_before != self._source.state():  # the run may have seen something of both
+            summary.notes["input_changed"] += 1
+            fingerprint = None
         if fingerprint is not None:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]

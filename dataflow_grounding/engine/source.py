@@ -129,11 +129,12 @@ class Source:
             return min(lines, self._pilot) if self._pilot else lines
         return None
 
-    def state(self) -> tuple[int, int] | None:
-        """The input file's size and time."""
+    def state(self) -> tuple[int, ...] | None:
+        """What tells whether the input file has been written to or replaced; None for a pipe, or where there is no file."""
         with suppress(OSError):
             found = os.stat(self.path)
-            return (found.st_size, found.st_mtime_ns)
+            if stat.S_ISREG(found.st_mode):
+                return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
