@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from workplace import REPOSITORY, Workplace, command
+from workplace import REPOSITORY, Workplace, command, ended, process
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.spec import PIPELINES, Spec, load_spec
@@ -182,3 +182,45 @@ def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(path)
     assert KEY not in str(caught.value)
+
+
+DEEP = "[" * 3_000 + "]" * 3_000
+ODD = {
+    "nested": f"{BASE}x: {DEEP}\n",
+    "nested less": f"{BASE}x: {DEEP[2_900:3_100]}\n",
+    "nested by aliases": f"{BASE}a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 500)),
+    "a tag that doesn't fit": f"{BASE}x: !!bool 3\n",
+    "no date": f"{BASE}x: !!timestamp x\n",
+    "no number": f"{BASE}x: !!int ''\n",
+    "a number of 5,000 digits": f"{BASE}x: {'9' * 5_000}\n",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(tmp_path: Path, text: str) -> None:
+    done = command(["generate", "-e", written(tmp_path, "spec.yaml", text)])
+    assert done.code == 2, done
+    assert done.err.startswith("Error: ")
+    assert "spec.yaml" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    for override in (f"image_grounding.vlm.openai.extra_body.x={DEEP}", ".".join(["a"] * 3_000) + "=1"):
+        done = command(["generate", "-e", spec, override])
+        assert (done.code, done.err.count("\n")) == (2, 1), done
+
+
+def test_yaml_so_deep_that_its_reader_would_crash_is_refused(tmp_path: Path) -> None:
+    text = f"{BASE}x: {'[' * 100_000}\n"
+    done = ended(process(["generate", "-e", written(tmp_path, "spec.yaml", text)]))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+
+
+def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, BASE.encode())
+    os.close(writer)
+    assert load_spec(f"/dev/fd/{reader}").block.vlm.openai.model_name == "one"
+    os.close(reader)
