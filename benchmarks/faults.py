@@ -18,11 +18,12 @@ from pathlib import Path
 
 from endpoint_faults import ENDPOINT
 from fault_case import Case, Outcome
+from file_faults import FILES
 from image_faults import IMAGES
 from machine_faults import MACHINE
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *IMAGES]
+CASES: list[Case] = [*ENDPOINT, *MACHINE, *FILES, *IMAGES]
 
 
 def main() -> int:

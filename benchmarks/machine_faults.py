@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
 import random
@@ -224,32 +223,6 @@ def old_store(place: Workplace, full: bool) -> Outcome:
         return outcome
 
 
-def damaged_memory(place: Workplace, full: bool) -> Outcome:
-    """What is remembered of each image is damaged in a way of its own."""
-    names = [f"{number}.jpg" for number in range(40)]
-    with at_work(place, 0) as witness:
-        for number, name in enumerate(names):
-            place.picture(name, (64 + number, 48))
-            os.utime(place.folder / name, (1e9, 1e9))  # a younger file is not remembered
-        place.rows({"image_path": name, "image_id": name, "caption": caption(n)} for n, name in enumerate(names))
-        assert place.run().code == 0
-        files, kept = place.files(), place.results / ".ckpt" / "images.jsonl"
-        lines = [json.loads(text) for text in kept.read_text().splitlines()]
-        parts = [name for name in lines[0] if name != "key"]
-        for line, (part, wrong) in zip(lines, itertools.product(parts, (None, "x", 640, "gone")), strict=False):
-            line[part] = wrong
-            if wrong == "gone":
-                del line[part]
-        kept.write_text("".join(json.dumps(line) + "\n" for line in lines) + "[]\n7\n")
-        (place.results / ".ckpt" / "finished.json").unlink()
-        again = ended(place.start())  # another process: this one knows the images
-        calm(again)
-        assert again.code == 0, again
-        assert again.summary["requests"] == 0, again
-        assert place.files() == files
-        return Outcome(witness.sent, witness.twice, len(names) - len(place.annotations()))
-
-
 CLOCK = """
 import time
 _start, _true = time.time(), time.time_ns
@@ -298,21 +271,6 @@ def long_input(place: Workplace, full: bool) -> Outcome:
     return Outcome()
 
 
-def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
-    """While rows are read, some are added: in place, or by another file in its place."""
-    with at_work(place, 100, 0.02) as witness:
-        running = place.start()
-        reached_by(running, witness, 10)
-        if by_rename:
-            place.input.rename(place.folder / "earlier.jsonl")
-        place.many(130)
-        done = ended(running)
-        calm(done)
-        assert done.code == 0, done
-        assert done.summary["notes"]["input_changed"] == 1
-        return goes_on(place, witness, 130)
-
-
 def from_a_pipe(place: Workplace, full: bool) -> Outcome:
     """The input comes through a pipe, slowly, and only once."""
     with at_work(place, 30) as witness:
@@ -350,8 +308,6 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
 
 ONCE = "Interrupted (Ctrl-C, SIGTERM), it finishes what is in flight, five seconds at most, and exits with 130."
 KEPT = "The run stops with a sentence; after room is made the same command goes on and pays again at most what was in flight."
-CHANGED = "The run ends, warns and isn't taken for complete; the same command takes in what is new."
-
 MACHINE: list[Case] = [
     Case(
         "kill -9 at random moments",
@@ -373,14 +329,11 @@ MACHINE: list[Case] = [
     Case("two runs on one results folder at once", "The second is refused with a sentence, exit 2.", two_at_once),
     Case("a torn store of replies", "The torn line is dropped and asked again; whole lines are kept.", torn_store),
     Case("a store written by an older version", "Lines with fewer keys are read as far as they go.", old_store),
-    Case("damage to what is remembered of images", "Found out again, at no cost.", damaged_memory),
     Case(
         "a clock that runs backwards",
         "Nothing depends on the local clock: waits are measured by a steady one, dates against the endpoint's own.",
         clock_backwards,
     ),
     Case("a million-line input", "Rows are read a few at a time: memory doesn't grow with the input.", long_input),
-    Case("an input that is written to while it is read", CHANGED, functools.partial(changed_input, False)),
-    Case("an input that is replaced while it is read", CHANGED, functools.partial(changed_input, True)),
     Case("an input that is a pipe", "Read once, in a stream; resuming works by the replies.", from_a_pipe),
 ]

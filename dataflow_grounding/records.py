@@ -7,6 +7,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
@@ -184,6 +185,13 @@ def parse_value(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """The JSON object in a file that the package wrote for itself; an empty one where it is missing, damaged or no object."""
+    with suppress(OSError, BrokenRow), open(path, "rb") as file:
+        return parse_line(file.read())
+    return {}
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

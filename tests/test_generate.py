@@ -363,7 +363,7 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
 
 
 @pytest.mark.parametrize(
-    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl"]
+    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl", "run.json"]
 )
 def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, name: str) -> None:
     workplace.many(2)
