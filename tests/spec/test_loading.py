@@ -224,3 +224,11 @@ def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
     os.close(writer)
     assert load_spec(f"/dev/fd/{reader}").block.vlm.openai.model_name == "one"
     os.close(reader)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfeA=1", b'A="\0"\n'], ids=["no UTF-8", "a zero byte"])
+def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    done = ended(process(["default_specs", f"results_dir={tmp_path}"], cwd=tmp_path))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "can't read ./.env: " in done.err
