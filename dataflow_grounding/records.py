@@ -124,6 +124,13 @@ def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
     return {**instance, "score": item.get("bbox_score") if score is None else score}
 
 
+def check_steps(record: Mapping[str, Any]) -> None:
+    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
+    steps = record.get("pipeline_steps")
+    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
+
+
 def is_number(value: Any) -> bool:
     """A finite int or float that a double can hold; a bool is none."""
     try:

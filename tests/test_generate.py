@@ -168,6 +168,20 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplac
     assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
 
 
+@pytest.mark.parametrize("steps", ["no", 5, {"step0": 1}, ["step0", 1], True])
+def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplace, steps: Any) -> None:
+    workplace.picture()
+    row = {"image_path": "a.jpg", "caption": "A cup here"}
+    workplace.rows([row, {**row, "pipeline_steps": steps}, {**row, "pipeline_steps": ["drawn"]}, row])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 1, done
+    [failure] = workplace.failures()
+    assert (failure["line"], failure["kind"]) == (2, "broken_row")
+    assert "'pipeline_steps' should be a list of texts" in failure["message"]
+    assert [len(record["pipeline_steps"]) for record in workplace.annotations()] == [2, 3, 2]
+
+
 def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workplace: Workplace) -> None:
     workplace.rows(["# a comment"] * 200)
     done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})

@@ -19,7 +19,7 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_size
 from dataflow_grounding.images import ImageFile, find_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000
@@ -109,6 +109,7 @@ class Source:
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self._name is not None:
+            check_steps(record)
             record.setdefault("source", self._name)
         return record
 

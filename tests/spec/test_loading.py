@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import yaml
 from pydantic import BaseModel
 from workplace import REPOSITORY, Workplace, command, ended, process
 
+from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.serving import GeminiServing, OpenAIServing
 from dataflow_grounding.spec import PIPELINES, Spec, load_spec
 from dataflow_grounding.testing import LoopbackServer
 
@@ -232,3 +235,41 @@ def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: by
     done = ended(process(["default_specs", f"results_dir={tmp_path}"], cwd=tmp_path))
     assert (done.code, done.err.count("\n")) == (2, 1), done
     assert "can't read ./.env: " in done.err
+
+
+NO_SETTINGS = [
+    ("vlm.openai.temperature", ".nan"),
+    ("vlm.openai.temperature", "-1"),
+    ("vlm.openai.timeout", ".inf"),
+    ("vlm.openai.max_tokens", ".inf"),
+    ("vlm.openai.extra_body", "{top_p: .nan}"),
+    ("vlm.gemini.temperature", ".inf"),
+    ("vlm.box_formats", "[{scale: .inf}]"),
+    ("vlm.prices", "{input: .nan, output: 1}"),
+    ("vlm.prices", "{input: 1, output: 1, cached_input: .inf}"),
+    ("workflow.budget_usd", ".inf"),
+    ("workflow.max_workers", ".nan"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NO_SETTINGS)
+def test_numbers_that_are_none_are_refused_with_their_key(tmp_path: Path, key: str, value: str) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    done = command(["generate", "-e", spec, f"image_grounding.{key}={value}"])
+    assert done.code == 2, done
+    assert f"image_grounding.{key}" in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_number_is_refused_in_python_too(workplace: Workplace) -> None:
+    for setting in ({"temperature": math.nan}, {"timeout": math.inf}, {"max_tokens": 0}):
+        with pytest.raises(SpecError, match=r"nan|inf|0"):
+            OpenAIServing("http://localhost/v1", "m", **setting)
+    with pytest.raises(SpecError, match="inf"):
+        GeminiServing(timeout=math.inf)
+    with pytest.raises(SpecError, match="input"):
+        Prices(math.nan, 1)
+    workplace.many(1)
+    done = workplace.run("--budget-usd", "inf", **{"vlm.prices": {"input": 1, "output": 1}})
+    assert (done.code, "budget_usd inf" in done.err) == (2, True)
