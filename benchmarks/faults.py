@@ -18,13 +18,14 @@ from pathlib import Path
 
 from endpoint_faults import ENDPOINT
 from fault_case import Case, Outcome
+from file_faults import FILES
 from image_faults import IMAGES
 from lock_faults import LOCKS
 from machine_faults import MACHINE
 from script_faults import SCRIPTS
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *LOCKS, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [*ENDPOINT, *MACHINE, *LOCKS, *FILES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

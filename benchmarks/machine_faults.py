@@ -307,7 +307,6 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
 
 ONCE = "Interrupted (Ctrl-C, SIGTERM), it finishes what is in flight, five seconds at most, and exits with 130."
 KEPT = "The run stops with a sentence; after room is made the same command goes on and pays again at most what was in flight."
-
 MACHINE: list[Case] = [
     Case(
         "kill -9 at random moments",

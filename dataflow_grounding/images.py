@@ -6,13 +6,15 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import ImageFacts, decode, decoded, encoded, parse_facts, read_file
+from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
@@ -171,9 +173,9 @@ class Image:
 
         sent, shown = self.sent_size, self.shown_size
         width, height = (max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size))
-        picture = decoded(data, self.path, at_least=(width, height))
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+        with decoding(data, self.path, at_least=(width, height)) as picture:
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
         if (width, height) == sent:
             return picture
         canvas = PIL.Image.new("RGB", sent, PADDING)
@@ -184,9 +186,16 @@ class Image:
         """Make the `data:` URL from the file's bytes, which are at hand."""
         kept_urls.put(self.sent_digest, self._url_of(data))
 
+    @contextmanager
+    def decoded(self) -> Iterator[PillowImage]:
+        """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
+        with decoding(read_file(self.path), self.path) as picture:
+            yield picture
+
     def pixels(self) -> PillowImage:
         """The decoded picture, upright, RGB. Raises ImageBroken."""
-        return decode(self.path)
+        with self.decoded() as picture:
+            return picture
 
 
 class _UrlCache:

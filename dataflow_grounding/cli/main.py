@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.version import __version__
@@ -53,10 +54,15 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    with standard_streams():
+        _run()
+
+
+def _run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    read_env_files()
     try:
+        read_env_files()
         sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
@@ -67,8 +73,6 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
     except GroundingError as error:
         if debug:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ def execute(
         raise PlanError("the pipeline has no steps")
     if options.budget_usd is not None and options.prices is None:
         raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
-    if options.budget_usd is not None and not options.budget_usd >= 0:
+    if options.budget_usd is not None and not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
     budget = budget or budget_of(options)
     total: Summary | None = None

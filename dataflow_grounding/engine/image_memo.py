@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from typing import Any
 
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.image_files import ImageFacts
@@ -16,7 +17,7 @@ from dataflow_grounding.images import (
     read_facts,
     remember_facts,
 )
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, sealed, unsealed
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
@@ -38,13 +39,13 @@ class ImageMemo:
         file = find_image(record, key)
         if known_facts(file) is not None:
             return
-        line = self._log.get(_digest(file)) if self._log is not None else None
-        if line is not None:
-            remember_facts(file, ImageFacts(*(line[name] for name in ImageFacts.__dataclass_fields__)))
+        known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
+        if known is not None:
+            remember_facts(file, known)
             return
         facts = remember_facts(file, await self._read(file.path, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
-            self._log.put(_digest(file), {**file._asdict(), **vars(facts)})
+            self._log.put(_digest(file), sealed({**file._asdict(), **vars(facts)}))
 
     async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
         if self._for_threads:
@@ -59,6 +60,13 @@ class ImageMemo:
             self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
             if self._slow_in_a_row >= 3:
                 self._slow_in_a_row, self._for_threads = 2, 64
+
+
+def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
+    """The facts in a line; None where they are not those that were stored, or lack what this version wants to know."""
+    known = unsealed({name: value for name, value in line.items() if name != "key"}) if line else None
+    names = ImageFacts.__dataclass_fields__
+    return ImageFacts(**{name: known[name] for name in names}) if known and known.keys() >= names.keys() else None
 
 
 def _digest(file: ImageFile) -> str:

@@ -29,8 +29,8 @@ class Progress:
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now = now
         self._title = title
-        self._live = sys.stderr.isatty() if show is None else show and sys.stderr.isatty()
-        self._silent = show is False
+        self._silent = show is False or sys.stderr is None
+        self._live = not self._silent and sys.stderr.isatty()
         self._start = time.monotonic()
 
     async def run(self) -> None:

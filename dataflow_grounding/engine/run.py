@@ -179,7 +179,8 @@ class Run:
                 break
             record = record.updated(columns)
             if self._name is not None:
-                record["pipeline_steps"] = [*(record.get("pipeline_steps") or []), step.label]
+                before = record.get("pipeline_steps")
+                record["pipeline_steps"] = [*(before if isinstance(before, list) else []), step.label]
             outcome.records.append(record)
         return outcome
 

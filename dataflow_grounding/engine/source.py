@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
@@ -18,7 +19,7 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_size
 from dataflow_grounding.images import ImageFile, find_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000
@@ -73,13 +74,23 @@ class Source:
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
-        readable = [row.data for row in self._ahead if row.data is not None]
+        readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
         if not readable:
             first = next((row for row in self._ahead), None)
             why = f"line {first.line}: {first.error}" if first else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
         self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
         return list(dict.fromkeys(column for row in readable for column in row))
+
+    def _first_readable(self) -> list[dict[str, Any]]:
+        """The first row that can be read, however far down it is. A file is read anew; what is read of a pipe is kept."""
+        rows = self._rows() if os.path.isfile(self.path) else self._numbered
+        for _, row in rows:
+            if rows is self._numbered:
+                self._ahead.append(row)
+            if row.data is not None:
+                return [row.data]
+        return []
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end."""
@@ -98,6 +109,7 @@ class Source:
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self._name is not None:
+            check_steps(record)
             record.setdefault("source", self._name)
         return record
 
@@ -118,11 +130,12 @@ class Source:
             return min(lines, self._pilot) if self._pilot else lines
         return None
 
-    def state(self) -> tuple[int, int] | None:
-        """The input file's size and time."""
+    def state(self) -> tuple[int, ...] | None:
+        """What tells whether the input file has been written to or replaced; None for a pipe, or where there is no file."""
         with suppress(OSError):
             found = os.stat(self.path)
-            return (found.st_size, found.st_mtime_ns)
+            if stat.S_ISREG(found.st_mode):
+                return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:

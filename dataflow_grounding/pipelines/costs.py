@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.stored_replies import stored_lines, usage_of_line
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
 
 PARTS = {"retries": "attempt", "samples": "sample", "checks": "check"}
@@ -85,7 +85,8 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
 
 
 def _stated_prices(folder: str) -> Prices | None:
-    with suppress(OSError, ValueError, KeyError, TypeError), open(f"{folder}/run.json", encoding="utf-8") as file:
-        spec = json.load(file)["spec"]
-        return Prices(**spec[spec["autolabel_type"]]["vlm"]["prices"])
+    spec: Any = read_object(os.path.join(folder, "run.json")).get("spec")
+    with suppress(KeyError, TypeError, AttributeError):
+        stated = spec[spec["autolabel_type"]]["vlm"]["prices"].items()
+        return Prices(**{name: price for name, price in stated if is_number(price)})
     return None

@@ -74,6 +74,7 @@ class SpecRun:
         self.box_format = self.job.format_choice
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
         written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
+        written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
 

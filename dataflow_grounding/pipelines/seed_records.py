@@ -18,7 +18,7 @@ from dataflow_grounding.images import find_image, known_facts, read_facts, remem
 from dataflow_grounding.operators.regions import SEED_ERROR, box_of
 from dataflow_grounding.pipelines.label_sources import LabelSource, from_coco, from_label_folder, states
 from dataflow_grounding.pipelines.tao_records import SOURCE, from_tao, is_tao
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
 from dataflow_grounding.spec import ReferringData
 from dataflow_grounding.version import __version__
@@ -209,16 +209,15 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
 def _write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     fingerprint = seeds.fingerprint()
-    with suppress(OSError, ValueError, KeyError, TypeError), open(state_path, encoding="utf-8") as file:
-        known = json.load(file)
-        if known["fingerprint"] == fingerprint and known["written"] == _written(path):
-            report: dict[str, Any] = known["report"]
-            return report
+    known = unsealed(read_object(state_path))
+    if known and os.path.exists(path) and known["fingerprint"] == fingerprint and known["written"] == _written(path):
+        report: dict[str, Any] = known["report"]
+        return report
     try:
         write_rows(path, seeds.records())
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    state = {"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}
+    state = sealed({"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()})
     write_text(state_path, json.dumps(state) + "\n")
     return seeds.report()
 

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of, without_secret
 from dataflow_grounding.tasks import Request
@@ -44,6 +44,7 @@ class GeminiServing(Serving):
             raise SpecError("no model is named: set vlm.gemini.model")
         if media_resolution and media_resolution not in RESOLUTIONS:
             raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
+        check_settings(timeout, temperature, max_output_tokens)
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         if not url.startswith(("http://", "https://")):
             raise SpecError(f"vlm.gemini.base_url {url!r} should begin with http:// or https://")

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.serving.base import Reply, Serving, before_another
+from dataflow_grounding.serving.base import Reply, Serving, before_another, check_settings
 from dataflow_grounding.serving.chat_reply import reply_of
 from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
 from dataflow_grounding.serving.http_errors import check_address, error_of, used_up, without_secret
@@ -58,6 +58,7 @@ class OpenAIServing(Serving):
         if not self.endpoint.startswith(("http://", "https://")):
             raise SpecError(f"vlm.openai.base_url {self.endpoint!r} should begin with http:// or https://")
         check_address(self.endpoint)
+        check_settings(timeout, temperature, max_tokens)
         self.model = model_name
         self.max_workers = max_workers
         self.timeout = timeout

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+import json
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise PydanticCustomError(
+            "json", "should hold nothing but texts, finite numbers, true, false and null"
+        ) from None
+    return value
+
+
+Json = Annotated[dict[str, Any], AfterValidator(_jsonable)]
 
 
 class GeminiBlock(_Block):
@@ -18,7 +33,7 @@ class GeminiBlock(_Block):
     base_url: str = ""
     model: str = "gemini-3.1-flash-lite-preview"
     media_resolution: str = "MEDIA_RESOLUTION_HIGH"
-    temperature: float = 0.3
+    temperature: float = Field(0.3, ge=0)
     max_output_tokens: int = Field(8192, ge=1)
     timeout: float = Field(120, gt=0)
 
@@ -29,10 +44,10 @@ class OpenAIBlock(_Block):
     api_key: str = Field("", repr=False)
     base_url: str = ""
     model_name: str = ""
-    temperature: float = 0.7
+    temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
-    extra_body: dict[str, Any] = {}
+    extra_body: Json = {}
     extra_headers: dict[str, str] = Field({}, repr=False)
 
 
@@ -51,7 +66,7 @@ class VlmBlock(_Block):
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"
-    box_formats: list[dict[str, Any]] = []
+    box_formats: list[Json] = []
     on_suspect_boxes: Literal["stop", "warn"] = "stop"
     check_every: int | None = Field(100, ge=1)
     prices: PricesBlock | None = None
