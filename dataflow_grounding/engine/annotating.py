@@ -12,6 +12,7 @@ from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -70,4 +71,4 @@ async def annotated(operator: Annotator, record: Record, ask: StepAsk, memo: Ima
     except GroundingError as error:
         return OperatorFailed(str(error))
     except Exception as error:  # the operator's own code, perhaps the user's
-        return OperatorFailed(f"{type(error).__name__} in {operator.name}: {' '.join(str(error).split())[:300]}")
+        return OperatorFailed(f"{type(error).__name__} in {operator.name}: {excerpt(str(error))}")
