@@ -36,4 +36,4 @@ def say_json(value: Any, indent: int | None = None) -> None:
 def _print(text: str, err: bool = False) -> None:
     import click
 
-    click.echo(text, err=err)
+    click.echo(text, err=err)  # noqa: TID251

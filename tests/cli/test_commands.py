@@ -92,7 +92,7 @@ def test_a_broken_spec_is_told_in_a_line(tmp_path: Path, text: str, expected: st
 def test_debug_shows_where() -> None:
     running = process(["--debug", "generate", "-e", "no.yaml"])
     done = ended(running)
-    assert done.code == 1
+    assert done.code == 2
     assert "Traceback" in done.err
     assert "no spec file no.yaml" in done.err
 
