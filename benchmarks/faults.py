@@ -20,9 +20,10 @@ from endpoint_faults import ENDPOINT
 from fault_case import Case, Outcome
 from image_faults import IMAGES
 from machine_faults import MACHINE
+from telling_faults import TELLING
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *IMAGES]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *IMAGES]
 
 
 def main() -> int:
