@@ -23,9 +23,10 @@ from image_faults import IMAGES
 from lock_faults import LOCKS
 from machine_faults import MACHINE
 from script_faults import SCRIPTS
+from telling_faults import TELLING
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *LOCKS, *FILES, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

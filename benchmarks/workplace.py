@@ -183,4 +183,4 @@ def ended(running: subprocess.Popen[str], within: float = 60) -> Done:
 
 
 def _read(path: Path) -> Rows:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from dataflow_grounding.terminal import shown
+
 
 class GroundingError(Exception):
-    """Base of all errors that the package raises on purpose; its text is meant for a user."""
+    """Base of all errors that the package raises on purpose; its text is meant for a user, and made fit to be shown."""
+
+    _lines = True  # whether its text may have several
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(shown(part, self._lines) if isinstance(part, str) else part for part in said))
 
 
 class SpecError(GroundingError):
@@ -34,6 +41,7 @@ class RecordError(GroundingError):
     `kind` is one word for scripts. `passing` tells whether the same command, run again, should try it again by itself.
     """
 
+    _lines = False
     kind = "record"
     passing = False
     attempts = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,6 +33,7 @@ from dataflow_grounding.replies.labels import equal_ids, matching_ids
 from dataflow_grounding.replies.marks import Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
+from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 
 def announce(text: str) -> None:
     """Say on standard error what is being sent or was found."""
-    print(text, file=sys.stderr, flush=True)
+    say(text)
 
 
 class _Asker:

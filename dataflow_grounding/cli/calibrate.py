@@ -12,8 +12,8 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.pipelines.from_spec import options_of
 from dataflow_grounding.pipelines.spec_serving import serving_of
-from dataflow_grounding.records import dump_text
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
@@ -54,10 +54,10 @@ def command(
     if plot_path:
         _write_plot(done, plot_path)
     if as_json:
-        click.echo(dump_text({**asdict(done.calibration), "stored": path}))
+        say_json({**asdict(done.calibration), "stored": path})
     else:
-        click.echo(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.")
-        click.echo(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+        say(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.", err=False)
+        say(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.", err=False)
     return 0
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import traceback
 
 import click
 
 from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
+from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 COMMANDS = {
@@ -69,20 +72,21 @@ def _run() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        error.show(said := io.StringIO())
+        say(said.getvalue().rstrip())
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except GroundingError as error:
         if debug:
-            raise
+            say(traceback.format_exc())
         for line in str(error).splitlines():
-            click.echo(f"Error: {line}", err=True)
+            say(f"Error: {line}")
         sys.exit(error.exit_code if isinstance(error, RunStopped) else 2)
     except Exception as error:
         if debug:
-            raise
-        click.echo(f"Internal error: {type(error).__name__}: {error} (--debug shows where)", err=True)
+            say(traceback.format_exc())
+        say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
 
 

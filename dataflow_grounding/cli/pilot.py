@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-import click
-
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.terminal import say
 
 MOST = 256
 """Requests in flight up to which a pilot finds out what the endpoint bears."""
@@ -51,4 +50,4 @@ def set_workers(spec: Spec, in_pilot: bool) -> None:
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, borne)
     more = "" if borne > stated else " (the pilot had no more in flight; --pilot N --set-from pilot finds out)"
-    click.echo(f"workflow.max_workers: {workflow.max_workers}{more}", err=True)
+    say(f"workflow.max_workers: {workflow.max_workers}{more}")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from dataflow_grounding.terminal import say
+
 
 class _Sink(io.FileIO):
     """What can't be written is dropped; the first reason is kept."""
@@ -50,7 +52,7 @@ def standard_streams() -> Iterator[None]:
         failed = sinks[0].failed
         if failed is None or failed.errno == errno.EPIPE:
             raise
-        print(f"Error: can't write to standard output: {failed.strerror}", file=sys.stderr)
+        say(f"Error: can't write to standard output: {failed.strerror}")
         raise SystemExit(leave.code or 130) from None
 
 

@@ -14,6 +14,7 @@ from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ async def annotated(
             raise
         return OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
     except (Exception, SystemExit, GeneratorExit) as error:  # the operator's own code, perhaps the user's
-        said = " ".join(str(error).split())[:300]
+        said = excerpt(str(error))
         return OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
 
 

@@ -12,6 +12,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped, StorageFailed
 from dataflow_grounding.records import Record, dump_line, parse_line
 from dataflow_grounding.rows import RowWriter
+from dataflow_grounding.secrets import blotted
 
 
 @dataclass
@@ -135,7 +136,7 @@ def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
     line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": failure.step, "kind": error.kind}
     line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
-        line["reply"] = error.reply
+        line["reply"] = blotted(error.reply)
     return line
 
 

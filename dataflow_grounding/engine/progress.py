@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dataflow_grounding.terminal import shown
+
 LINE_EVERY = 10.0
 
 
@@ -48,7 +50,7 @@ class Progress:
                 sys.stderr.flush()
 
     def _show(self) -> None:
-        text = f"{self._title}: {self.line()}"
+        text = shown(f"{self._title}: {self.line()}")
         sys.stderr.write(f"\r\x1b[K{text[:200]}" if self._live else f"{text}\n")
         sys.stderr.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
+from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 
@@ -12,10 +13,12 @@ T = TypeVar("T")
 
 
 def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
-    """A reply as it is stored."""
+    """A reply as it is stored, and then read: without the keys that it repeats."""
     usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
-    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
-    line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
+    text = blotted(reply.text) if isinstance(reply.text, str) else None
+    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": text}
+    refusal = reply.refusal and blotted(reply.refusal)
+    line |= {"finish_reason": blotted(reply.finish_reason), "usage": usage, "refusal": refusal}
     again: dict[str, Any] = {"attempt": request.attempt, "sample": request.sample, "of": request.of}
     return {**line, **{name: value for name, value in again.items() if value}}
 
@@ -40,7 +43,7 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple
         except GroundingError:
             raise
         except Exception as failed:  # a reader that took for granted what the model left out, perhaps the user's
-            said = " ".join(str(failed).split())[:200]
+            said = excerpt(str(failed), 200)
             error = UnreadableReply(f"reading it raised {type(failed).__name__}" + (f": {said}." if said else "."))
     error.attempts, error.reply = attempts, line.get("reply")
     raise error

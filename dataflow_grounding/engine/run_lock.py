@@ -6,13 +6,13 @@ import errno
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0
 """How often a lock without the system's help shows that its run is alive."""
@@ -108,7 +108,7 @@ def _lives(path: str, holder: dict[str, object]) -> bool:
     pid = holder.get("pid")
     if holder.get("host") == socket.gethostname() and isinstance(pid, int):
         return _start_of(pid) is not None and _start_of(pid) == holder.get("started")
-    print(f"The lock {path} is of another machine: seeing whether its run is alive", file=sys.stderr, flush=True)
+    say(f"The lock {path} is of another machine: seeing whether its run is alive")
     before = _changed(path)
     until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
     while time.monotonic() < until:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.records import STATUSES
+from dataflow_grounding.terminal import shown
 
 WARNINGS = {
     "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
@@ -115,4 +116,4 @@ class Summary:
         lines.append(f"results: {self.annotations}")
         if self.report:
             lines.append(f"to look at: {self.report}")
-        return "\n".join(lines)
+        return shown("\n".join(lines))

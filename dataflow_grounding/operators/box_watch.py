@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY, EndpointCh
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
@@ -82,7 +82,7 @@ class BoxWatch:
         self.suspicion = what
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what}. {kept}")
-        print(f"Warning: {what}.", file=sys.stderr, flush=True)
+        say(f"Warning: {what}.")
 
 
 class _Watching:

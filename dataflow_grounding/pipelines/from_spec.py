@@ -26,6 +26,7 @@ from dataflow_grounding.pipelines.region_caption_job import RegionCaptionJob
 from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
 from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
+from dataflow_grounding.secrets import masked
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.version import __version__
 
@@ -140,7 +141,7 @@ class SpecRun:
         return "\n".join([*lines, "Nothing was sent."])
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
-        """What ran, with which settings and results; API keys are left out."""
+        """What ran, with which settings and results, without secrets."""
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
             return
@@ -163,15 +164,6 @@ class SpecRun:
             "steps": paid_by_step(self.spec.results_dir, self.options.prices)
             if summary
             else None,  # a stop should be quick
-            "spec": _without_secrets(self.spec.model_dump()),
+            "spec": self.spec.as_stated(),
         }
-        write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
-
-
-def _without_secrets(value: Any) -> Any:
-    """A dumped spec without API keys and headers, which may hold one."""
-    if isinstance(value, dict):
-        return {
-            name: _without_secrets(item) for name, item in value.items() if name not in ("api_key", "extra_headers")
-        }
-    return value
+        write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False) + "\n")

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dataflow_grounding.pipelines.tao_records import SOURCE, from_tao, is_tao
 from dataflow_grounding.records import Record, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
 from dataflow_grounding.spec import ReferringData
+from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 READERS = 8  # threads that read image headers
@@ -203,7 +203,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     """
     report = _write_seeds(seeds, path, state_path)
     for remark in seeds.remarks():
-        print(f"Note: {remark}.", file=sys.stderr, flush=True)
+        say(f"Note: {remark}.")
     return report
 
 

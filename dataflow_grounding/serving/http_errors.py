@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from dataflow_grounding.errors import (
     EndpointRefused,
@@ -17,10 +16,8 @@ from dataflow_grounding.errors import (
     RequestRefused,
     ServerFault,
     ServerOverloaded,
-    SpecError,
 )
-
-Secret = str | Sequence[str] | None
+from dataflow_grounding.secrets import excerpt
 
 # Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
 _KEY = re.compile(
@@ -39,9 +36,9 @@ DAY = 86_400.0
 LONGEST = 1e8  # seconds: infinity is no time to sleep
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str, secret: Secret) -> GroundingError:
-    """The exception for an answer with this status; what is `secret` never stands in its message."""
-    said = without_secret(_message(body), secret)
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> GroundingError:
+    """The exception for an answer with this status."""
+    said = excerpt(_message(body))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
     if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
         return EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
@@ -81,19 +78,6 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
         if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
             return _duration(str(detail.get("retryDelay", "")))
     return None
-
-
-def check_address(url: str) -> None:
-    """Raises SpecError for an address that can't be used, or that holds a key: it stands in run.json and in messages."""
-    try:
-        address = urlsplit(url)
-        usable = bool(address.hostname) and (address.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise SpecError("vlm.openai.base_url is no address: write it like http://host:8000/v1")
-    if address.username or address.password or "key=" in address.query:
-        raise SpecError("vlm.openai.base_url holds a name, a password or a key: give it as vlm.openai.api_key")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -146,15 +130,6 @@ def _duration(text: str) -> float | None:
 
 def _bounded(seconds: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST) if seconds == seconds else None
-
-
-def without_secret(text: str, secret: Secret) -> str:
-    """`text` on one line of at most 300 characters, with API keys blotted out."""
-    line = " ".join(text.split())
-    for word in [secret] if isinstance(secret, str) else secret or ():
-        if len(word) >= 4:
-            line = line.replace(word, "***")
-    return line[:300]
 
 
 def _message(body: bytes) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, ServerFault
+from dataflow_grounding.secrets import excerpt
 
 if TYPE_CHECKING:
     import aiohttp
@@ -114,4 +115,4 @@ class ClientTransport:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return excerpt(str(error), 200) or type(error).__name__

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, PIPELINES, Spec
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
+_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
 def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
@@ -52,6 +55,8 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
     values = {str(name): value for name, value in resolved.items()}
+    stated: Any = OmegaConf.to_container(merged)
+    _learn_environment(stated, named=False)
     containers = [OmegaConf.to_container(file) for file in files]
     plain_given: Any = OmegaConf.to_container(given)
     _resolve_paths(values, [*zip(paths, containers, strict=True), (None, plain_given)])
@@ -62,6 +67,8 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
         if block is not None:
             block.pop(name)
     spec, problems = validated(values, places)
+    if spec is not None:
+        spec._stated = stated
     told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     return spec, [*asked, *told]
 
@@ -104,10 +111,10 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
     from omegaconf import OmegaConf
 
     cleaned = []
-    for override in overrides:
+    for number, override in enumerate(overrides, 1):
         key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise SpecError(f"{override!r} is no override: write key=value, for instance results_dir=./results")
+        if not equals or not key.strip():  # not shown: it may be a key that lost its name
+            raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
         cleaned.append(override.lstrip("+"))
     try:
         for override in cleaned:
@@ -121,6 +128,22 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _learn_environment(stated: Any, named: bool) -> None:
+    """Remember the secrets that a spec takes from the environment, told by the variable's name, or by the key's (`named`)."""
+    if isinstance(stated, dict):
+        for key, item in stated.items():
+            _learn_environment(item, named or names_secret(str(key)))
+    elif isinstance(stated, list):
+        for item in stated:
+            _learn_environment(item, named)
+    elif isinstance(stated, str):
+        for variable in _VARIABLE.findall(stated):
+            if named or names_secret(variable):
+                learn(os.environ.get(variable))
+            else:
+                learn_fields(os.environ.get(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -47,7 +47,7 @@ class OpenAIBlock(_Block):
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
-    extra_body: Json = {}
+    extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
 
 
@@ -181,6 +181,11 @@ class Spec(_Block):
     image_grounding: ImageGroundingBlock | None = None
     image_referring_expression: ImageReferringExpressionBlock | None = None
     image_region_caption: ImageRegionCaptionBlock | None = None
+    _stated: dict[str, Any] = PrivateAttr({})
+
+    def as_stated(self) -> Any:
+        """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
+        return _as_stated(self.model_dump(), self._stated)
 
     @property
     def block(self) -> PipelineBlock:
@@ -188,6 +193,16 @@ class Spec(_Block):
         block: PipelineBlock | None = getattr(self, self.autolabel_type)
         assert block is not None
         return block
+
+
+def _as_stated(value: Any, stated: Any) -> Any:
+    if isinstance(stated, str) and "${" in stated:
+        return stated
+    if isinstance(value, dict) and isinstance(stated, dict):
+        return {name: _as_stated(item, stated.get(name)) for name, item in value.items()}
+    if isinstance(value, list) and isinstance(stated, list) and len(value) == len(stated):
+        return [_as_stated(item, given) for item, given in zip(value, stated, strict=True)]
+    return value
 
 
 PATH_KEYS = (

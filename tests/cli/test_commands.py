@@ -151,7 +151,7 @@ def test_text_that_standard_output_can_not_encode_is_written_escaped(tmp_path: P
 def test_debug_shows_where() -> None:
     running = process(["--debug", "generate", "-e", "no.yaml"])
     done = ended(running)
-    assert done.code == 1
+    assert done.code == 2
     assert "Traceback" in done.err
     assert "no spec file no.yaml" in done.err
 
