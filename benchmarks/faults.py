@@ -21,9 +21,10 @@ from fault_case import Case, Outcome
 from file_faults import FILES
 from image_faults import IMAGES
 from machine_faults import MACHINE
+from shortage_faults import SHORTAGES
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *FILES, *IMAGES]
+CASES: list[Case] = [*ENDPOINT, *MACHINE, *FILES, *SHORTAGES, *IMAGES]
 
 
 def main() -> int:

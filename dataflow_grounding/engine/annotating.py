@@ -10,7 +10,8 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.machine import machine_fault
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.tasks import Request
 
@@ -64,10 +65,18 @@ async def annotated(operator: Annotator, record: Record, ask: StepAsk, memo: Ima
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         return as_json(await operator.annotate(record.copied(), ask))
     except RecordError as error:
+        if isinstance(error, ImageChanged) and image_key is not None:
+            ask.note("image_changed: its facts are taken anew")
+            memo.forget(record, image_key)
         return error
     except RunStopped:
         raise
     except GroundingError as error:
         return OperatorFailed(str(error))
     except Exception as error:  # the operator's own code, perhaps the user's
-        return OperatorFailed(f"{type(error).__name__} in {operator.name}: {' '.join(str(error).split())[:300]}")
+        fault = machine_fault(error)
+        if isinstance(fault, RunStopped):
+            raise fault from None
+        return fault or OperatorFailed(
+            f"{type(error).__name__} in {operator.name}: {' '.join(str(error).split())[:300]}"
+        )

@@ -16,9 +16,10 @@ from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
+from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, sizes_of
-from dataflow_grounding.errors import RecordError, RunStopped
+from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
 from dataflow_grounding.records import Record
 
 
@@ -49,12 +50,16 @@ async def _annotate_all(
 ) -> list[tuple[Record, RecordError | None]]:
     asking = _asking(operator, budget)
     store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
-    queue = iter(enumerate(records))
+    queue, patience = iter(enumerate(records)), Patience()
     results: dict[int, tuple[Record, RecordError | None]] = {}
 
     async def work() -> None:
         for place, record in queue:
-            update = await annotated(operator, record, StepAsk(asking, store, (place,), notes), memo)
+            ask = StepAsk(asking, store, (place,), notes)
+            for _ in range(2):  # once more when the image is found to be another than was known
+                update = await patience.until_done(lambda: annotated(operator, record, ask, memo))  # noqa: B023
+                if not isinstance(update, ImageChanged):
+                    break
             if isinstance(update, RecordError):
                 results[place] = (record, update)
             else:

@@ -42,7 +42,7 @@ class Resources:
         self.askings = {
             which: Asking(
                 serving,
-                limiter_of(serving),
+                limiter_of(serving, len(servings)),
                 self.budget,
                 max_attempts=options.max_attempts,
                 force=options.force_reprocess,

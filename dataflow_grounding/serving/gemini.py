@@ -7,7 +7,15 @@ import json
 import os
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    EndpointUnreachable,
+    MissingExtra,
+    RateLimited,
+    ServerFault,
+    SpecError,
+)
+from dataflow_grounding.machine import SHORT
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of, without_secret
@@ -106,6 +114,8 @@ class GeminiServing(Serving):
         import aiohttp
 
         said = without_secret(str(error) or type(error).__name__, self._api_key)[:200]
+        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
+            return RateLimited(f"this machine has no room for another connection: {said}")
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
