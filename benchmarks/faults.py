@@ -23,10 +23,11 @@ from image_faults import IMAGES
 from lock_faults import LOCKS
 from machine_faults import MACHINE
 from script_faults import SCRIPTS
+from shortage_faults import SHORTAGES
 from telling_faults import TELLING
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

@@ -71,6 +71,19 @@ class ImageBroken(RecordError):
     kind = "image_broken"
 
 
+class ImageChanged(ImageBroken):
+    """The record's image file is not the one that its facts were taken from, though its size and time are the same."""
+
+    passing = True
+
+
+class MachineBusy(RecordError):
+    """This machine is short of open files, memory or threads, or its disk doesn't answer: waited for, and tried again."""
+
+    kind = "machine_busy"
+    passing = True
+
+
 class OperatorFailed(RecordError):
     """An operator's own code raised while it worked on this record."""
 

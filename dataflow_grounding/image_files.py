@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from dataflow_grounding.errors import ImageBroken, ImageMissing
+from dataflow_grounding.errors import ImageBroken
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.machine import cant_read, machine_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -53,36 +54,45 @@ class ImageFacts:
 
 
 def read_file(path: str) -> bytes:
-    """All bytes of an image file. Raises ImageMissing; ImageBroken for what is no file, or too large."""
+    """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for what is no file, or too large."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+        handle, length = _open_file(path)
         try:
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
-                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
-            if state.st_size > MAX_FILE_BYTES:
+            if length > MAX_FILE_BYTES:
                 raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = os.read(handle, state.st_size + 1)
-            while len(data) < state.st_size and (more := os.read(handle, state.st_size)):
+            data = os.read(handle, length + 1)
+            while len(data) < length and (more := os.read(handle, length)):
                 data += more
             return data
         finally:
             os.close(handle)
     except OSError as error:
-        raise ImageMissing(f"can't read {path!r}: {error.strerror}") from None
+        raise cant_read(path, error) from None
+
+
+def _open_file(path: str) -> tuple[int, int]:
+    """A file's handle and length. Raises OSError, ImageBroken."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+    state = os.fstat(handle)
+    if stat.S_ISREG(state.st_mode):
+        return handle, state.st_size
+    os.close(handle)
+    raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
 
 def header_size(path: str) -> Size:
-    """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, ImageBroken."""
+    """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
     try:
-        with open_picture(path) as picture:
+        handle, _ = _open_file(path)
+    except OSError as error:
+        raise cant_read(path, error) from None
+    try:
+        with open(handle, "rb") as file, open_picture(file) as picture:
             width, height = _stored_size(picture)
             turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
             return (height, width) if turned else (width, height)
-    except FileNotFoundError:
-        raise ImageMissing(f"no image {path!r}") from None
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise ImageBroken(f"{path!r} is no image that can be read: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is no image that can be read: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -137,7 +147,7 @@ def _opened(data: bytes, path: str) -> PillowImage:
         hint = "HEIC: convert it to JPEG" if heic else f"these are: {', '.join(_formats())}"
         raise ImageBroken(f"{path!r} is no image that can be read ({hint})") from None
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
     if picture.width * picture.height > MAX_PIXELS:
@@ -219,7 +229,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[P
     """The picture upright, as RGB on white, not smaller than `at_least` where that is given; waits until there is room for it.
 
     The room is given back at the end of the `with`: what outlives it should be small, and nothing may be decoded inside it.
-    Raises ImageBroken.
+    Raises ImageBroken, MachineBusy.
     """
     picture = _opened(data, path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
@@ -231,7 +241,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[P
 
 
 def decode(path: str) -> PillowImage:
-    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken."""
+    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
     with decoding(read_file(path), path) as picture:
         return picture
 
@@ -252,7 +262,7 @@ def _upright(picture: PillowImage, path: str) -> PillowImage:
             return white
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     except Exception as error:  # Pillow's decoders raise all kinds on broken data
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
 
 
 def encoded(picture: PillowImage, max_bytes: int) -> bytes:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
+from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
+from dataflow_grounding.machine import cant_read
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
@@ -151,13 +152,15 @@ class Image:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
         url = kept_urls.get(self.sent_digest)
         if url is None:
-            data = read_file(self.path)
-            if hashlib.sha256(data).hexdigest() != self.facts.digest:
-                changed = ImageBroken(f"{self.path!r} changed while it was read: run again")
-                changed.passing = True
-                raise changed
-            url = kept_urls.put(self.sent_digest, self._url_of(data))
+            url = kept_urls.put(self.sent_digest, self._url_of(self._bytes()))
         return url
+
+    def _bytes(self) -> bytes:
+        """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
+        data = read_file(self.path)
+        if hashlib.sha256(data).hexdigest() != self.facts.digest:
+            raise ImageChanged(f"{self.path!r} changed while it was read: run again")
+        return data
 
     def _url_of(self, data: bytes) -> bytes:
         media_type = self.facts.media_type
@@ -189,7 +192,7 @@ class Image:
     @contextmanager
     def decoded(self) -> Iterator[PillowImage]:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
-        with decoding(read_file(self.path), self.path) as picture:
+        with decoding(self._bytes(), self.path) as picture:
             yield picture
 
     def pixels(self) -> PillowImage:
@@ -230,19 +233,23 @@ class ImageFile(NamedTuple):
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing."""
+    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy."""
     given = record.get(key)
     if not isinstance(given, str) or not given or "\0" in given:
         raise BrokenRow(f"column {key!r} should be the path of an image")
     tried = [given] if os.path.isabs(given) or not record.folders else [os.path.join(f, given) for f in record.folders]
+    busy: MachineBusy | None = None
     for path in tried:
         try:
             found = os.stat(path)
             return ImageFile(path, found.st_size, found.st_mtime_ns)
         except OSError as error:
-            reason = error.strerror
+            reason, why = error.strerror, cant_read(path, error)
+            busy = why if isinstance(why, MachineBusy) else busy
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
+    if busy is not None:  # it may be there all the same
+        raise busy
     where = f" (looked in {', '.join(record.folders)})" if record.folders and not os.path.isabs(given) else ""
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
 
@@ -277,6 +284,11 @@ _facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 def known_facts(file: ImageFile) -> ImageFacts | None:
     """The facts remembered for a file in this state."""
     return _facts.get(file)
+
+
+def forget_facts(file: ImageFile) -> None:
+    """Drop what is remembered for a file in this state."""
+    _facts.pop(file, None)
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from workplace import Workplace, caption, command, ended, process
 
+from dataflow_grounding.rows import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
@@ -166,6 +167,22 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplac
     assert done.code == 1, done
     assert [record["caption"] for record in workplace.annotations()] == ["A cup here"] * 2
     assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
+
+
+def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(workplace: Workplace) -> None:
+    workplace.picture()
+    rows = [{"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)} for n in range(2500)]
+    path = workplace.folder / "rows.parquet"
+    to_dataframe(rows).to_parquet(path, row_group_size=500, compression=None)
+    whole = path.read_bytes()
+    place = whole.index(b"x" * 100 + b"2300")
+    path.write_bytes(whole[: place - 20_000] + b"\xff" * 20_000 + whole[place:])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+    assert done.code == 130, done
+    assert "rows.parquet" in done.err
+    assert "run the same command again" in done.err
+    assert not list(workplace.results.rglob("annotations.jsonl"))
 
 
 @pytest.mark.parametrize("steps", ["no", 5, {"step0": 1}, ["step0", 1], True])

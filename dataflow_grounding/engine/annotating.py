@@ -12,7 +12,8 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.machine import machine_fault
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
@@ -69,6 +70,9 @@ async def annotated(
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         return as_json(_checked(await operator.annotate(record.copied(), ask), operator))
     except RecordError as error:
+        if isinstance(error, ImageChanged) and image_key is not None:
+            ask.note("image_changed: its facts are taken anew")
+            memo.forget(record, image_key)
         return error
     except RunStopped:
         raise
@@ -79,8 +83,11 @@ async def annotated(
             raise
         return OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
     except (Exception, SystemExit, GeneratorExit) as error:  # the operator's own code, perhaps the user's
+        fault = machine_fault(error)
+        if isinstance(fault, RunStopped):
+            raise fault from None
         said = excerpt(str(error))
-        return OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
+        return fault or OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
 
 
 def _checked(update: Any, operator: Annotator) -> Update:

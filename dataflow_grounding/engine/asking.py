@@ -148,7 +148,7 @@ class Asking:
             future.set_result(line)
             return line
         except BaseException as error:
-            future.set_exception(error if isinstance(error, GroundingError) else Interrupted("stopped"))
+            future.set_exception(error if isinstance(error, Exception) else Interrupted("stopped"))
             future.exception()  # whoever waits sees it; nobody need wait
             raise
         finally:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.images import (
     ImageFile,
     ImageLimits,
     find_image,
+    forget_facts,
     known_facts,
     read_facts,
     remember_facts,
@@ -35,7 +38,7 @@ class ImageMemo:
         self._for_threads = 0
 
     async def prepare(self, record: Record, key: str, limits: ImageLimits | None) -> None:
-        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken."""
+        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
         file = find_image(record, key)
         if known_facts(file) is not None:
             return
@@ -46,6 +49,14 @@ class ImageMemo:
         facts = remember_facts(file, await self._read(file.path, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
             self._log.put(_digest(file), sealed({**file._asdict(), **vars(facts)}))
+
+    def forget(self, record: Record, key: str) -> None:
+        """The record's image was found to be another one than is remembered."""
+        with suppress(RecordError):  # it may be gone by now
+            file = find_image(record, key)
+            forget_facts(file)
+            if self._log is not None:
+                self._log.put(_digest(file), {})
 
     async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
         if self._for_threads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -16,11 +16,12 @@ from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
+from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, sizes_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record
+from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
+from dataflow_grounding.records import Record, Update
 
 
 def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
@@ -50,13 +51,20 @@ async def _annotate_all(
 ) -> list[tuple[Record, RecordError | None]]:
     asking = _asking(operator, budget)
     store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
-    queue = iter(enumerate(records))
+    queue, patience = iter(enumerate(records)), Patience()
     results: dict[int, tuple[Record, RecordError | None]] = {}
 
     async def work() -> None:
         for place, record in queue:
             ask = StepAsk(asking, store, (place,), notes)
-            update = await annotated(operator, record, ask, memo, lambda: workers.cancelled)
+
+            def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | RecordError]:
+                return annotated(operator, record, ask, memo, lambda: workers.cancelled)
+
+            for _ in range(2):  # once more when the image is found to be another than was known
+                update = await patience.until_done(once)
+                if not isinstance(update, ImageChanged):
+                    break
             if isinstance(update, RecordError):
                 results[place] = (record, update)
             else:

@@ -54,15 +54,14 @@ class Manifest:
         """Remember a finished run. One with failures that may pass by themselves is not finished, nor one whose input changed,
         which its summary says.
         """
-        entries = read_object(self._path)
+        entries = {} if summary.notes["image_changed"] else read_object(self._path)  # other steps may have used it
         entries.pop(self._entry, None)
         fingerprint = None
         if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != self._source.state():  # the run may have seen something of both
             summary.notes["input_changed"] += 1
-            fingerprint = None
-        if fingerprint is not None:
+        if fingerprint is not None and not summary.notes["input_changed"] and not summary.notes["image_changed"]:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
             entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}

@@ -44,7 +44,7 @@ class Resources:
         self.askings = {
             which: Asking(
                 serving,
-                limiter_of(serving),
+                limiter_of(serving, len(servings)),
                 self.budget,
                 max_attempts=options.max_attempts,
                 max_wait=options.max_wait,

@@ -12,13 +12,14 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
+from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, signals_to
-from dataflow_grounding.errors import Interrupted, RecordError, RunStopped
+from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import Row
 
@@ -45,6 +46,7 @@ class Run:
         self._name = name
         self._budget = budget
         self._levels = levels(steps)
+        self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
         self._room: list[asyncio.Future[None]] = []
         self._workers = Workers(self._interrupt)
@@ -152,8 +154,8 @@ class Run:
         record.place = place
         return record
 
-    async def _finish(self, place: int, row: Row, record: Record | RecordError) -> Outcome:
-        """Take one row through all steps."""
+    async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
+        """Take one row through all steps; once more when its image is found to be another than was known."""
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[Failure(self.steps[0].label, record)])
         updates: list[Result] = [None] * len(self.steps)
@@ -166,6 +168,8 @@ class Run:
                 updates[index] = result
             if any(_columns(result) is None for result in results):
                 break
+        if not again and any(isinstance(update, ImageChanged) for update in updates):
+            return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, updates)
 
     def _outcome(self, row: Row, record: Record, updates: list[Result]) -> Outcome:
@@ -186,7 +190,8 @@ class Run:
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
         operator, ask = self.steps[index].operator, self._ask(index, place)
-        return await annotated(operator, record, ask, self._held.memo, lambda: self._workers.cancelled)
+        memo, cancelled = self._held.memo, lambda: self._workers.cancelled
+        return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = self._held.asking_of(self.steps[index])

@@ -15,7 +15,7 @@ from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.errors import GroundingError, InputError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_size
 from dataflow_grounding.images import ImageFile, find_image
@@ -93,11 +93,14 @@ class Source:
         return []
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end."""
+        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped when they can't be read."""
         if self._read_more is None:
             self._read_more = asyncio.Lock()
         async with self._read_more:
-            return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+            try:
+                return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+            except InputError as error:
+                raise RunStopped(f"{error}. Mend that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""

@@ -8,10 +8,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Protocol
 
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError, SpecError
+from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, SpecError
 from dataflow_grounding.geometry import Size, area, clamp
 from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
 from dataflow_grounding.operators.regions import SEED_ERROR, box_of
@@ -188,12 +187,15 @@ class AnnotationSeeds:
 
 
 def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Width and height of the upright image; None when it can't be opened, on which its record will fail."""
-    with suppress(RecordError):
+    """Width and height of the upright image; None when it can't be opened, on which its record will fail. Raises MachineBusy."""
+    try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
         facts = known_facts(file) or remember_facts(file, read_facts(file.path))
         return facts.size
-    return None
+    except MachineBusy:
+        raise
+    except RecordError:
+        return None
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:

@@ -7,7 +7,15 @@ import json
 import os
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    EndpointUnreachable,
+    MissingExtra,
+    RateLimited,
+    ServerFault,
+    SpecError,
+)
+from dataflow_grounding.machine import SHORT
 from dataflow_grounding.secrets import excerpt, learn, learn_proxies
 from dataflow_grounding.serving.address import shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
@@ -109,6 +117,8 @@ class GeminiServing(Serving):
         import aiohttp
 
         said = excerpt(str(error) or type(error).__name__, 200)
+        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
+            return RateLimited(f"this machine has no room for another connection: {said}")
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
