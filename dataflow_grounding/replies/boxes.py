@@ -13,6 +13,7 @@ from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.replies.marks import Dropped, Mark, Marks, number
+from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
@@ -94,10 +95,12 @@ class _BoxReader:
         if marks.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(marks)
+        self.questions.learn(marks)
         self.take_boxes(marks)
         self.take_points(marks)
         kept, notes = self.questions.last_answers(self.kept, marks)
         self.check_scale(marks, {marks.answer, *(one.answer for one in kept)})
+        self.check_talk(marks, kept)
         reading.notes += notes
         reading.boxes = [one.box for one in kept]
         found = {box.id for box in reading.boxes}
@@ -139,6 +142,17 @@ class _BoxReader:
         outside = Counter(mark.answer for mark in self.out_of_scale)
         if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
             raise UnreadableReply(self.scale_complaint(counted))
+
+    def check_talk(self, marks: Marks, kept: list[Kept]) -> None:
+        """Raise UnreadableReply where words beside the boxes say that they are none."""
+        boxed = {one.box.id for one in kept}
+        others = any(phrase not in boxed for phrase in self.phrases)
+        for talk in marks.talk:
+            labels = {one.box.id: one.box.label for one in kept if one.answer == talk.answer}
+            things = {i or 0: self.phrases.get(i or 0, label or "") for i, label in labels.items()}
+            words = denial(talk, things, others=others) if things else None
+            if words is not None:
+                raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
 
     def take_points(self, marks: Marks) -> None:
         if marks.points:
@@ -216,9 +230,13 @@ class _BoxReader:
         label = said.labels[0] if said.labels else None
         phrase_id = self.questions.id_of(mark) if self.phrases else said.id
         if self.phrases and phrase_id is None:
-            raise _NoBox(f"label {label[:60]!r} is none of the phrases" if label else "a box without an id or a label")
+            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
+            raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
         if label and phrase_id is not None and phrase_id != said.id and self.phrases:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        name = label or said.talk
+        if name in self.questions.translations:
+            self.note("unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}")
         if self.phrases and (mark.answer, phrase_id, bbox) in self.seen:
             self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
             return

@@ -20,12 +20,16 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence."""
+    """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence.
+
+    `talk` is the thing that the words around the box name, where that is no label.
+    """
 
     labels: tuple[str, ...] = ()
     id: int | None = None
     score: Any = None
     evidence: str | None = None
+    talk: str = ""
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
@@ -34,6 +38,7 @@ class Said:
             self.id if self.id is not None else outer.id,
             self.score if self.score is not None else outer.score,
             self.evidence or outer.evidence,
+            self.talk or outer.talk,
         )
 
 
@@ -58,6 +63,14 @@ class Mark:
     answer: int = 0
 
 
+class Talk(NamedTuple):
+    """Words beside the boxes of an answer, and the number of that answer; `behind`: they follow the first box."""
+
+    text: str
+    answer: int
+    behind: bool
+
+
 class Dropped(NamedTuple):
     """What looked like a box and is none: why, what it was said to be the box of, and which answer it stands in."""
 
@@ -73,7 +86,7 @@ class Marks:
     `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
     other things stand around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
-    take back what was said before; `statuses` and `reasons` are the embedded grounder's.
+    take back what was said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
 
     boxes: list[Mark] = field(default_factory=list)
@@ -88,6 +101,7 @@ class Marks:
     corrections: set[int] = field(default_factory=set)
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    talk: list[Talk] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
@@ -121,6 +135,11 @@ class Marks:
         """Note that something that looked like a box is none, and of what it was said to be the box."""
         self.dropped.append(Dropped(reason, said, self.answer))
 
+    def hear(self, text: str, *, behind: bool) -> None:
+        """Take words beside the boxes of the answer that is being read; `behind`: they follow the first of them."""
+        if text.strip():
+            self.talk.append(Talk(text, self.answer, behind))
+
     def lack(self, said: Said = NOTHING_SAID) -> None:
         """Note that the reply says that a thing, or anything at all, is not there."""
         self.absences.append((said, self.answer))
@@ -137,7 +156,7 @@ class Marks:
 
     def join(self, later: Marks, *, last: bool) -> None:
         """Take in what a later answer marks, as it is numbered; `last`: it is the reply's last one."""
-        for name in ("boxes", "points", "dropped", "absences", "notes"):
+        for name in ("boxes", "points", "dropped", "absences", "notes", "talk"):
             getattr(self, name).extend(getattr(later, name))
         if later.truncated and not last:
             self.notes.append("broken_json: an answer that was taken back ends in the middle")

@@ -164,6 +164,21 @@ REFUSAL = re.compile(
     r"|作为一?个?(?:AI|人工智能|语言模型)",
     re.IGNORECASE,
 )
+# Beside a box: nobody looked at the picture, or the box is made up.
+BLIND = re.compile(
+    rf"\b(?:{_CANNOT}|unable to|not able to|(?:do not|don['’]t) have (?:the |an? )?(?:ability|capability|access) (?:to|of))"
+    r"\s+(?:\w+\s+)?(?:process(?:ing)?|view(?:ing)?|open|access|analy[sz]e|see(?:ing)?|load|read|interpret|look at)"
+    rf"\s+(?:\w+\s+)?{_IMAGE}\b|\bas an? (?:ai|large language|language|text)\b"
+    r"|(?:无法|不能|没法)(?:查看|处理|访问|打开|看到|分析)(?:图|照片)|作为一?个?(?:AI|人工智能|语言模型)",
+    re.IGNORECASE,
+)
+UNREAL = re.compile(
+    r"\b(?:hypothetical\w*|placeholders?|dummy|made[- ]up|fictional|fictitious|fabricated|imaginary"
+    r"|for (?:illustration|demonstration)|illustrative|(?:sample|example|typical) (?:output|answer|response|format|json)"
+    r"|(?:only|just|merely|purely|pure|wild|random|blind) (?:an? )?(?:\w+ )?guess|(?:will|would|['’]ll|must|have to) guess)\b"
+    r"|占位|假设的|虚构|示例(?:输出|格式)|随便猜",
+    re.IGNORECASE,
+)
 # With one of these a further sentence may take back what the others say.
 CONTRAST = re.compile(
     r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"

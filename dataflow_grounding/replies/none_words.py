@@ -73,6 +73,11 @@ def says_none(text: str) -> bool:
     return missing_in(text) is not None
 
 
+def missing_in_clause(text: str) -> Missing | None:
+    """Return what a sentence, or a part of one, says is not there; None for any other."""
+    return _missing_in_sentence(text) if len(text) <= _LONGEST and NEGATION.search(text) else None
+
+
 def refuses(text: str) -> bool:
     """Whether a text says that the model can't or won't look: what it gives beside that is no answer."""
     return REFUSAL.search(text[:4000]) is not None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.labels import comparable, equal_ids, matching_ids, named_ids
 from dataflow_grounding.replies.marks import Mark, Marks, Said
 from dataflow_grounding.replies.reading import FoundBox
 
@@ -28,6 +28,7 @@ class Questions:
     def __init__(self, phrases: dict[int, str]) -> None:
         self.phrases = phrases
         self.turns: dict[tuple[int, str], int] = {}
+        self.translations: set[str] = set()
 
     def ids(self, said: Said) -> list[int]:
         """Return the phrases that a box may belong to: by id, unless its label is another phrase; by label; the only one."""
@@ -35,14 +36,28 @@ class Questions:
             equal = [i for label in said.labels for i in equal_ids(label, self.phrases)]
             if said.id is not None and (not equal or said.id in equal):
                 return [said.id]
-        if not said.labels and len(self.phrases) == 1:
+        if not said.labels and not said.talk and len(self.phrases) == 1:
             return list(self.phrases)
-        return next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
+        found = self._named(said)
+        return found or (list(self.phrases) if _name(said) in self.translations else [])
+
+    def learn(self, marks: Marks) -> None:
+        """Look at all that the reply says before its boxes are read one by one.
+
+        With one phrase, the only name in letters that the phrase doesn't have is taken as its translation.
+        """
+        unknown = {_name(mark.said) for mark in marks.boxes if not self._named(mark.said)} - {""}
+        if len(self.phrases) == 1 and len(unknown) == 1:
+            self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
+
+    def _named(self, said: Said) -> list[int]:
+        found = next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
+        return found or (named_ids(said.talk, self.phrases) if said.talk else [])
 
     def id_of(self, mark: Mark) -> int | None:
         """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
         said, ids = mark.said, self.ids(mark.said)
-        if not ids or ids[0] == said.id or not said.labels:
+        if not ids or ids[0] == said.id or not (said.labels or said.talk):
             return ids[0] if ids else None
         phrase = mark.answer, self.phrases[ids[0]]
         turn = self.turns.get(phrase, 0)
@@ -98,6 +113,10 @@ class Questions:
         yield from ((one.question, one.answer) for one in kept)
         yield from ((self.of(dropped.said), dropped.answer) for dropped in marks.dropped)
         yield from ((self.of(said), answer) for said, answer in marks.absences)
+
+
+def _name(said: Said) -> str:
+    return said.labels[0] if said.labels else said.talk
 
 
 def _named(question: Question) -> str:
