@@ -12,7 +12,9 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.labels import alike, comparable, same
 from dataflow_grounding.replies.marks import Dropped, Mark, Marks, number
+from dataflow_grounding.replies.none_words import denies_itself
 from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
@@ -106,7 +108,7 @@ class _BoxReader:
         found = {box.id for box in reading.boxes}
         for dropped in marks.dropped:
             self.note("dropped", dropped.reason)
-            reading.unread += self.questions.ids(dropped.said)[:1]
+            reading.unread += self.questions.about(dropped.said)[:1]
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return
@@ -158,7 +160,7 @@ class _BoxReader:
         if marks.points:
             self.note("dropped", f"{len(marks.points)} points, which are no boxes")
         for point in marks.points:
-            self.reading.unread += self.questions.ids(point.said)[:1]
+            self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
         self.reading.notes.append(f"{code}: {what}")
@@ -232,11 +234,12 @@ class _BoxReader:
         if self.phrases and phrase_id is None:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
+        if label and phrase_id is not None and self.phrases and not same(label, self.phrases[phrase_id]):
+            self.check_label(label, phrase_id)
         if label and phrase_id is not None and phrase_id != said.id and self.phrases:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        name = label or said.talk
-        if name in self.questions.translations:
-            self.note("unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}")
+        if not label and said.talk in self.questions.translations:
+            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
         if self.phrases and (mark.answer, phrase_id, bbox) in self.seen:
             self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
             return
@@ -246,6 +249,15 @@ class _BoxReader:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence)
         self.kept.append(Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said)))
+
+    def check_label(self, label: str, phrase_id: int) -> None:
+        """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
+        phrase = self.phrases[phrase_id]
+        if denies_itself(label) and not denies_itself(phrase):
+            raise _NoBox(f"label {label[:60]!r} says that it isn't there")
+        known = alike(label, phrase) or not comparable(label, phrase)
+        if not known or label in self.questions.translations:
+            self.note("unlike_label", f"{label[:60]!r} may be another thing than phrase {phrase_id}")
 
 
 def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:

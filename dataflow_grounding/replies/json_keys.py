@@ -30,7 +30,8 @@ LABEL_KEYS = (
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent")
+FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch", "matched",
+              "correct", "iscorrect", "valid", "isvalid")  # fmt: skip
 # Keys that hold detections and name nothing; any other key that does is taken as their label.
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",

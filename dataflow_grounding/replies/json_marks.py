@@ -142,7 +142,7 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(is_no(fields.get(key)) for key in FOUND_KEYS):
+        if any(is_no(fields.get(key)) for key in FOUND_KEYS) or is_no(fields.get("status") or None):
             self.marks.lack(said)
             return
         has_box = self.own_boxes(value, fields, said)

@@ -17,6 +17,7 @@ from dataflow_grounding.replies.json_keys import (
 )
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.none_words import says_none
 
 
 class Cut(Exception):
@@ -61,7 +62,9 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
 
 def is_no(value: Any) -> bool:
     """Whether the value of a key such as "found" says no."""
-    return value is False or (isinstance(value, str) and value.strip().lower() in ("false", "no"))
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
+    return value is False or (type(value) is int and value == 0)
 
 
 def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:

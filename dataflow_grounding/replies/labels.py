@@ -56,6 +56,17 @@ def alike(one: str, other: str) -> bool:
     return _likeness(one, other) > 0
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two phrases are equal, up to case, spacing and quotation marks."""
+    return _plain(one) == _plain(other) != ""
+
+
+def contradicts(one: str, other: str) -> bool:
+    """Whether two phrases tell things of one kind apart, as "red car" and "blue car" do."""
+    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
+    return head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
+
+
 def comparable(one: str, other: str) -> bool:
     """Whether the words of two texts can be the same: both have Latin letters, or neither has."""
     return bool(_LATIN.search(one)) == bool(_LATIN.search(other))

@@ -41,7 +41,7 @@ ENGLISH = _compiled(
     rf"neither\s+{_THING}(?:\s+{_IS})?\s+{_SEEN}{_PLACE}",
     # the cat is not visible, cat not found
     rf"{_THING}(?:\s+(?:(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
-    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:is|are)\s+(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
+    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:(?:is|are)\s+)?(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
     # I don't see a cat
     rf"(?:i|we)\s+(?:(?:do|did|could){_NOT}|{_CANNOT})\s+(?:see|find|spot|detect|locate|observe|notice)\s+"
     rf"(?:(?:such an?|an?|any|the|such|single)\s+)?{_THING}(?:\s+{_SEEN})?{_PLACE}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from dataflow_grounding.replies.none_patterns import (
 )
 
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
+_PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
 _LONGEST = 600
 
 
@@ -76,6 +78,11 @@ def says_none(text: str) -> bool:
 def missing_in_clause(text: str) -> Missing | None:
     """Return what a sentence, or a part of one, says is not there; None for any other."""
     return _missing_in_sentence(text) if len(text) <= _LONGEST and NEGATION.search(text) else None
+
+
+def denies_itself(label: str) -> bool:
+    """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
+    return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
 
 
 def refuses(text: str) -> bool:
