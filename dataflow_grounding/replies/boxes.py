@@ -212,6 +212,8 @@ class _BoxReader:
 
     def in_scale(self, mark: Mark, meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(mark.numbers)
+        if mark.unit is not None and mark.unit != {"px": "px", 100: "%"}.get(meant.scale):
+            raise _NoBox(f"{written} is said to be in {mark.unit}, and the box format {self.format.name} was asked for")
         mended = _without_runaway(mark.numbers, meant)
         if mended != mark.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")

@@ -16,6 +16,7 @@ from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Found, Scan
 from dataflow_grounding.replies.labels import matching_ids
+from dataflow_grounding.replies.legends import apply, is_legend, stated_order, stated_unit, without_legend
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
@@ -92,6 +93,7 @@ def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
         read(answer, key, marks)
         if read is _tokens and marks.boxes:
             _hear_around(answer.text, marks)
+        apply(marks.boxes, 0, stated_order(" ".join(talk.text for talk in marks.talk)), None)
         if marks.boxes or marks.statuses or (marks.absences and not marks.unclear):
             return marks
         unusable.append(marks)
@@ -106,6 +108,7 @@ def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
     read_plain(text, marks)
     if marks.boxes:
         _hear_around(text, marks)
+        apply(marks.boxes, 0, stated_order(text), stated_unit(text))
     if not marks:
         marks.missing = missing_in(text)
         if marks.missing is not None:
@@ -179,12 +182,15 @@ def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
     in_talk: list[Mark] = []
     answered = False
     said = NOTHING_SAID
-    items = list(_joined_pairs(scan))
+    items = [item for item in _joined_pairs(scan) if not is_legend(scan.text[item.start : item.end][:80])]
+    unit = None
     ends = [item.start for item in items[1:]] + [len(scan.text)] * bool(items)
     for item, following in zip(items, ends, strict=True):
         between = scan.text[end : item.start]
         around.append(between)
-        before = between if between.strip() or end else lead
+        before = without_legend(between if between.strip() or end else lead)
+        unit = unit if end else stated_unit(before)
+        rest = scan.text[item.end : following].partition("\n")[0]
         if denies(before):
             marks.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
             end = item.end
@@ -200,6 +206,7 @@ def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
                 said = _said_beside(before, scan.text[item.end : following])
             read_value(item.value, marks, key, said)
             in_talk += [*marks.boxes[since[0] :], *marks.points[since[1] :]]
+        apply(marks.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
         end = item.end
     around.append(scan.text[end:])
     marks.hear(around[0], behind=False)

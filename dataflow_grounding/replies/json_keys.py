@@ -49,6 +49,8 @@ THINKING_KEYS = frozenset([
     "rationale", "cot", "chainofthought", "draft", "drafts", "considered", "rejected", "initialguess", "firstguess",
 ])
 FAULT_KEYS = frozenset(["error", "errors", "detail", "code", "exception", "fault"])
+# Before or behind a box key: its box comes instead of the others in its object.
+REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")
 # Coordinates that have a key each, and the order that these keys settle.
 CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("xmin", "ymin", "xmax", "ymax"), "xyxy"),

@@ -17,6 +17,7 @@ from dataflow_grounding.replies.json_keys import (
     OUTLINE_KEYS,
     POINT_KEYS,
     QUAD_KEYS,
+    REFINED,
     WRAPPERS,
     plain_key,
 )
@@ -31,11 +32,13 @@ from dataflow_grounding.replies.json_shapes import (
     pair,
     plain_fields,
     said_by,
+    stated_by,
     take_lists_beside,
     take_statuses,
 )
 from dataflow_grounding.replies.json_text import MAX_DEPTH, find_json
 from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.legends import apply
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.none_words import missing_in, says_none
@@ -53,6 +56,7 @@ def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) ->
 class _Walk:
     def __init__(self, marks: Marks, key: str) -> None:
         self.marks = marks
+        self.key = key
         self.box_keys = BOX_KEYS | {key}
         self.depth = 0
 
@@ -145,6 +149,7 @@ class _Walk:
         if any(is_no(fields.get(key)) for key in FOUND_KEYS) or is_no(fields.get("status") or None):
             self.marks.lack(said)
             return
+        since = len(self.marks.boxes)
         has_box = self.own_boxes(value, fields, said)
         before = self.marks.size
         self.children(value, said, named=bool(own.labels), has_box=has_box)
@@ -152,6 +157,7 @@ class _Walk:
             self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
+        apply(self.marks.boxes, since, *stated_by(fields))
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -167,10 +173,11 @@ class _Walk:
         dropped = len(marks.dropped)
         used = False
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
-        for key, item in value.items():
-            plain = plain_key(key)
-            if self.is_box_key(plain):
-                used |= self.box_field(plain, item, lists, said)
+        boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
+        if len(boxes) > 1:
+            boxes = self.one_of(boxes, said)
+        for plain, item in boxes.items():
+            used |= self.box_field(plain, item, lists, said)
         if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
             used |= self.corners(fields, said) or self.outline(fields, lists, said) or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
@@ -178,9 +185,19 @@ class _Walk:
         return used
 
     def is_box_key(self, plain: str) -> bool:
-        return any(
-            key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in (plain, plain.rstrip("0123456789"))
-        )
+        names = plain, plain.rstrip("0123456789"), REFINED.sub("", plain)
+        return any(key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in names)
+
+    def one_of(self, boxes: dict[str, Any], said: Said) -> dict[str, Any]:
+        """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
+        given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
+        refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
+        asked = {plain: item for plain, item in (refined or given).items() if refined or plain == self.key}
+        given = asked or given
+        if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
+            return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
+        self.marks.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
+        return {}
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
@@ -189,6 +206,8 @@ class _Walk:
             return False  # words such as "top left" describe and mark nothing
         since = len(self.marks.boxes)
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
+        if "pixel" in plain and plain != self.key:
+            apply(self.marks.boxes, since, None, "px")
         if plain in ORDER_KEYS:
             self.marks.boxes[since:] = [replace(mark, order=ORDER_KEYS[plain]) for mark in self.marks.boxes[since:]]
         take_lists_beside(self.marks, since, lists)

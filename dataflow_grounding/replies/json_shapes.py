@@ -16,6 +16,7 @@ from dataflow_grounding.replies.json_keys import (
     plain_key,
 )
 from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.legends import stated_order, stated_unit
 from dataflow_grounding.replies.marks import Mark, Marks, Said, number
 from dataflow_grounding.replies.none_words import says_none
 
@@ -58,6 +59,15 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
         score,
         evidence if evidence in ("seen", "inferred", "region") else None,
     )
+
+
+def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
+    """Return the order and the unit that an object's other fields state for its boxes."""
+    texts = [", ".join(item) if isinstance(item, list) and _are_texts(item) else item for item in fields.values()]
+    others = [text for key, text in zip(fields, texts, strict=True) if isinstance(text, str) and key not in LABEL_KEYS]
+    orders = [text for text in others if 4 <= len(text) < 100]
+    unit = next((unit for text in others if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    return stated_order("\n".join(orders)) if orders else None, unit
 
 
 def is_no(value: Any) -> bool:

@@ -49,9 +49,9 @@ NOTHING_SAID = Said()
 class Mark:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it; `family` where special tokens that only one family writes do, None otherwise;
-    `corners` where the numbers are two corners even in a format of a corner and a size; `answer` counts the answers in the
-    reply, where it has several.
+    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens that
+    only one family writes do, None otherwise; `corners` where the numbers are two corners even in a format of a corner and a
+    size; `answer` counts the answers in the reply, where it has several.
     """
 
     kind: Kind
@@ -61,6 +61,7 @@ class Mark:
     family: str | None = None
     corners: bool = False
     answer: int = 0
+    unit: str | None = None
 
 
 class Talk(NamedTuple):

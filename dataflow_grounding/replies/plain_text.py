@@ -6,6 +6,7 @@ import re
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_keys import BOX_KEYS, plain_key
+from dataflow_grounding.replies.legends import without_legend
 from dataflow_grounding.replies.marks import Mark, Marks, Said
 from dataflow_grounding.replies.prose import named_before
 from dataflow_grounding.replies.tables import Columns, columns_of
@@ -66,6 +67,7 @@ def read_plain(text: str, marks: Marks) -> None:
             if _A_FIFTH.search(before[-20:]):
                 marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
                 continue
+            before = without_legend(before)
             label = label_before(before) or _few_words(before)
             if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
                 marks.add(list(four.groups()), _said(label, before))
