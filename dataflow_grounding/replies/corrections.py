@@ -26,7 +26,7 @@ _CUE = re.compile(
     r"(?:corrected|revised|refined|updated|adjusted|improved|final|correct|better)(?: \w+){0,2}? "
     r"(?:answer|boxe?s?|bboxe?s?|coordinates?|results?|output|detections?|versions?|positions?|json|list|one)\b"
     r"|(?:corrected|revised|refined|updated|final)\s*[:：]"
-    r"|(?<=\n)(?:answer|conclusion)\s*[:：]"
+    r"|(?:(?<=\n)|(?<=\n\*\*)|(?<=\n# )|(?<=\n## )|(?<=\n### ))(?:answer|conclusion|result)\*{0,2}\s*[:：\n]"
     r"|(?:therefore|thus|hence|in (?:conclusion|summary)|to (?:conclude|summarize))\b"
     r"|so,? (?:the|my) (?:\w+ ){0,2}?(?:boxe?s?|bboxe?s?|answers?|coordinates)\b"
     r"|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct|it))"
@@ -51,8 +51,7 @@ _TAKEN_BACK = re.compile(
 _DENIED = re.compile(
     r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
     r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
-    r"|\b(?:an? |the |following )*(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b"
-    r"[^.!?\n]{0,60}:\s*[^.!?\n\d]{0,60}$"
+    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.!?\n\d]{0,60}(?:\n[^.!?\n\d]{0,60})?$"
     r"|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
     re.IGNORECASE,
 )

@@ -25,7 +25,9 @@ from dataflow_grounding.replies.json_shapes import (
     Cut,
     are_pairs,
     corner_pair,
+    drop_considered,
     drop_unlabelled,
+    is_named,
     is_no,
     named_corners,
     outlines,
@@ -255,18 +257,23 @@ class _Walk:
     def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
         own = named or has_box
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
+        groups: dict[str, list[Mark]] = {}
         for key, item in value.items():
-            plain = plain_key(key)
+            plain, since = plain_key(key), len(self.marks.boxes)
             if self.is_box_key(plain) or plain in NO_CHILDREN or (own and plain in LABEL_KEYS):
                 continue
             item = _decoded(item)
             if own:
                 self.part_of_detection(item, NOTHING_SAID if has_box else said)
+                if has_box and not value.cut:  # a part without a name is no further thing
+                    self.marks.boxes[since:] = filter(is_named, self.marks.boxes[since:])
             elif plain in WRAPPERS or _TASK.fullmatch(key):
                 self.wrapped(item, said)
             elif item is not None or not talks:
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.labelled_by_key(plain, item, inner.within(said))
+            groups[plain] = self.marks.boxes[since:]
+        drop_considered(self.marks, {plain: boxes for plain, boxes in groups.items() if boxes})
 
     def part_of_detection(self, item: Any, said: Said) -> None:
         """Take further detections in a detection, never its colours or sizes."""

@@ -13,6 +13,7 @@ from dataflow_grounding.replies.json_values import Found, JsonArray, JsonObject,
 MAX_DEPTH = 100
 
 _OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
+_CUT = re.compile(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
 _TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
@@ -29,8 +30,6 @@ _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
 _STOP = {quote: re.compile(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
 _CLOSES = {quote: re.compile(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
 _KEYWORDS: dict[str, Any] = {
     "null": None, "none": None, "nil": None, "undefined": None, "nan": None, "infinity": None, "-infinity": None,
     "true": True, "false": False,
@@ -106,6 +105,7 @@ class _Scanner:
             if self.stack:
                 self.scan.truncated = True
                 self._close_all()
+        self.scan.truncated = self.scan.truncated or _CUT.search(self.text[-200:]) is not None
         self.scan.repaired = self.scan.repaired or self.scan.broken
         return self.scan
 

@@ -50,7 +50,8 @@ _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 def read_plain(text: str, marks: Marks) -> None:
     """Add to `marks` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
     columns: Columns | None = None
-    for line in text.splitlines():
+    lines = text.rstrip().splitlines()
+    for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=False):
         columns, table = columns_of(line) or columns, columns
         if columns is not table or (columns is not None and columns.take_row(line, marks)):
             continue
@@ -64,6 +65,10 @@ def read_plain(text: str, marks: Marks) -> None:
             marks.put(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
         elif four is not None:
             before = line[: len(line) - len(line[-200:]) + four.start()]
+            if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
+                marks.truncated = True
+                marks.drop("a box that is cut off", _said(label_before(before), before))
+                continue
             if _A_FIFTH.search(before[-20:]):
                 marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
                 continue
