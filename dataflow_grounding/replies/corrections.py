@@ -51,7 +51,7 @@ _TAKEN_BACK = re.compile(
 _DENIED = re.compile(
     r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
     r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
-    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.!?\n\d]{0,60}(?:\n[^.!?\n\d]{0,60})?$"
+    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}(?:\n[^.!?\n\d]{0,60})?$"
     r"|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
     re.IGNORECASE,
 )

@@ -124,4 +124,6 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
+        return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

@@ -83,7 +83,7 @@ def test_words_that_deny_another_thing_change_nothing(words: str) -> None:
     [
         "The bus is at {A}.", "There is no red car in the image. The bus is at {A}.", "I see a bus at {A}, but no red car.",
         "I could not find a red car. However, here is a blue car: {A}", "The blue car is at {A}.", "red car: none. The bus is at {A}.",
-        'However, here is a blue car:\n```json\n{{"bbox_2d": {A}}}\n```', "A man in front of the red car is at {A}.", "<p>bus</p> {A}",
+        'However, here is a blue car:\n```json\n{{"bbox_2d": {A}}}\n```', "A man in front of the red car is at {A}.", "<p>bus</p> {A}", "画像に赤い車はありません。バスは{A}にあります。",
         "The person {A} is standing where a red car would be.", "I see a bus. It is located at {A}.", "{A} is the bus.",
         "Es gibt kein rotes Auto, aber einen Bus bei {A}.", "El autobús está en {A}.", "Le bus se trouve à {A}.", "The bus is at 100, 200, 300, 400",
         "No red car found. Bus: {A}", "图中没有红色汽车，但有一辆公交车：{A}",
