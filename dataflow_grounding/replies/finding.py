@@ -11,6 +11,7 @@ from typing import Any
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.answer_text import Answer, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.corrections import adds, before_numbers, denies, takes_back
+from dataflow_grounding.replies.json_keys import WRAPPERS, plain_key
 from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
@@ -27,12 +28,14 @@ EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only where nothing else stands around it that may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
+_STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
 _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _BETWEEN_PAIRS = re.compile(
-    r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
+    r"\s*(?:,|;|->|→|-|–|[、，]?[和到至]?右下角?[^\d\n]{0,3})?\s*"
+    r"(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
     re.IGNORECASE,
 )
 
@@ -45,7 +48,7 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """
     marks = _as_asked(reply, key)
     if marks is None:
-        answers = [part for answer in answers_of(reply) for part in corrected(answer)]
+        answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         marks = _in_answers(answers, key)
         found = marks.boxes or marks.points or marks.dropped or marks.statuses
         if not found and any(refuses(answer.text) for answer in answers):
@@ -55,6 +58,21 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
             kind[:] = [replace(mark, said=resolved(mark.said)) for mark in kind]
         marks.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in marks.dropped]
     return marks
+
+
+def _unwrapped(reply: str) -> str:
+    """Return the string that a JSON object of one known key holds, as in `{"answer": "[…]"}`; any other reply as it is."""
+    for _ in range(3):
+        if not _STRING_IN_OBJECT.match(reply):
+            break
+        try:
+            ((key, value),) = json.loads(reply).items()
+        except ValueError:
+            break
+        if plain_key(key) not in WRAPPERS or not isinstance(value, str):
+            break
+        reply = value
+    return reply
 
 
 def _in_answers(answers: list[Answer], key: str) -> Marks:

@@ -41,13 +41,13 @@ from dataflow_grounding.replies.json_shapes import (
 from dataflow_grounding.replies.json_text import MAX_DEPTH, find_json
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, number
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.none_words import missing_in, says_none
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
-_BRACKETED = re.compile(r"\s*[\[({<]*\s*([-+\d.eE,;\s]+?)\s*[\])}>]*\s*")
+_BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
 def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) -> None:
@@ -87,7 +87,7 @@ class _Walk:
             return
         match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
         if match is not None:
-            self.marks.add(re.split(r"[,;\s]+", match[1].strip(",; ")), said)
+            self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
         else:
             self.marks.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
 
@@ -101,6 +101,12 @@ class _Walk:
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items or (boxy and all(item is None for item in items)):
             self.marks.lack(said)
+            return
+        values, unit = measured(items)
+        if unit is not None:
+            since = len(self.marks.boxes)
+            self.array([*values], said, boxy=boxy, quad=quad)
+            apply(self.marks.boxes, since, None, unit)
             return
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
         numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
@@ -222,9 +228,10 @@ class _Walk:
             if paired is not None:
                 self.marks.put(paired)
             return paired is not None
-        numbers = [value for item in named.values if (value := number(item)) is not None]
+        values, unit = measured(named.values)
+        numbers = [value for item in values if (value := number(item)) is not None]
         if len(numbers) == 4:
-            self.marks.put(Mark("box", tuple(numbers), said, named.order))
+            self.marks.put(Mark("box", tuple(numbers), said, named.order, unit=unit))
         else:
             self.marks.add(named.values, said)
         return True
@@ -312,4 +319,6 @@ def _decoded(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     scan = find_json(value)
-    return scan.found[0].value if len(scan.found) == 1 and isinstance(scan.found[0].value, JsonObject) else value
+    found = scan.found[0].value if len(scan.found) == 1 else None
+    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
+    return found if isinstance(found, JsonObject) or objects else value

@@ -14,6 +14,9 @@ MAX_DEPTH = 100
 
 _OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
 _CUT = re.compile(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
+# Full-width punctuation between the tokens of JSON.
+_WIDE = re.compile(r"[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])")
+_NARROW = str.maketrans("［］｛｝：，、；", "[]{}:,,;")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
 _TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
@@ -44,7 +47,7 @@ def find_json(text: str) -> Scan:
     that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
     """
     strict = _strict(text)
-    return strict if strict is not None else _Scanner(text).run()
+    return strict if strict is not None else _Scanner(_WIDE.sub(lambda match: match[0].translate(_NARROW), text)).run()
 
 
 def _strict(text: str) -> Scan | None:

@@ -14,6 +14,7 @@ from dataflow_grounding.replies.none_words import Missing
 Kind: TypeAlias = Literal["box", "point"]
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
+_MEASURE = re.compile(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
 _LARGEST = 10**9
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 
@@ -194,6 +195,15 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
+
+
+def measured(values: Sequence[Any]) -> tuple[Sequence[Any], str | None]:
+    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for none."""
+    matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]
+    units = {match and match[2][0] for match in matches}
+    if len(matches) < len(values) or len(units) != 1 or None in units:
+        return values, None
+    return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
 
 
 def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
