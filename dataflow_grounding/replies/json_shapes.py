@@ -12,11 +12,15 @@ from dataflow_grounding.replies.json_keys import (
     ID_KEYS,
     LABEL_KEYS,
     LABEL_LIST_KEYS,
+    REFINED,
     SCORE_KEYS,
+    WRAPPERS,
     plain_key,
 )
 from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.legends import stated_order, stated_unit
 from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.none_words import says_none
 
 
 class Cut(Exception):
@@ -59,9 +63,20 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
+def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
+    """Return the order and the unit that an object's other fields state for its boxes."""
+    texts = [", ".join(item) if isinstance(item, list) and _are_texts(item) else item for item in fields.values()]
+    others = [text for key, text in zip(fields, texts, strict=True) if isinstance(text, str) and key not in LABEL_KEYS]
+    orders = [text for text in others if 4 <= len(text) < 100]
+    unit = next((unit for text in others if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    return stated_order("\n".join(orders)) if orders else None, unit
+
+
 def is_no(value: Any) -> bool:
     """Whether the value of a key such as "found" says no."""
-    return value is False or (isinstance(value, str) and value.strip().lower() in ("false", "no"))
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
+    return value is False or (type(value) is int and value == 0)
 
 
 def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:
@@ -142,15 +157,31 @@ def _are_texts(items: list[Any]) -> bool:
 
 def drop_unlabelled(marks: Marks, since: int, *, begun: bool) -> None:
     """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
-    if not begun and not any(_is_named(mark) for mark in marks.boxes[:since]):
+    if not begun and not any(is_named(mark) for mark in marks.boxes[:since]):
         return
     for mark in marks.boxes[since:]:
-        if not _is_named(mark):
+        if not is_named(mark):
             marks.drop("a box whose label is cut off")
-    marks.boxes[since:] = filter(_is_named, marks.boxes[since:])
+    marks.boxes[since:] = filter(is_named, marks.boxes[since:])
 
 
-def _is_named(mark: Mark) -> bool:
+def drop_considered(marks: Marks, groups: Mapping[str, list[Mark]]) -> None:
+    """Drop boxes of one thing that differ from key to key, but those under the only key that is a word for the answer."""
+    boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
+    for key, group in groups.items():
+        for mark in group:
+            boxes.setdefault((mark.said.labels[:1], mark.said.id), {}).setdefault(key, set()).add(mark.numbers)
+    unclear = {name for name, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+    answers = [key for key in groups if key in WRAPPERS or REFINED.search(key)]
+    beside = [mark for key, group in groups.items() if answers != [key] for mark in group]
+    gone = {id(mark): mark for mark in beside if (mark.said.labels[:1], mark.said.id) in unclear}
+    marks.boxes[:] = [mark for mark in marks.boxes if id(mark) not in gone]
+    for mark in gone.values() if len(answers) != 1 else ():
+        marks.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", mark.said)
+
+
+def is_named(mark: Mark) -> bool:
+    """Whether a box has a label or an id."""
     return bool(mark.said.labels) or mark.said.id is not None
 
 

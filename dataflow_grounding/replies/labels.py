@@ -10,6 +10,7 @@ from functools import lru_cache
 _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 # fmt: off
 _EMPTY_WORDS = frozenset([
@@ -39,6 +40,36 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     best = max(shares.values(), default=0.0)
     close = [i for i, share in shares.items() if share == best]
     return close if best >= 0.5 and len({_bare(phrases[i]) for i in close}) == 1 else []
+
+
+def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more about the thing."""
+    found = matching_ids(talk, phrases)
+    within = {i: p for i, p in phrases.items() if alike(talk, p) and all_words(p) <= all_words(talk)}
+    longest = max((len(all_words(phrase)) for phrase in within.values()), default=0)
+    within = {i: phrase for i, phrase in within.items() if len(all_words(phrase)) == longest}
+    return found or (list(within) if len({_bare(phrase) for phrase in within.values()}) == 1 else [])
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two phrases can mean one thing: the same head word and negations, and one has all words of the other."""
+    return _likeness(one, other) > 0
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two phrases are equal, up to case, spacing and quotation marks."""
+    return _plain(one) == _plain(other) != ""
+
+
+def contradicts(one: str, other: str) -> bool:
+    """Whether two phrases tell things of one kind apart, as "red car" and "blue car" do."""
+    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
+    return head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
+
+
+def comparable(one: str, other: str) -> bool:
+    """Whether the words of two texts can be the same: both have Latin letters, or neither has."""
+    return bool(_LATIN.search(one)) == bool(_LATIN.search(other))
 
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -93,4 +124,6 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
+        return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
