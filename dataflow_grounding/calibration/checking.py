@@ -14,6 +14,7 @@ from typing import Literal
 
 from dataflow_grounding.calibration.asking import read_answers
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
+from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
@@ -49,22 +50,28 @@ class Verdict:
 
 
 async def check(
-    ask: Ask, asked: BoxFormat, size: Size, limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
+    ask: Ask, asked: BoxFormat, sizes: Sequence[Size], limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
 ) -> Verdict:
-    """Ask for the rectangles of a probe picture of about this size; where they are missed, of another, to be sure.
+    """Ask for the rectangles of a probe picture of about each of these sizes; where they are missed, of another, to be sure.
 
     `in_doubt` is called in between. Raises RunStopped.
     """
-    size = probe_size(size, limits.max_side)
-    first, second = random.sample(range(LAYOUTS), 2)
-    picture = await shown(ask, probe_of(size, first), asked, limits)
-    verdict = judge([picture], asked)
-    if verdict.kind != "misses":
-        return verdict
-    in_doubt()
-    another = await shown(ask, probe_of(size, second), asked, limits)
-    verdict = judge([another], asked)
-    return judge([picture, another], asked) if verdict.kind == "misses" else verdict
+    answered, silent = False, None
+    for size in dict.fromkeys(probe_size(size, limits.max_side) for size in sizes):
+        first, second = random.sample(range(LAYOUTS), 2)
+        picture = await shown(ask, probe_of(size, first), asked, limits)
+        verdict = judge([picture], asked)
+        if verdict.kind == "misses":
+            in_doubt()
+            another = await shown(ask, probe_of(size, second), asked, limits)
+            verdict = judge([another], asked)
+            if verdict.kind == "misses":
+                return judge([picture, another], asked)
+        if verdict.kind == "silent":
+            silent = silent or verdict
+        else:
+            answered = True
+    return Verdict("fits") if answered or silent is None else silent
 
 
 def probe_size(size: Size, max_side: int) -> Size:
@@ -109,13 +116,15 @@ def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
     if not all(way.missed for way in ways):
         return Verdict("fits")
     total, found = sum(map(len, usable)), sum(way.found for way in ways)
-    seen = f"{found} of {total} rectangles in {_pictures(len(ways))} are where it puts them"
+    shown_as = f"{_pictures(len(ways))} of {by(pictures[0].sent)} px"
+    seen = f"{found} of {total} rectangles in {shown_as} are where it puts them"
     counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
     best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)  # 1000 rather than 1024
     explained = counts[best]
-    if explained >= max(found + BETTER * len(ways), total / 2):
-        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best)
     moved = next((way.moved for way in ways if way.moved), None)
+    stretched = sum(way.moved[2] for way in ways if way.moved)
+    if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
+        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best)
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
         return Verdict("misses", why, "The endpoint seems to resize or pad pictures: run dataflowgrounding calibrate")
@@ -156,8 +165,10 @@ class _Ways:
             for bbox, truth in zip(boxes, self._truth, strict=True)
         )
 
-    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str] | None:
-        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles."""
+    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
+        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles; and how
+        many it finds.
+        """
         lines, sure = [], False
         for start, side in enumerate(self._sides[:2]):
             pairs = [
@@ -178,7 +189,7 @@ class _Ways:
         )
         if not sure or found < max(self.found, 0.6 * self._count):
             return None
-        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height"
+        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:

@@ -59,7 +59,13 @@ class BoxWatch:
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
             checks = EndpointChecks(
-                serving, asked, self.every, calibrated=calibrated, in_memory=in_memory, trusting=trusting
+                serving,
+                asked,
+                self.every,
+                calibrated=calibrated,
+                in_memory=in_memory,
+                trusting=trusting,
+                coming=start.sizes,
             )
             watch._watching = _Watching(watch, asked, checks)
         return watch, took

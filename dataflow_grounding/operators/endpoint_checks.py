@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import json
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.operators.check_sizes import CheckSizes
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class EndpointChecks:
 
     `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the run has no
     files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were set aside count.
+    `coming` looks at the run's pictures: their sizes, the commonest first.
     """
 
     def __init__(
@@ -55,12 +57,16 @@ class EndpointChecks:
         calibrated: bool = False,
         in_memory: bool = False,
         trusting: bool = False,
+        coming: Callable[[], Sequence[Size]] = tuple,
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
         self._in_memory, self._trusting = in_memory, trusting
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self._of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
-        self._sizes: Counter[Size] = Counter()
+        self._sizes = CheckSizes(asked.scale == "px")
+        self._coming: Callable[[], Sequence[Size]] | None = coming
+        if calibrated:
+            self._sizes.trust_all()
         self._vouching: Vouching | None = None
         self._silent = 0
         self._marked = False
@@ -84,7 +90,7 @@ class EndpointChecks:
 
     def open(self, ask: Ask, size: Size) -> None:
         """A picture is asked about, sent in this size."""
-        self._sizes[size] += 1
+        self._sizes.add(size)
         if self._vouching is None:
             self._vouching = ask.vouching(self._of, self._trusting)
 
@@ -110,21 +116,25 @@ class EndpointChecks:
         if self._every is None or not self.begun or not self.possible:
             return False
         late = self.sent - self._sent_then >= self._every
-        return late or (drifted and self.answers - self._answers_then >= LEAST_BETWEEN)
+        return late or ((drifted or self._sizes.outgrown) and self.answers - self._answers_then >= LEAST_BETWEEN)
 
     def due_at_the_end(self, drifted: bool) -> bool:
         """Whether so much came since the last check that the run should not end without one."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        return drifted or min(self.sent, self.sent - self._sent_then) >= min(LEAST_BETWEEN, self._every)
+        return (
+            drifted
+            or self._sizes.outgrown
+            or min(self.sent, self.sent - self._sent_then) >= min(LEAST_BETWEEN, self._every)
+        )
 
     async def free(self) -> None:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()
 
     async def check(self, ask: Ask, *, waiting: bool) -> Verdict:
-        """Check the endpoint with a picture of the run's commonest size. Nothing else is sent meanwhile where `waiting`, and
-        where the first picture is missed. Raises RunStopped.
+        """Check the endpoint with pictures of the run's sizes. Nothing else is sent meanwhile where `waiting`, and where a
+        picture is missed. Raises RunStopped.
         """
         from dataflow_grounding.calibration.checking import check
 
@@ -134,8 +144,9 @@ class EndpointChecks:
         if waiting:
             self._free.clear()
         try:
-            size = self._sizes.most_common(1)[0][0]
-            verdict = await check(ask, self._asked, size, self._serving.image_limits, self._free.clear)
+            await self._look_ahead()
+            sizes, limits = self._sizes.chosen(), self._serving.image_limits
+            verdict = await check(ask, self._asked, sizes, limits, self._free.clear)
         finally:
             self.under_way = False
             self._free.set()
@@ -150,6 +161,13 @@ class EndpointChecks:
             self.set_aside = self._vouching.bad()
             _checked.pop(self._of, None)
         return verdict
+
+    async def _look_ahead(self) -> None:
+        """Find out, before the first check, in which sizes the run's pictures will be sent."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            limits = self._serving.image_limits
+            self._sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
 
     def finish(self) -> None:
         """The run is done."""
