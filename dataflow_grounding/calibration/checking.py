@@ -31,6 +31,8 @@ LEAST = 4  # answers, of twelve, before they say anything
 NEAR = 0.10  # a rectangle is found when no edge is further off, as a share of the side
 FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
 BETTER = 3  # rectangles that another format finds and this one doesn't
+CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
+MORE = 3  # pictures that are asked for after one that was clearly answered in another format
 OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
 SURELY = 5.0  # standard errors of that
 
@@ -40,38 +42,67 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 @dataclass(frozen=True)
 class Verdict:
     """What a check shows. `fits`: the rectangles are where the format says; `misses`: they are not, and `why` and `remedy` say
-    more; `silent`: too few were answered to tell, for the reason `why`.
+    more; `silent`: too few were answered to tell, for the reason `why`. `fitting` names a plain format that would fit.
     """
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
     remedy: str = ""
     fitting: str | None = None
+    clear: bool = False
+    """Whether nearly all rectangles are where `fitting` puts them, and hardly any where the run's format does."""
+    odd: str | None = None
+    """The format in which one picture was clearly answered, though others were not."""
 
 
 async def check(
-    ask: Ask, asked: BoxFormat, sizes: Sequence[Size], limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
+    ask: Ask,
+    asked: BoxFormat,
+    sizes: Sequence[Size],
+    limits: ImageLimits,
+    in_doubt: Callable[[], None] = lambda: None,
+    *,
+    at_least: int = 1,
+    odd: str | None = None,
 ) -> Verdict:
-    """Ask for the rectangles of a probe picture of about each of these sizes; where they are missed, of another, to be sure.
+    """Ask for the rectangles of `at_least` so many probe pictures of about these sizes; where they are missed, of another.
 
-    `in_doubt` is called in between. Raises RunStopped.
+    Where one is clearly answered in another format, and the next is not, `MORE` are asked for, and a second of its kind is
+    enough; `odd` is the format of one that came before. `in_doubt` is called before further pictures. Raises RunStopped.
     """
-    answered, silent = False, None
-    for size in dict.fromkeys(probe_size(size, limits.max_side) for size in sizes):
-        first, second = random.sample(range(LAYOUTS), 2)
-        picture = await shown(ask, probe_of(size, first), asked, limits)
-        verdict = judge([picture], asked)
-        if verdict.kind == "misses":
-            in_doubt()
-            another = await shown(ask, probe_of(size, second), asked, limits)
-            verdict = judge([another], asked)
+    left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    left += left[:1] * (at_least - len(left))
+    layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
+    found: list[Verdict] = []
+    newly = None
+    while left:
+        asking, left = left, []
+        pictures = await asyncio.gather(*(shown(ask, probe_of(one, next(layouts)), asked, limits) for one in asking))
+        for size, picture in zip(asking, pictures, strict=True):
+            verdict = judge([picture], asked)
             if verdict.kind == "misses":
-                return judge([picture, another], asked)
-        if verdict.kind == "silent":
-            silent = silent or verdict
-        else:
-            answered = True
-    return Verdict("fits") if answered or silent is None else silent
+                in_doubt()
+                if verdict.clear and odd:
+                    return _mixed(odd, verdict)
+                another = await shown(ask, probe_of(size, next(layouts)), asked, limits)
+                second = judge([another], asked)
+                if second.kind == "misses":
+                    return judge([picture, another], asked)
+                if verdict.clear:
+                    odd = newly = verdict.fitting
+                    left = [size] * MORE
+                verdict = second
+            found.append(verdict)
+    silent = next((verdict for verdict in found if verdict.kind == "silent"), None)
+    fits = silent is None or any(verdict.kind == "fits" for verdict in found)
+    return Verdict("fits", odd=newly) if fits or silent is None else replace(silent, odd=newly)
+
+
+def _mixed(odd: str, again: Verdict) -> Verdict:
+    formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
+    why = f"2 probe pictures were clearly answered in {formats}, and others were not"
+    remedy = "The endpoint answers in more than one format: are there several servers or models behind its address?"
+    return Verdict("misses", why, remedy, odd=odd)
 
 
 def probe_size(size: Size, max_side: int) -> Size:
@@ -124,7 +155,8 @@ def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
     moved = next((way.moved for way in ways if way.moved), None)
     stretched = sum(way.moved[2] for way in ways if way.moved)
     if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
-        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best)
+        clear = explained >= CLEARLY * total and 2 * found <= explained
+        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
         return Verdict("misses", why, "The endpoint seems to resize or pad pictures: run dataflowgrounding calibrate")

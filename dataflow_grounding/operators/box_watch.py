@@ -25,6 +25,11 @@ from dataflow_grounding.tasks import Request
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
 
+ODD = (
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
+    "are there several servers or models behind its address? Look at some boxes"
+)
+
 
 class BoxWatch:
     """Watches the boxes of one run, and stops it, or warns once, where they are not in the format that was asked for.
@@ -96,6 +101,7 @@ class _Watching:
         self._signs = checks.known.signs
         self._drift = checks.known.drift if checks.possible else None
         self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
         if self._stopped is not None:
@@ -122,8 +128,10 @@ class _Watching:
 
     async def conclude(self, ask: Ask) -> None:
         if self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due_at_the_end(self._drifted))
+            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
         self._checks.finish(vouched=self._watch.suspicion is None)
+        if self._odd and self._watch.suspicion is None:
+            print(f"Warning: {ODD.format(self._odd, self._asked.name)}.", file=sys.stderr, flush=True)
 
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
@@ -140,14 +148,19 @@ class _Watching:
         if not self._checks.under_way and self._watch.suspicion is None:
             await self._settle(ask, self._checks.due(self._drifted))
 
-    async def _settle(self, ask: Ask, due: bool) -> None:
-        if due or (self._signs.found and self._checks.possible):
-            await self._check(ask, waiting=self._drifted or self._signs.found is not None)
+    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        strange = self._signs.found is not None or self._signs.mixed
+        if due or (strange and self._checks.possible):
+            several = strange or self._drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
             self._suspect(self._signs.found)
 
-    async def _check(self, ask: Ask, waiting: bool) -> None:
-        verdict = await self._checks.check(ask, waiting=waiting)
+    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        verdict = await self._checks.check(ask, waiting=waiting, several=several)
+        if verdict.odd and verdict.kind != "misses":
+            self._odd = verdict.odd
+            ask.note(f"mixed_formats: a probe picture was clearly answered in {verdict.odd}")
         if self._drift is not None:
             self._drift.settled()
         if verdict.kind == "misses":
@@ -161,6 +174,7 @@ class _Watching:
                 self._drift = None
             if self._signs.found:
                 self._suspect(self._signs.found)
+            self._signs.withdraw()
 
     def _suspect(self, what: str) -> None:
         try:

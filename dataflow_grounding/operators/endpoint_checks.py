@@ -28,6 +28,10 @@ CHECK_EVERY = 100
 LEAST_BETWEEN = 20
 """Answers between two checks, however much the numbers drift; as many after the last check ask for a closing one."""
 
+MORE_OFTEN = 25
+"""Answers between two checks once a picture was clearly answered in another format."""
+
+SEVERAL = 3  # pictures of a check that should find two formats mixed, which a single one often doesn't
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
@@ -45,6 +49,8 @@ class Known:
         """Of the answers, those up to the last good check, and those that calls have returned."""
         self.silent = 0
         """Checks in a row that told nothing."""
+        self.odd: str | None = None
+        """The format in which a picture was clearly answered, though others were not."""
         self.sizes = CheckSizes(asked.scale == "px")
         self.begin_to_look(asked)
 
@@ -62,11 +68,11 @@ _checked: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None) -> int:
-    """How many checks a run of so many requests sends, where no numbers drift."""
+    """How many pictures the checks of a run of so many requests take, in one size each, where no numbers drift."""
     if not requests or every is None:
         return 0
     times, rest = divmod(requests, every)
-    return 1 + times + (rest >= min(LEAST_BETWEEN, every))
+    return 1 + times + SEVERAL * (rest >= min(LEAST_BETWEEN, every))
 
 
 class EndpointChecks:
@@ -89,7 +95,7 @@ class EndpointChecks:
         coming: Callable[[], Sequence[Size]] = tuple,
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
-        self._in_memory, self._trusting = in_memory, trusting
+        self.in_memory, self._trusting = in_memory, trusting
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         self.known = _checked.setdefault(self.of, Known(asked)) if in_memory else Known(asked)
@@ -107,7 +113,7 @@ class EndpointChecks:
             known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
         self.begun = known.is_fresh()
         if not self.begun:
-            known.silent, known.sent_then = 0, known.sent
+            known.silent, known.odd, known.sent_then = 0, None, known.sent
 
     @property
     def possible(self) -> bool:
@@ -143,7 +149,7 @@ class EndpointChecks:
         if self._every is None or not self.begun or not self.possible:
             return False
         known = self.known
-        late = known.sent - known.sent_then >= self._every
+        late = known.sent - known.sent_then >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
         return late or ((drifted or known.sizes.outgrown) and known.answers - known.answers_then >= LEAST_BETWEEN)
 
     def due_at_the_end(self, drifted: bool) -> bool:
@@ -157,9 +163,9 @@ class EndpointChecks:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()
 
-    async def check(self, ask: Ask, *, waiting: bool) -> Verdict:
-        """Check the endpoint with pictures of the run's sizes. Nothing else is sent meanwhile where `waiting`, and where a
-        picture is missed. Raises RunStopped.
+    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> Verdict:
+        """Check the endpoint with pictures of the run's sizes, `several` where two formats may be mixed. Nothing else is sent
+        meanwhile where `waiting`, and where a picture is missed. Raises RunStopped.
         """
         from dataflow_grounding.calibration.checking import check
 
@@ -172,20 +178,22 @@ class EndpointChecks:
         try:
             await self._look_ahead()
             sizes, limits = known.sizes.chosen(), self._serving.image_limits
-            verdict = await check(ask, self._asked, sizes, limits, self._free.clear)
+            count = SEVERAL if several else 1
+            verdict = await check(ask, self._asked, sizes, limits, self._free.clear, at_least=count, odd=known.odd)
         finally:
             self.under_way = False
             self._free.set()
         self.begun = self._marked = True
         known.at = time.monotonic()
         known.silent = known.silent + 1 if verdict.kind == "silent" else 0
-        if verdict.kind == "fits":
+        known.odd = known.odd or verdict.odd
+        if verdict.kind == "fits" and known.odd is None:
             known.vouched = known.answers_then
             self._vouching.good(place)
-        elif verdict.kind == "silent":
-            self._vouching.unclear()
-        else:
+        elif verdict.kind == "misses":
             self._set_aside = self._vouching.bad()
+        else:
+            self._vouching.unclear()
         return verdict
 
     def lost(self) -> str:
@@ -193,11 +201,13 @@ class EndpointChecks:
         anew.
         """
         known = self.known
-        known.at = -math.inf
+        known.at, mixed, known.odd = -math.inf, known.odd is not None, None
         known.begin_to_look(self._asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
-        if not self._in_memory:
+        if not self.in_memory:
             aside = f"The {self._set_aside} replies since the last good check are set aside: the next run asks for them again"
+            if mixed:
+                aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
             return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"
         if not since:
             return "No boxes were asked for"
