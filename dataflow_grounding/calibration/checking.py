@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from dataflow_grounding.calibration.asking import read_answers
+from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
 from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
@@ -159,8 +160,8 @@ def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
         return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
-        return Verdict("misses", why, "The endpoint seems to resize or pad pictures: run dataflowgrounding calibrate")
-    remedy = "No plain format fits: run dataflowgrounding calibrate, or set vlm.check_every: null if such pictures are beyond it"
+        return Verdict("misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}")
+    remedy = f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are beyond the model"
     return Verdict("misses", f"{seen}, and hardly more where any other format does", remedy)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.frames import Order, to_xyxy
 from dataflow_grounding.geometry import Size
@@ -20,7 +21,12 @@ OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of t
 MIXED, LEAST_MIXED = 0.05, 40  # share of boxes that can't be in the format, and boxes, before two formats may be mixed
 MIXED_SHAPES, LEAST_MIXED_SHAPES = 0.25, 60  # the same for things that are the wrong way, wide or tall
 
-ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
+ADVICE = f": check vlm.box_format, or {CALIBRATE}"
+
+BLIND = (
+    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their pictures, "
+    "state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
+)
 
 # Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
 # fmt: off
@@ -80,6 +86,11 @@ class Signs:
         sign = first_sign(self._seen, self._asked, self._withdrawn)
         if sign is not None:
             self._name, self.found = sign
+
+    def of_one_blind(self) -> str:
+        """What was found, of a model that leaves probe pictures unanswered, and what to do about it."""
+        what = (self.found or "").replace(f", or {CALIBRATE}", "").replace(f": {CALIBRATE}", "")
+        return f"{what}. {BLIND}"
 
     def withdraw(self) -> None:
         """A check has shown that the format is right: this sign says nothing here."""
@@ -160,8 +171,8 @@ def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     if told < LEAST_SHAPES or right > 0.3 * told:
         return None
     order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
-    fitting = f"{order}_{asked.scale} would fit" if order else "Run dataflowgrounding calibrate"
-    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", f"{fitting}{ADVICE}"
+    remedy = f"{order}_{asked.scale} would fit{ADVICE}" if order else f"x and y may be swapped: {CALIBRATE}"
+    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", remedy
 
 
 def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
@@ -192,7 +203,7 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
 
 def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
     fitting = fitting_format(seen, asked, orders)
-    return f"{fitting} would fit{ADVICE}" if fitting else "No plain format fits: run dataflowgrounding calibrate"
+    return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
 
 
 def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:

@@ -154,7 +154,7 @@ class _Watching:
             several = strange or self._drifted or (last and not self._checks.in_memory)
             await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
-            self._suspect(self._signs.found)
+            self._suspect(self._sign_alone())
 
     async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
         verdict = await self._checks.check(ask, waiting=waiting, several=several)
@@ -173,8 +173,12 @@ class _Watching:
             if not self._checks.possible:
                 self._drift = None
             if self._signs.found:
-                self._suspect(self._signs.found)
+                self._suspect(self._sign_alone())
             self._signs.withdraw()
+
+    def _sign_alone(self) -> str:
+        """What a sign says where no check could tell."""
+        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
 
     def _suspect(self, what: str) -> None:
         try:

@@ -449,6 +449,30 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     assert (stopped.code, "top left quarter" in stopped.err) == (2, True), stopped
 
 
+def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workplace) -> None:
+    for n in range(40):
+        place.picture(f"p{n}.jpg", (400, 300 + n))
+    place.rows({"image_path": f"p{n}.jpg", "caption": "Alpha Beta Gamma"} for n in range(40))
+    with LoopbackServer(lambda request: {"objects": []} if probe_in(request) else corner(request)) as server:
+        stopped = run(place, server)
+        assert (stopped.code, "top left quarter" in stopped.err) == (2, True), stopped
+        assert "calibrating can't help" in stopped.err
+        assert "dataflowgrounding calibrate" not in stopped.err
+        assert "vlm.on_suspect_boxes: warn" in stopped.err
+        assert run(place, server, **{"vlm.on_suspect_boxes": "warn"}).code == 0
+
+
+def test_what_the_message_says_helps_a_model_whose_name_says_something_else(place: Workplace) -> None:
+    place.many(4)
+    with LoopbackServer(Switching("xyxy_1000@pad_square")) as server:
+        named = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
+        stopped = run(place, server, **named)
+        assert (stopped.code, "then set vlm.box_format: calibrated" in stopped.err) == (2, True), stopped
+        assert command(["calibrate", "--base-url", server.base_url, "--model", "qwen3-vl-8b-instruct"]).code == 0
+        assert run(place, server, **named).code == 2, "its name still goes first"
+        assert run(place, server, **{**named, "vlm.box_format": "calibrated"}).code == 0
+
+
 # --- who is not checked
 
 
