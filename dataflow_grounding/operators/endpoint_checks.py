@@ -26,7 +26,7 @@ CHECK_EVERY = 100
 """Answers between two checks of the endpoint."""
 
 LEAST_BETWEEN = 20
-"""Answers between two checks, however much the numbers drift; as many after the last check ask for a closing one."""
+"""Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
 
 MORE_OFTEN = 25
 """Answers between two checks once a picture was clearly answered in another format."""
@@ -71,8 +71,7 @@ def checks_for(requests: int, every: int | None) -> int:
     """How many pictures the checks of a run of so many requests take, in one size each, where no numbers drift."""
     if not requests or every is None:
         return 0
-    times, rest = divmod(requests, every)
-    return 1 + times + SEVERAL * (rest >= min(LEAST_BETWEEN, every))
+    return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
 
 
 class EndpointChecks:
@@ -103,7 +102,7 @@ class EndpointChecks:
         self._coming: Callable[[], Sequence[Size]] | None = coming
         self._vouching: Vouching | None = None
         self._marked = False
-        self._sent_here = 0
+        self._sent_here = self._sent_since_several = 0
         self._set_aside = 0
         self._free = asyncio.Event()
         self._free.set()
@@ -140,6 +139,7 @@ class EndpointChecks:
         """A request is about to be sent."""
         self.known.sent += 1
         self._sent_here += 1
+        self._sent_since_several += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.begin()
@@ -156,7 +156,9 @@ class EndpointChecks:
         """Whether so much came since the last check that the run should not end without one."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        since = min(self._sent_here, self.known.sent - self.known.sent_then)
+        since = self._sent_since_several
+        if self.in_memory:
+            since = min(self._sent_here, self.known.sent - self.known.sent_then)
         return drifted or self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
 
     async def free(self) -> None:
@@ -179,6 +181,7 @@ class EndpointChecks:
             await self._look_ahead()
             sizes, limits = known.sizes.chosen(), self._serving.image_limits
             count = SEVERAL if several else 1
+            self._sent_since_several = 0 if several else self._sent_since_several
             verdict = await check(ask, self._asked, sizes, limits, self._free.clear, at_least=count, odd=known.odd)
         finally:
             self.under_way = False

@@ -307,8 +307,8 @@ def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, comp
     ("records", "every", "probes"),
     [
         pytest.param(9, 100, 1, id="a small run: only the first"),
-        pytest.param(25, 100, 4, id="twenty and more since the last: three at the end"),
-        pytest.param(35, 10, 4, id="one every so many"),
+        pytest.param(25, 100, 4, id="twenty and more: three at the end"),
+        pytest.param(35, 10, 7, id="one every so many, three at the end"),
         pytest.param(9, None, 0, id="none"),
     ],
 )

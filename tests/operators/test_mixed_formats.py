@@ -70,7 +70,7 @@ def test_one_in_each_of_two_checks_stops_it_too_and_checks_come_more_often(place
 def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     place.many(30)
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
-    assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 6), done
+    assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 5 + 1 + 3), done
     assert done.err.count(f"Warning: a probe picture was clearly answered in {Y}, others in {X} as asked") == 1
 
 
