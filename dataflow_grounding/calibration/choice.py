@@ -22,6 +22,9 @@ STATED = "xyxy_1000"
 REQUESTS = "3 requests, 10 to 40 if it counts pixels"
 """What a calibration takes, in words."""
 
+CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
+"""What to do about a format that isn't known: the result is used for any model, also one whose name says something else."""
+
 RUN_FILE = "calibration.json"
 """Where a run keeps its calibration, in its `.ckpt`."""
 

@@ -15,8 +15,7 @@ from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, Unre
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
-from dataflow_grounding.operators.box_drift import Drift
-from dataflow_grounding.operators.box_signs import ADVICE, MOST, Seen, Signs, suspicion
+from dataflow_grounding.operators.box_signs import ADVICE, MOST, Seen, suspicion
 from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY, EndpointChecks
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.serving.base import Serving
@@ -25,6 +24,11 @@ from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
+
+ODD = (
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
+    "are there several servers or models behind its address? Look at some boxes"
+)
 
 
 class BoxWatch:
@@ -59,7 +63,13 @@ class BoxWatch:
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
             checks = EndpointChecks(
-                serving, asked, self.every, calibrated=calibrated, in_memory=in_memory, trusting=trusting
+                serving,
+                asked,
+                self.every,
+                calibrated=calibrated,
+                in_memory=in_memory,
+                trusting=trusting,
+                coming=start.sizes,
             )
             watch._watching = _Watching(watch, asked, checks)
         return watch, took
@@ -74,7 +84,7 @@ class BoxWatch:
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watching is not None and self.suspicion is None:
+        if self._watching is not None:
             await self._watching.conclude(ask)
 
     def suspect(self, what: str, kept: str) -> None:
@@ -91,9 +101,10 @@ class _Watching:
     def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
         self._watch, self._asked, self._checks = watch, asked, checks
         self.of = checks.of
-        self._signs = Signs(asked)
-        self._drift = Drift(asked) if checks.possible else None
+        self._signs = checks.known.signs
+        self._drift = checks.known.drift if checks.possible else None
         self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
         if self._stopped is not None:
@@ -119,9 +130,11 @@ class _Watching:
         return answer
 
     async def conclude(self, ask: Ask) -> None:
-        await self._settle(ask, self._checks.due_at_the_end(self._drifted))
         if self._watch.suspicion is None:
-            self._checks.finish()
+            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+        self._checks.finish(vouched=self._watch.suspicion is None)
+        if self._odd and self._watch.suspicion is None:
+            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
 
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
@@ -138,21 +151,24 @@ class _Watching:
         if not self._checks.under_way and self._watch.suspicion is None:
             await self._settle(ask, self._checks.due(self._drifted))
 
-    async def _settle(self, ask: Ask, due: bool) -> None:
-        if due or (self._signs.found and self._checks.possible):
-            await self._check(ask, waiting=self._drifted or self._signs.found is not None)
+    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        strange = self._signs.found is not None or self._signs.mixed
+        if due or (strange and self._checks.possible):
+            several = strange or self._drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
-            self._suspect(self._signs.found, "Every reply so far is kept")
+            self._suspect(self._sign_alone())
 
-    async def _check(self, ask: Ask, waiting: bool) -> None:
-        verdict = await self._checks.check(ask, waiting=waiting)
+    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        verdict = await self._checks.check(ask, waiting=waiting, several=several)
+        if verdict.odd and verdict.kind != "misses":
+            self._odd = verdict.odd
+            ask.note(f"mixed_formats: a probe picture was clearly answered in {verdict.odd}")
         if self._drift is not None:
             self._drift.settled()
         if verdict.kind == "misses":
             what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
-            aside = self._checks.set_aside
-            kept = f"The {aside} replies since the last good check are set aside: the next run asks for them again"
-            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", kept if aside else "No boxes were asked for")
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}")
         elif verdict.kind == "fits":
             self._signs.withdraw()
         else:
@@ -160,11 +176,16 @@ class _Watching:
             if not self._checks.possible:
                 self._drift = None
             if self._signs.found:
-                self._suspect(self._signs.found, "Every reply so far is kept")
+                self._suspect(self._sign_alone())
+            self._signs.withdraw()
 
-    def _suspect(self, what: str, kept: str) -> None:
+    def _sign_alone(self) -> str:
+        """What a sign says where no check could tell."""
+        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+
+    def _suspect(self, what: str) -> None:
         try:
-            self._watch.suspect(what, kept)
+            self._watch.suspect(what, self._checks.lost())
         except SuspectBoxes as stopped:
             self._stopped = stopped
             raise
@@ -175,7 +196,7 @@ class _Watching:
 
     def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
         """Take in a reply's boxes, as it wrote them."""
-        self._checks.answers += 1
+        self._checks.known.answers += 1
         if self._drift is None and self._signs.done:
             return
         try:
@@ -193,7 +214,7 @@ class _Watching:
             labels = mark.said.labels
             phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
             corners = (x1 / width, y1 / height, x2 / width, y2 / height)
-            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.answers))
+            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._drift is not None:
             self._drift.add(boxes)
