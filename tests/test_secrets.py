@@ -78,7 +78,7 @@ def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(secret:
         given = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
         done = place.run(**given)
         assert done.code == 0, done
-        assert b"You sent Bearer ***. " in place.replies(0).read_bytes()
+        assert b"You sent Bearer ***. " in place.replies.read_bytes()
         again = place.run("image_grounding.workflow.max_attempts=2", **given)
         assert (again.code, again.summary["requests"], again.summary["replayed"]) == (0, 0, 6)
     assert place.files() == usual
@@ -286,7 +286,7 @@ def test_a_proxys_password_is_in_no_message(
     env = {f"{scheme}_proxy": f"http://me:{password}@127.0.0.1:{proxy.port}", "no_proxy": ""}
     done = ended(place.start(env=env, **{"vlm.openai.base_url": f"{scheme}://elsewhere.invalid/v1"}))
     assert done.code == 4, done
-    told = "".join(line["message"] for line in place.failures())
+    told = done.err + "".join(line["message"] for line in place.failures())
     assert "***" in told
     stays_secret(place, password, done)
     if scheme == "http":
@@ -361,5 +361,5 @@ def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> No
         gemini["vlm.box_format"] = "auto"
         done = place.run(**gemini)
     assert done.code == 0, done
-    assert b"You sent ***" in place.replies(0).read_bytes()
+    assert b"You sent ***" in place.replies.read_bytes()
     stays_secret(place, secret, done)
