@@ -71,12 +71,12 @@ def learn(*values: object) -> None:
 def learn_headers(headers: Mapping[str, object]) -> None:
     """Remember what headers hold: of one whose name says so, its value; of others, what is long and no word."""
     for name, value in headers.items():
-        if not isinstance(value, str) or not value or _PLAIN_HEADER.search(name):
+        if not isinstance(value, str):
             continue
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
         if names_secret(name):
             learn(pieces[-1], *filter(_is_no_word, pieces))
-        else:
+        elif not _PLAIN_HEADER.search(name):
             learn(*(piece for piece in pieces if _is_no_word(piece) and len(piece) >= 12 and "://" not in piece))
 
 

@@ -108,7 +108,7 @@ def test_a_key_that_an_older_store_holds_reaches_no_other_file(secret: str, plac
 
 HEADERS: list[tuple[str, dict[str, str]]] = [
     ("a bearer token", {"Authorization": "Bearer SECRET"}),
-    ("a header named so", {"X-Gateway-Token": "SECRET"}),
+    ("a header named so", {"X-Project-Token": "SECRET"}),
     ("one cookie of two", {"Cookie": "theme=dark; session=SECRET"}),
     ("a header of any name", {"X-Portal": "SECRET"}),
 ]
