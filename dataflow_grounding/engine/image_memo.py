@@ -26,6 +26,9 @@ SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
 
 
+_FACTS = ImageFacts.__dataclass_fields__
+
+
 class ImageMemo:
     """Makes an image's facts known before an operator asks for them.
 
@@ -75,9 +78,8 @@ class ImageMemo:
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
     """The facts in a line; None where they are not those that were stored, or lack what this version wants to know."""
-    known = unsealed({name: value for name, value in line.items() if name != "key"}) if line else None
-    names = ImageFacts.__dataclass_fields__
-    return ImageFacts(**{name: known[name] for name in names}) if known and known.keys() >= names.keys() else None
+    known = unsealed({name: line[name] for name in line if name != "key"}) if line else None
+    return ImageFacts(*map(known.__getitem__, _FACTS)) if known and known.keys() >= _FACTS.keys() else None
 
 
 def _digest(file: ImageFile) -> str:

@@ -13,7 +13,7 @@ from dataflow_grounding.engine.plan import Step, settings_digest
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed
-from dataflow_grounding.records import read_object, sealed, unsealed
+from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.version import __version__
 
 
@@ -65,7 +65,8 @@ class Manifest:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
             entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
-            entries[self._entry] = sealed({**entry, "summary": {name: getattr(summary, name) for name in kept}})
+            known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
+            entries[self._entry] = sealed(known)
         try:
             with open(f"{self._path}.part", "w", encoding="utf-8") as file:
                 json.dump(entries, file, indent=1)

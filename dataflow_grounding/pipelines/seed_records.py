@@ -16,7 +16,7 @@ from dataflow_grounding.images import find_image, known_facts, read_facts, remem
 from dataflow_grounding.operators.regions import SEED_ERROR, box_of
 from dataflow_grounding.pipelines.label_sources import LabelSource, from_coco, from_label_folder, states
 from dataflow_grounding.pipelines.tao_records import SOURCE, from_tao, is_tao
-from dataflow_grounding.records import Record, read_object, sealed, unsealed
+from dataflow_grounding.records import Record, as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
 from dataflow_grounding.spec import ReferringData
 from dataflow_grounding.terminal import say
@@ -219,7 +219,7 @@ def _write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
         write_rows(path, seeds.records())
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    state = sealed({"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()})
+    state = sealed(as_json({"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}))
     write_text(state_path, json.dumps(state) + "\n")
     return seeds.report()
 
