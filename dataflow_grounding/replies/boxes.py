@@ -12,8 +12,8 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
-from dataflow_grounding.replies.labels import alike, comparable, same
-from dataflow_grounding.replies.marks import Dropped, Mark, Marks, number
+from dataflow_grounding.replies.labels import alike, comparable, same, surely_alike
+from dataflow_grounding.replies.marks import Dropped, Mark, Marks, Said, number
 from dataflow_grounding.replies.none_words import denies_itself
 from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
@@ -87,7 +87,7 @@ class _BoxReader:
         self.reading = Reading([])
         self.questions = Questions(phrases)
         self.kept: list[Kept] = []
-        self.seen: set[tuple[int, int | None, Bbox]] = set()
+        self.seen: dict[tuple[int, int | None, Bbox], int] = {}
         self.noted: set[str] = set()
         self.out_of_scale: list[Mark] = []
 
@@ -237,28 +237,34 @@ class _BoxReader:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
         if label and phrase_id is not None and self.phrases and not same(label, self.phrases[phrase_id]):
-            self.check_label(label, phrase_id)
+            self.check_label(said, phrase_id)
         if label and phrase_id is not None and phrase_id != said.id and self.phrases:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
         if not label and said.talk in self.questions.translations:
             self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
-        if self.phrases and (mark.answer, phrase_id, bbox) in self.seen:
-            self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
-            return
-        self.seen.add((mark.answer, phrase_id, bbox))
         score = _score(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence)
-        self.kept.append(Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said)))
+        one = Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said))
+        place = self.seen.setdefault((mark.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
+        if place == len(self.kept):
+            self.kept.append(one)
+            return
+        self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
+        if score is not None and score > (self.kept[place].box.score or -1):
+            self.kept[place] = one
 
-    def check_label(self, label: str, phrase_id: int) -> None:
+    def check_label(self, said: Said, phrase_id: int) -> None:
         """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
-        phrase = self.phrases[phrase_id]
+        label, phrase = said.labels[0], self.phrases[phrase_id]
         if denies_itself(label) and not denies_itself(phrase):
             raise _NoBox(f"label {label[:60]!r} says that it isn't there")
-        known = alike(label, phrase) or not comparable(label, phrase)
-        if not known or label in self.questions.translations:
+        if said.id is not None:
+            known = alike(label, phrase) or not comparable(label, phrase)
+        else:
+            known = any(surely_alike(name, phrase) for name in (label, said.talk))
+        if not known:
             self.note("unlike_label", f"{label[:60]!r} may be another thing than phrase {phrase_id}")
 
 

@@ -7,6 +7,12 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a text, as they are written."""
+    return frozenset(text.split())
+
+
 _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -21,6 +27,13 @@ _RELATIONS = frozenset([
     "of", "in", "on", "at", "with", "without", "by", "from", "to", "near", "under", "over", "behind", "beside", "between",
     "next", "inside", "above", "below", "who", "which", "that",
 ])
+# Words before a head that leave it the thing that it is; of any other word, as in "hot dog", that isn't known.
+_QUALITIES = words_of("""
+    red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large small
+    little tiny huge tall short long old new young left right top bottom upper lower middle center central front back rear
+    nearest closest first second third last other same two three four five six several many all wooden metal plastic main
+    whole visible
+""")
 _NEGATIONS = frozenset(["no", "not", "without"])
 # fmt: on
 
@@ -54,6 +67,11 @@ def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
 def alike(one: str, other: str) -> bool:
     """Whether two phrases can mean one thing: the same head word and negations, and one has all words of the other."""
     return _likeness(one, other) > 0
+
+
+def surely_alike(one: str, other: str) -> bool:
+    """Whether two phrases that are alike differ only by words that make no other thing of it: "red car", but not "toy car"."""
+    return alike(one, other) and _kind(one) == _kind(other)
 
 
 def same(one: str, other: str) -> bool:
@@ -121,6 +139,12 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
         head = _singular(word)
     relations = _RELATIONS - _NEGATIONS
     return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
+
+
+def _kind(text: str) -> frozenset[str]:
+    head, words = _meaning(text)[0], _WORD.findall(_bare(text))
+    before = [_singular(word) for word in words[: [*map(_singular, words), head].index(head)]]
+    return frozenset(word for word in before if word not in _QUALITIES and not (len(word) > 4 and word.endswith("ed")))
 
 
 def _singular(word: str) -> str:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dataflow_grounding.replies.labels import alike, comparable
+from dataflow_grounding.replies.labels import alike, comparable, words_of
 from dataflow_grounding.replies.marks import Talk
 from dataflow_grounding.replies.none_patterns import BLIND, SENTENCE_END, UNREAL
 from dataflow_grounding.replies.none_words import missing_in_clause
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # Words that name no thing: a sentence's first ones are passed over.
-_FILLER = _words("""
+_FILLER = words_of("""
     a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re m am is are
     was were be been being has have had do does did can could will would shall should may might must seems appears see sees
     seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
@@ -32,7 +27,7 @@ _FILLER = _words("""
     instances values value numbers pixel pixels normalized normalised relative absolute
 """)
 # Where the words that name a thing end.
-_STOPS = _words("""
+_STOPS = words_of("""
     is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
     located found seen visible who which that while but where
 """)

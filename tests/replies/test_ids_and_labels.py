@@ -87,3 +87,20 @@ def test_a_phrase_may_itself_say_that_something_is_not_there() -> None:
     for phrase in ("no parking sign", "man without a hat", "missing tooth"):
         assert [box.id for box in read([{"label": phrase}], [phrase]).boxes] == [1]
         assert [box.id for box in read([{"id": 1, "label": f"the {phrase}"}], [phrase]).boxes] == [1]
+
+
+@pytest.mark.parametrize(
+    ("label", "phrase", "sure"),
+    [
+        ("car", "red car", True), ("old car", "car", True), ("man", "man in a shirt", True), ("parked cars", "car", True), ("dogs", "two dogs", True),
+        ("hot dog", "dog", False), ("dog", "hot dog", False), ("teddy bear", "bear", False), ("toy car", "car", False), ("car", "police car", False),
+    ],
+)  # fmt: skip
+def test_a_label_that_may_be_another_thing_is_noted_where_no_id_says_whose_it_is(
+    label: str, phrase: str, sure: bool
+) -> None:
+    reading = read([{"label": label}], [phrase])
+
+    assert [box.id for box in reading.boxes] == [1]
+    assert reading.doubtful is not sure
+    assert not read([{"id": 1, "label": label}], [phrase]).doubtful

@@ -359,6 +359,13 @@ def test_a_loop_of_one_box_is_one_box() -> None:
     assert len(reading.notes) < 10
 
 
+def test_of_one_box_given_twice_the_highest_score_stays() -> None:
+    objects = [{"label": "cat", "bbox": CAT, "score": score} for score in (None, 0.2, 0.9, 0.5)]
+
+    for order in (objects, objects[::-1]):
+        assert [box.score for box in read(json.dumps(order), phrases=["cat"]).boxes] == [0.9]
+
+
 @pytest.mark.parametrize(
     ("reply", "point"),
     [
