@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 N = TypeVar("N", int, float)
+L = TypeVar("L", bound="SizeLimits")
 PADDING = (127, 127, 127)
 
 
 @dataclass(frozen=True)
 class SizeLimits:
     """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`, an area
-    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_aspect` times
-    as long as wide is padded. None stands for no limit.
+    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_wide` times as
+    wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
     """
 
     max_side: int = 2048
@@ -37,12 +38,14 @@ class SizeLimits:
     max_pixels: int | None = None
     min_pixels: int = 0
     multiple: int = 1
-    max_aspect: float | None = None
+    max_wide: float | None = None
+    max_tall: float | None = None
 
     def padded(self, size: Size) -> Size:
-        """The size (width, height), with the shorter side as long as `max_aspect` wants it."""
-        least = math.ceil(max(size) / (self.max_aspect or math.inf))
-        return max(size[0], least), max(size[1], least)
+        """The size (width, height), with the shorter side as long as `max_wide` and `max_tall` want it."""
+        width, height = size
+        least = math.ceil(height / (self.max_tall or math.inf)), math.ceil(width / (self.max_wide or math.inf))
+        return width if width >= 0.99 * least[0] else least[0], height if height >= 0.99 * least[1] else least[1]
 
     def fitted(self, size: Size) -> Size:
         """The size (width, height) in which a picture of `size` is sent; the upper limits go before the lower one."""
@@ -58,6 +61,19 @@ class SizeLimits:
     def allows(self, size: Size) -> bool:
         """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
         return abs(self._scale(size) - 1) <= 0.01
+
+    def within(self: L, other: SizeLimits) -> L:
+        """These limits, narrowed to sizes that the `other` allows too."""
+        return replace(
+            self,
+            max_side=min(self.max_side, other.max_side),
+            max_short_side=_least(self.max_short_side, other.max_short_side),
+            max_pixels=_least(self.max_pixels, other.max_pixels),
+            min_pixels=max(self.min_pixels, other.min_pixels),
+            multiple=math.lcm(self.multiple, other.multiple),
+            max_wide=_least(self.max_wide, other.max_wide),
+            max_tall=_least(self.max_tall, other.max_tall),
+        )
 
     def _scale(self, size: Size) -> float:
         enlarged = math.sqrt(self.min_pixels / math.prod(size))
@@ -75,18 +91,6 @@ class ImageLimits(SizeLimits):
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
     max_bytes: int = 15 * 2**20
-
-    def within(self, other: SizeLimits) -> ImageLimits:
-        """These limits, narrowed to sizes that the `other` allows too."""
-        return replace(
-            self,
-            max_side=min(self.max_side, other.max_side),
-            max_short_side=_least(self.max_short_side, other.max_short_side),
-            max_pixels=_least(self.max_pixels, other.max_pixels),
-            min_pixels=max(self.min_pixels, other.min_pixels),
-            multiple=math.lcm(self.multiple, other.multiple),
-            max_aspect=_least(self.max_aspect, other.max_aspect),
-        )
 
 
 def _least(one: N | None, other: N | None) -> N | None:

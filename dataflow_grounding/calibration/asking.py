@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from dataflow_grounding.calibration.covering import most_elongated
-from dataflow_grounding.calibration.deciding import MODERATE, Deciding, Decision, is_elongated
+from dataflow_grounding.calibration.deciding import Deciding, Decision, is_elongated
 from dataflow_grounding.calibration.fitting import Fit, result_of
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe
-from dataflow_grounding.calibration.seen import NoFit
+from dataflow_grounding.calibration.seen import NoFit, by
 from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
+from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
@@ -36,6 +37,8 @@ from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
+
+WAY_OUT = "State it as vlm.box_format, for example xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ def calibrate(
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         raise CalibrationUnclear(
-            f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
-            "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl",
+            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}",
             deciding.pictures,
             asker.asking.counts,
         ) from None
@@ -88,7 +90,7 @@ def calibrate_aspect(serving: Serving, known: BoxFormat, start: RunStart) -> tup
     None, with nothing sent, where the run has none. Raises RunStopped.
     """
     own = start.sizes()
-    if not is_elongated(most_elongated(own)):
+    if not any(map(is_elongated, most_elongated(own))):
         return None, Counter()
     announce(f"Some pictures are over {MODERATE} times as long as wide: 2 requests find out whether to pad them.")
     asker = _Asker(serving, start.options, start.budget)
@@ -144,6 +146,9 @@ class _Asker:
         """What comes of asking; connections are given back. Raises NoFit, RunStopped."""
         try:
             return await work
+        except NothingAnswered as refused:
+            why = f"calibrating {self.serving.model!r} got no answer, not even to a small picture: {refused}"
+            raise EndpointRefused(f"{why}. {WAY_OUT}") from None
         finally:
             await self.serving.aclose()
 
@@ -169,8 +174,9 @@ class _Asker:
             answers, troubles = await self.asking.answer(raw, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
-        except RecordError as error:
-            raise EndpointRefused(f"calibrating {self.serving.model!r} got no answer: {error}") from None
+        except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
+            announce(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
+            return Picture(probe, image.sent_size, [], refused=str(error))
         return Picture(probe, image.sent_size, answers, "; ".join(troubles))
 
 

@@ -73,12 +73,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread."""
+    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread,
+    `refused` why there is none.
+    """
 
     probe: Probe
     sent: Size
     answers: Sequence[Answer]
     trouble: str = ""
+    refused: str = ""
 
     @property
     def size(self) -> Size:
