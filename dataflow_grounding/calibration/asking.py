@@ -6,18 +6,17 @@ import asyncio
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from dataflow_grounding.calibration.covering import most_elongated
-from dataflow_grounding.calibration.deciding import Deciding, Decision, is_elongated
+from dataflow_grounding.calibration.deciding import Deciding, Decision
+from dataflow_grounding.calibration.elongated import WAYS, Verdict, verdict_on
 from dataflow_grounding.calibration.fitting import Fit, result_of
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, by
-from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
+from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
@@ -84,22 +83,37 @@ def calibrate(
     return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
 
 
-def calibrate_aspect(serving: Serving, known: BoxFormat, start: RunStart) -> tuple[Calibration | None, Counter[str]]:
-    """Of a model whose format is known, in parts of the side: whether it needs elongated pictures padded.
+def calibrate_elongated(
+    serving: Serving,
+    known: BoxFormat,
+    start: RunStart,
+    sizes: Sequence[Size],
+    usual: float | None,
+    found: Calibration | None,
+) -> tuple[Calibration | None, Counter[str]]:
+    """Of a model whose format is known, in parts of the side: whether it needs pictures as elongated as these padded, and
+    whether that helps, beside what was `found` of others. `usual` is as for verdict_on.
 
-    None, with nothing sent, where the run has none. Raises RunStopped.
+    None where nothing was answered. Raises RunStopped.
     """
-    own = start.sizes()
-    if not any(map(is_elongated, most_elongated(own))):
-        return None, Counter()
-    announce(f"Some pictures are over {MODERATE} times as long as wide: 2 requests find out whether to pad them.")
-    asker = _Asker(serving, start.options, start.budget)
-    deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
-    limits = run_blocking(lambda: asker.closing(deciding.aspect_limits(known)))
-    announce(f"They are {'padded' if limits else 'sent as they are'}.")
-    limits = limits or SizeLimits(serving.image_limits.max_side)
-    decision = Decision(result_of(known, deciding.pictures), deciding.pictures, limits)
-    return _calibration(serving, asker, decision), asker.asking.counts
+    each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(sizes) > 1 else ''}"
+    announce(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
+    asker, max_side = _Asker(serving, start.options, start.budget), serving.image_limits.max_side
+
+    async def verdicts() -> list[tuple[Verdict | None, list[Picture]]]:
+        return [await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual) for size in sizes]
+
+    for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
+        if verdict is None:
+            announce("That was not answered, and they are sent as they are.")
+            continue
+        if found is None:
+            found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
+        found = found.with_shape(verdict.size, verdict.aspect, verdict.off if verdict.poor else None)
+        if not verdict.poor:
+            how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
+            announce(f"Pictures as elongated as {by(verdict.size)} are {how}.")
+    return found, asker.asking.counts
 
 
 def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
@@ -115,7 +129,7 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
         found=fit.found,
         asked=fit.asked,
         requests=asker.asking.counts["sent"],
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        date=now(),
         limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )

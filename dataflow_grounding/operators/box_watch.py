@@ -43,6 +43,7 @@ class BoxWatch:
         self.on_suspect = on_suspect
         self.every = every
         self.suspicion: str | None = None
+        self.poor: str | None = None
         self._watching: _Watching | None = None
 
     def __repr__(self) -> str:
@@ -54,8 +55,8 @@ class BoxWatch:
         Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
         """
         calibrated = choice.pending
-        took = choice.settle_to_ground(start)
-        watch, asked = BoxWatch(self.on_suspect, self.every), choice.format
+        watch = BoxWatch(self.on_suspect, self.every)
+        took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
             checks = EndpointChecks(
@@ -74,6 +75,13 @@ class BoxWatch:
         """What is left to settle after the last record. Raises SuspectBoxes."""
         if self._watching is not None and self.suspicion is None:
             await self._watching.conclude(ask)
+
+    def on_poor(self, what: str) -> None:
+        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
+        if self.on_suspect == "stop":
+            raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
+        self.poor = what
+        print(f"Warning: {what}.", file=sys.stderr, flush=True)
 
     def suspect(self, what: str, kept: str) -> None:
         """Say that the boxes are wrong; `kept` is what becomes of the replies. Raises SuspectBoxes unless it only warns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any, Literal, TypeAlias
 
@@ -75,7 +76,9 @@ class DoubleChecker(RegionOperator):
         """Calibrates the models whose box formats aren't known."""
         asked = super().prepare(start)
         if self.method != "ask":
-            asked += self.reground_choice.settle_to_ground(start)
+            asked += self.reground_choice.settle_to_ground(
+                start, lambda what: print(f"Warning: {what}.", file=sys.stderr, flush=True)
+            )
         return asked
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
