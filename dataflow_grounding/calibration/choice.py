@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.calibration.elongated import elongated
@@ -81,14 +82,17 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        own = elongated(start.sizes())
+        pictures = start.pictures()
+        own = elongated(pictures.sizes)
         path = cache_path(serving.endpoint, serving.model, self.format.name)
         found = stored_calibration(serving.endpoint, serving.model, path) or _settled.get(path)
         missing = [size for size in own if found is None or not found.covers(size)]
         if missing:
             from dataflow_grounding.calibration.asking import calibrate_elongated
 
-            found, asked = calibrate_elongated(serving, self.format, start, missing, self._usual, found)
+            found, asked = calibrate_elongated(
+                serving, self.format, start, replace(pictures, sizes=missing), self._usual, found
+            )
             counts += asked
             if found is not None:
                 _write(found, path)
@@ -154,7 +158,7 @@ class FormatChoice:
 
         serving = self._serving
         announce(f"{self.why}: calibrating, with {REQUESTS}.")
-        done = calibrate(serving, self.format, start.options, start.budget, start.sizes())
+        done = calibrate(serving, self.format, start.options, start.budget, start.pictures())
         found = done.calibration
         announce(f"{serving.model} writes {found.box_format}: {summary(done)}.")
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))

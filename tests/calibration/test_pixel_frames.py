@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from box_quality import measure
+from PIL import Image
 from pixel_frames import MODEL, SERVERS, scenes
 from resize_rules import drifting, reduced
 from seeing_model import SeeingModel, draw
@@ -198,3 +199,15 @@ def test_tall_pictures_that_were_not_covered_are_padded(tmp_path: Path) -> None:
         for expression, part in zip(record["expressions"], PARTS.values(), strict=True):
             assert expression["instances"][0]["bbox"] == pytest.approx(_part((600, 2400), *part), abs=12)
         assert max(server.requests[-1].image_sizes[0]) < 2 * min(server.requests[-1].image_sizes[0])
+
+
+@pytest.mark.parametrize(("name", "format_"), [("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP")])
+def test_probe_pictures_are_of_the_runs_commonest_type(tmp_path: Path, name: str, format_: str) -> None:
+    """Servers have rules for one type: a gateway that makes JPEGs smaller, say."""
+    row = scene(tmp_path, (640, 480))
+    path = tmp_path / name
+    with Image.open(row["image_path"]) as picture:
+        picture.save(path, quality=95)
+    with LoopbackServer(SeeingModel(resized=reduced(edge=800)), keep_bodies=True) as server:
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))([{**row, "image_path": str(path)}])
+        assert {image.format for r in server.requests for image in r.images} == {format_}
