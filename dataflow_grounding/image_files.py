@@ -80,8 +80,11 @@ def _open_file(path: str) -> tuple[int, int]:
     raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
 
-def header_size(path: str) -> Size:
-    """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
+def header_facts(path: str) -> tuple[Size, str]:
+    """Width and height of the upright picture, and its media type, from the file's header alone.
+
+    Raises ImageMissing, MachineBusy, ImageBroken.
+    """
     try:
         handle, _ = _open_file(path)
     except OSError as error:
@@ -90,28 +93,29 @@ def header_size(path: str) -> Size:
         with open(handle, "rb") as file, open_picture(file) as picture:
             width, height = _stored_size(picture)
             turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
-            return (height, width) if turned else (width, height)
+            return (height, width) if turned else (width, height), _media_type(picture)
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         raise machine_fault(error) or ImageBroken(f"{path!r} is no image that can be read: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
-    import PIL.Image
-
     with _opened(data, path) as picture:
         orientation = _orientation(picture, data)
         width, height = _stored_size(picture)
         if orientation >= 5:
             width, height = height, width
         _check_whole(data, picture.format or "", path)
-        media_type = (
-            "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
-        )
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
         digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, width, height, media_type, plain, len(data))
+        return ImageFacts(digest, width, height, _media_type(picture), plain, len(data))
+
+
+def _media_type(picture: PillowImage) -> str:
+    import PIL.Image
+
+    return "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
 
 
 def open_picture(file: str | IO[bytes]) -> PillowImage:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from dataflow_grounding.calibration.asking import read_answers
+from dataflow_grounding.calibration.asking import question_of
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
 from dataflow_grounding.calibration.seen import by
@@ -20,9 +20,7 @@ from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_fo
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.images import ImageLimits, open_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.tasks import Request, phrase_grounding
+from dataflow_grounding.images import ImageLimits
 
 LAYOUTS = 256  # a layout that came lately would be answered from a gateway's cache, whatever the model does by now
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
@@ -117,19 +115,9 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -
     """A probe picture with what came back for it. An answer that can't be had is no answer."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
-        await asyncio.to_thread(lambda: probe.draw().save(path, quality=95, subsampling=0))
-        image = open_image(Record({"image_path": path}), "image_path", limits)
-        question = phrase_grounding(image, list(probe.boxes), asked)
-        request = Request(
-            question.task,
-            question.input,
-            question.images,
-            question.instructions,
-            question.schema,
-            read=lambda reply: read_answers(reply, probe, asked.key),
-        )
+        image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            answers, troubles = await ask.aside(request)
+            answers, troubles = await ask.aside(question)
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture

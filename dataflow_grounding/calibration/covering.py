@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dataflow_grounding.calibration.elongated import most_elongated
 from dataflow_grounding.calibration.probes import SIZES, reduced_to
 from dataflow_grounding.calibration.rounding import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
 from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, Seen, by, check_even, pooled, shown
@@ -166,9 +167,3 @@ def _extreme(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
     wide, tall = (max(size) / min(size) for size in most_elongated(own))
     shapes = [(min(math.ceil(wide), 16), 1)] if wide > aspect else []
     return [*shapes, (1, min(max(math.ceil(tall), aspect), 16))] if tall > 1.8 else shapes
-
-
-def most_elongated(own: Sequence[Size]) -> tuple[Size, Size]:
-    """The widest and the tallest of these sizes; squares where there is none."""
-    shares = sorted([*own, (1, 1)], key=lambda size: size[0] / size[1])
-    return shares[-1], shares[0]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import median
-from typing import TypeAlias
 
-from dataflow_grounding.calibration.covering import Covered, Covering, most_elongated
+from dataflow_grounding.calibration.covering import Covered, Covering
+from dataflow_grounding.calibration.elongated import elongated, is_elongated
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import SIZES, Answer, Picture, Probe, padded_probe, probe_of, reduced_to
+from dataflow_grounding.calibration.probes import SIZES, AskProbes, Picture, probe_of, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
 from dataflow_grounding.calibration.taken import MODERATE, Taken, is_near
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
-
-AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
-"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
-
-
-WORSE, BETTER = 2.0, 0.6  # how much worse than usual they have to be, and how much better with padding
 
 
 @dataclass(frozen=True)
@@ -66,18 +59,6 @@ class Deciding:
         """What sizes the endpoint takes."""
         return Taken(self.max_side, self.own)
 
-    async def aspect_limits(self, known: BoxFormat, usual: float = 0.01) -> SizeLimits | None:
-        """Limits that pad elongated pictures, where the run has some and padding makes boxes better; else None.
-
-        `known` is a format of parts of the side, `usual` the error to expect in it, as a share of the side.
-        """
-        size = reduced_to(max(most_elongated(self.own), key=lambda size: max(size) / min(size)), self.max_side)
-        limits = SizeLimits(max_side=self.max_side, max_wide=MODERATE, max_tall=MODERATE)
-        answers = await self.ask([probe_of(size), padded_probe(size, limits)], known)
-        self.pictures += answers
-        plain, padded = (median_error(picture, known) for picture in answers)
-        return limits if plain > WORSE * usual and padded < BETTER * plain else None
-
     async def _in_pixels(self, found: BoxFormat) -> Decision:
         """Of a model that counts pixels: the limits within which it counts those of the picture as sent."""
         measured = measured_in(self.pictures, found.order, found.frame)
@@ -86,7 +67,7 @@ class Deciding:
         try:
             covered = await self._covered(found, Covering(self.max_side, self.own, taken=self.taken))
         except NoFit:  # elongated pictures may be what is wrong: they can be padded
-            if not any(map(is_elongated, most_elongated(self.own))):
+            if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
             covered = await self._covered(found, Covering(self.max_side, aspect=MODERATE, taken=self.taken))
@@ -120,30 +101,6 @@ class Deciding:
             self.pictures += [picture for picture in answers if not picture.refused]
             refused = [picture for picture in answers if picture.refused]
             sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
-
-
-def is_elongated(size: Size) -> bool:
-    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
-    return max(size) > MODERATE * min(size)
-
-
-def median_error(picture: Picture, known: BoxFormat) -> float:
-    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
-    drawn = picture.probe.drawn or picture.size
-    worst = [
-        max(
-            abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
-        )
-        for answer in picture.answers
-        if len(answer.numbers) == 4
-    ]
-    return median([*worst, *[1.0] * (picture.asked - len(worst))])
-
-
-def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
-    meant = replace(known, order=answer.order) if answer.order else known
-    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
 
 
 def _name(found: BoxFormat, scale: str, frame: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.images import PADDING, SizeLimits
@@ -92,6 +93,10 @@ class Picture:
     def asked(self) -> int:
         """How many rectangles it has."""
         return len(self.probe.boxes)
+
+
+AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
+"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
 
 
 def probes(max_side: int = 2048) -> list[Probe]:

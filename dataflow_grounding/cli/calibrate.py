@@ -38,7 +38,8 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Send one to three pictures of coloured rectangles, and name the box format of the answers, with its error in pixels.
+    """Send three pictures of coloured rectangles, 10 to 40 to a model that counts pixels, and name the box format of the
+    answers, with its error in pixels.
 
     The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
     so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.

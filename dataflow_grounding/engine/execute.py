@@ -106,7 +106,7 @@ def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: So
     """Counts of what the operators had to ask before the first record."""
     asked: Counter[str] = Counter()
     for step in steps:
-        start = RunStart(options, budget, step.storage.checkpoint_folder, source.image_sizes)
+        start = RunStart(options, budget, step.storage.checkpoint_folder, source.pictures)
         asked.update(step.operator.prepare(start))
     return asked
 

@@ -18,7 +18,7 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Annotator
-from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, sizes_of
+from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update
@@ -30,7 +30,7 @@ def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tup
     options = current_options.get()
     budget = budget_of(options)
     image_key = operator.reads().get("image") or IMAGE_COLUMN
-    operator.prepare(RunStart(options, budget, None, lambda: sizes_of(records, image_key)))
+    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(records, image_key)))
     return run_blocking(lambda: _annotate_all(operator, records, budget))
 
 

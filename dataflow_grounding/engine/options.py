@@ -42,12 +42,20 @@ def budget_of(options: RunOptions) -> Budget:
 
 
 @dataclass(frozen=True)
+class OwnPictures:
+    """A run's own pictures: their sizes in pixels, upright, each once, the commonest first; and their commonest media type."""
+
+    sizes: Sequence[Size] = ()
+    media_type: str = ""
+
+
+@dataclass(frozen=True)
 class RunStart:
-    """What an operator can know before the first record: how the run goes, and of which sizes its pictures are."""
+    """What an operator can know before the first record: how the run goes, and what its pictures are."""
 
     options: RunOptions
     budget: Budget
     folder: str | None
     """The run's own folder for what it finds out; None without files."""
-    sizes: Callable[[], Sequence[Size]]
-    """Looks at the first pictures: their sizes in pixels, upright, the commonest first."""
+    pictures: Callable[[], OwnPictures]
+    """Looks at the first pictures."""

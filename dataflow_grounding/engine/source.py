@@ -14,10 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, InputError, RunStopped
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import header_size
+from dataflow_grounding.image_files import header_facts
 from dataflow_grounding.images import ImageFile, find_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
 from dataflow_grounding.rows import Row, read_rows
@@ -43,13 +44,18 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
         rows_of_image.set(hash(record.unique_id), 1)
 
 
-def sizes_of(records: Iterable[Record], image_key: str) -> list[Size]:
-    """The sizes of the pictures of the first thousand records, each once, the commonest first."""
+def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
+    """The pictures of the first thousand records."""
     sizes: Counter[Size] = Counter()
+    media_types: Counter[str] = Counter()
     for record in itertools.islice(records, SAMPLE):
         with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            sizes[header_size(find_image(record, image_key).path)] += 1
-    return [size for size, _ in sizes.most_common()]
+            size, media_type = header_facts(find_image(record, image_key).path)
+            sizes[size] += 1
+            media_types[media_type] += 1
+    return OwnPictures(
+        [size for size, _ in sizes.most_common()], max(media_types, key=media_types.__getitem__, default="")
+    )
 
 
 class Source:
@@ -116,10 +122,10 @@ class Source:
             record.setdefault("source", self._name)
         return record
 
-    def image_sizes(self) -> list[Size]:
-        """The sizes of the first pictures, the commonest first. Reads the rows anew."""
+    def pictures(self) -> OwnPictures:
+        """What the first pictures are. Reads the rows anew."""
         rows = (row for _, row in self._rows())
-        return sizes_of(
+        return pictures_of(
             (Record(row.data, self._folders) for row in rows if row.data is not None), self._first_image_key
         )
 

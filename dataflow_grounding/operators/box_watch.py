@@ -47,6 +47,7 @@ class BoxWatch:
         self.on_suspect = on_suspect
         self.every = every
         self.suspicion: str | None = None
+        self.poor: str | None = None
         self._watching: _Watching | None = None
 
     def __repr__(self) -> str:
@@ -58,8 +59,8 @@ class BoxWatch:
         Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
         """
         calibrated = choice.pending
-        took = choice.settle_to_ground(start)
-        watch, asked = BoxWatch(self.on_suspect, self.every), choice.format
+        watch = BoxWatch(self.on_suspect, self.every)
+        took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
             checks = EndpointChecks(
@@ -69,7 +70,7 @@ class BoxWatch:
                 calibrated=calibrated,
                 in_memory=in_memory,
                 trusting=trusting,
-                coming=start.sizes,
+                coming=lambda: start.pictures().sizes,
             )
             watch._watching = _Watching(watch, asked, checks)
         return watch, took
@@ -86,6 +87,13 @@ class BoxWatch:
         """What is left to settle after the last record. Raises SuspectBoxes."""
         if self._watching is not None:
             await self._watching.conclude(ask)
+
+    def on_poor(self, what: str) -> None:
+        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
+        if self.on_suspect == "stop":
+            raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
+        self.poor = what
+        say(f"Warning: {what}.")
 
     def suspect(self, what: str, kept: str) -> None:
         """Say that the boxes are wrong; `kept` is what becomes of the replies. Raises SuspectBoxes unless it only warns."""
