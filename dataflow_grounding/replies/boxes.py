@@ -12,7 +12,7 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
-from dataflow_grounding.replies.labels import alike, comparable, same, surely_alike
+from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
 from dataflow_grounding.replies.marks import Dropped, Mark, Marks, Said, number
 from dataflow_grounding.replies.none_words import denies_itself
 from dataflow_grounding.replies.prose import denial
@@ -236,7 +236,8 @@ class _BoxReader:
         if self.phrases and phrase_id is None:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
-        if label and phrase_id is not None and self.phrases and not same(label, self.phrases[phrase_id]):
+        phrase = self.phrases.get(phrase_id or 0, label)
+        if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
             self.check_label(said, phrase_id)
         if label and phrase_id is not None and phrase_id != said.id and self.phrases:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")

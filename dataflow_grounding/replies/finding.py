@@ -17,7 +17,7 @@ from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Found, Scan
 from dataflow_grounding.replies.labels import matching_ids
-from dataflow_grounding.replies.legends import apply, is_legend, stated_order, stated_unit, without_legend
+from dataflow_grounding.replies.legends import LEGEND, apply, stated_order, stated_unit
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
@@ -62,17 +62,10 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
 
 def _unwrapped(reply: str) -> str:
     """Return the string that a JSON object of one known key holds, as in `{"answer": "[…]"}`; any other reply as it is."""
-    for _ in range(3):
-        if not _STRING_IN_OBJECT.match(reply):
-            break
-        try:
-            ((key, value),) = json.loads(reply).items()
-        except ValueError:
-            break
-        if plain_key(key) not in WRAPPERS or not isinstance(value, str):
-            break
-        reply = value
-    return reply
+    found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
+    fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
+    ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
+    return value if isinstance(value, str) and plain_key(key) in WRAPPERS else reply
 
 
 def _in_answers(answers: list[Answer], key: str) -> Marks:
@@ -200,13 +193,13 @@ def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
     in_talk: list[Mark] = []
     answered = False
     said = NOTHING_SAID
-    items = [item for item in _joined_pairs(scan) if not is_legend(scan.text[item.start : item.end][:80])]
+    items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
     unit = None
     ends = [item.start for item in items[1:]] + [len(scan.text)] * bool(items)
     for item, following in zip(items, ends, strict=True):
         between = scan.text[end : item.start]
         around.append(between)
-        before = without_legend(between if between.strip() or end else lead)
+        before = LEGEND.sub(" ", between if between.strip() or end else lead)
         unit = unit if end else stated_unit(before)
         rest = scan.text[item.end : following].partition("\n")[0]
         if denies(before):

@@ -30,8 +30,8 @@ LABEL_KEYS = (
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch", "matched",
-              "correct", "iscorrect", "valid", "isvalid")  # fmt: skip
+FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch",
+              "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
 # Keys that hold detections and name nothing; any other key that does is taken as their label.
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
@@ -76,6 +76,12 @@ NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | frozenset([
     "phraseids", "color", "colors", "colour", "colours",
 ]).union(*CORNER_PAIRS)
 # fmt: on
+
+
+@lru_cache(maxsize=1024)
+def box_names(plain: str) -> tuple[str, str, str]:
+    """Return a key as it is, without a number behind it, and without words such as "final"."""
+    return plain, plain.rstrip("0123456789"), REFINED.sub("", plain)
 
 
 @lru_cache(maxsize=1024)

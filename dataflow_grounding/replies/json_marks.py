@@ -17,8 +17,8 @@ from dataflow_grounding.replies.json_keys import (
     OUTLINE_KEYS,
     POINT_KEYS,
     QUAD_KEYS,
-    REFINED,
     WRAPPERS,
+    box_names,
     plain_key,
 )
 from dataflow_grounding.replies.json_shapes import (
@@ -30,6 +30,7 @@ from dataflow_grounding.replies.json_shapes import (
     is_named,
     is_no,
     named_corners,
+    one_of,
     outlines,
     pair,
     plain_fields,
@@ -38,7 +39,7 @@ from dataflow_grounding.replies.json_shapes import (
     take_lists_beside,
     take_statuses,
 )
-from dataflow_grounding.replies.json_text import MAX_DEPTH, find_json
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, measured, number
@@ -59,7 +60,7 @@ class _Walk:
     def __init__(self, marks: Marks, key: str) -> None:
         self.marks = marks
         self.key = key
-        self.box_keys = BOX_KEYS | {key}
+        self.box_keys = BOX_KEYS | QUAD_KEYS | ORDER_KEYS.keys() | {key}
         self.depth = 0
 
     def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
@@ -102,12 +103,8 @@ class _Walk:
         if not items or (boxy and all(item is None for item in items)):
             self.marks.lack(said)
             return
-        values, unit = measured(items)
-        if unit is not None:
-            since = len(self.marks.boxes)
-            self.array([*values], said, boxy=boxy, quad=quad)
-            apply(self.marks.boxes, since, None, unit)
-            return
+        since = len(self.marks.boxes)
+        items, unit = measured(items)
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
         numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
         strings = tuple(item.strip() for item, kind in zip(items, kinds, strict=True) if kind == "s" and item.strip())
@@ -125,6 +122,7 @@ class _Walk:
             self.marks.add(flat, said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
+        apply(self.marks.boxes, since, None, unit)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
@@ -154,7 +152,7 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(is_no(fields.get(key)) for key in FOUND_KEYS) or is_no(fields.get("status") or None):
+        if any(is_no(fields[key]) for key in FOUND_KEYS & fields.keys()) or is_no(fields.get("status") or None):
             self.marks.lack(said)
             return
         since = len(self.marks.boxes)
@@ -183,7 +181,7 @@ class _Walk:
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
         boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
         if len(boxes) > 1:
-            boxes = self.one_of(boxes, said)
+            boxes = one_of(boxes, self.key, self.marks, said)
         for plain, item in boxes.items():
             used |= self.box_field(plain, item, lists, said)
         if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
@@ -193,19 +191,7 @@ class _Walk:
         return used
 
     def is_box_key(self, plain: str) -> bool:
-        names = plain, plain.rstrip("0123456789"), REFINED.sub("", plain)
-        return any(key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in names)
-
-    def one_of(self, boxes: dict[str, Any], said: Said) -> dict[str, Any]:
-        """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
-        given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
-        refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
-        asked = {plain: item for plain, item in (refined or given).items() if refined or plain == self.key}
-        given = asked or given
-        if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
-            return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
-        self.marks.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
-        return {}
+        return not self.box_keys.isdisjoint(box_names(plain))
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
@@ -269,7 +255,7 @@ class _Walk:
             plain, since = plain_key(key), len(self.marks.boxes)
             if self.is_box_key(plain) or plain in NO_CHILDREN or (own and plain in LABEL_KEYS):
                 continue
-            item = _decoded(item)
+            item = decoded(item)
             if own:
                 self.part_of_detection(item, NOTHING_SAID if has_box else said)
                 if has_box and not value.cut:  # a part without a name is no further thing
@@ -279,8 +265,10 @@ class _Walk:
             elif item is not None or not talks:
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.labelled_by_key(plain, item, inner.within(said))
-            groups[plain] = self.marks.boxes[since:]
-        drop_considered(self.marks, {plain: boxes for plain, boxes in groups.items() if boxes})
+            if len(self.marks.boxes) > since:
+                groups[plain] = self.marks.boxes[since:]
+        if len(groups) > 1:
+            drop_considered(self.marks, groups)
 
     def part_of_detection(self, item: Any, said: Said) -> None:
         """Take further detections in a detection, never its colours or sizes."""
@@ -312,13 +300,3 @@ class _Walk:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
                 self.marks.lack(said)
-
-
-def _decoded(value: Any) -> Any:
-    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
-        return value
-    scan = find_json(value)
-    found = scan.found[0].value if len(scan.found) == 1 else None
-    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
-    return found if isinstance(found, JsonObject) or objects else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -65,11 +66,10 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
 
 def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
     """Return the order and the unit that an object's other fields state for its boxes."""
-    texts = [", ".join(item) if isinstance(item, list) and _are_texts(item) else item for item in fields.values()]
-    others = [text for key, text in zip(fields, texts, strict=True) if isinstance(text, str) and key not in LABEL_KEYS]
-    orders = [text for text in others if 4 <= len(text) < 100]
-    unit = next((unit for text in others if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
-    return stated_order("\n".join(orders)) if orders else None, unit
+    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in LABEL_KEYS]
+    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
+    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
 
 
 def is_no(value: Any) -> bool:
@@ -178,6 +178,18 @@ def drop_considered(marks: Marks, groups: Mapping[str, list[Mark]]) -> None:
     marks.boxes[:] = [mark for mark in marks.boxes if id(mark) not in gone]
     for mark in gone.values() if len(answers) != 1 else ():
         marks.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", mark.said)
+
+
+def one_of(boxes: dict[str, Any], key: str, marks: Marks, said: Said) -> dict[str, Any]:
+    """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
+    given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
+    refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
+    asked = {plain: item for plain, item in (refined or given).items() if refined or plain == key}
+    given = asked or given
+    if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
+        return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
+    marks.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
+    return {}
 
 
 def is_named(mark: Mark) -> bool:

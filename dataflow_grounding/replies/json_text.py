@@ -50,6 +50,16 @@ def find_json(text: str) -> Scan:
     return strict if strict is not None else _Scanner(_WIDE.sub(lambda match: match[0].translate(_NARROW), text)).run()
 
 
+def decoded(value: Any) -> Any:
+    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    scan = find_json(value)
+    found = scan.found[0].value if len(scan.found) == 1 else None
+    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
+    return found if isinstance(found, JsonObject) or objects else value
+
+
 def _strict(text: str) -> Scan | None:
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] not in ("{", "["):

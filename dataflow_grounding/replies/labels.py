@@ -7,12 +7,6 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
-
-def words_of(text: str) -> frozenset[str]:
-    """Return the words of a text, as they are written."""
-    return frozenset(text.split())
-
-
 _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -28,12 +22,12 @@ _RELATIONS = frozenset([
     "next", "inside", "above", "below", "who", "which", "that",
 ])
 # Words before a head that leave it the thing that it is; of any other word, as in "hot dog", that isn't known.
-_QUALITIES = words_of("""
+_QUALITIES = frozenset(_WORD.findall("""
     red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large small
     little tiny huge tall short long old new young left right top bottom upper lower middle center central front back rear
     nearest closest first second third last other same two three four five six several many all wooden metal plastic main
     whole visible
-""")
+"""))
 _NEGATIONS = frozenset(["no", "not", "without"])
 # fmt: on
 
@@ -57,11 +51,8 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more about the thing."""
-    found = matching_ids(talk, phrases)
-    within = {i: p for i, p in phrases.items() if alike(talk, p) and all_words(p) <= all_words(talk)}
-    longest = max((len(all_words(phrase)) for phrase in within.values()), default=0)
-    within = {i: phrase for i, phrase in within.items() if len(all_words(phrase)) == longest}
-    return found or (list(within) if len({_bare(phrase) for phrase in within.values()}) == 1 else [])
+    within = [i for i, phrase in phrases.items() if alike(talk, phrase) and all_words(phrase) <= all_words(talk)]
+    return matching_ids(talk, phrases) or (within if len(within) == 1 else [])
 
 
 def alike(one: str, other: str) -> bool:
@@ -72,11 +63,6 @@ def alike(one: str, other: str) -> bool:
 def surely_alike(one: str, other: str) -> bool:
     """Whether two phrases that are alike differ only by words that make no other thing of it: "red car", but not "toy car"."""
     return alike(one, other) and _kind(one) == _kind(other)
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two phrases are equal, up to case, spacing and quotation marks."""
-    return _plain(one) == _plain(other) != ""
 
 
 def contradicts(one: str, other: str) -> bool:

@@ -11,7 +11,7 @@ from dataflow_grounding.replies.json_keys import CORNERS, ORDER_KEYS, plain_key
 from dataflow_grounding.replies.marks import Mark
 
 _NAME = r"(?:[xy]_?(?:min|max|\d|center)?|(?:min|max|center|c)_?[xy]|left|top|right|bottom|w(?:idth)?|h(?:eight)?)"
-_LEGEND = re.compile(
+LEGEND = re.compile(
     rf"[\[(]?(?<![\w.])({_NAME}(?:(?:\s*[,/;|]\s*|\s+){_NAME}){{3}})(?!\w|\s*[=:]\s*[\d.])[\])]?"
     r"|\b(?:bbox_|box_)?(xyxy|yxyx|xywh|cxcywh|ltrb|ltwh|tlbr|tlwh)\b",
     re.IGNORECASE,
@@ -28,20 +28,10 @@ def stated_order(text: str) -> Order | None:
 
     Raises UnreadableReply where it states several, or one that is not known.
     """
-    stated = {_order(match[1], match[2]) for match in _LEGEND.finditer(text)}
+    stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
     if len(stated) > 1 or None in stated:
         raise UnreadableReply("the reply states an order of coordinates that is not clear")
     return next(iter(stated), None)
-
-
-def without_legend(text: str) -> str:
-    """Return a text without the orders that it states."""
-    return _LEGEND.sub(" ", text)
-
-
-def is_legend(text: str) -> bool:
-    """Whether a text is an order of coordinates and nothing else."""
-    return _LEGEND.fullmatch(text.strip()) is not None
 
 
 def stated_unit(text: str, *, alone: bool = False) -> str | None:

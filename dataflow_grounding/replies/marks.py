@@ -197,8 +197,10 @@ def number(value: Any) -> float | None:
     return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
 
 
-def measured(values: Sequence[Any]) -> tuple[Sequence[Any], str | None]:
+def measured(values: list[Any]) -> tuple[list[Any], str | None]:
     """Return values without the unit that all of them have, and that unit, "px" or "%"; None for none."""
+    if not values or not isinstance(values[0], str):
+        return values, None
     matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]
     units = {match and match[2][0] for match in matches}
     if len(matches) < len(values) or len(units) != 1 or None in units:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from dataflow_grounding.replies.labels import alike, comparable, words_of
+from dataflow_grounding.replies.labels import alike, comparable
 from dataflow_grounding.replies.marks import Talk
 from dataflow_grounding.replies.none_patterns import BLIND, SENTENCE_END, UNREAL
 from dataflow_grounding.replies.none_words import missing_in_clause
 
 # Words that name no thing: a sentence's first ones are passed over.
-_FILLER = words_of("""
+_FILLER = frozenset(
+    re.findall(
+        r"\w+",
+        """
     a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re m am is are
     was were be been being has have had do does did can could will would shall should may might must seems appears see sees
     seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
@@ -25,12 +28,19 @@ _FILLER = words_of("""
     inspection correction corrected refined revised updated based upon after before checking all another one more other same
     only just very well step object objects item items target thing things phrase phrases expression description instance
     instances values value numbers pixel pixels normalized normalised relative absolute
-""")
+""",
+    )
+)
 # Where the words that name a thing end.
-_STOPS = words_of("""
+_STOPS = frozenset(
+    re.findall(
+        r"\w+",
+        """
     is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
     located found seen visible who which that while but where
-""")
+""",
+    )
+)
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")

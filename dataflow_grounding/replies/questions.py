@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.labels import alike, all_words, comparable, contradicts, matching_ids, named_ids, same
+from dataflow_grounding.replies.labels import (
+    alike,
+    all_words,
+    comparable,
+    contradicts,
+    equal_ids,
+    matching_ids,
+    named_ids,
+)
 from dataflow_grounding.replies.marks import Mark, Marks, Said
 from dataflow_grounding.replies.reading import FoundBox
 
@@ -36,14 +44,15 @@ class Questions:
 
     def ids(self, said: Said) -> list[int]:
         """Return the phrases that a box may belong to: by id, unless its label denies that; by label; the only one."""
-        number = said.id + self.shift if said.id is not None else None
-        if number in self.phrases and (not said.labels or _agree(said.labels, self.phrases[number])):
+        number = said.id + self.shift if said.id is not None else _FAR
+        phrase = self.phrases.get(number)
+        if phrase is not None and (not said.labels or said.labels[0] == phrase or _agree(said.labels, phrase)):
             return [number]
         if not said.labels and not said.talk and len(self.phrases) == 1:
             return list(self.phrases)
         named = self._named(said)
-        if number in self.phrases and not named:
-            return [] if any(contradicts(label, self.phrases[number]) for label in said.labels) else [number]
+        if phrase is not None and not named:
+            return [] if any(contradicts(label, phrase) for label in said.labels) else [number]
         return named or (list(self.phrases) if _name(said) in self.translations else [])
 
     def about(self, said: Said) -> list[int]:
@@ -150,7 +159,7 @@ class Questions:
 
 
 def _agree(labels: tuple[str, ...], phrase: str) -> bool:
-    return any(same(label, phrase) or alike(label, phrase) for label in labels)
+    return any(equal_ids(label, {0: phrase}) or alike(label, phrase) for label in labels)
 
 
 def _name(said: Said) -> str:
