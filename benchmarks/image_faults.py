@@ -113,7 +113,7 @@ def many_pixels(place: Workplace, full: bool) -> Outcome:
         out.seek(0)
         assert running.returncode == 0, out.read()
         one = 5 * side * side / 2**20  # MiB: Pillow takes a byte a pixel for black and white, and four for RGB
-        assert used.ru_maxrss / 1024 < 150 + 1.5 * one, f"{used.ru_maxrss / 1024:.0f} MiB, one picture has {one:.0f}"
+        assert used.ru_maxrss / 1024 < 150 + 2 * one, f"{used.ru_maxrss / 1024:.0f} MiB, one picture has {one:.0f}"
         return Outcome(witness.sent, witness.twice, lost_rows(place, 4))
 
 
