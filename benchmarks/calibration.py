@@ -74,9 +74,10 @@ def furthest_off(rule: Rule, decision: Decision) -> float:
     """How far edges are off at the most, as a share of the side, for pictures of the sizes in SIZES."""
     limits, worst = decision.limits or SizeLimits(MAX_SIDE), 0.0
     for size in SIZES:
-        sent = limits.fitted(size)
-        shown = rule(*sent)
-        x1, y1, x2, y2 = decision.fit.format.to_pixels((0, 0, *shown), original=size, sent=sent)
+        padded = limits.padded(size)
+        sent = limits.fitted(padded)
+        shown = (seen * side / whole for seen, side, whole in zip(rule(*sent), size, padded, strict=True))
+        x1, y1, x2, y2 = decision.fit.format.to_pixels((0, 0, *shown), original=padded, sent=sent)
         worst = max(worst, abs(x1) / size[0], abs(y1) / size[1], abs(x2 / size[0] - 1), abs(y2 / size[1] - 1))
     return worst
 

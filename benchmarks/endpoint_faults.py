@@ -83,6 +83,7 @@ def closed_port() -> str:
 
 BURST = range(12, 18)
 MIDDLE = range(25, 10_000)
+EARLY = range(8, 10_000)
 NO_TIME = {"vlm.openai.timeout": 0.4}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
 STOPS = "A wrong key, model or address stops the run within a few requests, exit 4; the same command goes on when it is mended."
@@ -92,6 +93,16 @@ SPOILT = "An answer that is none is a fault of the server, tried again."
 CUT_OFF = (
     "A reply that is cut off is never taken for a whole one: asked again, in parts or cooler, up to workflow.max_attempts; "
     "then the record fails."
+)
+OTHERS = (
+    "Once others have been answered it fails its record alone, as what the endpoint refuses does; ten in a row, with no answer "
+    "between them, stop the run, exit 4."
+)
+UNBROKEN = "Ten refusals before the first answer stop the run, exit 4, and none of them is stored."
+PAGES = "What is no reply at all stops the run within ten requests, exit 4, where nothing was answered before."
+QUOTA = (
+    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so long, the run stops, exit 3, "
+    "and says when to come back; the same command goes on."
 )
 STANDS = "What the endpoint or the model refuses fails that record alone; only --retry-failed asks again."
 
@@ -130,6 +141,34 @@ _WEATHERS = [
     Weather("429 for want of credit", STOPS, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 4, most=33),
     Weather(
         "400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True
+    ),
+    *(
+        Weather(f"{status} for one record", OTHERS, always(on(Fault(status, said), containing=ONE)), 1, 1, True)
+        for status, said in ((402, "Out of credit."), (403, "Your input was flagged."), (404, "No such image."))
+    ),
+    Weather("403 for all records after a few", OTHERS, always(on(faults.forbidden(), indexes=EARLY)), 4, most=48),
+    Weather("400 for a wrong key", STOPS, always(on(faults.bad_request("Incorrect API key provided."))), 4, most=8),
+    Weather("400 for an unknown model", STOPS, always(on(faults.bad_request("Invalid model: foo"))), 4, most=8),
+    Weather("405 for all records", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
+    Weather("407 from a proxy", STOPS, always(on(Fault(407, "Proxy Authentication Required"))), 4, most=8),
+    Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=48),
+    Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=48),
+    Weather("a page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10),
+    Weather(
+        "a stream instead of completions",
+        PAGES,
+        always(on(Fault(200, body=b'data: {"choices": []}\n\n', content_type="text/event-stream"))),
+        4,
+        most=10,
+    ),
+    Weather("a day's quota used up", QUOTA, always(on(faults.too_many_requests(30_000), indexes=MIDDLE)), 3, most=33),
+    Weather(
+        "429 for ever",
+        QUOTA,
+        always(on(faults.too_many_requests(), indexes=MIDDLE)),
+        3,
+        most=100,
+        settings={"workflow.max_wait": 1},
     ),
     Weather("429 with Retry-After in seconds", WAITED, always(on(faults.too_many_requests(0.2), share=0.3)), most=100),
     Weather("429 with Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),

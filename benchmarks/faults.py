@@ -18,11 +18,16 @@ from pathlib import Path
 
 from endpoint_faults import ENDPOINT
 from fault_case import Case, Outcome
+from file_faults import FILES
 from image_faults import IMAGES
+from lock_faults import LOCKS
 from machine_faults import MACHINE
+from script_faults import SCRIPTS
+from shortage_faults import SHORTAGES
+from telling_faults import TELLING
 from workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *MACHINE, *IMAGES]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:

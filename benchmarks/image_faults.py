@@ -6,13 +6,16 @@ import functools
 import io
 import os
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fault_case import Case, Outcome, Witness, calm
-from workplace import Workplace, caption
+from fault_case import Case, Outcome, Witness, calm, lost_rows
+from workplace import REPOSITORY, Workplace, caption
 
 Write = Callable[[Path], Any]
 
@@ -60,6 +63,8 @@ def bomb() -> bytes:
 
 HEIC = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\nshowpage\n%%EOF\n"
+
 
 def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workplace, full: bool) -> Outcome:
     """One such picture between two good ones. `expected`: width and height of the upright picture, or the failure's kind."""
@@ -91,6 +96,27 @@ def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workpl
         return Outcome(witness.sent, witness.twice, 0)
 
 
+def many_pixels(place: Workplace, full: bool) -> Outcome:
+    """Four pictures that four threads could decode at once: memory stays under what two of them take."""
+    from PIL import Image
+
+    side = 19_000 if full else 7_200
+    for number in range(4):
+        Image.new("1", (side + number, side)).save(place.folder / f"{number}.png")
+    place.rows({"image_path": f"{n}.png", "image_id": f"r{n}", "caption": caption(n)} for n in range(4))
+    with Witness() as witness, tempfile.TemporaryFile() as out:
+        settings = {"vlm.openai.base_url": witness.server.base_url, "vlm.openai.timeout": 300}
+        line = [sys.executable, "-m", "dataflow_grounding", *place.arguments(**settings)]
+        running = subprocess.Popen(line, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=out, stderr=out)
+        _, status, used = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        assert running.returncode == 0, out.read()
+        one = 5 * side * side / 2**20  # MiB: Pillow takes a byte a pixel for black and white, and four for RGB
+        assert used.ru_maxrss / 1024 < 150 + 2 * one, f"{used.ru_maxrss / 1024:.0f} MiB, one picture has {one:.0f}"
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 4))
+
+
 def data(make: Callable[[], bytes]) -> Write:
     """A file with these bytes."""
     return lambda path: path.write_bytes(make())
@@ -112,6 +138,7 @@ IMAGES: list[Case] = [
     _case("a file of 0 bytes", FAILS, data(bytes), "image_broken"),
     _case("a text named .jpg", FAILS, data(lambda: b"this is not a picture\n" * 20), "image_broken"),
     _case("HEIC", f"{FAILS} It says to convert it.", data(lambda: HEIC), "image_broken", "odd.heic"),
+    _case("an EPS named .jpg", f"{FAILS} Ghostscript is never started.", data(lambda: EPS), "image_broken"),
     _case("a folder", FAILS, lambda path: path.mkdir(), "image_broken"),
     _case(
         "a broken link",
@@ -128,6 +155,7 @@ IMAGES: list[Case] = [
     _case("a palette with alpha", WORKS, data(see_through), (40, 30), "odd.png"),
     _case("one pixel", WORKS, data(lambda: saved("RGB", (1, 1), "PNG")), (1, 1), "odd.png"),
     _case("20,000 x 200", WORKS, data(lambda: saved("RGB", (20_000, 200), "JPEG")), (20_000, 200)),
+    Case("image: four of 361 million pixels", "Works: only one of them is decoded at a time.", many_pixels),
     _case("a PNG named .jpg", WORKS, data(lambda: saved("RGB", (40, 30), "PNG")), (40, 30)),
     _case("a name with a newline", WORKS, data(lambda: saved("RGB", (40, 30), "JPEG")), (40, 30), "two\nlines.jpg"),
     _case("a name with é, 日 and blanks", WORKS, data(lambda: saved("RGB", (40, 30), "JPEG")), (40, 30), "é 日 .jpg"),

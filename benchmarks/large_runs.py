@@ -33,10 +33,11 @@ def overwrite_with_zeros(files: Sequence[Path]) -> None:
 
 def forget_last(results: Path, lines: int) -> int:
     """Leave the folder as a run that was killed before its last replies would; returns the bytes of a reply's line."""
-    store = results / OUTPUT / ".ckpt" / "replies.jsonl"
+    store = results / ".ckpt" / "replies.jsonl"
     stored = store.read_bytes().splitlines(keepends=True)
-    replies = [place for place, line in enumerate(stored) if b'"task": "check"' not in line]
-    store.write_bytes(b"".join(stored[: replies[-lines]]))
+    replies = [place for place, line in enumerate(stored) if b'"task": "phrase_grounding"' in line]
+    gone = set(replies[-lines:])
+    store.write_bytes(b"".join(line for place, line in enumerate(stored) if place not in gone))
     (results / ".ckpt" / "finished.json").unlink()
     for left in (results / OUTPUT / "annotations.jsonl", results / "annotations.jsonl"):
         left.unlink()

@@ -126,9 +126,10 @@ class Workplace:
         """The lines of `failures.jsonl`."""
         return _read(self.results / "failures.jsonl")
 
-    def replies(self, step: int) -> Path:
-        """The store of replies of a step."""
-        return next(self.results.glob(f"step_{step}_*")) / ".ckpt" / "replies.jsonl"
+    @property
+    def replies(self) -> Path:
+        """The store of replies."""
+        return self.results / ".ckpt" / "replies.jsonl"
 
     def files(self) -> Files:
         """The annotations and both step files."""
@@ -182,4 +183,4 @@ def ended(running: subprocess.Popen[str], within: float = 60) -> Done:
 
 
 def _read(path: Path) -> Rows:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.geometry import Bbox, Size, whole_pixels
-from dataflow_grounding.image_files import decoded
+from dataflow_grounding.image_files import decoding
 from dataflow_grounding.images import Image
 
 if TYPE_CHECKING:
@@ -63,14 +65,17 @@ class ImageCrop(Image):
         import PIL.Image
         import pybase64
 
-        picture = decoded(data, self.path).crop(self.region)
+        with decoding(data, self.path) as whole:
+            picture = whole.crop(self.region)
         out = io.BytesIO()
         picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC).save(out, "JPEG", quality=92, subsampling=0)
         return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
 
-    def pixels(self) -> PillowImage:
+    @contextmanager
+    def decoded(self) -> Iterator[PillowImage]:
         """The region's pixels, RGB. Raises ImageBroken."""
-        return super().pixels().crop(self.region)
+        with super().decoded() as whole:
+            yield whole.crop(self.region)
 
     def to_image(self, bbox: Bbox) -> Bbox:
         """A box in pixels of the region, as one in pixels of the whole image."""

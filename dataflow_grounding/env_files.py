@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from dataflow_grounding.errors import SpecError
+
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Take `.env` of each folder into the environment, where the names in it aren't set yet; returns the files found."""
+    """Take `.env` of each folder into the environment, where the names in it aren't set yet; returns the files found.
+
+    Raises SpecError.
+    """
     found = [
         path for path in (os.path.join(folder, ".env") for folder in dict.fromkeys(folders)) if os.path.isfile(path)
     ]
     for path in found:
         from dotenv import load_dotenv
 
-        load_dotenv(path, override=False)
+        try:
+            load_dotenv(path, override=False)
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a character that no environment holds
+            raise SpecError(f"can't read {path}: {str(error).splitlines()[0]}") from None
     return found

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from dataflow_grounding.terminal import shown
+
 
 class GroundingError(Exception):
-    """Base of all errors that the package raises on purpose; its text is meant for a user."""
+    """Base of all errors that the package raises on purpose; its text is meant for a user, and made fit to be shown."""
+
+    _lines = True  # whether its text may have several
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(shown(part, self._lines) if isinstance(part, str) else part for part in said))
 
 
 class SpecError(GroundingError):
@@ -34,6 +41,7 @@ class RecordError(GroundingError):
     `kind` is one word for scripts. `passing` tells whether the same command, run again, should try it again by itself.
     """
 
+    _lines = False
     kind = "record"
     passing = False
     attempts = 0
@@ -61,6 +69,19 @@ class ImageBroken(RecordError):
     """The record's image file is there but is no picture that can be used."""
 
     kind = "image_broken"
+
+
+class ImageChanged(ImageBroken):
+    """The record's image file is not the one that its facts were taken from, though its size and time are the same."""
+
+    passing = True
+
+
+class MachineBusy(RecordError):
+    """This machine is short of open files, memory or threads, or its disk doesn't answer: waited for, and tried again."""
+
+    kind = "machine_busy"
+    passing = True
 
 
 class OperatorFailed(RecordError):
@@ -94,6 +115,10 @@ class ServerFault(RecordError):
     passing = True
 
 
+class NoCompletion(ServerFault):
+    """The endpoint answered with something that is no reply at all: a page, a stream, another API's JSON."""
+
+
 class ServerOverloaded(ServerFault):
     """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asked for, in seconds, or None."""
 
@@ -125,15 +150,26 @@ class RunStopped(GroundingError):
 
 
 class EndpointRefused(RunStopped):
-    """No request can succeed: wrong key, unknown model, wrong address."""
+    """No request can succeed: wrong key, unknown model, wrong address.
+
+    Without `certain` it may be about the one request: once others have been answered, its record fails alone.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 class BudgetExceeded(RunStopped):
     """The next request could pass the budget."""
 
     exit_code = 3
+
+
+class QuotaUsedUp(BudgetExceeded):
+    """The endpoint answers nothing more for longer than `workflow.max_wait`."""
 
 
 class OutOfService(RunStopped):

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import io
+import math
 import os
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from dataflow_grounding.errors import ImageBroken, ImageMissing
+from dataflow_grounding.errors import ImageBroken
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.machine import cant_read, machine_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
+"""What an image file may be, whatever it is called. Pillow's other readers are not tried: that of EPS runs Ghostscript."""
+
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
+PIXELS_AT_ONCE = 100_000_000
+"""Pixels that all threads together have decoded at a time; a picture with more of them goes alone."""
+
 MAX_FILE_BYTES = 512 * 2**20
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _ORIENTATION = 0x0112
@@ -41,57 +54,86 @@ class ImageFacts:
 
 
 def read_file(path: str) -> bytes:
-    """All bytes of an image file. Raises ImageMissing; ImageBroken for what is no file, or too large."""
+    """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for what is no file, or too large."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+        handle, length = _open_file(path)
         try:
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
-                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
-            if state.st_size > MAX_FILE_BYTES:
+            if length > MAX_FILE_BYTES:
                 raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = os.read(handle, state.st_size + 1)
-            while len(data) < state.st_size and (more := os.read(handle, state.st_size)):
+            data = os.read(handle, length + 1)
+            while len(data) < length and (more := os.read(handle, length)):
                 data += more
             return data
         finally:
             os.close(handle)
     except OSError as error:
-        raise ImageMissing(f"can't read {path!r}: {error.strerror}") from None
+        raise cant_read(path, error) from None
 
 
-def header_size(path: str) -> Size:
-    """Width and height of the upright picture, from the file's header alone. Raises ImageMissing, ImageBroken."""
-    import PIL.Image
+def _open_file(path: str) -> tuple[int, int]:
+    """A file's handle and length. Raises OSError, ImageBroken."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+    state = os.fstat(handle)
+    if stat.S_ISREG(state.st_mode):
+        return handle, state.st_size
+    os.close(handle)
+    raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
+
+def header_facts(path: str) -> tuple[Size, str]:
+    """Width and height of the upright picture, and its media type, from the file's header alone.
+
+    Raises ImageMissing, MachineBusy, ImageBroken.
+    """
     try:
-        with PIL.Image.open(path) as picture:
+        handle, _ = _open_file(path)
+    except OSError as error:
+        raise cant_read(path, error) from None
+    try:
+        with open(handle, "rb") as file, open_picture(file) as picture:
             width, height = _stored_size(picture)
             turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
-            return (height, width) if turned else (width, height)
-    except FileNotFoundError:
-        raise ImageMissing(f"no image {path!r}") from None
+            return (height, width) if turned else (width, height), _media_type(picture)
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise ImageBroken(f"{path!r} is no image that can be read: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is no image that can be read: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
-    import PIL.Image
-
     with _opened(data, path) as picture:
         orientation = _orientation(picture, data)
         width, height = _stored_size(picture)
         if orientation >= 5:
             width, height = height, width
         _check_whole(data, picture.format or "", path)
-        media_type = (
-            "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
-        )
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
         digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, width, height, media_type, plain, len(data))
+        return ImageFacts(digest, width, height, _media_type(picture), plain, len(data))
+
+
+def _media_type(picture: PillowImage) -> str:
+    import PIL.Image
+
+    return "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
+
+
+def open_picture(file: str | IO[bytes]) -> PillowImage:
+    """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
+    import PIL.Image
+
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return PIL.Image.open(file, formats=_formats())
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow knows: AVIF came with 11.3. Sets Pillow up, once."""
+    import PIL.Image
+
+    # glibc keeps smaller blocks when they are freed, each thread its own
+    PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+    return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
 
 
 def _opened(data: bytes, path: str) -> PillowImage:
@@ -100,18 +142,16 @@ def _opened(data: bytes, path: str) -> PillowImage:
     if not data:
         raise ImageBroken(f"{path!r} is empty")
     too_large = f"{path!r} has more than {MAX_PIXELS // 10**6} million pixels"
-    PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        picture = PIL.Image.open(io.BytesIO(data))
+        picture = open_picture(io.BytesIO(data))
     except PIL.Image.DecompressionBombError:
         raise ImageBroken(too_large) from None
     except PIL.UnidentifiedImageError:
-        hint = (
-            " (HEIC: convert it to JPEG)" if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc") else ""
-        )
-        raise ImageBroken(f"{path!r} is no image that can be read{hint}") from None
+        heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+        hint = "HEIC: convert it to JPEG" if heic else f"these are: {', '.join(_formats())}"
+        raise ImageBroken(f"{path!r} is no image that can be read ({hint})") from None
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{path!r} has no pixels")
     if picture.width * picture.height > MAX_PIXELS:
@@ -138,13 +178,17 @@ def _orientation(picture: PillowImage, data: bytes) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+_JPEG_END = b"\xff\xd9"
+
+
 def _check_whole(data: bytes, format: str, path: str) -> None:
     """Raises ImageBroken for a file whose end is missing."""
     whole = True
     if format in ("JPEG", "MPO"):  # phones append a video to some
-        whole = data.find(b"\xff\xd9", _jpeg_scan(data)) >= 0
+        start = _jpeg_scan(data)
+        whole = data.endswith(_JPEG_END, start) or data.find(_JPEG_END, start) >= 0
     elif format == "PNG":
-        whole = b"IEND" in data
+        whole = b"IEND" in data[-16:] or b"IEND" in data
     elif format == "WEBP":
         whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
     if not whole:
@@ -160,32 +204,69 @@ def _jpeg_scan(data: bytes) -> int:
     return place
 
 
+class _Room:
+    """For how many pixels there is room: threads wait for it in turn, so that many small pictures don't keep a large one out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._turn, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._most)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify()
+
+
+_room = _Room(PIXELS_AT_ONCE)
+
+
+@contextmanager
+def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[PillowImage]:
+    """The picture upright, as RGB on white, not smaller than `at_least` where that is given; waits until there is room for it.
+
+    The room is given back at the end of the `with`: what outlives it should be small, and nothing may be decoded inside it.
+    Raises ImageBroken, MachineBusy.
+    """
+    picture = _opened(data, path)
+    if at_least:  # lets the JPEG decoder work at a fraction of the size
+        longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
+        picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
+    with _room.taken(math.prod(picture.size)):
+        picture = _upright(picture, path)
+        yield picture
+
+
 def decode(path: str) -> PillowImage:
-    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken."""
-    return decoded(read_file(path), path)
+    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
+    with decoding(read_file(path), path) as picture:
+        return picture
 
 
-def decoded(data: bytes, path: str, at_least: Size | None = None) -> PillowImage:
-    """The picture upright, as RGB on white; not smaller than `at_least` where that is given. Raises ImageBroken."""
+def _upright(picture: PillowImage, path: str) -> PillowImage:
     import PIL.Image
     import PIL.ImageOps
 
-    picture = _opened(data, path)
     try:
-        if at_least:  # lets the JPEG decoder work at a fraction of the size
-            longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
-            picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
         picture.load()
-        upright: PillowImage = picture
-        PIL.ImageOps.exif_transpose(upright, in_place=True)
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
-            upright = PIL.Image.alpha_composite(PIL.Image.new("RGBA", upright.size, "white"), upright)
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
+        PIL.ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode.startswith("I;16") or picture.mode == "I":
+            picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+            white = PIL.Image.new("RGB", picture.size, "white")
+            white.paste(picture, mask=picture)
+            return white
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     except Exception as error:  # Pillow's decoders raise all kinds on broken data
-        raise ImageBroken(f"{path!r} is a broken image: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
 
 
 def encoded(picture: PillowImage, max_bytes: int) -> bytes:

@@ -6,26 +6,31 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing
+from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import ImageFacts, decode, decoded, encoded, parse_facts, read_file
+from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
+from dataflow_grounding.machine import cant_read
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 N = TypeVar("N", int, float)
+L = TypeVar("L", bound="SizeLimits")
 PADDING = (127, 127, 127)
 
 
 @dataclass(frozen=True)
 class SizeLimits:
     """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`, an area
-    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_aspect` times
-    as long as wide is padded. None stands for no limit.
+    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_wide` times as
+    wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
     """
 
     max_side: int = 2048
@@ -33,12 +38,14 @@ class SizeLimits:
     max_pixels: int | None = None
     min_pixels: int = 0
     multiple: int = 1
-    max_aspect: float | None = None
+    max_wide: float | None = None
+    max_tall: float | None = None
 
     def padded(self, size: Size) -> Size:
-        """The size (width, height), with the shorter side as long as `max_aspect` wants it."""
-        least = math.ceil(max(size) / (self.max_aspect or math.inf))
-        return max(size[0], least), max(size[1], least)
+        """The size (width, height), with the shorter side as long as `max_wide` and `max_tall` want it."""
+        width, height = size
+        least = math.ceil(height / (self.max_tall or math.inf)), math.ceil(width / (self.max_wide or math.inf))
+        return width if width >= 0.99 * least[0] else least[0], height if height >= 0.99 * least[1] else least[1]
 
     def fitted(self, size: Size) -> Size:
         """The size (width, height) in which a picture of `size` is sent; the upper limits go before the lower one."""
@@ -54,6 +61,19 @@ class SizeLimits:
     def allows(self, size: Size) -> bool:
         """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
         return abs(self._scale(size) - 1) <= 0.01
+
+    def within(self: L, other: SizeLimits) -> L:
+        """These limits, narrowed to sizes that the `other` allows too."""
+        return replace(
+            self,
+            max_side=min(self.max_side, other.max_side),
+            max_short_side=_least(self.max_short_side, other.max_short_side),
+            max_pixels=_least(self.max_pixels, other.max_pixels),
+            min_pixels=max(self.min_pixels, other.min_pixels),
+            multiple=math.lcm(self.multiple, other.multiple),
+            max_wide=_least(self.max_wide, other.max_wide),
+            max_tall=_least(self.max_tall, other.max_tall),
+        )
 
     def _scale(self, size: Size) -> float:
         enlarged = math.sqrt(self.min_pixels / math.prod(size))
@@ -71,18 +91,6 @@ class ImageLimits(SizeLimits):
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
     max_bytes: int = 15 * 2**20
-
-    def within(self, other: SizeLimits) -> ImageLimits:
-        """These limits, narrowed to sizes that the `other` allows too."""
-        return replace(
-            self,
-            max_side=min(self.max_side, other.max_side),
-            max_short_side=_least(self.max_short_side, other.max_short_side),
-            max_pixels=_least(self.max_pixels, other.max_pixels),
-            min_pixels=max(self.min_pixels, other.min_pixels),
-            multiple=math.lcm(self.multiple, other.multiple),
-            max_aspect=_least(self.max_aspect, other.max_aspect),
-        )
 
 
 def _least(one: N | None, other: N | None) -> N | None:
@@ -102,14 +110,14 @@ class Image:
         """Width and height in pixels of the upright picture."""
         return self.facts.size
 
-    @property
+    @cached_property
     def shown_size(self) -> Size:
         """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it or to its
         right what an elongated one is padded with.
         """
         return self.limits.padded(self.size)
 
-    @property
+    @cached_property
     def as_is(self) -> bool:
         """Whether the file's own bytes are sent."""
         facts, limits = self.facts, self.limits
@@ -120,7 +128,7 @@ class Image:
             and limits.fitted(self.shown_size) == facts.size
         )
 
-    @property
+    @cached_property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         fitted = self.limits.fitted(self.shown_size)
@@ -131,7 +139,7 @@ class Image:
                     return width, height
         return fitted
 
-    @property
+    @cached_property
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
         padded = "" if self.shown_size == self.size else "+padding"
@@ -148,13 +156,15 @@ class Image:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
         url = kept_urls.get(self.sent_digest)
         if url is None:
-            data = read_file(self.path)
-            if hashlib.sha256(data).hexdigest() != self.facts.digest:
-                changed = ImageBroken(f"{self.path!r} changed while it was read: run again")
-                changed.passing = True
-                raise changed
-            url = kept_urls.put(self.sent_digest, self._url_of(data))
+            url = kept_urls.put(self.sent_digest, self._url_of(self._bytes()))
         return url
+
+    def _bytes(self) -> bytes:
+        """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
+        data = read_file(self.path)
+        if hashlib.sha256(data).hexdigest() != self.facts.digest:
+            raise ImageChanged(f"{self.path!r} changed while it was read: run again")
+        return data
 
     def _url_of(self, data: bytes) -> bytes:
         media_type = self.facts.media_type
@@ -170,9 +180,9 @@ class Image:
 
         sent, shown = self.sent_size, self.shown_size
         width, height = (max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size))
-        picture = decoded(data, self.path, at_least=(width, height))
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+        with decoding(data, self.path, at_least=(width, height)) as picture:
+            if picture.size != (width, height):
+                picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
         if (width, height) == sent:
             return picture
         canvas = PIL.Image.new("RGB", sent, PADDING)
@@ -183,9 +193,16 @@ class Image:
         """Make the `data:` URL from the file's bytes, which are at hand."""
         kept_urls.put(self.sent_digest, self._url_of(data))
 
+    @contextmanager
+    def decoded(self) -> Iterator[PillowImage]:
+        """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
+        with decoding(self._bytes(), self.path) as picture:
+            yield picture
+
     def pixels(self) -> PillowImage:
         """The decoded picture, upright, RGB. Raises ImageBroken."""
-        return decode(self.path)
+        with self.decoded() as picture:
+            return picture
 
 
 class _UrlCache:
@@ -220,19 +237,23 @@ class ImageFile(NamedTuple):
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing."""
+    """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy."""
     given = record.get(key)
     if not isinstance(given, str) or not given or "\0" in given:
         raise BrokenRow(f"column {key!r} should be the path of an image")
     tried = [given] if os.path.isabs(given) or not record.folders else [os.path.join(f, given) for f in record.folders]
+    busy: MachineBusy | None = None
     for path in tried:
         try:
             found = os.stat(path)
             return ImageFile(path, found.st_size, found.st_mtime_ns)
         except OSError as error:
-            reason = error.strerror
+            reason, why = error.strerror, cant_read(path, error)
+            busy = why if isinstance(why, MachineBusy) else busy
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
+    if busy is not None:  # it may be there all the same
+        raise busy
     where = f" (looked in {', '.join(record.folders)})" if record.folders and not os.path.isabs(given) else ""
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
 
@@ -267,6 +288,11 @@ _facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 def known_facts(file: ImageFile) -> ImageFacts | None:
     """The facts remembered for a file in this state."""
     return _facts.get(file)
+
+
+def forget_facts(file: ImageFile) -> None:
+    """Drop what is remembered for a file in this state."""
+    _facts.pop(file, None)
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:

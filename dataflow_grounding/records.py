@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
@@ -122,6 +124,13 @@ def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
     return {**instance, "score": item.get("bbox_score") if score is None else score}
 
 
+def check_steps(record: Mapping[str, Any]) -> None:
+    """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
+    steps = record.get("pipeline_steps")
+    if steps is not None and not (isinstance(steps, list) and all(isinstance(step, str) for step in steps)):
+        raise BrokenRow("column 'pipeline_steps' should be a list of texts")
+
+
 def is_number(value: Any) -> bool:
     """A finite int or float that a double can hold; a bool is none."""
     try:
@@ -183,6 +192,30 @@ def parse_value(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """The JSON object in a file that the package wrote for itself; an empty one where it is missing, damaged or no object."""
+    with suppress(OSError, BrokenRow), open(path, "rb") as file:
+        return parse_line(file.read())
+    return {}
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value`, plain JSON, with a checksum: for what is kept only to save work."""
+    return {**value, "sum": _sum(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any] | None:
+    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that sealed nothing."""
+    if not isinstance(value, dict):
+        return None
+    kept = {name: item for name, item in value.items() if name != "sum"}
+    return kept if value.get("sum") == _sum(kept) else None
+
+
+def _sum(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(repr(sorted(value.items())).encode())
 
 
 def count_statuses(records: Iterable[Mapping[str, Any]], key: str = "expressions") -> dict[str, int]:

@@ -231,7 +231,8 @@ class RowWriter:
 
     def discard(self) -> None:
         """Remove what was written."""
-        self._file.close()
+        with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
+            self._file.close()
         with suppress(OSError):
             os.remove(self._part)
 

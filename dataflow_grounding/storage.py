@@ -78,14 +78,8 @@ class FileStorage:
         return self.path_of(self.operator_step + 1)
 
     @property
-    def replies_path(self) -> str:
-        """The store of this step's replies."""
-        name = f"{self.file_name_prefix}_step{self.operator_step + 1}.replies.jsonl"
-        return os.path.join(self.checkpoint_folder, name)
-
-    @property
     def checkpoint_folder(self) -> str:
-        """What resuming needs, for all steps."""
+        """What resuming needs, for all steps: the store of replies among it."""
         return os.path.join(self.cache_path, ".ckpt")
 
     @property
@@ -116,7 +110,7 @@ class FileStorage:
 
 
 class ResultsStorage(FileStorage):
-    """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`, each with its `.ckpt/`."""
+    """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`."""
 
     def __init__(
         self, input_file: str, results_dir: str, steps: tuple[str, ...], image_root: str | None = None
@@ -129,11 +123,6 @@ class ResultsStorage(FileStorage):
         if step <= 0:
             return super().path_of(step)
         return os.path.join(self.cache_path, self.steps[step - 1], "annotations.jsonl")
-
-    @property
-    def replies_path(self) -> str:
-        """`.ckpt/replies.jsonl` in the step's folder."""
-        return os.path.join(self.cache_path, self.steps[self.operator_step], ".ckpt", "replies.jsonl")
 
     @property
     def failures_path(self) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from workplace import Workplace, caption, command, ended, process
 
+from dataflow_grounding.rows import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
@@ -145,6 +147,64 @@ def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
     assert "gone.jpg" in failures[0]["message"]
     assert "corrupt.jpg" in failures[1]["message"]
     assert "caption" in failures[4]["message"]
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["a file", "a pipe"])
+def test_good_rows_are_found_below_any_number_of_broken_ones(workplace: Workplace, pipe: bool) -> None:
+    workplace.picture()
+    row = {"image_path": "a.jpg", "caption": "A cup here"}
+    workplace.rows([*["# a comment"] * 200, row, row])
+    path, writer = workplace.input, None
+    if pipe:
+        path = workplace.folder / "pipe"
+        os.mkfifo(path)
+        writer = threading.Thread(target=lambda: path.write_bytes(workplace.input.read_bytes()))
+        writer.start()
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+    if writer:
+        writer.join()
+    assert done.code == 1, done
+    assert [record["caption"] for record in workplace.annotations()] == ["A cup here"] * 2
+    assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
+
+
+def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(workplace: Workplace) -> None:
+    workplace.picture()
+    rows = [{"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)} for n in range(2500)]
+    path = workplace.folder / "rows.parquet"
+    to_dataframe(rows).to_parquet(path, row_group_size=500, compression=None)
+    whole = path.read_bytes()
+    place = whole.index(b"x" * 100 + b"2300")
+    path.write_bytes(whole[: place - 20_000] + b"\xff" * 20_000 + whole[place:])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)})
+    assert done.code == 130, done
+    assert "rows.parquet" in done.err
+    assert "run the same command again" in done.err
+    assert not list(workplace.results.rglob("annotations.jsonl"))
+
+
+@pytest.mark.parametrize("steps", ["no", 5, {"step0": 1}, ["step0", 1], True])
+def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplace, steps: Any) -> None:
+    workplace.picture()
+    row = {"image_path": "a.jpg", "caption": "A cup here"}
+    workplace.rows([row, {**row, "pipeline_steps": steps}, {**row, "pipeline_steps": ["drawn"]}, row])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 1, done
+    [failure] = workplace.failures()
+    assert (failure["line"], failure["kind"]) == (2, "broken_row")
+    assert "'pipeline_steps' should be a list of texts" in failure["message"]
+    assert [len(record["pipeline_steps"]) for record in workplace.annotations()] == [2, 3, 2]
+
+
+def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workplace: Workplace) -> None:
+    workplace.rows(["# a comment"] * 200)
+    done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert done.code == 2
+    assert "nothing to do in" in done.err
+    assert "line 1: no JSON" in done.err
 
 
 def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:
@@ -334,7 +394,7 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
 
 
 @pytest.mark.parametrize(
-    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl"]
+    "name", ["annotations.jsonl", "failures.jsonl", "step_0_expression_extraction/annotations.jsonl", "run.json"]
 )
 def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, name: str) -> None:
     workplace.many(2)

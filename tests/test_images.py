@@ -6,7 +6,9 @@ import base64
 import io
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ import PIL.PngImagePlugin
 import pytest
 
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
+from dataflow_grounding.image_files import PIXELS_AT_ONCE
 from dataflow_grounding.images import Image, ImageLimits, open_image
 from dataflow_grounding.records import Record
 
-FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"]
+FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
 WITH_EXIF = ["JPEG", "PNG", "WEBP", "TIFF"]
 
 
@@ -310,6 +313,55 @@ def test_a_broken_file_is_refused_in_one_line_that_names_it(tmp_path: Path, data
     assert "bad picture.jpg" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not caught.value.passing
+
+
+def test_an_eps_is_never_handed_to_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ghostscript, ran = tmp_path / "gs", tmp_path / "ran"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\necho 10.01\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    path = tmp_path / "photo.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\nshowpage\n%%EOF\n")
+    with pytest.raises(ImageBroken, match="these are: JPEG, PNG"):
+        opened(path).data_url()
+    assert not ran.exists()
+
+
+def held_by_threads(images: Sequence[Image], wanted: int) -> int:
+    """How many of the pictures are decoded at the same time, a thread each; holds them until `wanted` are, or a while."""
+    held: list[int] = []
+    most = 0
+    changed = threading.Condition()
+
+    def hold(image: Image) -> None:
+        nonlocal most
+        with image.decoded() as decoded, changed:
+            assert decoded.mode == "RGB"
+            held.append(1)
+            most = max(most, len(held))
+            changed.notify_all()
+            changed.wait_for(lambda: most >= wanted, timeout=0.5)
+            held.pop()
+
+    threads = [threading.Thread(target=hold, args=(image,)) for image in images]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return most
+
+
+def test_few_large_pictures_are_decoded_at_once_and_many_small_ones(tmp_path: Path) -> None:
+    """Each of the large ones has a little more than half of the pixels that there is room for, or more than all."""
+    sizes = {"small": (100, 100), "large": (8000, 6300), "larger than all": (10_100, 10_000)}
+    assert 8000 * 6300 < PIXELS_AT_ONCE < min(2 * 8000 * 6300, 10_100 * 10_000)
+    images = {}
+    for name, size in sizes.items():
+        PIL.Image.new("1", size).save(tmp_path / f"{name}.png")
+        images[name] = opened(tmp_path / f"{name}.png")
+    assert held_by_threads([images["small"]] * 6, 6) == 6
+    assert held_by_threads([images["large"]] * 2, 2) == 1
+    assert held_by_threads([images["larger than all"], images["small"]], 2) == 1
 
 
 @pytest.mark.parametrize("length", range(0, 700, 23))

@@ -120,7 +120,7 @@ def one_picture(place: Workplace) -> list[str]:
 
 
 def one_line_damaged(place: Workplace) -> list[str]:
-    path = place.replies(1)
+    path = place.replies
     lines = path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:60] + b"\x00\xff" + lines[2][62:]
     path.write_bytes(b"".join(lines))
@@ -128,13 +128,13 @@ def one_line_damaged(place: Workplace) -> list[str]:
 
 
 def torn(place: Workplace) -> list[str]:
-    path = place.replies(1)
+    path = place.replies
     path.write_bytes(path.read_bytes()[:-20])
     return manifest_gone(place)
 
 
 def zeroed(place: Workplace) -> list[str]:
-    path = place.replies(1)
+    path = place.replies
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
     path.write_bytes(whole[:last] + b"\0" * (len(whole) - last))
@@ -143,16 +143,14 @@ def zeroed(place: Workplace) -> list[str]:
 
 def older(place: Workplace) -> list[str]:
     """Lines as an older version may have left them: other keys, another order, other spacing."""
-    for step in (0, 1):
-        path = place.replies(step)
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
-        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
+    lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
+    kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
+    place.replies.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
     return manifest_gone(place)
 
 
 def newest_counts(place: Workplace) -> list[str]:
-    path = place.replies(1)
+    path = place.replies
     path.write_bytes(path.read_bytes() * 2 + b"not a line of a store\n\n{}\n[]\n")
     return manifest_gone(place)
 

@@ -296,3 +296,10 @@ def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str
     write_rows(path, rows)
     if rows:
         assert read_records(path) == rows
+
+
+def test_nothing_is_left_of_a_file_that_a_full_disk_kept_from_being_written(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_rows(str(tmp_path / "x.jsonl"), ROWS)
+    assert list(tmp_path.iterdir()) == []

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from dataflow_grounding.calibration.covering import most_elongated
-from dataflow_grounding.calibration.deciding import MODERATE, Deciding, Decision, is_elongated
+from dataflow_grounding.calibration.deciding import Deciding, Decision
+from dataflow_grounding.calibration.elongated import WAYS, Verdict, verdict_on
 from dataflow_grounding.calibration.fitting import Fit, result_of
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe
-from dataflow_grounding.calibration.seen import NoFit
-from dataflow_grounding.calibration.stored import Calibration, bare_address, prompt_version
+from dataflow_grounding.calibration.probes import Answer, Picture, Probe, reduced_to
+from dataflow_grounding.calibration.seen import NoFit, by
+from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
+from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
-from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of
+from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import SizeLimits, open_image
+from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
 from dataflow_grounding.replies.marks import Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
+from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
+
+WAY_OUT = "State it as vlm.box_format, for example xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl"
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,27 @@ class CalibrationUnclear(SpecError):
 
 
 def calibrate(
-    serving: Serving, stated: BoxFormat, options: RunOptions, budget: Budget | None = None, own: Sequence[Size] = ()
+    serving: Serving,
+    stated: BoxFormat,
+    options: RunOptions,
+    budget: Budget | None = None,
+    own: OwnPictures | None = None,
 ) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
     The first picture is asked for in the `stated` format, the others in the one that the first answer suggests, so that
     what is confirmed is what a run will ask for. A model that counts pixels is asked for pictures of more sizes, until it is
-    known within which limits it sees them as they are sent; `own` are sizes of the run's pictures, the commonest first.
+    known within which limits it sees them as they are sent; `own` are the run's pictures.
     Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
     """
-    asker = _Asker(serving, options, budget or budget_of(options))
-    deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
+    own = own or OwnPictures()
+    asker = _Asker(serving, options, budget or budget_of(options), _suffix(own, serving.image_limits))
+    deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         raise CalibrationUnclear(
-            f"can't tell how {serving.model!r} writes boxes: {unclear}. State it as vlm.box_format, for example xyxy_1000, "
-            "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl",
+            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}",
             deciding.pictures,
             asker.asking.counts,
         ) from None
@@ -82,22 +87,38 @@ def calibrate(
     return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
 
 
-def calibrate_aspect(serving: Serving, known: BoxFormat, start: RunStart) -> tuple[Calibration | None, Counter[str]]:
-    """Of a model whose format is known, in parts of the side: whether it needs elongated pictures padded.
+def calibrate_elongated(
+    serving: Serving,
+    known: BoxFormat,
+    start: RunStart,
+    own: OwnPictures,
+    usual: float | None,
+    found: Calibration | None,
+) -> tuple[Calibration | None, Counter[str]]:
+    """Of a model whose format is known, in parts of the side: whether it needs pictures as elongated as its `own` padded, and
+    whether that helps, beside what was `found` of others. `usual` is as for verdict_on.
 
-    None, with nothing sent, where the run has none. Raises RunStopped.
+    None where nothing was answered. Raises RunStopped.
     """
-    own = start.sizes()
-    if not is_elongated(most_elongated(own)):
-        return None, Counter()
-    announce(f"Some pictures are over {MODERATE} times as long as wide: 2 requests find out whether to pad them.")
-    asker = _Asker(serving, start.options, start.budget)
-    deciding = Deciding(asker.ask, serving.image_limits.max_side, own)
-    limits = run_blocking(lambda: asker.closing(deciding.aspect_limits(known)))
-    announce(f"They are {'padded' if limits else 'sent as they are'}.")
-    limits = limits or SizeLimits(serving.image_limits.max_side)
-    decision = Decision(result_of(known, deciding.pictures), deciding.pictures, limits)
-    return _calibration(serving, asker, decision), asker.asking.counts
+    each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
+    announce(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
+    asker = _Asker(serving, start.options, start.budget, _suffix(own, serving.image_limits))
+    max_side = serving.image_limits.max_side
+
+    async def verdicts() -> list[tuple[Verdict | None, list[Picture]]]:
+        return [await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual) for size in own.sizes]
+
+    for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
+        if verdict is None:
+            announce("That was not answered, and they are sent as they are.")
+            continue
+        if found is None:
+            found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
+        found = found.with_shape(verdict.size, verdict.aspect, verdict.off if verdict.poor else None)
+        if not verdict.poor:
+            how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
+            announce(f"Pictures as elongated as {by(verdict.size)} are {how}.")
+    return found, asker.asking.counts
 
 
 def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
@@ -113,7 +134,7 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
         found=fit.found,
         asked=fit.asked,
         requests=asker.asking.counts["sent"],
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        date=now(),
         limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
@@ -121,19 +142,21 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 
 def announce(text: str) -> None:
     """Say on standard error what is being sent or was found."""
-    print(text, file=sys.stderr, flush=True)
+    say(text)
 
 
 class _Asker:
     """Puts the probe pictures to one serving."""
 
-    def __init__(self, serving: Serving, options: RunOptions, budget: Budget) -> None:
+    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, suffix: str = ".jpg") -> None:
         self.serving = serving
+        self.suffix = suffix
         self.asking = Asking(
             serving,
             limiter_of(serving),
             budget,
             max_attempts=options.max_attempts,
+            max_wait=options.max_wait,
             force=False,
             retry_failed=False,
             stop=lambda why: setattr(self.asking, "stopped", why),
@@ -143,6 +166,9 @@ class _Asker:
         """What comes of asking; connections are given back. Raises NoFit, RunStopped."""
         try:
             return await work
+        except NothingAnswered as refused:
+            why = f"calibrating {self.serving.model!r} got no answer, not even to a small picture: {refused}"
+            raise EndpointRefused(f"{why}. {WAY_OUT}") from None
         finally:
             await self.serving.aclose()
 
@@ -152,25 +178,38 @@ class _Asker:
             return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
-        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}.png")
-        await asyncio.to_thread(lambda: probe.draw().save(path))
-        image = open_image(Record({"image_path": path}), "image_path", self.serving.image_limits)
-        question = phrase_grounding(image, list(probe.boxes), stated)
-        raw = Request(
-            question.task,
-            question.input,
-            question.images,
-            question.instructions,
-            question.schema,
-            read=lambda reply: read_answers(reply, probe, stated.key),
-        )
+        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{self.suffix}")
+        image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         try:
-            answers, troubles = await self.asking.answer(raw, MemoryLog(), (probe.size,))
+            answers, troubles = await self.asking.answer(question, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
-        except RecordError as error:
-            raise EndpointRefused(f"calibrating {self.serving.model!r} got no answer: {error}") from None
+        except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
+            announce(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
+            return Picture(probe, image.sent_size, [], refused=str(error))
         return Picture(probe, image.sent_size, answers, "; ".join(troubles))
+
+
+def question_of(probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str) -> tuple[Image, Request[list[Answer]]]:
+    """A probe picture, drawn into a file of this name, and the question for its rectangles."""
+    settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
+    probe.draw().save(path, **settings)
+    image = open_image(Record({"image_path": path}), "image_path", limits)
+    question = phrase_grounding(image, list(probe.boxes), asked)
+    return image, Request(
+        question.task,
+        question.input,
+        question.images,
+        question.instructions,
+        question.schema,
+        read=lambda reply: read_answers(reply, probe, asked.key),
+    )
+
+
+def _suffix(own: OwnPictures, limits: ImageLimits) -> str:
+    """The file type in which most of the run's pictures are sent: what is reduced goes out as JPEG."""
+    as_is = all(limits.fitted(limits.padded(size)) == size for size in own.sizes[:1])
+    return {"image/png": ".png", "image/webp": ".webp"}.get(own.media_type if as_is else "", ".jpg")
 
 
 def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from dataflow_grounding.calibration.asking import read_answers
+from dataflow_grounding.calibration.asking import question_of
+from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
+from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.images import ImageLimits, open_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.tasks import Request, phrase_grounding
+from dataflow_grounding.images import ImageLimits
 
 LAYOUTS = 256  # a layout that came lately would be answered from a gateway's cache, whatever the model does by now
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
@@ -30,6 +30,8 @@ LEAST = 4  # answers, of twelve, before they say anything
 NEAR = 0.10  # a rectangle is found when no edge is further off, as a share of the side
 FOUND = 1 / 3  # share of the answers that the format should find: even a model that errs by 3% of the side finds 4 in 5
 BETTER = 3  # rectangles that another format finds and this one doesn't
+CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
+MORE = 3  # pictures that are asked for after one that was clearly answered in another format
 OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
 SURELY = 5.0  # standard errors of that
 
@@ -39,32 +41,67 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 @dataclass(frozen=True)
 class Verdict:
     """What a check shows. `fits`: the rectangles are where the format says; `misses`: they are not, and `why` and `remedy` say
-    more; `silent`: too few were answered to tell, for the reason `why`.
+    more; `silent`: too few were answered to tell, for the reason `why`. `fitting` names a plain format that would fit.
     """
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
     remedy: str = ""
     fitting: str | None = None
+    clear: bool = False
+    """Whether nearly all rectangles are where `fitting` puts them, and hardly any where the run's format does."""
+    odd: str | None = None
+    """The format in which one picture was clearly answered, though others were not."""
 
 
 async def check(
-    ask: Ask, asked: BoxFormat, size: Size, limits: ImageLimits, in_doubt: Callable[[], None] = lambda: None
+    ask: Ask,
+    asked: BoxFormat,
+    sizes: Sequence[Size],
+    limits: ImageLimits,
+    in_doubt: Callable[[], None] = lambda: None,
+    *,
+    at_least: int = 1,
+    odd: str | None = None,
 ) -> Verdict:
-    """Ask for the rectangles of a probe picture of about this size; where they are missed, of another, to be sure.
+    """Ask for the rectangles of `at_least` so many probe pictures of about these sizes; where they are missed, of another.
 
-    `in_doubt` is called in between. Raises RunStopped.
+    Where one is clearly answered in another format, and the next is not, `MORE` are asked for, and a second of its kind is
+    enough; `odd` is the format of one that came before. `in_doubt` is called before further pictures. Raises RunStopped.
     """
-    size = probe_size(size, limits.max_side)
-    first, second = random.sample(range(LAYOUTS), 2)
-    picture = await shown(ask, probe_of(size, first), asked, limits)
-    verdict = judge([picture], asked)
-    if verdict.kind != "misses":
-        return verdict
-    in_doubt()
-    another = await shown(ask, probe_of(size, second), asked, limits)
-    verdict = judge([another], asked)
-    return judge([picture, another], asked) if verdict.kind == "misses" else verdict
+    left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    left += left[:1] * (at_least - len(left))
+    layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
+    found: list[Verdict] = []
+    newly = None
+    while left:
+        asking, left = left, []
+        pictures = await asyncio.gather(*(shown(ask, probe_of(one, next(layouts)), asked, limits) for one in asking))
+        for size, picture in zip(asking, pictures, strict=True):
+            verdict = judge([picture], asked)
+            if verdict.kind == "misses":
+                in_doubt()
+                if verdict.clear and odd:
+                    return _mixed(odd, verdict)
+                another = await shown(ask, probe_of(size, next(layouts)), asked, limits)
+                second = judge([another], asked)
+                if second.kind == "misses":
+                    return judge([picture, another], asked)
+                if verdict.clear:
+                    odd = newly = verdict.fitting
+                    left = [size] * MORE
+                verdict = second
+            found.append(verdict)
+    silent = next((verdict for verdict in found if verdict.kind == "silent"), None)
+    fits = silent is None or any(verdict.kind == "fits" for verdict in found)
+    return Verdict("fits", odd=newly) if fits or silent is None else replace(silent, odd=newly)
+
+
+def _mixed(odd: str, again: Verdict) -> Verdict:
+    formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
+    why = f"2 probe pictures were clearly answered in {formats}, and others were not"
+    remedy = "The endpoint answers in more than one format: are there several servers or models behind its address?"
+    return Verdict("misses", why, remedy, odd=odd)
 
 
 def probe_size(size: Size, max_side: int) -> Size:
@@ -78,19 +115,9 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -
     """A probe picture with what came back for it. An answer that can't be had is no answer."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
-        await asyncio.to_thread(lambda: probe.draw().save(path, quality=95, subsampling=0))
-        image = open_image(Record({"image_path": path}), "image_path", limits)
-        question = phrase_grounding(image, list(probe.boxes), asked)
-        request = Request(
-            question.task,
-            question.input,
-            question.images,
-            question.instructions,
-            question.schema,
-            read=lambda reply: read_answers(reply, probe, asked.key),
-        )
+        image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            answers, troubles = await ask.aside(request)
+            answers, troubles = await ask.aside(question)
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
@@ -109,17 +136,20 @@ def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
     if not all(way.missed for way in ways):
         return Verdict("fits")
     total, found = sum(map(len, usable)), sum(way.found for way in ways)
-    seen = f"{found} of {total} rectangles in {_pictures(len(ways))} are where it puts them"
+    shown_as = f"{_pictures(len(ways))} of {by(pictures[0].sent)} px"
+    seen = f"{found} of {total} rectangles in {shown_as} are where it puts them"
     counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
     best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)  # 1000 rather than 1024
     explained = counts[best]
-    if explained >= max(found + BETTER * len(ways), total / 2):
-        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best)
     moved = next((way.moved for way in ways if way.moved), None)
+    stretched = sum(way.moved[2] for way in ways if way.moved)
+    if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
+        clear = explained >= CLEARLY * total and 2 * found <= explained
+        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
-        return Verdict("misses", why, "The endpoint seems to resize or pad pictures: run dataflowgrounding calibrate")
-    remedy = "No plain format fits: run dataflowgrounding calibrate, or set vlm.check_every: null if such pictures are beyond it"
+        return Verdict("misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}")
+    remedy = f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are beyond the model"
     return Verdict("misses", f"{seen}, and hardly more where any other format does", remedy)
 
 
@@ -156,8 +186,10 @@ class _Ways:
             for bbox, truth in zip(boxes, self._truth, strict=True)
         )
 
-    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str] | None:
-        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles."""
+    def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
+        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles; and how
+        many it finds.
+        """
         lines, sure = [], False
         for start, side in enumerate(self._sides[:2]):
             pairs = [
@@ -178,7 +210,7 @@ class _Ways:
         )
         if not sure or found < max(self.found, 0.6 * self._count):
             return None
-        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height"
+        return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:

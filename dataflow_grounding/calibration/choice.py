@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dataflow_grounding.calibration.elongated import elongated
+from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model, known_formats
 from dataflow_grounding.engine.options import RunStart
@@ -21,6 +25,9 @@ STATED = "xyxy_1000"
 
 REQUESTS = "3 requests, 10 to 40 if it counts pixels"
 """What a calibration takes, in words."""
+
+CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
+"""What to do about a format that isn't known: the result is used for any model, also one whose name says something else."""
 
 RUN_FILE = "calibration.json"
 """Where a run keeps its calibration, in its `.ckpt`."""
@@ -42,6 +49,7 @@ class FormatChoice:
         self._given = wanted is not None
         wanted = wanted or serving.box_format
         self.pending = False
+        self._usual: float | None = None
         self.limits: SizeLimits | None = None
         name = wanted.strip().lower()
         candidate = format_of_model(serving.model, serving.box_formats)
@@ -68,24 +76,38 @@ class FormatChoice:
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
-    def settle_to_ground(self, start: RunStart) -> Counter[str]:
+    def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
         """As `settle`, for who asks the model for boxes: where the run has elongated pictures it is also found out, once for
         the endpoint and model, whether boxes in them are better if they are padded.
+
+        Calls `on_poor`, which may raise, with a message where they are far off either way.
         """
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        found = stored_calibration(serving.endpoint, serving.model) or _settled.get(
-            cache_path(serving.endpoint, serving.model)
-        )
-        if found is None or found.format != self.format or found.limits is None:
-            from dataflow_grounding.calibration.asking import calibrate_aspect
+        pictures = start.pictures()
+        own = elongated(pictures.sizes)
+        path = cache_path(serving.endpoint, serving.model, self.format.name)
+        found = stored_calibration(serving.endpoint, serving.model, path) or _settled.get(path)
+        missing = [size for size in own if found is None or not found.covers(size)]
+        if missing:
+            from dataflow_grounding.calibration.asking import calibrate_elongated
 
-            found, asked = calibrate_aspect(serving, self.format, start)
-            if found is None:
-                return counts
-            keep(found)
+            found, asked = calibrate_elongated(
+                serving, self.format, start, replace(pictures, sizes=missing), self._usual, found
+            )
             counts += asked
+            if found is not None:
+                _write(found, path)
+        if found is None:
+            return counts
+        for size in own:
+            off = found.off_in(size)
+            if off is not None:
+                what = (
+                    f"boxes of {serving.model} in pictures as elongated as {by(size)} are off by {off:.0%} of the side"
+                )
+                on_poor(f"{what}, padded or not: leave such pictures out, or cut them into shorter ones")
         self._narrow(found)
         return counts
 
@@ -104,13 +126,14 @@ class FormatChoice:
         """Take a stored calibration, if there is one. Sends nothing."""
         serving = self._serving
         path = cache_path(serving.endpoint, serving.model)
-        found = stored_calibration(serving.endpoint, serving.model, *more_paths) or _settled.get(path)
+        found = stored_calibration(serving.endpoint, serving.model, path, *more_paths) or _settled.get(path)
         if found is not None:
             self._take(found)
 
     def _take(self, found: Calibration) -> None:
         """Ask and read in what was found, and send no picture in a size at which it was not."""
         self.format, self.origin, self.pending = found.format, found.origin, False
+        self._usual = found.error_share
         self._narrow(found)
 
     def _narrow(self, found: Calibration) -> None:
@@ -138,7 +161,7 @@ class FormatChoice:
 
         serving = self._serving
         announce(f"{self.why}: calibrating, with {REQUESTS}.")
-        done = calibrate(serving, self.format, start.options, start.budget, start.sizes())
+        done = calibrate(serving, self.format, start.options, start.budget, start.pictures())
         found = done.calibration
         announce(f"{serving.model} writes {found.box_format}: {summary(done)}.")
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
@@ -180,15 +203,19 @@ def _in_words(limits: SizeLimits) -> str:
 
 def keep(found: Calibration, *more_paths: str) -> str | None:
     """Store a calibration in the user's cache and at `more_paths`; returns the cache's file, None where it can't be written."""
+    cached = cache_path(found.endpoint, found.model)
+    written, *_ = [_write(found, path, cached) for path in (cached, *more_paths)]
+    return cached if written else None
+
+
+def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
+    """Whether the file could be written; else it is kept in memory."""
     from dataflow_grounding.calibration.asking import announce
 
-    cached = cache_path(found.endpoint, found.model)
-    written = None
-    for path in (cached, *more_paths):
-        try:
-            found.save(path)
-            written = cached if path == cached else written
-        except OSError as error:
-            _settled[cached] = found
-            announce(f"The calibration can't be kept in {path}: {error.strerror or error}")
-    return written
+    try:
+        found.save(path)
+    except OSError as error:
+        _settled[cached or path] = found
+        announce(f"The calibration can't be kept in {path}: {error.strerror or error}")
+        return False
+    return True

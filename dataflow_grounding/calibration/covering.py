@@ -13,9 +13,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dataflow_grounding.calibration.elongated import most_elongated
 from dataflow_grounding.calibration.probes import SIZES, reduced_to
 from dataflow_grounding.calibration.rounding import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
 from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, Seen, by, check_even, pooled, shown
+from dataflow_grounding.calibration.taken import Taken, is_near
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -46,12 +48,16 @@ class Covered:
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side that is ever sent. Sizes are
-    (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the run's longest, up to 16.
+    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side that is ever sent, `taken` what the
+    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the
+    run's longest, up to 16.
     """
 
-    def __init__(self, max_side: int, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
+    def __init__(
+        self, max_side: int, own: Sequence[Size] = (), aspect: int = ASPECT, taken: Taken | None = None
+    ) -> None:
         self.max_side = max_side
+        self.taken = taken or Taken(max_side)
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own[:1]]
         self.least = SMALL
@@ -62,7 +68,9 @@ class Covering:
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
-            return [size for size in map(self.largest, self.shapes) if not is_near(size, measured)]
+            return [
+                size for size in map(self.largest, self.shapes) if not is_near(size, [one.sent for one in measured])
+            ]
         limits = self.limits(measured)
         wanted = self.unproven(measured, limits)
         roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
@@ -74,14 +82,14 @@ class Covering:
         return wanted if self.rounds <= ROUNDS else []
 
     def largest(self, shape: tuple[int, int]) -> Size:
-        """The largest size of this shape that may be sent."""
+        """The largest size of this shape that may be sent and is taken."""
         scale = self.max_side / max(shape)
-        return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+        return self.taken.fitted((max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
 
     def unproven(self, measured: Sequence[Seen], limits: SizeLimits) -> list[Size]:
         """The sizes at the limits, and the run's own, that were not asked for."""
-        edges = [limits.fitted(size) for size in [*map(self.largest, self.shapes), *self.own]]
-        inside = [one for one in measured if limits.allows(one.sent)]
+        edges = [limits.fitted(limits.padded(size)) for size in [*map(self.largest, self.shapes), *self.own]]
+        inside = [one.sent for one in measured if limits.allows(one.sent)]
         return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
     def covered(self, measured: Sequence[Seen], *, padded: bool = False) -> Covered:
@@ -92,7 +100,8 @@ class Covering:
         check_even(measured)
         limits = self.limits(measured)
         inside = [one for one in measured if limits.allows(one.sent)]
-        limits = replace(limits, max_aspect=max(max(shape) / min(shape) for shape in self.shapes))
+        wide, tall = (max(shape[axis] / shape[1 - axis] for shape in self.shapes) for axis in (0, 1))
+        limits = limits.within(SizeLimits(self.max_side, max_wide=wide, max_tall=tall))
         roundings = plausible_roundings(inside) if inside else []
         multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
         if not 1 <= multiple <= MOST_MULTIPLE or self.unproven(measured, limits):
@@ -111,7 +120,10 @@ class Covering:
         return Covered(limits, roundings[0], abs(means[0][0]))
 
     def limits(self, measured: Sequence[Seen]) -> SizeLimits:
-        """The widest limits within which every picture measured so far should be seen as sent."""
+        """The widest limits within which every picture measured so far should be seen as sent, and was taken."""
+        return self._seen_as_sent(measured).within(self.taken.limits)
+
+    def _seen_as_sent(self, measured: Sequence[Seen]) -> SizeLimits:
         enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
         least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
         large = [one for one in measured if one not in enlarged]
@@ -151,19 +163,7 @@ def _safe_limits(large: Sequence[tuple[Size, float]]) -> Iterator[tuple[float, t
 
 
 def _extreme(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
-    """The most elongated of the run's shapes, where it is longer than `aspect` by 1 or taller than 2 by 1."""
-    longest = most_elongated(own)
-    ratio = min(16, math.ceil(max(longest) / min(longest)))
-    if longest[0] < longest[1]:
-        return [(1, max(ratio, aspect))] if ratio > 2 else []
-    return [(ratio, 1)] if ratio > aspect else []
-
-
-def most_elongated(own: Sequence[Size]) -> Size:
-    """The size with the most extreme aspect."""
-    return max(own, key=lambda size: max(size) / min(size), default=(1, 1))
-
-
-def is_near(size: Size, measured: Sequence[Seen]) -> bool:
-    """Whether a size so near was asked for that this one would tell nothing new."""
-    return any(all(abs(a - b) <= 0.02 * b for a, b in zip(size, one.sent, strict=True)) for one in measured)
+    """The widest of the run's shapes, where it is wider than `aspect` by 1, and the tallest, where taller than 9:16."""
+    wide, tall = (max(size) / min(size) for size in most_elongated(own))
+    shapes = [(min(math.ceil(wide), 16), 1)] if wide > aspect else []
+    return [*shapes, (1, min(max(math.ceil(tall), aspect), 16))] if tall > 1.8 else shapes

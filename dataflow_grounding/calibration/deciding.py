@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import median
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from dataflow_grounding.calibration.covering import Covered, Covering, most_elongated
+from dataflow_grounding.calibration.covering import Covered, Covering
+from dataflow_grounding.calibration.elongated import elongated, is_elongated
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, padded_probe, probe_of, probes, reduced_to
+from dataflow_grounding.calibration.probes import SIZES, AskProbes, Picture, probe_of, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
+from dataflow_grounding.calibration.taken import MODERATE, Taken, is_near
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
-
-AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
-"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
-
-
-MODERATE = 3  # the aspect to which elongated pictures are padded
-WORSE, BETTER = 2.0, 0.6  # how much worse than usual they have to be, and how much better with padding
 
 
 @dataclass(frozen=True)
@@ -49,29 +43,21 @@ class Deciding:
 
         The first picture is asked for in the `stated` format, the others in the one that the first answer suggests.
         """
-        first, *others = probes(self.max_side)
-        self.pictures += await self.ask([first], stated)
+        first, *others = (reduced_to(size, self.max_side) for size in SIZES)
+        await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)
-        self.pictures += await self.ask(others, stated)
+        await self._ask_for([size for size in others if not is_near(size, [self.pictures[0].sent])], stated)
         found = fit(self.pictures, stated)
         if found.format.scale == "px":
             return await self._in_pixels(found.format)
-        limits = await self.aspect_limits(found.format, found.error_share)
-        return Decision(found, self.pictures[:3], limits)
+        if self.taken.narrowed and self.own:
+            await self._ask_for([reduced_to(self.own[0], self.max_side)], stated)
+        return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
 
-    async def aspect_limits(self, known: BoxFormat, usual: float = 0.01) -> SizeLimits | None:
-        """Limits that pad elongated pictures, where the run has some and padding makes boxes better; else None.
-
-        `known` is a format of parts of the side, `usual` the error to expect in it, as a share of the side.
-        """
-        size = reduced_to(most_elongated(self.own), self.max_side)
-        if not is_elongated(size):
-            return None
-        limits = SizeLimits(max_side=self.max_side, max_aspect=MODERATE)
-        answers = await self.ask([probe_of(size), padded_probe(size, limits)], known)
-        self.pictures += answers
-        plain, padded = (median_error(picture, known) for picture in answers)
-        return limits if plain > WORSE * usual and padded < BETTER * plain else None
+    @cached_property
+    def taken(self) -> Taken:
+        """What sizes the endpoint takes."""
+        return Taken(self.max_side, self.own)
 
     async def _in_pixels(self, found: BoxFormat) -> Decision:
         """Of a model that counts pixels: the limits within which it counts those of the picture as sent."""
@@ -79,12 +65,12 @@ class Deciding:
         if constant_side(measured, found.frame):
             return await self._in_parts(found)
         try:
-            covered = await self._covered(found, Covering(self.max_side, self.own))
+            covered = await self._covered(found, Covering(self.max_side, self.own, taken=self.taken))
         except NoFit:  # elongated pictures may be what is wrong: they can be padded
-            if not is_elongated(most_elongated(self.own)):
+            if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-            covered = await self._covered(found, Covering(self.max_side, aspect=MODERATE))
+            covered = await self._covered(found, Covering(self.max_side, aspect=MODERATE, taken=self.taken))
         frame = covered.rounding.frame if found.frame == "sent" else found.frame
         inside = [picture for picture in self.pictures if covered.limits.allows(picture.sent)]
         return Decision(fit_as(_name(found, "px", frame), inside), inside, covered.limits)
@@ -98,39 +84,23 @@ class Deciding:
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """Of a model for which a number of its own stands for the whole side, if the further pictures say so too."""
-        await self._ask_for(Covering(self.max_side).next_sizes([]), found)
+        await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")
         return Decision(fit_as(_name(found, str(constant[0]), constant[1]), self.pictures), self.pictures)
 
-    async def _ask_for(self, sizes: Sequence[Size], found: BoxFormat) -> None:
-        before = Counter(picture.size for picture in self.pictures)
-        self.pictures += await self.ask([probe_of(size, layout=before[size]) for size in sizes], found)
-
-
-def is_elongated(size: Size) -> bool:
-    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
-    return max(size) > MODERATE * min(size)
-
-
-def median_error(picture: Picture, known: BoxFormat) -> float:
-    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
-    drawn = picture.probe.drawn or picture.size
-    worst = [
-        max(
-            abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
-        )
-        for answer in picture.answers
-        if len(answer.numbers) == 4
-    ]
-    return median([*worst, *[1.0] * (picture.asked - len(worst))])
-
-
-def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
-    meant = replace(known, order=answer.order) if answer.order else known
-    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
+    async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
+        """Ask for pictures of these sizes, and of others that are taken where some are refused. Raises NothingAnswered, NoFit."""
+        sent = [picture.sent for picture in self.pictures]
+        fitted = dict.fromkeys(map(self.taken.fitted, sizes))
+        sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]
+        while sizes:
+            before = Counter(picture.size for picture in self.pictures)
+            answers = await self.ask([probe_of(size, layout=before[size]) for size in sizes], asked)
+            self.pictures += [picture for picture in answers if not picture.refused]
+            refused = [picture for picture in answers if picture.refused]
+            sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
 
 
 def _name(found: BoxFormat, scale: str, frame: str) -> str:

@@ -166,8 +166,12 @@ class _Scores:
     def plainest(self, best: int, margin: float = 0.0) -> int:
         """The first candidate that gives the same boxes, or, with a margin, one that fits nearly as well."""
         losses = self.losses(self.noise(best))
+        in_parts = self.formats[best].scale != "px"  # plainer than a size that is measured for each picture
         near = [
-            k for k in range(len(self.formats)) if self.same(k, best) or (margin and losses[k] - losses[best] < margin)
+            k
+            for k in range(len(self.formats))
+            if not (in_parts and self.formats[k].scale == "px")
+            and (self.same(k, best) or (margin and losses[k] - losses[best] < margin))
         ]
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
         if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
@@ -186,9 +190,13 @@ class _Scores:
         return not apart.size or float(apart.max()) <= SAME
 
     def holds(self, one: int, other: int) -> bool:
-        """Whether a candidate is another one with scales of its own for each picture: it always fits about as well."""
+        """Whether a candidate is another one with scales of its own for each picture: it always fits about as well.
+
+        Padding at the right and below shifts nothing, so that it is such a scale too.
+        """
         free, plain = self.formats[one], self.formats[other]
-        return free.scale == "px" != plain.scale and (free.order, free.frame) == (plain.order, plain.frame)
+        frames = [free.frame, PADDED[1]] if free.frame == "sent" else [free.frame]
+        return free.scale == "px" != plain.scale and free.order == plain.order and plain.frame in frames
 
     def check_found(self, best: int, least: float = MIN_FOUND) -> None:
         """Raises NoFit when too few rectangles were found, in all or in one picture, or they are too far off."""

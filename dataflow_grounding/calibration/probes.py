@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.images import PADDING, SizeLimits
@@ -73,12 +74,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread."""
+    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread,
+    `refused` why there is none.
+    """
 
     probe: Probe
     sent: Size
     answers: Sequence[Answer]
     trouble: str = ""
+    refused: str = ""
 
     @property
     def size(self) -> Size:
@@ -89,6 +93,10 @@ class Picture:
     def asked(self) -> int:
         """How many rectangles it has."""
         return len(self.probe.boxes)
+
+
+AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
+"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
 
 
 def probes(max_side: int = 2048) -> list[Probe]:

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import is_number
@@ -24,7 +26,8 @@ class Calibration:
     """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
     `error_share` that of the median rectangle's worst edge, in parts of the side. `date` is UTC, `YYYY-MM-DDTHH:MM:SSZ`.
     `limits` are those of SizeLimits within which pixels are those of the picture as sent, None for formats that don't count
-    pixels; `sizes` are the sizes, within them, at which that was measured.
+    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes are not
+    to be had, each as width, height, and how far they are off as a share of the side.
     """
 
     endpoint: str
@@ -39,6 +42,7 @@ class Calibration:
     date: str
     limits: dict[str, float | None] | None = None
     sizes: list[list[int]] = field(default_factory=list)
+    poor: list[list[float]] = field(default_factory=list)
 
     @property
     def format(self) -> BoxFormat:
@@ -62,6 +66,26 @@ class Calibration:
         """Where a run's format came from, in words."""
         return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
 
+    def covers(self, size: Size) -> bool:
+        """Whether it is known what comes of elongated pictures of this size."""
+        limits = self.size_limits or SizeLimits()
+        limit = limits.max_wide if size[0] > size[1] else limits.max_tall
+        measured = any(_is_beyond(one, size) for one in self.sizes)
+        return limit is not None or measured or self.off_in(size) is not None
+
+    def off_in(self, size: Size) -> float | None:
+        """How far boxes are off in elongated pictures of this size, as a share of the side; None where they are not poor."""
+        return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
+
+    def with_shape(self, size: Size, aspect: float | None, off: float | None) -> Calibration:
+        """This, with what was found out about elongated pictures of a size: that they are to be padded to an aspect, or that
+        boxes in them are `off`.
+        """
+        if off is not None:
+            return replace(self, date=now(), poor=[*self.poor, [*size, off]])
+        shape = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
+        return replace(self, date=now(), limits={**(self.limits or {}), **shape}, sizes=[*self.sizes, list(size)])
+
     def save(self, path: str) -> None:
         """Write it whole or not at all. Raises OSError."""
         folder = os.path.dirname(path)
@@ -84,9 +108,11 @@ def cache_folder() -> str:
     )
 
 
-def cache_path(endpoint: str, model: str) -> str:
-    """The file of the user's cache for this endpoint, model and the prompt of today."""
-    name = json.dumps([bare_address(endpoint), model, prompt_version()])
+def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
+    """The file of the user's cache for this endpoint, model and the prompt of today: for its format, or for what comes of
+    `elongated` pictures in the format of this name.
+    """
+    name = json.dumps([bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])])
     return os.path.join(cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json")
 
 
@@ -111,9 +137,9 @@ def prompt_version() -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
-def stored_calibration(endpoint: str, model: str, *more_paths: str) -> Calibration | None:
-    """The latest calibration of this endpoint, model and prompt in the user's cache or at `more_paths`."""
-    found = [load(path, endpoint, model) for path in (cache_path(endpoint, model), *more_paths)]
+def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
+    """The latest calibration of this endpoint, model and prompt at these paths."""
+    found = [load(path, endpoint, model) for path in paths]
     return max((one for one in found if one is not None), key=lambda one: one.date, default=None)
 
 
@@ -125,6 +151,8 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
         calibration = Calibration(**_checked(row))
         assert calibration.format.boxes
         assert calibration.size_limits is not None or calibration.format.scale != "px"
+        assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
+        assert all(len(one) == 3 and min(one) > 0 for one in calibration.poor)
     except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
@@ -140,8 +168,21 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
         "float": is_number,
     }
     for one in fields(Calibration):
-        value = row[one.name] if one.default is MISSING and one.default_factory is MISSING else row.get(one.name)
+        if one.name not in row and not (one.default is MISSING and one.default_factory is MISSING):
+            continue
+        value = row[one.name]
         if one.type in kinds and not kinds[one.type](value):
             raise ValueError(f"{one.name} is {type(value).__name__}")
         values[one.name] = value
     return values
+
+
+def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether a size is wide or tall as the other one is, and about as much or more."""
+    wide = other[0] > other[1]
+    return (one[0] > one[1]) == wide and max(one) / min(one) >= 0.95 * max(other) / min(other)
+
+
+def now() -> str:
+    """The time as `date` has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

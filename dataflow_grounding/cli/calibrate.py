@@ -12,8 +12,8 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.pipelines.from_spec import options_of
 from dataflow_grounding.pipelines.spec_serving import serving_of
-from dataflow_grounding.records import dump_text
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
@@ -38,7 +38,8 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Send one to three pictures of coloured rectangles, and name the box format of the answers, with its error in pixels.
+    """Send three pictures of coloured rectangles, 10 to 40 to a model that counts pixels, and name the box format of the
+    answers, with its error in pixels.
 
     The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
     so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.
@@ -54,10 +55,10 @@ def command(
     if plot_path:
         _write_plot(done, plot_path)
     if as_json:
-        click.echo(dump_text({**asdict(done.calibration), "stored": path}))
+        say_json({**asdict(done.calibration), "stored": path})
     else:
-        click.echo(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.")
-        click.echo(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+        say(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.", err=False)
+        say(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.", err=False)
     return 0
 
 

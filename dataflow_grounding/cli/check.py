@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.pipelines.checking import check_spec
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("check")
@@ -18,11 +17,11 @@ def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ..
     """List all that is wrong with SPEC, its input and its images, at once. Exits with 2 when there is a problem."""
     found = check_spec(spec_paths, overrides)
     if as_json:
-        click.echo(json.dumps({"problems": found.problems, "remarks": found.remarks, "records": found.records}))
+        say_json({"problems": found.problems, "remarks": found.remarks, "records": found.records})
         return 2 if found.problems else 0
     for remark in found.remarks:
-        click.echo(remark)
+        say(remark, err=False)
     for problem in found.problems:
-        click.echo(f"Problem: {problem}", err=True)
-    click.echo(f"{found.records} records looked at, {len(found.problems)} problems. Nothing was sent.")
+        say(f"Problem: {problem}")
+    say(f"{found.records} records looked at, {len(found.problems)} problems. Nothing was sent.", err=False)
     return 2 if found.problems else 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from dataflow_grounding.pipelines.costs import costs_of
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("cost")
@@ -17,15 +17,15 @@ def command(results: str, as_json: bool) -> int:
     """Tell what the replies stored in the folder RESULTS cost, by step, and how much of it for retries, samples and checks."""
     found = costs_of(results)
     if as_json:
-        click.echo(json.dumps(found))
+        say_json(found)
         return 0
     for step in [*found["steps"], {"step": "in all", **found}]:
-        click.echo(f"{step['step']}: {_words(step)}")
+        say(f"{step['step']}: {_words(step)}", err=False)
         for part in ("retries", "samples", "checks"):
             if step.get(part, {}).get("requests"):
-                click.echo(f"  of it {part}: {_words(step[part])}")
+                say(f"  of it {part}: {_words(step[part])}", err=False)
     if found["cost_usd"] is None:
-        click.echo("No price is known of some of it: set vlm.prices in the spec.")
+        say("No price is known of some of it: set vlm.prices in the spec.", err=False)
     return 0
 
 

@@ -10,6 +10,7 @@ import click
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.spec import PIPELINES
+from dataflow_grounding.terminal import say
 
 ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
 
@@ -32,5 +33,5 @@ def command(arguments: tuple[str, ...]) -> int:
             raise SpecError(f"{path} is there already: move it away, or name another results_dir")
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         write_text(path, text)
-        click.echo(path)
+        say(path, err=False)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from dataflow_grounding.pipelines.diagnosis import endpoint_of, installation
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("doctor")
@@ -28,9 +28,9 @@ def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides
     if spec_paths:
         found["endpoint"] = endpoint_of(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
     if as_json:
-        click.echo(json.dumps(found))
+        say_json(found)
     else:
-        click.echo("\n".join(_lines(found)))
+        say("\n".join(_lines(found)), err=False)
     return 4 if found.get("endpoint", {}).get("problems") else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.pipelines.estimating import estimate
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("estimate")
@@ -25,7 +25,10 @@ def command(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overr
     Replies that are stored cost nothing more. After a pilot, tokens are those that the endpoint counted for it.
     """
     found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot)).to_json()
-    click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+    if as_json:
+        say_json(found)
+    else:
+        say("\n".join(_lines(found)), err=False)
     return 0
 
 

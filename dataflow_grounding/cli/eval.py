@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
@@ -10,6 +9,7 @@ import click
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.metrics import score_boxes
 from dataflow_grounding.rows import read_records
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("eval")
@@ -26,8 +26,8 @@ def command(results: str, gold: str, threshold: float, as_json: bool) -> int:
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     figures = score_boxes(read_records(path), read_records(gold), threshold).to_json()
     if as_json:
-        click.echo(json.dumps(figures))
+        say_json(figures)
         return 0
     for name, value in figures.items():
-        click.echo(f"{name.replace('_', ' '):28} {'-' if value is None else value}")
+        say(f"{name.replace('_', ' '):28} {'-' if value is None else value}", err=False)
     return 0

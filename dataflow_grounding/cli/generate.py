@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from dataflow_grounding.cli.arguments import spec_option
@@ -11,6 +9,7 @@ from dataflow_grounding.cli.pilot import advice, set_workers
 from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("generate")
@@ -54,15 +53,21 @@ def command(
         progress=False if no_progress else None,
     )
     if dry_run:
-        click.echo(json.dumps(run.plan(), indent=1) if as_json else run.describe())
+        if as_json:
+            say_json(run.plan(), indent=1)
+        else:
+            say(run.describe(), err=False)
         return 0
     try:
         summary = run.execute()
     except RunStopped as stopped:
         if as_json:
-            click.echo(json.dumps({"stopped": str(stopped), **(stopped.summary or {})}, ensure_ascii=False))
+            say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
-    click.echo(json.dumps(summary.to_json(), ensure_ascii=False) if as_json else str(summary), err=not as_json)
+    if as_json:
+        say_json(summary.to_json())
+    else:
+        say(str(summary))
     if pilot and summary.done and not as_json:
-        click.echo(advice(run), err=True)
+        say(advice(run))
     return summary.exit_code

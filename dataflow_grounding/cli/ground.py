@@ -9,8 +9,8 @@ from dataflow_grounding.image_files import decode
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.pipelines.from_spec import grounder_of_spec
-from dataflow_grounding.records import dump_text
 from dataflow_grounding.serving import serving_from_environment
+from dataflow_grounding.terminal import say_json
 
 
 @click.command("ground")
@@ -34,7 +34,7 @@ def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], d
             _draw(image, record["expressions"], draw_path)
     except RecordError as error:
         raise GroundingError(str(error)) from None
-    click.echo(dump_text(record, indent=1))
+    say_json(record, indent=1)
     return 0
 
 

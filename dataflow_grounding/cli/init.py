@@ -10,6 +10,7 @@ import click
 
 from dataflow_grounding.errors import GroundingError
 from dataflow_grounding.shipped import shipped_files
+from dataflow_grounding.terminal import say
 
 
 @click.command("init")
@@ -21,7 +22,7 @@ def command(folder: str, force: bool) -> int:
     for source, name in shipped_files():
         target = os.path.join(folder, name)
         if os.path.exists(target) and not force:
-            click.echo(f"kept    {target}")
+            say(f"kept    {target}", err=False)
             kept += 1
             continue
         try:
@@ -29,10 +30,11 @@ def command(folder: str, force: bool) -> int:
             shutil.copyfile(source, target)
         except OSError as error:
             raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
-        click.echo(f"wrote   {target}")
+        say(f"wrote   {target}", err=False)
         written += 1
-    click.echo(f"{written} files written, {kept} kept. Next:" if kept else f"{written} files written. Next:")
-    click.echo(f"  python {shlex.quote(os.path.join(folder, 'api_pipelines', 'image_grounding_api_pipeline.py'))}")
-    click.echo("or, from a spec:")
-    click.echo(f"  dataflowgrounding generate -e {shlex.quote(os.path.join(folder, 'image_grounding.yaml'))}")
+    counts = f"{written} files written, {kept} kept. Next:" if kept else f"{written} files written. Next:"
+    script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
+    spec = os.path.join(folder, "image_grounding.yaml")
+    say(f"{counts}\n  python {shlex.quote(script)}", err=False)
+    say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
     return 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import traceback
 
 import click
 
+from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
+from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 COMMANDS = {
@@ -53,32 +57,36 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    with standard_streams():
+        _run()
+
+
+def _run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    read_env_files()
     try:
+        read_env_files()
         sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        error.show(said := io.StringIO())
+        say(said.getvalue().rstrip())
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
     except GroundingError as error:
         if debug:
-            raise
+            say(traceback.format_exc())
         for line in str(error).splitlines():
-            click.echo(f"Error: {line}", err=True)
+            say(f"Error: {line}")
         sys.exit(error.exit_code if isinstance(error, RunStopped) else 2)
     except Exception as error:
         if debug:
-            raise
-        click.echo(f"Internal error: {type(error).__name__}: {error} (--debug shows where)", err=True)
+            say(traceback.format_exc())
+        say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
 
 

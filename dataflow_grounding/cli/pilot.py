@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
-
-import click
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.terminal import say
 
 MOST = 256
 """Requests in flight up to which a pilot finds out what the endpoint bears."""
@@ -47,12 +45,9 @@ def set_workers(spec: Spec, in_pilot: bool) -> None:
     if in_pilot:
         workflow.max_workers = max(stated, MOST)
         return
-    borne = None
-    path = os.path.join(spec.results_dir, "run.json")
-    with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-        borne = int(json.load(file)["in_flight_borne"])
-    if borne is None:
+    borne = read_object(os.path.join(spec.results_dir, "run.json")).get("in_flight_borne")
+    if not (isinstance(borne, int) and 0 < borne <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, borne)
     more = "" if borne > stated else " (the pilot had no more in flight; --pilot N --set-from pilot finds out)"
-    click.echo(f"workflow.max_workers: {workflow.max_workers}{more}", err=True)
+    say(f"workflow.max_workers: {workflow.max_workers}{more}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from dataflow_grounding.review import report_folder
+from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("report")
@@ -17,5 +16,8 @@ from dataflow_grounding.review import report_folder
 def command(results: str, out: str | None, image_root: str | None, as_json: bool) -> int:
     """Write one self-contained HTML page of the folder RESULTS: pictures, boxes, captions, counts, failures."""
     path, shown = report_folder(results, out, image_root)
-    click.echo(json.dumps({"report": path, "records": shown}) if as_json else f"{path}: {shown} records")
+    if as_json:
+        say_json({"report": path, "records": shown})
+    else:
+        say(f"{path}: {shown} records", err=False)
     return 0

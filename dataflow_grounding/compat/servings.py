@@ -16,6 +16,7 @@ from dataflow_grounding.errors import (
     SpecError,
 )
 from dataflow_grounding.images import Image, ImageLimits
+from dataflow_grounding.secrets import excerpt, learn, learn_address
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.tasks import Request
@@ -35,10 +36,11 @@ class DataFlowServing(Serving):
         method = next((name for name in methods if callable(getattr(serving, name, None))), None)
         if method is None:
             raise SpecError(f"{type(serving).__name__} is no serving: it has no {' or '.join(methods)}")
+        learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._takes_prompts = method == methods[0]
         self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
-        self.endpoint = str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
+        self.endpoint = learn_address(str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}"))
         self.max_workers = int(getattr(serving, "max_workers", None) or 10)
         self.box_format = box_format
 
@@ -60,7 +62,7 @@ class DataFlowServing(Serving):
                 raise _as_ours(error, self.model) from None
         text = texts[0] if texts else None
         if not isinstance(text, str) or text.startswith("Error:"):
-            raise ServerFault(f"{self.model} gave no reply: {str(text)[:200]}")
+            raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
         return text
 
 
@@ -79,7 +81,7 @@ def _as_file(image: Image, folder: str) -> str:
 
 def _as_ours(error: Exception, model: str) -> Exception:
     status = getattr(error, "status_code", None)
-    said = f"{model}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    said = f"{model}: {type(error).__name__}: {excerpt(str(error), 200)}"
     if status == 429:
         return RateLimited(said)
     if status in (401, 403, 404):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
@@ -10,8 +12,10 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
+from dataflow_grounding.machine import machine_fault
 from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -52,22 +56,43 @@ class StepAsk:
         self._notes[what.partition(":")[0]] += 1
 
 
-async def annotated(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Update | RecordError:
+async def annotated(
+    operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo, cancelled: Callable[[], bool] = lambda: True
+) -> Update | RecordError:
     """The operator's update of one record, or why there is none. Raises RunStopped.
 
     The operator gets a copy of the record, and its update is made plain JSON, so that a streamed record is the same as one
-    that was written and read again between two steps.
+    that was written and read again between two steps. `cancelled` tells whether a CancelledError is the run's own.
     """
     try:
         image_key = operator.reads().get("image")
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
-        return as_json(await operator.annotate(record.copied(), ask))
+        return as_json(_checked(await operator.annotate(record.copied(), ask), operator))
     except RecordError as error:
+        if isinstance(error, ImageChanged) and image_key is not None:
+            ask.note("image_changed: its facts are taken anew")
+            memo.forget(record, image_key)
         return error
     except RunStopped:
         raise
     except GroundingError as error:
         return OperatorFailed(str(error))
-    except Exception as error:  # the operator's own code, perhaps the user's
-        return OperatorFailed(f"{type(error).__name__} in {operator.name}: {' '.join(str(error).split())[:300]}")
+    except asyncio.CancelledError:
+        if cancelled():
+            raise
+        return OperatorFailed(f"CancelledError in {operator.name}: something that it waited for was cancelled")
+    except (Exception, SystemExit, GeneratorExit) as error:  # the operator's own code, perhaps the user's
+        fault = machine_fault(error)
+        if isinstance(fault, RunStopped):
+            raise fault from None
+        said = excerpt(str(error))
+        return fault or OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
+
+
+def _checked(update: Any, operator: Annotator) -> Update:
+    """An operator's update. Raises OperatorFailed where it is none."""
+    if isinstance(update, Mapping):
+        return dict(update)
+    kind = type(update).__name__
+    raise OperatorFailed(f"annotate of {operator.name} returned {kind}: return a dict of columns to add, {{}} for none")

@@ -7,10 +7,12 @@ import copy
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Limiter
 from dataflow_grounding.engine.reply_line import line_of, read_line
@@ -19,7 +21,7 @@ from dataflow_grounding.errors import (
     EndpointUnreachable,
     GroundingError,
     Interrupted,
-    OutOfService,
+    OperatorFailed,
     RateLimited,
     RecordError,
     RequestRefused,
@@ -34,11 +36,6 @@ from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
 
-OVERLOADED_TRIES = 10
-UNREACHABLE_TRIES = 3
-FAULTS_BEFORE_FIRST_ANSWER = 50
-OUTAGE_SECONDS = 300.0
-
 
 class Asking:
     """Answers the requests to one serving for a whole run. Equal requests are sent once."""
@@ -50,12 +47,14 @@ class Asking:
         budget: Budget,
         *,
         max_attempts: int,
+        max_wait: float,
         force: bool,
         retry_failed: bool,
         stop: Callable[[RunStopped], None],
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
+        self.endpoint = EndpointState(max_wait)
         self.limiter = limiter
         self.budget = budget
         self.max_attempts = max_attempts
@@ -65,9 +64,8 @@ class Asking:
         self.stopped: RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop
+        self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._last_answer: float | None = None
-        self._faults = 0
 
     async def answer(self, request: Request[T], store: ReplyLog, priority: Any) -> tuple[T, list[str]]:
         """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set."""
@@ -129,7 +127,7 @@ class Asking:
         if request.before is not None:
             await request.before()
         key = request.key(self.identity)
-        done = store.get(key, store.first_new)  # an equal row came first
+        done = store.get(key, store.first_new) or self.endpoint.held(key)  # an equal row came first
         if done is not None:
             return done
         under_way = self._in_flight.get(key)
@@ -145,11 +143,12 @@ class Asking:
             future.set_result(line)
             return line
         except RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
-            line = store.put(key, line_of(request, self.serving, Reply("", "refused", Usage(), str(refused))))
+            line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)))
+            self.endpoint.hold(key, line, refused.passing, store)
             future.set_result(line)
             return line
         except BaseException as error:
-            future.set_exception(error if isinstance(error, GroundingError) else Interrupted("stopped"))
+            future.set_exception(error if isinstance(error, Exception) else Interrupted("stopped"))
             future.exception()  # whoever waits sees it; nobody need wait
             raise
         finally:
@@ -157,40 +156,52 @@ class Asking:
 
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
         """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
-        faults = overloaded = waits = unreachable = 0
+        tries = Counter[str]()
         while True:
             try:
-                return await self._send_once(request, priority)
-            except EndpointRefused as error:
-                self._stop(error)
-                raise
+                async with self._turn():
+                    return await self._judged(request, priority, tries)
             except RateLimited as error:
                 self.waiting_for_rate_limit += 1
                 try:
-                    await self._wait(error.retry_after, waits := waits + 1)
+                    await self._wait(error.retry_after, tries.total())
                 finally:
                     self.waiting_for_rate_limit -= 1
-                continue
-            except EndpointUnreachable as error:
-                unreachable += 1
-                self._check_outage(error, unreachable >= UNREACHABLE_TRIES)
-                wait = None
-            except ServerOverloaded as error:
-                overloaded += 1
-                self._check_outage(error, False)
-                if overloaded >= OVERLOADED_TRIES:
-                    error.attempts = overloaded
-                    raise
-                wait = error.retry_after
             except ServerFault as error:
-                faults += 1
-                self._check_outage(error, False)
-                if faults >= self.max_attempts:
-                    error.attempts = faults
+                if tries[error.kind] >= most_tries(error, self.max_attempts):
+                    error.attempts = tries[error.kind]
                     raise
-                wait = None
-            waits += 1
-            await self._wait(wait, waits)
+                wait = error.retry_after if isinstance(error, ServerOverloaded) else None
+                await self._wait(wait, tries.total())
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One request at a time until the first answer: what is wrong with all of them is found out by few."""
+        alone = False
+        if not self.endpoint.has_answered:
+            await self._first.acquire()
+            alone = not self.endpoint.has_answered
+            if not alone:
+                self._first.release()
+        try:
+            yield
+        finally:
+            if alone:
+                self._first.release()
+
+    async def _judged(self, request: Request[T], priority: Any, tries: Counter[str]) -> Reply:
+        """Sends once; an error that is the endpoint's as a whole stops the run."""
+        try:
+            return await self._send_once(request, priority)
+        except (EndpointRefused, RequestRefused) as error:
+            with self._stopping():
+                refusal = self.endpoint.refused(error)
+            raise refusal from None
+        except ServerFault as error:
+            tries[error.kind] += 1
+            with self._stopping():
+                self.endpoint.failed(error, tries[error.kind])
+            raise
 
     async def _send_once(self, request: Request[T], priority: Any) -> Reply:
         number = await self.limiter.acquire(priority)
@@ -205,6 +216,10 @@ class Asking:
                 before_another.set(self._count_another)
                 answer = await self.serving.answer(request)
                 reply = Reply(answer) if isinstance(answer, str) else answer
+                if not isinstance(reply, Reply):
+                    raise OperatorFailed(
+                        f"answer of {type(self.serving).__name__} returned no Reply and no text: {reply!r:.60}"
+                    )
                 usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
                 if reply.hold:
                     self.limiter.hold(reply.hold)
@@ -246,24 +261,19 @@ class Asking:
 
     def _count(self, reply: Reply) -> None:
         self.counts["answered"] += 1
-        self._last_answer = time.monotonic()
-        self._faults = 0
+        self.endpoint.answered()
         self.counts["input_tokens"] += reply.usage.input_tokens
         self.counts["cached_tokens"] += reply.usage.cached_tokens
         self.counts["output_tokens"] += reply.usage.output_tokens
 
-    def _check_outage(self, error: ServerFault, hopeless: bool) -> None:
-        """Stops the run when the endpoint never answered, or stopped answering for minutes."""
-        self._faults += 1
-        if self._last_answer is None:
-            if hopeless or self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
-                stop = EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
-                self._stop(stop)
-                raise stop from None
-        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
-            gone = OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
-            self._stop(gone)
-            raise gone from None
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """What stops the run here stops it for all."""
+        try:
+            yield
+        except RunStopped as why:
+            self._stop(why)
+            raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
         """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops.

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.errors import BudgetExceeded
+from dataflow_grounding.errors import BudgetExceeded, SpecError
+from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
@@ -14,11 +15,16 @@ from dataflow_grounding.tasks import Request
 
 @dataclass(frozen=True)
 class Prices:
-    """USD per million tokens."""
+    """USD per million tokens. Raises SpecError for a price that is none."""
 
     input: float
     output: float
     cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, price in vars(self).items():
+            if price is not None and not (is_number(price) and price >= 0):
+                raise SpecError(f"the price {name}: {price!r} should be a number of USD")
 
     def cost(self, usage: Usage) -> float:
         """USD for one reply."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO
+from collections.abc import Iterable
+from contextlib import ExitStack
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
@@ -14,15 +14,23 @@ from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of
 from dataflow_grounding.engine.plan import Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
 
 
-def execute(steps: list[Step], options: RunOptions, name: str | None = None, budget: Budget | None = None) -> Summary:
+def execute(
+    steps: list[Step],
+    options: RunOptions,
+    name: str | None = None,
+    budget: Budget | None = None,
+    locked: str | None = None,
+) -> Summary:
     """Run the steps over their storage's files; the summary is the last segment's, with what the earlier ones sent and lost.
 
-    `budget` is shared by several calls that make one run; without it the options' limits are this call's.
+    `budget` is shared by several calls that make one run; without it the options' limits are this call's. `locked` is a
+    checkpoint folder whose lock (`only_run`) the caller holds.
 
     Raises PlanError, InputError, SpecError before anything is sent; RunStopped when the run could not be finished.
     """
@@ -30,22 +38,28 @@ def execute(steps: list[Step], options: RunOptions, name: str | None = None, bud
         raise PlanError("the pipeline has no steps")
     if options.budget_usd is not None and options.prices is None:
         raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
-    if options.budget_usd is not None and not options.budget_usd >= 0:
+    if options.budget_usd is not None and not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
     budget = budget or budget_of(options)
     total: Summary | None = None
-    for segment in segments(steps):
-        operator = segment[0].operator
-        if isinstance(operator, WholeFile):
-            operator.work()
-            continue
-        for part in [segment] if options.stream else _stages(segment):
-            summary = _execute_segment(part, options, name, budget)
-            if total is not None:
-                summary.add_earlier(total)
-            total = summary
-            if total.failed and not total.done:
-                return total
+    held = {locked}
+    with ExitStack() as locks:
+        for segment in segments(steps):
+            operator = segment[0].operator
+            if isinstance(operator, WholeFile):
+                operator.work()
+                continue
+            for part in [segment] if options.stream else _stages(segment):
+                folder = part[0].storage.checkpoint_folder
+                if folder not in held:
+                    locks.enter_context(only_run(folder))
+                    held.add(folder)
+                summary = _execute_segment(part, options, name, budget)
+                if total is not None:
+                    summary.add_earlier(total)
+                total = summary
+                if total.failed and not total.done:
+                    return total
     return total or Summary()
 
 
@@ -65,22 +79,21 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, b
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
-    with _only_run(steps[0].storage.checkpoint_folder):
-        manifest = Manifest(steps, source, options, name)
-        check(steps, source.columns())
-        asked = _prepared(steps, options, budget, source)
-        if not options.force_reprocess and not options.retry_failed:
-            finished = manifest.finished()
-            if finished is not None:
-                return finished
-        run = Run(steps, source, options, name, budget)
-        try:
-            summary = run_blocking(run.execute)
-        except BudgetExceeded as stopped:
-            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
-        summary.requests.update(asked)
-        manifest.write(summary)
-        return summary
+    manifest = Manifest(steps, source, options, name)
+    check(steps, source.columns())
+    asked = _prepared(steps, options, budget, source)
+    if not options.force_reprocess and not options.retry_failed:
+        finished = manifest.finished()
+        if finished is not None:
+            return finished
+    run = Run(steps, source, options, name, budget)
+    try:
+        summary = run_blocking(run.execute)
+    except BudgetExceeded as stopped:
+        raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+    summary.requests.update(asked)
+    manifest.write(summary)
+    return summary
 
 
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
@@ -93,7 +106,7 @@ def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: So
     """Counts of what the operators had to ask before the first record."""
     asked: Counter[str] = Counter()
     for step in steps:
-        start = RunStart(options, budget, step.storage.checkpoint_folder, source.image_sizes)
+        start = RunStart(options, budget, step.storage.checkpoint_folder, source.pictures)
         asked.update(step.operator.prepare(start))
     return asked
 
@@ -107,26 +120,6 @@ def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
         price = f", {cost * left:.4f} USD" if cost else ""
         text += f"; the rest takes about {left} more requests{price}"
-    told = BudgetExceeded(f"{text}. The same command goes on")
+    told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told
-
-
-@contextmanager
-def _only_run(folder: str) -> Iterator[None]:
-    """Holds the lock of a results folder; the system gives it back however the process ends."""
-    import fcntl
-
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock: IO[str] = open(os.path.join(folder, "lock"), "a")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f"can't write in {folder}: {error.strerror or error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"another run is at work in {os.path.dirname(folder) or '.'}: wait for it to end"
-            ) from None
-        yield

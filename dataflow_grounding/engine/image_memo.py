@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from contextlib import suppress
+from typing import Any
 
 from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.images import (
     ImageFile,
     ImageLimits,
     find_image,
+    forget_facts,
     known_facts,
     read_facts,
     remember_facts,
 )
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, sealed, unsealed
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
+
+
+_FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
@@ -34,17 +41,25 @@ class ImageMemo:
         self._for_threads = 0
 
     async def prepare(self, record: Record, key: str, limits: ImageLimits | None) -> None:
-        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken."""
+        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
         file = find_image(record, key)
         if known_facts(file) is not None:
             return
-        line = self._log.get(_digest(file)) if self._log is not None else None
-        if line is not None:
-            remember_facts(file, ImageFacts(*(line[name] for name in ImageFacts.__dataclass_fields__)))
+        known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
+        if known is not None:
+            remember_facts(file, known)
             return
         facts = remember_facts(file, await self._read(file.path, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
-            self._log.put(_digest(file), {**file._asdict(), **vars(facts)})
+            self._log.put(_digest(file), sealed({**file._asdict(), **vars(facts)}))
+
+    def forget(self, record: Record, key: str) -> None:
+        """The record's image was found to be another one than is remembered."""
+        with suppress(RecordError):  # it may be gone by now
+            file = find_image(record, key)
+            forget_facts(file)
+            if self._log is not None:
+                self._log.put(_digest(file), {})
 
     async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
         if self._for_threads:
@@ -59,6 +74,12 @@ class ImageMemo:
             self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
             if self._slow_in_a_row >= 3:
                 self._slow_in_a_row, self._for_threads = 2, 64
+
+
+def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
+    """The facts in a line; None where they are not those that were stored, or lack what this version wants to know."""
+    known = unsealed({name: line[name] for name in line if name != "key"}) if line else None
+    return ImageFacts(*map(known.__getitem__, _FACTS)) if known and known.keys() >= _FACTS.keys() else None
 
 
 def _digest(file: ImageFile) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -16,10 +16,12 @@ from dataflow_grounding.engine.keyed_log import MemoryLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
+from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Annotator
-from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, sizes_of
-from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.records import Record
+from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
+from dataflow_grounding.engine.workers import Workers
+from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
+from dataflow_grounding.records import Record, Update
 
 
 def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
@@ -28,7 +30,7 @@ def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tup
     options = current_options.get()
     budget = budget_of(options)
     image_key = operator.reads().get("image") or IMAGE_COLUMN
-    operator.prepare(RunStart(options, budget, None, lambda: sizes_of(records, image_key)))
+    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(records, image_key)))
     return run_blocking(lambda: _annotate_all(operator, records, budget))
 
 
@@ -49,20 +51,36 @@ async def _annotate_all(
 ) -> list[tuple[Record, RecordError | None]]:
     asking = _asking(operator, budget)
     store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
-    queue = iter(enumerate(records))
+    queue, patience = iter(enumerate(records)), Patience()
     results: dict[int, tuple[Record, RecordError | None]] = {}
 
     async def work() -> None:
         for place, record in queue:
-            update = await annotated(operator, record, StepAsk(asking, store, (place,), notes), memo)
+            ask = StepAsk(asking, store, (place,), notes)
+
+            def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | RecordError]:
+                return annotated(operator, record, ask, memo, lambda: workers.cancelled)
+
+            for _ in range(2):  # once more when the image is found to be another than was known
+                update = await patience.until_done(once)
+                if not isinstance(update, ImageChanged):
+                    break
             if isinstance(update, RecordError):
                 results[place] = (record, update)
             else:
                 results[place] = (record.updated(update), None)
 
+    def stop() -> bool:
+        workers.cancel()
+        return False
+
+    workers = Workers(stop)
     count = min(len(records), 2 * (asking.limiter.most if asking else 4))
     try:
-        await asyncio.gather(*(work() for _ in range(count)))
+        workers.start(work() for _ in range(count))
+        await workers.finish()
+        if workers.cancelled:
+            raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (len(records),), notes))
     except RunStopped as why:
         if asking is not None:
@@ -87,6 +105,7 @@ def _asking(operator: Annotator, budget: Budget) -> Asking | None:
         limiter_of(operator.serving),
         budget,
         max_attempts=options.max_attempts,
+        max_wait=options.max_wait,
         force=False,
         retry_failed=False,
         stop=stop,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import StorageFailed
@@ -15,15 +15,36 @@ CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of the lines before them."""
 
 _HEAD = b'{"key": "'
-_KEY_LENGTH = 32
+
+
+Span: TypeAlias = tuple[int, int | None]
+"""Places in a log, from and to; None: all that comes."""
+
+
+class Vouched:
+    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and format)."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, list[Span]]] | None = None
+        self.void: dict[str, list[Span]] = {}
+        """Where lines are as good as lost."""
+
+    def is_void(self, line: Mapping[str, Any], place: int) -> bool:
+        """Whether a line is as good as lost."""
+        spans = self.void.get(line.get("of", "")) if self.void else None
+        return bool(spans) and any(a <= place and (b is None or place < b) for a, b in spans or ())
 
 
 class ReplyLog(Protocol):
     """Where replies are kept while, and after, a run."""
 
-    first_new: int
-    void: Sequence[tuple[int, int | None]]
-    """Places, from and to (None: all that comes), whose lines are as good as lost."""
+    @property
+    def first_new(self) -> int:
+        """Where the lines of this run begin."""
+
+    @property
+    def vouched(self) -> Vouched:
+        """What checks have said of the lines."""
 
     @property
     def end(self) -> int:
@@ -46,7 +67,7 @@ class MemoryLog:
     end = 0
 
     def __init__(self) -> None:
-        self.void: Sequence[tuple[int, int | None]] = ()
+        self.vouched = Vouched()
         self._lines: dict[str, dict[str, Any]] = {}
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
@@ -63,6 +84,28 @@ class MemoryLog:
         return self._lines[key]
 
 
+class StepLog:
+    """A log as one step writes it: each line names the step."""
+
+    def __init__(self, log: KeyedLog, step: str) -> None:
+        self.get, self.lines, self.vouched = log.get, log.lines, log.vouched
+        self._log, self._step = log, step
+
+    @property
+    def first_new(self) -> int:
+        """Where the lines of this run begin."""
+        return self._log.first_new
+
+    @property
+    def end(self) -> int:
+        """The place of the next line."""
+        return self._log.end
+
+    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line; returns it."""
+        return self._log.put(key, {"step": self._step, **value})
+
+
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes a line.
 
@@ -73,7 +116,7 @@ class KeyedLog:
 
     def __init__(self, path: str, *, buffered: bool = False) -> None:
         self.path = path
-        self.void: Sequence[tuple[int, int | None]] = ()
+        self.vouched = Vouched()
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
@@ -105,7 +148,7 @@ class KeyedLog:
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key`, or None; only lines at or after place `since` count."""
         place = self._places.get(int(key[:16], 16))
-        if place is None or place < since or (self.void and is_within(place, self.void)):
+        if place is None or place < since:
             return None
         if place >= self._size:
             self._write()
@@ -113,7 +156,9 @@ class KeyedLog:
             line: Any = json.loads(self._line_at(place))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
             return None
-        return line if isinstance(line, dict) and line.get("key") == key else None
+        if not isinstance(line, dict) or line.get("key") != key or self.vouched.is_void(line, place):
+            return None
+        return line
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
@@ -191,11 +236,6 @@ class KeyedLog:
                 break
             data += more
         return data.partition(b"\n")[0]
-
-
-def is_within(place: int, spans: Sequence[tuple[int, int | None]]) -> bool:
-    """Whether a place is in one of the spans."""
-    return any(first <= place and (last is None or place < last) for first, last in spans)
 
 
 def _key_of(line: bytes) -> int | None:

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+from dataflow_grounding.machine import files_left
 from dataflow_grounding.serving.base import Serving
 
 START = 8
@@ -146,10 +147,13 @@ class Limiter:
 _limiters: dict[tuple[str, str], Limiter] = {}
 
 
-def limiter_of(serving: Serving) -> Limiter:
-    """The limiter of the serving's endpoint and model, shared by all that run in this process."""
+def limiter_of(serving: Serving, servings: int = 1) -> Limiter:
+    """The limiter of the serving's endpoint and model, shared by all that run in this process.
+
+    It lets in no more than the process may open connections, with so many `servings` at a time.
+    """
     limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(serving.max_workers))
-    limiter.most = max(1, serving.max_workers)
+    limiter.most = max(1, min(serving.max_workers, files_left() // servings))
     limiter.level = min(limiter.level, float(limiter.most))
     return limiter
 

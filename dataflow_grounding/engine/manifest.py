@@ -6,15 +6,14 @@ import json
 import os
 import time
 from collections import Counter
-from contextlib import suppress
 from functools import cached_property
-from typing import Any
 
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step, settings_digest
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.version import __version__
 
 
@@ -39,8 +38,8 @@ class Manifest:
 
     def finished(self) -> Summary | None:
         """The summary of the earlier run that did just this, if its files are as it left them."""
-        entry = self._load().get(self._entry)
-        if not isinstance(entry, dict) or self._settings is None or entry.get("settings") != self._settings:
+        entry = unsealed(read_object(self._path).get(self._entry))
+        if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
         if not os.path.exists(self._failures_path):
             return None
@@ -52,34 +51,28 @@ class Manifest:
         return summary
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run; one with failures that may pass by themselves is not finished."""
-        entries = self._load()
+        """Remember a finished run. One with failures that may pass by themselves is not finished, nor one whose input changed,
+        which its summary says.
+        """
+        entries = {} if summary.notes["image_changed"] else read_object(self._path)  # other steps may have used it
         entries.pop(self._entry, None)
         fingerprint = None
-        seen = self._input_before == self._source.state()  # else the run may have seen another input
-        if seen and not summary.passing_failures and summary.done and self._settings is not None:
+        if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
-        if fingerprint is not None:
+        if self._input_before != self._source.state():  # the run may have seen something of both
+            summary.notes["input_changed"] += 1
+        if fingerprint is not None and not summary.notes["input_changed"] and not summary.notes["image_changed"]:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
-            entries[self._entry] = {
-                "settings": self._settings,
-                "input": fingerprint,
-                "outputs": self._state(),
-                "summary": {name: getattr(summary, name) for name in kept},
-            }
+            entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
+            known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
+            entries[self._entry] = sealed(known)
         try:
             with open(f"{self._path}.part", "w", encoding="utf-8") as file:
                 json.dump(entries, file, indent=1)
             os.replace(f"{self._path}.part", self._path)
         except OSError as error:
             raise StorageFailed(f"can't write {self._path}: {error.strerror or error}") from None
-
-    def _load(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError), open(self._path, encoding="utf-8") as file:
-            entries = json.load(file)
-            return entries if isinstance(entries, dict) else {}
-        return {}
 
     def _state(self) -> list[list[int] | None]:
         states: list[list[int] | None] = []

@@ -16,6 +16,8 @@ class RunOptions:
 
     max_attempts: int = 3
     """Tries per request for replies that can't be read and for server faults."""
+    max_wait: float = 600.0
+    """Seconds: how long rate limits are waited for while no answer comes; then the run stops."""
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: Prices | None = None
@@ -40,12 +42,20 @@ def budget_of(options: RunOptions) -> Budget:
 
 
 @dataclass(frozen=True)
+class OwnPictures:
+    """A run's own pictures: their sizes in pixels, upright, each once, the commonest first; and their commonest media type."""
+
+    sizes: Sequence[Size] = ()
+    media_type: str = ""
+
+
+@dataclass(frozen=True)
 class RunStart:
-    """What an operator can know before the first record: how the run goes, and of which sizes its pictures are."""
+    """What an operator can know before the first record: how the run goes, and what its pictures are."""
 
     options: RunOptions
     budget: Budget
     folder: str | None
     """The run's own folder for what it finds out; None without files."""
-    sizes: Callable[[], Sequence[Size]]
-    """Looks at the first pictures: their sizes in pixels, upright, the commonest first."""
+    pictures: Callable[[], OwnPictures]
+    """Looks at the first pictures."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import RecordError, StorageFailed
+from dataflow_grounding.errors import RecordError, RunStopped, StorageFailed
 from dataflow_grounding.records import Record, dump_line, parse_line
 from dataflow_grounding.rows import RowWriter
+from dataflow_grounding.secrets import blotted
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Outputs:
         self.next = 0
         """The place of the oldest row that is not finished."""
         self._waiting: dict[int, tuple[list[str], list[str]]] = {}
+        self._left = Counter[int]()
+        """Failed rows by the number of steps that they got through."""
         self.failures_path = steps[0].storage.failures_path
         try:
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -75,9 +79,14 @@ class Outputs:
             self.summary.count_expressions(outcome.records[-1])
         else:
             self.summary.failed += 1
+            self._left[len(outcome.records)] += bool(outcome.failures)
 
-    def commit(self) -> None:
-        """Put the files in place. Where no record got through a step, its earlier file stays."""
+    def commit(self, rows: int) -> None:
+        """Put the files in place. Where no record got through a step, its earlier file stays.
+
+        Raises RunStopped, and replaces nothing, unless each of the `rows` that were read is written or among the failures.
+        """
+        self._check(rows)
         try:
             kept = _other_failures(self.failures_path, {step.label for step in self.steps})
             for line in kept:
@@ -90,6 +99,16 @@ class Outputs:
                     writer.discard()
         except OSError as error:
             raise _failed(self.failures_path, error) from None
+
+    def _check(self, rows: int) -> None:
+        failed = 0
+        for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
+            failed += self._left[number]
+            if writer.count + failed != rows:
+                raise RunStopped(
+                    f"internal error: of {rows} rows, {step.label} wrote {writer.count} and {failed} failed. "
+                    "Nothing was replaced, every reply is kept: run the same command again, and report this"
+                )
 
     def discard(self) -> None:
         """Leave the files as they were before the run."""
@@ -104,10 +123,11 @@ def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     try:
         with open(path, "rb") as file:
             for line in file:
-                failure = parse_line(line)
-                if failure.get("step") not in labels:
-                    kept.append(failure)
-    except (OSError, RecordError):
+                with suppress(RecordError):  # a damaged line says nothing
+                    failure = parse_line(line)
+                    if failure.get("step") not in labels:
+                        kept.append(failure)
+    except FileNotFoundError:
         return kept
     return kept
 
@@ -117,7 +137,7 @@ def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
     line: dict[str, Any] = {"id": outcome.image_id, "line": outcome.line, "step": failure.step, "kind": error.kind}
     line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
-        line["reply"] = error.reply
+        line["reply"] = blotted(error.reply)
     return line
 
 

@@ -238,11 +238,18 @@ def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | No
 def source_digest(thing: Any) -> str | None:
     """Digest of the source of a function or class and of the file around it, which it may use; None when there is none."""
     try:
-        digest = hashlib.sha256(inspect.getsource(thing).encode())
         file = inspect.getsourcefile(thing)
         if file and os.path.exists(file):
+            digest = hashlib.sha256(thing.__qualname__.encode())
             with open(file, "rb") as source:
                 digest.update(source.read())
-    except (OSError, TypeError):
+        else:  # a notebook's cell
+            digest = hashlib.sha256(inspect.getsource(thing).encode())
+    except (
+        OSError,
+        TypeError,
+        AttributeError,
+        SystemError,
+    ):  # SystemError: two threads that parse at once, in Python 3.11
         return None
     return digest.hexdigest()[:16]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dataflow_grounding.terminal import shown
+
 LINE_EVERY = 10.0
 
 
@@ -29,8 +31,8 @@ class Progress:
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now = now
         self._title = title
-        self._live = sys.stderr.isatty() if show is None else show and sys.stderr.isatty()
-        self._silent = show is False
+        self._silent = show is False or sys.stderr is None
+        self._live = not self._silent and sys.stderr.isatty()
         self._start = time.monotonic()
 
     async def run(self) -> None:
@@ -48,7 +50,7 @@ class Progress:
                 sys.stderr.flush()
 
     def _show(self) -> None:
-        text = f"{self._title}: {self.line()}"
+        text = shown(f"{self._title}: {self.line()}")
         sys.stderr.write(f"\r\x1b[K{text[:200]}" if self._live else f"{text}\n")
         sys.stderr.flush()
 

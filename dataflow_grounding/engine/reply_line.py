@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
+from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 
@@ -12,12 +13,14 @@ T = TypeVar("T")
 
 
 def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
-    """A reply as it is stored."""
+    """A reply as it is stored, and then read: without the keys that it repeats."""
     usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
-    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": reply.text}
-    line |= {"finish_reason": reply.finish_reason, "usage": usage, "refusal": reply.refusal}
-    again = {"attempt": request.attempt, "sample": request.sample}
-    return {**line, **{name: number for name, number in again.items() if number}}
+    text = blotted(reply.text) if isinstance(reply.text, str) else None
+    line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": text}
+    refusal = reply.refusal and blotted(reply.refusal)
+    line |= {"finish_reason": blotted(reply.finish_reason), "usage": usage, "refusal": refusal}
+    again: dict[str, Any] = {"attempt": request.attempt, "sample": request.sample, "of": request.of}
+    return {**line, **{name: value for name, value in again.items() if value}}
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
@@ -30,15 +33,17 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple
         error = RequestRefused(str(line["refusal"]))
     elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
         error = TruncatedReply("the reply was cut off at the token limit.")
+    elif not isinstance(line.get("reply"), str):
+        error = UnreadableReply("the reply has no text.")
     else:
         try:
-            return request.read(str(line.get("reply", "")))
+            return request.read(line["reply"])
         except RecordError as failed:
             error = failed
         except GroundingError:
             raise
         except Exception as failed:  # a reader that took for granted what the model left out, perhaps the user's
-            said = " ".join(str(failed).split())[:200]
+            said = excerpt(str(failed), 200)
             error = UnreadableReply(f"reading it raised {type(failed).__name__}" + (f": {said}." if said else "."))
     error.attempts, error.reply = attempts, line.get("reply")
     raise error

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.reply_store import open_store
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import RunStopped
+from dataflow_grounding.errors import RunStopped, StorageFailed
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50
@@ -31,8 +32,9 @@ class Resources:
         self._spent_before = budget.spent
         self._stop = stop
         self._logs: dict[str, KeyedLog] = {}
+        self._unsettled = 0
         try:
-            self.stores = [self._log(step.storage.replies_path) for step in steps]
+            self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
             images = os.path.join(steps[0].storage.checkpoint_folder, "images.jsonl")
             self.memo = ImageMemo(self._log(images, buffered=True))
         except BaseException:
@@ -42,9 +44,10 @@ class Resources:
         self.askings = {
             which: Asking(
                 serving,
-                limiter_of(serving),
+                limiter_of(serving, len(servings)),
                 self.budget,
                 max_attempts=options.max_attempts,
+                max_wait=options.max_wait,
                 force=options.force_reprocess,
                 retry_failed=options.retry_failed,
                 stop=stop,
@@ -60,6 +63,12 @@ class Resources:
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""
         return sum(asking.limiter.most for asking in self.askings.values())
+
+    def _replies(self, folder: str) -> KeyedLog:
+        try:
+            return self._log(open_store(folder))
+        except OSError as error:
+            raise StorageFailed(f"can't read or write the replies in {folder}: {error.strerror or error}") from None
 
     def _log(self, path: str, *, buffered: bool = False) -> KeyedLog:
         if path not in self._logs:
@@ -90,6 +99,7 @@ class Resources:
         for asking in self.askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
+        self._unsettled = sum(asking.endpoint.settle() for asking in self.askings.values())
         self._close_logs()
 
     def _close_logs(self) -> None:
@@ -97,7 +107,8 @@ class Resources:
             log.close()
 
     def add_up(self, summary: Summary) -> None:
-        """Enter requests, tokens, models and cost."""
+        """Enter requests, tokens, models and cost, once all is closed."""
+        summary.passing_failures += self._unsettled
         for asking in self.askings.values():
             summary.requests.update(asking.counts)
             if asking.serving.model not in summary.models:

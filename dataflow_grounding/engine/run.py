@@ -10,15 +10,16 @@ from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.interrupts import interrupts
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
+from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import Interrupted, RecordError, RunStopped
+from dataflow_grounding.engine.workers import Workers, signals_to
+from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import Row
 
@@ -45,9 +46,11 @@ class Run:
         self._name = name
         self._budget = budget
         self._levels = levels(steps)
+        self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
         self._room: list[asyncio.Future[None]] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._workers = Workers(self._interrupt)
+        self._taken = 0
 
     async def execute(self) -> Summary:
         """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
@@ -58,7 +61,7 @@ class Run:
             try:
                 await self._work_through()
                 await self._held.sync()
-                self._outputs.commit()
+                self._outputs.commit(self._taken)
             except BaseException:
                 self._outputs.discard()
                 raise
@@ -77,19 +80,16 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
-            with interrupts(self._interrupt, self._cancel):
-                self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
-                await asyncio.gather(*self._workers, return_exceptions=True)
+            with signals_to(self._workers.interrupt):
+                self._workers.start(self._work() for _ in range(count))
+                await self._workers.finish()
                 if self.stopped is None:
-                    self._workers.append(asyncio.create_task(self._conclude()))
-                    await asyncio.gather(*self._workers, return_exceptions=True)
+                    self._workers.start([self._conclude()])
+                    await self._workers.finish()
         finally:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-        for worker in self._workers:
-            if not worker.cancelled() and (error := worker.exception()) is not None:
-                raise error
         if self.stopped is not None:
             raise self.stopped
 
@@ -106,16 +106,14 @@ class Run:
         self.stop(Interrupted("interrupted: every reply so far is kept. Run the same command again to go on"))
         return going_on
 
-    def _cancel(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
-
     async def _work(self) -> None:
         """Take rows and finish them, one after the other, until none is left or the run stops."""
         try:
             while self.stopped is None:
                 if not self._rows:
-                    self._rows.extend(await self.source.take(64))
+                    taken = await self.source.take(64)
+                    self._taken += len(taken)
+                    self._rows.extend(taken)
                     if not self._rows:
                         return
                     continue
@@ -156,8 +154,8 @@ class Run:
         record.place = place
         return record
 
-    async def _finish(self, place: int, row: Row, record: Record | RecordError) -> Outcome:
-        """Take one row through all steps."""
+    async def _finish(self, place: int, row: Row, record: Record | RecordError, again: bool = False) -> Outcome:
+        """Take one row through all steps; once more when its image is found to be another than was known."""
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[Failure(self.steps[0].label, record)])
         updates: list[Result] = [None] * len(self.steps)
@@ -170,6 +168,8 @@ class Run:
                 updates[index] = result
             if any(_columns(result) is None for result in results):
                 break
+        if not again and any(isinstance(update, ImageChanged) for update in updates):
+            return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, updates)
 
     def _outcome(self, row: Row, record: Record, updates: list[Result]) -> Outcome:
@@ -183,12 +183,15 @@ class Run:
                 break
             record = record.updated(columns)
             if self._name is not None:
-                record["pipeline_steps"] = [*(record.get("pipeline_steps") or []), step.label]
+                before = record.get("pipeline_steps")
+                record["pipeline_steps"] = [*(before if isinstance(before, list) else []), step.label]
             outcome.records.append(record)
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        return await annotated(self.steps[index].operator, record, self._ask(index, place), self._held.memo)
+        operator, ask = self.steps[index].operator, self._ask(index, place)
+        memo, cancelled = self._held.memo, lambda: self._workers.cancelled
+        return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = self._held.asking_of(self.steps[index])

@@ -11,14 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.errors import GroundingError, InputError, RunStopped
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import header_size
+from dataflow_grounding.image_files import header_facts
 from dataflow_grounding.images import ImageFile, find_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, image_id_of
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000
@@ -42,13 +44,18 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
         rows_of_image.set(hash(record.unique_id), 1)
 
 
-def sizes_of(records: Iterable[Record], image_key: str) -> list[Size]:
-    """The sizes of the pictures of the first thousand records, each once, the commonest first."""
+def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
+    """The pictures of the first thousand records."""
     sizes: Counter[Size] = Counter()
+    media_types: Counter[str] = Counter()
     for record in itertools.islice(records, SAMPLE):
         with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            sizes[header_size(find_image(record, image_key).path)] += 1
-    return [size for size, _ in sizes.most_common()]
+            size, media_type = header_facts(find_image(record, image_key).path)
+            sizes[size] += 1
+            media_types[media_type] += 1
+    return OwnPictures(
+        [size for size, _ in sizes.most_common()], max(media_types, key=media_types.__getitem__, default="")
+    )
 
 
 class Source:
@@ -73,7 +80,7 @@ class Source:
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
-        readable = [row.data for row in self._ahead if row.data is not None]
+        readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
         if not readable:
             first = next((row for row in self._ahead), None)
             why = f"line {first.line}: {first.error}" if first else "it has no rows"
@@ -81,12 +88,25 @@ class Source:
         self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
         return list(dict.fromkeys(column for row in readable for column in row))
 
+    def _first_readable(self) -> list[dict[str, Any]]:
+        """The first row that can be read, however far down it is. A file is read anew; what is read of a pipe is kept."""
+        rows = self._rows() if os.path.isfile(self.path) else self._numbered
+        for _, row in rows:
+            if rows is self._numbered:
+                self._ahead.append(row)
+            if row.data is not None:
+                return [row.data]
+        return []
+
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end."""
+        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped when they can't be read."""
         if self._read_more is None:
             self._read_more = asyncio.Lock()
         async with self._read_more:
-            return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+            try:
+                return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+            except InputError as error:
+                raise RunStopped(f"{error}. Mend that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""
@@ -98,13 +118,14 @@ class Source:
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self._name is not None:
+            check_steps(record)
             record.setdefault("source", self._name)
         return record
 
-    def image_sizes(self) -> list[Size]:
-        """The sizes of the first pictures, the commonest first. Reads the rows anew."""
+    def pictures(self) -> OwnPictures:
+        """What the first pictures are. Reads the rows anew."""
         rows = (row for _, row in self._rows())
-        return sizes_of(
+        return pictures_of(
             (Record(row.data, self._folders) for row in rows if row.data is not None), self._first_image_key
         )
 
@@ -118,11 +139,12 @@ class Source:
             return min(lines, self._pilot) if self._pilot else lines
         return None
 
-    def state(self) -> tuple[int, int] | None:
-        """The input file's size and time."""
+    def state(self) -> tuple[int, ...] | None:
+        """What tells whether the input file has been written to or replaced; None for a pipe, or where there is no file."""
         with suppress(OSError):
             found = os.stat(self.path)
-            return (found.st_size, found.st_mtime_ns)
+            if stat.S_ISREG(found.st_mode):
+                return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, is_within
+from dataflow_grounding.engine.keyed_log import CHECK, Vouched
 from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.engine.vouching import Span, entries_of, void_spans
+from dataflow_grounding.engine.vouching import entries_of, void_spans
 from dataflow_grounding.serving.base import Usage
 
 
@@ -44,7 +45,7 @@ class StoredReplies:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self.void: Sequence[Span] = ()
+        self.vouched = Vouched()
         self._places = NumberTable()
         self._new: dict[str, dict[str, Any]] = {}
         self.used: dict[str, Usage] = {}
@@ -53,7 +54,13 @@ class StoredReplies:
             if line.get("task") != CHECK:
                 self._places.set(_number(line["key"]), place + 1)
             elif "checks" in line:
-                self.void = void_spans(entries_of(line))
+                self.vouched.void = void_spans(entries_of(line, place))
+
+    def of_step(self) -> StoredReplies:
+        """The same stored replies, with what one step puts and asks for."""
+        mine = copy.copy(self)
+        mine.begin()
+        return mine
 
     def begin(self) -> None:
         """Forget what was put here, and what was asked for."""
@@ -69,12 +76,12 @@ class StoredReplies:
         if key in self._new or since:
             return self._new.get(key)
         place = self._places.get(_number(key))
-        if not place or self._path is None or is_within(place - 1, self.void):
+        if not place or self._path is None:
             return None
         with open(self._path, "rb") as file:
             file.seek(place - 1)
             line: dict[str, Any] = json.loads(file.readline())
-        if line.get("key") != key:
+        if line.get("key") != key or self.vouched.is_void(line, place - 1):
             return None
         self.used[key] = usage_of_line(line)
         return line

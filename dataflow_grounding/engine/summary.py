@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.records import STATUSES
+from dataflow_grounding.terminal import shown
 
 WARNINGS = {
     "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
     "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
     "unanswered_check": "checks of the box format were not answered: see docs/calibration.md, The standing check",
+    "input_changed": "input changed while it was read: run the same command again for what is new in it",
+    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows done "
+    "before that was seen",
     "bbox_cut": "boxes reach out of their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
@@ -114,4 +118,4 @@ class Summary:
         lines.append(f"results: {self.annotations}")
         if self.report:
             lines.append(f"to look at: {self.report}")
-        return "\n".join(lines)
+        return shown("\n".join(lines))

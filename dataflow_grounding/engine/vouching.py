@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog
+from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog, Span
 
 MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of the marks; the last one counts."""
-
-Span: TypeAlias = tuple[int, int | None]
-"""Places in the store, from and to; None: all that comes."""
 
 
 class Vouching:
@@ -25,15 +22,19 @@ class Vouching:
 
     def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
         self._store, self._of = store, of
-        self._entries = entries_of(store.get(MARK))
-        for entry in self._entries.values():
-            for name, spans in entry.items():
-                entry[name] = _joined([(a, store.first_new if b is None else b) for a, b in spans])
+        vouched = store.vouched
+        if vouched.entries is None:  # else another step has read them
+            vouched.entries = entries_of(store.get(MARK), store.first_new)
+            vouched.void = void_spans(vouched.entries)
+        self._entries = vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
-        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(mine["open"]))
+        earlier = [span for span in mine["open"] if span[1] is not None]
+        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier))
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
-        store.void = () if trusting else void_spans(self._entries)
-        mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
+        if trusting:
+            vouched.void.pop(of, None)
+        if (store.first_new, None) not in mine["open"]:
+            mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
 
     def here(self) -> int:
         """The place up to which a check that begins now will vouch."""
@@ -74,7 +75,7 @@ class Vouching:
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
         for first, last in spans:
             for line in self._store.lines(first, self._store.end if last is None else last):
-                if line.get("task") != CHECK:
+                if line.get("of") == self._of and line.get("task") != CHECK:
                     yield line
 
 
@@ -93,22 +94,24 @@ class CheckLog(MemoryLog):
         return self._store.put(key, {**value, "task": CHECK})
 
 
-def entries_of(mark: Mapping[str, Any] | None) -> dict[str, dict[str, list[Span]]]:
-    """What a mark says, by kind of question; what is damaged says nothing."""
+def entries_of(mark: Mapping[str, Any] | None, end: int) -> dict[str, dict[str, list[Span]]]:
+    """What a mark says, by kind of question, up to the place `end`; what is damaged says nothing."""
     entries: dict[str, dict[str, list[Span]]] = {}
     checks = (mark or {}).get("checks")
     for of, entry in checks.items() if isinstance(checks, dict) else ():
         spans = {name: entry.get(name) if isinstance(entry, dict) else None for name in ("open", "void")}
         entries[of] = {
-            name: [(span[0], span[1]) for span in found if _is_span(span)] if isinstance(found, list) else []
+            name: _joined([(s[0], end if s[1] is None else s[1]) for s in found if _is_span(s)])
+            if isinstance(found, list)
+            else []
             for name, found in spans.items()
         }
     return entries
 
 
-def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> list[Span]:
+def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, list[Span]]:
     """The places of all replies that are set aside."""
-    return [span for entry in entries.values() for span in entry["void"]]
+    return {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[Span]:

@@ -45,6 +45,6 @@ def read_names(path: str) -> list[str]:
         data = yaml.safe_load(text)
         names = data["names"]
         items = [names[key] for key in range(len(names))] if isinstance(names, dict) else list(names)
-    except (yaml.YAMLError, TypeError, KeyError):
+    except Exception:  # PyYAML lets through what its constructors raise
         raise InputError(f"{path} has no 'names' with the names of classes 0, 1, 2 ...") from None
     return [str(item) for item in items]

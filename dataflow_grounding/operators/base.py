@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -20,6 +19,7 @@ from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import from_dataframe, to_dataframe
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
+from dataflow_grounding.terminal import say
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
@@ -90,7 +90,7 @@ class Operator(ABC):
                     raise NoRecordLeft
             elif summary.failed:  # nobody else tells it in a script without a Pipeline
                 told = f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}"
-                print(told, file=sys.stderr, flush=True)
+                say(told)
         return next(iter(operator.writes().values()), "")
 
     def __call__(self, data: Any, **keys: str) -> Any:

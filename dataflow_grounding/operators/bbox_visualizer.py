@@ -71,10 +71,10 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
     if _stamp_of(path) == stamp:
         return None
-    picture = draw_marks(image.pixels(), marks())
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
+    with image.decoded() as picture:
+        draw_marks(picture, marks()).save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
     part = f"{path}.part"
     with open(part, "wb") as file:
         file.write(out.getbuffer())
@@ -99,7 +99,7 @@ def _stamp_of(path: str) -> bytes | None:
     import PIL.Image
 
     try:
-        with PIL.Image.open(path) as picture:
+        with PIL.Image.open(path, formats=["JPEG"]) as picture:
             comment = picture.info.get("comment")
             return comment if isinstance(comment, bytes) else None
     except OSError:

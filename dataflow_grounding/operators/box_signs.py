@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
 from dataflow_grounding.frames import Order, to_xyxy
 from dataflow_grounding.geometry import Size
@@ -17,7 +18,15 @@ FEW = 4
 LEAST_SHAPES = 24  # things of known shape
 OUTSIDE = 0.03  # how far outside of its range a number may lie, as a share of the range
 
-ADVICE = ": check vlm.box_format, or run dataflowgrounding calibrate"
+MIXED, LEAST_MIXED = 0.05, 40  # share of boxes that can't be in the format, and boxes, before two formats may be mixed
+MIXED_SHAPES, LEAST_MIXED_SHAPES = 0.25, 60  # the same for things that are the wrong way, wide or tall
+
+ADVICE = f": check vlm.box_format, or {CALIBRATE}"
+
+BLIND = (
+    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their pictures, "
+    "state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
+)
 
 # Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
 # fmt: off
@@ -55,6 +64,9 @@ class Signs:
         self._name = ""
         self._withdrawn: set[str] = set()
         self.found: str | None = None
+        self.mixed = False
+        """Whether some boxes are strange, as if two formats were mixed: it takes a check to tell. Said once."""
+        self._mixed_before = False
 
     @property
     def done(self) -> bool:
@@ -69,12 +81,20 @@ class Signs:
         if len(self._seen) > 16 and len(self._seen) < min(MOST, self._judged + 8):
             return
         self._judged = len(self._seen)
+        if not self._mixed_before and looks_mixed(self._seen):
+            self.mixed = self._mixed_before = True
         sign = first_sign(self._seen, self._asked, self._withdrawn)
         if sign is not None:
             self._name, self.found = sign
 
+    def of_one_blind(self) -> str:
+        """What was found, of a model that leaves probe pictures unanswered, and what to do about it."""
+        what = (self.found or "").replace(f", or {CALIBRATE}", "").replace(f": {CALIBRATE}", "")
+        return f"{what}. {BLIND}"
+
     def withdraw(self) -> None:
         """A check has shown that the format is right: this sign says nothing here."""
+        self.mixed = False
         if self.found is not None:
             self._withdrawn.add(self._name)
             self.found = None
@@ -96,6 +116,15 @@ def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()
     return None
 
 
+def looks_mixed(seen: Sequence[Seen]) -> bool:
+    """Whether more boxes are strange than slips explain, though not enough for a sign."""
+    strange = sum(_is_outside(s) or _is_turned(s) for s in seen)
+    if len(seen) >= LEAST_MIXED and strange > MIXED * len(seen):
+        return True
+    told, right = _shapes(seen)
+    return told >= LEAST_MIXED_SHAPES and told - right > MIXED_SHAPES * told
+
+
 def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     if asked.scale == 1:
         return None
@@ -106,14 +135,14 @@ def _fractions(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None
 
 
 def _out_of_range(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
-    outside = [s for s in seen if min(s.corners) < -OUTSIDE or max(s.corners) > 1 + OUTSIDE]
+    outside = [s for s in seen if _is_outside(s)]
     if len(seen) < 8 or len(outside) < max(3, 0.2 * len(seen)):
         return None
     return f"{len(outside)} of {len(seen)} reach out of the picture", _remedy(seen, asked)
 
 
 def _wrong_way_round(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
-    turned = [s for s in seen if s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]]
+    turned = [s for s in seen if _is_turned(s)]
     if len(seen) < 12 or len(turned) < 0.3 * len(seen):
         return None
     return f"{len(turned)} of {len(seen)} end before they begin", _remedy(seen, asked)
@@ -138,6 +167,16 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
 
 def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     """Things that are taller than wide come out wide, and the other way round."""
+    told, right = _shapes(seen)
+    if told < LEAST_SHAPES or right > 0.3 * told:
+        return None
+    order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
+    remedy = f"{order}_{asked.scale} would fit{ADVICE}" if order else f"x and y may be swapped: {CALIBRATE}"
+    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", remedy
+
+
+def _shapes(seen: Sequence[Seen]) -> tuple[int, int]:
+    """How many boxes of people, cars and the like are clearly wide or tall, and how many of them the right way."""
     told = right = 0
     for s in {(s.phrase, s.numbers): s for s in seen if s.order is None}.values():
         shape = _shape(s.phrase)
@@ -146,11 +185,7 @@ def _mirrored(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
         if shape is not None and max(wide, high) > 1.15 * min(wide, high):
             told += 1
             right += (high > wide) is (shape == "tall")
-    if told < LEAST_SHAPES or right > 0.3 * told:
-        return None
-    order = {"xyxy": "yxyx", "yxyx": "xyxy"}.get(asked.order)
-    fitting = f"{order}_{asked.scale} would fit" if order else "Run dataflowgrounding calibrate"
-    return f"{told - right} of {told} people, cars and the like are the wrong way, wide or tall", f"{fitting}{ADVICE}"
+    return told, right
 
 
 def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
@@ -168,7 +203,7 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
 
 def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
     fitting = fitting_format(seen, asked, orders)
-    return f"{fitting} would fit{ADVICE}" if fitting else "No plain format fits: run dataflowgrounding calibrate"
+    return f"{fitting} would fit{ADVICE}" if fitting else f"No plain format fits: {CALIBRATE}"
 
 
 def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
@@ -216,6 +251,14 @@ def _share(other: BoxFormat, asked: BoxFormat, sent: Size) -> float:
 def _within(s: Seen, asked: BoxFormat, other: BoxFormat) -> bool:
     (w, h), (width, height) = other.limits(s.sent), asked.limits(s.sent)
     return s.corners[2] * width <= w * 1.001 and s.corners[3] * height <= h * 1.001
+
+
+def _is_outside(s: Seen) -> bool:
+    return min(s.corners) < -OUTSIDE or max(s.corners) > 1 + OUTSIDE
+
+
+def _is_turned(s: Seen) -> bool:
+    return s.corners[2] < s.corners[0] or s.corners[3] < s.corners[1]
 
 
 def _shape(phrase: str) -> str | None:

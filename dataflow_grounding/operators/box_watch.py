@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +15,20 @@ from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, Unre
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
-from dataflow_grounding.operators.box_drift import Drift
-from dataflow_grounding.operators.box_signs import ADVICE, MOST, Seen, Signs, suspicion
+from dataflow_grounding.operators.box_signs import ADVICE, MOST, Seen, suspicion
 from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY, EndpointChecks
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
+
+ODD = (
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
+    "are there several servers or models behind its address? Look at some boxes"
+)
 
 
 class BoxWatch:
@@ -43,6 +47,7 @@ class BoxWatch:
         self.on_suspect = on_suspect
         self.every = every
         self.suspicion: str | None = None
+        self.poor: str | None = None
         self._watching: _Watching | None = None
 
     def __repr__(self) -> str:
@@ -54,33 +59,48 @@ class BoxWatch:
         Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
         """
         calibrated = choice.pending
-        took = choice.settle_to_ground(start)
-        watch, asked = BoxWatch(self.on_suspect, self.every), choice.format
+        watch = BoxWatch(self.on_suspect, self.every)
+        took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
             checks = EndpointChecks(
-                serving, asked, self.every, calibrated=calibrated, in_memory=in_memory, trusting=trusting
+                serving,
+                asked,
+                self.every,
+                calibrated=calibrated,
+                in_memory=in_memory,
+                trusting=trusting,
+                coming=lambda: start.pictures().sizes,
             )
             watch._watching = _Watching(watch, asked, checks)
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """The answer to a request for the boxes of `phrases`, which is looked at. Raises what failed, and SuspectBoxes."""
-        if self._watching is None or (self.suspicion is not None and self.on_suspect == "warn"):
+        if self._watching is None:
             return await ask(request)
+        if self.suspicion is not None and self.on_suspect == "warn":
+            return await ask(replace(request, of=self._watching.of))
         return await self._watching.ask(ask, request, image.sent_size, phrases)
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watching is not None and self.suspicion is None:
+        if self._watching is not None:
             await self._watching.conclude(ask)
+
+    def on_poor(self, what: str) -> None:
+        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
+        if self.on_suspect == "stop":
+            raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
+        self.poor = what
+        say(f"Warning: {what}.")
 
     def suspect(self, what: str, kept: str) -> None:
         """Say that the boxes are wrong; `kept` is what becomes of the replies. Raises SuspectBoxes unless it only warns."""
         self.suspicion = what
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what}. {kept}")
-        print(f"Warning: {what}.", file=sys.stderr, flush=True)
+        say(f"Warning: {what}.")
 
 
 class _Watching:
@@ -88,9 +108,11 @@ class _Watching:
 
     def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
         self._watch, self._asked, self._checks = watch, asked, checks
-        self._signs = Signs(asked)
-        self._drift = Drift(asked) if checks.possible else None
+        self.of = checks.of
+        self._signs = checks.known.signs
+        self._drift = checks.known.drift if checks.possible else None
         self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
         if self._stopped is not None:
@@ -108,7 +130,7 @@ class _Watching:
             return request.read(reply)
 
         try:
-            answer = await ask(replace(request, read=read, before=before))
+            answer = await ask(replace(request, read=read, before=before, of=self.of))
         except RecordError:  # boxes in another format are often no boxes at all
             await self._look_round(ask)
             raise
@@ -116,9 +138,11 @@ class _Watching:
         return answer
 
     async def conclude(self, ask: Ask) -> None:
-        await self._settle(ask, self._checks.due_at_the_end(self._drifted))
         if self._watch.suspicion is None:
-            self._checks.finish()
+            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+        self._checks.finish(vouched=self._watch.suspicion is None)
+        if self._odd and self._watch.suspicion is None:
+            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
 
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
@@ -135,21 +159,24 @@ class _Watching:
         if not self._checks.under_way and self._watch.suspicion is None:
             await self._settle(ask, self._checks.due(self._drifted))
 
-    async def _settle(self, ask: Ask, due: bool) -> None:
-        if due or (self._signs.found and self._checks.possible):
-            await self._check(ask, waiting=self._drifted or self._signs.found is not None)
+    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        strange = self._signs.found is not None or self._signs.mixed
+        if due or (strange and self._checks.possible):
+            several = strange or self._drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
-            self._suspect(self._signs.found, "Every reply so far is kept")
+            self._suspect(self._sign_alone())
 
-    async def _check(self, ask: Ask, waiting: bool) -> None:
-        verdict = await self._checks.check(ask, waiting=waiting)
+    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        verdict = await self._checks.check(ask, waiting=waiting, several=several)
+        if verdict.odd and verdict.kind != "misses":
+            self._odd = verdict.odd
+            ask.note(f"mixed_formats: a probe picture was clearly answered in {verdict.odd}")
         if self._drift is not None:
             self._drift.settled()
         if verdict.kind == "misses":
             what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
-            aside = self._checks.set_aside
-            kept = f"The {aside} replies since the last good check are set aside: the next run asks for them again"
-            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", kept if aside else "No boxes were asked for")
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}")
         elif verdict.kind == "fits":
             self._signs.withdraw()
         else:
@@ -157,11 +184,16 @@ class _Watching:
             if not self._checks.possible:
                 self._drift = None
             if self._signs.found:
-                self._suspect(self._signs.found, "Every reply so far is kept")
+                self._suspect(self._sign_alone())
+            self._signs.withdraw()
 
-    def _suspect(self, what: str, kept: str) -> None:
+    def _sign_alone(self) -> str:
+        """What a sign says where no check could tell."""
+        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+
+    def _suspect(self, what: str) -> None:
         try:
-            self._watch.suspect(what, kept)
+            self._watch.suspect(what, self._checks.lost())
         except SuspectBoxes as stopped:
             self._stopped = stopped
             raise
@@ -172,7 +204,7 @@ class _Watching:
 
     def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
         """Take in a reply's boxes, as it wrote them."""
-        self._checks.answers += 1
+        self._checks.known.answers += 1
         if self._drift is None and self._signs.done:
             return
         try:
@@ -190,7 +222,7 @@ class _Watching:
             labels = mark.said.labels
             phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
             corners = (x1 / width, y1 / height, x2 / width, y2 / height)
-            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.answers))
+            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._drift is not None:
             self._drift.add(boxes)

@@ -21,6 +21,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.by_task import ServingByTask
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks import Asked, Check, Found, double_check, phrase_grounding
+from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 METHODS = ("ask", "reground", "both")
@@ -75,7 +76,7 @@ class DoubleChecker(RegionOperator):
         """Calibrates the models whose box formats aren't known."""
         asked = super().prepare(start)
         if self.method != "ask":
-            asked += self.reground_choice.settle_to_ground(start)
+            asked += self.reground_choice.settle_to_ground(start, lambda what: say(f"Warning: {what}."))
         return asked
 
     async def annotate(self, record: Record, ask: Ask) -> Update:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
+from dataflow_grounding.operators.box_drift import Drift
+from dataflow_grounding.operators.box_signs import Signs
+from dataflow_grounding.operators.check_sizes import CheckSizes
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -22,21 +26,52 @@ CHECK_EVERY = 100
 """Answers between two checks of the endpoint."""
 
 LEAST_BETWEEN = 20
-"""Answers between two checks, however much the numbers drift; as many after the last check ask for a closing one."""
+"""Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
 
+MORE_OFTEN = 25
+"""Answers between two checks once a picture was clearly answered in another format."""
+
+SEVERAL = 3  # pictures of a check that should find two formats mixed, which a single one often doesn't
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
-_checked: dict[str, tuple[float, int]] = {}
-"""For records in memory: when an endpoint was checked last in this process, and how many answers were asked for since."""
+
+class Known:
+    """What is known of an endpoint, model and format: in one run, or, for records in memory, in all calls of this process."""
+
+    def __init__(self, asked: BoxFormat) -> None:
+        self.at = -math.inf
+        """When it was checked last."""
+        self.sent = self.sent_then = 0
+        """Requests, in all and up to the last check."""
+        self.answers = self.answers_then = 0
+        self.vouched = self.returned = 0
+        """Of the answers, those up to the last good check, and those that calls have returned."""
+        self.silent = 0
+        """Checks in a row that told nothing."""
+        self.odd: str | None = None
+        """The format in which a picture was clearly answered, though others were not."""
+        self.sizes = CheckSizes(asked.scale == "px")
+        self.begin_to_look(asked)
+
+    def begin_to_look(self, asked: BoxFormat) -> None:
+        """Look at the numbers as if for the first time."""
+        self.signs, self.drift = Signs(asked), Drift(asked)
+
+    def is_fresh(self) -> bool:
+        """Whether the last check still holds for further calls."""
+        return time.monotonic() - self.at < FRESH
+
+
+_checked: dict[str, Known] = {}
+"""For records in memory: what is known of the endpoints that were asked in this process."""
 
 
 def checks_for(requests: int, every: int | None) -> int:
-    """How many checks a run of so many requests sends, where no numbers drift."""
+    """How many pictures the checks of a run of so many requests take, in one size each, where no numbers drift."""
     if not requests or every is None:
         return 0
-    times, rest = divmod(requests, every)
-    return 1 + times + (rest >= min(LEAST_BETWEEN, every))
+    return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
 
 
 class EndpointChecks:
@@ -44,6 +79,7 @@ class EndpointChecks:
 
     `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the run has no
     files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were set aside count.
+    `coming` looks at the run's pictures: their sizes, the commonest first.
     """
 
     def __init__(
@@ -55,38 +91,40 @@ class EndpointChecks:
         calibrated: bool = False,
         in_memory: bool = False,
         trusting: bool = False,
+        coming: Callable[[], Sequence[Size]] = tuple,
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
-        self._in_memory, self._trusting = in_memory, trusting
+        self.in_memory, self._trusting = in_memory, trusting
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
-        self._of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
-        self._sizes: Counter[Size] = Counter()
+        self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        """What a check vouches for: all boxes in this format from this endpoint and model."""
+        self.known = _checked.setdefault(self.of, Known(asked)) if in_memory else Known(asked)
+        known = self.known
+        self._coming: Callable[[], Sequence[Size]] | None = coming
         self._vouching: Vouching | None = None
-        self._silent = 0
         self._marked = False
-        self._at = time.monotonic() if calibrated else 0.0
-        self.answers = self._answers_then = 0
-        self.sent = self._sent_then = 0
-        self.set_aside = 0
-        """Replies that a check that failed has left unusable."""
+        self._sent_here = self._sent_since_several = 0
+        self._set_aside = 0
         self._free = asyncio.Event()
         self._free.set()
         self.under_way = False
-        self.begun = calibrated
-        at, sent = _checked.get(self._of, (0.0, 0)) if in_memory else (0.0, 0)
-        if at and time.monotonic() - at < FRESH:
-            self.begun, self._at, self._sent_then = True, at, -sent
+        if calibrated:
+            known.sizes.trust_all()
+            known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
+        self.begun = known.is_fresh()
+        if not self.begun:
+            known.silent, known.odd, known.sent_then = 0, None, known.sent
 
     @property
     def possible(self) -> bool:
         """Whether the endpoint can be checked at all."""
-        return self._every is not None and self._serving.takes_probes and self._silent < SILENT
+        return self._every is not None and self._serving.takes_probes and self.known.silent < SILENT
 
     def open(self, ask: Ask, size: Size) -> None:
         """A picture is asked about, sent in this size."""
-        self._sizes[size] += 1
+        self.known.sizes.add(size)
         if self._vouching is None:
-            self._vouching = ask.vouching(self._of, self._trusting)
+            self._vouching = ask.vouching(self.of, self._trusting)
 
     @property
     def to_begin(self) -> bool:
@@ -100,7 +138,9 @@ class EndpointChecks:
 
     def sending(self) -> None:
         """A request is about to be sent."""
-        self.sent += 1
+        self.known.sent += 1
+        self._sent_here += 1
+        self._sent_since_several += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.begin()
@@ -109,51 +149,84 @@ class EndpointChecks:
         """Whether it is time for a check."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        late = self.sent - self._sent_then >= self._every
-        return late or (drifted and self.answers - self._answers_then >= LEAST_BETWEEN)
+        known = self.known
+        late = known.sent - known.sent_then >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
+        return late or ((drifted or known.sizes.outgrown) and known.answers - known.answers_then >= LEAST_BETWEEN)
 
     def due_at_the_end(self, drifted: bool) -> bool:
         """Whether so much came since the last check that the run should not end without one."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        return drifted or min(self.sent, self.sent - self._sent_then) >= min(LEAST_BETWEEN, self._every)
+        since = self._sent_since_several
+        if self.in_memory:
+            since = min(self._sent_here, self.known.sent - self.known.sent_then)
+        return drifted or self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
 
     async def free(self) -> None:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()
 
-    async def check(self, ask: Ask, *, waiting: bool) -> Verdict:
-        """Check the endpoint with a picture of the run's commonest size. Nothing else is sent meanwhile where `waiting`, and
-        where the first picture is missed. Raises RunStopped.
+    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> Verdict:
+        """Check the endpoint with pictures of the run's sizes, `several` where two formats may be mixed. Nothing else is sent
+        meanwhile where `waiting`, and where a picture is missed. Raises RunStopped.
         """
         from dataflow_grounding.calibration.checking import check
 
         assert self._vouching is not None
-        place, self._sent_then, self._answers_then = self._vouching.here(), self.sent, self.answers
+        known, place = self.known, self._vouching.here()
+        known.sent_then, known.answers_then = known.sent, known.answers
         self.under_way = True
         if waiting:
             self._free.clear()
         try:
-            size = self._sizes.most_common(1)[0][0]
-            verdict = await check(ask, self._asked, size, self._serving.image_limits, self._free.clear)
+            await self._look_ahead()
+            sizes, limits = known.sizes.chosen(), self._serving.image_limits
+            count = SEVERAL if several else 1
+            self._sent_since_several = 0 if several else self._sent_since_several
+            verdict = await check(ask, self._asked, sizes, limits, self._free.clear, at_least=count, odd=known.odd)
         finally:
             self.under_way = False
             self._free.set()
         self.begun = self._marked = True
-        self._silent = self._silent + 1 if verdict.kind == "silent" else 0
-        if verdict.kind == "fits":
-            self._at = time.monotonic()
+        known.at = time.monotonic()
+        known.silent = known.silent + 1 if verdict.kind == "silent" else 0
+        known.odd = known.odd or verdict.odd
+        if verdict.kind == "fits" and known.odd is None:
+            known.vouched = known.answers_then
             self._vouching.good(place)
-        elif verdict.kind == "silent":
-            self._vouching.unclear()
+        elif verdict.kind == "misses":
+            self._set_aside = self._vouching.bad()
         else:
-            self.set_aside = self._vouching.bad()
-            _checked.pop(self._of, None)
+            self._vouching.unclear()
         return verdict
 
-    def finish(self) -> None:
-        """The run is done."""
-        if self._marked and self._vouching is not None:
+    def lost(self) -> str:
+        """The format is another one: what becomes of the answers that no check has vouched for, in words. The next call begins
+        anew.
+        """
+        known = self.known
+        known.at, mixed, known.odd = -math.inf, known.odd is not None, None
+        known.begin_to_look(self._asked)
+        since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
+        if not self.in_memory:
+            aside = f"The {self._set_aside} replies since the last good check are set aside: the next run asks for them again"
+            if mixed:
+                aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
+            return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"
+        if not since:
+            return "No boxes were asked for"
+        already = f"{returned} of them already returned: don't use them" if returned else "none of them returned"
+        return f"{since} answers came since the last good check, {already}"
+
+    async def _look_ahead(self) -> None:
+        """Find out, before the first check, in which sizes the run's pictures will be sent."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            limits = self._serving.image_limits
+            self.known.sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
+
+    def finish(self, vouched: bool) -> None:
+        """The run is done; `vouched`: and its format right, as far as checks can tell."""
+        if vouched and self._marked and self._vouching is not None:
             self._vouching.finished()
-        if self._in_memory and self._at:
-            _checked[self._of] = (self._at, self.sent - self._sent_then)
+        self.known.returned = self.known.answers

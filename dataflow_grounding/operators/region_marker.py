@@ -192,5 +192,6 @@ def _seen(image: Image, most: int) -> list[Bbox]:
 
     from dataflow_grounding.serving.embedded.proposals import propose_regions
 
-    pixels: Any = numpy.ascontiguousarray(numpy.asarray(image.pixels())[:, :, ::-1])
-    return [box_of(bbox) for bbox in propose_regions(pixels, most)]
+    with image.decoded() as picture:
+        pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
+        return [box_of(bbox) for bbox in propose_regions(pixels, most)]

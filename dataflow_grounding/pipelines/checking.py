@@ -14,6 +14,7 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import BrokenRow, GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.machine import files_left
 from dataflow_grounding.operators import RegionMarker
 from dataflow_grounding.operators.given_boxes import read_given_boxes
 from dataflow_grounding.operators.regions import check_seed, read_regions
@@ -56,6 +57,11 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     if run.box_format.pending:
         found.remarks.append(
             f"{run.box_format.why}: the run begins by calibrating, with {REQUESTS} (or state vlm.box_format)"
+        )
+    workers, most = run.block.workflow.max_workers, files_left()
+    if workers > most and run.block.vlm.backend != "embedded":
+        found.remarks.append(
+            f"max_workers is {workers}, and ulimit -n allows {most} connections: raise it to have more"
         )
     _check_rows(run, found)
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 from collections import defaultdict
 from contextlib import suppress
@@ -12,8 +10,10 @@ from typing import Any
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.stored_replies import stored_lines, usage_of_line
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
 
 PARTS = {"retries": "attempt", "samples": "sample", "checks": "check"}
@@ -63,37 +63,30 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries` (replies that could not be read, asked again), `samples` (further
     answers to one question) and `checks` (of the box format). Requests without a reply (rate limits, faults) are not in it.
     """
-    steps = []
-    for name, path in _stores(folder):
-        bill, parts = Bill(), defaultdict[str, Bill](Bill)
+    bills: dict[str, dict[str, Bill]] = {}
+    with readable_store(os.path.join(folder, ".ckpt")) as path:
         for _, line in stored_lines(path):
             if "checks" in line:  # what a check says of other lines
                 continue
             usage = usage_of_line(line)
             row = None if prices else listed_price(str(line.get("model")))
             price = prices or (row.prices if row else None)
-            bill.add(usage, price)
+            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
+            bill["all"].add(usage, price)
             for part in ("attempt", "sample"):
                 if line.get(part):
-                    parts[part].add(usage, price)
+                    bill[part].add(usage, price)
             if line.get("task") == CHECK:
-                parts["check"].add(usage, price)
-        of_it = {name: parts[part].to_json() for name, part in PARTS.items()}
-        steps.append({"step": name, **bill.to_json(), **of_it})
-    return steps
-
-
-def _stores(folder: str) -> list[tuple[str, str]]:
-    """Name and file of each step's store: of a results_dir, or of a pipeline written by hand."""
-    escaped = glob.escape(folder)
-    found = [(path.split(os.sep)[-3], path) for path in sorted(glob.glob(f"{escaped}/*/.ckpt/replies.jsonl"))]
-    for path in sorted(glob.glob(f"{escaped}/.ckpt/*.replies.jsonl")):
-        found.append((os.path.basename(path).removesuffix(".replies.jsonl"), path))
-    return found
+                bill["check"].add(usage, price)
+    return [
+        {"step": step, **bill["all"].to_json(), **{name: bill[part].to_json() for name, part in PARTS.items()}}
+        for step, bill in sorted(bills.items())
+    ]
 
 
 def _stated_prices(folder: str) -> Prices | None:
-    with suppress(OSError, ValueError, KeyError, TypeError), open(f"{folder}/run.json", encoding="utf-8") as file:
-        spec = json.load(file)["spec"]
-        return Prices(**spec[spec["autolabel_type"]]["vlm"]["prices"])
+    spec: Any = read_object(os.path.join(folder, "run.json")).get("spec")
+    with suppress(KeyError, TypeError, AttributeError):
+        stated = spec[spec["autolabel_type"]]["vlm"]["prices"].items()
+        return Prices(**{name: price for name, price in stated if is_number(price)})
     return None

@@ -16,6 +16,7 @@ from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.limiter import Limiter
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
@@ -112,20 +113,21 @@ class _Guessing(Serving):
 
 
 class _Pass:
-    """The steps at work on records, each step with its own counts; with `stored`, replies that are there count as such."""
+    """The steps at work on records, each step with its own counts; `replies` are those that are there."""
 
-    def __init__(self, run: SpecRun, rules: TokenRules | None, stored: bool) -> None:
+    def __init__(self, run: SpecRun, rules: TokenRules | None, replies: StoredReplies) -> None:
         self.steps: list[Step] = run.steps
         seen: set[str] = set()
         box_format = run.box_format.format
         self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
-        self.stores = [StoredReplies(step.storage.replies_path if stored else None) for step in run.steps]
+        self.stores = [replies.of_step() for _ in run.steps]
         self._askings = [
             Asking(
                 serving,
                 Limiter(1),
                 Budget(None, None, None),
                 max_attempts=run.options.max_attempts,
+                max_wait=run.options.max_wait,
                 force=False,
                 retry_failed=run.options.retry_failed,
                 stop=_ignore,
@@ -204,15 +206,17 @@ def estimate(run: SpecRun) -> Estimate:
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    return run_blocking(lambda: _estimate(run, rules))
+    with readable_store(run.steps[0].storage.checkpoint_folder) as path:
+        there = StoredReplies(None if run.options.force_reprocess else path)
+        return run_blocking(lambda: _estimate(run, rules, there))
 
 
-async def _estimate(run: SpecRun, rules: TokenRules | None) -> Estimate:
+async def _estimate(run: SpecRun, rules: TokenRules | None, there: StoredReplies) -> Estimate:
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    real = _Pass(run, rules, stored=not run.options.force_reprocess)
-    stored = sum(len(store) for store in real.stores)
-    guess = _Pass(run, rules, stored=False) if stored else None
+    stored = len(there)
+    real = _Pass(run, rules, there)
+    guess = _Pass(run, rules, StoredReplies(None)) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
     total = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
     looked_at = 0

@@ -16,6 +16,7 @@ from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.operators import PhraseGrounder
@@ -25,6 +26,7 @@ from dataflow_grounding.pipelines.region_caption_job import RegionCaptionJob
 from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
 from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
+from dataflow_grounding.secrets import masked
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
 from dataflow_grounding.version import __version__
 
@@ -45,6 +47,7 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
     prices = vlm.prices and Prices(vlm.prices.input, vlm.prices.output, vlm.prices.cached_input)
     settings: dict[str, Any] = {
         "max_attempts": workflow.max_attempts,
+        "max_wait": workflow.max_wait,
         "max_requests": workflow.max_requests,
         "budget_usd": workflow.budget_usd,
         "prices": prices,
@@ -72,6 +75,7 @@ class SpecRun:
         self.box_format = self.job.format_choice
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
         written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
+        written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
 
@@ -80,12 +84,17 @@ class SpecRun:
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
+        folder = self.steps[0].storage.checkpoint_folder
+        with only_run(folder):
+            return self._execute(folder)
+
+    def _execute(self, locked: str) -> Summary:
         started = time.time()
         summary = None
         stopped: RunStopped | None = None
         try:
             self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.name)
+            summary = execute(self.steps, self.options, self.job.name, locked=locked)
             self._copy_last(summary)
             self.job.finish()
             return summary
@@ -132,7 +141,7 @@ class SpecRun:
         return "\n".join([*lines, "Nothing was sent."])
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
-        """What ran, with which settings and results; API keys are left out."""
+        """What ran, with which settings and results, without secrets."""
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
             return
@@ -155,15 +164,6 @@ class SpecRun:
             "steps": paid_by_step(self.spec.results_dir, self.options.prices)
             if summary
             else None,  # a stop should be quick
-            "spec": _without_secrets(self.spec.model_dump()),
+            "spec": self.spec.as_stated(),
         }
-        write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
-
-
-def _without_secrets(value: Any) -> Any:
-    """A dumped spec without API keys and headers, which may hold one."""
-    if isinstance(value, dict):
-        return {
-            name: _without_secrets(item) for name, item in value.items() if name not in ("api_key", "extra_headers")
-        }
-    return value
+        write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False) + "\n")

@@ -190,5 +190,6 @@ def _made_without(path: str, label: str) -> bool:
     """Whether a step's file is there, and its records did not go through the step of this label."""
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
-        return first is not None and label not in (first.get("pipeline_steps") or [])
+        made_by = first.get("pipeline_steps") if first is not None else None
+        return first is not None and not (isinstance(made_by, list) and label in made_by)
     return False

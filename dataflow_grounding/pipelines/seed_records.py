@@ -6,21 +6,20 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Protocol
 
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError, SpecError
+from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, SpecError
 from dataflow_grounding.geometry import Size, area, clamp
 from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
 from dataflow_grounding.operators.regions import SEED_ERROR, box_of
 from dataflow_grounding.pipelines.label_sources import LabelSource, from_coco, from_label_folder, states
 from dataflow_grounding.pipelines.tao_records import SOURCE, from_tao, is_tao
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
 from dataflow_grounding.spec import ReferringData
+from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 READERS = 8  # threads that read image headers
@@ -188,12 +187,15 @@ class AnnotationSeeds:
 
 
 def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Width and height of the upright image; None when it can't be opened, on which its record will fail."""
-    with suppress(RecordError):
+    """Width and height of the upright image; None when it can't be opened, on which its record will fail. Raises MachineBusy."""
+    try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
         facts = known_facts(file) or remember_facts(file, read_facts(file.path))
         return facts.size
-    return None
+    except MachineBusy:
+        raise
+    except RecordError:
+        return None
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
@@ -203,22 +205,21 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     """
     report = _write_seeds(seeds, path, state_path)
     for remark in seeds.remarks():
-        print(f"Note: {remark}.", file=sys.stderr, flush=True)
+        say(f"Note: {remark}.")
     return report
 
 
 def _write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     fingerprint = seeds.fingerprint()
-    with suppress(OSError, ValueError, KeyError, TypeError), open(state_path, encoding="utf-8") as file:
-        known = json.load(file)
-        if known["fingerprint"] == fingerprint and known["written"] == _written(path):
-            report: dict[str, Any] = known["report"]
-            return report
+    known = unsealed(read_object(state_path))
+    if known and os.path.exists(path) and known["fingerprint"] == fingerprint and known["written"] == _written(path):
+        report: dict[str, Any] = known["report"]
+        return report
     try:
         write_rows(path, seeds.records())
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    state = {"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}
+    state = sealed(as_json({"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}))
     write_text(state_path, json.dumps(state) + "\n")
     return seeds.report()
 

@@ -66,7 +66,7 @@ class SpecJob:
         watches = [
             step.operator.watch for step in self.steps if isinstance(step.operator, (PhraseGrounder, RegionMarker))
         ]
-        return {"suspect_boxes": next((watch.suspicion for watch in watches), None)} if watches else {}
+        return {"suspect_boxes": next((watch.suspicion or watch.poor for watch in watches), None)} if watches else {}
 
     def finish(self) -> None:
         """Leave what the pipeline leaves besides step files. Raises StorageFailed."""

@@ -18,6 +18,8 @@ _CONTROL = re.compile(
 )
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
+_STRUCK = re.compile(r"~~[^~]{1,2000}~~")
+_YAML_LIST = re.compile(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
 _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
@@ -96,5 +98,6 @@ def _mended(text: str) -> str:
     # GLM puts its answer between these two tokens; whatever stands around them is talk. Gemma has a token for a quotation mark.
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
     text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
-    text = text.replace('<|"|>', '"')
+    text = _YAML_LIST.sub(lambda match: f": [{', '.join(match[1].replace('-', ' ').split())}]\n", text)
+    text = _STRUCK.sub(" ", text.replace('<|"|>', '"'))
     return text.replace("\\n", "\n").replace('\\"', '"') if _ESCAPED_JSON.match(text.lstrip()) else text

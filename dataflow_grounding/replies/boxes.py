@@ -12,7 +12,10 @@ from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.finding import find_marks
-from dataflow_grounding.replies.marks import Dropped, Mark, Marks, number
+from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
+from dataflow_grounding.replies.marks import Dropped, Mark, Marks, Said, number
+from dataflow_grounding.replies.none_words import denies_itself
+from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
 
@@ -84,7 +87,7 @@ class _BoxReader:
         self.reading = Reading([])
         self.questions = Questions(phrases)
         self.kept: list[Kept] = []
-        self.seen: set[tuple[int, int | None, Bbox]] = set()
+        self.seen: dict[tuple[int, int | None, Bbox], int] = {}
         self.noted: set[str] = set()
         self.out_of_scale: list[Mark] = []
 
@@ -94,16 +97,18 @@ class _BoxReader:
         if marks.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.take_statuses(marks)
+        self.questions.learn(marks)
         self.take_boxes(marks)
         self.take_points(marks)
         kept, notes = self.questions.last_answers(self.kept, marks)
         self.check_scale(marks, {marks.answer, *(one.answer for one in kept)})
+        self.check_talk(marks, kept)
         reading.notes += notes
         reading.boxes = [one.box for one in kept]
         found = {box.id for box in reading.boxes}
         for dropped in marks.dropped:
             self.note("dropped", dropped.reason)
-            reading.unread += self.questions.ids(dropped.said)[:1]
+            reading.unread += self.questions.about(dropped.said)[:1]
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return
@@ -140,11 +145,22 @@ class _BoxReader:
         if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
             raise UnreadableReply(self.scale_complaint(counted))
 
+    def check_talk(self, marks: Marks, kept: list[Kept]) -> None:
+        """Raise UnreadableReply where words beside the boxes say that they are none."""
+        boxed = {one.box.id for one in kept}
+        others = any(phrase not in boxed for phrase in self.phrases)
+        for talk in marks.talk:
+            labels = {one.box.id: one.box.label for one in kept if one.answer == talk.answer}
+            things = {i or 0: self.phrases.get(i or 0, label or "") for i, label in labels.items()}
+            words = denial(talk, things, others=others) if things else None
+            if words is not None:
+                raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
+
     def take_points(self, marks: Marks) -> None:
         if marks.points:
             self.note("dropped", f"{len(marks.points)} points, which are no boxes")
         for point in marks.points:
-            self.reading.unread += self.questions.ids(point.said)[:1]
+            self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
         self.reading.notes.append(f"{code}: {what}")
@@ -196,6 +212,8 @@ class _BoxReader:
 
     def in_scale(self, mark: Mark, meant: BoxFormat) -> tuple[float, ...]:
         written = _shown(mark.numbers)
+        if mark.unit is not None and mark.unit != {"px": "px", 100: "%"}.get(meant.scale):
+            raise _NoBox(f"{written} is said to be in {mark.unit}, and the box format {self.format.name} was asked for")
         mended = _without_runaway(mark.numbers, meant)
         if mended != mark.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
@@ -216,18 +234,39 @@ class _BoxReader:
         label = said.labels[0] if said.labels else None
         phrase_id = self.questions.id_of(mark) if self.phrases else said.id
         if self.phrases and phrase_id is None:
-            raise _NoBox(f"label {label[:60]!r} is none of the phrases" if label else "a box without an id or a label")
+            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
+            raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
+        phrase = self.phrases.get(phrase_id or 0, label)
+        if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
+            self.check_label(said, phrase_id)
         if label and phrase_id is not None and phrase_id != said.id and self.phrases:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        if self.phrases and (mark.answer, phrase_id, bbox) in self.seen:
-            self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
-            return
-        self.seen.add((mark.answer, phrase_id, bbox))
+        if not label and said.talk in self.questions.translations:
+            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
         score = _score(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence)
-        self.kept.append(Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said)))
+        one = Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said))
+        place = self.seen.setdefault((mark.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
+        if place == len(self.kept):
+            self.kept.append(one)
+            return
+        self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
+        if score is not None and score > (self.kept[place].box.score or -1):
+            self.kept[place] = one
+
+    def check_label(self, said: Said, phrase_id: int) -> None:
+        """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
+        label, phrase = said.labels[0], self.phrases[phrase_id]
+        if denies_itself(label) and not denies_itself(phrase):
+            raise _NoBox(f"label {label[:60]!r} says that it isn't there")
+        if said.id is not None:
+            known = alike(label, phrase) or not comparable(label, phrase)
+        else:
+            known = any(surely_alike(name, phrase) for name in (label, said.talk))
+        if not known:
+            self.note("unlike_label", f"{label[:60]!r} may be another thing than phrase {phrase_id}")
 
 
 def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ _CUE = re.compile(
     r"(?:corrected|revised|refined|updated|adjusted|improved|final|correct|better)(?: \w+){0,2}? "
     r"(?:answer|boxe?s?|bboxe?s?|coordinates?|results?|output|detections?|versions?|positions?|json|list|one)\b"
     r"|(?:corrected|revised|refined|updated|final)\s*[:：]"
-    r"|(?<=\n)(?:answer|conclusion)\s*[:：]"
+    r"|(?:(?<=\n)|(?<=\n\*\*)|(?<=\n# )|(?<=\n## )|(?<=\n### ))(?:answer|conclusion|result)\*{0,2}\s*[:：\n]"
     r"|(?:therefore|thus|hence|in (?:conclusion|summary)|to (?:conclude|summarize))\b"
     r"|so,? (?:the|my) (?:\w+ ){0,2}?(?:boxe?s?|bboxe?s?|answers?|coordinates)\b"
     r"|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct|it))"
@@ -44,7 +44,15 @@ _MORE = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t|can['’]?t|cannot)\b|不|没|错",
+    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
+    re.IGNORECASE,
+)
+# What stands right before a box that is none.
+_DENIED = re.compile(
+    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
+    r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
+    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}(?:\n[^.!?\n\d]{0,60})?$"
+    r"|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d")
@@ -81,6 +89,11 @@ def statements(text: str) -> list[tuple[str, str]]:
 def adds(talk: str) -> bool:
     """Whether talk before a box says that it comes beside those before it, and not instead of them."""
     return _MORE.search(talk) is not None
+
+
+def denies(talk: str) -> bool:
+    """Whether the words right before a box say that it is an example, or not the thing's."""
+    return _DENIED.search(talk[-160:]) is not None
 
 
 def takes_back(talk: str) -> bool:

@@ -10,30 +10,32 @@ from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies.answer_text import Answer, answers_of, corrected, without_control_tokens
-from dataflow_grounding.replies.corrections import adds, before_numbers, takes_back
+from dataflow_grounding.replies.corrections import adds, before_numbers, denies, takes_back
+from dataflow_grounding.replies.json_keys import WRAPPERS, plain_key
 from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Found, Scan
 from dataflow_grounding.replies.labels import matching_ids
+from dataflow_grounding.replies.legends import LEGEND, apply, stated_order, stated_unit
 from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
+from dataflow_grounding.replies.prose import named_before, named_behind
 
 EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only where nothing else stands around it that may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
-_NO_ANSWER = re.compile(
-    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
-    r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$",
-    re.IGNORECASE,
-)
+_TAG = re.compile(r"<[^<>]{0,200}>")
+_STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
+_DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
 _BETWEEN_PAIRS = re.compile(
-    r"\s*(?:,|;|->|→|-|–)?\s*(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
+    r"\s*(?:,|;|->|→|-|–|[、，]?[和到至]?右下角?[^\d\n]{0,3})?\s*"
+    r"(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
     re.IGNORECASE,
 )
 
@@ -46,7 +48,7 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
     """
     marks = _as_asked(reply, key)
     if marks is None:
-        answers = [part for answer in answers_of(reply) for part in corrected(answer)]
+        answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         marks = _in_answers(answers, key)
         found = marks.boxes or marks.points or marks.dropped or marks.statuses
         if not found and any(refuses(answer.text) for answer in answers):
@@ -56,6 +58,14 @@ def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
             kind[:] = [replace(mark, said=resolved(mark.said)) for mark in kind]
         marks.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in marks.dropped]
     return marks
+
+
+def _unwrapped(reply: str) -> str:
+    """Return the string that a JSON object of one known key holds, as in `{"answer": "[…]"}`; any other reply as it is."""
+    found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
+    fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
+    ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
+    return value if isinstance(value, str) and plain_key(key) in WRAPPERS else reply
 
 
 def _in_answers(answers: list[Answer], key: str) -> Marks:
@@ -76,6 +86,8 @@ def _in_answers(answers: list[Answer], key: str) -> Marks:
             marks.join(found, last=last)
         elif marks and answer.cue and takes_back(answer.cue + answer.text):
             raise UnreadableReply("the reply takes back its answer and gives no other")
+        elif marks:
+            marks.hear(answer.cue + answer.text, behind=True)
     if not marks:
         text = without_control_tokens(answers[-1].text)
         raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
@@ -90,6 +102,9 @@ def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
     for read in readers:
         marks = blank.like()
         read(answer, key, marks)
+        if read is _tokens and marks.boxes:
+            _hear_around(answer.text, marks)
+        apply(marks.boxes, 0, stated_order(" ".join(talk.text for talk in marks.talk)), None)
         if marks.boxes or marks.statuses or (marks.absences and not marks.unclear):
             return marks
         unusable.append(marks)
@@ -102,11 +117,21 @@ def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
     marks = blank.like()
     read_plain(text, marks)
+    if marks.boxes:
+        _hear_around(text, marks)
+        apply(marks.boxes, 0, stated_order(text), stated_unit(text))
     if not marks:
         marks.missing = missing_in(text)
         if marks.missing is not None:
             marks.lack(Said((marks.missing.thing,) if marks.missing.thing else ()))
     return marks
+
+
+def _hear_around(text: str, marks: Marks) -> None:
+    text = _TAG.sub(" ", text)
+    last = max((match.end() for match in _DIGITS.finditer(text)), default=0)
+    marks.hear(text[:last], behind=False)
+    marks.hear(text[last:], behind=True)
 
 
 def _as_asked(reply: str, key: str) -> Marks | None:
@@ -151,7 +176,9 @@ def _blocks(answer: Answer, key: str, marks: Marks) -> None:
     for i, block in enumerate(answer.blocks):
         if marks and not adds(answer.talk[i]):
             marks.answer += 1
-        _read_scan(find_json(block), marks, key)
+        _read_scan(find_json(block), marks, key, answer.talk[i])
+        marks.hear(answer.talk[i], behind=i > 0)
+    marks.hear(answer.talk[-1], behind=True)
     marks.unclear = marks.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
@@ -159,16 +186,23 @@ def _json(answer: Answer, key: str, marks: Marks) -> None:
     _read_scan(find_json(answer.text), marks, key)
 
 
-def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
+def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
+    """Add what a scan found to `marks`; `lead` are words before its text."""
     end = 0
     around: list[str] = []
     in_talk: list[Mark] = []
     answered = False
     said = NOTHING_SAID
-    for item in _joined_pairs(scan):
+    items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
+    unit = None
+    ends = [item.start for item in items[1:]] + [len(scan.text)] * bool(items)
+    for item, following in zip(items, ends, strict=True):
         between = scan.text[end : item.start]
         around.append(between)
-        if _NO_ANSWER.search(between[-60:]):
+        before = LEGEND.sub(" ", between if between.strip() or end else lead)
+        unit = unit if end else stated_unit(before)
+        rest = scan.text[item.end : following].partition("\n")[0]
+        if denies(before):
             marks.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
             end = item.end
             continue
@@ -176,15 +210,18 @@ def _read_scan(scan: Scan, marks: Marks, key: str) -> None:
         if _holds_objects(item.value):
             if answered and not scan.broken and _PROSE.search(between) and not adds(between):
                 marks.answer += 1
-            read_value(item.value, marks, key)
+            read_value(item.value, marks, key, Said(talk=named_before(before)))
             answered = answered or len(marks.boxes) > since[0]
         else:
-            same = said.labels and _AND.fullmatch(between)
-            said = said if same else _label_beside(scan.text, end, item)
+            if not _AND.fullmatch(between) or said is NOTHING_SAID:
+                said = _said_beside(before, scan.text[item.end : following])
             read_value(item.value, marks, key, said)
             in_talk += [*marks.boxes[since[0] :], *marks.points[since[1] :]]
+        apply(marks.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
         end = item.end
     around.append(scan.text[end:])
+    marks.hear(around[0], behind=False)
+    marks.hear(" ".join(around[1:]), behind=True)
     if answered and in_talk:
         _drop_talk(marks, in_talk)
     more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
@@ -196,11 +233,10 @@ def _holds_objects(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _label_beside(text: str, end: int, item: Found) -> Said:
-    before, behind = text[max(end, item.start - 400) : item.start], text[item.end : item.end + 100]
-    alone = not before.rpartition("\n")[2].strip(" \t-*•")
+def _said_beside(before: str, behind: str) -> Said:
+    alone = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
     label = label_before(before) or (label_behind(behind) if alone else None)
-    return Said((label,) if label else ())
+    return Said((label,) if label else (), talk=named_before(before) or named_behind(behind))
 
 
 def _drop_talk(marks: Marks, in_talk: list[Mark]) -> None:

@@ -30,7 +30,8 @@ LABEL_KEYS = (
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = ("found", "present", "exists", "visible", "detected", "isvisible", "ispresent")
+FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch",
+              "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
 # Keys that hold detections and name nothing; any other key that does is taken as their label.
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
@@ -48,6 +49,8 @@ THINKING_KEYS = frozenset([
     "rationale", "cot", "chainofthought", "draft", "drafts", "considered", "rejected", "initialguess", "firstguess",
 ])
 FAULT_KEYS = frozenset(["error", "errors", "detail", "code", "exception", "fault"])
+# Before or behind a box key: its box comes instead of the others in its object.
+REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")
 # Coordinates that have a key each, and the order that these keys settle.
 CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
@@ -73,6 +76,12 @@ NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | frozenset([
     "phraseids", "color", "colors", "colour", "colours",
 ]).union(*CORNER_PAIRS)
 # fmt: on
+
+
+@lru_cache(maxsize=1024)
+def box_names(plain: str) -> tuple[str, str, str]:
+    """Return a key as it is, without a number behind it, and without words such as "final"."""
+    return plain, plain.rstrip("0123456789"), REFINED.sub("", plain)
 
 
 @lru_cache(maxsize=1024)

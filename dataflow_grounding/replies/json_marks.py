@@ -18,31 +18,37 @@ from dataflow_grounding.replies.json_keys import (
     POINT_KEYS,
     QUAD_KEYS,
     WRAPPERS,
+    box_names,
     plain_key,
 )
 from dataflow_grounding.replies.json_shapes import (
     Cut,
     are_pairs,
     corner_pair,
+    drop_considered,
     drop_unlabelled,
+    is_named,
     is_no,
     named_corners,
+    one_of,
     outlines,
     pair,
     plain_fields,
     said_by,
+    stated_by,
     take_lists_beside,
     take_statuses,
 )
-from dataflow_grounding.replies.json_text import MAX_DEPTH, find_json
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
 from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, number
+from dataflow_grounding.replies.legends import apply
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.none_words import missing_in, says_none
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
-_BRACKETED = re.compile(r"\s*[\[({<]*\s*([-+\d.eE,;\s]+?)\s*[\])}>]*\s*")
+_BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
 def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) -> None:
@@ -53,7 +59,8 @@ def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) ->
 class _Walk:
     def __init__(self, marks: Marks, key: str) -> None:
         self.marks = marks
-        self.box_keys = BOX_KEYS | {key}
+        self.key = key
+        self.box_keys = BOX_KEYS | QUAD_KEYS | ORDER_KEYS.keys() | {key}
         self.depth = 0
 
     def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
@@ -81,7 +88,7 @@ class _Walk:
             return
         match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
         if match is not None:
-            self.marks.add(re.split(r"[,;\s]+", match[1].strip(",; ")), said)
+            self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
         else:
             self.marks.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
 
@@ -96,6 +103,8 @@ class _Walk:
         if not items or (boxy and all(item is None for item in items)):
             self.marks.lack(said)
             return
+        since = len(self.marks.boxes)
+        items, unit = measured(items)
         kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
         numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
         strings = tuple(item.strip() for item, kind in zip(items, kinds, strict=True) if kind == "s" and item.strip())
@@ -113,6 +122,7 @@ class _Walk:
             self.marks.add(flat, said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
+        apply(self.marks.boxes, since, None, unit)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
@@ -142,9 +152,10 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(is_no(fields.get(key)) for key in FOUND_KEYS):
+        if any(is_no(fields[key]) for key in FOUND_KEYS & fields.keys()) or is_no(fields.get("status") or None):
             self.marks.lack(said)
             return
+        since = len(self.marks.boxes)
         has_box = self.own_boxes(value, fields, said)
         before = self.marks.size
         self.children(value, said, named=bool(own.labels), has_box=has_box)
@@ -152,6 +163,7 @@ class _Walk:
             self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
+        apply(self.marks.boxes, since, *stated_by(fields))
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -167,10 +179,11 @@ class _Walk:
         dropped = len(marks.dropped)
         used = False
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
-        for key, item in value.items():
-            plain = plain_key(key)
-            if self.is_box_key(plain):
-                used |= self.box_field(plain, item, lists, said)
+        boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
+        if len(boxes) > 1:
+            boxes = one_of(boxes, self.key, self.marks, said)
+        for plain, item in boxes.items():
+            used |= self.box_field(plain, item, lists, said)
         if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
             used |= self.corners(fields, said) or self.outline(fields, lists, said) or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
@@ -178,9 +191,7 @@ class _Walk:
         return used
 
     def is_box_key(self, plain: str) -> bool:
-        return any(
-            key in self.box_keys or key in QUAD_KEYS or key in ORDER_KEYS for key in (plain, plain.rstrip("0123456789"))
-        )
+        return not self.box_keys.isdisjoint(box_names(plain))
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
@@ -189,6 +200,8 @@ class _Walk:
             return False  # words such as "top left" describe and mark nothing
         since = len(self.marks.boxes)
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
+        if "pixel" in plain and plain != self.key:
+            apply(self.marks.boxes, since, None, "px")
         if plain in ORDER_KEYS:
             self.marks.boxes[since:] = [replace(mark, order=ORDER_KEYS[plain]) for mark in self.marks.boxes[since:]]
         take_lists_beside(self.marks, since, lists)
@@ -201,9 +214,10 @@ class _Walk:
             if paired is not None:
                 self.marks.put(paired)
             return paired is not None
-        numbers = [value for item in named.values if (value := number(item)) is not None]
+        values, unit = measured(named.values)
+        numbers = [value for item in values if (value := number(item)) is not None]
         if len(numbers) == 4:
-            self.marks.put(Mark("box", tuple(numbers), said, named.order))
+            self.marks.put(Mark("box", tuple(numbers), said, named.order, unit=unit))
         else:
             self.marks.add(named.values, said)
         return True
@@ -236,18 +250,25 @@ class _Walk:
     def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
         own = named or has_box
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
+        groups: dict[str, list[Mark]] = {}
         for key, item in value.items():
-            plain = plain_key(key)
+            plain, since = plain_key(key), len(self.marks.boxes)
             if self.is_box_key(plain) or plain in NO_CHILDREN or (own and plain in LABEL_KEYS):
                 continue
-            item = _decoded(item)
+            item = decoded(item)
             if own:
                 self.part_of_detection(item, NOTHING_SAID if has_box else said)
+                if has_box and not value.cut:  # a part without a name is no further thing
+                    self.marks.boxes[since:] = filter(is_named, self.marks.boxes[since:])
             elif plain in WRAPPERS or _TASK.fullmatch(key):
                 self.wrapped(item, said)
             elif item is not None or not talks:
                 inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
                 self.labelled_by_key(plain, item, inner.within(said))
+            if len(self.marks.boxes) > since:
+                groups[plain] = self.marks.boxes[since:]
+        if len(groups) > 1:
+            drop_considered(self.marks, groups)
 
     def part_of_detection(self, item: Any, said: Said) -> None:
         """Take further detections in a detection, never its colours or sizes."""
@@ -279,11 +300,3 @@ class _Walk:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
                 self.marks.lack(said)
-
-
-def _decoded(value: Any) -> Any:
-    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
-        return value
-    scan = find_json(value)
-    return scan.found[0].value if len(scan.found) == 1 and isinstance(scan.found[0].value, JsonObject) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +13,15 @@ from dataflow_grounding.replies.json_keys import (
     ID_KEYS,
     LABEL_KEYS,
     LABEL_LIST_KEYS,
+    REFINED,
     SCORE_KEYS,
+    WRAPPERS,
     plain_key,
 )
 from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.legends import stated_order, stated_unit
 from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.none_words import says_none
 
 
 class Cut(Exception):
@@ -59,9 +64,19 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
+def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
+    """Return the order and the unit that an object's other fields state for its boxes."""
+    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in LABEL_KEYS]
+    texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
+    unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
+    return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
+
+
 def is_no(value: Any) -> bool:
     """Whether the value of a key such as "found" says no."""
-    return value is False or (isinstance(value, str) and value.strip().lower() in ("false", "no"))
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
+    return value is False or (type(value) is int and value == 0)
 
 
 def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:
@@ -142,15 +157,43 @@ def _are_texts(items: list[Any]) -> bool:
 
 def drop_unlabelled(marks: Marks, since: int, *, begun: bool) -> None:
     """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
-    if not begun and not any(_is_named(mark) for mark in marks.boxes[:since]):
+    if not begun and not any(is_named(mark) for mark in marks.boxes[:since]):
         return
     for mark in marks.boxes[since:]:
-        if not _is_named(mark):
+        if not is_named(mark):
             marks.drop("a box whose label is cut off")
-    marks.boxes[since:] = filter(_is_named, marks.boxes[since:])
+    marks.boxes[since:] = filter(is_named, marks.boxes[since:])
 
 
-def _is_named(mark: Mark) -> bool:
+def drop_considered(marks: Marks, groups: Mapping[str, list[Mark]]) -> None:
+    """Drop boxes of one thing that differ from key to key, but those under the only key that is a word for the answer."""
+    boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
+    for key, group in groups.items():
+        for mark in group:
+            boxes.setdefault((mark.said.labels[:1], mark.said.id), {}).setdefault(key, set()).add(mark.numbers)
+    unclear = {name for name, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+    answers = [key for key in groups if key in WRAPPERS or REFINED.search(key)]
+    beside = [mark for key, group in groups.items() if answers != [key] for mark in group]
+    gone = {id(mark): mark for mark in beside if (mark.said.labels[:1], mark.said.id) in unclear}
+    marks.boxes[:] = [mark for mark in marks.boxes if id(mark) not in gone]
+    for mark in gone.values() if len(answers) != 1 else ():
+        marks.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", mark.said)
+
+
+def one_of(boxes: dict[str, Any], key: str, marks: Marks, said: Said) -> dict[str, Any]:
+    """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
+    given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
+    refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
+    asked = {plain: item for plain, item in (refined or given).items() if refined or plain == key}
+    given = asked or given
+    if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
+        return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
+    marks.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
+    return {}
+
+
+def is_named(mark: Mark) -> bool:
+    """Whether a box has a label or an id."""
     return bool(mark.said.labels) or mark.said.id is not None
 
 

@@ -13,6 +13,10 @@ from dataflow_grounding.replies.json_values import Found, JsonArray, JsonObject,
 MAX_DEPTH = 100
 
 _OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
+_CUT = re.compile(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
+# Full-width punctuation between the tokens of JSON.
+_WIDE = re.compile(r"[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])")
+_NARROW = str.maketrans("［］｛｝：，、；", "[]{}:,,;")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
 _TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
@@ -29,8 +33,6 @@ _AFTER_STRING = re.compile(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
 _NEW_LINE_OF_STRUCTURE = re.compile(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
 _STOP = {quote: re.compile(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
 _CLOSES = {quote: re.compile(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()}
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
 _KEYWORDS: dict[str, Any] = {
     "null": None, "none": None, "nil": None, "undefined": None, "nan": None, "infinity": None, "-infinity": None,
     "true": True, "false": False,
@@ -45,7 +47,17 @@ def find_json(text: str) -> Scan:
     that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
     """
     strict = _strict(text)
-    return strict if strict is not None else _Scanner(text).run()
+    return strict if strict is not None else _Scanner(_WIDE.sub(lambda match: match[0].translate(_NARROW), text)).run()
+
+
+def decoded(value: Any) -> Any:
+    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    scan = find_json(value)
+    found = scan.found[0].value if len(scan.found) == 1 else None
+    objects = isinstance(found, list) and any(isinstance(item, JsonObject) for item in found)
+    return found if isinstance(found, JsonObject) or objects else value
 
 
 def _strict(text: str) -> Scan | None:
@@ -106,6 +118,7 @@ class _Scanner:
             if self.stack:
                 self.scan.truncated = True
                 self._close_all()
+        self.scan.truncated = self.scan.truncated or _CUT.search(self.text[-200:]) is not None
         self.scan.repaired = self.scan.repaired or self.scan.broken
         return self.scan
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 # fmt: off
 _EMPTY_WORDS = frozenset([
@@ -20,6 +21,13 @@ _RELATIONS = frozenset([
     "of", "in", "on", "at", "with", "without", "by", "from", "to", "near", "under", "over", "behind", "beside", "between",
     "next", "inside", "above", "below", "who", "which", "that",
 ])
+# Words before a head that leave it the thing that it is; of any other word, as in "hot dog", that isn't known.
+_QUALITIES = frozenset(_WORD.findall("""
+    red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large small
+    little tiny huge tall short long old new young left right top bottom upper lower middle center central front back rear
+    nearest closest first second third last other same two three four five six several many all wooden metal plastic main
+    whole visible
+"""))
 _NEGATIONS = frozenset(["no", "not", "without"])
 # fmt: on
 
@@ -39,6 +47,33 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     best = max(shares.values(), default=0.0)
     close = [i for i, share in shares.items() if share == best]
     return close if best >= 0.5 and len({_bare(phrases[i]) for i in close}) == 1 else []
+
+
+def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more about the thing."""
+    within = [i for i, phrase in phrases.items() if alike(talk, phrase) and all_words(phrase) <= all_words(talk)]
+    return matching_ids(talk, phrases) or (within if len(within) == 1 else [])
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two phrases can mean one thing: the same head word and negations, and one has all words of the other."""
+    return _likeness(one, other) > 0
+
+
+def surely_alike(one: str, other: str) -> bool:
+    """Whether two phrases that are alike differ only by words that make no other thing of it: "red car", but not "toy car"."""
+    return alike(one, other) and _kind(one) == _kind(other)
+
+
+def contradicts(one: str, other: str) -> bool:
+    """Whether two phrases tell things of one kind apart, as "red car" and "blue car" do."""
+    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
+    return head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
+
+
+def comparable(one: str, other: str) -> bool:
+    """Whether the words of two texts can be the same: both have Latin letters, or neither has."""
+    return bool(_LATIN.search(one)) == bool(_LATIN.search(other))
 
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -92,5 +127,13 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
     return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
 
 
+def _kind(text: str) -> frozenset[str]:
+    head, words = _meaning(text)[0], _WORD.findall(_bare(text))
+    before = [_singular(word) for word in words[: [*map(_singular, words), head].index(head)]]
+    return frozenset(word for word in before if word not in _QUALITIES and not (len(word) > 4 and word.endswith("ed")))
+
+
 def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
+        return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

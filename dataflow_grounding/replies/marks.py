@@ -14,18 +14,23 @@ from dataflow_grounding.replies.none_words import Missing
 Kind: TypeAlias = Literal["box", "point"]
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
+_MEASURE = re.compile(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
 _LARGEST = 10**9
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence."""
+    """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence.
+
+    `talk` is the thing that the words around the box name, where that is no label.
+    """
 
     labels: tuple[str, ...] = ()
     id: int | None = None
     score: Any = None
     evidence: str | None = None
+    talk: str = ""
 
     def within(self, outer: Said) -> Said:
         """Return this with what is missing taken from the object around it."""
@@ -34,6 +39,7 @@ class Said:
             self.id if self.id is not None else outer.id,
             self.score if self.score is not None else outer.score,
             self.evidence or outer.evidence,
+            self.talk or outer.talk,
         )
 
 
@@ -44,9 +50,9 @@ NOTHING_SAID = Said()
 class Mark:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it; `family` where special tokens that only one family writes do, None otherwise;
-    `corners` where the numbers are two corners even in a format of a corner and a size; `answer` counts the answers in the
-    reply, where it has several.
+    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens that
+    only one family writes do, None otherwise; `corners` where the numbers are two corners even in a format of a corner and a
+    size; `answer` counts the answers in the reply, where it has several.
     """
 
     kind: Kind
@@ -56,6 +62,15 @@ class Mark:
     family: str | None = None
     corners: bool = False
     answer: int = 0
+    unit: str | None = None
+
+
+class Talk(NamedTuple):
+    """Words beside the boxes of an answer, and the number of that answer; `behind`: they follow the first box."""
+
+    text: str
+    answer: int
+    behind: bool
 
 
 class Dropped(NamedTuple):
@@ -73,7 +88,7 @@ class Marks:
     `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
     other things stand around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
-    take back what was said before; `statuses` and `reasons` are the embedded grounder's.
+    take back what was said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
 
     boxes: list[Mark] = field(default_factory=list)
@@ -88,6 +103,7 @@ class Marks:
     corrections: set[int] = field(default_factory=set)
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    talk: list[Talk] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
@@ -121,6 +137,11 @@ class Marks:
         """Note that something that looked like a box is none, and of what it was said to be the box."""
         self.dropped.append(Dropped(reason, said, self.answer))
 
+    def hear(self, text: str, *, behind: bool) -> None:
+        """Take words beside the boxes of the answer that is being read; `behind`: they follow the first of them."""
+        if text.strip():
+            self.talk.append(Talk(text, self.answer, behind))
+
     def lack(self, said: Said = NOTHING_SAID) -> None:
         """Note that the reply says that a thing, or anything at all, is not there."""
         self.absences.append((said, self.answer))
@@ -137,7 +158,7 @@ class Marks:
 
     def join(self, later: Marks, *, last: bool) -> None:
         """Take in what a later answer marks, as it is numbered; `last`: it is the reply's last one."""
-        for name in ("boxes", "points", "dropped", "absences", "notes"):
+        for name in ("boxes", "points", "dropped", "absences", "notes", "talk"):
             getattr(self, name).extend(getattr(later, name))
         if later.truncated and not last:
             self.notes.append("broken_json: an answer that was taken back ends in the middle")
@@ -174,6 +195,17 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
+
+
+def measured(values: list[Any]) -> tuple[list[Any], str | None]:
+    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for none."""
+    if not values or not isinstance(values[0], str):
+        return values, None
+    matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]
+    units = {match and match[2][0] for match in matches}
+    if len(matches) < len(values) or len(units) != 1 or None in units:
+        return values, None
+    return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
 
 
 def around(corners: Sequence[float]) -> tuple[float, float, float, float]:

@@ -29,27 +29,30 @@ ENGLISH = _compiled(
     rf"(?:there(?:['’]s|\s+(?:{_IS}|seems?\s+to\s+be|appears?\s+to\s+be))"
     r"|(?:i|we)\s+(?:can\s+)?(?:see|saw|found|find|detect(?:ed)?|observe)"
     rf"|(?:(?:the|this)\s+{_IMAGE}|it)\s+(?:has|contains|shows|includes|depicts))\s+"
-    rf"(?:nothing|none|(?:no|not\s+(?:an?|any)|zero|0)\b\s+{_THING})(?:\s+{_SEEN})?{_PLACE}",
+    rf"(?:nothing|none|neither|(?:no|neither|not\s+(?:an?|any)|zero|0|nothing\s+matching)\b\s+{_THING})(?:\s+{_SEEN})?{_PLACE}",
     # there isn't a cat
     rf"there\s+(?:{_IS}{_NOT}|(?:do|does|did){_NOT}\s+(?:appear|seem)\s+to\s+be)\s+(?:an?|any)\s+{_THING}"
     rf"(?:\s+{_SEEN})?{_PLACE}",
     # no cat found
     rf"(?:nothing\s+(?:is\s+|was\s+)?{_SEEN}|nothing\s+match(?:es|ed)"
     rf"|(?:no|none\s+of|zero|0|not\s+a\s+single)\b\s+{_THING}"
-    rf"(?:(?:\s+(?:{_IS}|(?:has|have)\s+been|(?:can|could)\s+be))?\s+{_SEEN})?){_PLACE}",
+    rf"(?:(?:\s+(?:{_IS}|(?:has|have)\s+been|(?:can|could)\s+be))?\s+{_SEEN}|\s+(?:appears?|match(?:es)?(?:\s+anything)?))?){_PLACE}",
+    # the phrase matches nothing
+    rf"(?:the|this)\s+(?:phrase|expression|description|query)s?\s+(?:does|do){_NOT}\s+match\s+any(?:thing|\s+\w+)?{_PLACE}",
     # neither the cat nor the dog is visible
     rf"neither\s+{_THING}(?:\s+{_IS})?\s+{_SEEN}{_PLACE}",
     # the cat is not visible, cat not found
-    rf"{_THING}(?:\s+(?:(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
-    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:is|are)\s+(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
+    rf"{_THING}(?:(?:['’]s\s+not|\s+(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
+    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:(?:is|are)\s+)?(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
     # I don't see a cat
-    rf"(?:i|we)\s+(?:(?:do|did|could){_NOT}|{_CANNOT})\s+(?:see|find|spot|detect|locate|observe|notice)\s+"
+    rf"(?:(?:i|we)\s+)?(?:(?:do|did|could){_NOT}|{_CANNOT}|(?:was\s+|were\s+|am\s+)?(?:unable|not able)\s+to)\s+"
+    rf"(?:see|find|spot|detect|locate|observe|notice)\s+"
     rf"(?:(?:such an?|an?|any|the|such|single)\s+)?{_THING}(?:\s+{_SEEN})?{_PLACE}",
     # the image doesn't show a cat
     rf"(?:the|this)\s+(?:\w+\s+)?{_IMAGE}\s+(?:does|did){_NOT}\s+"
     rf"(?:contain|show|include|have|depict|feature|display)\s+(?:(?:an?|any|the|such)\s+)?{_THING}{_PLACE}",
     # cat: none
-    rf"{_THING}\s*[:=：-]\s*(?:none|null|n/?a|not\s+{_SEEN}|nothing|absent|no|无|没有|未找到|未检测到)",
+    rf"{_THING}\s*[:=：–—-]\s*(?:none(?:\s+{_SEEN})?|null|n/?a|0|not\s+{_SEEN}|nothing|absent|no|无|没有|未找到|未检测到){_PLACE}",
 )
 
 _ZH_PLACE = r"(?:这张|该|此|这幅|给定的?|所给的?|提供的)?(?:图片|图像|图|画面|照片|场景)(?:之?[中里内上])?"
@@ -64,20 +67,21 @@ OTHER_LANGUAGES = _compiled(
     r"(?:(?:没有|没能?|未能?|并未)"
     r"(?:找到|发现|检测到|检测出|看到|看见|识别到|识别出|出现|见到|定位到|包含|显示)"
     r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到)|没有|不存在|不包含|不含|无(?!法|从|需|所)|没(?!法|错|事|关|用))"
-    r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?",
+    r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?(?:，(?:因此|所以)[^。]{0,20})?",
     r"(?P<thing>[^，。,.\s]{1,20}?)(?:并)?"
     r"(?:不存在|不可见|(?:没有|没|未)(?:被)?(?:找到|出现|检测到|发现|显示)|(?:找|看)不到|不在)"
     rf"(?:于)?(?:{_ZH_PLACE})?",
     # Japanese, Korean
-    r"(?P<thing>.{0,40}?)(?:(?:が|は|も)?"
+    r"(?:(?:この)?(?:画像|写真)(?:の?中)?(?:には?|では)、?)?(?P<thing>.{0,40}?)(?:(?:が|は|も)?"
     r"(?:見つかりません|見当たりません|検出されません|検出できません|存在しません|写っていません)|[がはも](?:ありません|いません))"
     r"(?:でした)?",
-    r"(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
+    r"(?:이?\s?(?:이미지|사진)에(?:서|는|서는)?\s+)?(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
     r"(?:없습니다|없음|없어요|찾을 수 없습니다|발견되지 않았습니다|감지되지 않았습니다|보이지 않습니다)",
     # German
-    r"(?:es (?:gibt|wurden?|ist|sind) |ich sehe |(?:auf|in) dem bild (?:ist|sind|gibt es) )?"
+    r"(?:es (?:gibt|wurden?|ist|sind) |ich sehe |(?:auf|in) (?:dem|diesem|dieser) (?:bild|aufnahme|foto) (?:ist|sind|gibt es) )?"
     r"(?:kein(?:e[rnms]?)?|nichts)\b(?P<thing>.{0,60}?)"
     r"(?:\s*(?:gefunden|erkannt|entdeckt|vorhanden|sichtbar|zu (?:sehen|finden)|(?:auf|in) (?:dem|diesem) bild|im bild))+",
+    r"(?P<thing>.{1,60}?) (?:ist|sind|wurden?) nicht (?:gefunden|erkannt|vorhanden|sichtbar|zu (?:sehen|finden)|im bild)",
     # French
     r"(?:il n['’]y a (?:pas|aucune?)(?: de| d['’])?|je ne (?:vois|trouve) (?:pas|aucune?)(?: de| d['’])?|aucune?)"
     r"(?P<thing>.{0,60}?)(?:\s+(?:n['’]a été |n['’]est )?(?:trouvée?s?|détectée?s?|visibles?|présente?s?))*"
@@ -92,37 +96,39 @@ OTHER_LANGUAGES = _compiled(
     # Russian
     r"(?:на (?:изображении|фото|картинке) )?(?P<thing>.{0,60}?)\s*"
     r"(?:не (?:найден|обнаружен|видно|присутству|вижу)\w*|нет|отсутству\w*)"
-    r"(?:\s+(?P<behind>\w+))?(?: на (?:изображении|фото|картинке))?",
+    r"(?:\s+(?P<behind>\w+(?: \w+)?))?(?: на (?:изображении|фото|картинке))?",
 )
 
 # A whole reply, or what stands for a box.
 WORDS = re.compile(
     rf"none|null|nil|n/?a|nothing|absent|empty|not in (?:the|this) {_IMAGE}"
-    r"|not (?:found|present|visible|there|detected|applicable|seen|available|shown)"
+    rf"|not (?:found|present|visible|there|detected|applicable|seen|available|shown)(?: in (?:the|this) {_IMAGE})?"
     r"|無|无|没有|沒有|空|不存在|不可见|未找到|没有找到|没找到|未检测到|未发现|なし|該当なし|없음|нет"
     r"|ningun[oa]|nada|keine[rs]?|nichts|aucune?|rien|nenhuma?|nessun[oa]|niente",
     re.IGNORECASE,
 )
 # One of these is in each of the above: most texts are done with after this look.
 NEGATION = re.compile(
-    r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bzero\b|\b0\b|absent|missing|empty|\bn[ãa]o\b"
-    r"|ning[uú]n|kein|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없|않|\bне\b|нет|отсутств",
+    r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bunable\b|\bzero\b|\b0\b|absent|missing|empty|\bn[ãa]o\b"
+    r"|ning[uú]n|kein|\bnicht\b|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없|않|\bне\b|нет|отсутств",
     re.IGNORECASE,
 )
 # What comes before such a sentence without changing it.
 PREAMBLE = re.compile(
     r"(?:(?:i(?:['’]m| am) sorry|sorry|unfortunately|apologies|based on|after|upon|in (?:this|the)"
-    r"|it (?:seems|appears|looks like)|looking|as far as|ok(?:ay)?|wait|actually|hmm+|no|on second thoughts?)\b"
+    r"|it (?:seems|appears|looks like)|looking|as far as|ok(?:ay)?|wait|actually|hmm+|no"
+    r"|on second thoughts?|i (?:have )?(?:looked|searched|checked))\b"
     r"[^.!?\n]{0,80}?(?:,|…|\.\.\.|\bthat\b|\bbut\b)\s*(?:but\s+|and\s+)?)+",
     re.IGNORECASE,
 )
 CAPTION = re.compile(
-    r"(?:the |my )?(?:final )?(?:answer|output|results?|response|答案|结果|输出)\s*[:：=]\s*", re.IGNORECASE
+    r"(?:the |my )?(?:final )?(?:answer|output|results?|response|答案|结果|输出)(?:\s*[:：=]\s*|\s+is\s+)",
+    re.IGNORECASE,
 )
 # Words that name no thing, before a thing and instead of one.
 LEADING = re.compile(
-    r"(?:(?:any|such|matching|relevant|visible|target|the|an?|of|these|those|specified|requested|described|mentioned"
-    r"|given|listed|corresponding|clear|bounding|detected|salient|queried|particular|discernible|obvious"
+    r"(?:(?:any|such|matching|relevant|visible|target|the|this|that|both|an?|of|these|those|specified|requested|described|mentioned"
+    r"|given|listed|corresponding|bounding|detected|queried"
     r"|instances? of|signs? of|traces? of)\s+)*",
     re.IGNORECASE,
 )
@@ -138,8 +144,8 @@ ANYTHING = re.compile(
 NO_THING = re.compile(
     rf"\b(?:{_IMAGE}|files?|attachments?|inputs?|uploads?|urls?|links?|problems?|worries|thanks?|issues?|ideas?|way"
     r"|access|why|wrong|permission|tools?|coordinates?|answers?|responses?|information|ability|need|doubt|comment"
-    r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*)\b"
-    r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|疑问|必要|意义|足够|画像|写真|ファイル|問題|情報"
+    r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*|good|suitable|perfect|obvious|second|third|further|additional)\b"
+    r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|疑问|必要|意义|足够|其他|其它|另外|别的|清晰|清楚|明显|更多|完整|第[二三]|他の|다른|друг|画像|写真|ファイル|問題|情報"
     r"|이미지|사진|파일|정보|문제|권한|수$"
     r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|\bprobl[eèé]m|\bd[ou][ud]|\bdubb|изображени|фото|пробл",
     re.IGNORECASE,
@@ -164,6 +170,21 @@ REFUSAL = re.compile(
     r"|作为一?个?(?:AI|人工智能|语言模型)",
     re.IGNORECASE,
 )
+# Beside a box: nobody looked at the picture, or the box is made up.
+BLIND = re.compile(
+    rf"\b(?:{_CANNOT}|unable to|not able to|(?:do not|don['’]t) have (?:the |an? )?(?:ability|capability|access) (?:to|of))"
+    r"\s+(?:\w+\s+)?(?:process(?:ing)?|view(?:ing)?|open|access|analy[sz]e|see(?:ing)?|load|read|interpret|look at)"
+    rf"\s+(?:\w+\s+)?{_IMAGE}\b|\bas an? (?:ai|large language|language|text)\b"
+    r"|(?:无法|不能|没法)(?:查看|处理|访问|打开|看到|分析)(?:图|照片)|作为一?个?(?:AI|人工智能|语言模型)",
+    re.IGNORECASE,
+)
+UNREAL = re.compile(
+    r"\b(?:hypothetical\w*|placeholders?|dummy|made[- ]up|fictional|fictitious|fabricated|imaginary"
+    r"|for (?:illustration|demonstration)|illustrative|(?:sample|example|typical) (?:output|answer|response|format|json)"
+    r"|(?:only|just|merely|purely|pure|wild|random|blind) (?:an? )?(?:\w+ )?guess|(?:will|would|['’]ll|must|have to) guess)\b"
+    r"|占位|假设的|虚构|示例(?:输出|格式)|随便猜",
+    re.IGNORECASE,
+)
 # With one of these a further sentence may take back what the others say.
 CONTRAST = re.compile(
     r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"
@@ -172,5 +193,5 @@ CONTRAST = re.compile(
     r"|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
     re.IGNORECASE,
 )
-AND = re.compile(r"[,;/、]|\b(?:and|or|nor)\b|[和或与及]")
+AND = re.compile(r"(?:[,;/、]|\b(?:and|or|nor)\b|[和或与及])(?:\s*\b(?:and|or|nor|no|any|an?|the)\b)*", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from dataflow_grounding.replies.none_patterns import (
 )
 
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
+_PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
+_NUMBERING = re.compile(r"^\s*\d{1,3}[.)]\s+", re.MULTILINE)
 _LONGEST = 600
 
 
@@ -40,8 +43,10 @@ class Missing(NamedTuple):
             phrase = next(iter(phrases.values()))
             if self.foreign:  # words of two languages can't be compared
                 return phrase.isascii() or self.thing.isascii() or bool(all_words(phrase) & all_words(self.thing))
-            return head_word(phrase) in map(head_word, self.parts)
-        return {i for part in self.parts for i in matching_ids(part, phrases)} == set(phrases)
+            return any(head_word(part) == head_word(phrase) and _covers(part, phrase) for part in self.parts)
+        return {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])} == set(
+            phrases
+        )
 
     @property
     def parts(self) -> list[str]:
@@ -49,9 +54,14 @@ class Missing(NamedTuple):
         return [part for part in AND.split(self.thing) if part.strip()]
 
 
+def _covers(part: str, phrase: str) -> bool:
+    """Whether the lack of a thing is that of a phrase's: of a narrower thing, as "second cat", it may be any other."""
+    return all_words(part) <= all_words(phrase)
+
+
 def missing_in(text: str) -> Missing | None:
     """Return what a text says is not there, when it says nothing else; None for any other text."""
-    text = text.strip()
+    text = _NUMBERING.sub("", text.strip())
     if len(text) > _LONGEST or NEGATION.search(text) is None:
         return None
     sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
@@ -73,13 +83,25 @@ def says_none(text: str) -> bool:
     return missing_in(text) is not None
 
 
+def missing_in_clause(text: str) -> Missing | None:
+    """Return what a sentence, or a part of one, says is not there; None for any other."""
+    return _missing_in_sentence(text) if len(text) <= _LONGEST and NEGATION.search(text) else None
+
+
+def denies_itself(label: str) -> bool:
+    """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
+    return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
+
+
 def refuses(text: str) -> bool:
     """Whether a text says that the model can't or won't look: what it gives beside that is no answer."""
     return REFUSAL.search(text[:4000]) is not None
 
 
-def _missing_in_sentence(sentence: str) -> Missing | None:
-    sentence = CAPTION.sub("", sentence.strip(_MARKUP), count=1).strip(_MARKUP)
+def _missing_in_sentence(asked: str) -> Missing | None:
+    sentence = CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
+    if "?" in asked or "？" in asked:
+        return None
     if WORDS.fullmatch(sentence):
         return Missing("")
     for text in dict.fromkeys((sentence, PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.json_keys import BOX_KEYS, plain_key
+from dataflow_grounding.replies.json_keys import BOX_KEYS, CORNERS, plain_key
+from dataflow_grounding.replies.legends import LEGEND
 from dataflow_grounding.replies.marks import Mark, Marks, Said
+from dataflow_grounding.replies.prose import named_before
 from dataflow_grounding.replies.tables import Columns, columns_of
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
@@ -16,14 +17,6 @@ _FOUR = re.compile(
 )
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
-_NAMES: dict[tuple[str, ...], Order] = {
-    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
-    ("x1", "y1", "x2", "y2"): "xyxy",
-    ("x0", "y0", "x1", "y1"): "xyxy",
-    ("left", "top", "right", "bottom"): "xyxy",
-    ("x", "y", "width", "height"): "xywh",
-    ("x", "y", "w", "h"): "xywh",
-}
 _TALK = re.compile(
     r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
     r"|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
@@ -48,26 +41,34 @@ _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 def read_plain(text: str, marks: Marks) -> None:
     """Add to `marks` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
     columns: Columns | None = None
-    for line in text.splitlines():
+    lines = text.rstrip().splitlines()
+    for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=False):
         columns, table = columns_of(line) or columns, columns
         if columns is not table or (columns is not None and columns.take_row(line, marks)):
             continue
         columns = None
         named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-        names = next((names for names in _NAMES if all(name in named for name in names)), None)
+        names, order = next(
+            ((names, order) for names, order in CORNERS if all(name in named for name in names)), ((), None)
+        )
         four = _FOUR.search(line[-200:])
-        if names is not None:
+        if order is not None:
             before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-            said = _said(label_before(before))
-            marks.put(Mark("box", tuple(named[name] for name in names), said, _NAMES[names]))
+            said = _said(label_before(before), before)
+            marks.put(Mark("box", tuple(named[name] for name in names), said, order))
         elif four is not None:
             before = line[: len(line) - len(line[-200:]) + four.start()]
+            if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
+                marks.truncated = True
+                marks.drop("a box that is cut off", _said(label_before(before), before))
+                continue
             if _A_FIFTH.search(before[-20:]):
                 marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
                 continue
+            before = LEGEND.sub(" ", before)
             label = label_before(before) or _few_words(before)
             if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-                marks.add(list(four.groups()), _said(label))
+                marks.add(list(four.groups()), _said(label, before))
         elif "x" in named and "y" in named:
             marks.put(Mark("point", (named["x"], named["y"]), order="xyxy"))
 
@@ -100,6 +101,7 @@ def label_behind(text: str) -> str | None:
 
 
 def _label(line: str) -> str | None:
+    line = re.split("[。！？]", line)[-1]
     without_tags = _TAG.sub(" ", line)
     line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
@@ -117,5 +119,5 @@ def _few_words(before: str) -> str | None:
     return _label(before) if len(before.split()) <= 4 and not _TALK.search(before) else None
 
 
-def _said(label: str | None) -> Said:
-    return Said((label,) if label else ())
+def _said(label: str | None, before: str) -> Said:
+    return Said((label,) if label else (), talk=named_before(before))

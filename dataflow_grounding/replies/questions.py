@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.labels import (
+    alike,
+    all_words,
+    comparable,
+    contradicts,
+    equal_ids,
+    matching_ids,
+    named_ids,
+)
 from dataflow_grounding.replies.marks import Mark, Marks, Said
 from dataflow_grounding.replies.reading import FoundBox
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
 Question: TypeAlias = int | str | None
+
+
+_FAR = -(10**10)
 
 
 class Kept(NamedTuple):
@@ -28,21 +39,68 @@ class Questions:
     def __init__(self, phrases: dict[int, str]) -> None:
         self.phrases = phrases
         self.turns: dict[tuple[int, str], int] = {}
+        self.translations: set[str] = set()
+        self.shift = 0
 
     def ids(self, said: Said) -> list[int]:
-        """Return the phrases that a box may belong to: by id, unless its label is another phrase; by label; the only one."""
-        if said.id in self.phrases:
-            equal = [i for label in said.labels for i in equal_ids(label, self.phrases)]
-            if said.id is not None and (not equal or said.id in equal):
-                return [said.id]
-        if not said.labels and len(self.phrases) == 1:
+        """Return the phrases that a box may belong to: by id, unless its label denies that; by label; the only one."""
+        number = said.id + self.shift if said.id is not None else _FAR
+        phrase = self.phrases.get(number)
+        if phrase is not None and (not said.labels or said.labels[0] == phrase or _agree(said.labels, phrase)):
+            return [number]
+        if not said.labels and not said.talk and len(self.phrases) == 1:
             return list(self.phrases)
-        return next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
+        named = self._named(said)
+        if phrase is not None and not named:
+            return [] if any(contradicts(label, phrase) for label in said.labels) else [number]
+        return named or (list(self.phrases) if _name(said) in self.translations else [])
+
+    def about(self, said: Said) -> list[int]:
+        """Return the phrases that something without a usable box speaks of."""
+        ids = self.ids(said) or [i for i in self.phrases if said.id is not None and i == said.id + self.shift]
+        return ids or [
+            i for i, phrase in self.phrases.items() if said.talk and all_words(phrase) <= all_words(said.talk)
+        ]
+
+    def learn(self, marks: Marks) -> None:
+        """Look at all that the reply says before its boxes are read one by one: how it counts, and how it translates.
+
+        With one phrase, the only name in letters that the phrase doesn't have is taken as its translation. Raises
+        UnreadableReply where ids count from 0, or go on past the phrases, and it can't be told whose they are.
+        """
+        said = [mark.said for mark in marks.boxes] + [absence for absence, _ in marks.absences]
+        said += [dropped.said for dropped in marks.dropped]
+        numbered = [one for one in said if one.id is not None] if self.phrases else []
+        if any(one.id not in self.phrases and (one.id == 0 or not one.labels) for one in numbered):
+            self._count(numbered)
+        if len(self.phrases) == 1:
+            unknown = {_name(mark.said) for mark in marks.boxes if not self._named(mark.said)} - {""}
+            self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
+            self.translations = self.translations if len(unknown) == 1 else set()
+
+    def _count(self, numbered: list[Said]) -> None:
+        ids, count = {said.id or 0 for said in numbered}, set(range(len(self.phrases)))
+        from_0 = ids <= count and {i + 1 for i in count} == self.phrases.keys()
+        from_0 = from_0 and all(
+            _agree(said.labels, self.phrases[(said.id or 0) + 1]) for said in numbered if said.labels
+        )
+        if from_0 and (ids == count or all(said.labels for said in numbered)):
+            self.shift = 1
+        elif all(self._named(said) for said in numbered):
+            self.shift = _FAR  # the labels settle it, and no id is one
+        else:
+            raise UnreadableReply(
+                f"the reply's ids are {sorted(ids)[:5]}, and it can't be told which phrases these are"
+            )
+
+    def _named(self, said: Said) -> list[int]:
+        found = next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
+        return found or (named_ids(said.talk, self.phrases) if said.talk else [])
 
     def id_of(self, mark: Mark) -> int | None:
         """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
         said, ids = mark.said, self.ids(mark.said)
-        if not ids or ids[0] == said.id or not said.labels:
+        if not ids or ids[0] == said.id or not (said.labels or said.talk):
             return ids[0] if ids else None
         phrase = mark.answer, self.phrases[ids[0]]
         turn = self.turns.get(phrase, 0)
@@ -52,7 +110,7 @@ class Questions:
     def of(self, said: Said) -> Question:
         """Return what an answer is about."""
         if self.phrases:
-            return next(iter(self.ids(said)), None)
+            return next(iter(self.about(said)), None)
         return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
 
     def last_answers(self, kept: list[Kept], marks: Marks) -> tuple[list[Kept], list[str]]:
@@ -98,6 +156,14 @@ class Questions:
         yield from ((one.question, one.answer) for one in kept)
         yield from ((self.of(dropped.said), dropped.answer) for dropped in marks.dropped)
         yield from ((self.of(said), answer) for said, answer in marks.absences)
+
+
+def _agree(labels: tuple[str, ...], phrase: str) -> bool:
+    return any(equal_ids(label, {0: phrase}) or alike(label, phrase) for label in labels)
+
+
+def _name(said: Said) -> str:
+    return said.labels[0] if said.labels else said.talk
 
 
 def _named(question: Question) -> str:

@@ -40,8 +40,8 @@ class Reading:
     """What a reply says. `boxes` is empty when the reply says that nothing is there.
 
     Each note begins with one of: truncated, repaired_json, broken_json, clamped, swapped, dropped, superseded,
-    matched_by_label, merged, score_ignored, labels_ignored, native_tokens. `statuses` and `reasons` are by phrase id.
-    `unread` are the phrases for which the reply has an answer, but none that could be used: nothing is known about them.
+    matched_by_label, unlike_label, merged, score_ignored, labels_ignored, native_tokens. `statuses` and `reasons` are by phrase
+    id. `unread` are the phrases for which the reply has an answer, but none that could be used: nothing is known about them.
     """
 
     boxes: list[FoundBox]
@@ -59,5 +59,5 @@ class Reading:
         """Whether boxes may be missing, or so many were dropped, moved or turned round that the others deserve a look too."""
         if self.count("truncated") or self.count("broken_json"):
             return True
-        touched = sum(map(self.count, ("dropped", "clamped", "swapped", "superseded")))
+        touched = sum(map(self.count, ("dropped", "clamped", "swapped", "superseded", "unlike_label")))
         return touched > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))

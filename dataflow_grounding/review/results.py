@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.rows import copy_file, read_rows
 from dataflow_grounding.storage import FileStorage
@@ -73,22 +72,15 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     annotations = os.path.join(results_dir, "annotations.jsonl")
     if not os.path.exists(annotations):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
-    run = _run_json(results_dir)
-    folders = [image_root] if image_root else [*(run.get("image_folders") or []), "."]
-    summary = {**(run.get("summary") or {}), "model": run.get("model")}
+    run = read_object(os.path.join(results_dir, "run.json"))
+    found, counts = run.get("image_folders"), run.get("summary")
+    known = [folder for folder in found if isinstance(folder, str)] if isinstance(found, list) else []
+    folders = [image_root] if image_root else [*known, "."]
+    summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
     path = out_path or os.path.join(results_dir, "report.html")
     failures = os.path.join(results_dir, "failures.jsonl")
     shown = report_results(annotations, path, summary=summary, image_folders=folders, failures_file=failures)
     return path, shown
-
-
-def _run_json(results_dir: str) -> dict[str, Any]:
-    try:
-        with open(os.path.join(results_dir, "run.json"), encoding="utf-8") as file:
-            run = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return run if isinstance(run, dict) else {}
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.tasks import Request
 
@@ -82,3 +84,13 @@ class Serving(ABC):
     async def aclose(self) -> None:
         """Give connections back; the serving can be used again afterwards."""
         await asyncio.sleep(0)
+
+
+def check_settings(timeout: float, temperature: float | None, max_tokens: int) -> None:
+    """Raises SpecError for settings with which nothing could be sent: `timeout` in seconds, sampling, most tokens of a reply."""
+    if not 0 < timeout < math.inf:
+        raise SpecError(f"timeout {timeout} should be a number of seconds")
+    if temperature is not None and not 0 <= temperature < math.inf:
+        raise SpecError(f"temperature {temperature} should be a number, not under 0")
+    if not 1 <= max_tokens < math.inf:
+        raise SpecError(f"{max_tokens} should be a number of tokens, not under 1")

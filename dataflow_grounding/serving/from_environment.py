@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.terminal import say
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
@@ -20,10 +20,9 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
     if not any(environment.get(name) for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL")):
         from dataflow_grounding.serving.embedded import EmbeddedServing
 
-        print(
+        say(
             "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is no VLM. It finds "
             "faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes, and says so where it can't.",
-            file=sys.stderr,
         )
         return EmbeddedServing()
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

@@ -7,10 +7,20 @@ import json
 import os
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, MissingExtra, ServerFault, SpecError
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.errors import (
+    EndpointRefused,
+    EndpointUnreachable,
+    MissingExtra,
+    RateLimited,
+    ServerFault,
+    SpecError,
+)
+from dataflow_grounding.machine import SHORT
+from dataflow_grounding.secrets import excerpt, learn, learn_proxies
+from dataflow_grounding.serving.address import shown_address
+from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
 from dataflow_grounding.serving.gemini_schema import gemini_schema
-from dataflow_grounding.serving.http_errors import error_of, without_secret
+from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -44,10 +54,10 @@ class GeminiServing(Serving):
             raise SpecError("no model is named: set vlm.gemini.model")
         if media_resolution and media_resolution not in RESOLUTIONS:
             raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
+        check_settings(timeout, temperature, max_output_tokens)
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise SpecError(f"vlm.gemini.base_url {url!r} should begin with http:// or https://")
-        self.endpoint, self._version = _split_version(url)
+        self._url, self._version = _split_version(url)
+        self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout
@@ -58,6 +68,8 @@ class GeminiServing(Serving):
         self._api_key = api_key or os.environ.get("GOOGLE_API_KEY") or None
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
+        learn(self._api_key)
+        learn_proxies()
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -93,7 +105,7 @@ class GeminiServing(Serving):
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
-            raise error_of(int(error.code or 0), headers, body, where=where, secret=self._api_key) from None
+            raise error_of(int(error.code or 0), headers, body, where=where) from None
         except asyncio.TimeoutError:
             raise ServerFault(f"{where} did not answer within {self.timeout:g} s") from None
         except Exception as error:  # the client lets its transport's errors through, and JSON's
@@ -104,7 +116,9 @@ class GeminiServing(Serving):
         """What an error of the client's transport, or of its reading of a reply, means."""
         import aiohttp
 
-        said = without_secret(str(error) or type(error).__name__, self._api_key)[:200]
+        said = excerpt(str(error) or type(error).__name__, 200)
+        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
+            return RateLimited(f"this machine has no room for another connection: {said}")
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
@@ -140,7 +154,7 @@ class GeminiServing(Serving):
                 raise EndpointRefused(obstacle)
             genai, self._loop = _genai(), loop
             options = genai.types.HttpOptions(
-                base_url=self.endpoint,
+                base_url=self._url,
                 api_version=self._version,
                 timeout=max(1, round(self.timeout * 1000)),
                 retry_options=genai.types.HttpRetryOptions(attempts=1),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.serving.http_errors import is_about_content
 
 _FORMATS = ("json_schema", "json_object", "none")
 _OPENAIS_OWN = (".openai.com", ".openai.azure.com")
@@ -31,9 +32,9 @@ class Habits:
 
     def after_refusal(self, said: str) -> Habits | None:
         """What to try next when a request was refused with these words; None when nothing is left to try."""
-        said = said.lower()
-        if "content" in said and ("filter" in said or "policy" in said):
+        if is_about_content(said):
             return None  # it is what the request says, not how
+        said = said.lower()
         if self.tokens_key == "max_tokens" and "max_completion_tokens" in said:
             return replace(self, tokens_key="max_completion_tokens")
         if self.temperature and "temperature" in said:

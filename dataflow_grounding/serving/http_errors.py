@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from dataflow_grounding.errors import (
     EndpointRefused,
@@ -17,22 +16,38 @@ from dataflow_grounding.errors import (
     RequestRefused,
     ServerFault,
     ServerOverloaded,
-    SpecError,
 )
+from dataflow_grounding.secrets import excerpt
 
-Secret = str | Sequence[str] | None
+# Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
+_KEY = re.compile(
+    r"API_KEY_INVALID|\b(?:incorrect|invalid|wrong|missing|expired|no)\W+(?:\w+\W+){0,2}api[ _-]?key\b"
+    r"|\bapi[ _-]?key\W+(?:\w+\W+){0,3}(?:not valid|invalid|incorrect|expired|missing|required|not found)\b",
+    re.IGNORECASE,
+)
+_MODEL = re.compile(
+    r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not exist|not found)\b",
+    re.IGNORECASE,
+)
+_CONTENT = re.compile(
+    r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
+)
+DAY = 86_400.0
+LONGEST = 1e8  # seconds: infinity is no time to sleep
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str, secret: Secret) -> GroundingError:
-    """The exception for an answer with this status; what is `secret` never stands in its message."""
-    said = without_secret(_message(body), secret)
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> GroundingError:
+    """The exception for an answer with this status."""
+    said = excerpt(_message(body))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    if status in (401, 403) or "API_KEY_INVALID" in said:  # Gemini answers a wrong key with 400
-        return EndpointRefused(f"{text}. Check the API key.")
+    if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
+        return EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
     if status == 402 or "insufficient_quota" in said:
-        return EndpointRefused(f"{text}. The account has no credit left.")
-    if status == 404:
-        return EndpointRefused(f"{text}. Check the address and the model's name.")
+        return EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
+    if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
+        return EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
+    if status == 407:
+        return EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
     if status == 429:
         return RateLimited(text, _wait(headers, body))
     if status in (503, 529):
@@ -44,28 +59,25 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     return ServerFault(f"{text} (redirected or no answer to a request: check the address)")
 
 
+def is_about_content(said: str) -> bool:
+    """Whether a refusal is about what a request shows or says, in the words of content filters: the endpoint is well."""
+    return _CONTENT.search(said) is not None
+
+
 def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
-    """What the headers ask for, else the error's own `google.rpc.RetryInfo`."""
+    """What the headers ask for, else the error's own `google.rpc.RetryInfo`; a day where Google says that a day's quota is
+    used up, whatever else it says.
+    """
+    details = _details(_parsed(body))
+    if any("PerDay" in str(detail.get("violations")) for detail in details):
+        return DAY
     wait = retry_after(headers)
     if wait is not None:
         return wait
-    for detail in _details(_parsed(body)):
+    for detail in details:
         if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
             return _duration(str(detail.get("retryDelay", "")))
     return None
-
-
-def check_address(url: str) -> None:
-    """Raises SpecError for an address that can't be used, or that holds a key: it stands in run.json and in messages."""
-    try:
-        address = urlsplit(url)
-        usable = bool(address.hostname) and (address.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise SpecError("vlm.openai.base_url is no address: write it like http://host:8000/v1")
-    if address.username or address.password or "key=" in address.query:
-        raise SpecError("vlm.openai.base_url holds a name, a password or a key: give it as vlm.openai.api_key")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -117,16 +129,7 @@ def _duration(text: str) -> float | None:
 
 
 def _bounded(seconds: float) -> float | None:
-    return min(max(seconds, 0.0), 600.0) if seconds == seconds else None
-
-
-def without_secret(text: str, secret: Secret) -> str:
-    """`text` on one line of at most 300 characters, with API keys blotted out."""
-    line = " ".join(text.split())
-    for word in [secret] if isinstance(secret, str) else secret or ():
-        if len(word) >= 4:
-            line = line.replace(word, "***")
-    return line[:300]
+    return min(max(seconds, 0.0), LONGEST) if seconds == seconds else None
 
 
 def _message(body: bytes) -> str:

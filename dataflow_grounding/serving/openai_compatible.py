@@ -9,16 +9,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.serving.base import Reply, Serving, before_another
+from dataflow_grounding.secrets import excerpt, learn, learn_fields, learn_headers, learn_proxies
+from dataflow_grounding.serving.address import shown_address
+from dataflow_grounding.serving.base import Reply, Serving, before_another, check_settings
 from dataflow_grounding.serving.chat_reply import reply_of
 from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
-from dataflow_grounding.serving.http_errors import check_address, error_of, used_up, without_secret
+from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
 from dataflow_grounding.tasks import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
+LONGEST_HOLD = 600.0
+"""Seconds for which rate-limit headers of an answer are heeded; then a request finds out."""
+
 _OURS = ("messages", "model", "stream", "n")
 
 
@@ -51,10 +56,9 @@ class OpenAIServing(Serving):
             raise SpecError("no model is named: set vlm.openai.model_name (model_name=…)")
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
-        self.endpoint = address.rstrip("/").removesuffix("/chat/completions") + mark + query
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise SpecError(f"vlm.openai.base_url {self.endpoint!r} should begin with http:// or https://")
-        check_address(self.endpoint)
+        self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query
+        self.endpoint = shown_address(self._url, "vlm.openai")
+        check_settings(timeout, temperature, max_tokens)
         self.model = model_name
         self.max_workers = max_workers
         self.timeout = timeout
@@ -76,6 +80,10 @@ class OpenAIServing(Serving):
             text.isascii() and text.isprintable() for text in (*self.extra_headers, *self.extra_headers.values())
         ):
             raise SpecError("vlm.openai.extra_headers holds characters that no header has")
+        learn(self._api_key)
+        learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
+        learn_fields(self.extra_body)
+        learn_proxies()
         self._client = client
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,11 +95,6 @@ class OpenAIServing(Serving):
     def has_key(self) -> bool:
         """Whether an API key is set."""
         return bool(self._api_key)
-
-    @property
-    def _secrets(self) -> tuple[str, ...]:
-        """What must not stand in a message: the key, and headers, which may be keys."""
-        return tuple(filter(None, (self._api_key, *self.extra_headers.values())))
 
     def identity(self) -> dict[str, Any]:
         """Endpoint, model, sampling, extra_body."""
@@ -146,12 +149,12 @@ class OpenAIServing(Serving):
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._connect().post(body)
         if status != 200:
-            raise error_of(status, headers, data, where=where, secret=self._secrets)
+            raise error_of(status, headers, data, where=where)
         try:
-            return reply_of(json.loads(data), used_up(headers) or 0.0)
+            return reply_of(json.loads(data), min(used_up(headers) or 0.0, LONGEST_HOLD))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            said = without_secret(data[:200].decode("utf-8", "replace"), self._secrets)
-            raise ServerFault(f"{where} answered something that is no chat completion: {said[:120]!r}") from None
+            said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
+            raise NoCompletion(f"{where} answered something that is no chat completion: {said!r}") from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
@@ -186,7 +189,7 @@ class OpenAIServing(Serving):
             if self._client is not None:
                 self._transport = ClientTransport(self._client, self.timeout, self.extra_headers)
             else:
-                self._transport = HttpTransport(self.endpoint, self._api_key, self.timeout, self.extra_headers)
+                self._transport = HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
         return self._transport
 
     async def aclose(self) -> None:

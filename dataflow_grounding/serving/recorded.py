@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding.errors import InputError, RequestRefused
 from dataflow_grounding.records import dump_line, parse_line
+from dataflow_grounding.secrets import blotted, masked
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks import Request
 
@@ -28,7 +29,7 @@ class RecordedServing(Serving):
         if serving is None or os.path.exists(self.path):
             self._identity, self.box_format = self._load()
         if serving is not None:
-            self._identity, self.box_format = serving.identity(), serving.box_format
+            self._identity, self.box_format = masked(serving.identity()), serving.box_format
             self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
         self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
 
@@ -49,8 +50,8 @@ class RecordedServing(Serving):
     def _record(self, key: str, answer: Reply | str) -> dict[str, Any]:
         reply = Reply(answer) if isinstance(answer, str) else answer
         usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
-        line: dict[str, Any] = {"key": key, "reply": reply.text, "finish_reason": reply.finish_reason}
-        line |= {"usage": usage, "refusal": reply.refusal}
+        line: dict[str, Any] = {"key": key, "reply": blotted(reply.text), "finish_reason": reply.finish_reason}
+        line |= {"usage": usage, "refusal": reply.refusal and blotted(reply.refusal)}
         with open(self.path, "a+b") as file:
             if not file.tell():
                 file.write(dump_line({"recorded": self._identity, "box_format": self.box_format}).encode())
@@ -68,7 +69,10 @@ class RecordedServing(Serving):
                     with suppress(ValueError):  # a line that a stop tore was never a whole reply
                         line = json.loads(text)
                         self._replies[line["key"]] = line
-                return head["recorded"], head["box_format"]
+                identity = dict(head["recorded"])
+                return {**identity, "model": identity["model"], "endpoint": identity["endpoint"]}, str(
+                    head["box_format"]
+                )
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:

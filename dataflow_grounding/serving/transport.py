@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, ServerFault
+from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, RateLimited, ServerFault
+from dataflow_grounding.machine import SHORT
+from dataflow_grounding.secrets import excerpt
 
 if TYPE_CHECKING:
     import aiohttp
@@ -55,6 +57,8 @@ class HttpTransport:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            if getattr(error, "errno", None) in SHORT:
+                raise RateLimited(f"this machine has no room for another connection: {_reason(error)}") from None
             raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
         except aiohttp.InvalidURL:
             raise EndpointRefused(f"{self.url!r} is no address: check vlm.openai.base_url") from None
@@ -114,4 +118,4 @@ class ClientTransport:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return excerpt(str(error), 200) or type(error).__name__

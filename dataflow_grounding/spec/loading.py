@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, PIPELINES, Spec
+
+DEEPEST = 50
+"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
+_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
 def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
@@ -45,9 +52,11 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
         for key in missing:
             OmegaConf.update(merged, key, None)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise SpecError(f"{', '.join(paths)}: {str(error).splitlines()[0]}") from None
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
     values = {str(name): value for name, value in resolved.items()}
+    stated: Any = OmegaConf.to_container(merged)
+    _learn_environment(stated, named=False)
     containers = [OmegaConf.to_container(file) for file in files]
     plain_given: Any = OmegaConf.to_container(given)
     _resolve_paths(values, [*zip(paths, containers, strict=True), (None, plain_given)])
@@ -58,6 +67,8 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
         if block is not None:
             block.pop(name)
     spec, problems = validated(values, places)
+    if spec is not None:
+        spec._stated = stated
     told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     return spec, [*asked, *told]
 
@@ -65,35 +76,74 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
 def _read_yaml(path: str) -> Any:
     import yaml
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
-        read = OmegaConf.load(path)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        _check_depth(text, path)
+        read = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise SpecError(f"{path}, line {line}: {error.problem or 'no YAML'}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise SpecError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+    except SpecError:
+        raise
+    except Exception as error:  # PyYAML lets through what its constructors raise
+        raise SpecError(f"can't read {path}: {_first_line(error)}") from None
     if not OmegaConf.is_dict(read):
         raise SpecError(f"{path} should be a YAML mapping of keys")
     return read
+
+
+def _check_depth(text: str, where: str) -> None:
+    """Raises SpecError for YAML that is nested too deeply to be read."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise SpecError(f"{where}: more than {DEEPEST} lists and mappings inside each other")
 
 
 def _read_overrides(overrides: Iterable[str]) -> Any:
     from omegaconf import OmegaConf
 
     cleaned = []
-    for override in overrides:
+    for number, override in enumerate(overrides, 1):
         key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise SpecError(f"{override!r} is no override: write key=value, for instance results_dir=./results")
+        if not equals or not key.strip():  # not shown: it may be a key that lost its name
+            raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
         cleaned.append(override.lstrip("+"))
     try:
+        for override in cleaned:
+            _check_depth(override.partition("=")[2], "the overrides")
         return OmegaConf.from_dotlist(cleaned)
-    except Exception as error:  # omegaconf lets YAML's own errors through
-        raise SpecError(f"can't read the overrides: {str(error).splitlines()[0]}") from None
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _learn_environment(stated: Any, named: bool) -> None:
+    """Remember the secrets that a spec takes from the environment, told by the variable's name, or by the key's (`named`)."""
+    if isinstance(stated, dict):
+        for key, item in stated.items():
+            _learn_environment(item, named or names_secret(str(key)))
+    elif isinstance(stated, list):
+        for item in stated:
+            _learn_environment(item, named)
+    elif isinstance(stated, str):
+        for variable in _VARIABLE.findall(stated):
+            if named or names_secret(variable):
+                learn(os.environ.get(variable))
+            else:
+                learn_fields(os.environ.get(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:

@@ -106,7 +106,7 @@ def _depth(values: Any, location: Location) -> int:
 def _composed(path: str) -> Any:
     import yaml
 
-    with suppress(OSError, ValueError, yaml.YAMLError), open(path, encoding="utf-8") as file:
+    with suppress(OSError, ValueError, yaml.YAMLError, RecursionError), open(path, encoding="utf-8") as file:
         return yaml.compose(file, Loader=yaml.SafeLoader)
     return None
 

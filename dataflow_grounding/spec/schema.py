@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+import json
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise PydanticCustomError(
+            "json", "should hold nothing but texts, finite numbers, true, false and null"
+        ) from None
+    return value
+
+
+Json = Annotated[dict[str, Any], AfterValidator(_jsonable)]
 
 
 class GeminiBlock(_Block):
@@ -18,7 +33,7 @@ class GeminiBlock(_Block):
     base_url: str = ""
     model: str = "gemini-3.1-flash-lite-preview"
     media_resolution: str = "MEDIA_RESOLUTION_HIGH"
-    temperature: float = 0.3
+    temperature: float = Field(0.3, ge=0)
     max_output_tokens: int = Field(8192, ge=1)
     timeout: float = Field(120, gt=0)
 
@@ -29,10 +44,10 @@ class OpenAIBlock(_Block):
     api_key: str = Field("", repr=False)
     base_url: str = ""
     model_name: str = ""
-    temperature: float = 0.7
+    temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
-    extra_body: dict[str, Any] = {}
+    extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
 
 
@@ -51,7 +66,7 @@ class VlmBlock(_Block):
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"
-    box_formats: list[dict[str, Any]] = []
+    box_formats: list[Json] = []
     on_suspect_boxes: Literal["stop", "warn"] = "stop"
     check_every: int | None = Field(100, ge=1)
     prices: PricesBlock | None = None
@@ -68,6 +83,7 @@ class WorkflowBlock(_Block):
     budget_usd: float | None = Field(None, ge=0)
     max_requests: int | None = Field(None, ge=0)
     max_attempts: int = Field(3, ge=1, le=100)
+    max_wait: float = Field(600, ge=1, le=1e7)
 
     @field_validator("steps", mode="before")
     @classmethod
@@ -165,6 +181,11 @@ class Spec(_Block):
     image_grounding: ImageGroundingBlock | None = None
     image_referring_expression: ImageReferringExpressionBlock | None = None
     image_region_caption: ImageRegionCaptionBlock | None = None
+    _stated: dict[str, Any] = PrivateAttr({})
+
+    def as_stated(self) -> Any:
+        """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
+        return _as_stated(self.model_dump(), self._stated)
 
     @property
     def block(self) -> PipelineBlock:
@@ -172,6 +193,16 @@ class Spec(_Block):
         block: PipelineBlock | None = getattr(self, self.autolabel_type)
         assert block is not None
         return block
+
+
+def _as_stated(value: Any, stated: Any) -> Any:
+    if isinstance(stated, str) and "${" in stated:
+        return stated
+    if isinstance(value, dict) and isinstance(stated, dict):
+        return {name: _as_stated(item, stated.get(name)) for name, item in value.items()}
+    if isinstance(value, list) and isinstance(stated, list) and len(value) == len(stated):
+        return [_as_stated(item, given) for item, given in zip(value, stated, strict=True)]
+    return value
 
 
 PATH_KEYS = (

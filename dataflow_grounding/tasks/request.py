@@ -42,6 +42,8 @@ class Request(Generic[T]):
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
+    of: str = ""
+    """What its reply is one of: checks of the endpoint vouch for all of these together."""
 
     def __post_init__(self) -> None:
         if not self.images:

@@ -109,12 +109,14 @@ def read_image(encoded: memoryview | bytes) -> ReceivedImage:
     """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
     from PIL import Image, UnidentifiedImageError
 
+    from dataflow_grounding.image_files import open_picture
+
     try:
         data = base64.b64decode(bytes(encoded).replace(b"\\/", b"/"), validate=True)
     except binascii.Error as error:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             width, height = image.size
             orientation = int(image.getexif().get(ORIENTATION_TAG, 1))
             name = image.format or ""

@@ -27,6 +27,13 @@ def test_a_noisy_model_is_told_right(name: str) -> None:
     assert [one_format(find_box_format(name, ""), seed) for seed in (0, 1)] == ["right", "right"]
 
 
+@pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
+def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
+    """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
+    known = find_box_format(name, "")
+    assert [one_format(known, seed, noise, 0) for seed in range(8) for noise in (0.001, 0.004)] == ["right"] * 16
+
+
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
     """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to none."""

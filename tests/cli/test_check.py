@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import resource
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, caption, command
+from workplace import Workplace, caption, command, ended, process
 
 from dataflow_grounding.testing import LoopbackServer
 
@@ -103,3 +105,12 @@ def test_an_input_that_is_not_there_is_said_once(workplace: Workplace) -> None:
     done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))])
     assert done.code == 2
     assert done.err.count("no input file") == 1
+
+
+def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
+    workplace.many(1)
+    spec = str(workplace.spec(**{"workflow.max_workers": 500, "vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
+    few = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
+    done = ended(process(["check", "-e", spec], preexec_fn=few))
+    assert done.code == 0, done
+    assert "max_workers is 500, and ulimit -n allows " in done.out

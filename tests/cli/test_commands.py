@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from workplace import Workplace, caption, command, ended, process
+from workplace import REPOSITORY, Done, Workplace, caption, command, ended, process
 
 from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.testing import LoopbackServer, faults, on
@@ -89,10 +91,67 @@ def test_a_broken_spec_is_told_in_a_line(tmp_path: Path, text: str, expected: st
     assert "Internal error" not in done.err
 
 
+def shell(line: str, place: Workplace) -> Done:
+    """A shell's command; COMMAND stands for a `generate`."""
+    arguments = [sys.executable, "-m", "dataflow_grounding", *place.arguments()]
+    script = line.replace("COMMAND", shlex.join(arguments))
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60)
+    return Done(ran.returncode, ran.stdout, ran.stderr)
+
+
+def test_a_full_standard_output_is_told_and_the_results_are_there(workplace: Workplace) -> None:
+    workplace.many(3)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = shell("COMMAND > /dev/full", workplace)
+    assert done.code == 130
+    assert done.err == "Error: can't write to standard output: No space left on device\n"
+    assert len(workplace.annotations()) == 3
+
+
+NOISE = """
+import os, threading, time
+def print_now_and_then():  # as a library written in C may do
+    while True:
+        for stream in (1, 2):
+            try: os.write(stream, b"noise")
+            except OSError: pass
+        time.sleep(0.01)
+threading.Thread(target=print_now_and_then, daemon=True).start()
+"""
+
+
+def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) -> None:
+    workplace.many(3)
+    (workplace.folder / "sitecustomize.py").write_text(NOISE)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = shell(f"PYTHONPATH={workplace.folder}:$PYTHONPATH COMMAND >&- 2>&-", workplace)
+    assert done.code == 0
+    assert len(workplace.annotations()) == 3
+    assert not any(b"noise" in content for _, content in workplace.everything())
+
+
+@pytest.mark.parametrize(("key", "code"), [("right", 0), ("wrong", 4)])
+def test_a_reader_that_went_away_changes_no_exit_code(workplace: Workplace, key: str, code: int) -> None:
+    workplace.many(3)
+    with LoopbackServer(key="right") as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": key}
+        done = shell("COMMAND 2>&1 | true; exit ${PIPESTATUS[0]}", workplace)
+    assert (done.code, done.err) == (code, "")
+
+
+def test_text_that_standard_output_can_not_encode_is_written_escaped(tmp_path: Path) -> None:
+    arguments = ["default_specs", "results_dir=日", "autolabel_type=image_grounding"]
+    done = ended(process(arguments, env={"PYTHONIOENCODING": "latin-1"}, cwd=tmp_path))
+    assert (done.code, done.out) == (0, "\\u65e5/image_grounding.yaml\n"), done
+
+
 def test_debug_shows_where() -> None:
     running = process(["--debug", "generate", "-e", "no.yaml"])
     done = ended(running)
-    assert done.code == 1
+    assert done.code == 2
     assert "Traceback" in done.err
     assert "no spec file no.yaml" in done.err
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import BBoxVisualizer
+from dataflow_grounding.errors import StorageFailed
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
 
@@ -140,3 +141,10 @@ def test_any_box_gives_a_picture(photo: Path, bbox: list[float]) -> None:
 def test_a_record_without_boxes_has_its_picture_too(photo: Path) -> None:
     with Image.open(drawn(photo, [])) as picture:
         assert picture.size == (64, 48)
+
+
+def test_a_full_disk_stops_the_run_and_fails_no_record(photo: Path) -> None:
+    (photo.parent / "out").mkdir()
+    (photo.parent / "out" / "p.jpg.part").symlink_to("/dev/full")
+    with pytest.raises(StorageFailed, match=r"No space left on device.*run the same command again"):
+        drawn(photo, [MUG])

@@ -130,7 +130,7 @@ def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
         sent = server.count()
         time.sleep(0.3)
         assert server.count() == sent
-    assert model.boxes <= 12 + 5 + 8 + 8  # until the next check, and on their way while it was made
+    assert model.boxes <= 12 + 5 + 3 * 8  # until the next check, and on their way while it was made
 
 
 def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
@@ -217,7 +217,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(place
     place.many(10)
     with LoopbackServer(model := Switching(X)) as server:
         assert run(place, server).code == 0
-        store = place.replies(1)
+        store = place.replies
         lines = store.read_text().splitlines(keepends=True)
         assert json.loads(lines[-1])["verdict"] == "finished"
         store.write_text("".join(lines[:-1]))
@@ -307,8 +307,8 @@ def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, comp
     ("records", "every", "probes"),
     [
         pytest.param(9, 100, 1, id="a small run: only the first"),
-        pytest.param(25, 100, 2, id="twenty and more since the last: another at the end"),
-        pytest.param(35, 10, 4, id="one every so many"),
+        pytest.param(25, 100, 4, id="twenty and more: three at the end"),
+        pytest.param(35, 10, 7, id="one every so many, three at the end"),
         pytest.param(9, None, 0, id="none"),
     ],
 )
@@ -387,7 +387,9 @@ def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
     model.chosen = lambda _: X if model.probes else Y
     with LoopbackServer(model) as server:
         done = run(place, server)
-    assert (done.code, done.err, model.probes) == (0, "", 2), done
+    assert (done.code, model.probes) == (0, 5), done
+    assert done.summary["notes"]["mixed_formats"] == 1
+    assert done.err.count("\n") == done.err.count(f"Warning: a probe picture was clearly answered in {Y}") == 1
 
 
 def nothing_on_probes(request: ReceivedRequest) -> Any:
@@ -445,6 +447,30 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     with LoopbackServer(corner) as server:
         stopped = run(alone, server)
     assert (stopped.code, "top left quarter" in stopped.err) == (2, True), stopped
+
+
+def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workplace) -> None:
+    for n in range(40):
+        place.picture(f"p{n}.jpg", (400, 300 + n))
+    place.rows({"image_path": f"p{n}.jpg", "caption": "Alpha Beta Gamma"} for n in range(40))
+    with LoopbackServer(lambda request: {"objects": []} if probe_in(request) else corner(request)) as server:
+        stopped = run(place, server)
+        assert (stopped.code, "top left quarter" in stopped.err) == (2, True), stopped
+        assert "calibrating can't help" in stopped.err
+        assert "dataflowgrounding calibrate" not in stopped.err
+        assert "vlm.on_suspect_boxes: warn" in stopped.err
+        assert run(place, server, **{"vlm.on_suspect_boxes": "warn"}).code == 0
+
+
+def test_what_the_message_says_helps_a_model_whose_name_says_something_else(place: Workplace) -> None:
+    place.many(4)
+    with LoopbackServer(Switching("xyxy_1000@pad_square")) as server:
+        named = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
+        stopped = run(place, server, **named)
+        assert (stopped.code, "then set vlm.box_format: calibrated" in stopped.err) == (2, True), stopped
+        assert command(["calibrate", "--base-url", server.base_url, "--model", "qwen3-vl-8b-instruct"]).code == 0
+        assert run(place, server, **named).code == 2, "its name still goes first"
+        assert run(place, server, **{**named, "vlm.box_format": "calibrated"}).code == 0
 
 
 # --- who is not checked

@@ -251,3 +251,72 @@ def test_tags_in_the_strings_of_json_are_text() -> None:
         reply = f'[{{"label": "{label}", "bbox_2d": {A}}}, {{"label": "b", "bbox_2d": {B}}}]'
         for text in (reply, f"```json\n{reply}\n```"):
             assert [box.label for box in read(text, ()).boxes] == [label, "b"]
+
+
+CONSIDERED = [
+    "candidates",
+    "proposals",
+    "discarded",
+    "false_positives",
+    "not_matching",
+    "previous",
+    "example",
+    "uncertain",
+    "other_objects",
+]
+
+
+@pytest.mark.parametrize("considered", CONSIDERED)
+def test_of_boxes_under_sibling_keys_those_under_a_word_for_the_answer_count(considered: str) -> None:
+    for answer in ("objects", "final", "answer", "refined"):
+        for boxes in (CAT_A, f"[{CAT_A[1:-1]}, {CAT_B[1:-1]}]"):
+            reading = read(f'{{"{considered}": {boxes}, "{answer}": {CAT_B}}}')
+            assert found(reading) == [(1, LAST)]
+            assert found(read(f'{{"{answer}": {CAT_B}, "{considered}": {boxes}}}')) == [(1, LAST)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("initial", "second"), ("before", "after"), ("discarded", "kept"), ("coarse", "fine"), ("objects", "detections")],
+)
+def test_of_boxes_under_sibling_keys_that_say_nothing_none_counts(one: str, other: str) -> None:
+    with pytest.raises(UnreadableReply, match="one thing under"):
+        read(f'{{"{one}": {CAT_A}, "{other}": {CAT_B}}}')
+    reading = read(f'{{"{one}": [{CAT_A[1:-1]}, {DOG_D[1:-1]}], "{other}": {CAT_B}}}', ["cat", "dog"])
+    assert found(reading) == [(2, DOG)]
+    assert reading.unread == [1]
+
+
+def test_sibling_keys_that_are_labels_or_ids_or_agree_all_count() -> None:
+    for reply in (f'{{"cat": {CAT_A}, "dog": {DOG_D}}}', f'{{"animals": {CAT_A}, "others": {DOG_D}}}', f'{{"1": [{{"bbox": {A}}}], "2": [{{"bbox": {D}}}]}}',
+                  f'{{"first": {CAT_A}, "again": [{CAT_A[1:-1]}, {DOG_D[1:-1]}]}}'):  # fmt: skip
+        assert set(found(read(reply, ["cat", "dog"]))) == {(1, FIRST), (2, DOG)}
+
+
+def test_a_part_without_a_name_is_no_further_thing() -> None:
+    assert found(read(f'[{{"label": "cat", "bbox": {A}, "children": [{{"bbox": {B}}}]}}]')) == [(1, FIRST)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"**Thinking:** The cat could be {A}.\n\n**Answer:** {B}", f"### Analysis\nThe dog occupies {A}.\n### Answer\n{B}", f"~~{A}~~ {B}", f"~~{CAT_A}~~\n{CAT_B}",
+        f"1. cat: {B}\n\nExcluded: cat: {A} (reflection)", f"## Reasoning\ncat: {A}\n## Result\n{B}", f"{CAT_B}\nI excluded {CAT_A}, a reflection.",
+    ],
+)  # fmt: skip
+def test_sections_and_words_that_set_a_box_aside_are_heeded(reply: str) -> None:
+    assert found(read(reply)) == [(1, LAST)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "**cat**: (100, 20, 300, 40", "The cat is at (100, 20, 300, 40", '{"draft": [{"label": "cat", "bbox": [500, 50, 600, 60', "cat: [100, 20, 300, 40",
+        '{"analysis": {"candidates": [{"label": "cat", "bbox": [500, 50, 600, 60', '{"reasoning": "The cat seems to be at [500, 50, 600, 60',
+    ],
+)  # fmt: skip
+def test_a_number_at_the_end_without_its_closing_bracket_is_never_kept(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply)
+    reading = read(f"dog: (5, 6, 7, 8)\n{reply}", ["cat", "dog"]) if reply[0] not in "{" else None
+    assert reading is None or (found(reading) == [(2, DOG)] and reading.doubtful)

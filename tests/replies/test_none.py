@@ -27,7 +27,17 @@ NONE = [
     "In this image, there is no cat.", "There is no cat in the image. The image shows a dog lying on a sofa.",
     "No cat is visible.", "No cats can be seen in the image.", "No instances of cat were found.",
     "There are no visible cats.", "0 objects detected", "Zero objects found", "No person or car detected.",
-    "Neither the cat nor the dog is visible in the image.", "I see no cat.", "We found no objects.",
+    "Neither the cat nor the dog is visible in the image.", "There is neither a cat nor a dog in the image.",
+    "The image contains neither a cat nor a dog.", "There is no cat and no dog in the image.", "No cat, no dog.",
+    "There are no cats or boxes.", "None of the phrases match anything in the picture.", "I see neither.",
+    "None of the listed objects appear in the image.", "1. cat: None\n2. dog: None", "Both the cat and the dog are absent.",
+    "I was unable to find a cat in this image.", "I looked carefully but couldn't spot a cat.", "cat — none", "cat: 0",
+    "Could not detect any cat.", "Unable to find a cat.", "Not present in the image.", "It's not there.",
+    "That object is not in this image.", "The phrase does not match anything in the image.", "The answer is none.",
+    'There is nothing matching "cat" in the image.', "objects: none found", "In dieser Aufnahme ist keine Katze zu sehen.",
+    "Eine Katze ist nicht zu sehen.", "На изображении нет рыжей кошки.", "画像に猫は写っていません。",
+    "画像の中に猫は見つかりませんでした。", "이미지에 고양이가 보이지 않습니다.", "该图像中没有猫，因此列表为空。",
+    "I see no cat.", "We found no objects.",
     "There does not appear to be a cat in the image.", "There doesn't seem to be any cat in this image.",
     "The cat does not appear in the image.", "The cat could not be found.", "The cat cannot be found in the image.",
     "没有找到", "未找到", "没有找到目标", "未检测到目标", "未检测到任何物体", "图中没有猫", "图中没有猫。",
@@ -68,6 +78,8 @@ NO_ANSWER = [
     "The cat is not clearly visible.", "There is no cat visible except its tail.",
     "There is no single cat; there are several.", "The cat is not fully visible.", "No cat visible? There might be one.",
     "I cannot locate the cat precisely.", "There is no cat. There is a kitten.",
+    "There is no second cat.", "There is no clear cat, though something grey is at the left.", "没有其他猫", "图中没有清晰的猫",
+    "I can't find a good box for the cat.", "No clear cat.", "No cat, or is there one?", "Ich sehe nicht gut.",
 ]
 # fmt: on
 
@@ -120,6 +132,10 @@ def test_what_answers_for_every_phrase_is_none(reply: str, phrases: list[str]) -
         ("No dog found.", ["cat"]),
         ("There is no hat on the man.", ["man"]),
         ("No white cat found.", ["black cat", "white cat"]),
+        ("There is no cat on the left.", ["cat"]),
+        ("I do not see a cat at first glance.", ["cat"]),
+        ("No cat without a collar.", ["cat"]),
+        ("No white cat and no dog found.", ["cat", "dog"]),
     ],
 )
 def test_what_answers_for_some_phrases_only_is_unreadable(reply: str, phrases: list[str]) -> None:

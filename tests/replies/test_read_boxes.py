@@ -70,6 +70,29 @@ def test_two_labelled_boxes_are_read_in_every_shape(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "format"),
+    [
+        pytest.param('{"answer": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="a list of objects in a string"),
+        pytest.param('{"objects": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="the same under objects"),
+        pytest.param('{"response": "```json\\n[{\\"bbox_2d\\": [10,20,30,40], \\"label\\": \\"cat\\"}]\\n```"}', "xyxy_1000", id="a fence in a string"),
+        pytest.param('{"content": "cat: [10, 20, 30, 40]"}', "xyxy_1000", id="a line in a string"),
+        pytest.param('{"ok": 1, "arguments": "[{\\"bbox\\": [10,20,30,40], \\"label\\": \\"cat\\"}]"}', "xyxy_1000", id="a string beside others"),
+        pytest.param('[{"bbox_2d"：[10，20，30，40]，"label"："cat"}]', "xyxy_1000", id="full-width punctuation"),
+        pytest.param('［｛“bbox_2d”： [10、20、30、40]， “label”：“cat”｝］', "xyxy_1000", id="full-width brackets and quotation marks"),
+        pytest.param('[{"bbox": ["10px","20px","30px","40px"], "label": "cat"}]', "xyxy_px", id="px in strings"),
+        pytest.param('[{"x1": "10px", "y1": "20px", "x2": "30px", "y2": "40px", "label": "cat"}]', "xyxy_px", id="px in named corners"),
+        pytest.param('[{"bbox": "10px, 20px, 30px, 40px", "label": "cat"}]', "xyxy_px", id="px in one string"),
+        pytest.param("cat: [10px, 20px, 30px, 40px]", "xyxy_px", id="px in a line"),
+        pytest.param('[{"bbox": ["1%","2%","3%","4%"], "label": "cat"}]', "xyxy_100", id="per cent"),
+        pytest.param("- label: cat\n  bbox:\n    - 10\n    - 20\n    - 30\n    - 40\n", "xyxy_1000", id="a block list of YAML"),
+        pytest.param("图中cat位于左上角(10, 20)、右下角(30, 40)。", "xyxy_1000", id="corners in Chinese"),
+    ],
+)  # fmt: skip
+def test_a_right_box_is_read_however_it_is_wrapped_and_punctuated(reply: str, format: str) -> None:
+    assert [box.bbox for box in read(reply, format=format, phrases=["cat"]).boxes] == [CAT]
+
+
+@pytest.mark.parametrize(
     ("reply", "label"),
     [
         pytest.param('[{"bbox_2d": [10,20,30,40], "text_content": "Total"}]', "Total", id="text_content"),
@@ -334,6 +357,13 @@ def test_a_loop_of_one_box_is_one_box() -> None:
 
     assert len(reading.boxes) == 1
     assert len(reading.notes) < 10
+
+
+def test_of_one_box_given_twice_the_highest_score_stays() -> None:
+    objects = [{"label": "cat", "bbox": CAT, "score": score} for score in (None, 0.2, 0.9, 0.5)]
+
+    for order in (objects, objects[::-1]):
+        assert [box.score for box in read(json.dumps(order), phrases=["cat"]).boxes] == [0.9]
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_the_wait_may_stand_in_the_errors_details() -> None:
 
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
     body = json.dumps({"error": {"code": 429, "message": "slow down", "details": details}}).encode()
-    error = error_of(429, {}, body, where="here", secret=None)
+    error = error_of(429, {}, body, where="here")
     assert isinstance(error, RateLimited)
     assert error.retry_after == 34.5
 

@@ -223,10 +223,10 @@ def test_a_reasoning_models_records_are_the_same(workplace: Workplace, usual: li
 def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_path: Path) -> None:
     workplace.many(1)
     with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    vlm = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["vlm"]
-    assert "extra_body" in vlm["openai"]
-    assert not vlm["openai"].keys() & {"api_key", "extra_headers"}
+        given = {"vlm.openai.api_key": SECRET, "vlm.openai.extra_headers": {"X-Title": "mine"}}
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url, **given}).code == 0
+    openai = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["vlm"]["openai"]
+    assert (openai["api_key"], openai["extra_headers"], openai["extra_body"]) == ("***", {"X-Title": "***"}, {})
 
 
 # --- images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from workplace import REPOSITORY, Workplace, command
+from workplace import REPOSITORY, Workplace, command, ended, process
 
+from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.serving import GeminiServing, OpenAIServing
 from dataflow_grounding.spec import PIPELINES, Spec, load_spec
 from dataflow_grounding.testing import LoopbackServer
 
@@ -182,3 +185,91 @@ def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(path)
     assert KEY not in str(caught.value)
+
+
+DEEP = "[" * 3_000 + "]" * 3_000
+ODD = {
+    "nested": f"{BASE}x: {DEEP}\n",
+    "nested less": f"{BASE}x: {DEEP[2_900:3_100]}\n",
+    "nested by aliases": f"{BASE}a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 500)),
+    "a tag that doesn't fit": f"{BASE}x: !!bool 3\n",
+    "no date": f"{BASE}x: !!timestamp x\n",
+    "no number": f"{BASE}x: !!int ''\n",
+    "a number of 5,000 digits": f"{BASE}x: {'9' * 5_000}\n",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
+def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(tmp_path: Path, text: str) -> None:
+    done = command(["generate", "-e", written(tmp_path, "spec.yaml", text)])
+    assert done.code == 2, done
+    assert done.err.startswith("Error: ")
+    assert "spec.yaml" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    for override in (f"image_grounding.vlm.openai.extra_body.x={DEEP}", ".".join(["a"] * 3_000) + "=1"):
+        done = command(["generate", "-e", spec, override])
+        assert (done.code, done.err.count("\n")) == (2, 1), done
+
+
+def test_yaml_so_deep_that_its_reader_would_crash_is_refused(tmp_path: Path) -> None:
+    text = f"{BASE}x: {'[' * 100_000}\n"
+    done = ended(process(["generate", "-e", written(tmp_path, "spec.yaml", text)]))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+
+
+def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, BASE.encode())
+    os.close(writer)
+    assert load_spec(f"/dev/fd/{reader}").block.vlm.openai.model_name == "one"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfeA=1", b'A="\0"\n'], ids=["no UTF-8", "a zero byte"])
+def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    done = ended(process(["default_specs", f"results_dir={tmp_path}"], cwd=tmp_path))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "can't read ./.env: " in done.err
+
+
+NO_SETTINGS = [
+    ("vlm.openai.temperature", ".nan"),
+    ("vlm.openai.temperature", "-1"),
+    ("vlm.openai.timeout", ".inf"),
+    ("vlm.openai.max_tokens", ".inf"),
+    ("vlm.openai.extra_body", "{top_p: .nan}"),
+    ("vlm.gemini.temperature", ".inf"),
+    ("vlm.box_formats", "[{scale: .inf}]"),
+    ("vlm.prices", "{input: .nan, output: 1}"),
+    ("vlm.prices", "{input: 1, output: 1, cached_input: .inf}"),
+    ("workflow.budget_usd", ".inf"),
+    ("workflow.max_workers", ".nan"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NO_SETTINGS)
+def test_numbers_that_are_none_are_refused_with_their_key(tmp_path: Path, key: str, value: str) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    done = command(["generate", "-e", spec, f"image_grounding.{key}={value}"])
+    assert done.code == 2, done
+    assert f"image_grounding.{key}" in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_number_is_refused_in_python_too(workplace: Workplace) -> None:
+    for setting in ({"temperature": math.nan}, {"timeout": math.inf}, {"max_tokens": 0}):
+        with pytest.raises(SpecError, match=r"nan|inf|0"):
+            OpenAIServing("http://localhost/v1", "m", **setting)
+    with pytest.raises(SpecError, match="inf"):
+        GeminiServing(timeout=math.inf)
+    with pytest.raises(SpecError, match="input"):
+        Prices(math.nan, 1)
+    workplace.many(1)
+    done = workplace.run("--budget-usd", "inf", **{"vlm.prices": {"input": 1, "output": 1}})
+    assert (done.code, "budget_usd inf" in done.err) == (2, True)

@@ -61,7 +61,7 @@ def _bgr(image: Image) -> Any:
     """The upright picture, in the size as sent, as a NumPy array of rows x columns x (blue, green, red)."""
     import numpy
 
-    picture = image.pixels()
-    if picture.size != image.sent_size:
-        picture = picture.resize(image.sent_size, reducing_gap=2.0)
+    with image.decoded() as picture:
+        if picture.size != image.sent_size:
+            picture = picture.resize(image.sent_size, reducing_gap=2.0)
     return numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

@@ -1,0 +1,94 @@
+"""Whether a model's boxes in elongated pictures are right as they are, right with padding, or not to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from dataflow_grounding.calibration.probes import SIZES, Answer, AskProbes, Picture, padded_probe, probe_of, reduced_to
+from dataflow_grounding.calibration.taken import MODERATE
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.images import SizeLimits
+
+WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
+WORSE, BETTER = 2.0, 0.6  # how much worse than usual boxes have to be, and how much better with padding
+FAR = 0.05  # of the side: further off than usual by WORSE, and by so much, boxes are of no use
+USUAL = 0.01  # at least so far off are boxes in any picture
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of pictures as elongated as `size`: the aspect to pad them to, None for as they are, and how far the median rectangle's
+    worst edge is then off, as a share of the side; `poor` where that is too far.
+    """
+
+    size: Size
+    aspect: float | None
+    off: float
+    poor: bool
+
+
+async def verdict_on(
+    ask: AskProbes, size: Size, known: BoxFormat, max_side: int, usual: float | None
+) -> tuple[Verdict | None, list[Picture]]:
+    """Asks for a picture of this size in a format of parts of the side, padded ever more while that may help.
+
+    `usual` is how far boxes are off in other pictures; None to find out if it matters. No verdict where it isn't answered.
+    """
+    pictures: list[Picture] = []
+    offs: dict[float | None, float] = {}
+    for aspect in WAYS:
+        limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
+        pictures += await ask([padded_probe(size, limits) if aspect else probe_of(size)], known)
+        if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
+            break
+        offs[aspect] = 1.0 if pictures[-1].refused else median_error(pictures[-1], known)
+        if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):
+            break
+    if not offs or all(picture.refused for picture in pictures):
+        return None, pictures
+    plain, best = offs[None], min(offs, key=lambda aspect: offs[aspect])
+    if offs[best] >= BETTER * plain:
+        best = None
+    if usual is None and offs[best] > FAR:
+        pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
+        usual = median_error(pictures[-1], known)
+    poor = offs[best] > max(FAR, WORSE * (usual or 0))
+    return Verdict(size, best, offs[best], poor), pictures
+
+
+def elongated(own: Sequence[Size]) -> list[Size]:
+    """The widest and the tallest of these sizes, where models may err in them."""
+    return [size for size in most_elongated(own) if is_elongated(size)]
+
+
+def most_elongated(own: Sequence[Size]) -> tuple[Size, Size]:
+    """The widest and the tallest of these sizes; squares where there is none."""
+    shares = sorted([*own, (1, 1)], key=lambda size: size[0] / size[1])
+    return shares[-1], shares[0]
+
+
+def is_elongated(size: Size) -> bool:
+    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
+    return max(size) > MODERATE * min(size)
+
+
+def median_error(picture: Picture, known: BoxFormat) -> float:
+    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
+    drawn = picture.probe.drawn or picture.size
+    worst = [
+        max(
+            abs(a - b) / drawn[i % 2]
+            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
+        )
+        for answer in picture.answers
+        if len(answer.numbers) == 4
+    ]
+    return median([*worst, *[1.0] * (picture.asked - len(worst))])
+
+
+def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
+    meant = replace(known, order=answer.order) if answer.order else known
+    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)

@@ -1,0 +1,89 @@
+"""The store of a folder's replies: one file for all steps; made from the older layout, a file a step, where that is there."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dataflow_grounding.engine.keyed_log import CHECK, Span
+from dataflow_grounding.engine.stored_replies import stored_lines
+from dataflow_grounding.engine.vouching import MARK, entries_of
+
+
+def store_path(folder: str) -> str:
+    """The store in a checkpoint folder (`.ckpt`)."""
+    return os.path.join(folder, "replies.jsonl")
+
+
+def open_store(folder: str) -> str:
+    """The path of a folder's store, which holds what an older layout held. Raises OSError."""
+    path = store_path(folder)
+    if not os.path.exists(path) and (old := _old_stores(folder)):
+        part = f"{path}.part"
+        _merge(old, part)
+        os.replace(part, path)
+    return path
+
+
+@contextmanager
+def readable_store(folder: str) -> Iterator[str]:
+    """The path of a store to read, of either layout. Nothing in the folder is touched: a run may be at work there."""
+    path = store_path(folder)
+    if os.path.exists(path) or not (old := _old_stores(folder)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="replies-") as aside:
+        merged = os.path.join(aside, "replies.jsonl")
+        _merge(old, merged)
+        yield merged
+
+
+def _old_stores(folder: str) -> list[str]:
+    """Of a pipeline written by hand `.ckpt/*_step1.replies.jsonl`, of a results_dir `step_0_…/.ckpt/replies.jsonl`."""
+    here, around = glob.escape(folder), glob.escape(os.path.dirname(folder) or ".")
+    return sorted(glob.glob(f"{here}/*.replies.jsonl")) + sorted(glob.glob(f"{around}/*/.ckpt/replies.jsonl"))
+
+
+def _merge(paths: list[str], target: str) -> None:
+    """Write the lines of all, each with the step that its file's name tells; where checks spoke of lines by place, they now do
+    by the new place and by what the lines are `of`.
+    """
+    entries: dict[str, dict[str, list[Span]]] = {}
+    with open(target, "w", encoding="utf-8") as file:
+        place = 0
+        for path in paths:
+            marks = [line for _, line in stored_lines(path) if "checks" in line]
+            told = entries_of(marks[-1] if marks else None, os.path.getsize(path))
+            spans = [(of, name, *span) for of, entry in told.items() for name in entry for span in entry[name]]
+            for at, line in stored_lines(path):
+                if "checks" in line:
+                    continue
+                key = line.pop("key")
+                text = json.dumps({"key": key, "step": _step_of(path), **line, **_of(at, line, spans)}) + "\n"
+                for of, name, first, last in spans:
+                    if first <= at and (last is None or at < last):
+                        known = entries.setdefault(of, {"open": [], "void": []})
+                        known[name].append((place, place + len(text)))
+                file.write(text)
+                place += len(text)
+        if entries:
+            file.write(json.dumps({"key": MARK, "task": CHECK, "verdict": "merged", "checks": entries}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _of(at: int, line: dict[str, Any], spans: list[tuple[str, str, int, int | None]]) -> dict[str, str]:
+    if line.get("task") == CHECK:
+        return {}
+    return next(({"of": of} for of, _, a, b in spans if a <= at and (b is None or at < b)), {})
+
+
+def _step_of(path: str) -> str:
+    """The step's name in the older layout."""
+    name = os.path.basename(path)
+    return path.split(os.sep)[-3] if name == "replies.jsonl" else name.removesuffix(".replies.jsonl")

@@ -1,0 +1,75 @@
+"""Tasks that work side by side: how they are waited for, interrupted and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+GRACE_SECONDS = 5.0
+
+
+class Workers:
+    """The tasks of one run.
+
+    The first interrupt (Ctrl-C, SIGTERM, a cancellation of who waits for them) calls `stop`, and cancels them a few seconds
+    later; a second one, or one after another stop, cancels them at once. `stop` returns whether they were still going on.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stop = stop
+        self._tasks: list[asyncio.Task[None]] = []
+        self.cancelled = False
+        """Whether they have been cancelled. Until then, a CancelledError is somebody else's."""
+
+    def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Begin some more."""
+        self._tasks += [asyncio.create_task(one) for one in work]
+
+    async def finish(self) -> None:
+        """Wait until all are done, come what may. Raises what the first of them raised that was not cancelled."""
+        while pending := [task for task in self._tasks if not task.done()]:
+            try:
+                await asyncio.wait(pending)
+            except asyncio.CancelledError:  # the interrupt of a notebook, or of asyncio.run
+                self.interrupt()
+        for task in self._tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    def interrupt(self) -> None:
+        """The user, or the system, wants them to end."""
+        if self._stop():
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self.cancel)
+        else:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End them wherever they are."""
+        self.cancelled = True
+        for task in self._tasks:
+            task.cancel()
+
+
+@contextmanager
+def signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `interrupt`, as far as the running loop is the main thread's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    caught = []
+    for which in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError, RuntimeError):
+            before = signal.getsignal(which)
+            loop.add_signal_handler(which, interrupt)
+            caught.append((which, before))
+    try:
+        yield
+    finally:
+        for which, before in caught:
+            loop.remove_signal_handler(which)
+            signal.signal(which, before)

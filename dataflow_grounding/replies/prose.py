@@ -1,0 +1,131 @@
+"""What the words around a box say: what it is the box of, and whether they take it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dataflow_grounding.replies.labels import alike, comparable
+from dataflow_grounding.replies.marks import Talk
+from dataflow_grounding.replies.none_patterns import BLIND, SENTENCE_END, UNREAL
+from dataflow_grounding.replies.none_words import missing_in_clause
+
+# Words that name no thing: a sentence's first ones are passed over.
+_FILLER = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re m am is are
+    was were be been being has have had do does did can could will would shall should may might must seems appears see sees
+    seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
+    spot spotted notice noticed give gives given giving provide provided provides show shows shown showing contain contains
+    return returned place placed outline outlined spans covers occupies lies sits use used using get set asked requested
+    corresponding following below above as so then thus hence therefore now first finally also and but or while with for of in
+    on at to from by around within into box boxes bounding bbox bboxes boundingbox coordinate coordinates coords location
+    locations position positions region area rectangle corner corners answer answers output outputs result results response
+    final detection detections annotation annotations grounding json list format code image picture photo photograph scene
+    frame sure ok okay yes certainly course please note wait actually sorry hmm no rather looking look again closer closely
+    inspection correction corrected refined revised updated based upon after before checking all another one more other same
+    only just very well step object objects item items target thing things phrase phrases expression description instance
+    instances values value numbers pixel pixels normalized normalised relative absolute
+""",
+    )
+)
+# Where the words that name a thing end.
+_STOPS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
+    located found seen visible who which that while but where
+""",
+    )
+)
+_MARKUP = " \t\r\n：:，,、。.*#-—"
+_REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_DIGIT = re.compile(r"\d")
+_CORNER = re.compile(
+    r"\b(?:top|upper|bottom|lower)[- ](?:left|right)(?:\s+(?:corner|point))?(?:\s+of)?\b", re.IGNORECASE
+)
+_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_SPACELESS_FILLER = re.compile(
+    r"^(?:在?(?:这张|该|此|这幅)?(?:图片|图像|图|画面|照片|画像|写真)(?:の?中)?(?:[中里内上]|には?|では)?[，,、]?|(?:这里|以下)是|它|其|所以|因此|应该|我|看到|有一?[辆个只]?)+"
+    r"|的?(?:所在)?(?:左上角|边界框|检测框|矩形框|框|坐标|位置|の?バウンディングボックス|の?位置)*(?:坐标)?(?:位于|在|是|为|如下|は|에)*(?:左上角)?\W*$"
+)
+_TAG = re.compile(r"<[^<>]{0,200}>")
+_CLAUSE_END = re.compile(
+    r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?|但是?|因为|所以|注意[:：]?",
+    re.IGNORECASE,
+)
+# What points back at a box and says that it is none, or another thing's.
+_REJECTS = re.compile(
+    r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result|label)s?)"
+    r"(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
+    r"(?:wrong|incorrect|invalid|inaccurate|mistaken|false|actually an?\b|not (?:right|correct|valid|accurate|really|it\b))"
+    r"|\b(?:ignore|disregard|discard|forget|do not use|don['’]t use)\b|忽略|不正确|错误|弄错|并不是",
+    re.IGNORECASE,
+)
+_NOT_A = re.compile(
+    r"(?:\bnot|n['’]t)\s+(?:really\s+|actually\s+)?(?:an?|the|any)\s+((?:[^\W_]+[ -]?){1,8})", re.IGNORECASE
+)
+_MOST_CLAUSES = 60
+
+
+def named_before(text: str) -> str:
+    """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
+    sentences = [part for part in SENTENCE_END.split(_TAG.sub(" ", text[-600:])) if _WORD.search(part)]
+    for sentence in reversed(sentences[-2:]):
+        thing, refers = _thing(sentence)
+        if thing or not refers:
+            return thing
+    return ""
+
+
+def named_behind(text: str) -> str:
+    """Return what the rest of a sentence behind a box names as its thing, as in `[1, 2, 3, 4] is the cat.`."""
+    return _thing(SENTENCE_END.split(_TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
+
+
+def _thing(sentence: str) -> tuple[str, bool]:
+    """Return the words of a sentence that name a thing, and whether it refers to one by a pronoun."""
+    if _SPACELESS.search(sentence):
+        return _SPACELESS_FILLER.sub("", sentence.strip(_MARKUP)).strip(_MARKUP), False
+    words = _WORD.findall(_CORNER.sub(" ", sentence))
+    low = [word.lower() for word in words]
+    start = next((i for i in range(len(low)) if _names(low, i)), len(low))
+    end = next((i for i in range(start, len(low)) if low[i] in _STOPS), len(low))
+    return " ".join(words[start:end]), start == len(low) and any(word in _REFERS for word in low)
+
+
+def _names(words: list[str], i: int) -> bool:
+    """Whether a word may begin the name of a thing, and is no filler, verb or adverb."""
+    word, following = words[i], words[i + 1] if i + 1 < len(words) else ""
+    verb = (i > 0 and words[i - 1] in ("i", "we", "ve")) or (word.endswith("ing") and following in _FILLER)
+    return not (word in _FILLER or verb or word.endswith("ly") or _DIGIT.search(word))
+
+
+def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None:
+    """Return the words by which talk says that boxes of `things` are none, or None.
+
+    `others`: things were asked for that have no box.
+    """
+    unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
+    if unreal is not None:
+        return unreal[0]
+    if talk.behind and (rejects := _REJECTS.search(talk.text)):
+        return rejects[0]
+    for match in _NOT_A.finditer(talk.text) if talk.behind else ():
+        if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
+            return match[0]
+    sentences = SENTENCE_END.split(talk.text)
+    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
+    for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
+        missing = missing_in_clause(clause)
+        if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):
+            continue
+        same = any(alike(part, thing) for part in missing.parts for thing in things.values())
+        unknown = missing.foreign and not others and not all(comparable(missing.thing, t) for t in things.values())
+        if same or unknown or not missing.thing:
+            return clause.strip()
+    return None

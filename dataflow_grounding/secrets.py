@@ -1,0 +1,185 @@
+"""Keys and passwords: what the process knows of them, and texts without them.
+
+Whoever is given a secret calls `learn`; whatever is written or printed of others' words passes `blotted` or one of its brothers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+BLOT = "***"
+
+_SECRET_NAME = re.compile(
+    r"(?<!cache[_-])key(?!word|point|frame|phrase)|token(?!s|i[sz])|secret|passw|passphrase|pwd|auth(?!or(?!i))|credential"
+    r"|cookie|signature|bearer|jwt|(?<![a-z])(?:sig|sas|pass)(?![a-z])"
+)
+_PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
+_KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")
+_NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
+_USER = re.compile(r"""(?<=://)[^/?#\s"']*@""")
+_PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
+_REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
+
+
+class _Words:
+    """Words to be blotted out. Looking for them costs a search for each, and nothing more where there is none."""
+
+    def __init__(self) -> None:
+        self._words: tuple[str, ...] = ()
+        self._pattern = re.compile("(?!)")
+        self._lock = threading.Lock()
+
+    def add(self, word: str) -> None:
+        """One more word, also as JSON, Python and addresses write it."""
+        if word in self._words:
+            return
+        text = json.dumps(word)[1:-1]
+        forms = {word, text, text.replace("/", "\\/"), repr(word)[1:-1], quote(word, safe="")}
+        with self._lock:
+            words = sorted({*self._words, *forms}, key=len, reverse=True)  # the longest that fits is taken
+            self._pattern = re.compile("|".join(map(re.escape, words)))
+            self._words = tuple(words)
+
+    def blotted(self, text: str) -> str:
+        """`text` without them."""
+        for word in self._words:
+            if word in text:
+                return self._pattern.sub(BLOT, text)
+        return text
+
+
+_everywhere = _Words()
+_in_errors = _Words()
+
+
+def learn(*values: object) -> None:
+    """Remember keys, passwords, tokens; what is no text, or is shorter than four characters, is passed over.
+
+    One that could be a word of a caption or of a path (letters alone, or short) is looked for in an endpoint's error texts alone.
+    """
+    for value in values:
+        if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
+            (_everywhere if _is_no_word(value) else _in_errors).add(value)
+
+
+def learn_headers(headers: Mapping[str, object]) -> None:
+    """Remember what headers hold: of one whose name says so, its value; of others, what is long and no word."""
+    for name, value in headers.items():
+        if not isinstance(value, str):
+            continue
+        pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
+        if names_secret(name):
+            learn(pieces[-1], *filter(_is_no_word, pieces))
+        elif not _PLAIN_HEADER.search(name):
+            learn(*(piece for piece in pieces if _is_no_word(piece) and len(piece) >= 12 and "://" not in piece))
+
+
+def learn_fields(value: Any, secret: bool = False) -> None:
+    """Remember, of JSON, what stands under a name that says so, at any depth, and what has the shape of a key."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            learn_fields(item, secret or names_secret(str(name)))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            learn_fields(item, secret)
+    elif isinstance(value, str):
+        learn(*([value] if secret else _keys_in(value)))
+
+
+def learn_address(url: str) -> str:
+    """The address as it may be shown, without what it holds in secrets, which are remembered."""
+    for name, value in _PARAMETER.findall(url):
+        if _is_secret_parameter(name):
+            learn(value, unquote(value))
+    place, _, path = re.split("[?#]", url.partition("://")[2])[0].partition("/")
+    learn(*_keys_in(path))
+    _learn_user(place)
+    return blotted_message(url)
+
+
+def learn_proxies() -> None:
+    """Remember the passwords of the proxies that the environment names, also as a proxy is told them."""
+    from urllib.request import getproxies
+
+    for name, url in getproxies().items():
+        if name != "no":
+            _learn_user(url.rpartition("://")[2])
+
+
+def _learn_user(place: str) -> None:
+    """Name and password of `name:password@host`, also as a header holds them."""
+    given, at, _ = place.rpartition("@")
+    user, _, password = map(unquote, given.partition(":"))
+    if at:
+        learn(password or user, given, base64.b64encode(f"{user}:{password}".encode()).decode())
+
+
+def _keys_in(text: str) -> list[str]:
+    """What has the shape of a key, in a place where none is expected."""
+    return [key for key in _KEY_SHAPE.findall(text) if len(key) >= 12 and re.search("[0-9]", key)]
+
+
+def names_secret(name: str) -> bool:
+    """Whether a key, header or variable of this name holds a secret: `api_key`, `X-Auth-Token`, …; not `max_tokens`."""
+    return _SECRET_NAME.search(name.lower()) is not None
+
+
+def _is_secret_parameter(name: str) -> bool:
+    return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
+
+
+def _is_no_word(value: str) -> bool:
+    """Whether a secret is so odd or so long that where it stands it is that secret, and no word of a caption or a path."""
+    if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
+        return True
+    letters = re.search("[A-Za-z]", value) is not None
+    if not letters:
+        return len(value) >= 12
+    mixed = len(re.findall("[a-z][A-Z]", value)) > 1 or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
+    return mixed and len(value) >= 8
+
+
+def blotted(text: str) -> str:
+    """`text`, which may be a record's own data, without the secrets that are no words."""
+    return _everywhere.blotted(text) if text else text
+
+
+def blotted_message(text: str) -> str:
+    """A text for people without secrets, and without the passwords and keys of addresses in it."""
+    text = _everywhere.blotted(text)
+    if "://" in text:
+        text = _USER.sub(f"{BLOT}@", text)
+        text = _PARAMETER.sub(lambda m: f"{m[1]}={BLOT}" if _is_secret_parameter(m[1]) else m[0], text)
+    return text
+
+
+def excerpt(text: str, most: int = 300) -> str:
+    """The beginning of what an endpoint or a library said, on one line, without any secret."""
+    line = _in_errors.blotted(blotted_message(" ".join(text.split())))
+    return line[:most]  # only now: half a key is none that could be found
+
+
+def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
+    """Settings as they may be written: what is secret is blotted out, but for references (`${oc.env:KEY}`).
+
+    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` the names tell.
+    """
+    if isinstance(value, Mapping):
+        inside = {}
+        for name, item in value.items():
+            named = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
+            inside[name] = masked(item, secret or named, ours and name != "extra_body")
+        return inside
+    if isinstance(value, (list, tuple)):
+        return [masked(item, secret, ours) for item in value]
+    if isinstance(value, str):
+        if not secret:
+            return blotted_message(value)
+        return value if not value or _REFERENCE.fullmatch(value) else BLOT
+    return BLOT if secret and isinstance(value, (int, float)) and not isinstance(value, bool) else value

@@ -1,0 +1,34 @@
+"""The address of an endpoint: looked over before the first request, and as it may be shown."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.secrets import learn_address
+
+_API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
+
+
+def shown_address(url: str, block: str) -> str:
+    """The address without the secrets in it, which are remembered; `block` is its place in the spec: `vlm.openai`.
+
+    Raises SpecError for an address that can't be used, or that holds what has a place of its own: a name, a password, an
+    API key. Other secrets (`?token=`, `?sig=`) may stand there, as some gateways take them nowhere else.
+    """
+    name = f"{block}.base_url"
+    if not url.startswith(("http://", "https://")):
+        raise SpecError(f"{name} should begin with http:// or https://")
+    try:
+        address = urlsplit(url)
+        usable = bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SpecError(f"{name} is no address: write it like http://host:8000/v1")
+    if address.fragment:
+        raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
+    if address.username or address.password or re.search(":[^/]*@", address.path) or _API_KEY.search(address.query):
+        raise SpecError(f"{name} holds a name, a password or a key: give it as {block}.api_key")
+    return learn_address(url)

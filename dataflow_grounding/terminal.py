@@ -1,0 +1,39 @@
+"""The one way to the terminal: without secrets, and without characters that a terminal takes for commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from dataflow_grounding.secrets import blotted, blotted_message
+
+# C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str, lines: bool = True) -> str:
+    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape character; its `lines` may stay, or be made one."""
+    text = blotted_message(text)
+    if text.isprintable():
+        return text
+    if not lines:
+        text = text.replace("\n", "\\n")
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str, *, err: bool = True) -> None:
+    """Print a text for people, on standard error unless told otherwise."""
+    _print(shown(text), err)
+
+
+def say_json(value: Any, indent: int | None = None) -> None:
+    """Print a JSON value for programs on standard output: its data is as it is, written without such characters."""
+    text = blotted(json.dumps(value, ensure_ascii=False, indent=indent))
+    _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _print(text: str, err: bool = False) -> None:
+    import click
+
+    click.echo(text, err=err)  # noqa: TID251

@@ -1,0 +1,80 @@
+"""Probe pictures that an endpoint refuses, or never answers: limits of what a run sends, and no end of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from probe_model import ProbeModel
+from workplace import Done, Workplace
+
+from dataflow_grounding.calibration.stored import cache_path
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.faults import Fault
+
+
+def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
+    return lambda request: any(test(size) for size in request.image_sizes)
+
+
+LENGTH = "The decoder prompt (length 4488) is longer than the maximum model length of 4096."
+REFUSALS: dict[str, tuple[Callable[[Size], bool], Fault]] = {
+    "over a model's length": (lambda size: math.prod(size) > 2_700_000, faults.bad_request(LENGTH)),
+    "over a number of pixels": (lambda size: math.prod(size) > 500_000, faults.bad_request("image too large")),
+    "a long side": (lambda size: max(size) > 1200, faults.bad_request("image too large")),
+    "a payload too large": (lambda size: math.prod(size) > 2_500_000, Fault(413, "Payload too large")),
+    "elongated": (lambda size: max(size) > 3.5 * min(size), faults.bad_request("absolute aspect ratio too large")),
+    "small": (lambda size: min(size) < 300, faults.bad_request("sides must be at least 300")),
+    "never answered": (lambda size: math.prod(size) > 2_500_000, faults.hang()),
+}
+
+
+def generate(workplace: Workplace, server: LoopbackServer) -> Done:
+    settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto", "vlm.openai.timeout": 1}
+    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
+    return workplace.run(**settings)
+
+
+@pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
+@pytest.mark.parametrize("what", list(REFUSALS))
+def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:
+    test, fault = REFUSALS[what]
+    model = ProbeModel(scale, noise=0.003, outliers=0)
+    with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
+        done = generate(workplace, server)
+        assert done.code == 0, done
+        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+        refused = Counter(r.image_sizes for r in server.requests if r.status_sent != 200 and r.images)
+    assert stored["box_format"] == scale
+    assert not any(test((width, height)) for width, height in stored["sizes"])
+    probes = [size for size in refused if test(size[0])]
+    assert len(probes) <= 5
+    assert all(count <= 3 for count in refused.values())  # a fault is tried as often as in a run
+    if probes:
+        assert "got no answer" in done.err
+
+
+def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(workplace: Workplace) -> None:
+    fault = on(faults.bad_request("no pictures today"), task="phrase_grounding")
+    with LoopbackServer(ProbeModel("xyxy_px"), faults=[fault]) as server:
+        done = generate(workplace, server)
+        assert done.code == 4, done
+        assert len({r.image_sizes for r in server.requests}) == 2
+    assert "no pictures today" in done.err
+    assert "vlm.box_format" in done.err
+
+
+def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace: Workplace) -> None:
+    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    tall = on(faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes))
+    with LoopbackServer(model, faults=[tall]) as server:
+        done = generate(workplace, server)
+        assert done.code == 2, done
+        assert max(Counter(r.image_sizes for r in server.requests if r.status_sent == 400).values()) == 2
+    assert "is refused, though larger and smaller pictures are not" in done.err
+    assert "vlm.box_format" in done.err

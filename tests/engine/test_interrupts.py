@@ -1,0 +1,172 @@
+"""An interrupt ends a run wherever it comes from: nothing is sent after it, the lock is held till then, nothing is paid twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_case import wait_until
+from workplace import REPOSITORY, caption
+
+from dataflow_grounding.testing import LoopbackServer
+
+COUNT = 60
+MINE = """
+import sys
+from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
+
+
+class Mine(Pipeline):
+    def __init__(self, url):
+        self.storage = FileStorage("in.jsonl", "cache")
+        serving = OpenAIServing(url, "loopback", box_format="xyxy_px", max_workers=8)
+        self.extractor = ExpressionExtractor(serving)
+        self.grounder = PhraseGrounder(serving, check_every=None)
+
+    def forward(self):
+        self.extractor.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+
+
+def run(url):
+    pipeline = Mine(url)
+    pipeline.compile()
+    return pipeline.forward()
+"""
+RAN = {
+    "in a loop": "loop = asyncio.new_event_loop()\nloop.run_until_complete(cell())",
+    "asyncio.run": "asyncio.run(cell())",
+    "a plain script": "run(URL)",
+    "a thread": "t = threading.Thread(target=run, args=(URL,))\nt.start()\nt.join()",
+    "a loop in a thread": "t = threading.Thread(target=lambda: asyncio.run(cell()))\nt.start()\nt.join()",
+}
+SCRIPT = """
+import asyncio, sys, threading
+from mine import run
+
+URL = sys.argv[1]
+
+
+async def cell():
+    run(URL)
+
+
+{how}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    rows = [{"image_path": "a.png", "image_id": f"r{n}", "caption": caption(n)} for n in range(COUNT)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.py").write_text(MINE)
+    return tmp_path
+
+
+def started(folder: Path, how: str, url: str) -> subprocess.Popen[str]:
+    (folder / "script.py").write_text(SCRIPT.replace("{how}", how))
+    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{folder}"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "script.py", url], cwd=folder, env=env, **pipes)
+
+
+def finished(folder: Path) -> int:
+    lines = (folder / "cache" / "dataflow_cache_step_step2.jsonl").read_text().splitlines()
+    return len(lines)
+
+
+@pytest.mark.parametrize("how", RAN)
+def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(folder: Path, how: str) -> None:
+    with LoopbackServer(latency=0.1) as server:
+        running = started(folder, RAN[how], server.base_url)
+        wait_until(lambda: server.count() >= 20 or running.poll() is not None)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+        assert running.returncode != 0, out + err
+        sent = server.count()
+        assert sent < 2 * COUNT, "it was still at work"
+        graceful = "thread" not in how  # a thread ends with its process, wherever it is
+        if graceful:
+            assert "Run the same command again" in err
+            assert server.tally.abandoned == 0, "what was in flight was waited for"
+        time.sleep(0.5)
+        assert server.count() == sent
+        again = started(folder, "run(URL)", server.base_url)
+        out, err = again.communicate(timeout=60)
+        assert again.returncode == 0, out + err
+        assert server.count() <= 2 * COUNT + (0 if graceful else 8)
+    assert finished(folder) == COUNT
+
+
+NOTEBOOK = {
+    "first": "from mine import run\nrun({url!r})",
+    "again": "print(run({url!r}))",
+}
+
+
+def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{folder}")
+    with LoopbackServer(latency=0.4) as server:
+        cells = [nbformat.v4.new_code_cell(code.format(url=server.base_url)) for code in NOTEBOOK.values()]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+        client = nbclient.NotebookClient(
+            notebook,
+            timeout_func=lambda cell: 120 if "print" in cell.source else 4,
+            interrupt_on_timeout=True,
+            allow_errors=True,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.execute()
+        texts = [json.dumps(cell.outputs) for cell in notebook.cells]
+        assert "Run the same command again" in texts[0], texts
+        assert f"{COUNT} images: {COUNT} done" in texts[1], texts
+        assert server.count() == 2 * COUNT
+        assert server.tally.abandoned == 0
+    assert finished(folder) == COUNT
+
+
+def test_a_cancelled_task_ends_a_call_in_memory(tmp_path: Path) -> None:
+    """The run is in a thread of its own while the loop that called it stands still: there is nothing that goes on after it."""
+    script = """
+import asyncio, sys
+from dataflow_grounding import OpenAIServing, PhraseGrounder
+
+async def cell():
+    serving = OpenAIServing(sys.argv[1], "loopback", box_format="xyxy_px", max_workers=4)
+    rows = [{"image_path": "a.png", "expressions": [f"cup {n}"]} for n in range(200)]
+    PhraseGrounder(serving, check_every=None)(rows)
+
+try:
+    asyncio.run(cell())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    (tmp_path / "script.py").write_text(script)
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with LoopbackServer(latency=0.1) as server:
+        line = [sys.executable, "script.py", server.base_url]
+        running = subprocess.Popen(
+            line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: server.count() >= 12 or running.poll() is not None)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+        assert out == "interrupted\n", err
+        assert server.count() < 40

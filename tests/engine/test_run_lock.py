@@ -1,0 +1,71 @@
+"""The lock of a folder where the system has none: another machine's run is known by its heartbeat."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import Workplace
+
+from dataflow_grounding.engine import run_lock
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.fixture
+def lock(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def flock(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 0.6)
+    workplace.many(2)
+    held = workplace.results / ".ckpt" / "lock.held"
+    held.parent.mkdir(parents=True)
+    return held
+
+
+OTHER = json.dumps({"host": "elsewhere", "pid": 1, "started": "5"})
+
+
+@pytest.mark.parametrize("left", [OTHER, "", "[]", '{"host":', '{"host": 3, "pid": "x"}'])
+def test_a_lock_whose_heart_has_stopped_keeps_nobody_out(workplace: Workplace, lock: Path, left: str) -> None:
+    lock.write_text(left)
+    with LoopbackServer() as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert not list(lock.parent.glob("lock.held*"))
+
+
+def test_a_lock_whose_heart_beats_keeps_others_out(workplace: Workplace, lock: Path) -> None:
+    lock.write_text(OTHER)
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            os.utime(lock)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with LoopbackServer() as server:
+            done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+            assert (done.code, server.count()) == (2, 0)
+    finally:
+        ended.set()
+        beating.join()
+    assert "another run is at work" in done.err
+    assert "elsewhere, process 1" in done.err
+    assert lock.read_text() == OTHER
+
+
+def test_a_process_number_given_anew_is_no_old_run(workplace: Workplace, lock: Path) -> None:
+    import socket
+
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": "1"}))
+    with LoopbackServer() as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0

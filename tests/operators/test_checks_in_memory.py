@@ -1,0 +1,87 @@
+"""Checks of the endpoint where a script calls an operator again and again: what is known of it carries over."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from watched_model import Scene, WatchedModel
+from workplace import Workplace
+
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.errors import SuspectBoxes
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
+
+X, Y = "xyxy_1000", "yxyx_1000"
+
+
+def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
+    """Rows about one picture, phrases as photos have them."""
+    picture, draw = str(place.folder / place.picture("photo.jpg", (640, 480))), random.Random(1)
+    phrases = [thing.phrase for thing in Scene().things]
+    return [{"image_path": picture, "expressions": draw.sample(phrases, 3), "caption": str(n)} for n in range(count)]
+
+
+@pytest.mark.parametrize("at_once", [1, 12])
+def test_a_change_shows_in_the_numbers_from_call_to_call(workplace: Workplace, at_once: int) -> None:
+    rows, returned = photos(workplace, 240), 0
+    model = WatchedModel(lambda n: X if n < 60 else Y, Scene(), noise=0.01)
+    with LoopbackServer(model) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1))
+
+        def call_by_call() -> None:
+            nonlocal returned
+            for start in range(0, len(rows), at_once):
+                grounder(rows[start] if at_once == 1 else rows[start : start + at_once])
+                returned += at_once
+
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit") as stopped:
+            call_by_call()
+    assert 60 < model.answered <= 60 + 25
+    assert f"{model.answered} answers came since the last good check, {returned} of them already" in str(stopped.value)
+    assert "don't use them" in str(stopped.value)
+
+
+def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
+    rows, written = photos(workplace, 24), X
+
+    def answers(request: ReceivedRequest) -> Any:
+        return EchoAnswers(written)(request)
+
+    with LoopbackServer(answers) as server:
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1), check_every=8
+        )
+        grounder(rows[:6])
+        written = Y
+        for _ in range(2):
+            with pytest.raises(
+                SuspectBoxes, match=r"answers came since the last good check, 6 of them already returned"
+            ):
+                grounder(rows[6:12])
+        written = X
+        assert len(grounder(rows[6:12])) == 6
+        written = Y
+        with pytest.raises(SuspectBoxes, match="came since the last good check, 6 of them already returned"):
+            grounder(rows[12:])
+
+
+def test_the_first_call_of_all_has_nothing_to_take_back(workplace: Workplace) -> None:
+    with LoopbackServer(EchoAnswers(Y)) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X))
+        with pytest.raises(SuspectBoxes, match="No boxes were asked for"):
+            grounder(photos(workplace, 1))
+
+
+def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(workplace: Workplace) -> None:
+    def blind(request: ReceivedRequest) -> Any:
+        return {"objects": []} if probe_in(request) else EchoAnswers(X)(request)
+
+    with LoopbackServer(blind) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X), check_every=5)
+        for row in photos(workplace, 30):
+            grounder(row)
+        assert sum(map(asks_for_rectangles, server.requests)) == 2

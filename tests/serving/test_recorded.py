@@ -1,0 +1,72 @@
+"""Recorded replies: what was recorded is played back without the endpoint; what was not is told."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import PhraseGrounder, RecordedServing
+from dataflow_grounding.errors import InputError, RequestRefused
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, faults, on
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    return [{"image_path": str(tmp_path / "a.png"), "expressions": [f"cup {n}"]} for n in range(12)]
+
+
+def grounder(recorded: RecordedServing) -> PhraseGrounder:
+    return PhraseGrounder(recorded, check_every=None)
+
+
+def test_what_was_recorded_is_played_back_without_the_endpoint(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path / "replies.jsonl"
+    with LoopbackServer(faults=on(faults.refusal(), containing="cup 3")) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        first = grounder(RecordedServing(path, serving))(rows[:6])
+        assert (server.count(), len(first), [place for place, _ in first.failures]) == (6, 5, [3])
+        again = grounder(RecordedServing(path, serving))(rows[:8])
+        assert (server.count(), len(again)) == (8, 7), "only what is new is sent, and added to the file"
+    played = grounder(RecordedServing(path))(rows[:8])
+    assert (list(played), [type(error) for _, error in played.failures]) == (list(again), [RequestRefused])
+    with pytest.raises(RequestRefused, match=r"replies\.jsonl holds no reply to this phrase_grounding request"):
+        grounder(RecordedServing(path))(rows[9])
+
+
+def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path / "replies.jsonl"
+    with LoopbackServer() as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        first = grounder(RecordedServing(path, serving))(rows[:3])
+        path.write_bytes(path.read_bytes()[:-30])
+        assert grounder(RecordedServing(path, serving))(rows[:3]) == first
+        assert server.count() == 4
+    assert grounder(RecordedServing(path))(rows[:3]) == first
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "not JSON\n", "[1]\n", '{"recorded": 5, "box_format": 1}\n'])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(InputError, match="is no recording of replies"):
+        RecordedServing(tmp_path / "x.jsonl")
+    with pytest.raises(InputError, match="no recording"):
+        RecordedServing(tmp_path / "gone.jsonl")
+
+
+def test_nothing_is_sent_while_the_endpoint_has_no_room(rows: list[dict[str, Any]]) -> None:
+    """An answer may say that it was the last for some time (`x-ratelimit-remaining-*: 0`)."""
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}
+    with LoopbackServer(faults=on(faults.Fault(headers=headers), indexes=[3])) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=1)
+        done = PhraseGrounder(serving, check_every=None)(rows)
+        assert (len(done), server.count()) == (12, 12)
+        times = [request.time for request in server.requests]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert gaps[3] >= 0.7, gaps
+    assert max(gaps[:3] + gaps[4:]) < gaps[3]

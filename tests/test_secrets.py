@@ -1,0 +1,365 @@
+"""Keys, tokens and passwords: wherever a run gets them from, they reach no file and no terminal, and no data is taken for one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from probe_model import ProbeModel
+from workplace import Done, Workplace, command, ended, process
+
+from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
+from dataflow_grounding.compat.servings import DataFlowServing
+from dataflow_grounding.errors import ServerFault
+from dataflow_grounding.secrets import names_secret
+from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
+from dataflow_grounding.testing.received import ReceivedRequest
+
+OPENAI = "image_grounding.vlm.openai"
+ROW = {"image_path": "a.jpg", "caption": "A cup"}
+
+
+def run_json(place: Workplace) -> dict[str, Any]:
+    found = json.loads((place.results / "run.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def stays_secret(place: Workplace, secret: str, *done: Done) -> None:
+    for one in done:
+        assert secret not in one.out + one.err
+    for path, content in place.everything():
+        assert secret.encode() not in content, path
+
+
+def repeats(what: Callable[[ReceivedRequest], str], status: int | None = None) -> Callable[[ReceivedRequest], Fault]:
+    """An endpoint that says what it was sent: in an error, or (status None) before its answer."""
+
+    def fault(request: ReceivedRequest) -> Fault:
+        said = what(request)
+        if status:
+            return Fault(status, f"you sent {said}")
+        return Fault(change=lambda answer: replace(answer, text=f"You sent {said}. {answer.text}"))
+
+    return fault
+
+
+def authorization(request: ReceivedRequest) -> str:
+    return request.headers["authorization"]
+
+
+@pytest.fixture
+def secret(request: pytest.FixtureRequest) -> str:
+    """A test's own: what one test has made known, the process blots out for all."""
+    return f"9f41-{hashlib.sha256(request.node.name.encode()).hexdigest()[:16]}"
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.many(3)
+    return workplace
+
+
+# --- what an endpoint repeats
+
+
+def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(secret: str, place: Workplace) -> None:
+    with LoopbackServer() as plain:
+        assert place.run(**{"vlm.openai.base_url": plain.base_url}).code == 0
+        usual = place.files()
+    with LoopbackServer(faults=repeats(authorization)) as server:
+        given = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
+        done = place.run(**given)
+        assert done.code == 0, done
+        assert b"You sent Bearer ***. " in place.replies.read_bytes()
+        again = place.run("image_grounding.workflow.max_attempts=2", **given)
+        assert (again.code, again.summary["requests"], again.summary["replayed"]) == (0, 0, 6)
+    assert place.files() == usual
+    stays_secret(place, secret, done, again)
+
+
+def test_a_key_in_a_reply_that_fails_its_record_is_not_kept(secret: str, place: Workplace) -> None:
+    fault = Fault(change=lambda answer: replace(answer, text="", finish_reason="stop", refusal=f"not with {secret}"))
+    garbled = Fault(change=lambda answer: replace(answer, text=f"no answer to {secret}"))
+    with LoopbackServer(faults=[on(fault, containing="Cup 0"), on(garbled, containing="Cup 1")]) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret})
+    assert done.code == 1, done
+    refused, unreadable = place.failures()
+    assert refused["message"] == "not with ***"
+    assert unreadable["reply"] == "no answer to ***"
+    stays_secret(place, secret, done)
+
+
+def test_a_key_that_an_older_store_holds_reaches_no_other_file(secret: str, place: Workplace) -> None:
+    garbled = Fault(change=lambda answer: replace(answer, text=f"no answer to {secret}"))
+    with LoopbackServer(faults=[on(garbled, containing="Cup 1")]) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 1
+        again = place.run("--pilot", "2", **{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret})
+    assert (again.code, again.summary["requests"]) == (1, 0)
+    assert [line["reply"] for line in place.failures()] == ["no answer to ***"]
+
+
+HEADERS: list[tuple[str, dict[str, str]]] = [
+    ("a bearer token", {"Authorization": "Bearer SECRET"}),
+    ("a header named so", {"X-Project-Token": "SECRET"}),
+    ("one cookie of two", {"Cookie": "theme=dark; session=SECRET"}),
+    ("a header of any name", {"X-Portal": "SECRET"}),
+]
+
+
+@pytest.mark.parametrize("headers", [pytest.param(headers, id=name) for name, headers in HEADERS])
+@pytest.mark.parametrize("status", [401, 500, 400])
+def test_a_header_that_an_error_repeats_is_not_told(
+    secret: str, place: Workplace, headers: dict[str, str], status: int
+) -> None:
+    headers = {name: value.replace("SECRET", secret) for name, value in headers.items()}
+    name = next(iter(headers)).lower()
+    bare = repeats(lambda request: request.headers[name].split()[-1], status)
+    with LoopbackServer(faults=bare) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.extra_headers": headers})
+    assert done.code == 4, done
+    assert "***" in done.err + "".join(line["message"] for line in place.failures())
+    stays_secret(place, secret, done)
+
+
+def test_half_a_key_at_the_end_of_an_excerpt_is_not_told(secret: str, place: Workplace) -> None:
+    for room in range(100, 130, 3):
+        page = Fault(200, body=("x" * room + secret).encode())
+        with LoopbackServer(faults=on(page)) as server:
+            serving = OpenAIServing(server.base_url, "m", api_key=secret)
+            with pytest.raises(GroundingError) as caught:
+                ExpressionExtractor(serving)({**ROW, "image_path": str(place.folder / "a.jpg")})
+        assert secret[:4] not in str(caught.value)
+
+
+def test_a_key_that_is_a_word_stays_in_replies_and_not_in_errors(place: Workplace) -> None:
+    """It may be a word of a caption: to blot it out would damage data."""
+    place.rows([{"image_path": "a.jpg", "caption": "A teapotlid"}])
+    given = {"vlm.openai.api_key": "teapotlid", "vlm.openai.extra_headers": {"X-Debug-Auth": "true", "X-Tokens": "1"}}
+    with LoopbackServer() as plain, LoopbackServer() as server:
+        assert place.run(**{"vlm.openai.base_url": plain.base_url}).code == 0
+        usual = place.files()
+        assert place.run(**{"vlm.openai.base_url": server.base_url, **given}).code == 0
+        assert place.files() == usual
+        server.faults = repeats(authorization, 401)
+        done = place.run(
+            "image_grounding.workflow.force_reprocess=true", **given, **{"vlm.openai.base_url": server.base_url}
+        )
+    assert "you sent Bearer ***" in done.err
+
+
+# --- what a spec holds
+
+
+def test_run_json_has_references_to_the_environment_as_they_stand(
+    secret: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHO", "jane")
+    monkeypatch.setenv("MY_TOKEN", secret)
+    monkeypatch.setenv("KEY_OF_OURS", f"k-{secret}")
+    body = {"user": "${oc.env:WHO}", "note": "${oc.env:MY_TOKEN}", "top_p": 0.5}
+    with LoopbackServer(keep_bodies=True, faults=repeats(lambda request: str(request.settings["note"]))) as server:
+        given = {"base_url": server.base_url, "api_key": "${oc.env:KEY_OF_OURS}", "extra_body": body}
+        done = place.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
+        assert done.code == 0, done
+        assert server.requests[0].settings["user"] == "jane"
+    openai = run_json(place)["spec"]["image_grounding"]["vlm"]["openai"]
+    assert (openai["api_key"], openai["extra_body"]) == ("${oc.env:KEY_OF_OURS}", body)
+    stays_secret(place, secret, done)
+    stays_secret(place, "jane")
+
+
+def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: Workplace) -> None:
+    model = {"model_name": "m", "litellm_params": {"api_key": secret, "max_tokens": 7}}
+    body = {"user_config": {"model_list": [model]}, "provider_token": secret, "auth": {"any": [secret]}, "seed": 3}
+    headers = {"X-Title": "mine", "X-Portal": "mine"}
+    with LoopbackServer(faults=repeats(lambda request: str(request.settings["auth"]))) as server:
+        given = {"base_url": server.base_url, "extra_body": body, "extra_headers": headers}
+        done = place.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
+    assert done.code == 0, done
+    openai = run_json(place)["spec"]["image_grounding"]["vlm"]["openai"]
+    kept = {"model_name": "m", "litellm_params": {"api_key": "***", "max_tokens": 7}}
+    assert openai["extra_body"] == {
+        "user_config": {"model_list": [kept]},
+        "provider_token": "***",
+        "auth": {"any": ["***"]},
+        "seed": 3,
+    }
+    assert openai["extra_headers"] == {"X-Title": "***", "X-Portal": "***"}
+    stays_secret(place, secret, done)
+
+
+def test_a_secret_among_settings_of_ours_is_told_apart(place: Workplace) -> None:
+    """`key` in a row of box_formats is a JSON key."""
+    formats = [{"models": ["loop*"], "order": "xyxy", "scale": "px", "key": "box_2d"}]
+    with LoopbackServer() as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_formats": formats}).code == 0
+    assert run_json(place)["spec"]["image_grounding"]["vlm"]["box_formats"] == formats
+
+
+def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Workplace) -> None:
+    done = place.run(secret, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert done.code == 2
+    assert "override 1 has no '='" in done.err
+    assert secret not in done.err
+
+
+# --- what an address holds
+
+
+@pytest.mark.parametrize("name", ["token", "sig", "X-Amz-Signature", "code", "ACCESS_TOKEN"])
+def test_a_token_in_the_address_is_sent_and_never_shown(secret: str, place: Workplace, name: str) -> None:
+    with LoopbackServer(leaky=True, faults=repeats(lambda request: request.path)) as server:
+        url = f"{server.base_url}?api-version=2024-10-21&{name}={secret}"
+        dry = place.run("--dry-run", **{"vlm.openai.base_url": url})
+        done = place.run(**{"vlm.openai.base_url": url})
+        assert done.code == 0, done
+        assert {request.path for request in server.requests} == {
+            f"/v1/chat/completions?api-version=2024-10-21&{name}={secret}"
+        }
+        another = place.run("--retry-failed", **{"vlm.openai.base_url": url.replace(secret, "another-1234567")})
+        assert another.summary["requests"] == 0
+        server.faults = [on(faults.bad_request())]
+        refused = place.run("image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url})
+    assert run_json(place)["endpoint"] == f"{server.base_url}?api-version=2024-10-21&{name}=***"
+    gone = place.run("image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url})
+    assert (refused.code, gone.code) == (4, 4)
+    stays_secret(place, secret, dry, done, refused, gone)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://host/v1?API_KEY=SECRET", "vlm.openai.api_key"),
+        ("http://host/v1?x=1&subscription-key=SECRET", "vlm.openai.api_key"),
+        ("http://host/v1#SECRET", "'#'"),
+        ("http://SECRET@host/v1", "vlm.openai.api_key"),
+        ("http://host/me:SECRET@there", "vlm.openai.api_key"),
+        ("SECRET", "http://"),
+    ],
+)
+def test_an_address_with_what_has_its_own_place_is_refused(
+    secret: str, place: Workplace, address: str, expected: str
+) -> None:
+    done = place.run(**{"vlm.openai.base_url": address.replace("SECRET", secret)})
+    assert done.code == 2, done
+    assert expected in done.err
+    assert secret not in done.err
+
+
+def test_gemini_and_other_servings_hide_what_their_addresses_hold(secret: str) -> None:
+    class Others:
+        api_url = f"https://me:sunshine@host/v1?token={secret}"
+
+        def generate_from_input_one_image(self, *_: Any) -> list[str]:
+            raise ConnectionError(f"{self.api_url} is gone")
+
+    with pytest.raises(GroundingError, match=r"vlm\.gemini\.api_key") as caught:
+        GeminiServing(base_url=f"https://me:{secret}@host")
+    assert secret not in str(caught.value)
+    assert DataFlowServing(Others(), box_format="xyxy_px").endpoint == "https://***@host/v1?token=***"
+
+
+# --- proxies
+
+
+@pytest.fixture
+def proxy() -> Iterator[LoopbackServer]:
+    with LoopbackServer(
+        faults=repeats(lambda request: request.headers.get("proxy-authorization", "nothing"), 407)
+    ) as one:
+        yield one
+
+
+@pytest.mark.parametrize("password", ["pa55-word-of-a-proxy", "sunshine"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxys_password_is_in_no_message(
+    place: Workplace, proxy: LoopbackServer, scheme: str, password: str
+) -> None:
+    env = {f"{scheme}_proxy": f"http://me:{password}@127.0.0.1:{proxy.port}", "no_proxy": ""}
+    done = ended(place.start(env=env, **{"vlm.openai.base_url": f"{scheme}://elsewhere.invalid/v1"}))
+    assert done.code == 4, done
+    told = done.err + "".join(line["message"] for line in place.failures())
+    assert "***" in told
+    stays_secret(place, password, done)
+    if scheme == "http":
+        assert "you sent Basic ***" in told
+
+
+# --- Python
+
+
+def test_an_exceptions_text_has_no_key(secret: str, place: Workplace) -> None:
+    OpenAIServing("http://127.0.0.1:9/v1", "m", api_key=secret)
+    error = ServerFault(f"no answer with {secret}")
+    assert str(error) == "no answer with ***"
+    assert secret not in repr(error)
+
+
+def test_debug_shows_a_traceback_without_secrets(secret: str, place: Workplace) -> None:
+    with LoopbackServer(key="x", leaky=True) as server:
+        spec = place.spec(**{"vlm.openai.base_url": server.base_url})
+        done = ended(process(["--debug", "generate", "-e", str(spec)], env={"OPENAI_API_KEY": secret}))
+    assert done.code == 4, done
+    assert "Traceback" in done.err
+    assert "***" in done.err
+    stays_secret(place, secret, done)
+
+
+def test_a_recording_has_no_secret_and_is_played_back(secret: str, place: Workplace) -> None:
+    path = place.folder / "recorded.jsonl"
+    row = {**ROW, "image_path": str(place.folder / "a.jpg")}
+    with LoopbackServer(faults=repeats(authorization)) as server:
+        live = OpenAIServing(
+            f"{server.base_url}?token=t-{secret}",
+            "m",
+            api_key=secret,
+            extra_body={"password": secret},
+            box_format="xyxy_px",
+        )
+        first = ExpressionExtractor(RecordedServing(path, live))(row)
+    assert ExpressionExtractor(RecordedServing(path))(row) == first
+    assert secret not in path.read_text()
+    assert "You sent Bearer ***" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "X-Auth-Token", "authorization", "OPENAI_API_KEY", "Cookie", "sig"]
+)
+def test_names_of_secrets(name: str) -> None:
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "tokenizer", "author", "keywords", "prompt_cache_key", "api-version", "design", "passage"]
+)
+def test_names_of_other_things(name: str) -> None:
+    assert not names_secret(name)
+
+
+def test_the_calibrations_file_has_no_token_of_the_address(secret: str, place: Workplace) -> None:
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        url = f"{server.base_url}?token={secret}"
+        done = command(["calibrate", "--json", "--base-url", url, "--model", "unheard-of"])
+    assert done.code == 0, done
+    kept = Path(os.environ["XDG_CACHE_HOME"]).rglob("calibration-*.json")
+    assert all(secret not in path.read_text() for path in kept)
+    assert secret not in done.out + done.err
+
+
+def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> None:
+    rule = repeats(lambda request: request.headers["x-goog-api-key"])
+    with LoopbackServer(EchoAnswers("gemini"), faults=rule) as server:
+        gemini = {"vlm.backend": "gemini", "vlm.gemini.base_url": server.address, "vlm.gemini.api_key": secret}
+        gemini["vlm.box_format"] = "auto"
+        done = place.run(**gemini)
+    assert done.code == 0, done
+    assert b"You sent ***" in place.replies.read_bytes()
+    stays_secret(place, secret, done)

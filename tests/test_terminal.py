@@ -1,0 +1,128 @@
+"""What comes from a server, a caption, a path or an id reaches the terminal without commands to it; files keep it as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from workplace import Workplace, command, ended, process
+
+from dataflow_grounding import OpenAIServing, PhraseGrounder
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import ServerFault
+from dataflow_grounding.testing import Fault, LoopbackServer, on
+
+EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f\r\u202ereversed\u2066 \u2028line \ud83d"
+COMMANDS = set(EVIL) - set("[]0123456789;; abcdefghijklmnopqrstuvwxyzJ\ud83d")
+
+
+def harmless(*texts: str) -> bool:
+    return not any(COMMANDS & set(text) for text in texts)
+
+
+@pytest.mark.parametrize("status", [401, 400, 500])
+def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace, status: int) -> None:
+    workplace.many(2)
+    fault = Fault(status, body=json.dumps({"error": {"message": EVIL}}).encode())
+    with LoopbackServer(faults=on(fault)) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 4
+    messages = [line["message"] for line in workplace.failures()]
+    assert any("\\x1b[31mred" in text for text in [done.err, *messages])
+    assert harmless(done.out, done.err, *messages)
+
+
+def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(workplace: Workplace) -> None:
+    path = str(workplace.folder / workplace.picture())
+    phrase = "red\x1b[31m \x9bmug\u202e"
+    with LoopbackServer() as server:
+        env = {"DF_BASE_URL": server.base_url, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_px"}
+        done = ended(process(["ground", path, phrase], env=env))
+        record = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format="xyxy_px"))(
+            {"image_path": path, "expressions": [phrase]}
+        )
+    assert done.code == 0, done
+    assert harmless(done.out, done.err)
+    assert json.loads(done.out) == record
+    assert record["expressions"][0]["text"] == phrase
+
+
+def test_ids_and_captions_stay_what_they_are_in_files(workplace: Workplace) -> None:
+    workplace.picture()
+    name = "a\x1b\u202e\u2028\x85b"
+    rows = [{"image_path": "a.jpg", "image_id": name, "caption": f"A cup {name}"}]
+    workplace.rows([*rows, {**rows[0], "image_id": f"{name}2", "image_path": f"{name}\n.jpg"}])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 1, done
+    [record], [failure] = workplace.annotations(), workplace.failures()
+    assert (record["image_id"], record["caption"], failure["id"]) == (name, f"A cup {name}", f"{name}2")
+    assert harmless(failure["message"], done.out, done.err)
+    assert "\n" not in failure["message"]
+
+
+def test_paths_and_names_of_a_spec_are_made_visible(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer() as server:
+        given = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": "m\x1b[2J\u202e"}
+        workplace.results = workplace.folder / "out\x1b[2J"
+        arguments = workplace.arguments(**given)
+        told = command([argument for argument in arguments if argument != "--json"])
+        plan = command([*arguments, "--dry-run"])
+        words = command([*(argument for argument in arguments if argument != "--json"), "--dry-run"])
+    assert (told.code, plan.code, words.code) == (0, 0, 0), told
+    assert "model m\\x1b[2J\\u202e" in told.err
+    assert harmless(told.out, told.err, plan.out, words.out)
+    assert json.loads(plan.out)["model"] == "m\x1b[2J\u202e"
+    assert (workplace.results / "annotations.jsonl").exists()
+
+
+def test_check_tells_a_problem_in_a_line(workplace: Workplace) -> None:
+    workplace.rows([{"image_path": "a\n\x1b[2J.jpg", "caption": "A cup"}])
+    spec = str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
+    done = command(["check", "-e", spec])
+    assert done.code == 2, done
+    assert harmless(done.out, done.err)
+    assert sum("jpg" in line for line in done.err.splitlines()) == 1
+
+
+def test_arguments_are_told_back_without_commands() -> None:
+    done = command(["eval", "results", "--gold", "gold.jsonl", "more\x9b2J\u202e"])
+    assert done.code == 2
+    assert "unexpected extra argument" in done.err
+    assert harmless(done.err)
+
+
+def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
+    workplace.many(1)
+    folder = os.fsdecode(os.fsencode(workplace.folder) + b"/\xff")
+    with LoopbackServer() as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    workplace.results.rename(folder)
+    told = ended(process(["report", folder]))
+    as_json = ended(process(["report", "--json", folder]))
+    assert (told.code, as_json.code) == (0, 0), f"{told}{as_json}"
+    assert "\\udcff" in told.out
+    assert json.loads(as_json.out)["report"] == f"{folder}/report.html"
+
+
+def test_what_a_script_prints_is_fit_for_a_terminal() -> None:
+    assert "results: out\\x1b[2J" in str(Summary(annotations="out\x1b[2J"))
+    assert str(ServerFault("a\x1b[2J\nb\u202e é日 👩‍👩‍👧")) == "a\\x1b[2J\\nb\\u202e é日 👩‍👩‍👧"
+
+
+def test_a_reply_that_fails_its_record_stays_what_it_is(workplace: Workplace) -> None:
+    workplace.many(3)
+    said = f"no answer {EVIL.translate({91: None, 93: None})}"
+    evil = Fault(change=lambda answer: replace(answer, text=said))
+    with LoopbackServer(faults=[on(evil, containing="Cup 1")]) as server:
+        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
+        done = command([argument for argument in arguments if argument not in ("--json", "--no-progress")])
+    assert done.code == 1, done
+    assert harmless(done.out, done.err)
+    [failure] = workplace.failures()
+    assert failure["reply"] == said
+    assert Path(workplace.results / "failures.jsonl").read_bytes().isascii()
