@@ -40,15 +40,19 @@ def main() -> int:
     if not arguments.json:
         print(f"| {'fault':52} | {'':6} | {'sent':>6} | {'twice':>5} | {'lost':>4} | {'s':>5} |")
         print(f"|{'-' * 54}|{'-' * 8}|{'-' * 7}:|{'-' * 6}:|{'-' * 5}:|{'-' * 6}:|")
-    failed = 0
-    for case in CASES:
-        if arguments.only in case.name:
-            failed += not show(case, full=not arguments.quick, as_json=arguments.json)
-    return 1 if failed else 0
+    cases = [case for case in CASES if arguments.only in case.name]
+    played = [show(case, full=not arguments.quick, as_json=arguments.json) for case in cases]
+    outcomes = [outcome for outcome, _ in played]
+    survived = sum(passed for _, passed in played)
+    if not arguments.json:
+        lost, twice = (sum(getattr(one, name) for one in outcomes) for name in ("lost", "twice"))
+        allowed = sum(one.twice_allowed for one in outcomes)
+        print(f"{survived} of {len(cases)}, {lost} rows lost, {twice} paid for again, of at most {allowed} in flight")
+    return 0 if survived == len(cases) else 1
 
 
-def show(case: Case, *, full: bool, as_json: bool) -> bool:
-    """Play one fault and print its line; whether it was survived."""
+def show(case: Case, *, full: bool, as_json: bool) -> tuple[Outcome, bool]:
+    """Play one fault and print its line; what was measured, and whether it was survived."""
     start = time.monotonic()
     outcome, why = Outcome(), ""
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +72,7 @@ def show(case: Case, *, full: bool, as_json: bool) -> bool:
         )
     if why:
         print(why, file=sys.stderr)
-    return passed
+    return outcome, passed
 
 
 if __name__ == "__main__":

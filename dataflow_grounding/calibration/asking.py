@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import tempfile
 from collections import Counter
@@ -73,7 +74,7 @@ def calibrate(
     Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
     """
     own = own or OwnPictures()
-    asker = _Asker(serving, options, budget or budget_of(options), _suffix(own, serving.image_limits))
+    asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits))
     deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
@@ -102,7 +103,7 @@ def calibrate_elongated(
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
     announce(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
-    asker = _Asker(serving, start.options, start.budget, _suffix(own, serving.image_limits))
+    asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits))
     max_side = serving.image_limits.max_side
 
     async def verdicts() -> list[tuple[Verdict | None, list[Picture]]]:
@@ -148,9 +149,9 @@ def announce(text: str) -> None:
 class _Asker:
     """Puts the probe pictures to one serving."""
 
-    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, suffix: str = ".jpg") -> None:
+    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str]) -> None:
         self.serving = serving
-        self.suffix = suffix
+        self.suffixes = itertools.cycle(suffixes)
         self.asking = Asking(
             serving,
             limiter_of(serving),
@@ -178,7 +179,7 @@ class _Asker:
             return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
-        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{self.suffix}")
+        path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
         image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         try:
             answers, troubles = await self.asking.answer(question, MemoryLog(), (probe.size,))
@@ -206,10 +207,11 @@ def question_of(probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str) 
     )
 
 
-def _suffix(own: OwnPictures, limits: ImageLimits) -> str:
-    """The file type in which most of the run's pictures are sent: what is reduced goes out as JPEG."""
-    as_is = all(limits.fitted(limits.padded(size)) == size for size in own.sizes[:1])
-    return {"image/png": ".png", "image/webp": ".webp"}.get(own.media_type if as_is else "", ".jpg")
+def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
+    """The file types in which the run's pictures are sent: what is reduced, or of another type, goes out as JPEG."""
+    reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
+    kinds = [{"image/png": ".png", "image/webp": ".webp"}.get(kind, ".jpg") for kind in own.media_types]
+    return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
 
 
 def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:

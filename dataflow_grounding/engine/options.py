@@ -43,10 +43,10 @@ def budget_of(options: RunOptions) -> Budget:
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A run's own pictures: their sizes in pixels, upright, each once, the commonest first; and their commonest media type."""
+    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first."""
 
     sizes: Sequence[Size] = ()
-    media_type: str = ""
+    media_types: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

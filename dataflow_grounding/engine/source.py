@@ -53,9 +53,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
             size, media_type = header_facts(find_image(record, image_key).path)
             sizes[size] += 1
             media_types[media_type] += 1
-    return OwnPictures(
-        [size for size, _ in sizes.most_common()], max(media_types, key=media_types.__getitem__, default="")
-    )
+    return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])
 
 
 class Source:

@@ -147,12 +147,12 @@ class _BoxReader:
 
     def check_talk(self, marks: Marks, kept: list[Kept]) -> None:
         """Raise UnreadableReply where words beside the boxes say that they are none."""
-        boxed = {one.box.id for one in kept}
-        others = any(phrase not in boxed for phrase in self.phrases)
+        others = bool(self.phrases.keys() - {one.box.id for one in kept})
+        things: dict[int, dict[int, str]] = {}
+        for box, answer, _ in kept:
+            things.setdefault(answer, {})[box.id or 0] = self.phrases.get(box.id or 0, box.label or "")
         for talk in marks.talk:
-            labels = {one.box.id: one.box.label for one in kept if one.answer == talk.answer}
-            things = {i or 0: self.phrases.get(i or 0, label or "") for i, label in labels.items()}
-            words = denial(talk, things, others=others) if things else None
+            words = denial(talk, things[talk.answer], others=others) if talk.answer in things else None
             if words is not None:
                 raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
 

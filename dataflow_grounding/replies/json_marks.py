@@ -77,8 +77,6 @@ class _Walk:
             self.box_string(value, said)
         self.depth -= 1
 
-    # Strings
-
     def box_string(self, text: str, said: Said) -> None:
         if not text.strip() or says_none(text):
             self.marks.lack(said)
@@ -96,8 +94,6 @@ class _Walk:
         within = Marks(answer=self.marks.answer)
         read_tokens(text, within)
         self.marks.take(within, said)
-
-    # Arrays
 
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items or (boxy and all(item is None for item in items)):

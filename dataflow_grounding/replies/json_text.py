@@ -14,8 +14,11 @@ MAX_DEPTH = 100
 
 _OPEN = re.compile(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
 _CUT = re.compile(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
-# Full-width punctuation between the tokens of JSON.
-_WIDE = re.compile(r"[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])")
+# Strings, which stay as they are, and full-width punctuation between the tokens of JSON.
+_WIDE = re.compile(
+    r"(\"(?:[^\"\\]|\\.){0,500}\"|“[^”]{0,500}”)|[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])",
+    re.DOTALL,
+)
 _NARROW = str.maketrans("［］｛｝：，、；", "[]{}:,,;")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
@@ -47,7 +50,9 @@ def find_json(text: str) -> Scan:
     that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
     """
     strict = _strict(text)
-    return strict if strict is not None else _Scanner(_WIDE.sub(lambda match: match[0].translate(_NARROW), text)).run()
+    if strict is None and not text.isascii():
+        text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)
+    return strict if strict is not None else _Scanner(text).run()
 
 
 def decoded(value: Any) -> Any:

@@ -11,6 +11,7 @@ _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+_PARTICIPLE = re.compile(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 # fmt: off
 _EMPTY_WORDS = frozenset([
@@ -51,7 +52,9 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more about the thing."""
-    within = [i for i, phrase in phrases.items() if alike(talk, phrase) and all_words(phrase) <= all_words(talk)]
+    thing = _PARTICIPLE.split(talk, maxsplit=1)[0]
+    close = [i for i, phrase in phrases.items() if alike(talk, phrase) or alike(thing, phrase)]
+    within = [i for i in close if all_words(phrases[i]) <= all_words(talk)]
     return matching_ids(talk, phrases) or (within if len(within) == 1 else [])
 
 

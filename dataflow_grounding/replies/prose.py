@@ -15,19 +15,19 @@ _FILLER = frozenset(
     re.findall(
         r"\w+",
         """
-    a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re m am is are
-    was were be been being has have had do does did can could will would shall should may might must seems appears see sees
-    seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
-    spot spotted notice noticed give gives given giving provide provided provides show shows shown showing contain contains
-    return returned place placed outline outlined spans covers occupies lies sits use used using get set asked requested
-    corresponding following below above as so then thus hence therefore now first finally also and but or while with for of in
-    on at to from by around within into box boxes bounding bbox bboxes boundingbox coordinate coordinates coords location
-    locations position positions region area rectangle corner corners answer answers output outputs result results response
-    final detection detections annotation annotations grounding json list format code image picture photo photograph scene
-    frame sure ok okay yes certainly course please note wait actually sorry hmm no rather looking look again closer closely
-    inspection correction corrected refined revised updated based upon after before checking all another one more other same
-    only just very well step object objects item items target thing things phrase phrases expression description instance
-    instances values value numbers pixel pixels normalized normalised relative absolute
+    t isn don certain a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re
+    m am is are was were be been being has have had do does did can could will would shall should may might must seems appears see
+    sees seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
+    spot spotted notice noticed give gives given giving provide provided provides show shows shown showing contain contains return
+    returned place placed outline outlined spans covers occupies lies sits use used using get set asked requested corresponding
+    following below above as so then thus hence therefore now first finally also and but or while with for of in on at to from by
+    around within into box boxes bounding bbox bboxes boundingbox coordinate coordinates coords location locations position
+    positions region area rectangle corner corners answer answers output outputs result results response final detection
+    detections annotation annotations grounding json list format code image picture photo photograph scene frame sure ok okay yes
+    certainly course please note wait actually sorry hmm no rather looking look again closer closely inspection correction
+    corrected refined revised updated based upon after before checking all another one more other same only just very well step
+    object objects item items target thing things phrase phrases expression description instance instances values value numbers
+    pixel pixels normalized normalised relative absolute
 """,
     )
 )
@@ -37,7 +37,7 @@ _STOPS = frozenset(
         r"\w+",
         """
     is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
-    located found seen visible who which that while but where
+    located found seen visible who which that while but where s isn aren wasn doesn refers bounding bbox coordinates
 """,
     )
 )
@@ -69,6 +69,7 @@ _REJECTS = re.compile(
 _NOT_A = re.compile(
     r"(?:\bnot|n['’]t)\s+(?:really\s+|actually\s+)?(?:an?|the|any)\s+((?:[^\W_]+[ -]?){1,8})", re.IGNORECASE
 )
+_IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
 _MOST_CLAUSES = 60
 
 
@@ -113,7 +114,7 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
         return unreal[0]
-    if talk.behind and (rejects := _REJECTS.search(talk.text)):
+    if talk.behind and (rejects := _REJECTS.search(talk.text)) and not _IF.search(talk.text[: rejects.start()][-300:]):
         return rejects[0]
     for match in _NOT_A.finditer(talk.text) if talk.behind else ():
         if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):

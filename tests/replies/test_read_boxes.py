@@ -383,7 +383,7 @@ def test_points_are_read_by_their_own_reader(reply: str, point: tuple[float, flo
     "piece",
     ["[", "{", "(", "<box>", "<box ", "<|det|>", "<loc_1>", "<patch_index_1>", '"', '"a "a ', '{"a":', '[{"a":"', "[1,", "[1,2,3,4],",
      "9", "\\", "```", "<think>", "//", "/*", "[/*/", "{}", "<points ", "x1=", "1_2_", "- a: [1,2,3,4]\n", "<|im_end|>", "<zorb>", "</zorb>", "<|zorb|>", "Wait, 5 ", "no cat or ", " ",
-     "Assistant: ", "# [1,2,3,4]\n", "a,b,c,d\n", '"bbox1": [1,2,3,4],', '{"id":1,"bbox_2d":[1,2,3,4]}\n'],
+     "Assistant: ", "“", "“”，1", "é\\\"", "~~a", "cat if it is wrong ", "not a cat ", "x, y, ", "x   ", "the cat is at 1, 2, 3, 4\n", "图中没有，", "# [1,2,3,4]\n", "a,b,c,d\n", '"bbox1": [1,2,3,4],', '{"id":1,"bbox_2d":[1,2,3,4]}\n'],
 )  # fmt: skip
 def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
     for head in ("", '[{"a":['):

@@ -103,6 +103,12 @@ def test_a_box_of_another_thing_is_not_the_phrase_s(reply: str) -> None:
         "Looking at the picture, the bus is at {B}. So the red car must be {A}.", "Sure! I have located the red car. Its bounding box is {A}.",
         "The red car, which is on the left side of the street, is at {A}.", "I analyzed the image and here is the JSON:\n[{{\"bbox\": {A}}}]",
         "The top-left corner of the red car is at (100, 200) and the bottom-right corner is at (300, 400).", "The red car is at 100, 200, 300, 400",
+        "I can see a red car parked on the street. Its bounding box coordinates are {A}.", "Red car's bounding box: {A}", "The car is at {A}",
+        "Here is the red car highlighted with a bounding box {A}.", "I can't be 100% certain, but the red car is at {A}.", "Yes, there is a red car: {A}",
+        "The red car isn't fully visible, but its box is {A}.", 'The phrase "red car" refers to the vehicle at {A}.', "The image shows a red car at {A}.",
+        "Based on the image provided, the red car can be found at {A}.", "I've detected the following objects:\n```json\n[{{\"bbox\": {A}}}]\n```",
+        "{A}\nI hope this helps! Let me know if the box is not accurate enough.", "[x_min, y_min, x_max, y_max] of the red car: {A}",
+        "The red car appears at {A} and is partially occluded by a tree, so it is not fully visible.", "The box, normalized to 0-1000, is {A}.",
         "cats: {B}, the red car: {A}", "红色汽车的边界框是{A}。",
     ],
 )  # fmt: skip
