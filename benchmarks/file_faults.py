@@ -91,7 +91,7 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         reached_by(running, witness, 10)
         if by_rename:
             place.input.rename(place.folder / "earlier.jsonl")
-        place.many(130)
+        place.rows({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(130))
         done = ended(running)
         calm(done)
         assert done.code == 0, done

