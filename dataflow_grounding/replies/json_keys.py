@@ -70,10 +70,10 @@ CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
     (("left", "top", "width", "height"), "xywh"),
 )
 CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
+IMAGE_SIZE_KEYS = frozenset(["image", "imagesize", "imageshape", "originalsize", "resolution"])
 # Keys that are read apart, or not at all.
-NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | frozenset([
-    "statuses", "image", "imagesize", "imageshape", "originalsize", "size", "shape", "resolution", "scores", "confidences", "ids",
-    "phraseids", "color", "colors", "colour", "colours",
+NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | IMAGE_SIZE_KEYS | frozenset([
+    "statuses", "size", "shape", "scores", "confidences", "ids", "phraseids", "color", "colors", "colour", "colours",
 ]).union(*CORNER_PAIRS)
 # fmt: on
 

@@ -36,6 +36,7 @@ from dataflow_grounding.replies.json_shapes import (
     plain_fields,
     said_by,
     stated_by,
+    stated_size,
     take_lists_beside,
     take_statuses,
 )
@@ -159,7 +160,11 @@ class _Walk:
             self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        apply(self.marks.boxes, since, *stated_by(fields))
+        order, unit = stated_by(fields)
+        side = stated_size(fields)
+        if unit is None and side and all(max(mark.numbers) <= side for mark in self.marks.boxes[since:]):
+            unit = "px"
+        apply(self.marks.boxes, since, order, unit)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer

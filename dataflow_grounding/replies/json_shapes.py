@@ -11,6 +11,7 @@ from dataflow_grounding.replies.json_keys import (
     CORNER_PAIRS,
     CORNERS,
     ID_KEYS,
+    IMAGE_SIZE_KEYS,
     LABEL_KEYS,
     LABEL_LIST_KEYS,
     REFINED,
@@ -70,6 +71,27 @@ def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
     texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
     unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
     return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
+
+
+def stated_size(fields: Mapping[str, Any]) -> float | None:
+    """Return the longer side of the image, in pixels, that an object states beside its boxes; None for none.
+
+    Who writes it down writes pixels mostly. Sides such as 1000 by 1000 are the range of a relative format.
+    """
+    sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
+    for key in IMAGE_SIZE_KEYS & fields.keys():
+        item = fields[key]
+        if isinstance(item, dict):
+            sizes.append((item.get("width"), item.get("height")))
+        elif isinstance(item, str):
+            item = re.findall(r"\d+", item)
+        if isinstance(item, list) and len(item) in (2, 3):
+            sizes.append((item[0], item[1]))
+    for size in sizes:
+        sides = [side for item in size if (side := number(item)) is not None]
+        if len(sides) == 2 and (sides[0] != sides[1] or sides[0] not in (1, 100, 999, 1000, 1024)):
+            return max(sides)
+    return None
 
 
 def is_no(value: Any) -> bool:

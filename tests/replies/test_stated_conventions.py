@@ -89,3 +89,27 @@ def test_of_two_boxes_in_one_object_the_refined_or_the_one_asked_for_counts(
     fields: str, box: list[tuple[float, ...]] | None
 ) -> None:
     assert found(f'[{{"label": "red car", {fields}}}]') == box
+
+
+@pytest.mark.parametrize(
+    "stated",
+    ['"image_width": 640, "image_height": 480', '"image_size": [640, 480]', '"image": {"width": 640, "height": 480}', '"resolution": "640x480"',
+     '"image_shape": [480, 640, 3]'],
+)  # fmt: skip
+def test_numbers_beside_the_size_of_the_image_are_pixels_unless_they_exceed_it(stated: str) -> None:
+    def said(box: str, format: str) -> list[tuple[float, ...]] | None:
+        reply = f'{{{stated}, "objects": [{{"label": "red car", "bbox": {box}}}]}}'
+        try:
+            return [
+                box.bbox for box in read_boxes(reply, format=format, image_size=(640, 480), phrases=["red car"]).boxes
+            ]
+        except UnreadableReply:
+            return None
+
+    assert said("[100, 50, 400, 250]", "xyxy_1000") is None
+    assert said("[100, 50, 400, 250]", "xyxy_px") == [A]
+    assert said("[100, 50, 800, 250]", "xyxy_1000") == [(64, 24, 512, 120)]
+
+
+def test_the_range_of_a_relative_format_is_no_size_in_pixels() -> None:
+    assert found('{"image_size": [1000, 1000], "objects": [{"label": "red car", "bbox": [100, 50, 400, 250]}]}') == [A]
