@@ -17,7 +17,7 @@ _CONTROL = re.compile(
     r"|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>|<\|begin_of_box\|>"
 )
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
-_LANGUAGE = re.compile(r"[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[\[{]))")
+_LANGUAGE = re.compile(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
 _STRUCK = re.compile(r"~~[^~]{1,2000}(?:~~|\Z)")
 _YAML_LIST = re.compile(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
 _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)

@@ -25,7 +25,7 @@ from dataflow_grounding.replies.none_patterns import (
 
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
-_NUMBERING = re.compile(r"^\s*\d{1,3}[.)]\s+", re.MULTILINE)
+_NUMBERING = re.compile(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
 _LONGEST = 600
 
 
@@ -61,9 +61,10 @@ def _covers(part: str, phrase: str) -> bool:
 
 def missing_in(text: str) -> Missing | None:
     """Return what a text says is not there, when it says nothing else; None for any other text."""
-    text = _NUMBERING.sub("", text.strip())
+    text = text.strip()
     if len(text) > _LONGEST or NEGATION.search(text) is None:
         return None
+    text = _NUMBERING.sub("", text)
     sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
     readings = [_missing_in_sentence(part) for part in sentences]
     missing = [reading for reading in readings if reading is not None]

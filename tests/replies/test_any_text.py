@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -121,3 +123,23 @@ def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> 
     except UnreadableReply:
         return
     assert [box.bbox for box in boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])
+
+
+_LONG = """
+import resource, sys
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies import read_boxes
+resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
+for piece in ["\\n", " ", "a ", "- ", "[1,2,3,4] no, ", "```", "~~", "1. the cat\\n"]:
+    for around in ["{}", "Here is: {} done.", "```{}", '{{"label": "{}", "bbox": [1, 2, 3, 4]}}', "- cat: {} [1, 2, 3, 4]"]:
+        try:
+            read_boxes(around.format(piece * (60_000 // len(piece))), format="xyxy_px", image_size=(64, 48), phrases=["cat"])
+        except UnreadableReply:
+            pass
+"""
+
+
+def test_a_long_reply_of_one_piece_over_and_over_holds_no_run_up() -> None:
+    """Linear work takes a tenth of the processor time that is allowed; one quadratic pattern takes several times it."""
+    ended = subprocess.run([sys.executable, "-c", _LONG], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr or "killed by the limit"
