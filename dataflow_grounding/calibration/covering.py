@@ -79,6 +79,8 @@ class Covering:
         if self.rounds == 2 or len(roundings) != 1:
             least = self.limits(measured).min_pixels
             wanted += discerning_sizes(least, tuple(roundings or ROUNDINGS), self.rounds)
+        elif not wanted:
+            wanted = self.untried(measured, limits, roundings[0].factor)
         return wanted if self.rounds <= ROUNDS else []
 
     def largest(self, shape: tuple[int, int]) -> Size:
@@ -92,6 +94,13 @@ class Covering:
         inside = [one.sent for one in measured if limits.allows(one.sent)]
         return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
+    def untried(self, measured: Sequence[Seen], limits: SizeLimits, multiple: int) -> list[Size]:
+        """A size in such multiples, as a run sends them, where none was asked for: others may look rounded by chance."""
+        inside = [one.sent for one in measured if limits.allows(one.sent)]
+        if multiple == 1 or any(side[0] % multiple == side[1] % multiple == 0 for side in inside):
+            return []
+        return [replace(limits, multiple=multiple).fitted(self.largest(SHAPES[0]))]
+
     def covered(self, measured: Sequence[Seen], *, padded: bool = False) -> Covered:
         """The verdict; a model that counts a `padded` picture is left no sides to be rounded.
 
@@ -104,7 +113,8 @@ class Covering:
         limits = limits.within(SizeLimits(self.max_side, max_wide=wide, max_tall=tall))
         roundings = plausible_roundings(inside) if inside else []
         multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
-        if not 1 <= multiple <= MOST_MULTIPLE or self.unproven(measured, limits):
+        unproven = self.unproven(measured, limits) or (len(roundings) == 1 and self.untried(measured, limits, multiple))
+        if not 1 <= multiple <= MOST_MULTIPLE or unproven:
             raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
         for one in inside:
             if not one.is_as_expected(roundings[0].scale, UNTOUCHED):

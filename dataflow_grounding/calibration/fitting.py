@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding.calibration.probes import Answer, Picture
-from dataflow_grounding.calibration.seen import NoFit, by, check_even, measured_in, seen
+from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox
@@ -69,8 +69,11 @@ def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
     scores.check_found(best)
     scores.check_one_format(best)
     found = scores.result(best)
+    measured = measured_in(pictures, found.format.order, found.format.frame)
     if found.format.scale == "px":
-        check_even(measured_in(pictures, found.format.order, found.format.frame))
+        check_even(measured)
+    else:
+        check_parts(measured, found.format.frame)
     return found
 
 

@@ -140,6 +140,15 @@ def check_even(measured: Sequence[Seen]) -> None:
             raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
+def check_parts(measured: Sequence[Seen], frame: str) -> None:
+    """Raises NoFit where a model that should count parts of the sides of `frame` counts those of x and y differently."""
+    for one in measured:
+        width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
+        uneven = abs(math.log(one.scale[0] * width / (one.scale[1] * height))) - 3 * math.hypot(*one.error)
+        if uneven > UNEVEN:
+            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+
+
 def constant_side(measured: Sequence[Seen], frame: str) -> tuple[int, str] | None:
     """The number that stands for the side of every picture, and the frame, where the model counts so and not in pixels."""
     for name in () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,):
