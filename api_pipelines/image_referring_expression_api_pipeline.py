@@ -16,7 +16,7 @@ from dataflow_grounding import (
     RegionExpressionGenerator,
     serving_from_environment,
 )
-from dataflow_grounding.pipelines.seed_records import seed_file
+from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.review import publish
 
 HERE = Path(__file__).resolve().parent.parent

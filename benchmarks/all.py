@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, as one table with goals beside figures.
 
-    python benchmarks/all.py
+    python -m benchmarks.all
 
 Takes about eight minutes on two idle cores and 1 GB under TMPDIR; on busy ones longer,
 and wall times say little there. Each benchmark is a command of its own, too.
@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 
-from measuring import BENCHMARKS, Row, run, table
+from benchmarks.measuring import Row, run, table
 
 NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost")
 
@@ -24,7 +24,7 @@ def main() -> None:
     print(f"{machine}, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}")
     missed = 0
     for name in NAMES:
-        done = run([sys.executable, str(BENCHMARKS / f"{name}.py"), "--json"])
+        done = run([sys.executable, "-m", f"benchmarks.{name}", "--json"])
         rows = [Row(**row) for row in done.json()]
         missed += sum(row.reached is False for row in rows)
         print(f"\n{name} ({done.wall_s:.0f} s)\n\n{table(rows)}", flush=True)

@@ -1,6 +1,6 @@
 """The denominator of the benchmarks: an honest minimal client that sends the same bytes as a run, and its CPU time.
 
-    python benchmarks/bare_client.py http://127.0.0.1:PORT/v1 --requests 1500 --in-flight 64 --image FILE
+    python -m benchmarks.bare_client http://127.0.0.1:PORT/v1 --requests 1500 --in-flight 64 --image FILE
 
 For each request it reads the image file, encodes it (base64 of the standard library), writes the message with
 `json.dumps`, posts it on a kept connection and parses the reply's JSON. `--client hand` is asyncio alone.

@@ -1,6 +1,6 @@
 """What better boxes cost: samples, zoom and verification against a model that is noisy, forgets and mistakes things.
 
-    python benchmarks/box_quality.py [--pictures 40] [--seed 0]
+    python -m benchmarks.box_quality [--pictures 40] [--seed 0]
 
 The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation), so that
 small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was not
@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seeing_model import COLORS, SeeingModel, draw
-
+from benchmarks.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.geometry import Bbox, iou
 from dataflow_grounding.metrics import score_boxes
@@ -142,7 +141,7 @@ def main() -> int:
                         f"{figures.small_miou:6.3f} {figures.requests:17.2f}",
                         flush=True,
                     )
-    from pixel_frames import missed  # which measures as this does
+    from benchmarks.pixel_frames import missed  # which measures as this does
 
     print("\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's mIoU")
     return 1 if missed() else 0

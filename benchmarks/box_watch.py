@@ -1,6 +1,6 @@
 """How soon the standing check stops a run whose boxes are in another format, and whether it ever stops one that is right.
 
-    python benchmarks/box_watch.py [--seeds 5] [--right 50]
+    python -m benchmarks.box_watch [--seeds 5] [--right 50]
 
 Whole runs of `generate` over the loopback server, with the defaults: a check before the first request and after every
 100, others where the numbers drift. Boxes are as photos have them (people tall, cars wide, sizes log-normal, pictures mostly
@@ -18,10 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import Row, table
-from watched_model import MIXED, PEOPLE, SQUARES, WIDE, Scene, WatchedModel
-from workplace import Workplace
-
+from benchmarks.measuring import Row, table
+from benchmarks.watched_model import MIXED, PEOPLE, SQUARES, WIDE, Scene, WatchedModel
+from benchmarks.workplace import Workplace
 from dataflow_grounding.testing import LoopbackServer, lognormal
 
 IN_FLIGHT = 8

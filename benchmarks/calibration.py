@@ -1,6 +1,6 @@
 """How surely a calibration names the format, and what a model sees of a picture: seeded runs against simulated models.
 
-    python benchmarks/calibration.py [--runs 30] [--formats 20]
+    python -m benchmarks.calibration [--runs 30] [--formats 20]
 
 First, models that count pixels of a picture that their server has resized, by 40 rules in use and by others
 (resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere at
@@ -20,9 +20,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from probe_model import answered, anywhere, seen
-from resize_rules import OTHERS, RULES, Rule
-
+from benchmarks.probe_model import answered, anywhere, seen
+from benchmarks.resize_rules import OTHERS, RULES, Rule
 from dataflow_grounding.calibration.deciding import Deciding, Decision
 from dataflow_grounding.calibration.fitting import candidates
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probes

@@ -1,6 +1,6 @@
 """Region captions side by side: this package, and DataFlow's way (a pool of 10 threads, one barrier a step).
 
-    python benchmarks/dataflow_way.py --python PYTHON [--records N]
+    python -m benchmarks.dataflow_way --python PYTHON [--records N]
 
 PYTHON is that of an environment with `open-dataflow` (see docs/dataflow.md), whose storage and serving are used. Each run
 is a process of its own against a loopback server that takes 0.1 s for an answer; both have at most 10 requests in flight.

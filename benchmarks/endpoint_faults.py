@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
-from workplace import Workplace
-
+from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
+from benchmarks.workplace import Workplace
 from dataflow_grounding.testing import Fault, FaultRule, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workplace import Done, Files, Workplace
-
+from benchmarks.workplace import Done, Files, Workplace
 from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest

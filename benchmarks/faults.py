@@ -1,6 +1,6 @@
 """Every fault that a run should survive, played for real, as one table.
 
-    python benchmarks/faults.py [--only NAME] [--quick] [--json]
+    python -m benchmarks.faults [--only NAME] [--quick] [--json]
 
 `sent` are requests that the endpoint received; `twice` counts questions for which it was paid more than once though the
 first answer could be used; `lost` counts rows that are neither in the results nor among the failures.
@@ -16,16 +16,16 @@ import time
 import traceback
 from pathlib import Path
 
-from endpoint_faults import ENDPOINT
-from fault_case import Case, Outcome
-from file_faults import FILES
-from image_faults import IMAGES
-from lock_faults import LOCKS
-from machine_faults import MACHINE
-from script_faults import SCRIPTS
-from shortage_faults import SHORTAGES
-from telling_faults import TELLING
-from workplace import Workplace
+from benchmarks.endpoint_faults import ENDPOINT
+from benchmarks.fault_case import Case, Outcome
+from benchmarks.file_faults import FILES
+from benchmarks.image_faults import IMAGES
+from benchmarks.lock_faults import LOCKS
+from benchmarks.machine_faults import MACHINE
+from benchmarks.script_faults import SCRIPTS
+from benchmarks.shortage_faults import SHORTAGES
+from benchmarks.telling_faults import TELLING
+from benchmarks.workplace import Workplace
 
 CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
 

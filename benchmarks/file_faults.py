@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from fault_case import Case, Outcome, calm
-from machine_faults import at_work, goes_on, reached_by
-from workplace import Workplace, caption, command, ended
+from benchmarks.fault_case import Case, Outcome, calm
+from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.workplace import Workplace, caption, command, ended
 
 
 def damaged_memory(place: Workplace, full: bool) -> Outcome:

@@ -1,6 +1,6 @@
 """Images: milliseconds to get one ready to send, from the file to the `data:` URL.
 
-    python benchmarks/image_cost.py
+    python -m benchmarks.image_cost
 
 As it is: read, its header looked at, digest, base64. Larger than 2,048 pixels: decoded, reduced and encoded once, then
 kept for the record's other steps. For scale: decoding and encoding again with Pillow at full size.
@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import inputs
-from measuring import Row, median, show, workplace
-
+from benchmarks import inputs
+from benchmarks.measuring import Row, median, show, workplace
 from dataflow_grounding.images import Image, ImageLimits, read_facts
 
 SIZES = ((640, 480, 60), (1920, 1080, 400), (4000, 3000, 2500), (4001, 3001, 2500))

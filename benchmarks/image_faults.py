@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fault_case import Case, Outcome, Witness, calm, lost_rows
-from workplace import REPOSITORY, Workplace, caption
+from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows
+from benchmarks.workplace import REPOSITORY, Workplace, caption
 
 Write = Callable[[Path], Any]
 

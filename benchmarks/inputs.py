@@ -1,6 +1,6 @@
 """Inputs of the benchmarks: pictures of a chosen size in bytes, and files of rows. All of it is drawn, nothing fetched.
 
-    python benchmarks/inputs.py FOLDER --count 1500 --width 1280 --height 960 --kilobytes 120
+    python -m benchmarks.inputs FOLDER --count 1500 --width 1280 --height 960 --kilobytes 120
 
 Writes equal pictures that differ in a comment segment, so that no two files have the same bytes.
 """

@@ -1,6 +1,6 @@
 """Memory and resume: peak memory of 1,000, 10,000 and 100,000 records, and what it takes to go on with 100,000.
 
-    python benchmarks/large_runs.py
+    python -m benchmarks.large_runs
 
 One request a record (phrase grounding), 64 in flight, replies at once. Every record has an image path of its own. The
 100,000 paths are hard links to few small files; after the first run most of those are overwritten with zeros, their size
@@ -13,10 +13,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import inputs
-from measuring import Row, Used, show, under, workplace
-from request_cost import REPLY, ours, step_1
-
+from benchmarks import inputs
+from benchmarks.measuring import Row, Used, show, under, workplace
+from benchmarks.request_cost import REPLY, ours, step_1
 from dataflow_grounding.testing import ServerProcess
 
 RECORDS, MISSING = 100_000, 1_000

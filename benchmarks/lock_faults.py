@@ -8,9 +8,9 @@ import os
 import signal
 from pathlib import Path
 
-from fault_case import Case, Outcome, Witness, calm, wait_until
-from machine_faults import at_work, goes_on, reached_by
-from workplace import REPOSITORY, Workplace, ended, process
+from benchmarks.fault_case import Case, Outcome, Witness, calm, wait_until
+from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """
 import fcntl

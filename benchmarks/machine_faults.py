@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed, wait_until
-from workplace import REPOSITORY, Workplace, caption, ended
-
+from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed, wait_until
+from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 from dataflow_grounding.testing import faults, on
 
 IN_FLIGHT = 8

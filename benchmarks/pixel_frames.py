@@ -1,6 +1,6 @@
 """Boxes of models that count pixels, end to end: a run behind servers that reduce pictures, against the same model read exactly.
 
-    python benchmarks/pixel_frames.py [--pictures 24] [--noise 0.005]
+    python -m benchmarks.pixel_frames [--pictures 24] [--noise 0.005]
 
 The model is called Qwen2.5-VL and really looks: it finds the coloured boxes, and the calibration's rectangles, in the
 picture that it is sent. Its numbers are pixels of what a server's rule leaves of it. A run knows nothing of the rule. The
@@ -16,10 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from box_quality import measure
-from resize_rules import RULES, Rule, openai, reduced, smart
-from seeing_model import COLORS, SeeingModel, draw
-
+from benchmarks.box_quality import measure
+from benchmarks.resize_rules import RULES, Rule, openai, reduced, smart
+from benchmarks.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.errors import GroundingError
 from dataflow_grounding.geometry import Bbox, Size
 

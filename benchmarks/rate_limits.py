@@ -1,6 +1,6 @@
 """How well a run keeps to an endpoint's limit: answered, requests sent, and wall time against the ideal.
 
-    python benchmarks/rate_limits.py [--only NAME] [--json] [--repeat N]
+    python -m benchmarks.rate_limits [--only NAME] [--json] [--repeat N]
 
 Each case is one `generate` in a process of its own against a loopback server that answers 429 to what comes while it
 serves `capacity` requests. Ideal is the time in which that many always busy places answer them all.

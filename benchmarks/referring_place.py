@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workplace import Done, Rows, command
+from benchmarks.workplace import Done, Rows, command
 
 STEPS = ("step_0_region_expr", "step_1_image_caption", "step_2_grounding_expr", "step_3_double_check")
 

@@ -1,6 +1,6 @@
 """Cost of a request: CPU of `generate`, the whole process, against bare clients that send as many bytes.
 
-    python benchmarks/request_cost.py
+    python -m benchmarks.request_cost
 
 1,500 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64 in flight.
 """
@@ -11,10 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-import inputs
-from bare_client import ALLOCATOR
-from measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
-
+from benchmarks import inputs
+from benchmarks.bare_client import ALLOCATOR
+from benchmarks.measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
 from dataflow_grounding.testing import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fault_case import Case, Outcome, Witness, wait_until
-from workplace import REPOSITORY, Workplace
-
+from benchmarks.fault_case import Case, Outcome, Witness, wait_until
+from benchmarks.workplace import REPOSITORY, Workplace
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -160,7 +159,7 @@ CELL = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from script_faults import ByHand, OpenAIServing
+from benchmarks.script_faults import ByHand, OpenAIServing
 
 def cell():
     serving = OpenAIServing({url!r}, "loopback", box_format="xyxy_px", max_workers=8)
@@ -184,7 +183,7 @@ def notebook(place: Workplace, full: bool) -> Outcome:
     """A cell is interrupted while a loop is running, as a notebook's is, and run again at once."""
     place.many(COUNT)
     with Witness(latency=0.15) as witness:
-        path = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+        path = [str(REPOSITORY)]
         (place.folder / "cell.py").write_text(CELL.format(path=path, url=witness.server.base_url))
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running = subprocess.Popen([sys.executable, "cell.py"], cwd=place.folder, **pipes)

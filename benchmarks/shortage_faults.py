@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fault_case import Case, Outcome, calm, lost_rows
-from machine_faults import at_work, reached_by
-from workplace import REPOSITORY, Workplace, caption, ended
+from benchmarks.fault_case import Case, Outcome, calm, lost_rows
+from benchmarks.machine_faults import at_work, reached_by
+from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
 import os, threading, time

@@ -1,6 +1,6 @@
 """Random faults, one after the other, for as long as you like; then the results have to be those of an undisturbed run.
 
-    python benchmarks/soak.py [--minutes 30] [--seed 0] [--rounds N]
+    python -m benchmarks.soak [--minutes 30] [--seed 0] [--rounds N]
 
 A round takes one of the pipelines, streaming or not, against a loopback server that spoils a share of its answers (429, 500,
 503, closed and cut connections, garbage, replies that can't be read or are cut off). Its run is killed, interrupted,
@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fault_case import Witness, wait_until
-from workplace import REPOSITORY, Workplace, caption, ended, process
-
+from benchmarks.fault_case import Witness, wait_until
+from benchmarks.workplace import REPOSITORY, Workplace, caption, ended, process
 from dataflow_grounding.testing import FaultRule, faults, on
 
 COUNT = 40
@@ -38,7 +37,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from script_faults import ByHand, OpenAIServing, count
+from benchmarks.script_faults import ByHand, OpenAIServing, count
 from dataflow_grounding.engine.options import RunOptions
 url, stream, put_in = sys.argv[1:]
 serving = OpenAIServing(url, "loopback", box_format="xyxy_px", max_workers={workers}, timeout=20)
@@ -96,7 +95,7 @@ class Job:
                 label.write_text("Car 0 0 0 2 3 22 23 0 0 0 0 0 0 0\nVan 0 0 0 30 10 50 30 0 0 0 0 0 0 0\n")
         place.rows(self.rows)
         if self.kind == "by hand":
-            path = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+            path = [str(REPOSITORY)]
             (place.folder / "script.py").write_text(SCRIPT.format(path=path, workers=WORKERS))
 
     def start(self, url: str, **options: Any) -> subprocess.Popen[str]:

@@ -1,6 +1,6 @@
 """Spans: made-up captions and phrases, spelt in the ways that typography has, and the places that are right by construction.
 
-    python benchmarks/span_fuzz.py [--captions 40000] [--seed 0]
+    python -m benchmarks.span_fuzz [--captions 40000] [--seed 0]
 
 A caption is put together from words and what stands between them, each piece spelt anew every time it is written: capitals,
 composed or decomposed accents, kinds of apostrophe, quotation mark, hyphen and blank, soft hyphens and zero-width characters

@@ -1,13 +1,13 @@
 """Start: CPU seconds and memory of `--help`, of the import, and of a bare Python for scale.
 
-python benchmarks/start.py
+python -m benchmarks.start
 """
 
 from __future__ import annotations
 
 import sys
 
-from measuring import COMMAND, Row, median, run, show
+from benchmarks.measuring import COMMAND, Row, median, run, show
 
 ROUNDS = 7
 COMMANDS = {

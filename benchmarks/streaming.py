@@ -1,6 +1,6 @@
 """Streaming against step by step, and repeated image bytes, on a pipeline of four steps, two of them side by side.
 
-    python benchmarks/streaming.py
+    python -m benchmarks.streaming
 
 A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests an
 image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the server: a
@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import inputs
-from measuring import Row, median, run, show, workplace
-
+from benchmarks import inputs
+from benchmarks.measuring import Row, median, run, show, workplace
 from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
@@ -100,7 +99,7 @@ def measure_mode(mode: str, folder: Path, sigma: float = SIGMA) -> dict[str, Any
     """One run in a process of its own against a server of its own: wall, first record, and the server's counts."""
     latency = ["--latency", str(MEAN), *(["--sigma", str(sigma)] if sigma else [])]
     with ServerProcess("--answers", "echo", *latency) as server:
-        used = run([sys.executable, __file__, "one", mode, str(folder), server.base_url])
+        used = run([sys.executable, "-m", "benchmarks.streaming", "one", mode, str(folder), server.base_url])
     return {**used.json(), **server.statistics["beginnings"]}
 
 

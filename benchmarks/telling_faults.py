@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from endpoint_faults import COUNT, ONE
-from fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
-from workplace import Workplace
-
+from benchmarks.endpoint_faults import COUNT, ONE
+from benchmarks.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
+from benchmarks.workplace import Workplace
 from dataflow_grounding.testing import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
 

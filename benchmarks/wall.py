@@ -1,6 +1,6 @@
 """Wall time against the ideal: the sum of the latencies, divided by the number in flight.
 
-    python benchmarks/wall.py
+    python -m benchmarks.wall
 
 80 requests for each place in flight, one a record, JPEGs of 5 KB, latencies all alike or log-normal (sigma 0.7). Beside
 it what a client with the same latencies would need that has every place filled from the first moment on: it, too, waits
@@ -14,10 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import inputs
-from measuring import Row, show, under, workplace
-from request_cost import REPLY, rows_to_ground, step_1
-
+from benchmarks import inputs
+from benchmarks.measuring import Row, show, under, workplace
+from benchmarks.request_cost import REPLY, rows_to_ground, step_1
 from dataflow_grounding.testing import ServerProcess, lognormal
 
 SIGMA, PER_PLACE = 0.7, 80

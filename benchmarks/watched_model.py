@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probe_model import seen
-
+from benchmarks.probe_model import seen
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.version import __version__
 
 if TYPE_CHECKING:
+    from dataflow_grounding.embedded import EmbeddedServing as EmbeddedServing
     from dataflow_grounding.engine.options import RunOptions as RunOptions
     from dataflow_grounding.errors import GroundingError as GroundingError
     from dataflow_grounding.grounded import Grounded as Grounded
     from dataflow_grounding.grounded import ground as ground
+    from dataflow_grounding.jobs.from_environment import serving_from_environment as serving_from_environment
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
     from dataflow_grounding.operators import CaptionGenerator as CaptionGenerator
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from dataflow_grounding.serving import OpenAIServing as OpenAIServing
     from dataflow_grounding.serving import RecordedServing as RecordedServing
     from dataflow_grounding.serving import Serving as Serving
-    from dataflow_grounding.serving import serving_from_environment as serving_from_environment
-    from dataflow_grounding.serving.embedded import EmbeddedServing as EmbeddedServing
     from dataflow_grounding.storage import FileStorage as FileStorage
 
 _HOMES = {
@@ -57,8 +57,8 @@ _HOMES = {
     "OpenAIServing": "serving",
     "RecordedServing": "serving",
     "Serving": "serving",
-    "serving_from_environment": "serving",
-    "EmbeddedServing": "serving.embedded",
+    "serving_from_environment": "jobs.from_environment",
+    "EmbeddedServing": "embedded",
     "FileStorage": "storage",
 }
 """Public name → its module, imported when it is used."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.jobs.from_environment import serving_from_environment
 from dataflow_grounding.operators import PhraseGrounder
-from dataflow_grounding.operators.regions import box_of
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.serving.from_environment import serving_from_environment
 
 if TYPE_CHECKING:
     import supervision

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-from workplace import Workplace
+from benchmarks.workplace import Workplace
 
 
 @pytest.fixture
@@ -29,4 +26,4 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     the check of a server that listened on the same port before.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr("dataflow_grounding.operators.endpoint_checks._checked", {})
+    monkeypatch.setattr("dataflow_grounding.watch.endpoint_checks._checked", {})

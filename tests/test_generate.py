@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import Workplace, caption, command, ended, process
 
+from benchmarks.workplace import Workplace, caption, command, ended, process
 from dataflow_grounding.rows import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
 

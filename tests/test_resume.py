@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_case import undisturbed, wait_until
-from workplace import Workplace, caption, ended
 
+from benchmarks.fault_case import undisturbed, wait_until
+from benchmarks.workplace import Workplace, caption, ended
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, Usage, faults, on
 from dataflow_grounding.testing.faults import FaultRule
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from probe_model import ProbeModel
-from workplace import Done, Workplace, command, ended, process
 
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding.compat.servings import DataFlowServing
 from dataflow_grounding.errors import ServerFault

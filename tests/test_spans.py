@@ -10,8 +10,8 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from span_fuzz import fuzz
 
+from benchmarks.span_fuzz import fuzz
 from dataflow_grounding.spans import clean_caption, find_spans
 
 UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
@@ -200,7 +200,7 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
 
 
 def test_made_up_captions_have_no_wrong_slice() -> None:
-    """`python benchmarks/span_fuzz.py` looks through 40,000."""
+    """`python -m benchmarks.span_fuzz` looks through 40,000."""
     tally = fuzz(3000)
     assert (tally.wrong, tally.missed) == (0, 0), tally.first
     assert tally.found > 3000

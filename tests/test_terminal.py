@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, command, ended, process
 
+from benchmarks.workplace import Workplace, command, ended, process
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import ServerFault

@@ -10,8 +10,8 @@ from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.pipelines.from_spec import options_of
-from dataflow_grounding.pipelines.spec_serving import serving_of
+from dataflow_grounding.jobs.from_spec import options_of
+from dataflow_grounding.jobs.spec_serving import serving_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say, say_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dataflow_grounding.cli.arguments import spec_option
-from dataflow_grounding.pipelines.checking import check_spec
+from dataflow_grounding.jobs.checking import check_spec
 from dataflow_grounding.terminal import say, say_json
 
 

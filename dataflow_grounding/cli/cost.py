@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding.pipelines.costs import costs_of
+from dataflow_grounding.jobs.costs import costs_of
 from dataflow_grounding.terminal import say, say_json
 
 

@@ -8,8 +8,8 @@ import click
 
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import spec_option
-from dataflow_grounding.pipelines.estimating import estimate
-from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.jobs.estimating import estimate
+from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
 from dataflow_grounding.terminal import say, say_json
 

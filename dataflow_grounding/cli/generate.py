@@ -7,7 +7,7 @@ import click
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.cli.pilot import advice, set_workers
 from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.spec import load_spec
 from dataflow_grounding.terminal import say, say_json
 

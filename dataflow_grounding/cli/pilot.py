@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
+from dataflow_grounding.boxes.regions import box_of, instances_on, places_of, read_regions
+from dataflow_grounding.boxes.verdicts import Verdict, combined, judged, regrounded
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.region_operator import Marks, RegionOperator
-from dataflow_grounding.operators.regions import box_of, instances_on, places_of, read_regions
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
-from dataflow_grounding.operators.verdicts import Verdict, combined, judged, regrounded
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.by_task import ServingByTask

@@ -6,23 +6,23 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, Literal
 
+from dataflow_grounding.boxes.agreement import agreed
+from dataflow_grounding.boxes.regrounding import reground
+from dataflow_grounding.boxes.zoom import zoomed
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError, TruncatedReply
 from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.operators.agreement import agreed
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.box_watch import BoxWatch, OnSuspect
-from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
-from dataflow_grounding.operators.regrounding import reground
-from dataflow_grounding.operators.zoom import zoomed
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import MERGE_IOU, Found, phrase_grounding, without_duplicates
+from dataflow_grounding.watch.box_watch import BoxWatch, OnSuspect
+from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
 
 EARLIER = ("reason", "disagreement", "verified", "verification")
 """What an earlier grounding may have left in an expression."""

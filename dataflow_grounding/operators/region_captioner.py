@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
+from dataflow_grounding.boxes.regions import box_of, read_regions
 from dataflow_grounding.crops import crop_of
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.regions import box_of, read_regions
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
+from dataflow_grounding.boxes.regions import box_of, read_regions
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.regions import box_of, read_regions
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.tasks import Described, region_expression

@@ -7,6 +7,8 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
+from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
@@ -16,15 +18,13 @@ from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.bbox_visualizer import draw_once
-from dataflow_grounding.operators.box_watch import BoxWatch, OnSuspect
-from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
-from dataflow_grounding.operators.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.regions import box_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import phrase_grounding
+from dataflow_grounding.watch.box_watch import BoxWatch, OnSuspect
+from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
 
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark
@@ -190,7 +190,7 @@ def _as_given(bbox: Bbox) -> list[float]:
 def _seen(image: Image, most: int) -> list[Bbox]:
     import numpy
 
-    from dataflow_grounding.serving.embedded.proposals import propose_regions
+    from dataflow_grounding.embedded.proposals import propose_regions
 
     with image.decoded() as picture:
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
@@ -13,7 +14,6 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.regions import box_of
 from dataflow_grounding.serving.base import Serving
 
 Marks: TypeAlias = Literal["none", "outline"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataflow_grounding.operators import RegionCaptioner, RegionMarker
-from dataflow_grounding.operators.box_watch import OnSuspect
-from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY
 from dataflow_grounding.operators.region_captioner import MarkStyle
 from dataflow_grounding.operators.region_marker import Proposals
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.watch.box_watch import OnSuspect
+from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
 
 STEPS = ("step_0_marked_regions", "step_1_region_caption")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataflow_grounding.serving.base import Reply, Serving, Usage
-from dataflow_grounding.serving.from_environment import serving_from_environment
 from dataflow_grounding.serving.gemini import GeminiServing
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.serving.recorded import RecordedServing
@@ -15,5 +14,4 @@ __all__ = [
     "Reply",
     "Serving",
     "Usage",
-    "serving_from_environment",
 ]

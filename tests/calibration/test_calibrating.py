@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from probe_model import ProbeModel
-from workplace import Done, Workplace
 
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import Done, Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.calibration.stored import cache_path, load, prompt_version
 from dataflow_grounding.serving import OpenAIServing
@@ -121,7 +121,7 @@ def test_where_it_is_not_clear_nothing_is_run(workplace: Workplace, what: str) -
 
 
 def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None:
-    from workplace import command
+    from benchmarks.workplace import command
 
     workplace.many(2)
     with LoopbackServer(ProbeModel("xyxy_1")) as server:

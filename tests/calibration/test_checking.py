@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from probe_model import answered, anywhere, seen
 
+from benchmarks.probe_model import answered, anywhere, seen
 from dataflow_grounding.calibration.checking import LAYOUTS, Verdict, judge, probe_of, probe_size
 from dataflow_grounding.calibration.fitting import Answer, Picture
 from dataflow_grounding.coordinates import find_box_format, known_formats

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from calibration import FORMATLESS, PROBES, STATED, Model, is_refused, one_format, one_rule
-from probe_model import answered, seen
-from resize_rules import OTHERS, RULES
 
+from benchmarks.calibration import FORMATLESS, PROBES, STATED, Model, is_refused, one_format, one_rule
+from benchmarks.probe_model import answered, seen
+from benchmarks.resize_rules import OTHERS, RULES
 from dataflow_grounding.calibration.fitting import candidates, fit
 from dataflow_grounding.calibration.probes import Answer, Picture, Probe
 from dataflow_grounding.calibration.seen import NoFit

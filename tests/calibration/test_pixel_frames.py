@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box_quality import measure
 from PIL import Image
-from pixel_frames import MODEL, SERVERS, scenes
-from resize_rules import drifting, reduced
-from seeing_model import SeeingModel, draw
 
+from benchmarks.box_quality import measure
+from benchmarks.pixel_frames import MODEL, SERVERS, scenes
+from benchmarks.resize_rules import drifting, reduced
+from benchmarks.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.calibration.stored import cache_path
 from dataflow_grounding.errors import SpecError, SuspectBoxes

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from probe_model import ProbeModel
-from workplace import Done, Workplace
 
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import Done, Workplace
 from dataflow_grounding.calibration.stored import cache_path
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from probe_model import ProbeModel
-from workplace import Workplace, command
 
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import Workplace, command
 from dataflow_grounding.testing import LoopbackServer
 
 

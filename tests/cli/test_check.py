@@ -8,8 +8,8 @@ import resource
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, caption, command, ended, process
 
+from benchmarks.workplace import Workplace, caption, command, ended, process
 from dataflow_grounding.testing import LoopbackServer
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workplace import REPOSITORY, Done, Workplace, caption, command, ended, process
 
+from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended, process
 from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.testing import LoopbackServer, faults, on
 

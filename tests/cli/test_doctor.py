@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from workplace import REPOSITORY, Workplace, command
 
+from benchmarks.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
 KEY = "sk-doctor-secret"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from workplace import REPOSITORY, Done, Workplace, command
 
+from benchmarks.workplace import REPOSITORY, Done, Workplace, command
 from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, faults, on

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import REPOSITORY
 
+from benchmarks.workplace import REPOSITORY
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 PYTHON = os.environ.get("DATAFLOW_PYTHON", "")

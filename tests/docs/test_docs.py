@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from probe_model import ProbeModel
-from workplace import REPOSITORY, Done, Workplace, command
 
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import REPOSITORY, Done, Workplace, command
 from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.testing import LoopbackServer
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from fault_case import wait_until
 from PIL import Image
-from workplace import Workplace
 
+from benchmarks.fault_case import wait_until
+from benchmarks.workplace import Workplace
 from dataflow_grounding import Operator, Serving
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import OperatorFailed, SuspectBoxes, TruncatedReply, UnreadableReply

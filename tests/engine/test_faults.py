@@ -1,13 +1,14 @@
-"""Every line of the fault table, quickly; `python benchmarks/faults.py` plays them at full length."""
+"""Every line of the fault table, quickly; `python -m benchmarks.faults` plays them at full length."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from fault_case import Case
-from faults import CASES
-from workplace import Workplace
+
+from benchmarks.fault_case import Case
+from benchmarks.faults import CASES
+from benchmarks.workplace import Workplace
 
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 

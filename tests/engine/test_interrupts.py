@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_case import wait_until
-from workplace import REPOSITORY, caption
 
+from benchmarks.fault_case import wait_until
+from benchmarks.workplace import REPOSITORY, caption
 from dataflow_grounding.testing import LoopbackServer
 
 COUNT = 60

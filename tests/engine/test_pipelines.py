@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from workplace import caption
 
+from benchmarks.workplace import caption
 from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask

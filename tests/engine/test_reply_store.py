@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import Workplace, command
 
+from benchmarks.workplace import Workplace, command
 from dataflow_grounding.engine.vouching import MARK
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 

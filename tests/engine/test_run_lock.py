@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import Workplace
 
+from benchmarks.workplace import Workplace
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.testing import LoopbackServer
 

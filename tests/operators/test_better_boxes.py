@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seeing_model import SeeingModel, draw
-from workplace import Workplace
 
+from benchmarks.seeing_model import SeeingModel, draw
+from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.boxes.agreement import merged
+from dataflow_grounding.boxes.regrounding import agreement
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
-from dataflow_grounding.operators.agreement import merged
-from dataflow_grounding.operators.regrounding import agreement
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest

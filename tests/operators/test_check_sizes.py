@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from workplace import Workplace, caption
 
+from benchmarks.workplace import Workplace, caption
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.geometry import Size

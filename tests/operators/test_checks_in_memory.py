@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from watched_model import Scene, WatchedModel
-from workplace import Workplace
 
+from benchmarks.watched_model import Scene, WatchedModel
+from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing

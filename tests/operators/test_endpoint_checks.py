@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import box_watch
 import pytest
-from fault_case import wait_until
-from watched_model import PEOPLE, Scene
-from workplace import Done, Workplace, caption, command
 
+from benchmarks import box_watch
+from benchmarks.fault_case import wait_until
+from benchmarks.watched_model import PEOPLE, Scene
+from benchmarks.workplace import Done, Workplace, caption, command
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding.errors import SpecError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving

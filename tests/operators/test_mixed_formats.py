@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import box_watch
 import pytest
-from watched_model import Scene
-from workplace import Done, Workplace
 
+from benchmarks import box_watch
+from benchmarks.watched_model import Scene
+from benchmarks.workplace import Done, Workplace
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.probes import probe_in
 

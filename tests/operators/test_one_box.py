@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from workplace import Workplace
 
+from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder, Serving
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import iou

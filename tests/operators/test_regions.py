@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_grounding import CaptionGenerator, DoubleChecker, Merger, RegionExpressionGenerator
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.nearness import near_groups
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, iou
-from dataflow_grounding.operators.matching import match_boxes
-from dataflow_grounding.operators.nearness import near_groups
-from dataflow_grounding.operators.regions import read_regions
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving import Serving
 

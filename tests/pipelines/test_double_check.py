@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from referring_place import ReferringPlace
 
+from benchmarks.referring_place import ReferringPlace
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, faults, on
 
 CAR, BUS, VAN = [10, 20, 110.5, 90], [300, 40, 600, 260], [200, 300, 260, 420.25]

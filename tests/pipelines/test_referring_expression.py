@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from referring_place import STEPS, ReferringPlace, kitti
-from workplace import Workplace, command
 
+from benchmarks.referring_place import STEPS, ReferringPlace, kitti
+from benchmarks.workplace import Workplace, command
 from dataflow_grounding.records import Record, read_expressions
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from workplace import REPOSITORY, command
 
+from benchmarks.workplace import REPOSITORY, command
 from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, RegionCaptioner, RegionMarker
 from dataflow_grounding.rows import read_records
 from dataflow_grounding.tasks.region_caption import read_marked_text

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from referring_place import ReferringPlace, kitti
 
+from benchmarks.referring_place import ReferringPlace, kitti
 from dataflow_grounding.testing import LoopbackServer
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import REPOSITORY, Workplace, command
 
+from benchmarks.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
 

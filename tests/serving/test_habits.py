@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import Workplace
 
+from benchmarks.workplace import Workplace
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing

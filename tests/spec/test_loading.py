@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from workplace import REPOSITORY, Workplace, command, ended, process
 
+from benchmarks.workplace import REPOSITORY, Workplace, command, ended, process
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving import GeminiServing, OpenAIServing

@@ -15,12 +15,12 @@ from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, Unre
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
-from dataflow_grounding.operators.box_signs import ADVICE, MOST, Seen, suspicion
-from dataflow_grounding.operators.endpoint_checks import CHECK_EVERY, EndpointChecks
 from dataflow_grounding.replies.finding import find_marks
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.terminal import say
+from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY, EndpointChecks
+from dataflow_grounding.watch.signs import ADVICE, MOST, Seen, suspicion
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]

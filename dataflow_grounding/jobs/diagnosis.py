@@ -13,7 +13,7 @@ from typing import Any
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import open_image
-from dataflow_grounding.pipelines.from_spec import SpecRun
+from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving import OpenAIServing, Reply, Serving
 from dataflow_grounding.tasks import expression_extraction

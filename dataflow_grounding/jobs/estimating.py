@@ -20,15 +20,15 @@ from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
+from dataflow_grounding.jobs.from_spec import SpecRun
+from dataflow_grounding.jobs.guesses import guess_reply
 from dataflow_grounding.operators import PhraseGrounder, RegionMarker
-from dataflow_grounding.operators.endpoint_checks import checks_for
-from dataflow_grounding.pipelines.from_spec import SpecRun
-from dataflow_grounding.pipelines.guesses import guess_reply
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.watch.endpoint_checks import checks_for
 
 ALL_UP_TO = 2000
 HEAD = 300

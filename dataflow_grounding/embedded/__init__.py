@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dataflow_grounding.serving.embedded.serving import EmbeddedServing
+from dataflow_grounding.embedded.serving import EmbeddedServing
 
 __all__ = ["EmbeddedServing"]

@@ -14,10 +14,10 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.operators.box_drift import Drift
-from dataflow_grounding.operators.box_signs import Signs
-from dataflow_grounding.operators.check_sizes import CheckSizes
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.watch.check_sizes import CheckSizes
+from dataflow_grounding.watch.drift import Drift
+from dataflow_grounding.watch.signs import Signs
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import Verdict

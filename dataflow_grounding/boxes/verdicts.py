@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.geometry import Bbox, iou
-from dataflow_grounding.operators.matching import match_boxes
-from dataflow_grounding.operators.regions import box_of
 from dataflow_grounding.tasks import Check, Found
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]

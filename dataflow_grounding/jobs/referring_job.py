@@ -10,11 +10,11 @@ from typing import Any
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats.legacy_files import write_legacy
+from dataflow_grounding.formats.seed_records import Seeds, find_seeds, write_seeds
+from dataflow_grounding.jobs.spec_job import SpecJob, chosen
+from dataflow_grounding.jobs.spec_serving import serving_of
 from dataflow_grounding.pipelines.image_referring_expression import STEPS, ImageReferringExpressionPipeline
-from dataflow_grounding.pipelines.legacy_files import write_legacy
-from dataflow_grounding.pipelines.seed_records import Seeds, find_seeds, write_seeds
-from dataflow_grounding.pipelines.spec_job import SpecJob, chosen
-from dataflow_grounding.pipelines.spec_serving import serving_of
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dataflow_grounding.serving.embedded.captions import extract_expressions
-from dataflow_grounding.serving.embedded.grounder import ground_phrases
+from dataflow_grounding.embedded.captions import extract_expressions
+from dataflow_grounding.embedded.grounder import ground_phrases
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
 DRAWN = {"shapes", "landscape", "toys"}

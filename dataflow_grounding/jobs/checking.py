@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dataflow_grounding.boxes.given_boxes import read_given_boxes
+from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import BrokenRow, GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
+from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.machine import files_left
 from dataflow_grounding.operators import RegionMarker
-from dataflow_grounding.operators.given_boxes import read_given_boxes
-from dataflow_grounding.operators.regions import check_seed, read_regions
-from dataflow_grounding.pipelines.from_spec import SpecRun
 from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.spec import Spec, read_spec

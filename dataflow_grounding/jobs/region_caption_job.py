@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.jobs.spec_job import SpecJob, chosen
 from dataflow_grounding.pipelines.image_region_caption import STEPS, ImageRegionCaptionPipeline
-from dataflow_grounding.pipelines.spec_job import SpecJob, chosen
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.storage import ResultsStorage

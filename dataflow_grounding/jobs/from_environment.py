@@ -18,7 +18,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
     read_env_files()
     environment = os.environ
     if not any(environment.get(name) for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL")):
-        from dataflow_grounding.serving.embedded import EmbeddedServing
+        from dataflow_grounding.embedded import EmbeddedServing
 
         say(
             "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is no VLM. It finds "

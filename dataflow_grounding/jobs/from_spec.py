@@ -19,12 +19,12 @@ from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.jobs.referring_job import ReferringJob
+from dataflow_grounding.jobs.region_caption_job import RegionCaptionJob
+from dataflow_grounding.jobs.spec_job import ImageGroundingJob, SpecJob
+from dataflow_grounding.jobs.spec_serving import serving_of as serving_of
 from dataflow_grounding.operators import PhraseGrounder
-from dataflow_grounding.pipelines.costs import paid_by_step
-from dataflow_grounding.pipelines.referring_job import ReferringJob
-from dataflow_grounding.pipelines.region_caption_job import RegionCaptionJob
-from dataflow_grounding.pipelines.spec_job import ImageGroundingJob, SpecJob
-from dataflow_grounding.pipelines.spec_serving import serving_of as serving_of
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.secrets import masked
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dataflow_grounding.boxes.agreement import bbox_of
 from dataflow_grounding.crops import ImageCrop, crop_around
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.images import Image
-from dataflow_grounding.operators.agreement import bbox_of
 from dataflow_grounding.tasks import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image

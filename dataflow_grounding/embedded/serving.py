@@ -7,10 +7,10 @@ import json
 import os
 from typing import Any
 
+from dataflow_grounding.embedded.captions import extract_expressions
 from dataflow_grounding.errors import RequestRefused
 from dataflow_grounding.images import Image
 from dataflow_grounding.serving.base import Reply, Serving
-from dataflow_grounding.serving.embedded.captions import extract_expressions
 from dataflow_grounding.tasks import Request
 
 VERSION = 1
@@ -45,12 +45,12 @@ def _answer(request: Request[Any]) -> str:
     if request.task == "expression_extraction":
         return json.dumps(extract_expressions(request.input["caption"]), ensure_ascii=False)
     if request.task == "phrase_grounding":
-        from dataflow_grounding.serving.embedded.grounder import ground_phrases
+        from dataflow_grounding.embedded.grounder import ground_phrases
 
         [image] = request.images
         return json.dumps(ground_phrases(_bgr(image), list(request.input["phrases"])), ensure_ascii=False)
     if request.task in ABOUT_REGIONS:
-        from dataflow_grounding.serving.embedded.labelled import answer_about_regions
+        from dataflow_grounding.embedded.labelled import answer_about_regions
 
         [image] = request.images
         return json.dumps(answer_about_regions(request.task, _bgr(image), request.input), ensure_ascii=False)

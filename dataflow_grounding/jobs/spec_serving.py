@@ -15,7 +15,7 @@ def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     if vlm.backend == "embedded":
-        from dataflow_grounding.serving.embedded import EmbeddedServing
+        from dataflow_grounding.embedded import EmbeddedServing
 
         return EmbeddedServing()
     if vlm.backend == "gemini":

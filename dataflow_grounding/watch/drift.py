@@ -11,7 +11,7 @@ from typing import TypeAlias
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.operators.box_signs import Seen, plain
+from dataflow_grounding.watch.signs import Seen, plain
 
 BOXES = 2  # of an answer: more of them, of one picture, say little more
 LAG = 20  # answers that are too young to be compared with

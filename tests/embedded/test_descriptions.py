@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from workplace import command
 
-from dataflow_grounding.serving.embedded.descriptions import Descriptions
-from dataflow_grounding.serving.embedded.picture import Picture
-from dataflow_grounding.serving.embedded.regions import Thing, dominant_color, plural_of, read_things
+from benchmarks.workplace import command
+from dataflow_grounding.embedded.descriptions import Descriptions
+from dataflow_grounding.embedded.picture import Picture
+from dataflow_grounding.embedded.regions import Thing, dominant_color, plural_of, read_things
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
 BLANK = Picture(np.zeros((480, 640, 3), np.uint8))

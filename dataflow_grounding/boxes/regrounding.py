@@ -7,9 +7,9 @@ import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from dataflow_grounding.boxes.agreement import bbox_of
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.geometry import match_greedily
-from dataflow_grounding.operators.agreement import bbox_of
 from dataflow_grounding.tasks import Found
 
 VERIFIED_AT = 0.5  # mean IoU of the two answers' boxes

@@ -1,0 +1,1 @@
+"""What the library costs and survives, measured: `python -m benchmarks.NAME`."""

@@ -1,0 +1,1 @@
+"""What operators share about boxes: matching, agreement, verdicts, boxes of the user's."""
