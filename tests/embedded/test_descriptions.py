@@ -20,7 +20,7 @@ from dataflow_grounding.embedded.descriptions import Descriptions
 from dataflow_grounding.embedded.picture import Picture
 from dataflow_grounding.embedded.regions import Thing, dominant_color, plural_of, read_things
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 BLANK = Picture(np.zeros((480, 640, 3), np.uint8))
 THINGS = [
     Thing(1, (10, 10, 70, 60), "car", "red"),

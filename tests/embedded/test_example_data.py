@@ -14,7 +14,7 @@ from PIL import Image
 from dataflow_grounding.embedded.captions import extract_expressions
 from dataflow_grounding.embedded.grounder import ground_phrases
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "example_data"
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 DRAWN = {"shapes", "landscape", "toys"}
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from dataflow_grounding.embedded.grounder import describe_abilities, ground_phrases
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "example_data" / "images"
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_data" / "images"
 PAPER = (244, 240, 230)
 RED, BLUE, GREEN, YELLOW, BLACK = (200, 30, 38), (30, 70, 190), (30, 140, 60), (240, 200, 40), (20, 20, 22)
 
