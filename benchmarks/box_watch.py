@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measuring import Row, table
+from benchmarks.pacing import lognormal
 from benchmarks.watched_model import MIXED, PEOPLE, SQUARES, WIDE, Scene, WatchedModel
 from benchmarks.workplace import Workplace
-from dataflow_grounding.testing import LoopbackServer, lognormal
+from dataflow_grounding.testing import LoopbackServer
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)

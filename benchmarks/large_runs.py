@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, Used, show, under, workplace
+from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, ours, step_1
-from dataflow_grounding.testing import ServerProcess
 
 RECORDS, MISSING = 100_000, 1_000
 OUTPUT = "step_1_grounding"

@@ -81,7 +81,7 @@ def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
         assert stopped.code == 130, stopped
         assert "Run the same command again" in stopped.err
         assert json.loads((place.results / "run.json").read_text())["state"] == "stopped"
-        assert witness.server.tally.abandoned == 0, "what was in flight was waited for"
+        assert witness.server.abandoned == 0, "what was in flight was waited for"
         assert not list(place.results.rglob("*.part"))
         outcome = goes_on(place, witness, 40)
         assert outcome.sent == 80

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, lognormal
+from benchmarks.pacing import lognormal
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults
 
 NEVER = float("inf")
 PLAIN = faults.too_many_requests()

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
 from benchmarks.measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
-from dataflow_grounding.testing import ServerProcess
+from benchmarks.process import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
 REPLY = json.dumps(

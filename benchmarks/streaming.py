@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, median, run, show, workplace
+from benchmarks.process import ServerProcess
 from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
@@ -27,7 +28,6 @@ from dataflow_grounding.replies import read_object
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.schema import object_of
-from dataflow_grounding.testing import ServerProcess
 
 MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [{"id": 1, "type": "mug", "bbox": [5, 5, 30, 40]}, {"id": 2, "type": "table", "bbox": [0, 30, 64, 48]}]

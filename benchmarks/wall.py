@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, show, under, workplace
+from benchmarks.pacing import lognormal
+from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, rows_to_ground, step_1
-from dataflow_grounding.testing import ServerProcess, lognormal
 
 SIGMA, PER_PLACE = 0.7, 80
 MEANS = {16: 0.2, 64: 0.25, 128: 0.4}

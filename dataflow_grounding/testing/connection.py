@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 HEAD_LIMIT = 64 * 1024
@@ -34,7 +34,7 @@ class Head:
 
 
 def response(
-    status: int, body: bytes, content_type: str = "application/json", headers: dict[str, str] | None = None
+    status: int, body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> bytes:
     """A whole response, head and body."""
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", f"Content-Type: {content_type}"]

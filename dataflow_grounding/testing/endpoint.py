@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -23,16 +24,16 @@ from dataflow_grounding.testing.faults import (
     too_many_requests,
     unauthorized,
 )
-from dataflow_grounding.testing.pacing import Latency, TokenBucket
 from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest, cut_pictures, read_image
 from dataflow_grounding.testing.takes import Takes
-from dataflow_grounding.testing.tally import Tally
 
 OPENAI, GEMINI = OpenAI(), Gemini()
 CHAT_PATHS = ("/v1/chat/completions", "/openai/v1/chat/completions")
 AZURE_START, AZURE_END = "/openai/deployments/", "/chat/completions"
 KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")
 IMAGE_TOKENS = 1000
+CACHE_WINDOW = 64
+Latency = float | Callable[[ReceivedRequest], float]
 
 
 @dataclass(slots=True)
@@ -57,9 +58,9 @@ class Endpoint:
     """The settings of a played endpoint, all of them free to be set anew while it runs, and its replies.
 
     `answers` answers (see `Answers`). `faults` are rules made with `on(…)`, or any function from request to Fault.
-    `latency` is in seconds. What comes while `capacity` requests are being served gets `limit_fault`; what comes faster
-    than `rate` lets pass gets a 429 with the time to wait. `takes` is what it refuses. `key` is the only key that is
-    taken, `models` are the only models; None takes all. `leaky` repeats the key in every error, as some endpoints do.
+    `latency` is in seconds. What comes while `capacity` requests are being served gets `limit_fault`. `takes` is what it
+    refuses. `key` is the only key that is taken, `models` are the only models; None takes all. `leaky` repeats the key in
+    every error, as some endpoints do.
     `record` is for requests to be looked at later: without it bodies are read only as far as the answers need.
     `keep_bodies` keeps their JSON, too. Lists of models are free: neither counted nor recorded.
     """
@@ -68,7 +69,6 @@ class Endpoint:
     faults: Sequence[FaultRule] | FaultRule = field(default=(), kw_only=True)
     latency: Latency = field(default=0.0, kw_only=True)
     capacity: int | None = field(default=None, kw_only=True)
-    rate: TokenBucket | None = field(default=None, kw_only=True)
     limit_fault: Fault = field(default_factory=too_many_requests, kw_only=True)
     takes: Takes = field(default_factory=Takes, kw_only=True)
     key: str | None = field(default=None, kw_only=True)
@@ -78,22 +78,28 @@ class Endpoint:
     keep_bodies: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.tally = Tally()
+        self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = self.bytes_received = 0
+        self.by_status: Counter[int] = Counter()
+        self.by_task: Counter[str] = Counter()
         self.errors: list[Exception] = []
         self.serving = 0
         reads = IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
         self.reads_body, self._reads_images = reads != NOTHING, reads == IMAGES
         self._canned: dict[str, bytes] = {}
         self._images: dict[int, ReceivedImage] = {}
+        self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: memoryview | None) -> Exchange:
         """The reply to one request; `body` is None where bodies are not read."""
         dialect: Dialect = GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
-        request = ReceivedRequest(self.tally.received, time.monotonic(), dialect.name, head.target, head.headers)
+        request = ReceivedRequest(self.received, time.monotonic(), dialect.name, head.target, head.headers)
         exchange = Exchange(request, dialect)
         exchange.counted = not (head.method == "GET" and urlsplit(head.target).path.endswith("/models"))
         if exchange.counted:
-            self.tally.arrived(head.length)
+            self.received += 1
+            self.bytes_received += head.length
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             self._decide(exchange, head, body)
         except NotServed as error:
@@ -115,8 +121,6 @@ class Endpoint:
         question = self._read(exchange, model, body) if body is not None else None
         if self._is_full(exchange):
             return self._fail(exchange, self.limit_fault)
-        if self.rate and (wait := self.rate.take()):
-            return self._fail(exchange, too_many_requests(wait))
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(exchange.request)
         if fault is None and question is not None:
@@ -158,7 +162,7 @@ class Endpoint:
             request.images = tuple(self._image(picture) for picture in question.pictures)
         if self.keep_bodies:
             request.body = json.loads(bytes(body))
-        self.tally.by_task[request.task] += 1
+        self.by_task[request.task] += 1
         return question
 
     def _image(self, picture: memoryview | bytes) -> ReceivedImage:
@@ -196,15 +200,19 @@ class Endpoint:
         key = zlib.crc32(question.system.encode("utf-8", "surrogatepass"))
         for picture in question.pictures:
             key = (zlib.crc32(picture, key & 0xFFFFFFFF) << 32) | len(picture)
-        repeated = bool(question.pictures) and self.tally.repeated(key)
+        repeated = bool(question.pictures) and self._repeated(key)
         prompt = beginning + len(exchange.request.text) // 4
         return Usage(prompt, len(answer.text) // 4, beginning if repeated else 0)
+
+    def _repeated(self, key: int) -> bool:
+        """Note a beginning; whether it was last seen few requests ago, as a provider's prompt cache would."""
+        before, self._beginnings[key] = self._beginnings.get(key), self.received
+        return before is not None and self.received - before <= CACHE_WINDOW
 
     def _worded(self, exchange: Exchange, answer: Answer, usage: Usage) -> bytes:
         request = exchange.request
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
-        headers = {**(self.rate.headers() if self.rate else {}), **exchange.fault.headers}
-        return response(200, _dump(reply), headers=headers)
+        return response(200, _dump(reply), headers=exchange.fault.headers)
 
     def _fail(self, exchange: Exchange, fault: Fault) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
@@ -216,7 +224,7 @@ class Endpoint:
         if self.leaky:
             given = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
             message += f" (key: {(given or [request.path])[0]})"
-        headers = dict(self.rate.headers() if self.rate else {}) | dict(fault.headers)
+        headers = dict(fault.headers)
         if fault.retry_after is not None and fault.http_date:
             headers |= {
                 "Retry-After": formatdate(time.time() + fault.retry_after, usegmt=True),

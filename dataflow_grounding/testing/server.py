@@ -51,23 +51,9 @@ class LoopbackServer(Endpoint):
         """`http://127.0.0.1:PORT/v1`: what OpenAI clients are given."""
         return f"{self.address}/v1"
 
-    @property
-    def max_in_flight(self) -> int:
-        """The most requests that were waiting for their reply at one moment."""
-        return self.tally.max_in_flight
-
-    @property
-    def paid(self) -> int:
-        """Replies with a 2xx status that left whole."""
-        return self.tally.paid
-
     def count(self, status: int | None = None) -> int:
         """Replies sent whole with this status; requests received where no status is given."""
-        return self.tally.received if status is None else self.tally.by_status[status]
-
-    def statistics(self) -> dict[str, Any]:
-        """All counts as JSON; see `Tally.as_dict`."""
-        return self.tally.as_dict()
+        return self.received if status is None else self.by_status[status]
 
     def refuse_connections(self, seconds: float) -> None:
         """Drop every connection and refuse new ones for `seconds`, then listen on the same port again."""
@@ -220,13 +206,22 @@ class LoopbackServer(Endpoint):
         if exchange and exchange.request.status_sent is None:
             self._end(exchange, None)
         elif exchange:
-            self.tally.not_sent(exchange.status)
+            # Counted as sent, and then it did not leave whole.
+            self._count(exchange.status, -1)
+            self.abandoned += 1
             exchange.request.status_sent = exchange.request.time_sent = None
 
     def _end(self, exchange: Exchange, status: int | None) -> None:
         if not exchange.counted:
             return
         self.serving -= exchange.served
-        self.tally.left(status)
-        exchange.request.status_sent = status
-        exchange.request.time_sent = time.monotonic() if status is not None else None
+        self.in_flight -= 1
+        if status is None:
+            self.abandoned += 1
+            return
+        self._count(status, 1)
+        exchange.request.status_sent, exchange.request.time_sent = status, time.monotonic()
+
+    def _count(self, status: int, replies: int) -> None:
+        self.by_status[status] += replies
+        self.paid += replies if 200 <= status < 300 else 0
