@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.box_quality import measure
+from benchmarks.box_scores import measure
 from benchmarks.resize_rules import RULES, Rule, openai, reduced, smart
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.errors import GroundingError

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding.compat.servings import DataFlowServing
+from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
+from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import Record, Update, read_text
+from dataflow_grounding.replies import read_object
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.prompted_vqa import prompted_vqa
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.schema import STRING, object_of
 
 
 @OPERATOR_REGISTRY.register()
@@ -39,6 +42,28 @@ class PromptedVQAGenerator(Operator):
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the answer."""
-        image = open_image(record, self.keys.image, self.serving.image_limits)
-        prompt = read_text(record, self.keys.prompt)
-        return {self.keys.answer: await ask(prompted_vqa(image, prompt, self.system_prompt))}
+        request = Request(
+            task="prompted_vqa",
+            input={"prompt": read_text(record, self.keys.prompt)},
+            images=(open_image(record, self.keys.image, self.serving.image_limits),),
+            instructions=load_prompt("prompted_vqa").replace("{system_prompt}", self.system_prompt),
+            schema=object_of(answer=STRING),
+            read=_read,
+        )
+        return {self.keys.answer: await ask(request)}
+
+
+def _read(reply: str) -> tuple[str, list[str]]:
+    notes: list[str] = []
+    answer: object = reply
+    try:
+        data, notes = read_object(reply, required="answer")
+        answer = data["answer"]
+    except TruncatedReply:
+        raise
+    except UnreadableReply:
+        notes = ["own_words: the reply is a text, not the object that was asked for"]
+    text = answer.strip() if isinstance(answer, str) else ""
+    if not text:
+        raise UnreadableReply("there is no text in the answer.")
+    return text, notes

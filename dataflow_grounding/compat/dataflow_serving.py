@@ -1,24 +1,16 @@
-"""Servings both ways: DataFlow's behind our operators, ours behind DataFlow's."""
+"""A serving of DataFlow's behind our operators."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
 from typing import Any
 
-from dataflow_grounding.errors import (
-    EndpointRefused,
-    RateLimited,
-    RequestRefused,
-    ServerFault,
-    SpecError,
-)
+from dataflow_grounding.errors import EndpointRefused, RateLimited, RequestRefused, ServerFault, SpecError
 from dataflow_grounding.images import Image, ImageLimits
 from dataflow_grounding.secrets import excerpt, learn, learn_address
 from dataflow_grounding.serving.base import Reply, Serving
-from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.tasks import Request
 
 
@@ -35,7 +27,7 @@ class DataFlowServing(Serving):
         methods = ("generate_from_input_one_image", "generate_from_input")
         method = next((name for name in methods if callable(getattr(serving, name, None))), None)
         if method is None:
-            raise SpecError(f"{type(serving).__name__} is no serving: it has no {' or '.join(methods)}")
+            raise SpecError(f"{type(serving).__name__} is not a serving: it has no {' or '.join(methods)}")
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._takes_prompts = method == methods[0]
@@ -89,63 +81,3 @@ def _as_ours(error: Exception, model: str) -> Exception:
     if isinstance(status, int) and 400 <= status < 500 and status != 408:
         return RequestRefused(said)
     return ServerFault(said)
-
-
-class GeneratesFromInput:
-    """What DataFlow's operators call of a serving, for a serving of ours: mixed in before it.
-
-    A list of inputs is answered by as many requests, retried and paced as everywhere; where one fails to the end, the
-    whole call raises its GroundingError, as no error may pass for a text.
-    """
-
-    def start_serving(self) -> None:
-        """Nothing to start."""
-
-    def cleanup(self) -> None:
-        """Nothing to give back: connections are closed after each call."""
-
-    def generate_from_input(
-        self, user_inputs: Sequence[str], system_prompt: str = "Describe the image in detail.", **_: Any
-    ) -> list[str]:
-        """A text for each picture; `user_inputs` are their paths, `system_prompt` is asked of each."""
-        return self.generate_from_input_one_image(user_inputs, [system_prompt] * len(user_inputs))
-
-    def generate_from_input_one_image(
-        self, image_paths: Sequence[str], text_prompts: Sequence[str], system_prompt: str = "", **_: Any
-    ) -> list[str]:
-        """A text for each picture and its prompt. Raises ValueError when there aren't as many of both."""
-        from dataflow_grounding.compat.prompted_vqa_generator import PromptedVQAGenerator
-
-        if len(image_paths) != len(text_prompts):
-            raise ValueError("image_paths and text_prompts should have the same length")
-        asker = PromptedVQAGenerator(self, system_prompt)
-        rows = [{"image": path, "prompt": text} for path, text in zip(image_paths, text_prompts, strict=True)]
-        done = asker(rows)
-        for _, error in done.failures:
-            raise error
-        return [row["answer"] for row in done]
-
-
-class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
-    """OpenAIServing with the arguments of DataFlow's class of this name. Raises SpecError when the key is not set."""
-
-    def __init__(
-        self,
-        api_url: str = "https://api.openai.com/v1",
-        key_name_of_api_key: str = "DF_API_KEY",
-        model_name: str = "o4-mini",
-        max_workers: int = 10,
-        timeout: int = 1800,
-        image_io: Any = None,
-        send_request_stream: bool = False,
-        *,
-        box_format: str = "auto",
-    ) -> None:
-        if image_io is not None:
-            raise SpecError("image_io is not supported: pictures are read from their paths")
-        if not os.environ.get(key_name_of_api_key):
-            raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
-        super().__init__(
-            api_url, model_name, key_name_of_api_key, max_workers, timeout, temperature=None, box_format=box_format
-        )
-        self.api_url, self.model_name = api_url, model_name
