@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from dataflow_grounding.testing.received import BadRequest, filled
 
@@ -48,30 +48,8 @@ class Question:
     model: str
     system: str = ""
     texts: list[str] = field(default_factory=list)
-    pictures: list[memoryview | bytes] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-
-
-class Dialect(Protocol):
-    """How one protocol words a request, a reply, an error and a list of models."""
-
-    name: str
-
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
-        """Take a request body apart; `model` is the one that the path names, or empty. Raises BadRequest."""
-        ...
-
-    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """A whole reply."""
-        ...
-
-    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
-        """An error; `wait` is in seconds."""
-        ...
-
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
-        """A list of models."""
-        ...
 
 
 class OpenAI:
@@ -79,7 +57,7 @@ class OpenAI:
 
     name = "openai"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
+    def read(self, body: dict[str, Any], pictures: Sequence[bytes], model: str) -> Question:
         """Take the messages apart; `model` is a deployment named in the path, or empty. Raises BadRequest."""
         question = Question(model or str(body.get("model") or ""))
         question.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
@@ -140,7 +118,7 @@ class Gemini:
 
     name = "gemini"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
+    def read(self, body: dict[str, Any], pictures: Sequence[bytes], model: str) -> Question:
         """Take the contents apart. Raises BadRequest."""
         contents = body.get("contents")
         if not isinstance(contents, list) or not contents:
@@ -194,6 +172,9 @@ class Gemini:
         return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
 
 
+Dialect = OpenAI | Gemini
+
+
 def read_input(text: str) -> dict[str, Any]:
     """The JSON object between the last `<input>` and `</input>`; empty where a request has none. Raises BadRequest."""
     _, mark, rest = text.rpartition("<input>")
@@ -209,7 +190,7 @@ def read_input(text: str) -> dict[str, Any]:
     return value
 
 
-def _data_url(url: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
+def _data_url(url: str, pictures: Sequence[bytes]) -> bytes:
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")

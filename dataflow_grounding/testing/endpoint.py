@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, CannedAnswers, EchoAnswers
+from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
 from dataflow_grounding.testing.connection import Head, response
 from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, Question, Usage, read_input
 from dataflow_grounding.testing.faults import (
@@ -85,11 +84,10 @@ class Endpoint:
         self.serving = 0
         reads = IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
         self.reads_body, self._reads_images = reads != NOTHING, reads == IMAGES
-        self._canned: dict[str, bytes] = {}
         self._images: dict[int, ReceivedImage] = {}
         self._beginnings: dict[int, int] = {}
 
-    def plan(self, head: Head, body: memoryview | None) -> Exchange:
+    def plan(self, head: Head, body: bytes | None) -> Exchange:
         """The reply to one request; `body` is None where bodies are not read."""
         dialect: Dialect = GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
         request = ReceivedRequest(self.received, time.monotonic(), dialect.name, head.target, head.headers)
@@ -111,7 +109,7 @@ class Endpoint:
             self._fail(exchange, Fault(500, f"the server's own answers failed: {error!r}"))
         return exchange
 
-    def _decide(self, exchange: Exchange, head: Head, body: memoryview | None) -> None:
+    def _decide(self, exchange: Exchange, head: Head, body: bytes | None) -> None:
         if not self._has_key(head):
             return self._fail(exchange, unauthorized())
         if not exchange.counted:
@@ -145,7 +143,7 @@ class Endpoint:
         given = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
         return self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
 
-    def _read(self, exchange: Exchange, model: str, body: memoryview) -> Question:
+    def _read(self, exchange: Exchange, model: str, body: bytes) -> Question:
         """Fill in the request from its body. Raises BadRequest."""
         lean, pictures = cut_pictures(body)
         try:
@@ -161,58 +159,41 @@ class Endpoint:
         if self._reads_images:
             request.images = tuple(self._image(picture) for picture in question.pictures)
         if self.keep_bodies:
-            request.body = json.loads(bytes(body))
+            request.body = json.loads(body)
         self.by_task[request.task] += 1
         return question
 
-    def _image(self, picture: memoryview | bytes) -> ReceivedImage:
+    def _image(self, picture: bytes) -> ReceivedImage:
         """Read an image once, however often it comes."""
-        key = hash(bytes(picture))
+        key = hash(picture)
         if key not in self._images:
             self._images[key] = read_image(picture)
         return self._images[key]
 
     def _answer(self, exchange: Exchange, question: Question | None) -> None:
         """Ask `answers`, apply what the fault does to the text, and word the reply."""
-        change = exchange.fault.change
-        if question is None and isinstance(self.answers, CannedAnswers) and change is None:
-            name = exchange.dialect.name
-            if name not in self._canned:
-                self._canned[name] = self._worded(exchange, self.answers(exchange.request), Usage(IMAGE_TOKENS, 10))
-            exchange.wire = self._canned[name]
-            return
-        given = self.answers(exchange.request)
+        request, fault = exchange.request, exchange.fault
+        given = self.answers(request)
         if isinstance(given, dict):
             given = json.dumps(given, ensure_ascii=False)
             if self.takes.ignores_format:
                 given = f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
         answer = Answer(given) if isinstance(given, str) else given
-        if change:
-            answer = change(answer)
-        counted = self._usage(exchange, question, answer)
-        exchange.wire = self._worded(exchange, answer, answer.usage or counted)
+        if fault.change:
+            answer = fault.change(answer)
+        usage = self._usage(request, question, answer)
+        reply = exchange.dialect.reply(answer, request.model, request.index, answer.usage or usage)
+        exchange.wire = response(200, _dump(reply), headers=fault.headers)
 
-    def _usage(self, exchange: Exchange, question: Question | None, answer: Answer) -> Usage:
+    def _usage(self, request: ReceivedRequest, question: Question | None, answer: Answer) -> Usage:
         """A token for every four characters, a fixed number for an image; a beginning seen lately is cached."""
         if question is None:
             return Usage(IMAGE_TOKENS, len(answer.text) // 4)
         beginning = len(question.system) // 4 + IMAGE_TOKENS * len(question.pictures)
-        key = zlib.crc32(question.system.encode("utf-8", "surrogatepass"))
-        for picture in question.pictures:
-            key = (zlib.crc32(picture, key & 0xFFFFFFFF) << 32) | len(picture)
-        repeated = bool(question.pictures) and self._repeated(key)
-        prompt = beginning + len(exchange.request.text) // 4
-        return Usage(prompt, len(answer.text) // 4, beginning if repeated else 0)
-
-    def _repeated(self, key: int) -> bool:
-        """Note a beginning; whether it was last seen few requests ago, as a provider's prompt cache would."""
+        key = hash((question.system, *question.pictures))
         before, self._beginnings[key] = self._beginnings.get(key), self.received
-        return before is not None and self.received - before <= CACHE_WINDOW
-
-    def _worded(self, exchange: Exchange, answer: Answer, usage: Usage) -> bytes:
-        request = exchange.request
-        reply = exchange.dialect.reply(answer, request.model, request.index, usage)
-        return response(200, _dump(reply), headers=exchange.fault.headers)
+        cached = question.pictures and before is not None and self.received - before <= CACHE_WINDOW
+        return Usage(beginning + len(request.text) // 4, len(answer.text) // 4, beginning if cached else 0)
 
     def _fail(self, exchange: Exchange, fault: Fault) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""

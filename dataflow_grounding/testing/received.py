@@ -74,30 +74,25 @@ class ReceivedRequest:
         return tuple((image.width, image.height) for image in self.images)
 
 
-def cut_pictures(body: memoryview) -> tuple[bytes, list[memoryview]]:
+def cut_pictures(body: bytes) -> tuple[bytes, list[bytes]]:
     """Split a JSON body into the JSON with a numbered hole for every long base64 string, and those strings."""
-    whole = body.obj
-    assert isinstance(whole, (bytes, bytearray))
-    kept: list[memoryview | bytes] = []
-    pictures: list[memoryview] = []
-    at, end = 0, len(body)
-    search = 0
-    while match := PICTURE_START.search(body, search, end):
+    kept: list[bytes] = []
+    pictures: list[bytes] = []
+    at = stop = 0
+    while match := PICTURE_START.search(body, stop):
         start = match.end()
-        stop = whole.find(b'"', start, end)
+        stop = body.find(b'"', start)
         if stop < 0:
             break
-        search = stop
         # A backslash before the quote: this is text that speaks of base64, and no picture.
         if stop - start >= SHORTEST_CUT and body[stop - 1] != 0x5C:
             kept += [body[at:start], f"{HOLE}{len(pictures)}".encode()]
             pictures.append(body[start:stop])
             at = stop
-    kept.append(body[at:end])
-    return b"".join(kept), pictures
+    return b"".join([*kept, body[at:]]), pictures
 
 
-def filled(encoded: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
+def filled(encoded: str, pictures: Sequence[bytes]) -> bytes:
     """The base64 that belongs to a string of the JSON: what was cut out of its hole, or the string itself."""
     number = encoded.removeprefix(HOLE)
     if number != encoded and number.isdigit() and int(number) < len(pictures):
@@ -105,14 +100,14 @@ def filled(encoded: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
     return encoded.encode()
 
 
-def read_image(encoded: memoryview | bytes) -> ReceivedImage:
+def read_image(encoded: bytes) -> ReceivedImage:
     """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
     from PIL import Image, UnidentifiedImageError
 
     from dataflow_grounding.image_files import open_picture
 
     try:
-        data = base64.b64decode(bytes(encoded).replace(b"\\/", b"/"), validate=True)
+        data = base64.b64decode(encoded.replace(b"\\/", b"/"), validate=True)
     except binascii.Error as error:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:

@@ -140,7 +140,7 @@ class LoopbackServer(Endpoint):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _serve(self, connection: Connection, head: Head, body: memoryview | None) -> None:
+    def _serve(self, connection: Connection, head: Head, body: bytes | None) -> None:
         """A whole request is here: decide on the reply, and when it leaves."""
         exchange = self.plan(head, body)
         self._open[connection] = exchange
