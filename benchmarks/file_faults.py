@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.fault_case import Case, Outcome, calm
-from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.fault_case import Case, Outcome, at_work, calm, goes_on, reached_by
 from benchmarks.workplace import Workplace, caption, command, ended
 
 

@@ -8,8 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from benchmarks.fault_case import Case, Outcome, Witness, calm, wait_until
-from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.fault_case import Case, Outcome, Witness, at_work, calm, goes_on, reached_by, wait_until
 from benchmarks.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """

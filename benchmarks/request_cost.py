@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
-from benchmarks.measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
+from benchmarks.measuring import Row, Used, generate, median, run, show, under, workplace
 from benchmarks.process import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
@@ -55,7 +55,7 @@ def step_1(results: Path, base_url: str, in_flight: int = IN_FLIGHT) -> Used:
 
 def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
     """A bare client in a process of its own."""
-    command = [sys.executable, str(BENCHMARKS / "bare_client.py"), base_url, "--client", client, "--image", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.bare_client", base_url, "--client", client, "--image", str(folder)]
     return run([*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR)
 
 

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.fault_case import Case, Outcome, calm, lost_rows
-from benchmarks.machine_faults import at_work, reached_by
+from benchmarks.fault_case import Case, Outcome, at_work, calm, lost_rows, reached_by
 from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
