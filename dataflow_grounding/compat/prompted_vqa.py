@@ -54,16 +54,13 @@ class PromptedVQAGenerator(Operator):
 
 
 def _read(reply: str) -> tuple[str, list[str]]:
-    notes: list[str] = []
-    answer: object = reply
     try:
         data, notes = read_object(reply, required="answer")
-        answer = data["answer"]
     except TruncatedReply:
         raise
     except UnreadableReply:
-        notes = ["own_words: the reply is a text, not the object that was asked for"]
-    text = answer.strip() if isinstance(answer, str) else ""
+        data, notes = {"answer": reply}, ["own_words: the reply is a text, not the object that was asked for"]
+    text = data["answer"].strip() if isinstance(data["answer"], str) else ""
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes

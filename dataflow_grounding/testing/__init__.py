@@ -1,4 +1,4 @@
-"""A loopback model server for tests, with answers and faults of your choice."""
+"""A loopback model server for tests, with answers and faults of your choice: see LoopbackServer."""
 
 from __future__ import annotations
 

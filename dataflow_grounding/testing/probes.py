@@ -35,9 +35,7 @@ def _probe_with(size: Size, texts: tuple[str, ...]) -> Probe | None:
 
 
 def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """A right answer to a probe picture, in `box_format`; no boxes for a padded one, whose own size can't be told; None for any
-    other request.
-    """
+    """A right answer to a probe picture; no boxes for a padded one, whose own size is unknown; None for other requests."""
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None

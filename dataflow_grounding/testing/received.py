@@ -19,15 +19,19 @@ HOLE = "#picture-"
 
 
 class BadRequest(Exception):
-    """The request can't be taken: the server answers 400 with this message."""
+    """Raised by answers: the server replies 400 with this message."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedImage:
     """One image of a request, as it came.
 
-    `digest` is the sha256 of the decoded file (hexadecimal), `width` and `height` are the stored pixels (not
-    turned by EXIF), `orientation` is the EXIF tag (1 is upright), `format` is Pillow's name, `size` is in bytes.
+    Args:
+        digest: sha256 of the file, hexadecimal.
+        width: Stored pixels across, not turned by EXIF; `height`: down.
+        orientation: The EXIF tag; 1 is upright.
+        format: Pillow's name for it, such as `JPEG`.
+        size: Bytes of the file.
     """
 
     digest: str
@@ -40,11 +44,19 @@ class ReceivedImage:
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """One request to a model as the server understood it; `status_sent` is None until the whole reply has left.
+    """One request to a model as the server understood it.
 
-    `index` counts from 0 in order of arrival; `time` and `time_sent` are `time.monotonic()` seconds. `input` is the
-    JSON object between `<input>` and `</input>`, and `task` its first key's value. `headers` have lower-case names.
-    `images` is empty where the server was told not to look at them, `body` unless it keeps bodies.
+    Args:
+        index: Number of arrival, from 0.
+        time: `time.monotonic()` of its arrival, in seconds; `time_sent` that of its reply.
+        dialect: `openai` or `gemini`.
+        path: The path asked for, query and all; `headers` have lower-case names.
+        task: Member `task` of `input`, the JSON object between `<input>` and `</input>`.
+        text: The user message; `system` is the system message.
+        images: Empty where the server was told not to look at them.
+        settings: All other members of the body, such as `temperature`.
+        body: The body's JSON, where the server keeps bodies.
+        status_sent: None until the whole reply has left.
     """
 
     index: int
