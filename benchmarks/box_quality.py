@@ -2,9 +2,9 @@
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0]
 
-The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation), so that
-small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was not
-found as 0. `kept` has only the boxes of expressions that were verified.
+The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation),
+so that small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was
+not found as 0. `kept` has only the boxes of expressions that were verified.
 """
 
 from __future__ import annotations

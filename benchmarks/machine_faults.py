@@ -207,12 +207,15 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
     return running.returncode
 
 
-KEPT = "The run stops with a sentence; after room is made the same command goes on and pays again at most what was in flight."
+KEPT = (
+    "The run stops with a one-line error; once there is room, the same command goes on and pays again "
+    "at most for what was in flight."
+)
 MACHINE: list[Case] = [
     Case("disk full", KEPT, full_disk),
     Case("files that may not grow (a quota)", KEPT, file_limit),
-    Case("a results folder that can't be written", "Told before the first request, exit 2.", not_writable),
-    Case("two runs on one results folder at once", "The second is refused with a sentence, exit 2.", two_at_once),
+    Case("a results folder that can't be written", "Reported before the first request, exit 2.", not_writable),
+    Case("two runs on one results folder at once", "The second is refused with a one-line error, exit 2.", two_at_once),
     Case("a torn store of replies", "The torn line is dropped and asked again; whole lines are kept.", torn_store),
     Case("a store written by an older version", "Lines with fewer keys are read as far as they go.", old_store),
     Case(

@@ -29,7 +29,7 @@ STEP = "step_0_expression_extraction"
 
 
 def rows_to_ground(results: Path, pictures: list[Path]) -> None:
-    """What step 0 would have left: two expressions an image, one of them like no other."""
+    """What step 0 would have left: two expressions per image, one of them unique."""
     texts = (["wooden table", f"mug number {number}"] for number in range(len(pictures)))
     rows = (
         {"image_path": str(path), "caption": "", "expressions": [{"text": text} for text in pair]}
@@ -39,7 +39,7 @@ def rows_to_ground(results: Path, pictures: list[Path]) -> None:
 
 
 def ours(folder: Path, name: str, pictures: list[Path], base_url: str) -> Used:
-    """`generate` for step 1 alone: one request a record."""
+    """`generate` for step 1 alone: one request per record."""
     rows_to_ground(folder / name, pictures)
     used = step_1(folder / name, base_url)
     counts = used.json()
@@ -85,7 +85,7 @@ def measure() -> list[Row]:
                 ratios[f"{name} more"].append(more["generate"] / more[name])
     rows = [
         Row(
-            f"{name}: CPU ms a request, whole process of {REQUESTS:,}; each request beyond them",
+            f"{name}: CPU ms per request, whole process of {REQUESTS:,}; each request beyond them",
             f"{median(whole[name]):.2f}; {median(extra[name]):.2f}",
         )
         for name in whole

@@ -2,10 +2,11 @@
 
     python -m benchmarks.streaming
 
-A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests an
-image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the server: a
-request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()` without
-`compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side count as one.
+A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests
+per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the
+server: a request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()`
+without `compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side
+count as one.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def measure_mode(mode: str, folder: Path, sigma: float = SIGMA) -> dict[str, Any
 
 
 def measure() -> list[Row]:
-    """Streaming against step by step, and repeated image bytes, on a pipeline of four steps, two of them side by side."""
+    """Streaming against step by step, and repeated image bytes, on four steps, two of them side by side."""
     rows: list[Row] = []
     with workplace() as root:
         pictures = inputs.pictures(root / "pictures", 500, 64, 48, 2)

@@ -1,4 +1,4 @@
-"""DataFlow's names over this package's operators and servings: a script written for DataFlow runs with its imports changed."""
+"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its imports changed."""
 
 from __future__ import annotations
 

@@ -24,17 +24,14 @@ class PromptedVQAGenerator(Operator):
     name = "prompted_vqa"
     input_keys = {"image": "image", "prompt": "prompt"}
     output_keys = {"answer": "answer"}
-    descriptions = {
-        "en": "Reads prompts and images and writes answers.",
-        "zh": "读取提示词与图像,生成回答。",
-    }
+    descriptions = {"en": "Reads prompts and images and writes answers.", "zh": "读取提示词与图像,生成回答。"}
 
     def __init__(self, serving: Any, system_prompt: str = "You are a helpful assistant.") -> None:
         self.serving: Serving = serving if isinstance(serving, Serving) else DataFlowServing(serving)
         self.system_prompt = system_prompt
 
     def run(self, storage: Any, **keys: str | None) -> str:
-        """Work through the rows. Raises SpecError for DataFlow's keys of videos and conversations: only pictures are read."""
+        """Work through the rows. Raises SpecError for DataFlow's keys of videos and conversations."""
         for other in ("input_video_key", "input_conversation_key"):
             if keys.pop(other, None):
                 raise SpecError(f"{other} is not supported: give input_image_key and input_prompt_key")

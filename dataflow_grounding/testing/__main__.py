@@ -1,4 +1,4 @@
-"""`python -m dataflow_grounding.testing`: the loopback server by itself, for trying things without a key; until Ctrl-C."""
+"""`python -m dataflow_grounding.testing`: the loopback server by itself, to try things without a key; until Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of the loopback server, free to break the protocol; aiohttp.web takes twice the CPU a request."""
+"""One HTTP/1.1 connection, free to break the protocol; aiohttp.web would take twice the CPU per request."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Exchange:
 
 @dataclass(eq=False)
 class Endpoint:
-    """The settings of a played endpoint, its counts, and its replies; LoopbackServer, which it is for, describes them."""
+    """Settings, counts and replies of a played endpoint; see LoopbackServer."""
 
     answers: Answers = field(default_factory=EchoAnswers)
     _: KW_ONLY
