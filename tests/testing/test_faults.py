@@ -356,11 +356,13 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
         address = urlsplit(running.stdout.readline().strip())
-        assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
-        assert address.port
-        assert send(address.port).status == 401
-        assert send(address.port, Authorization="Bearer k").content == "hello"
-        running.terminate()
+        try:
+            assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
+            assert address.port
+            assert send(address.port).status == 401
+            assert send(address.port, Authorization="Bearer k").content == "hello"
+        finally:
+            running.terminate()
         assert running.wait(10) == 0
 
 
