@@ -10,11 +10,9 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.json_keys import (
     BOX_KEYS,
     FAULT_KEYS,
-    FOUND_KEYS,
     LABEL_KEYS,
     NO_CHILDREN,
     ORDER_KEYS,
-    OUTLINE_KEYS,
     POINT_KEYS,
     QUAD_KEYS,
     WRAPPERS,
@@ -22,28 +20,26 @@ from dataflow_grounding.replies.json_keys import (
     plain_key,
 )
 from dataflow_grounding.replies.json_shapes import (
-    Cut,
-    are_pairs,
-    corner_pair,
+    apply_stated,
     drop_considered,
     drop_unlabelled,
+    is_empty,
     is_named,
-    is_no,
-    named_corners,
+    list_shape,
     one_of,
-    outlines,
     pair,
     plain_fields,
     said_by,
-    stated_by,
-    stated_size,
+    says_absent,
+    take_corners,
     take_lists_beside,
+    take_outline,
     take_statuses,
 )
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, around, measured, number
+from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.none_words import missing_in, says_none
 
@@ -102,24 +98,28 @@ class _Walk:
             return
         since = len(self.marks.boxes)
         items, unit = measured(items)
-        kinds = ["n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items]
-        numbers = [item for item, kind in zip(items, kinds, strict=True) if kind == "n"]
-        strings = tuple(item.strip() for item, kind in zip(items, kinds, strict=True) if kind == "s" and item.strip())
-        if getattr(items, "cut", False) and 1 < len(numbers) == len(items) < 4:
+        shape = list_shape(items, boxy=boxy)
+        if shape == "cut":
             self.marks.drop("a box that is cut off", said)
-        elif len(numbers) >= 2 and "n" * len(numbers) in "".join(kinds) and "o" not in kinds:
-            self.marks.add(numbers, Said(strings).within(said), quad=quad)
-        elif len(numbers) >= 2 or (numbers and boxy):
-            self.marks.add([item for item in items if not isinstance(item, (list, dict))], said)
-            for item in items:  # where a list was never closed, what follows it stands in it
-                if isinstance(item, (list, dict)):
-                    self.value(item, NOTHING_SAID, boxy=False)
-        elif boxy and are_pairs(items):
-            flat = [value for corner in items for value in corner]
-            self.marks.add(flat, said, corners=True, quad=True)
+        elif shape == "numbers":
+            self.numbers(items, said, quad=quad)
+        elif shape == "broken":
+            self.broken(items, said)
+        elif shape == "corners":
+            self.marks.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
         apply(self.marks.boxes, since, None, unit)
+
+    def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
+        labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
+        self.marks.add([item for item in items if number(item) is not None], Said(labels).within(said), quad=quad)
+
+    def broken(self, items: list[Any], said: Said) -> None:
+        self.marks.add([item for item in items if not isinstance(item, (list, dict))], said)
+        for item in items:  # where a list was never closed, what follows it stands in it
+            if isinstance(item, (list, dict)):
+                self.value(item, NOTHING_SAID, boxy=False)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class _Walk:
         if value.parts:
             self.repeated_keys(value, outer, boxy=boxy)
             return
-        if not value and not value.loose:
+        if is_empty(value):
             if boxy:
                 self.marks.lack(outer)
             else:
@@ -149,7 +149,7 @@ class _Walk:
         take_statuses(self.marks, fields)
         own = said_by(value, fields)
         said = own.within(outer)
-        if any(is_no(fields[key]) for key in FOUND_KEYS & fields.keys()) or is_no(fields.get("status") or None):
+        if says_absent(fields):
             self.marks.lack(said)
             return
         since = len(self.marks.boxes)
@@ -160,11 +160,7 @@ class _Walk:
             self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        order, unit = stated_by(fields)
-        side = stated_size(fields)
-        if unit is None and side and all(max(mark.numbers) <= side for mark in self.marks.boxes[since:]):
-            unit = "px"
-        apply(self.marks.boxes, since, order, unit)
+        apply_stated(self.marks.boxes, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -186,7 +182,8 @@ class _Walk:
         for plain, item in boxes.items():
             used |= self.box_field(plain, item, lists, said)
         if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
-            used |= self.corners(fields, said) or self.outline(fields, lists, said) or self.point(fields, said)
+            shapes = take_corners(marks, fields, said) or take_outline(marks, fields, lists, said)
+            used |= shapes or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
             drop_unlabelled(marks, since, begun=any(key in fields for key in LABEL_KEYS))
         return used
@@ -208,33 +205,6 @@ class _Walk:
         take_lists_beside(self.marks, since, lists)
         return True
 
-    def corners(self, fields: dict[str, Any], said: Said) -> bool:
-        named = named_corners(fields)
-        if named is None:
-            paired = corner_pair(fields, said)
-            if paired is not None:
-                self.marks.put(paired)
-            return paired is not None
-        values, unit = measured(named.values)
-        numbers = [value for item in values if (value := number(item)) is not None]
-        if len(numbers) == 4:
-            self.marks.put(Mark("box", tuple(numbers), said, named.order, unit=unit))
-        else:
-            self.marks.add(named.values, said)
-        return True
-
-    def outline(self, fields: dict[str, Any], lists: dict[str, list[Any]], said: Said) -> bool:
-        since = len(self.marks.boxes)
-        key = next((key for key in fields if key in OUTLINE_KEYS and isinstance(fields[key], list)), None)
-        try:
-            for corners in outlines(fields.get(key or "")):
-                self.marks.put(Mark("box", around(corners), said, corners=True))
-        except Cut:
-            self.marks.drop("an outline that is cut off", said)
-            return True
-        take_lists_beside(self.marks, since, lists)
-        return len(self.marks.boxes) > since
-
     def point(self, fields: dict[str, Any], said: Said) -> bool:
         used = False
         for key in fields:
@@ -249,27 +219,30 @@ class _Walk:
     # What stands in an object beside its own box
 
     def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
-        own = named or has_box
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
         groups: dict[str, list[Mark]] = {}
         for key, item in value.items():
             plain, since = plain_key(key), len(self.marks.boxes)
-            if self.is_box_key(plain) or plain in NO_CHILDREN or (own and plain in LABEL_KEYS):
+            if self.is_box_key(plain) or plain in NO_CHILDREN:
                 continue
-            item = decoded(item)
-            if own:
-                self.part_of_detection(item, NOTHING_SAID if has_box else said)
+            if not (named or has_box):
+                self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
+            elif plain not in LABEL_KEYS:
+                self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
                 if has_box and not value.cut:  # a part without a name is no further thing
                     self.marks.boxes[since:] = filter(is_named, self.marks.boxes[since:])
-            elif plain in WRAPPERS or _TASK.fullmatch(key):
-                self.wrapped(item, said)
-            elif item is not None or not talks:
-                inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
-                self.labelled_by_key(plain, item, inner.within(said))
             if len(self.marks.boxes) > since:
                 groups[plain] = self.marks.boxes[since:]
         if len(groups) > 1:
             drop_considered(self.marks, groups)
+
+    def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
+        plain = plain_key(key)
+        if plain in WRAPPERS or _TASK.fullmatch(key):
+            self.wrapped(item, said)
+        elif item is not None or not talks:
+            inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
+            self.labelled_by_key(plain, item, inner.within(said))
 
     def part_of_detection(self, item: Any, said: Said) -> None:
         """Take further detections in a detection, never its colours or sizes."""
@@ -279,7 +252,7 @@ class _Walk:
     def wrapped(self, item: Any, said: Said) -> None:
         """Take what stands under a key that names nothing."""
         missing = missing_in(item) if isinstance(item, str) else None
-        if item is None or missing is not None or (isinstance(item, JsonObject) and not item and not item.loose):
+        if item is None or missing is not None or is_empty(item):
             self.marks.missing = missing
             self.marks.lack(said)
         elif isinstance(item, str) and has_tokens(item):
@@ -289,7 +262,7 @@ class _Walk:
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
         """Take what stands under a key that is no known word: it is the label of what it holds."""
-        if isinstance(item, JsonObject) and not item and not item.loose:
+        if is_empty(item):
             self.marks.lack(said)
         elif isinstance(item, (list, dict)) or item is None:
             self.value(item, said, boxy=not isinstance(item, dict))

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_keys import (
     CORNER_PAIRS,
     CORNERS,
+    FOUND_KEYS,
     ID_KEYS,
     IMAGE_SIZE_KEYS,
     LABEL_KEYS,
     LABEL_LIST_KEYS,
+    OUTLINE_KEYS,
     REFINED,
     SCORE_KEYS,
     WRAPPERS,
     plain_key,
 )
 from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.legends import stated_order, stated_unit
-from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.legends import apply, stated_order, stated_unit
+from dataflow_grounding.replies.marks import Mark, Marks, Said, around, measured, number
 from dataflow_grounding.replies.none_words import says_none
 
 
-class Cut(Exception):
+class _Cut(Exception):
     """The reply ends inside of a value that is of no use in parts."""
-
-
-class NamedCorners(NamedTuple):
-    """Coordinates as an object names them: any values, in the order that their names settle."""
-
-    values: list[Any]
-    order: Order
 
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,15 +60,23 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
-def stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
-    """Return the order and the unit that an object's other fields state for its boxes."""
+def apply_stated(marks: list[Mark], since: int, fields: Mapping[str, Any]) -> None:
+    """Give the marks from the `since`-th on the order and the unit that their object's other fields state."""
+    order, unit = _stated_by(fields)
+    side = _stated_size(fields)
+    if unit is None and side and all(max(mark.numbers) <= side for mark in marks[since:]):
+        unit = "px"
+    apply(marks, since, order, unit)
+
+
+def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
     said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in LABEL_KEYS]
     texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
     unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
     return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
 
 
-def stated_size(fields: Mapping[str, Any]) -> float | None:
+def _stated_size(fields: Mapping[str, Any]) -> float | None:
     """Return the longer side of the image, in pixels, that an object states beside its boxes; None for none.
 
     Who writes it down writes pixels mostly. Sides such as 1000 by 1000 are the range of a relative format.
@@ -94,34 +97,71 @@ def stated_size(fields: Mapping[str, Any]) -> float | None:
     return None
 
 
-def is_no(value: Any) -> bool:
-    """Whether the value of a key such as "found" says no."""
+def says_absent(fields: Mapping[str, Any]) -> bool:
+    """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
+    return any(_is_no(fields[key]) for key in FOUND_KEYS & fields.keys()) or _is_no(fields.get("status") or None)
+
+
+def _is_no(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("false", "no", "0") or says_none(value.replace("_", " "))
     return value is False or (type(value) is int and value == 0)
 
 
-def named_corners(fields: Mapping[str, Any]) -> NamedCorners | None:
-    """Return the four coordinates that have a key each, whatever their values are."""
+def is_empty(value: Any) -> bool:
+    """Whether a value is an object that holds nothing."""
+    return isinstance(value, JsonObject) and not value and not value.loose
+
+
+def take_corners(marks: Marks, fields: Mapping[str, Any], said: Said) -> bool:
+    """Take an object's box of four coordinates, or of two corners, that have a key each; False where there is none."""
     for names, order in CORNERS:
         if all(name in fields for name in names):
-            return NamedCorners([fields[name] for name in names], order)
-    return None
-
-
-def corner_pair(fields: Mapping[str, Any], said: Said) -> Mark | None:
-    """Return the box of two corners that have a key each, such as top_left and bottom_right."""
+            given = [fields[name] for name in names]
+            values, unit = measured(given)
+            numbers = [value for item in values if (value := number(item)) is not None]
+            if len(numbers) == 4:
+                marks.put(Mark("box", tuple(numbers), said, order, unit=unit))
+            else:
+                marks.add(given, said)
+            return True
     for first, last in CORNER_PAIRS:
-        pairs = pair(fields.get(first)), pair(fields.get(last))
-        if pairs[0] and pairs[1]:
+        one, other = pair(fields.get(first)), pair(fields.get(last))
+        if one and other:
             by_name = isinstance(fields[first], dict)
-            return Mark("box", (*pairs[0], *pairs[1]), said, "xyxy" if by_name else None, corners=True)
-    return None
+            marks.put(Mark("box", (*one, *other), said, "xyxy" if by_name else None, corners=True))
+            return True
+    return False
 
 
-def are_pairs(items: Sequence[Any]) -> bool:
-    """Whether a list has two corners, or four, each as a pair of numbers."""
-    return len(items) in (2, 4) and all(is_pair(item) for item in items)
+def take_outline(marks: Marks, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said) -> bool:
+    """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
+    since = len(marks.boxes)
+    keys = (key for key, item in fields.items() if key in OUTLINE_KEYS and isinstance(item, list))
+    try:
+        for corners in _outlines(fields.get(next(keys, ""))):  # or under a key without a letter
+            marks.put(Mark("box", around(corners), said, corners=True))
+    except _Cut:
+        marks.drop("an outline that is cut off", said)
+        return True
+    take_lists_beside(marks, since, lists)
+    return len(marks.boxes) > since
+
+
+def list_shape(items: Sequence[Any], *, boxy: bool) -> Literal["cut", "numbers", "broken", "corners", "mixed"]:
+    """Return what a list is: numbers, with labels around them or broken up, two or four corners, or anything else.
+
+    `boxy`: it stands where a box was asked for.
+    """
+    kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
+    count = kinds.count("n")
+    if getattr(items, "cut", False) and 1 < count == len(items) < 4:
+        return "cut"
+    if count >= 2 and "n" * count in kinds and "o" not in kinds:
+        return "numbers"
+    if count >= 2 or (count and boxy):
+        return "broken"
+    return "corners" if boxy and len(items) in (2, 4) and all(map(is_pair, items)) else "mixed"
 
 
 def is_pair(value: Any) -> bool:
@@ -140,19 +180,19 @@ def pair(value: Any) -> tuple[float, float] | None:
     return None if x is None or y is None else (x, y)
 
 
-def outlines(value: Any) -> list[list[float]]:
-    """Return the corners of each polygon in a value, as x, y, x, y, …; raises Cut where one is cut off."""
+def _outlines(value: Any) -> list[list[float]]:
+    """Return the corners of each polygon in a value, as x, y, x, y, …; raises _Cut where one is cut off."""
     if not isinstance(value, list):
         return []
     if getattr(value, "cut", False):
-        raise Cut
+        raise _Cut
     pairs = [pair(item) for item in value]
     if len(pairs) >= 2 and None not in pairs:
         return [[coordinate for corner in pairs if corner for coordinate in corner]]
     numbers = [number(item) for item in value]
     if len(numbers) >= 4 and len(numbers) % 2 == 0 and None not in numbers:
         return [[coordinate for coordinate in numbers if coordinate is not None]]
-    return [outline for item in value for outline in outlines(item)]
+    return [outline for item in value for outline in _outlines(item)]
 
 
 def take_lists_beside(marks: Marks, since: int, lists: Mapping[str, list[Any]]) -> None:
