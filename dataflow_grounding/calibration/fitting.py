@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dataflow_grounding.calibration.probes import Answer, Picture
+from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
 from dataflow_grounding.frames import to_xyxy
@@ -59,7 +59,7 @@ def candidates() -> tuple[BoxFormat, ...]:
     return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
 
 
-def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
+def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     """The one format in which all pictures were answered. Raises NoFit.
 
     `stated` is what the model was asked for: it wins among formats that can't be told apart.
@@ -77,19 +77,19 @@ def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
     return found
 
 
-def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
+def fit_as(name: str, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well the format of this name fits. Raises NoFit when it hardly does."""
     scores = _Scores(pictures, find_box_format(name, ""), measured=False)
     scores.check_found(0)
     return scores.result(0)
 
 
-def result_of(known: BoxFormat, pictures: Sequence[Picture]) -> Fit:
+def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well a known format fits, however badly it does."""
     return _Scores(pictures, known, measured=False).result(0)
 
 
-def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
+def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
     """The format that one picture suggests, for wording the next questions; the plainest of those that fit as well.
 
     Raises NoFit when hardly anything was found in it.
@@ -103,7 +103,7 @@ def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
 class _Scores:
     """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
 
-    def __init__(self, pictures: Sequence[Picture], stated: BoxFormat, *, measured: bool = True) -> None:
+    def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
         import numpy as np
 
         self.np = np
@@ -137,7 +137,7 @@ class _Scores:
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
 
-    def _corners(self, answer: Answer, candidate: BoxFormat) -> Sequence[float]:
+    def _corners(self, answer: ProbeBox, candidate: BoxFormat) -> Sequence[float]:
         if answer.family is not None:
             return (0.0, 0.0, 0.0, 0.0)
         return to_xyxy(answer.numbers, answer.order or candidate.order)
@@ -272,11 +272,11 @@ class _Scores:
         return f"{why} (seen: {'; '.join(parts)})"
 
 
-def _usable(answer: Answer) -> bool:
+def _usable(answer: ProbeBox) -> bool:
     return len(answer.numbers) == 4 or answer.family is not None
 
 
-def _affine(candidate: BoxFormat, picture: Picture, measured: bool) -> tuple[float, float, float, float]:
+def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float, float, float]:
     """A format as what x and y are multiplied with, and what is added, to get pixels of the picture.
 
     With `measured`, those in pixels are taken in the scales that the answers themselves suggest.

@@ -23,7 +23,7 @@ _YAML_LIST = re.compile(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]
 _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
-class Answer(NamedTuple):
+class AnswerText(NamedTuple):
     """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them, before and behind each.
 
     `cue`: the words before it that take back what the reply said before, such as "Wait, looking again", or nothing.
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     cue: str = ""
 
 
-def answers_of(reply: str) -> list[Answer]:
+def answers_of(reply: str) -> list[AnswerText]:
     """Return the answers in a model's reply, in order: one, or several where it thinks between them.
 
     Raises UnreadableReply when the reply is empty or ends while the model still thinks.
@@ -43,10 +43,10 @@ def answers_of(reply: str) -> list[Answer]:
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
     if _is_json(reply):  # whatever stands in its strings
-        return [Answer(reply, [], [""])]
+        return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and _is_json(fenced[1]):
-        return [Answer(reply, [fenced[1]], ["", ""])]
+        return [AnswerText(reply, [fenced[1]], ["", ""])]
     answers = []
     for part in spoken(reply):
         echo = part.rfind("</input>")
@@ -55,7 +55,7 @@ def answers_of(reply: str) -> list[Answer]:
     return answers
 
 
-def corrected(answer: Answer) -> list[Answer]:
+def corrected(answer: AnswerText) -> list[AnswerText]:
     """Return an answer, or the answers that it has where it corrects itself."""
     parts = statements(answer.text) if len(answer.talk) != 1 or answer.talk[0] else []
     return [_in_parts(text, cue) for cue, text in parts] if len(parts) > 1 else [answer]
@@ -76,10 +76,10 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _in_parts(text: str, cue: str = "") -> Answer:
+def _in_parts(text: str, cue: str = "") -> AnswerText:
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
-    return Answer(text, blocks, parts[0::2], cue)
+    return AnswerText(text, blocks, parts[0::2], cue)
 
 
 def _inside_answers(text: str) -> list[str]:

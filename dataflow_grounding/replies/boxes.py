@@ -11,10 +11,10 @@ from dataflow_grounding.coordinates import BoxFormat, find_box_format, known_for
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
-from dataflow_grounding.replies.marks import Dropped, Mark, Marks, Said, number
 from dataflow_grounding.replies.none_words import denies_itself
+from dataflow_grounding.replies.parsed_reply import Dropped, ParsedReply, RawBox, Said, number
 from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Reading
@@ -42,10 +42,10 @@ def read_boxes(
     line that says what was wrong, when there is nothing to read or nothing that was read can be used.
     """
     box_format = find_box_format(format, "") if isinstance(format, str) else format
-    marks = find_marks(reply, box_format.key)
+    parsed = parse_reply(reply, box_format.key)
     wanted = dict(phrases) if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
     reader = _BoxReader(box_format, image_size, sent_size or image_size, wanted)
-    reader.take(marks)
+    reader.take(parsed)
     return reader.reading
 
 
@@ -57,30 +57,30 @@ def read_points(
     Raises UnreadableReply when there is no point and the reply does not say that there is none.
     """
     box_format = find_box_format(format, "") if isinstance(format, str) else format
-    marks = find_marks(reply, box_format.key)
-    if not marks.points and not marks.absences:
+    parsed = parse_reply(reply, box_format.key)
+    if not parsed.points and not parsed.absences:
         raise UnreadableReply("there is no point in the reply")
     found = []
-    last = max((mark.answer for mark in marks.points), default=0)
-    for mark in marks.points:
-        if mark.answer < last:
+    last = max((raw.answer for raw in parsed.points), default=0)
+    for raw in parsed.points:
+        if raw.answer < last:
             continue
-        meant = replace(box_format, order=mark.order) if mark.order else box_format
-        point = meant.point_to_pixels(mark.numbers, original=image_size, sent=sent_size)
-        found.append(FoundPoint(point, mark.said.labels[0] if mark.said.labels else None, mark.numbers))
+        meant = replace(box_format, order=raw.order) if raw.order else box_format
+        point = meant.point_to_pixels(raw.numbers, original=image_size, sent=sent_size)
+        found.append(FoundPoint(point, raw.said.labels[0] if raw.said.labels else None, raw.numbers))
     return found
 
 
 class _NoBox(Exception):
-    """One mark is no box that can be used; the text says why."""
+    """A box that can't be used; the message says why."""
 
 
 class _NothingThere(Exception):
-    """One mark says that there is nothing."""
+    """A box that says that nothing is there."""
 
 
 class _BoxReader:
-    """Turns marks into boxes in pixels, each of one phrase, and writes down what it had to do to them."""
+    """Turns raw boxes into boxes in pixels, each of one phrase, and notes what it had to do to them."""
 
     def __init__(self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> None:
         self.format, self.original, self.sent, self.phrases = box_format, original, sent, phrases
@@ -89,77 +89,77 @@ class _BoxReader:
         self.kept: list[Kept] = []
         self.seen: dict[tuple[int, int | None, Bbox], int] = {}
         self.noted: set[str] = set()
-        self.out_of_scale: list[Mark] = []
+        self.out_of_scale: list[RawBox] = []
 
-    def take(self, marks: Marks) -> None:
+    def take(self, parsed: ParsedReply) -> None:
         reading = self.reading
-        reading.notes += marks.notes
-        if marks.truncated:
+        reading.notes += parsed.notes
+        if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
-        self.take_statuses(marks)
-        self.questions.learn(marks)
-        self.take_boxes(marks)
-        self.take_points(marks)
-        kept, notes = self.questions.last_answers(self.kept, marks)
-        self.check_scale(marks, {marks.answer, *(one.answer for one in kept)})
-        self.check_talk(marks, kept)
+        self.take_statuses(parsed)
+        self.questions.learn(parsed)
+        self.take_boxes(parsed)
+        self.take_points(parsed)
+        kept, notes = self.questions.last_answers(self.kept, parsed)
+        self.check_scale(parsed, {parsed.answer, *(one.answer for one in kept)})
+        self.check_talk(parsed, kept)
         reading.notes += notes
         reading.boxes = [one.box for one in kept]
         found = {box.id for box in reading.boxes}
-        for dropped in marks.dropped:
+        for dropped in parsed.dropped:
             self.note("dropped", dropped.reason)
             reading.unread += self.questions.about(dropped.said)[:1]
         reading.unread = sorted(set(reading.unread) - found)
         if reading.boxes or reading.statuses:
             return
-        if marks.truncated:
+        if parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first whole box")
-        if marks.dropped:
-            raise UnreadableReply(f"no box of the reply can be used: {marks.dropped[0].reason}")
-        if marks.missing is not None and not marks.missing.answers_for(self.phrases):
-            raise UnreadableReply(f"the reply says only that {marks.missing.thing[:60]!r} is not there")
+        if parsed.dropped:
+            raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
+        if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
+            raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
 
-    def take_boxes(self, marks: Marks) -> None:
+    def take_boxes(self, parsed: ParsedReply) -> None:
         if self.format.scale == "grid_32":  # two numbers are two cells
-            marks.boxes += [replace(mark, kind="box") for mark in marks.points if mark.order is None]
-            marks.points = [mark for mark in marks.points if mark.order is not None]
-        if marks.points and not marks.boxes:
+            parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
+            parsed.points = [raw for raw in parsed.points if raw.order is not None]
+        if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
-        unusable: list[tuple[Mark, str]] = []
-        for mark in marks.boxes:
+        unusable: list[tuple[RawBox, str]] = []
+        for raw in parsed.boxes:
             try:
-                self.keep(mark, self.pixels(mark))
+                self.keep(raw, self.pixels(raw))
             except _NothingThere as nothing:
                 self.note("dropped", str(nothing))
             except _NoBox as error:
-                unusable.append((mark, str(error)))
-        again = {mark.numbers for mark, _ in unusable if not mark.said.labels} == {one.box.numbers for one in self.kept}
-        for mark, reason in unusable:
-            if mark.said.labels or not again:  # else all boxes once more, without their labels
-                marks.dropped.append(Dropped(reason, mark.said, mark.answer))
+                unusable.append((raw, str(error)))
+        again = {raw.numbers for raw, _ in unusable if not raw.said.labels} == {one.box.numbers for one in self.kept}
+        for raw, reason in unusable:
+            if raw.said.labels or not again:  # else all boxes once more, without their labels
+                parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
 
-    def check_scale(self, marks: Marks, counted: set[int]) -> None:
+    def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
         """Raise UnreadableReply where an answer that counts is written in another scale; one that was taken back may be."""
-        boxes = Counter(mark.answer for mark in marks.boxes)
-        outside = Counter(mark.answer for mark in self.out_of_scale)
+        boxes = Counter(raw.answer for raw in parsed.boxes)
+        outside = Counter(raw.answer for raw in self.out_of_scale)
         if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
             raise UnreadableReply(self.scale_complaint(counted))
 
-    def check_talk(self, marks: Marks, kept: list[Kept]) -> None:
+    def check_talk(self, parsed: ParsedReply, kept: list[Kept]) -> None:
         """Raise UnreadableReply where words beside the boxes say that they are none."""
         others = bool(self.phrases.keys() - {one.box.id for one in kept})
         things: dict[int, dict[int, str]] = {}
         for box, answer, _ in kept:
             things.setdefault(answer, {})[box.id or 0] = self.phrases.get(box.id or 0, box.label or "")
-        for talk in marks.talk:
+        for talk in parsed.talk:
             words = denial(talk, things[talk.answer], others=others) if talk.answer in things else None
             if words is not None:
                 raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
 
-    def take_points(self, marks: Marks) -> None:
-        if marks.points:
-            self.note("dropped", f"{len(marks.points)} points, which are no boxes")
-        for point in marks.points:
+    def take_points(self, parsed: ParsedReply) -> None:
+        if parsed.points:
+            self.note("dropped", f"{len(parsed.points)} points, which are no boxes")
+        for point in parsed.points:
             self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
@@ -170,35 +170,35 @@ class _BoxReader:
             self.noted.add(what)
             self.note(code, what)
 
-    def take_statuses(self, marks: Marks) -> None:
-        for i, status in marks.statuses.items():
+    def take_statuses(self, parsed: ParsedReply) -> None:
+        for i, status in parsed.statuses.items():
             if (i in self.phrases or not self.phrases) and status in STATUSES:
                 self.reading.statuses[i] = status
-                if i in marks.reasons:
-                    self.reading.reasons[i] = marks.reasons[i]
+                if i in parsed.reasons:
+                    self.reading.reasons[i] = parsed.reasons[i]
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {i}")
 
-    def meaning(self, mark: Mark) -> BoxFormat:
+    def meaning(self, raw: RawBox) -> BoxFormat:
         meant = self.format
-        if mark.family is not None and mark.family != meant.name:
-            meant = known_formats()[mark.family]
-            self.note_once("native_tokens", f"read as {mark.family}, whose tokens these are")
-        if mark.corners and meant.order in ("xywh", "cxcywh"):
+        if raw.family is not None and raw.family != meant.name:
+            meant = known_formats()[raw.family]
+            self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
+        if raw.corners and meant.order in ("xywh", "cxcywh"):
             return replace(meant, order="xyxy")
-        return replace(meant, order=mark.order) if mark.order else meant
+        return replace(meant, order=raw.order) if raw.order else meant
 
-    def pixels(self, mark: Mark) -> Bbox:
-        """Return the box that a mark means, inside the image; raises _NoBox when it means none."""
-        meant, written = self.meaning(mark), _shown(mark.numbers)
-        numbers = mark.numbers
+    def pixels(self, raw: RawBox) -> Bbox:
+        """Return the box that a raw one means, inside the image; raises _NoBox when it means none."""
+        meant, written = self.meaning(raw), _shown(raw.numbers)
+        numbers = raw.numbers
         if meant.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
                 raise _NoBox(f"grid cells {written}")
-        elif mark.family is None and set(numbers) in ({0}, {-1}):
+        elif raw.family is None and set(numbers) in ({0}, {-1}):
             raise _NothingThere(f"{written}, which says that nothing is there")
         else:
-            numbers = self.in_scale(mark, meant)
+            numbers = self.in_scale(raw, meant)
         drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
         upright = ordered(drawn)
         if upright != drawn:
@@ -210,29 +210,29 @@ class _BoxReader:
             self.note("clamped", f"{written} reached out of the image")
         return inside
 
-    def in_scale(self, mark: Mark, meant: BoxFormat) -> tuple[float, ...]:
-        written = _shown(mark.numbers)
-        if mark.unit is not None and mark.unit != {"px": "px", 100: "%"}.get(meant.scale):
-            raise _NoBox(f"{written} is said to be in {mark.unit}, and the box format {self.format.name} was asked for")
-        mended = _without_runaway(mark.numbers, meant)
-        if mended != mark.numbers:
+    def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
+        written = _shown(raw.numbers)
+        if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
+            raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
+        mended = _without_runaway(raw.numbers, meant)
+        if mended != raw.numbers:
             self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(mended, meant.order), meant.limits(self.sent)):
-            self.out_of_scale.append(replace(mark, numbers=mended))
+            self.out_of_scale.append(replace(raw, numbers=mended))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
         return mended
 
     def scale_complaint(self, counted: set[int]) -> str:
-        outside = [mark.numbers for mark in self.out_of_scale if mark.answer in counted]
+        outside = [raw.numbers for raw in self.out_of_scale if raw.answer in counted]
         x, y = self.format.limits(self.sent)
         asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
         low, high = min(map(min, outside)), max(map(max, outside))
         return f"the coordinates go from {low:g} to {high:g}, where {asked} was asked for"
 
-    def keep(self, mark: Mark, bbox: Bbox) -> None:
-        said = mark.said
+    def keep(self, raw: RawBox, bbox: Bbox) -> None:
+        said = raw.said
         label = said.labels[0] if said.labels else None
-        phrase_id = self.questions.id_of(mark) if self.phrases else said.id
+        phrase_id = self.questions.id_of(raw) if self.phrases else said.id
         if self.phrases and phrase_id is None:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
@@ -246,13 +246,13 @@ class _BoxReader:
         score = _score(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
-        box = FoundBox(bbox, phrase_id, label, score, mark.numbers, said.evidence)
-        one = Kept(box, mark.answer, phrase_id if self.phrases else self.questions.of(said))
-        place = self.seen.setdefault((mark.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
+        box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
+        one = Kept(box, raw.answer, phrase_id if self.phrases else self.questions.of(said))
+        place = self.seen.setdefault((raw.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
         if place == len(self.kept):
             self.kept.append(one)
             return
-        self.note_once("merged", f"{_shown(mark.numbers)} stands more than once for phrase {phrase_id}")
+        self.note_once("merged", f"{_shown(raw.numbers)} stands more than once for phrase {phrase_id}")
         if score is not None and score > (self.kept[place].box.score or -1):
             self.kept[place] = one
 

@@ -23,8 +23,8 @@ from dataflow_grounding.replies.json_keys import (
 )
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply, stated_order, stated_unit
-from dataflow_grounding.replies.marks import Mark, Marks, Said, around, measured, number
 from dataflow_grounding.replies.none_words import says_none
+from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said, around, measured, number
 
 
 class _Cut(Exception):
@@ -60,13 +60,13 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
-def apply_stated(marks: list[Mark], since: int, fields: Mapping[str, Any]) -> None:
-    """Give the marks from the `since`-th on the order and the unit that their object's other fields state."""
+def apply_stated(parsed: list[RawBox], since: int, fields: Mapping[str, Any]) -> None:
+    """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
     order, unit = _stated_by(fields)
     side = _stated_size(fields)
-    if unit is None and side and all(max(mark.numbers) <= side for mark in marks[since:]):
+    if unit is None and side and all(max(raw.numbers) <= side for raw in parsed[since:]):
         unit = "px"
-    apply(marks, since, order, unit)
+    apply(parsed, since, order, unit)
 
 
 def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
@@ -113,7 +113,7 @@ def is_empty(value: Any) -> bool:
     return isinstance(value, JsonObject) and not value and not value.loose
 
 
-def take_corners(marks: Marks, fields: Mapping[str, Any], said: Said) -> bool:
+def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> bool:
     """Take an object's box of four coordinates, or of two corners, that have a key each; False where there is none."""
     for names, order in CORNERS:
         if all(name in fields for name in names):
@@ -121,31 +121,31 @@ def take_corners(marks: Marks, fields: Mapping[str, Any], said: Said) -> bool:
             values, unit = measured(given)
             numbers = [value for item in values if (value := number(item)) is not None]
             if len(numbers) == 4:
-                marks.put(Mark("box", tuple(numbers), said, order, unit=unit))
+                parsed.put(RawBox("box", tuple(numbers), said, order, unit=unit))
             else:
-                marks.add(given, said)
+                parsed.add(given, said)
             return True
     for first, last in CORNER_PAIRS:
         one, other = pair(fields.get(first)), pair(fields.get(last))
         if one and other:
             by_name = isinstance(fields[first], dict)
-            marks.put(Mark("box", (*one, *other), said, "xyxy" if by_name else None, corners=True))
+            parsed.put(RawBox("box", (*one, *other), said, "xyxy" if by_name else None, corners=True))
             return True
     return False
 
 
-def take_outline(marks: Marks, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said) -> bool:
+def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said) -> bool:
     """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
-    since = len(marks.boxes)
+    since = len(parsed.boxes)
     keys = (key for key, item in fields.items() if key in OUTLINE_KEYS and isinstance(item, list))
     try:
         for corners in _outlines(fields.get(next(keys, ""))):  # or under a key without a letter
-            marks.put(Mark("box", around(corners), said, corners=True))
+            parsed.put(RawBox("box", around(corners), said, corners=True))
     except _Cut:
-        marks.drop("an outline that is cut off", said)
+        parsed.drop("an outline that is cut off", said)
         return True
-    take_lists_beside(marks, since, lists)
-    return len(marks.boxes) > since
+    take_lists_beside(parsed, since, lists)
+    return len(parsed.boxes) > since
 
 
 def list_shape(items: Sequence[Any], *, boxy: bool) -> Literal["cut", "numbers", "broken", "corners", "mixed"]:
@@ -195,54 +195,54 @@ def _outlines(value: Any) -> list[list[float]]:
     return [outline for item in value for outline in _outlines(item)]
 
 
-def take_lists_beside(marks: Marks, since: int, lists: Mapping[str, list[Any]]) -> None:
+def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
     """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
-    count = len(marks.boxes) - since
+    count = len(parsed.boxes) - since
     texts = (lists[key] for key in LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
     labels = next(texts, None)
     if labels is None and count > 1:
         labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
     if labels is not None and len(labels) != count:
-        marks.notes.append("labels_ignored: the lists of boxes and labels differ in length")
+        parsed.notes.append("labels_ignored: the lists of boxes and labels differ in length")
     elif labels is not None:
-        marks.say(since, labels=[(text.strip(),) for text in labels])
+        parsed.say(since, labels=[(text.strip(),) for text in labels])
     for key, item in lists.items():
         if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
-            marks.say(since, score=item)
+            parsed.say(since, score=item)
         if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
-            marks.say(since, id=item)
+            parsed.say(since, id=item)
 
 
 def _are_texts(items: list[Any]) -> bool:
     return all(isinstance(item, str) for item in items)
 
 
-def drop_unlabelled(marks: Marks, since: int, *, begun: bool) -> None:
+def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
     """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
-    if not begun and not any(is_named(mark) for mark in marks.boxes[:since]):
+    if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
-    for mark in marks.boxes[since:]:
-        if not is_named(mark):
-            marks.drop("a box whose label is cut off")
-    marks.boxes[since:] = filter(is_named, marks.boxes[since:])
+    for raw in parsed.boxes[since:]:
+        if not is_named(raw):
+            parsed.drop("a box whose label is cut off")
+    parsed.boxes[since:] = filter(is_named, parsed.boxes[since:])
 
 
-def drop_considered(marks: Marks, groups: Mapping[str, list[Mark]]) -> None:
+def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
     """Drop boxes of one thing that differ from key to key, but those under the only key that is a word for the answer."""
     boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
     for key, group in groups.items():
-        for mark in group:
-            boxes.setdefault((mark.said.labels[:1], mark.said.id), {}).setdefault(key, set()).add(mark.numbers)
+        for raw in group:
+            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
     unclear = {name for name, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
     answers = [key for key in groups if key in WRAPPERS or REFINED.search(key)]
-    beside = [mark for key, group in groups.items() if answers != [key] for mark in group]
-    gone = {id(mark): mark for mark in beside if (mark.said.labels[:1], mark.said.id) in unclear}
-    marks.boxes[:] = [mark for mark in marks.boxes if id(mark) not in gone]
-    for mark in gone.values() if len(answers) != 1 else ():
-        marks.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", mark.said)
+    beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
+    gone = {id(raw): raw for raw in beside if (raw.said.labels[:1], raw.said.id) in unclear}
+    parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in gone]
+    for raw in gone.values() if len(answers) != 1 else ():
+        parsed.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", raw.said)
 
 
-def one_of(boxes: dict[str, Any], key: str, marks: Marks, said: Said) -> dict[str, Any]:
+def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
     """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
     given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
     refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
@@ -250,20 +250,20 @@ def one_of(boxes: dict[str, Any], key: str, marks: Marks, said: Said) -> dict[st
     given = asked or given
     if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
         return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
-    marks.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
+    parsed.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
     return {}
 
 
-def is_named(mark: Mark) -> bool:
+def is_named(raw: RawBox) -> bool:
     """Whether a box has a label or an id."""
-    return bool(mark.said.labels) or mark.said.id is not None
+    return bool(raw.said.labels) or raw.said.id is not None
 
 
-def take_statuses(marks: Marks, fields: Mapping[str, Any]) -> None:
+def take_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
     """Take the embedded grounder's statuses of phrases."""
     entries = fields.get("statuses")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("status"), str):
-            marks.statuses[entry["id"]] = entry["status"]
+            parsed.statuses[entry["id"]] = entry["status"]
             if isinstance(entry.get("reason"), str):
-                marks.reasons[entry["id"]] = entry["reason"]
+                parsed.reasons[entry["id"]] = entry["reason"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_values import Found, JsonArray, JsonObject, Scan, to_number, unescaped
+from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, to_number, unescaped
 
 MAX_DEPTH = 100
 
@@ -73,7 +73,7 @@ def _strict(text: str) -> Scan | None:
         value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [Found(value, start, len(text.rstrip()))])
+    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [FoundJson(value, start, len(text.rstrip()))])
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
@@ -185,7 +185,7 @@ class _Scanner:
         return top
 
     def _finish(self) -> None:
-        self.scan.found.append(Found(self.root, self.start, self.at))
+        self.scan.found.append(FoundJson(self.root, self.start, self.at))
 
     def _close_all(self) -> None:
         self.scan.broken = True

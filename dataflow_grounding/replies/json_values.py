@@ -53,7 +53,7 @@ class JsonObject(dict[str, Any]):
 
 
 @dataclass
-class Found:
+class FoundJson:
     """One array or object and where it stands: `text[start:end]`."""
 
     value: Any
@@ -71,7 +71,7 @@ class Scan:
     """
 
     text: str
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundJson] = field(default_factory=list)
     repaired: bool = False
     broken: bool = False
     truncated: bool = False

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 
 from dataflow_grounding.replies.labels import alike, comparable
-from dataflow_grounding.replies.marks import Talk
 from dataflow_grounding.replies.none_patterns import BLIND, SENTENCE_END, UNREAL
 from dataflow_grounding.replies.none_words import missing_in_clause
+from dataflow_grounding.replies.parsed_reply import Talk
 
 # Words that name no thing: a sentence's first ones are passed over.
 _FILLER = frozenset(

@@ -39,23 +39,23 @@ from dataflow_grounding.replies.json_shapes import (
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
 from dataflow_grounding.replies.none_words import missing_in, says_none
+from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, measured, number
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
-def read_value(value: Any, marks: Marks, key: str, said: Said = NOTHING_SAID) -> None:
-    """Add to `marks` every box and point in one parsed array or object; `key` is the box key that was asked for."""
-    _Walk(marks, plain_key(key)).value(value, said, boxy=False)
+def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
+    """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that was asked for."""
+    _Walk(parsed, plain_key(key)).value(value, said, boxy=False)
 
 
 class _Walk:
-    def __init__(self, marks: Marks, key: str) -> None:
-        self.marks = marks
+    def __init__(self, parsed: ParsedReply, key: str) -> None:
+        self.parsed = parsed
         self.key = key
         self.box_keys = BOX_KEYS | QUAD_KEYS | ORDER_KEYS.keys() | {key}
         self.depth = 0
@@ -69,14 +69,14 @@ class _Walk:
         elif isinstance(value, list):
             self.array(value, said, boxy=boxy, quad=quad)
         elif boxy and value is None:
-            self.marks.lack(said)
+            self.parsed.lack(said)
         elif boxy and isinstance(value, str):
             self.box_string(value, said)
         self.depth -= 1
 
     def box_string(self, text: str, said: Said) -> None:
         if not text.strip() or says_none(text):
-            self.marks.lack(said)
+            self.parsed.lack(said)
             return
         if has_tokens(text):
             self.token_string(text, said)
@@ -85,53 +85,53 @@ class _Walk:
         if match is not None:
             self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
         else:
-            self.marks.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
+            self.parsed.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
 
     def token_string(self, text: str, said: Said) -> None:
-        within = Marks(answer=self.marks.answer)
+        within = ParsedReply(answer=self.parsed.answer)
         read_tokens(text, within)
-        self.marks.take(within, said)
+        self.parsed.take(within, said)
 
     def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
         if not items or (boxy and all(item is None for item in items)):
-            self.marks.lack(said)
+            self.parsed.lack(said)
             return
-        since = len(self.marks.boxes)
+        since = len(self.parsed.boxes)
         items, unit = measured(items)
         shape = list_shape(items, boxy=boxy)
         if shape == "cut":
-            self.marks.drop("a box that is cut off", said)
+            self.parsed.drop("a box that is cut off", said)
         elif shape == "numbers":
             self.numbers(items, said, quad=quad)
         elif shape == "broken":
             self.broken(items, said)
         elif shape == "corners":
-            self.marks.add([value for corner in items for value in corner], said, corners=True, quad=True)
+            self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
-        apply(self.marks.boxes, since, None, unit)
+        apply(self.parsed.boxes, since, None, unit)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
-        self.marks.add([item for item in items if number(item) is not None], Said(labels).within(said), quad=quad)
+        self.parsed.add([item for item in items if number(item) is not None], Said(labels).within(said), quad=quad)
 
     def broken(self, items: list[Any], said: Said) -> None:
-        self.marks.add([item for item in items if not isinstance(item, (list, dict))], said)
+        self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
         for item in items:  # where a list was never closed, what follows it stands in it
             if isinstance(item, (list, dict)):
                 self.value(item, NOTHING_SAID, boxy=False)
 
     def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
         label: tuple[str, ...] = ()
-        before = self.marks.size
+        before = self.parsed.size
         for item in items:
             if isinstance(item, str):
                 label = (item.strip(),)
             elif isinstance(item, (list, dict)):
                 self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
                 label = ()
-        if boxy and self.marks.size == before:
-            self.marks.drop("a box that is no list of numbers", said)
+        if boxy and self.parsed.size == before:
+            self.parsed.drop("a box that is no list of numbers", said)
 
     # Objects
 
@@ -141,26 +141,26 @@ class _Walk:
             return
         if is_empty(value):
             if boxy:
-                self.marks.lack(outer)
+                self.parsed.lack(outer)
             else:
-                self.marks.drop("an empty object", outer)
+                self.parsed.drop("an empty object", outer)
             return
         fields = plain_fields(value)
-        take_statuses(self.marks, fields)
+        take_statuses(self.parsed, fields)
         own = said_by(value, fields)
         said = own.within(outer)
         if says_absent(fields):
-            self.marks.lack(said)
+            self.parsed.lack(said)
             return
-        since = len(self.marks.boxes)
+        since = len(self.parsed.boxes)
         has_box = self.own_boxes(value, fields, said)
-        before = self.marks.size
+        before = self.parsed.size
         self.children(value, said, named=bool(own.labels), has_box=has_box)
-        if own.labels and not has_box and self.marks.size == before and not isinstance(fields.get("statuses"), list):
-            self.marks.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
+        if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
+            self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        apply_stated(self.marks.boxes, since, fields)
+        apply_stated(self.parsed.boxes, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -172,20 +172,20 @@ class _Walk:
 
     def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
         """Take an object's own box: under a box key; else of coordinates with a key each; else an outline, or a point."""
-        marks, since = self.marks, len(self.marks.boxes)
-        dropped = len(marks.dropped)
+        parsed, since = self.parsed, len(self.parsed.boxes)
+        dropped = len(parsed.dropped)
         used = False
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
         boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
         if len(boxes) > 1:
-            boxes = one_of(boxes, self.key, self.marks, said)
+            boxes = one_of(boxes, self.key, self.parsed, said)
         for plain, item in boxes.items():
             used |= self.box_field(plain, item, lists, said)
-        if (len(marks.boxes), len(marks.dropped)) == (since, dropped):
-            shapes = take_corners(marks, fields, said) or take_outline(marks, fields, lists, said)
+        if (len(parsed.boxes), len(parsed.dropped)) == (since, dropped):
+            shapes = take_corners(parsed, fields, said) or take_outline(parsed, fields, lists, said)
             used |= shapes or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
-            drop_unlabelled(marks, since, begun=any(key in fields for key in LABEL_KEYS))
+            drop_unlabelled(parsed, since, begun=any(key in fields for key in LABEL_KEYS))
         return used
 
     def is_box_key(self, plain: str) -> bool:
@@ -195,14 +195,14 @@ class _Walk:
         if plain in ("location", "position", "region") and (
             item is None or (isinstance(item, str) and not re.search(r"\d", item))
         ):
-            return False  # words such as "top left" describe and mark nothing
-        since = len(self.marks.boxes)
+            return False  # words such as "top left" are a description and no box
+        since = len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
-            apply(self.marks.boxes, since, None, "px")
+            apply(self.parsed.boxes, since, None, "px")
         if plain in ORDER_KEYS:
-            self.marks.boxes[since:] = [replace(mark, order=ORDER_KEYS[plain]) for mark in self.marks.boxes[since:]]
-        take_lists_beside(self.marks, since, lists)
+            self.parsed.boxes[since:] = [replace(raw, order=ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]]
+        take_lists_beside(self.parsed, since, lists)
         return True
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:
@@ -213,16 +213,16 @@ class _Walk:
                 used = True
         point = pair({"x": fields.get("x"), "y": fields.get("y")})
         if point is not None and not used:
-            self.marks.put(Mark("point", point, said, "xyxy"))
+            self.parsed.put(RawBox("point", point, said, "xyxy"))
         return used or point is not None
 
     # What stands in an object beside its own box
 
     def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
-        groups: dict[str, list[Mark]] = {}
+        groups: dict[str, list[RawBox]] = {}
         for key, item in value.items():
-            plain, since = plain_key(key), len(self.marks.boxes)
+            plain, since = plain_key(key), len(self.parsed.boxes)
             if self.is_box_key(plain) or plain in NO_CHILDREN:
                 continue
             if not (named or has_box):
@@ -230,11 +230,11 @@ class _Walk:
             elif plain not in LABEL_KEYS:
                 self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
                 if has_box and not value.cut:  # a part without a name is no further thing
-                    self.marks.boxes[since:] = filter(is_named, self.marks.boxes[since:])
-            if len(self.marks.boxes) > since:
-                groups[plain] = self.marks.boxes[since:]
+                    self.parsed.boxes[since:] = filter(is_named, self.parsed.boxes[since:])
+            if len(self.parsed.boxes) > since:
+                groups[plain] = self.parsed.boxes[since:]
         if len(groups) > 1:
-            drop_considered(self.marks, groups)
+            drop_considered(self.parsed, groups)
 
     def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
         plain = plain_key(key)
@@ -253,8 +253,8 @@ class _Walk:
         """Take what stands under a key that names nothing."""
         missing = missing_in(item) if isinstance(item, str) else None
         if item is None or missing is not None or is_empty(item):
-            self.marks.missing = missing
-            self.marks.lack(said)
+            self.parsed.missing = missing
+            self.parsed.lack(said)
         elif isinstance(item, str) and has_tokens(item):
             self.token_string(item, said)
         else:
@@ -263,7 +263,7 @@ class _Walk:
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
         """Take what stands under a key that is no known word: it is the label of what it holds."""
         if is_empty(item):
-            self.marks.lack(said)
+            self.parsed.lack(said)
         elif isinstance(item, (list, dict)) or item is None:
             self.value(item, said, boxy=not isinstance(item, dict))
         elif isinstance(item, str) and has_tokens(item):
@@ -273,4 +273,4 @@ class _Walk:
         elif isinstance(item, str) and plain not in FAULT_KEYS:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
-                self.marks.lack(said)
+                self.parsed.lack(said)
