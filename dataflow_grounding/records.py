@@ -175,7 +175,7 @@ def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 def _of_numpy(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no JSON value")
+    raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def parse_value(text: str | bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+        raise BrokenRow(f"not JSON: {str(error).splitlines()[0]}") from None
 
 
 def read_object(path: str) -> dict[str, Any]:

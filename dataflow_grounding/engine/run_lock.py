@@ -52,7 +52,7 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 def _at_work(folder: str, whose: str = "") -> InputError:
-    return InputError(f"another run is at work in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
+    return InputError(f"another run is working in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _lives(path: str, holder: dict[str, object]) -> bool:
     pid = holder.get("pid")
     if holder.get("host") == socket.gethostname() and isinstance(pid, int):
         return _start_of(pid) is not None and _start_of(pid) == holder.get("started")
-    say(f"The lock {path} is of another machine: seeing whether its run is alive")
+    say(f"The lock {path} belongs to another machine: checking whether its run is alive")
     before = _changed(path)
     until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
     while time.monotonic() < until:

@@ -58,10 +58,10 @@ def _load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not JSON: {str(error).splitlines()[0]}") from None
     lists = isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
     if not lists:
-        raise InputError(f"{path} is no COCO file: it has no lists 'images' and 'annotations'")
+        raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
     found: dict[str, Any] = data
     return found
 

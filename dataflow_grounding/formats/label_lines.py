@@ -34,5 +34,5 @@ def number_of(text: str, where: str) -> float:
     except ValueError:
         value = float("nan")
     if not is_number(value) or "_" in text:
-        raise BrokenRow(f"{where}: {text[:40]!r} is no number")
+        raise BrokenRow(f"{where}: {text[:40]!r} is not a number")
     return value

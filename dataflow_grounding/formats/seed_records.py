@@ -99,7 +99,7 @@ class LabelSeeds:
             for region in regions:
                 if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
                     raise BrokenRow(
-                        f"{path}: the box {region['bbox']} lies outside of the image of {size[0]} x {size[1]} px"
+                        f"{path}: the box {region['bbox']} lies outside the image of {size[0]} x {size[1]} px"
                     )
             record["regions"] = regions
         except BrokenRow as error:

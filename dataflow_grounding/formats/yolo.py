@@ -20,7 +20,7 @@ def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
         if len(fields) not in (5, 6):
             raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
         if not fields[0].isdecimal() or int(fields[0]) >= len(names):
-            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is none of the {len(names)} names")
+            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
         cx, cy, width, height = parts = [number_of(text, where) for text in fields[1:5]]
         if not (all(-SLACK <= part <= 1 + SLACK for part in parts) and width > 0 and height > 0):
             raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")

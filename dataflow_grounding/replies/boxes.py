@@ -113,7 +113,7 @@ class _BoxReader:
         if reading.boxes or reading.statuses:
             return
         if parsed.truncated:
-            raise TruncatedReply("the reply is cut off before its first whole box")
+            raise TruncatedReply("the reply is cut off before its first complete box")
         if parsed.dropped:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
         if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
@@ -158,7 +158,7 @@ class _BoxReader:
 
     def take_points(self, parsed: ParsedReply) -> None:
         if parsed.points:
-            self.note("dropped", f"{len(parsed.points)} points, which are no boxes")
+            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
         for point in parsed.points:
             self.reading.unread += self.questions.about(point.said)[:1]
 
@@ -207,7 +207,7 @@ class _BoxReader:
         if area(inside) <= 0:
             raise _NoBox(f"{written} has no area in the image")
         if max(abs(a - b) for a, b in zip(inside, upright, strict=True)) > 1e-6 * max(self.original):
-            self.note("clamped", f"{written} reached out of the image")
+            self.note("clamped", f"{written} reached outside the image")
         return inside
 
     def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
@@ -216,7 +216,7 @@ class _BoxReader:
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
         mended = _without_runaway(raw.numbers, meant)
         if mended != raw.numbers:
-            self.note("clamped", f"{written}: a row of nines means the far edge")
+            self.note("clamped", f"{written}: a run of nines means the far edge")
         if _out_of_scale(to_xyxy(mended, meant.order), meant.limits(self.sent)):
             self.out_of_scale.append(replace(raw, numbers=mended))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
@@ -235,7 +235,9 @@ class _BoxReader:
         phrase_id = self.questions.id_of(raw) if self.phrases else said.id
         if self.phrases and phrase_id is None:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
-            raise _NoBox(f"{thing} is none of the phrases" if label or said.talk else "a box without an id or a label")
+            raise _NoBox(
+                f"{thing} is not one of the phrases" if label or said.talk else "a box without an id or a label"
+            )
         phrase = self.phrases.get(phrase_id or 0, label)
         if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
             self.check_label(said, phrase_id)
@@ -245,14 +247,14 @@ class _BoxReader:
             self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
         score = _score(said.score)
         if score is None and said.score is not None:
-            self.note_once("score_ignored", f"{str(said.score)[:40]!r} is no score from 0 to 1")
+            self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
         one = Kept(box, raw.answer, phrase_id if self.phrases else self.questions.of(said))
         place = self.seen.setdefault((raw.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
         if place == len(self.kept):
             self.kept.append(one)
             return
-        self.note_once("merged", f"{_shown(raw.numbers)} stands more than once for phrase {phrase_id}")
+        self.note_once("merged", f"{_shown(raw.numbers)} is given more than once for phrase {phrase_id}")
         if score is not None and score > (self.kept[place].box.score or -1):
             self.kept[place] = one
 
@@ -266,7 +268,7 @@ class _BoxReader:
         else:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
-            self.note("unlike_label", f"{label[:60]!r} may be another thing than phrase {phrase_id}")
+            self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
 
 
 def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:

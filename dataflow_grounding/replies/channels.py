@@ -246,7 +246,7 @@ def _without_unknown(text: str) -> str:
             if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
                 left, at = [""], marker.end
             elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
-                raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
+                raise UnreadableReply(f"the reply ends inside <{marker.name}>, which may be thinking")
     rest = " ".join([*left, text[at:]])
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 

@@ -112,7 +112,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
         if parsed.dropped or parsed.points:
             return parsed
         if parsed.absences and parsed.truncated:
-            raise TruncatedReply("the reply is cut off before its first whole box")
+            raise TruncatedReply("the reply is cut off before its first complete box")
     bare = answer.blocks and not "".join(answer.talk).strip()
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
     parsed = blank.like()
@@ -251,7 +251,7 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
         if raw.numbers not in inside and others:
             outside.remove(id(raw))
         elif raw.numbers not in inside and raw.kind == "box":
-            parsed.drop(f"{list(raw.numbers)} stands in the talk beside the answer")
+            parsed.drop(f"{list(raw.numbers)} is in the talk around the answer")
     for kind in (parsed.boxes, parsed.points):
         kind[:] = [raw for raw in kind if id(raw) not in outside]
 
@@ -259,13 +259,13 @@ def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
 def _take_state(scan: Scan, parsed: ParsedReply) -> None:
     boxes = {raw.numbers for raw in parsed.boxes}
     if any(tuple(map(number, numbers.split(","))) not in boxes for numbers in scan.commented):
-        raise UnreadableReply("there are boxes in comments, and it can't be told whether they count")
+        raise UnreadableReply("there are boxes in comments, and it is unclear whether they count")
     if scan.truncated:
         parsed.truncated = True
     elif scan.broken and scan.found:
-        parsed.notes.append("broken_json: brackets or quotation marks don't fit, so that something may be missing")
+        parsed.notes.append("broken_json: brackets or quotation marks don't match, so that something may be missing")
     elif scan.repaired and scan.found:
-        parsed.notes.append("repaired_json: what the reply has is not quite JSON")
+        parsed.notes.append("repaired_json: the reply is not quite JSON")
 
 
 def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:

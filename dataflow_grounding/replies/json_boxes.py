@@ -85,7 +85,7 @@ class _Walk:
         if match is not None:
             self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
         else:
-            self.parsed.drop(f"a box that is no list of numbers: {text[:60]!r}", said)
+            self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", said)
 
     def token_string(self, text: str, said: Said) -> None:
         within = ParsedReply(answer=self.parsed.answer)
@@ -131,7 +131,7 @@ class _Walk:
                 self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
                 label = ()
         if boxy and self.parsed.size == before:
-            self.parsed.drop("a box that is no list of numbers", said)
+            self.parsed.drop("a box that is not a list of numbers", said)
 
     # Objects
 

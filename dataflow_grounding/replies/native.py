@@ -132,7 +132,7 @@ class _TagReader:
         if "]" in content or ")" in content:
             self.boxes(content, self.open[1], whole=False)
         else:
-            self.parsed.drop(f"a box that is broken off: {content.strip()[:60]!r}", _said(self.label))
+            self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", _said(self.label))
 
     def boxes(self, content: str, attributes: dict[str, str], *, whole: bool = True) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
@@ -235,7 +235,7 @@ def _read_locations(text: str, parsed: ParsedReply) -> None:
         step = 8 if quads else 4
         left_over = len(bins) % step
         if left_over:
-            parsed.drop(f"{len(bins)} location tokens, which are no whole boxes", said)
+            parsed.drop(f"{len(bins)} location tokens, which are not whole boxes", said)
         if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
                 _add_bins(parsed, bins[i : i + step], said, florence=florence)

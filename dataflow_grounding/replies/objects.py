@@ -35,9 +35,9 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]
 
 
 def _notes(scan: Scan, *, wrapped: bool) -> list[str]:
-    notes = ["truncated: the reply ends inside of its JSON"] if scan.truncated else []
+    notes = ["truncated: the reply ends inside its JSON"] if scan.truncated else []
     if scan.repaired and not scan.truncated:
-        notes.append("repaired_json: what the reply has is not quite JSON")
+        notes.append("repaired_json: the reply is not quite JSON")
     if wrapped:
         notes.append("wrapped: the items came without the object around them")
     return notes

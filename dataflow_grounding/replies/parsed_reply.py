@@ -116,7 +116,7 @@ class ParsedReply:
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
-            self.drop(f"a box with a coordinate that is no number: {_shown(values)}", said)
+            self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
         elif len(known) == 4:
             self.put(RawBox("box", tuple(known), said))
         elif len(known) == 2 and not corners:

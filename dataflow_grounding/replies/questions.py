@@ -89,9 +89,7 @@ class Questions:
         elif all(self._named(said) for said in numbered):
             self.shift = _FAR  # the labels settle it, and no id is one
         else:
-            raise UnreadableReply(
-                f"the reply's ids are {sorted(ids)[:5]}, and it can't be told which phrases these are"
-            )
+            raise UnreadableReply(f"the reply's ids are {sorted(ids)[:5]}, and it is unclear which phrases these are")
 
     def _named(self, said: Said) -> list[int]:
         found = next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
@@ -121,7 +119,7 @@ class Questions:
         if not parsed.answer:
             return kept, []
         if any(dropped.answer in parsed.corrections and self.of(dropped.said) is None for dropped in parsed.dropped):
-            raise UnreadableReply("the reply corrects itself, and it can't be told what")
+            raise UnreadableReply("the reply corrects itself, and it is unclear what")
         kept = self._told(kept, parsed.corrections)
         boxed = {one.answer for one in kept} | {dropped.answer for dropped in parsed.dropped}
         emptied = max((answer for _, answer in parsed.absences if answer not in boxed), default=-1)
@@ -144,7 +142,7 @@ class Questions:
         for answer in sorted(unnamed):
             before = {one.question for one in kept if one.answer < answer} - {None}
             if len(before) > 1:
-                raise UnreadableReply("the reply corrects itself, and it can't be told what")
+                raise UnreadableReply("the reply corrects itself, and it is unclear what")
             for question in before:
                 kept = [
                     one._replace(question=question) if one.question is None and one.answer == answer else one

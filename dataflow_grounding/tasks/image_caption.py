@@ -32,5 +32,5 @@ def _read(reply: str) -> tuple[str, list[str]]:
         raise TruncatedReply("the caption is cut off.")
     caption = text_of(data["caption"])
     if not caption:
-        raise UnreadableReply('"caption" is no text.')
+        raise UnreadableReply('"caption" is not a text.')
     return caption, notes

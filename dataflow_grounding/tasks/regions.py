@@ -39,13 +39,13 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
     """
     data, notes = read_object(reply, required=key)
     if not isinstance(data[key], list):
-        raise UnreadableReply(f'"{key}" is no list.')
+        raise UnreadableReply(f'"{key}" is not a list.')
     items = [item for item in data[key] if isinstance(item, dict)]
     if is_cut_off(notes):
         return items[:-1], notes
     if data[key] and not items:
         raise UnreadableReply(f'"{key}" has no objects in it.')
-    return items, [*notes, *["dropped: no object"] * (len(data[key]) - len(items))]
+    return items, [*notes, *["dropped: not an object"] * (len(data[key]) - len(items))]
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
