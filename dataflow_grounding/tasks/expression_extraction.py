@@ -22,7 +22,7 @@ class Extracted:
 
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
-    """Asks for the cleaned caption and the referring expressions in it."""
+    """Ask for the cleaned caption and the referring expressions in it."""
     return Request(
         task="expression_extraction",
         input={"caption": caption},

@@ -11,7 +11,7 @@ from dataflow_grounding.tasks.schema import STRING, object_of
 
 
 def prompted_vqa(image: Image, prompt: str, system_prompt: str = "") -> Request[str]:
-    """Asks what `prompt` asks; the answer is a text, in JSON or as it is."""
+    """Ask what `prompt` asks; the answer is a text, in JSON or bare."""
     return Request(
         task="prompted_vqa",
         input={"prompt": prompt},
