@@ -70,10 +70,10 @@ def text_color(color: Color) -> Color:
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """A new RGB picture of the same size with the marks drawn on it; `image` itself stays as it is.
 
-    Outlines lie outside of their boxes, except where the picture ends, so that nothing marked is covered. Labels stand
-    beside their boxes where there is room, clear of other labels, and never leave the picture; one for which there is
-    no room is shortened, down to the mark's number, counted from 1. The number also stands for a label that no font on
-    the system can write. What lies outside of the picture is cut off; a mark wholly outside is not drawn.
+    Outlines lie outside their boxes, except where the picture ends, so that nothing marked is covered. Labels lie
+    beside their boxes where there is room, clear of other labels, and never leave the picture. A label without room is
+    shortened, down to the mark's number, counted from 1, which also replaces a label that no font on the system can write.
+    What lies outside the picture is cut off; a mark wholly outside is not drawn.
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.
     """
@@ -132,7 +132,7 @@ def _sizes(width: int, height: int, labels: int) -> _Sizes:
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
-    """The mark's box in whole pixels inside the picture; empty (all 0) where it lies outside."""
+    """The mark's box in whole pixels inside the picture; empty (all 0) if it lies outside."""
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(f"mark {number}: bbox {list(mark.bbox)} is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")

@@ -112,7 +112,7 @@ def probe_size(size: Size, max_side: int) -> Size:
 
 
 async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> ProbedPicture:
-    """A probe picture with what came back for it. An answer that can't be had is no answer."""
+    """A probe picture with what came back for it. If none can be had, it has no answers."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)

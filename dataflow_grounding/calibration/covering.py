@@ -64,7 +64,7 @@ class Covering:
         self.rounds = 0
 
     def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
-        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when there is no use in asking on."""
+        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when asking on is useless."""
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:

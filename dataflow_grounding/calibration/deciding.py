@@ -39,7 +39,7 @@ class Deciding:
     pictures: list[ProbedPicture] = field(default_factory=list)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits. Raises NoFit as soon as there is no use in asking on.
+        """The format that fits. Raises NoFit as soon as asking on is useless.
 
         The first picture is asked for in the `stated` format, the others in the one that the first answer suggests.
         """
@@ -83,7 +83,7 @@ class Deciding:
         return covering.covered(measured, padded=found.frame != "sent")
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
-        """Of a model for which a number of its own stands for the whole side, if the further pictures say so too."""
+        """Of a model for which a number of its own means the whole side, if the further pictures say so too."""
         await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:

@@ -27,9 +27,7 @@ SAME = 0.003  # formats whose boxes differ by no more than this share of the sid
 SURE, DISAGREE = 6.0, 15.0  # log-likelihood ratio by which the best format has to beat others; in one picture alone
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
-GOOD = (
-    0.03  # no format in pixels can be mistaken for one in parts of the side whose median rectangle is as near as this
-)
+GOOD = 0.03  # no format in pixels is mistaken for one in parts of the side whose median rectangle is this near
 FREE = 5.0  # what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
 PADDED = ("pad_square", "pad_square_corner")
 
@@ -156,7 +154,7 @@ class _Scores:
         best = int(self.losses(0.03).argmin())
         for _ in range(3):
             best = int(self.losses(self.noise(best)).argmin())
-        if self.formats[best].scale == "px":  # sizes of their own may only mend what the model is off by everywhere
+        if self.formats[best].scale == "px":  # sizes of their own may only absorb what the model is off by everywhere
             middle = self.np.median(self.worst, axis=1)
             good = [k for k, known in enumerate(self.formats) if known.scale != "px" and middle[k] <= GOOD]
             best = min(good, key=lambda k: middle[k], default=best)
@@ -178,7 +176,7 @@ class _Scores:
         ]
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
         if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
-            # They differ by a thousandth: told apart by the number that stands at the far edge.
+            # They differ by a thousandth: told apart by the number at the far edge.
             order = self.formats[pair[0]].order
             edges = [to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4]
             corners = [n for corner in edges for n in corner if 998 < n < 1001]

@@ -150,7 +150,7 @@ def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
-    """The number that stands for the side of every picture, and the frame, where the model counts so and not in pixels."""
+    """The number that means the side of every picture, and the frame, if the model counts so and not in pixels."""
     for name in () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,):
         sides = [
             (one.scale[axis] * (one.sent[axis] if name == "sent" else max(one.sent)), one.error[axis])

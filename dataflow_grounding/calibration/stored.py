@@ -1,4 +1,4 @@
-"""Calibrations on disk: one small file an endpoint, model and prompt, in the user's cache folder and beside a run's results."""
+"""Calibrations on disk: one small file per endpoint, model and prompt, in the user's cache folder and beside a run's results."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Holds the lock of a checkpoint folder. The system gives it back however the process ends; on file systems without
-    `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat stands in for it.
+    """Hold the lock of a checkpoint folder. The system releases it however the process ends; on file systems without
+    `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat takes its place.
 
     Raises InputError where another run holds it, or the folder can't be written.
     """
@@ -125,7 +125,7 @@ def _changed(path: str) -> int | None:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, in the system's own unit, so that a number given anew is no old process; None where it is gone."""
+    """When a process began, in the system's own unit, so that a reused number is told apart; None if it is gone."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

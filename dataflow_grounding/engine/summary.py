@@ -23,7 +23,7 @@ WARNINGS = {
 
 @dataclass
 class Summary:
-    """Counts of one run. `expressions` has the total and one number a status."""
+    """Counts of one run; `expressions` has the total and a count per status."""
 
     records: int = 0
     done: int = 0

@@ -24,7 +24,7 @@ _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class AnswerText(NamedTuple):
-    """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them, before and behind each.
+    """`text`: the answer; `blocks`: what is in its fences; `talk`: what is outside them, before and after each.
 
     `cue`: the words before it that take back what the reply said before, such as "Wait, looking again", or nothing.
     """
@@ -42,7 +42,7 @@ def answers_of(reply: str) -> list[AnswerText]:
     """
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    if _is_json(reply):  # whatever stands in its strings
+    if _is_json(reply):  # whatever its strings hold
         return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and _is_json(fenced[1]):
@@ -51,7 +51,7 @@ def answers_of(reply: str) -> list[AnswerText]:
     for part in spoken(reply):
         echo = part.rfind("</input>")
         for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
-            answers.append(_in_parts(_mended(inside)))
+            answers.append(_in_parts(_repaired(inside)))
     return answers
 
 
@@ -83,7 +83,7 @@ def _in_parts(text: str, cue: str = "") -> AnswerText:
 
 
 def _inside_answers(text: str) -> list[str]:
-    """Return what stands in tags that say that it is the answer; without any, the text."""
+    """Return what is in tags that say that it is the answer; without any, the text."""
     inside, start = [], 0
     for match in _ANSWER.finditer(text):
         opens = not match[1] and match[2] != "end"
@@ -94,8 +94,8 @@ def _inside_answers(text: str) -> list[str]:
     return [part for part in inside if part.strip()] or [text]
 
 
-def _mended(text: str) -> str:
-    # GLM puts its answer between these two tokens; whatever stands around them is talk. Gemma has a token for a quotation mark.
+def _repaired(text: str) -> str:
+    # GLM puts its answer between these two tokens; whatever is around them is talk. Gemma has a token for a quotation mark.
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
     text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
     text = _YAML_LIST.sub(lambda match: f": [{', '.join(match[1].replace('-', ' ').split())}]\n", text)

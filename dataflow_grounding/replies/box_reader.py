@@ -177,13 +177,13 @@ class _BoxReader:
         written = _shown(raw.numbers)
         if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
-        mended = _without_runaway(raw.numbers, meant)
-        if mended != raw.numbers:
+        repaired = _without_runaway(raw.numbers, meant)
+        if repaired != raw.numbers:
             self.note("clamped", f"{written}: a run of nines means the far edge")
-        if _out_of_scale(to_xyxy(mended, meant.order), meant.limits(self.sent)):
-            self.out_of_scale.append(replace(raw, numbers=mended))
+        if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
+            self.out_of_scale.append(replace(raw, numbers=repaired))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
-        return mended
+        return repaired
 
     def scale_complaint(self, counted: set[int]) -> str:
         outside = [raw.numbers for raw in self.out_of_scale if raw.answer in counted]

@@ -25,7 +25,7 @@ from dataflow_grounding.replies.plain_text import label_before, label_behind, re
 from dataflow_grounding.replies.prose import named_before, named_behind
 
 EVIDENCE = (None, "seen", "inferred", "region")
-# An empty list says "none" only where nothing else stands around it that may be a box.
+# An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
@@ -43,7 +43,7 @@ _BETWEEN_PAIRS = re.compile(
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
     """Return all boxes and points in a reply with their numbers as written; `key` is the box key that was asked for.
 
-    Where a reply gives several answers, `RawBox.answer` says in which a box stands. Empty only for a reply that says that
+    Where a reply gives several answers, `RawBox.answer` says in which a box is. Empty only for a reply that says that
     there is nothing. Raises UnreadableReply when the reply holds neither.
     """
     parsed = _as_asked(reply, key)
@@ -164,7 +164,7 @@ def _as_asked(reply: str, key: str) -> ParsedReply | None:
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key is repeated")
     return fields
 
 

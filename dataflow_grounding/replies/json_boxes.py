@@ -117,7 +117,7 @@ class _Walk:
 
     def broken(self, items: list[Any], said: Said) -> None:
         self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
-        for item in items:  # where a list was never closed, what follows it stands in it
+        for item in items:  # what follows a list that was never closed is in it
             if isinstance(item, (list, dict)):
                 self.value(item, NOTHING_SAID, boxy=False)
 
@@ -216,7 +216,7 @@ class _Walk:
             self.parsed.put(RawBox("point", point, said, "xyxy"))
         return used or point is not None
 
-    # What stands in an object beside its own box
+    # What an object holds beside its own box
 
     def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
@@ -229,7 +229,7 @@ class _Walk:
                 self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
             elif plain not in LABEL_KEYS:
                 self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
-                if has_box and not value.cut:  # a part without a name is no further thing
+                if has_box and not value.cut:  # a part without a name is not another thing
                     self.parsed.boxes[since:] = filter(is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
                 groups[plain] = self.parsed.boxes[since:]
@@ -250,7 +250,7 @@ class _Walk:
             self.value(item, said, boxy=False)
 
     def wrapped(self, item: Any, said: Said) -> None:
-        """Take what stands under a key that names nothing."""
+        """Take what is under a key that names nothing."""
         missing = missing_in(item) if isinstance(item, str) else None
         if item is None or missing is not None or is_empty(item):
             self.parsed.missing = missing
@@ -261,7 +261,7 @@ class _Walk:
             self.value(item, said, boxy=False)
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
-        """Take what stands under a key that is no known word: it is the label of what it holds."""
+        """Take what is under a key that is not a known word: the key is its label."""
         if is_empty(item):
             self.parsed.lack(said)
         elif isinstance(item, (list, dict)) or item is None:

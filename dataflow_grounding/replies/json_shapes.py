@@ -28,7 +28,7 @@ from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said, a
 
 
 class _Cut(Exception):
-    """The reply ends inside of a value that is of no use in parts."""
+    """The reply ends inside a value that is useless in parts."""
 
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def is_empty(value: Any) -> bool:
 
 
 def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> bool:
-    """Take an object's box of four coordinates, or of two corners, that have a key each; False where there is none."""
+    """Take an object's box of four coordinates, or of two corners, that have a key each; False if there is none."""
     for names, order in CORNERS:
         if all(name in fields for name in names):
             given = [fields[name] for name in names]
@@ -151,7 +151,7 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
 def list_shape(items: Sequence[Any], *, boxy: bool) -> Literal["cut", "numbers", "broken", "corners", "mixed"]:
     """Return what a list is: numbers, with labels around them or broken up, two or four corners, or anything else.
 
-    `boxy`: it stands where a box was asked for.
+    `boxy`: it is where a box was asked for.
     """
     kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
     count = kinds.count("n")

@@ -46,7 +46,7 @@ def find_json(text: str) -> Scan:
     """Return every outermost array and object in `text`, strict JSON or not.
 
     Takes single quotes, Python's literals and tuples, bare keys and words, comments, missing and trailing commas, repeated
-    keys, quotes inside strings, and brackets that don't fit; what stands open at the end of the text is closed, and a value
+    keys, quotes inside strings, and brackets that don't match; what is open at the end of the text is closed, and a value
     that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
     """
     strict = _strict(text)
@@ -254,7 +254,7 @@ class _Scanner:
         return answer
 
     def _broken_string(self, end: int) -> None:
-        """Take a string that its line never closes as ended there, with the object that it stands in."""
+        """Take a string that its line never closes as ended there, with the object around it."""
         self._add(unescaped(self.text[self.at + 1 : end]))
         self.at = end
         if self.open_kinds["{"] and len(self.stack) > 1:

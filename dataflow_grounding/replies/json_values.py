@@ -1,4 +1,4 @@
-"""What a text holds as JSON: arrays, objects, where they stand, and what had to be mended to read them."""
+"""What a text holds as JSON: arrays, objects, where they are, and what had to be repaired to read them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class JsonObject(dict[str, Any]):
 
 @dataclass
 class FoundJson:
-    """One array or object and where it stands: `text[start:end]`."""
+    """One array or object and where it is: `text[start:end]`."""
 
     value: Any
     start: int

@@ -140,7 +140,7 @@ class _TagReader:
         if says_none(content):
             self.parsed.lack(_said(label))
             return
-        if inside is not None:  # the label stands in the box's own tag
+        if inside is not None:  # the label is in the box's own tag
             label, content = inside[1].strip(), content[inside.end() :]
         if self.relation:
             return
@@ -212,7 +212,7 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> None:
-    """Read `<loc_12>` (Florence-2: the label stands before) and `<loc0012>` (PaliGemma: behind, up to a semicolon)."""
+    """Read `<loc_12>` (Florence-2: the label comes before) and `<loc0012>` (PaliGemma: after, up to a semicolon)."""
     runs: list[tuple[str, list[float], str]] = []  # text before, bins, text behind
     florence = False
     end = 0

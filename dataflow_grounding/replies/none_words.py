@@ -95,7 +95,7 @@ def denies_itself(label: str) -> bool:
 
 
 def refuses(text: str) -> bool:
-    """Whether a text says that the model can't or won't look: what it gives beside that is no answer."""
+    """Whether a text says that the model can't or won't look: whatever else it gives is not an answer."""
     return REFUSAL.search(text[:4000]) is not None
 
 

@@ -23,7 +23,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 class Said:
     """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence.
 
-    `talk` is the thing that the words around the box name, where that is no label.
+    `talk` is the thing that the words around the box name, if they are not a label.
     """
 
     labels: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Talk(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """What looked like a box and is none: why, what it was said to be the box of, and which answer it stands in."""
+    """What looked like a box and is not: why, what it was said to be the box of, and in which answer."""
 
     reason: str
     said: Said
@@ -86,7 +86,7 @@ class ParsedReply:
     """All that a reply says, in its order.
 
     `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
-    other things stand around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
+    there are other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
     take back what was said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
@@ -134,7 +134,7 @@ class ParsedReply:
         kind.append(replace(raw, answer=self.answer) if self.answer else raw)
 
     def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
-        """Note that something that looked like a box is none, and of what it was said to be the box."""
+        """Note that something that looked like a box is not, and what it was said to be the box of."""
         self.dropped.append(Dropped(reason, said, self.answer))
 
     def hear(self, text: str, *, behind: bool) -> None:

@@ -26,7 +26,7 @@ _FAR = -(10**10)
 
 
 class Kept(NamedTuple):
-    """A box that was read, the answer of the reply that it stands in, and the question that it answers."""
+    """A box that was read, the answer of the reply that it is in, and the question that it answers."""
 
     box: FoundBox
     answer: int
@@ -66,7 +66,7 @@ class Questions:
         """Look at all that the reply says before its boxes are read one by one: how it counts, and how it translates.
 
         With one phrase, the only name in letters that the phrase doesn't have is taken as its translation. Raises
-        UnreadableReply where ids count from 0, or go on past the phrases, and it can't be told whose they are.
+        UnreadableReply where ids count from 0, or go on past the phrases, and it is unclear whose they are.
         """
         said = [raw.said for raw in parsed.boxes] + [absence for absence, _ in parsed.absences]
         said += [dropped.said for dropped in parsed.dropped]

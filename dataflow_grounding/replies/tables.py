@@ -24,7 +24,7 @@ class Columns(NamedTuple):
     label: int | None
 
     def take_row(self, line: str, parsed: ParsedReply) -> bool:
-        """Add the box of one row to `parsed`; False where the line is none of the table's."""
+        """Add the box of one row to `parsed`; False if the line is not one of the table's."""
         cells = _cells(line, self.separator)
         if _RULE.fullmatch(line):
             return True
