@@ -179,7 +179,7 @@ class _BoxReader:
             raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
         repaired = _without_runaway(raw.numbers, meant)
         if repaired != raw.numbers:
-            self.note("clamped", f"{written}: a run of nines means the far edge")
+            self.note("clamped", f"{written}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
             self.out_of_scale.append(replace(raw, numbers=repaired))
             raise _NoBox(f"{written} does not fit the box format {self.format.name}")
