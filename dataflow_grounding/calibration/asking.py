@@ -102,7 +102,7 @@ def calibrate_elongated(
     None where nothing was answered. Raises RunStopped.
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
-    announce(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
+    say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
     asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits))
     max_side = serving.image_limits.max_side
 
@@ -111,14 +111,14 @@ def calibrate_elongated(
 
     for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
         if verdict is None:
-            announce("That was not answered, and they are sent as they are.")
+            say("That was not answered, and they are sent as they are.")
             continue
         if found is None:
             found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
         found = found.with_shape(verdict.size, verdict.aspect, verdict.off if verdict.poor else None)
         if not verdict.poor:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
-            announce(f"Pictures as elongated as {by(verdict.size)} are {how}.")
+            say(f"Pictures as elongated as {by(verdict.size)} are {how}.")
     return found, asker.asking.counts
 
 
@@ -139,11 +139,6 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
         limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
-
-
-def announce(text: str) -> None:
-    """Say on standard error what is being sent or was found."""
-    say(text)
 
 
 class _Asker:
@@ -186,7 +181,7 @@ class _Asker:
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
-            announce(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
+            say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
         return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
 

@@ -7,35 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_keys import (
-    BOX_KEYS,
-    FAULT_KEYS,
-    LABEL_KEYS,
-    NO_CHILDREN,
-    ORDER_KEYS,
-    POINT_KEYS,
-    QUAD_KEYS,
-    WRAPPERS,
-    box_names,
-    plain_key,
-)
-from dataflow_grounding.replies.json_shapes import (
-    apply_stated,
-    drop_considered,
-    drop_unlabelled,
-    is_empty,
-    is_named,
-    list_shape,
-    one_of,
-    pair,
-    plain_fields,
-    said_by,
-    says_absent,
-    take_corners,
-    take_lists_beside,
-    take_outline,
-    take_statuses,
-)
+from dataflow_grounding.replies import json_keys as keys
+from dataflow_grounding.replies import json_shapes as shapes
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply
@@ -50,14 +23,14 @@ _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
     """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that was asked for."""
-    _Walk(parsed, plain_key(key)).value(value, said, boxy=False)
+    _Walk(parsed, keys.plain_key(key)).value(value, said, boxy=False)
 
 
 class _Walk:
     def __init__(self, parsed: ParsedReply, key: str) -> None:
         self.parsed = parsed
         self.key = key
-        self.box_keys = BOX_KEYS | QUAD_KEYS | ORDER_KEYS.keys() | {key}
+        self.box_keys = keys.BOX_KEYS | keys.QUAD_KEYS | keys.ORDER_KEYS.keys() | {key}
         self.depth = 0
 
     def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
@@ -98,7 +71,7 @@ class _Walk:
             return
         since = len(self.parsed.boxes)
         items, unit = measured(items)
-        shape = list_shape(items, boxy=boxy)
+        shape = shapes.list_shape(items, boxy=boxy)
         if shape == "cut":
             self.parsed.drop("a box that is cut off", said)
         elif shape == "numbers":
@@ -139,17 +112,17 @@ class _Walk:
         if value.parts:
             self.repeated_keys(value, outer, boxy=boxy)
             return
-        if is_empty(value):
+        if shapes.is_empty(value):
             if boxy:
                 self.parsed.lack(outer)
             else:
                 self.parsed.drop("an empty object", outer)
             return
-        fields = plain_fields(value)
-        take_statuses(self.parsed, fields)
-        own = said_by(value, fields)
+        fields = shapes.plain_fields(value)
+        shapes.take_statuses(self.parsed, fields)
+        own = shapes.said_by(value, fields)
         said = own.within(outer)
-        if says_absent(fields):
+        if shapes.says_absent(fields):
             self.parsed.lack(said)
             return
         since = len(self.parsed.boxes)
@@ -160,12 +133,12 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        apply_stated(self.parsed.boxes, since, fields)
+        shapes.apply_stated(self.parsed.boxes, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
         for part in value.parts:  # a part that names nothing goes on with what the one before it named
-            own = said_by(part, plain_fields(part))
+            own = shapes.said_by(part, shapes.plain_fields(part))
             said = own.within(outer) if own.labels or own.id is not None else said
             part.cut = value.cut and part is value.parts[-1]
             self.object(part, said, boxy=boxy)
@@ -178,18 +151,18 @@ class _Walk:
         lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
         boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
         if len(boxes) > 1:
-            boxes = one_of(boxes, self.key, self.parsed, said)
+            boxes = shapes.one_of(boxes, self.key, self.parsed, said)
         for plain, item in boxes.items():
             used |= self.box_field(plain, item, lists, said)
         if (len(parsed.boxes), len(parsed.dropped)) == (since, dropped):
-            shapes = take_corners(parsed, fields, said) or take_outline(parsed, fields, lists, said)
-            used |= shapes or self.point(fields, said)
+            found = shapes.take_corners(parsed, fields, said) or shapes.take_outline(parsed, fields, lists, said)
+            used |= found or self.point(fields, said)
         if value.cut and not said.labels and said.id is None:
-            drop_unlabelled(parsed, since, begun=any(key in fields for key in LABEL_KEYS))
+            shapes.drop_unlabelled(parsed, since, begun=any(key in fields for key in keys.LABEL_KEYS))
         return used
 
     def is_box_key(self, plain: str) -> bool:
-        return not self.box_keys.isdisjoint(box_names(plain))
+        return not self.box_keys.isdisjoint(keys.box_names(plain))
 
     def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
         if plain in ("location", "position", "region") and (
@@ -197,21 +170,23 @@ class _Walk:
         ):
             return False  # words such as "top left" are a description and no box
         since = len(self.parsed.boxes)
-        self.value(item, said, boxy=True, quad=plain in QUAD_KEYS)
+        self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
             apply(self.parsed.boxes, since, None, "px")
-        if plain in ORDER_KEYS:
-            self.parsed.boxes[since:] = [replace(raw, order=ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]]
-        take_lists_beside(self.parsed, since, lists)
+        if plain in keys.ORDER_KEYS:
+            self.parsed.boxes[since:] = [
+                replace(raw, order=keys.ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]
+            ]
+        shapes.take_lists_beside(self.parsed, since, lists)
         return True
 
     def point(self, fields: dict[str, Any], said: Said) -> bool:
         used = False
         for key in fields:
-            if key in POINT_KEYS and isinstance(fields[key], (list, dict)):
+            if key in keys.POINT_KEYS and isinstance(fields[key], (list, dict)):
                 self.value(fields[key], said, boxy=False)
                 used = True
-        point = pair({"x": fields.get("x"), "y": fields.get("y")})
+        point = shapes.pair({"x": fields.get("x"), "y": fields.get("y")})
         if point is not None and not used:
             self.parsed.put(RawBox("point", point, said, "xyxy"))
         return used or point is not None
@@ -222,23 +197,23 @@ class _Walk:
         talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
         groups: dict[str, list[RawBox]] = {}
         for key, item in value.items():
-            plain, since = plain_key(key), len(self.parsed.boxes)
-            if self.is_box_key(plain) or plain in NO_CHILDREN:
+            plain, since = keys.plain_key(key), len(self.parsed.boxes)
+            if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
                 continue
             if not (named or has_box):
                 self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
-            elif plain not in LABEL_KEYS:
+            elif plain not in keys.LABEL_KEYS:
                 self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
                 if has_box and not value.cut:  # a part without a name is not another thing
-                    self.parsed.boxes[since:] = filter(is_named, self.parsed.boxes[since:])
+                    self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
             if len(self.parsed.boxes) > since:
                 groups[plain] = self.parsed.boxes[since:]
         if len(groups) > 1:
-            drop_considered(self.parsed, groups)
+            shapes.drop_considered(self.parsed, groups)
 
     def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
-        plain = plain_key(key)
-        if plain in WRAPPERS or _TASK.fullmatch(key):
+        plain = keys.plain_key(key)
+        if plain in keys.WRAPPERS or _TASK.fullmatch(key):
             self.wrapped(item, said)
         elif item is not None or not talks:
             inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
@@ -252,7 +227,7 @@ class _Walk:
     def wrapped(self, item: Any, said: Said) -> None:
         """Take what is under a key that names nothing."""
         missing = missing_in(item) if isinstance(item, str) else None
-        if item is None or missing is not None or is_empty(item):
+        if item is None or missing is not None or shapes.is_empty(item):
             self.parsed.missing = missing
             self.parsed.lack(said)
         elif isinstance(item, str) and has_tokens(item):
@@ -262,7 +237,7 @@ class _Walk:
 
     def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
         """Take what is under a key that is not a known word: the key is its label."""
-        if is_empty(item):
+        if shapes.is_empty(item):
             self.parsed.lack(said)
         elif isinstance(item, (list, dict)) or item is None:
             self.value(item, said, boxy=not isinstance(item, dict))
@@ -270,7 +245,7 @@ class _Walk:
             self.token_string(item, said)
         elif isinstance(item, str) and _BRACKETED.fullmatch(item[:200]) and "," in item:
             self.box_string(item, said)
-        elif isinstance(item, str) and plain not in FAULT_KEYS:
+        elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)
             if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
                 self.parsed.lack(said)

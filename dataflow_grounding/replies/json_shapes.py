@@ -7,20 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.json_keys import (
-    CORNER_PAIRS,
-    CORNERS,
-    FOUND_KEYS,
-    ID_KEYS,
-    IMAGE_SIZE_KEYS,
-    LABEL_KEYS,
-    LABEL_LIST_KEYS,
-    OUTLINE_KEYS,
-    REFINED,
-    SCORE_KEYS,
-    WRAPPERS,
-    plain_key,
-)
+from dataflow_grounding.replies import json_keys as keys
 from dataflow_grounding.replies.json_values import JsonObject
 from dataflow_grounding.replies.legends import apply, stated_order, stated_unit
 from dataflow_grounding.replies.none_words import says_none
@@ -33,13 +20,13 @@ class _Cut(Exception):
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object's fields by their keys as keys are compared."""
-    return {plain_key(key): item for key, item in value.items()}
+    return {keys.plain_key(key): item for key, item in value.items()}
 
 
 def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     """Return what an object says of itself; `fields` are its `plain_fields`."""
-    labels = [fields[key] for key in LABEL_KEYS if key in fields]
-    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in LABEL_KEYS]
+    labels = [fields[key] for key in keys.LABEL_KEYS if key in fields]
+    labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS]
     texts: list[str] = []
     for label in labels:
         if isinstance(label, dict):
@@ -48,8 +35,8 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
         elif isinstance(label, str):
             texts.append(label)
     texts += [item for item in value.loose if isinstance(item, str)]
-    named = next((fields[key] for key in ID_KEYS if number(fields.get(key)) is not None), None)
-    score = next((fields[key] for key in SCORE_KEYS if fields.get(key) is not None), None)
+    named = next((fields[key] for key in keys.ID_KEYS if number(fields.get(key)) is not None), None)
+    score = next((fields[key] for key in keys.SCORE_KEYS if fields.get(key) is not None), None)
     evidence = fields.get("evidence")
     as_number = number(named)
     return Said(
@@ -70,7 +57,7 @@ def apply_stated(parsed: list[RawBox], since: int, fields: Mapping[str, Any]) ->
 
 
 def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
-    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in LABEL_KEYS]
+    said = [item for key, item in fields.items() if isinstance(item, (str, list)) and key not in keys.LABEL_KEYS]
     texts = [item if isinstance(item, str) else ", ".join(item) for item in said if _are_texts([*item])]
     unit = next((unit for text in texts if len(text) < 30 and (unit := stated_unit(text, alone=True))), None)
     return stated_order("\n".join(text for text in texts if len(text) < 100)) if texts else None, unit
@@ -82,7 +69,7 @@ def _stated_size(fields: Mapping[str, Any]) -> float | None:
     Who writes it down writes pixels mostly. Sides such as 1000 by 1000 are the range of a relative format.
     """
     sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
-    for key in IMAGE_SIZE_KEYS & fields.keys():
+    for key in keys.IMAGE_SIZE_KEYS & fields.keys():
         item = fields[key]
         if isinstance(item, dict):
             sizes.append((item.get("width"), item.get("height")))
@@ -99,7 +86,7 @@ def _stated_size(fields: Mapping[str, Any]) -> float | None:
 
 def says_absent(fields: Mapping[str, Any]) -> bool:
     """Whether an object says that its thing is not there, under a key such as "found" or "status"."""
-    return any(_is_no(fields[key]) for key in FOUND_KEYS & fields.keys()) or _is_no(fields.get("status") or None)
+    return any(_is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()) or _is_no(fields.get("status") or None)
 
 
 def _is_no(value: Any) -> bool:
@@ -115,7 +102,7 @@ def is_empty(value: Any) -> bool:
 
 def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> bool:
     """Take an object's box of four coordinates, or of two corners, that have a key each; False if there is none."""
-    for names, order in CORNERS:
+    for names, order in keys.CORNERS:
         if all(name in fields for name in names):
             given = [fields[name] for name in names]
             values, unit = measured(given)
@@ -125,7 +112,7 @@ def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> 
             else:
                 parsed.add(given, said)
             return True
-    for first, last in CORNER_PAIRS:
+    for first, last in keys.CORNER_PAIRS:
         one, other = pair(fields.get(first)), pair(fields.get(last))
         if one and other:
             by_name = isinstance(fields[first], dict)
@@ -137,9 +124,9 @@ def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> 
 def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said) -> bool:
     """Take the boxes around an object's polygons; `lists` stand beside them. False where there are none."""
     since = len(parsed.boxes)
-    keys = (key for key, item in fields.items() if key in OUTLINE_KEYS and isinstance(item, list))
+    outlines = (key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list))
     try:
-        for corners in _outlines(fields.get(next(keys, ""))):  # or under a key without a letter
+        for corners in _outlines(fields.get(next(outlines, ""))):  # or under a key without a letter
             parsed.put(RawBox("box", around(corners), said, corners=True))
     except _Cut:
         parsed.drop("an outline that is cut off", said)
@@ -198,7 +185,7 @@ def _outlines(value: Any) -> list[list[float]]:
 def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
     """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
     count = len(parsed.boxes) - since
-    texts = (lists[key] for key in LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
+    texts = (lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
     labels = next(texts, None)
     if labels is None and count > 1:
         labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
@@ -234,7 +221,7 @@ def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> 
         for raw in group:
             boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
     unclear = {name for name, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
-    answers = [key for key in groups if key in WRAPPERS or REFINED.search(key)]
+    answers = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
     gone = {id(raw): raw for raw in beside if (raw.said.labels[:1], raw.said.id) in unclear}
     parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in gone]
@@ -245,7 +232,7 @@ def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> 
 def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
     """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
     given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
-    refined = {plain: item for plain, item in given.items() if REFINED.search(plain)}
+    refined = {plain: item for plain, item in given.items() if keys.REFINED.search(plain)}
     asked = {plain: item for plain, item in (refined or given).items() if refined or plain == key}
     given = asked or given
     if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
