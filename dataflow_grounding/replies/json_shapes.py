@@ -47,13 +47,13 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
-def apply_stated(parsed: list[RawBox], since: int, fields: Mapping[str, Any]) -> None:
+def apply_stated(boxes: list[RawBox], since: int, fields: Mapping[str, Any]) -> None:
     """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
     order, unit = _stated_by(fields)
     side = _stated_size(fields)
-    if unit is None and side and all(max(raw.numbers) <= side for raw in parsed[since:]):
+    if unit is None and side and all(max(raw.numbers) <= side for raw in boxes[since:]):
         unit = "px"
-    apply(parsed, since, order, unit)
+    apply(boxes, since, order, unit)
 
 
 def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:

@@ -40,10 +40,10 @@ def stated_unit(text: str, *, alone: bool = False) -> str | None:
     return None if match is None else "px" if any(match.groups()) else "%"
 
 
-def apply(parsed: list[RawBox], since: int, order: Order | None, unit: str | None) -> None:
+def apply(boxes: list[RawBox], since: int, order: Order | None, unit: str | None) -> None:
     """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
     if order or unit:
-        parsed[since:] = [replace(raw, order=raw.order or order, unit=raw.unit or unit) for raw in parsed[since:]]
+        boxes[since:] = [replace(raw, order=raw.order or order, unit=raw.unit or unit) for raw in boxes[since:]]
 
 
 def _order(names: str | None, word: str | None) -> Order | None:
