@@ -5,13 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
 import dataflow_grounding.replies
 import dataflow_grounding.tasks
+import dataflow_grounding.testing
 
-ROOMS = (dataflow_grounding.replies, dataflow_grounding.tasks)
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = (dataflow_grounding.replies, dataflow_grounding.tasks, dataflow_grounding.testing)
 MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans"]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
@@ -20,7 +23,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("test", [pytest.param(test, id=test.name) for test in EXAMPLES])
-def test_an_example_shows_what_it_says(test: doctest.DocTest) -> None:
+def test_an_example_shows_what_it_says(test: doctest.DocTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     said: list[str] = []
     assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)
 
@@ -30,3 +34,10 @@ def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
     reader = getattr(dataflow_grounding.replies, name)
     wanted = ("Attributes:",) if isinstance(reader, type) else ("Args:", "Returns:", "Raises:", "Example:")
     assert all(section in (reader.__doc__ or "") for section in wanted), reader.__doc__
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"})
+)
+def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
+    assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__

@@ -15,8 +15,7 @@ from dataflow_grounding.tasks import Request
 
 
 class DataFlowServing(Serving):
-    """A serving of DataFlow's (`generate_from_input_one_image`, or `generate_from_input` with paths of pictures) as
-    ours.
+    """A serving of DataFlow's (`generate_from_input_one_image`, or `generate_from_input` with paths) as ours.
 
     It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored when it comes. Its
     texts are all that is known of a reply: no tokens are counted, and a reply cut off can only be told by its JSON.

@@ -16,14 +16,12 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that a reply takes (default: 0)")
     parser.add_argument("--key", help="the only API key that is accepted (default: any)")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     stop = {signal.SIGTERM, signal.SIGINT}
     # Blocked before the server's thread begins, so that no thread but this one takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-    answers = EchoAnswers(arguments.box_format) if arguments.text is None else CannedAnswers(arguments.text)
-    with LoopbackServer(
-        answers, latency=arguments.latency, key=arguments.key, port=arguments.port, record=False
-    ) as server:
+    answers = EchoAnswers(given.box_format) if given.text is None else CannedAnswers(given.text)
+    with LoopbackServer(answers, latency=given.latency, key=given.key, port=given.port, record=False) as server:
         print(server.base_url, flush=True)
         signal.sigwait(stop)
 

@@ -28,6 +28,7 @@ class CannedAnswers:
         text: What the model says each time.
 
     Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
         >>> server = LoopbackServer(CannedAnswers('{"caption": "A cup."}'), record=False)
     """
 

@@ -42,6 +42,7 @@ class Answer:
         refusal: Said in place of `text`.
 
     Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
         >>> server = LoopbackServer(lambda request: Answer("half an ans", finish_reason="length"))
     """
 

@@ -219,10 +219,10 @@ def on(
         share: Part of the requests, 0 to 1, drawn at random, the same with the same `seed`.
         times: How often it strikes in all.
         times_each: How often it strikes each distinct question, so that asking again succeeds.
-        seed: Of `share`.
 
     Example:
-        >>> rules = [on(too_many_requests(2), indexes=range(3)), on(cut_body(), share=0.1)]
+        >>> from dataflow_grounding.testing import LoopbackServer, faults, on
+        >>> rules = [on(faults.too_many_requests(2), indexes=range(3)), on(faults.cut_body(), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
     struck: Counter[str] = Counter()

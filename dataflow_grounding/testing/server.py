@@ -34,8 +34,7 @@ class LoopbackServer(Endpoint):
         key: The only API key that is accepted; None for any.
         models: The only models that are known; None for any.
         leaky: Whether errors repeat the key, as those of some endpoints do.
-        record: Whether `requests` holds a ReceivedRequest for each; without it bodies are read only as needed.
-        keep_bodies: Whether the JSON of bodies is kept, too.
+        record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's JSON, too.
         port: 0 finds a free one.
 
     Raises:
@@ -45,6 +44,7 @@ class LoopbackServer(Endpoint):
     Example:
         >>> from dataflow_grounding import ground
         >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.testing import LoopbackServer, faults, on
         >>> with LoopbackServer(faults=on(faults.server_error(), times=1)) as server:
         ...     serving = OpenAIServing(server.base_url, "any", api_key="any", box_format="xyxy_px")
         ...     result = ground("example_data/images/cat.jpg", "the cat", serving=serving)

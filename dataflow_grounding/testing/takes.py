@@ -26,6 +26,7 @@ class Takes:
         checks_schema: Whether it refuses a strict schema with an open object, as OpenAI's service does.
 
     Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
         >>> server = LoopbackServer(takes=Takes(response_formats=("json_object",), system_messages=False))
     """
 
