@@ -6,8 +6,9 @@ import copy
 import os
 from typing import Any, Literal, TypeVar
 
+from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.rows import check_file_type, from_dataframe, plain_row, read_records, to_dataframe, write_rows
+from dataflow_grounding.rows import check_file_type, read_records, write_rows
 
 S = TypeVar("S", bound="FileStorage")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.rows import to_dataframe
+from dataflow_grounding.dataframes import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
