@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import AzureBlock
 
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
@@ -33,19 +37,35 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
             max_output_tokens=gemini.max_output_tokens,
             box_format=vlm.box_format,
         )
+    return _openai(vlm, workflow)
+
+
+def _openai(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
+    block, azure = vlm.openai, vlm.openai.azure
+    settings: dict[str, Any] = {
+        "api_url": block.base_url or None,
+        "model_name": block.model_name,
+        "key_name_of_api_key": "AZURE_OPENAI_API_KEY" if azure.endpoint else "OPENAI_API_KEY",
+        "max_workers": workflow.max_workers,
+        "timeout": block.timeout,
+        "api_key": block.api_key or None,
+        "temperature": block.temperature,
+        "max_tokens": block.max_tokens,
+        "box_format": vlm.box_format,
+        "extra_body": block.extra_body,
+        "extra_headers": block.extra_headers,
+    }
+    if block.client == "sdk":
+        from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
+
+        return OpenAISdkServing(
+            azure_endpoint=azure.endpoint,
+            api_version=azure.api_version,
+            token_provider=azure.token_provider,
+            **settings,
+        )
+    if azure != AzureBlock():
+        raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
-    block = vlm.openai
-    return OpenAIServing(
-        api_url=block.base_url or None,
-        model_name=block.model_name,
-        key_name_of_api_key="OPENAI_API_KEY",
-        max_workers=workflow.max_workers,
-        timeout=block.timeout,
-        api_key=block.api_key or None,
-        temperature=block.temperature,
-        max_tokens=block.max_tokens,
-        box_format=vlm.box_format,
-        extra_body=block.extra_body,
-        extra_headers=block.extra_headers,
-    )
+    return OpenAIServing(**settings)

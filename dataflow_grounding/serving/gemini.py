@@ -122,10 +122,10 @@ class GeminiServing(Serving):
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
-            return EndpointRefused(f"{self.endpoint!r} is no address: check vlm.gemini.base_url")
+            return EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url")
         if isinstance(error, (aiohttp.ClientError, OSError)):
             return ServerFault(f"{where}: the answer broke off: {said}")
-        return ServerFault(f"{where} answered something that is no Gemini reply: {said}")
+        return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
         """The request as `generateContent` takes it: images, then the text."""

@@ -154,7 +154,7 @@ class OpenAIServing(Serving):
             return reply_of(json.loads(data), min(used_up(headers) or 0.0, LONGEST_HOLD))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
-            raise NoCompletion(f"{where} answered something that is no chat completion: {said!r}") from None
+            raise NoCompletion(f"{where} answered something that is not a chat completion: {said!r}") from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
@@ -186,11 +186,14 @@ class OpenAIServing(Serving):
         if self._transport is None or self._loop is not loop:
             self._loop = loop
             self._first = asyncio.Lock()
-            if self._client is not None:
-                self._transport = ClientTransport(self._client, self.timeout, self.extra_headers)
-            else:
-                self._transport = HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
+            self._transport = self._open()
         return self._transport
+
+    def _open(self) -> Transport:
+        """What sends: opened once for each event loop."""
+        if self._client is not None:
+            return ClientTransport(self._client, self.timeout, self.extra_headers)
+        return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
         """Closes the connections."""

@@ -18,7 +18,7 @@ class RecordedServing(Serving):
     """With `serving`, passes requests on and adds each reply to the file `path`; without, answers from the file.
 
     So a run can be shared and repeated without a key. The file's first line says whose replies it holds. Raises InputError
-    for a file that holds no recording; a request that was not recorded fails its record (RequestRefused).
+    for a file without a recording; a request that was not recorded fails its record (RequestRefused).
     """
 
     def __init__(self, path: str | os.PathLike[str], serving: Serving | None = None) -> None:
@@ -76,7 +76,7 @@ class RecordedServing(Serving):
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:
-            raise InputError(f"{self.path} is no recording of replies") from None
+            raise InputError(f"{self.path} is not a recording of replies") from None
 
     async def aclose(self) -> None:
         """Closes the serving that is recorded."""
