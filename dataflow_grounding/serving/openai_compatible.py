@@ -30,9 +30,30 @@ _OURS = ("messages", "model", "stream", "n")
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
-    `timeout` is in seconds, for one request. `extra_body` has further keys of each request, or other values for ours;
-    `extra_headers` further headers; `image_limits` what pictures it takes as they are. `client` is an `openai.AsyncOpenAI`
-    (or `AsyncAzureOpenAI`) of your own to send with. Raises SpecError when the endpoint or the model isn't named.
+    Args:
+        api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it.
+        model_name: The model's name at the endpoint.
+        key_name_of_api_key: Variable with the key where `api_key` isn't given; then `OPENAI_API_KEY`, `DF_API_KEY`.
+        max_workers: Most requests in flight.
+        timeout: Seconds for one request.
+        temperature: What to sample at, from 0; None leaves it to the model.
+        max_tokens: Most tokens of one reply.
+        box_format: How the model writes boxes; `auto` looks the model up by name.
+        extra_body: Further keys of each request, or other values for ours.
+        extra_headers: Further headers, as secret as the key.
+        image_limits: What pictures it takes as they are: sizes in pixels, media types, bytes.
+        client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
+
+    Raises:
+        SpecError: For a setting with which nothing could be sent.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model")
+        ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
+        'A cat on a rug.'
     """
 
     def __init__(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import os
+import pkgutil
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
 
 from dataflow_grounding.errors import EndpointRefused, SpecError
@@ -39,12 +39,14 @@ class OpenAISdkServing(OpenAIServing):
         SpecError: For a setting with which nothing could be sent.
 
     Example:
-        >>> from dataflow_grounding import Record
-        >>> from dataflow_grounding.testing import LoopbackServer
-        >>> with LoopbackServer() as server:
-        ...     serving = OpenAISdkServing(server.base_url, "loopback", box_format="xyxy_px")
-        ...     serving.endpoint == server.base_url
-        True
+        >>> from dataflow_grounding import CaptionGenerator
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...     serving = OpenAISdkServing(
+        ...         model_name="mine", azure_endpoint=server.address, api_version="2024-10-21", token_provider=lambda: "a token"
+        ...     )
+        ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
+        'A cat on a rug.'
     """
 
     def __init__(
@@ -118,17 +120,13 @@ class OpenAISdkServing(OpenAIServing):
 
 def _found(name: str) -> TokenProvider:
     """The function that `module:function` names; modules of the current folder, too. Raises SpecError."""
-    module, _, function = name.partition(":")
     where = f"vlm.openai.azure.token_provider {name!r}"
-    if not module or not function:
-        raise SpecError(f"{where} should be written module:function")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), function)
+        found = pkgutil.resolve_name(name)
     except Exception as error:  # the user's module may raise anything
         raise SpecError(f"{where} can't be imported: {excerpt(str(error), 200) or type(error).__name__}") from None
     if not callable(found):
-        raise SpecError(f"{where} should be a function")
-    provider: TokenProvider = found
-    return provider
+        raise SpecError(f"{where} should be a function, written module:function")
+    return cast(TokenProvider, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY_BYTES = 32 * 2**20
-
-
-class Transport(Protocol):
-    """Sends one body and gives back what came, whatever its status."""
-
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the answer. Raises EndpointUnreachable, ServerFault, EndpointRefused."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
 
 
 class HttpTransport:
@@ -50,7 +40,10 @@ class HttpTransport:
         self.proxy = _proxy_for(self.url)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """See Transport.post."""
+        """Send one body; status, headers and body of the answer, whatever its status.
+
+        Raises EndpointUnreachable, RateLimited, ServerFault, EndpointRefused.
+        """
         import aiohttp
 
         try:
@@ -98,7 +91,7 @@ class ClientTransport:
         self.ours = ours
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """See Transport.post."""
+        """As HttpTransport.post."""
         import openai
 
         settings = json.loads(body)
@@ -119,6 +112,9 @@ class ClientTransport:
         """Close the connections of a client that is ours."""
         if self.ours:
             await self.client.close()
+
+
+Transport: TypeAlias = HttpTransport | ClientTransport
 
 
 def _connection_fault(error: BaseException) -> Exception:
