@@ -28,12 +28,9 @@ def _plain(value: Any) -> Any:
         return value
     if str(value) in ("NaT", "<NA>"):
         return None
-    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which item() makes numbers
+    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which tolist() makes numbers
         return str(value)
-    item = getattr(value, "item", None)  # a numpy number
-    if callable(item) and getattr(value, "ndim", None) == 0:
-        return _plain(item())
-    tolist = getattr(value, "tolist", None)
+    tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
     return _plain(tolist()) if callable(tolist) else str(value)
 
 

@@ -220,7 +220,7 @@ class RowWriter:
 
     def _convert(self) -> None:
         """Make the file of JSON lines, which any row could be added to, one of the type that is asked for."""
-        rows = [row.data or {} for row in _read_jsonl(self._part)]
+        rows = read_records(self._part)
         if self.file_type == "parquet":
             write_parquet(self._part, rows, self.path)
         elif self.file_type == "json":
