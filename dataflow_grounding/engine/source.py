@@ -130,7 +130,7 @@ class Source:
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""
         with suppress(OSError):
-            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv")):
+            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv", ".tsv")):
                 return None
             with open(self.path, "rb") as file:
                 lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

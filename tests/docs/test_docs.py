@@ -93,6 +93,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         address = {
             "endpoint: gemini": f"gemini.base_url={server.address}",
             "endpoint: openai": f"openai.base_url={server.base_url}",
+            "endpoint: azure sdk": f"openai.azure.endpoint={server.address}",
             "endpoint: azure": f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21",
         }[block.mark]
         arguments = ["-e", "data.yaml", "-e", "endpoint.yaml", f"image_grounding.vlm.{address}"]
