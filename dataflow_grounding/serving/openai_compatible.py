@@ -27,6 +27,13 @@ LONGEST_HOLD = 600.0
 _OURS = ("messages", "model", "stream", "n")
 
 
+def _as_texts(headers: Mapping[str, str]) -> dict[str, str]:
+    texts = {str(name): str(value) for name, value in headers.items()}
+    if not all(text.isascii() and text.isprintable() for text in (*texts, *texts.values())):
+        raise SpecError("vlm.openai.extra_headers holds characters that no header has")
+    return texts
+
+
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
@@ -92,15 +99,10 @@ class OpenAIServing(Serving):
         self._api_key = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
-        self.extra_body = dict(extra_body or {})
+        self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})
         for name in _OURS:
             if name in self.extra_body:
                 raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
-        self.extra_headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
-        if not all(
-            text.isascii() and text.isprintable() for text in (*self.extra_headers, *self.extra_headers.values())
-        ):
-            raise SpecError("vlm.openai.extra_headers holds characters that no header has")
         learn(self._api_key)
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
