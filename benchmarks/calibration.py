@@ -3,9 +3,9 @@
     python -m benchmarks.calibration [--runs 30] [--formats 20]
 
 First, models that count pixels of a picture that their server has resized, by 40 rules in use and by others
-(resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere at
-all. A run is right when boxes read as calibrated are at most 1% of a side off for pictures of every size in SIZES, sent as
-a run sends them. Goal: none wrong; at most 15% refused where edges are off by 1.5% or less.
+(resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere
+at all. A run is right when boxes read as calibrated are at most 1% of a side off for pictures of every size in SIZES,
+sent as a run sends them. Goal: none wrong; at most 15% refused where edges are off by 1.5% or less.
 
 Second, models that write in each known order, scale and padding (right: within 0.2% of the side; 999 and 1000 differ by
 0.1%). Third, models without a format, which have to be refused.

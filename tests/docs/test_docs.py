@@ -102,7 +102,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         done = command(["generate", *arguments, "--json", "--no-progress"])
         assert done.code == 0, done
         assert done.summary["done"] == 2
-        assert server.tally.by_task["expression_extraction"] == 2
+        assert server.by_task["expression_extraction"] == 2
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
         assert extra.items() <= server.requests[-1].settings.items()

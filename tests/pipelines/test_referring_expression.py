@@ -51,7 +51,7 @@ def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(tmp_path: 
         street(place)
         done = place.run()
         assert done.code == 0, done
-        assert server.tally.by_task == {
+        assert server.by_task == {
             "region_expression": 2, "image_caption": 2, "grounding_expression": 2, "double_check": 2,
         }  # fmt: skip
     records = place.annotations()
@@ -155,7 +155,7 @@ def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: Referring
     without = {r["image_id"]: r for r in place.annotations() if not r["regions"]}
     assert set(without) == {"bare", "empty"}
     assert all(r["expressions"] == [] and r["caption"] for r in without.values())
-    assert server.tally.by_task["region_expression"] == 2
+    assert server.by_task["region_expression"] == 2
 
 
 def test_a_record_that_fails_beside_a_good_step_fails_alone(place: ReferringPlace, server: LoopbackServer) -> None:

@@ -239,15 +239,15 @@ def test_annotations_go_on_from_where_they_stand(place: ReferringPlace, server: 
     first = place.annotations()
     again = ReferringPlace(place.folder / "again", server.base_url, **{"data.image_dir": str(place.images)})
     given(again, *first)
-    sent = dict(server.tally.by_task)
+    sent = dict(server.by_task)
     assert again.run(**{"workflow.steps": ["3"]}).code == 0
     assert again.annotations()[0]["expressions"] == first[0]["expressions"]
-    assert server.tally.by_task["double_check"] == sent["double_check"] + 1
+    assert server.by_task["double_check"] == sent["double_check"] + 1
     given(again, *[{k: v for k, v in record.items() if k != "expressions"} for record in first])
     assert again.run(**{"workflow.steps": ["2", "3"]}).code == 0
     assert again.annotations()[0]["expressions"] == first[0]["expressions"]
-    assert server.tally.by_task["region_expression"] == sent["region_expression"]
-    assert server.tally.by_task["image_caption"] == sent["image_caption"]
+    assert server.by_task["region_expression"] == sent["region_expression"]
+    assert server.by_task["image_caption"] == sent["image_caption"]
 
 
 # --- TAO's records
