@@ -32,7 +32,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
             second = ended(here.start(env=env))
             calm(second)
             assert second.code == 2, second
-            assert "another run is at work" in second.err
+            assert "another run is working" in second.err
             assert f"process {first.pid}" in second.err
             os.kill(first.pid, signal.SIGKILL)
             first.communicate()
@@ -73,7 +73,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
         second = ended(process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder))
         witness.server.latency = 0.0
         assert second.code == 2, second
-        assert "another run is at work" in second.err
+        assert "another run is working" in second.err
         assert seeds.read_bytes() == before
         assert ended(first).code == 0
         assert seeds.read_bytes() == before

@@ -86,7 +86,7 @@ def two_at_once(place: Workplace, full: bool) -> Outcome:
         second = place.run()
         calm(second)
         assert second.code == 2, second
-        assert "another run is at work" in second.err
+        assert "another run is working" in second.err
         assert ended(running).code == 0
         assert witness.sent == 40
         return goes_on(place, witness, 20)

@@ -205,7 +205,7 @@ def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workp
     done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
     assert done.code == 2
     assert "nothing to do in" in done.err
-    assert "line 1: no JSON" in done.err
+    assert "line 1: not JSON" in done.err
 
 
 def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:

@@ -158,15 +158,15 @@ def test_csv(tmp_path: Path, data: bytes, rows: list[dict[str, Any]]) -> None:
 
 
 BAD_LINES: list[tuple[str, str, bytes, list[int], str]] = [
-    ("cut off", "x.jsonl", b'{"a": 1}\n{"a":\n{"a": 3}\n', [2], "no JSON"),
-    ("not UTF-8", "x.jsonl", b'{"a": 1}\n\n{"a": "\xff"}\n{"a": 3}', [3], "no JSON"),
+    ("cut off", "x.jsonl", b'{"a": 1}\n{"a":\n{"a": 3}\n', [2], "not JSON"),
+    ("not UTF-8", "x.jsonl", b'{"a": 1}\n\n{"a": "\xff"}\n{"a": 3}', [3], "not JSON"),
     ("NaN", "x.jsonl", b'{"a": 1}\n{"a": NaN}\n{"a": 3}\n', [2], "NaN"),
     ("infinite", "x.jsonl", b'{"a": 1}\n{"a": -Infinity}\n{"a": 1e999}\n{"a": 3}', [2, 3], ""),
     ("no object", "x.jsonl", b'{"a": 1}\n[1]\n"x"\nnull\n7\n{"a": 3}', [2, 3, 4, 5], "JSON object"),
-    ("two in one line", "x.jsonl", b'{"a": 1}\n{"a": 2}{"a": 2}\n{"a": 3}', [2], "no JSON"),
-    ("nested without end", "x.jsonl", b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"a": 3}', [2], "no JSON"),
-    ("a number of 5000 digits", "x.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 5000 + b'}\n{"a": 3}', [2], "no JSON"),
-    ("a NUL", "x.jsonl", b'{"a": 1}\n\0\0\0\n{"a": 3}', [2], "no JSON"),
+    ("two in one line", "x.jsonl", b'{"a": 1}\n{"a": 2}{"a": 2}\n{"a": 3}', [2], "not JSON"),
+    ("nested without end", "x.jsonl", b'{"a": 1}\n' + b"[" * 100_000 + b'\n{"a": 3}', [2], "not JSON"),
+    ("a number of 5000 digits", "x.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 5000 + b'}\n{"a": 3}', [2], "not JSON"),
+    ("a NUL", "x.jsonl", b'{"a": 1}\n\0\0\0\n{"a": 3}', [2], "not JSON"),
     ("in a JSON array", "x.json", b'[{"a": 1}, 5, {"a": NaN}, {"a": 3}]', [2, 3], ""),
     ("too few cells", "x.csv", b'a,b\n1,"x\ny"\n2\n3,z\n', [4], "1 cells, the header 2"),
     ("too many cells", "x.csv", b"a,b\n1,x\n2,x,y\n3,z\n", [3], "3 cells"),

@@ -133,7 +133,7 @@ def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, serv
     for name in ("fields", "number", "nan", "turned"):
         assert failed[name]["kind"] == "broken_row"
         assert f"{name}.txt, line 3: " in failed[name]["message"], failed[name]
-    assert "outside of the image" in failed["outside"]["message"]
+    assert "outside the image" in failed["outside"]["message"]
     found = command(["check", "-e", str(place.spec())])
     assert found.code == 2
     assert found.err.count("line 3: ") == 4
