@@ -9,10 +9,14 @@ import pkgutil
 import pytest
 
 import dataflow_grounding.replies
+import dataflow_grounding.serving
 import dataflow_grounding.tasks
+from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing
+from dataflow_grounding.storage import FileStorage
 
-ROOMS = (dataflow_grounding.replies, dataflow_grounding.tasks)
-MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans"]
+ROOMS = (dataflow_grounding.replies, dataflow_grounding.serving, dataflow_grounding.tasks)
+MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
     test for name in MODULES for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples
@@ -20,7 +24,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("test", [pytest.param(test, id=test.name) for test in EXAMPLES])
-def test_an_example_shows_what_it_says(test: doctest.DocTest) -> None:
+def test_an_example_shows_what_it_says(test: doctest.DocTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)  # with its example data
     said: list[str] = []
     assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)
 
@@ -30,3 +35,8 @@ def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
     reader = getattr(dataflow_grounding.replies, name)
     wanted = ("Attributes:",) if isinstance(reader, type) else ("Args:", "Returns:", "Raises:", "Example:")
     assert all(section in (reader.__doc__ or "") for section in wanted), reader.__doc__
+
+
+@pytest.mark.parametrize("public", [FileStorage, GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing])
+def test_storage_and_servings_say_what_they_take_and_raise(public: type) -> None:
+    assert all(section in (public.__doc__ or "") for section in ("Args:", "Raises:", "Example:\n        >>> "))
