@@ -59,7 +59,7 @@ def _cell(value: Any) -> Any:
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
-    """Write a Parquet file, which errors call `shown`. Raises MissingExtra, and InputError for rows that it can't hold."""
+    """Write a Parquet file, which errors call `shown`. Raises MissingExtra; InputError for rows it can't hold."""
     try:
         to_dataframe(map(_encodable, rows)).to_parquet(path, index=False)
     except ImportError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
-"""What an image file may be, whatever it is called. Pillow's other readers are not tried: that of EPS runs Ghostscript."""
+"""What an image file may be, whatever it is called. Pillow's other readers are not tried: EPS's runs Ghostscript."""
 
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 PIXELS_AT_ONCE = 100_000_000
@@ -160,7 +160,7 @@ def _opened(data: bytes, path: str) -> PillowImage:
 
 
 def _stored_size(picture: PillowImage) -> Size:
-    """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's when it is opened."""
+    """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's on opening."""
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
         return tags[256], tags[257]
@@ -205,7 +205,7 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 class _Room:
-    """For how many pixels there is room: threads wait for it in turn, so that many small pictures don't keep a large one out."""
+    """For how many pixels there is room: threads wait in turn, so that small pictures keep no large one out."""
 
     def __init__(self, most: int) -> None:
         self._most = self._free = most
@@ -230,9 +230,9 @@ _room = _Room(PIXELS_AT_ONCE)
 
 @contextmanager
 def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[PillowImage]:
-    """The picture upright, as RGB on white, not smaller than `at_least` where that is given; waits until there is room for it.
+    """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there is room for it.
 
-    The room is given back at the end of the `with`: what outlives it should be small, and nothing may be decoded inside it.
+    The room is given back at the end of the `with`: what outlives it should be small; decode nothing inside it.
     Raises ImageBroken, MachineBusy.
     """
     picture = _opened(data, path)

@@ -29,9 +29,9 @@ PADDING = (127, 127, 127)
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`, an area
-    of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than `max_wide` times as
-    wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
+    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`,
+    an area of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than
+    `max_wide` times as wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
     """
 
     max_side: int = 2048
@@ -113,8 +113,8 @@ class Image:
 
     @cached_property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it or to its
-        right what an elongated one is padded with.
+        """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it
+        or to its right what an elongated one is padded with.
         """
         return self.limits.padded(self.size)
 
@@ -247,7 +247,7 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
 
 
 def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
-    """The facts of an image file, from one reading of it. With `keep_for`, what will be sent under these limits is kept.
+    """The facts of an image file, from one reading of it. `keep_for` keeps what will be sent under these limits.
 
     Raises ImageMissing, ImageBroken.
     """

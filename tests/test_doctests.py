@@ -5,17 +5,19 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
-from pathlib import Path
 
 import pytest
 
 import dataflow_grounding.replies
+import dataflow_grounding.serving
 import dataflow_grounding.tasks
 import dataflow_grounding.testing
+from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing
+from dataflow_grounding.storage import FileStorage
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = (dataflow_grounding.replies, dataflow_grounding.tasks, dataflow_grounding.testing)
-MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans"]
+ROOMS = (dataflow_grounding.replies, dataflow_grounding.serving, dataflow_grounding.tasks, dataflow_grounding.testing)
+MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
     test for name in MODULES for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples
@@ -24,7 +26,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("test", [pytest.param(test, id=test.name) for test in EXAMPLES])
 def test_an_example_shows_what_it_says(test: doctest.DocTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(REPOSITORY)  # with its example data
     said: list[str] = []
     assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)
 
@@ -41,3 +43,8 @@ def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
 )
 def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
     assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__
+
+
+@pytest.mark.parametrize("public", [FileStorage, GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing])
+def test_storage_and_servings_say_what_they_take_and_raise(public: type) -> None:
+    assert all(section in (public.__doc__ or "") for section in ("Args:", "Raises:", "Example:\n        >>> "))

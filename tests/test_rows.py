@@ -81,7 +81,7 @@ def test_odd_lines_are_read_as_json_reads_them(tmp_path: Path) -> None:
 
 def test_a_line_that_is_not_utf8_says_where(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n')
-    with pytest.raises(InputError, match=r"line 2: no JSON: 'utf-8' codec can't decode byte 0xff in position 7"):
+    with pytest.raises(InputError, match=r"line 2: not JSON: 'utf-8' codec can't decode byte 0xff in position 7"):
         read_records(path)
 
 

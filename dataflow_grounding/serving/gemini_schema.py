@@ -7,7 +7,7 @@ from typing import Any
 
 
 def gemini_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply's schema as `responseSchema` takes it (ai.google.dev, structured output); keys come in the order given."""
+    """A reply's schema as `responseSchema` takes it (ai.google.dev, structured output); keys keep their order."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [kind] = [kind for kind in kinds if kind != "null"]
     found: dict[str, Any] = {"type": kind.upper()}

@@ -51,7 +51,7 @@ class Habits:
 
 
 def first_habits(endpoint: str) -> Habits:
-    """What to try first. On OpenAI's own service a schema stands before all else in the prompt: one of its own for each task
+    """What to try first. On OpenAI's own service a schema stands before all else in the prompt: another for each task
     would keep the picture out of the prompt cache from step to step, so there replies are asked for as `json_object`.
     """
     host = f".{urlsplit(endpoint).hostname or ''}"
@@ -59,13 +59,13 @@ def first_habits(endpoint: str) -> Habits:
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """What pictures it takes. NVIDIA's hosted NIMs take data URLs of up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim)."""
+    """What pictures it takes. NVIDIA's hosted NIMs: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim)."""
     if (urlsplit(endpoint).hostname or "").endswith(".api.nvidia.com"):
         return ImageLimits(media_types=("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000)
     return ImageLimits()
 
 
 def takes_no_images(said: str) -> bool:
-    """Whether a refusal says that the model looks at no images at all, in the words of the servers in docs/endpoints.md."""
+    """Whether a refusal says that the model takes no images at all, in the words of docs/endpoints.md's servers."""
     said = said.lower()
     return any(words in said for words in _NO_IMAGES)

@@ -60,13 +60,13 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
 
 
 def is_about_content(said: str) -> bool:
-    """Whether a refusal is about what a request shows or says, in the words of content filters: the endpoint is well."""
+    """Whether a refusal is about what a request shows or says, in content filters' words: the endpoint is well."""
     return _CONTENT.search(said) is not None
 
 
 def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
-    """What the headers ask for, else the error's own `google.rpc.RetryInfo`; a day where Google says that a day's quota is
-    used up, whatever else it says.
+    """What the headers ask for, else the error's own `google.rpc.RetryInfo`; a day where Google says that a day's quota
+    is used up, whatever else it says.
     """
     details = _details(_parsed(body))
     if any("PerDay" in str(detail.get("violations")) for detail in details):
@@ -81,8 +81,8 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or the reset of a
-    limit that is used up; None when it asks for none.
+    """Seconds that the endpoint asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or the reset of
+    a limit that is used up; None when it asks for none.
     """
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
@@ -108,7 +108,7 @@ def _seconds_of(date: str | None) -> float | None:
 
 
 def used_up(headers: Mapping[str, str]) -> float | None:
-    """Seconds until a limit that `x-ratelimit-remaining-*` says is used up is reset (`x-ratelimit-reset-*`); else None."""
+    """Seconds until the reset (`x-ratelimit-reset-*`) of a limit of which `x-ratelimit-remaining-*` is 0; else None."""
     waits = [
         _duration(headers.get(f"x-ratelimit-reset-{what}", ""))
         for what in ("requests", "tokens")

@@ -23,7 +23,7 @@ TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 class OpenAISdkServing(OpenAIServing):
     """OpenAIServing that sends through `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where `azure_endpoint` is given.
 
-    Bodies, replies, errors and stored replies are OpenAIServing's, so that changing from one to the other asks nothing again.
+    Bodies, replies, errors and stored replies are OpenAIServing's: changing from one to the other asks nothing again.
     The client's own retries are off. It takes more CPU time per request (docs/dependencies.md).
 
     Args:
@@ -43,7 +43,10 @@ class OpenAISdkServing(OpenAIServing):
         >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = OpenAISdkServing(
-        ...         model_name="mine", azure_endpoint=server.address, api_version="2024-10-21", token_provider=lambda: "a token"
+        ...         azure_endpoint=server.address,
+        ...         api_version="2024-10-21",
+        ...         model_name="mine",
+        ...         token_provider=lambda: "a token",
         ...     )
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
         'A cat on a rug.'

@@ -17,7 +17,7 @@ from dataflow_grounding.tasks import Request
 class RecordedServing(Serving):
     """With `serving`, passes requests on and adds each reply to the file `path`; without, answers from the file.
 
-    So a run can be shared and repeated without a key. A request that was not recorded fails its record (RequestRefused).
+    So a run can be shared and repeated without a key. A request that was not recorded fails its record.
 
     Args:
         path: The recording; its first line says whose replies it holds.

@@ -79,7 +79,7 @@ def _by_rule(model: str, resolution: str, size: Size) -> int | None:
 
 
 def _gemini_2(resolution: str, size: Size) -> int:
-    """ai.google.dev/gemini-api/docs/media-resolution and …/image-understanding: 258 a tile, one where both sides are small."""
+    """ai.google.dev/gemini-api/docs/media-resolution, image-understanding: 258 a tile, one if both sides are small."""
     if resolution == "MEDIA_RESOLUTION_LOW":
         return 64
     if resolution == "MEDIA_RESOLUTION_MEDIUM":

@@ -1,4 +1,4 @@
-"""OpenAI's own client from the spec and by hand: the same requests, stored replies and errors as our transport; Azure."""
+"""OpenAI's own client, from the spec and by hand: requests, stored replies and errors as with `direct`; Azure."""
 
 from __future__ import annotations
 
