@@ -20,11 +20,6 @@ def intersection(a: Bbox, b: Bbox) -> Bbox:
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
-def union(a: Bbox, b: Bbox) -> Bbox:
-    """Return the smallest box that holds both."""
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
 def iou(a: Bbox, b: Bbox) -> float:
     """Return intersection over union, in [0, 1]; 0 when neither box has an area."""
     shared = area(intersection(a, b))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.jobs.from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 

@@ -35,7 +35,7 @@ def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
     if isinstance(error, OSError) and error.errno in SHORT:
         return MachineBusy(f"this machine has none left: {said}")
     if isinstance(error, OSError) and error.errno in _FULL:
-        return StorageFailed(f"can't write: {said}. Mend that, then run the same command again")
+        return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")
     return None
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -216,18 +216,6 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 def _sum(value: Mapping[str, Any]) -> int:
     return zlib.crc32(repr(sorted(value.items())).encode())
-
-
-def count_statuses(records: Iterable[Mapping[str, Any]], key: str = "expressions") -> dict[str, int]:
-    """How many expressions stand in each status; `expressions` is their total."""
-    counts = dict.fromkeys(("expressions", *STATUSES), 0)
-    for record in records:
-        for expression in record.get(key) or []:
-            counts["expressions"] += 1
-            status = expression.get("status")
-            if status in counts:
-                counts[status] += 1
-    return counts
 
 
 def _no_constant(name: str) -> float:

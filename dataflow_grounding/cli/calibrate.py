@@ -10,8 +10,9 @@ from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.jobs.from_spec import options_of
-from dataflow_grounding.jobs.spec_serving import serving_of
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say, say_json
 
@@ -76,13 +77,12 @@ def _serving(
         serving: Serving = OpenAIServing(api_url=base_url, model_name=model or "")
         options = RunOptions()
     else:
-        from dataflow_grounding.spec import load_spec
-
-        spec = load_spec(spec_paths, overrides)
-        block = getattr(spec, spec.autolabel_type)
-        if block.vlm.backend == "embedded":
-            raise SpecError("vlm.backend is embedded, which writes pixels: there is nothing to calibrate")
+        block = load_spec(spec_paths, overrides).block
         serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
+        if serving.exact_boxes:
+            raise SpecError(
+                f"{serving.model} writes {serving.box_format} and nothing else: there is nothing to calibrate"
+            )
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))

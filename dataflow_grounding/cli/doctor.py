@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from dataflow_grounding.jobs.diagnosis import endpoint_of, installation
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 

@@ -9,8 +9,8 @@ import click
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.jobs.estimating import estimate
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -58,6 +58,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(
             "How this model counts images isn't published: 1,000 tokens assumed. After a pilot it is measured."
         )
+    if found["not_guessed"]:
+        tasks = ", ".join(found["not_guessed"])
+        lines.append(f"No reply to {tasks} can be made up here: requests that depend on one are not counted.")
     if found["calibration_first"]:
         lines.append(f"Before it, {REQUESTS}, to find out how the model writes boxes.")
     lines.append(f"Prices: {found['prices']}." if found["prices"] else "No price is known: set vlm.prices for USD.")

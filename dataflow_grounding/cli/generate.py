@@ -7,8 +7,8 @@ import click
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.cli.pilot import advice, set_workers
 from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 

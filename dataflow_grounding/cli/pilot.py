@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.jobs.from_spec import SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say
@@ -13,21 +13,12 @@ from dataflow_grounding.terminal import say
 MOST = 256
 """Requests in flight up to which a pilot finds out what the endpoint bears."""
 
-_QUESTIONS = {
-    "expression_extraction": "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?",
-    "grounding": "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are any?",
-    "region_expression": "Do type, color and description fit each region, and no other?",
-    "image_caption": "Does the caption name what matters, and nothing that is not there?",
-    "grounding_expression": "Does each expression mean its regions alone?",
-    "double_check": "Are the expressions with verified: false wrong, and those with true right?",
-}
-
 
 def advice(run: SpecRun) -> str:
     """What to look at after a pilot, and how to go on."""
     lines = ["A pilot. Before the full run, look at:"]
     for step in run.steps:
-        question = _QUESTIONS.get(step.operator.name, "Is it what you want?")
+        question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
     lines.append(f"  or at all of it in a browser: dataflowgrounding report {run.spec.results_dir}")
     lines.append("Not good enough: take a stronger model, or raise media_resolution, max_output_tokens or max_tokens.")

@@ -142,4 +142,4 @@ def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
 
 
 def _failed(path: str, error: OSError) -> StorageFailed:
-    return StorageFailed(f"can't write {path}: {error.strerror or error}. Mend that, then run the same command again")
+    return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")

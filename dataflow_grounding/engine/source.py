@@ -104,7 +104,7 @@ class Source:
             try:
                 return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
             except InputError as error:
-                raise RunStopped(f"{error}. Mend that, then run the same command again") from None
+                raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""

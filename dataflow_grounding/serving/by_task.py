@@ -53,6 +53,14 @@ class ServingByTask(Serving):
         """Those of both."""
         return [*self.first.obstacles(), *(text for other in self.others.values() for text in other.obstacles())]
 
+    def facts(self) -> dict[str, Any]:
+        """Those of each, by task."""
+        return {"first": self.first.facts(), **{task: serving.facts() for task, serving in self.others.items()}}
+
+    def needs(self) -> list[str]:
+        """Those of all."""
+        return [*self.first.needs(), *(line for other in self.others.values() for line in other.needs())]
+
     async def aclose(self) -> None:
         """Closes both."""
         for serving in (self.first, *self.others.values()):

@@ -91,10 +91,15 @@ class OpenAIServing(Serving):
         self.habits = first_habits(self.endpoint)
         self._habits_known = False
 
-    @property
-    def has_key(self) -> bool:
-        """Whether an API key is set."""
-        return bool(self._api_key)
+    def facts(self) -> dict[str, Any]:
+        """Whether a key is set, and, once it has answered, what the endpoint takes."""
+        takes = {"takes": str(self.habits)} if self._habits_known else {}
+        return {"key": "set" if self._api_key else "not set", **takes}
+
+    def needs(self) -> list[str]:
+        """A key, if the endpoint wants one."""
+        why = "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+        return [] if self._api_key else [why]
 
     def identity(self) -> dict[str, Any]:
         """Endpoint, model, sampling, extra_body."""

@@ -140,7 +140,7 @@ def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(workplace: Workplace
 
 
 def test_of_many_records_a_part_is_looked_at(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataflow_grounding.pipelines import estimating
+    from dataflow_grounding.jobs import estimating
 
     monkeypatch.setattr(estimating, "ALL_UP_TO", 50)
     monkeypatch.setattr(estimating, "HEAD", 10)
