@@ -12,5 +12,5 @@ spec_option = click.option(
     multiple=True,
     metavar="SPEC",
     type=click.Path(),
-    help="The spec, a YAML file; given several times, later ones go over earlier ones.",
+    help="The spec, a YAML file; given several times, later ones override earlier ones.",
 )

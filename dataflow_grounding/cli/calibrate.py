@@ -24,12 +24,14 @@ from dataflow_grounding.terminal import say, say_json
     "spec_paths",
     multiple=True,
     metavar="SPEC",
-    help="Calibrate the model of this spec's vlm block; given several times, later ones go over earlier ones.",
+    help="Calibrate the model of this spec's vlm block; given several times, later ones override earlier ones.",
 )
-@click.option("--base-url", metavar="URL", help="Or this OpenAI-compatible endpoint, with --model.")
+@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead; goes with --model.")
 @click.option("--model", metavar="NAME", help="The model's name.")
-@click.option("--plot", "plot_path", metavar="FILE", help="Draw the rectangles asked for and those answered.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Write a picture of the rectangles asked for and those answered."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
     spec_paths: tuple[str, ...],
@@ -39,11 +41,11 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Send three pictures of coloured rectangles, 10 to 40 to a model that counts pixels, and name the box format of the
-    answers, with its error in pixels.
+    """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
-    The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
-    so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.
+    Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by endpoint,
+    model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know. Exits with 2 if
+    the answers fit no format.
     """
     serving, options = _serving(spec_paths, base_url, model, overrides)
     try:
@@ -68,7 +70,7 @@ def _serving(
 ) -> tuple[Serving, RunOptions]:
     """Raises SpecError."""
     if (not spec_paths) == (base_url is None and model is None):
-        raise SpecError("name either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
+        raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if not spec_paths:
         from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
@@ -80,9 +82,7 @@ def _serving(
         block = load_spec(spec_paths, overrides).block
         serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
         if serving.exact_boxes:
-            raise SpecError(
-                f"{serving.model} writes {serving.box_format} and nothing else: there is nothing to calibrate"
-            )
+            raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))

@@ -30,7 +30,7 @@ def command(arguments: tuple[str, ...]) -> int:
     for name in [wanted] if wanted else JOBS:
         path = os.path.join(folder, f"{name}.yaml")
         if os.path.exists(path):
-            raise SpecError(f"{path} is there already: move it away, or name another results_dir")
+            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         write_text(path, text)
         say(path, err=False)

@@ -63,7 +63,7 @@ class SpecJob:
         return self.steps[0].storage.input_path
 
     def obstacles(self) -> list[str]:
-        """What keeps the servings from sending, a sentence each."""
+        """What prevents the servings from sending, one sentence each."""
         return _each([text for serving in self.servings for text in serving.obstacles()])
 
     def prepare(self) -> None:
@@ -83,12 +83,12 @@ class SpecJob:
         return Source(first, first.image_key, self.source, None).columns()
 
     def needs(self) -> list[str]:
-        """What servings and operators lack, or what is good to know of them before a run, a line each."""
+        """What servings and operators lack, or what is good to know of them before a run, one line each."""
         lines = [line for serving in self.servings for line in serving.needs()]
         return _each(lines + [line for operator in self.operators for line in operator.needs()])
 
     def remarks(self) -> list[str]:
-        """What is good to know of the input before a run, a line each."""
+        """What is good to know of the input before a run, one line each."""
         return []
 
     def facts(self) -> dict[str, Any]:

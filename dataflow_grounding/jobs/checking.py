@@ -27,7 +27,7 @@ SMALL_DISK = 100 * 2**20
 
 @dataclass
 class Findings:
-    """`problems` should be mended before a run; `remarks` are good to know."""
+    """`problems` should be fixed before a run; `remarks` are good to know."""
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -52,12 +52,12 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     found.remarks += run.job.needs()
     if run.box_format is not None and run.box_format.pending:
         found.remarks.append(
-            f"{run.box_format.why}: the run begins by calibrating, with {REQUESTS} (or state vlm.box_format)"
+            f"{run.box_format.why}: the run starts with a calibration of {REQUESTS} (or set vlm.box_format)"
         )
     workers, most = run.serving.max_workers, files_left()
     if workers > most:
         found.remarks.append(
-            f"max_workers is {workers}, and ulimit -n allows {most} connections: raise it to have more"
+            f"max_workers is {workers}, but ulimit -n allows {most} connections: raise the limit to use them all"
         )
     _check_rows(run, found)
     return found
@@ -90,10 +90,10 @@ def _check_folder(folder: str, found: Findings) -> None:
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free
     except OSError as error:
-        found.problems.append(f"results_dir {folder}: {there} can't be written: {error.strerror or error}")
+        found.problems.append(f"results_dir {folder}: cannot write to {there}: {error.strerror or error}")
         return
     if free < SMALL_DISK:
-        found.problems.append(f"results_dir {folder}: under {SMALL_DISK >> 20} MiB left on its disk")
+        found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
 
 
 def _check_rows(run: SpecRun, found: Findings) -> None:
@@ -118,7 +118,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
                 read_regions(record, "regions")
             image_id = str(record.image_id)
             if row.data and has_id(row.data.get("image_id")) and image_id in ids:
-                found.problems.append(f"{where}: image_id {image_id!r} stands in line {ids[image_id]} too")
+                found.problems.append(f"{where}: image_id {image_id!r} is used in line {ids[image_id]} too")
             ids.setdefault(image_id, row.line)
         except RecordError as error:
             found.problems.append(f"{where}: {error}")

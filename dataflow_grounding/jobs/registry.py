@@ -25,7 +25,7 @@ def job_named(autolabel_type: str) -> type[SpecJob]:
 
 
 def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
-    """As `look_into_spec`. Raises SpecError with all that is wrong, a line each."""
+    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
     spec, problems = look_into_spec(paths, overrides)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
@@ -33,7 +33,7 @@ def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec
 
 
 def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
-    """A spec and all that is wrong with it, a line each; see `read_spec`. Raises SpecError."""
+    """A spec and everything wrong with it, one line each; see `read_spec`. Raises SpecError."""
     return read_spec(paths, overrides, _block_of, JOBS)
 
 

@@ -130,7 +130,7 @@ class SpecRun:
     def describe(self) -> str:
         """The plan in words."""
         plan = self.plan()
-        boxes = plan["box_format"] or f"a format that the run finds out first, with {REQUESTS}"
+        boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
         lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}"]
         lines += [f"reads {plan['input']}"]
@@ -167,7 +167,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": self.serving.facts(),
             "operators": {s.label: s.operator.facts() for s in self.steps if isinstance(s.operator, Operator)},
-            "in_flight_borne": int(limiter_of(self.serving).level),
+            "sustained_concurrency": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": paid_by_step(self.spec.results_dir, self.options.prices)

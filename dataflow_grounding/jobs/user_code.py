@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.spec.problems import nearest
 
 
 def add_folders(folders: Sequence[str]) -> None:
@@ -23,9 +24,8 @@ def named(name: str, key: str, shipped: Collection[str]) -> Any:
     """What `name`, the value of `key`, means as `module:name`. Raises SpecError."""
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
-        close = get_close_matches(name, shipped, 1)
-        nearest = f"; is it {close[0]!r}?" if close else ""
-        raise SpecError(f"{key} {name!r} is not one of {', '.join(shipped)}, nor of the form module:Name{nearest}")
+        known = f"{', '.join(shipped)}, nor of the form module:Name{nearest(name, shipped)}"
+        raise SpecError(f"{key} {name!r} is not one of {known}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -37,23 +37,15 @@ def named(name: str, key: str, shipped: Collection[str]) -> Any:
     except Exception as error:
         raise SpecError(f"{key}: module {module_name!r} can't be imported: {described(error)}") from error
     if not hasattr(module, attribute):
-        close = get_close_matches(attribute, vars(module), 1)
-        nearest = f"; is it {close[0]!r}?" if close else ""
         where = getattr(module, "__file__", None) or module_name
-        raise SpecError(f"{key}: there is no {attribute!r} in {where}{nearest}")
+        raise SpecError(f"{key}: there is no {attribute!r} in {where}{nearest(attribute, vars(module))}")
     return getattr(module, attribute)
 
 
-def described(error: BaseException) -> str:
+def described(error: Exception) -> str:
     """An error of the user's code in one line, with the place where it was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}, line {error.lineno}"
-    elif trace is not None:
-        where = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
-    else:
-        where = "unknown place"
-    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    return f"{type(error).__name__}: {text} ({where})"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, SyntaxError):  # says where by itself
+        return text
+    *_, place = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({place.filename}, line {place.lineno})"

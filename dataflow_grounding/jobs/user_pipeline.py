@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from dataflow_grounding.engine.plan import Step
@@ -13,6 +12,7 @@ from dataflow_grounding.jobs.base import RowsJob, SpecJob
 from dataflow_grounding.jobs.user_code import described, named
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, SpecHead
 from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import BoxWatch
@@ -89,15 +89,13 @@ def job_of(name: str, shipped: Mapping[str, type[SpecJob]]) -> type[SpecJob]:
 def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:
     """Raises SpecError for a class that can't be made as `kind(storage, serving, **settings)`."""
     signature = inspect.signature(kind)
+    takes = list(signature.parameters)[2:]
     try:
         signature.bind(None, None, **settings)
     except TypeError as error:
-        takes = list(signature.parameters)[2:]
-        unknown = next((name for name in settings if name not in takes), None)
-        if unknown is not None:
-            close = get_close_matches(unknown, takes, 1)
-            nearest = f"; is it {close[0]!r}?" if close else f" (it takes {', '.join(takes) or 'none'})"
-            raise SpecError(f"{key}.{unknown} is not a setting of {kind.__name__}{nearest}") from None
+        for name in settings:
+            if name not in takes:
+                raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{nearest(name, takes)}") from None
         raise SpecError(f"{kind.__name__} is made with (storage, serving, **settings), {key}: {error}") from None
 
 

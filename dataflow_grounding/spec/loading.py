@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TypeAlias
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
@@ -19,18 +19,15 @@ DEEPEST = 50
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
-class BlockOf(Protocol):
-    """Finds what a spec's `autolabel_type` names; `folders` are those of its files. Raises SpecError."""
-
-    def __call__(self, autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-        """The name under which the pipeline's block stands, and the model of that block."""
+BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
+"""Of an `autolabel_type` and the folders of the spec's files: the key of the pipeline's block and its model, or SpecError."""
 
 
 def read_spec(
     paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str] = ()
 ) -> tuple[Spec | None, list[str]]:
-    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and all that
-    is wrong with it, a line each.
+    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and everything
+    that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
     The wrong keys have their defaults in the spec, and it is None where there is none. `others` are blocks of pipelines
@@ -47,13 +44,7 @@ def read_spec(
     try:
         merged: Any = OmegaConf.merge(*files, given)
         model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
-        known = {field.alias or name for name, field in model.model_fields.items()}
-        for name in [name for name in merged if name not in known]:  # there may be blocks of other pipelines
-            if name in others or name in OTHER_BLOCKS or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
-                merged.pop(name)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        for key in missing:
-            OmegaConf.update(merged, key, None)
+        missing = _tidied(merged, model, others)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -80,12 +71,24 @@ def read_spec(
 
 def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
     """The model of the whole spec; where no pipeline is found, of its head alone, and why."""
-    if wanted is None:
-        return SpecHead, ""
     try:
-        return spec_with(*block_of(str(wanted), folders)), ""
+        return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
     except SpecError as error:
         return SpecHead, str(error)
+
+
+def _tidied(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    """Take blocks of other pipelines out, and put null where a value is '???'; returns the keys of the latter."""
+    from omegaconf import OmegaConf
+
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    for name in [name for name in merged if name not in known]:
+        if name in others or name in OTHER_BLOCKS or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
+            merged.pop(name)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    for key in missing:
+        OmegaConf.update(merged, key, None)
+    return missing
 
 
 def _read_yaml(path: str) -> Any:
@@ -101,7 +104,7 @@ def _read_yaml(path: str) -> Any:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SpecError(f"{path}, line {line}: {error.problem or 'no YAML'}") from None
+        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}") from None
     except SpecError:
         raise
     except Exception as error:  # PyYAML lets through what its constructors raise

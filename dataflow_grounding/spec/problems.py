@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, get_args
 
@@ -34,7 +34,7 @@ class Places:
 
 
 def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M | None, list[str]]:
-    """The spec and what is wrong, a line each. With problems the spec has defaults in place of the keys that are wrong;
+    """The spec and what is wrong, one line each. With problems the spec has defaults in place of the keys that are wrong;
     it is None where a key without a default is.
     """
     problems: list[str] = []
@@ -54,13 +54,18 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _keys_beside(location, model), 1, 0.5)
-        return f"{key} is not a key of the spec" + (f"; is it {close[0]!r}?" if close else "")
+        return f"{key} is not a key of the spec{nearest(location[-1], _keys_beside(location, model), 0.5)}"
     if problem["type"] == "missing":
         if location == [_alias_of_block(model)]:
             return f"there is no block {key} for the pipeline that autolabel_type names"
         return f"{key} is missing: give it a value"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
+    """The end of a message about a word that isn't known: which one it may be."""
+    close = difflib.get_close_matches(word, list(known), 1, least)
+    return f"; is it {close[0]!r}?" if close else ""
 
 
 def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:

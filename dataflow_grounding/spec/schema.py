@@ -164,17 +164,7 @@ def _as_stated(value: Any, stated: Any) -> Any:
 
 
 OTHER_BLOCKS = (
-    "batch_size",
-    "encryption_key",
-    "gpu_ids",
-    "grounding_dino",
-    "mal",
-    "model_name",
-    "module_name",
-    "num_gpus",
-    "num_workers",
-    "verbose",
-    "video_reasoning_annotation",
-    "wandb",
+    *("batch_size", "encryption_key", "gpu_ids", "grounding_dino", "mal", "model_name", "module_name"),
+    *("num_gpus", "num_workers", "verbose", "video_reasoning_annotation", "wandb"),
 )
-"""Top-level keys of a TAO auto-label spec that have nothing to say to these pipelines: passed over."""
+"""Top-level keys of a TAO auto-label spec that these pipelines have no use for: passed over."""

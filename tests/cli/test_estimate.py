@@ -264,7 +264,7 @@ def test_cost_tells_what_retries_and_samples_cost(workplace: Workplace) -> None:
     steps = cost(workplace, "--json").summary["steps"]
     counts = [(step["requests"], step["retries"]["requests"], step["samples"]["requests"]) for step in steps]
     assert counts == [(8, 4, 0), (12, 0, 8)]
-    assert "of it retries: 4 replies" in cost(workplace).out
+    assert "of which retries: 4 replies" in cost(workplace).out
 
 
 def test_cost_of_a_folder_without_replies(workplace: Workplace) -> None:

@@ -61,7 +61,7 @@ def test_default_specs_writes_one_for_each_pipeline_and_overwrites_none(tmp_path
     assert command(["default_specs", f"results_dir={tmp_path}"]).code == 0
     assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in JOBS)
     again = command(["default_specs", f"results_dir={tmp_path}"])
-    assert (again.code, "is there already" in again.err) == (2, True)
+    assert (again.code, "already exists" in again.err) == (2, True)
 
 
 def written(folder: Path, name: str, text: str) -> str:
