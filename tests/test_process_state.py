@@ -11,7 +11,7 @@ import dataflow_grounding
 
 PACKAGE = Path(dataflow_grounding.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "reliability.md"
-CONSTANTS = ("TypeVar", "option", "frozenset")
+CONSTANTS = ("TypeVar", "option", "option_for", "frozenset")
 
 
 def named_state(path: Path) -> Iterator[str]:

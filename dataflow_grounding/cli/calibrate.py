@@ -8,6 +8,7 @@ import click
 
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
+from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.registry import load_spec
@@ -18,14 +19,7 @@ from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
-@click.option(
-    "-e",
-    "--experiment_spec",
-    "spec_paths",
-    multiple=True,
-    metavar="SPEC",
-    help="Calibrate the model of this spec's vlm block; given several times, later ones override earlier ones.",
-)
+@spec_option_for("Calibrate the model of this spec's vlm block")
 @click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead; goes with --model.")
 @click.option("--model", metavar="NAME", help="The model's name.")
 @click.option(

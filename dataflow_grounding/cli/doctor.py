@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.jobs.diagnosis import endpoint_of, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -13,9 +14,7 @@ from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("doctor")
-@click.option(
-    "-e", "--experiment_spec", "spec_paths", multiple=True, metavar="SPEC", help="Check this spec's endpoint too."
-)
+@spec_option_for("Check this spec's endpoint too")
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import StorageFailed
@@ -35,47 +35,24 @@ class Vouched:
         return bool(spans) and any(a <= place and (b is None or place < b) for a, b in spans or ())
 
 
-class ReplyLog(Protocol):
-    """Where replies are kept while, and after, a run."""
-
-    @property
-    def first_new(self) -> int:
-        """Where the lines of this run begin."""
-
-    @property
-    def vouched(self) -> Vouched:
-        """What checks have said of the lines."""
-
-    @property
-    def end(self) -> int:
-        """The place of the next line."""
-
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in the file between two places."""
-
-    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The last line of `key` at or after place `since`, or None."""
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-
-
 class MemoryLog:
     """Replies kept no longer than the process: for operators used by hand, without files."""
 
     first_new = 0
+    """Where the lines of this run begin."""
     end = 0
+    """The place of the next line."""
 
     def __init__(self) -> None:
         self.vouched = Vouched()
         self._lines: dict[str, dict[str, Any]] = {}
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """None are in a file."""
+        """The whole lines that are in a file between two places: none."""
         return iter(())
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The last line of `key`, or None."""
+        """The last line of `key` at or after place `since`, or None."""
         return self._lines.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +81,10 @@ class StepLog:
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
         return self._log.put(key, {"step": self._step, **value})
+
+
+ReplyLog: TypeAlias = MemoryLog | StepLog
+"""Where replies are kept while, and after, a run."""
 
 
 class KeyedLog:

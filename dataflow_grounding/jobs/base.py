@@ -45,7 +45,7 @@ class SpecJob:
         self.serving = serving
         self.servings = [serving]
         """With those that answer single steps in its place."""
-        self._writers = writers_of(spec.block.workflow.output_format)
+        self._writers = writers_of(spec.block.workflow.output_format, spec.folders)
 
     @property
     def source(self) -> str | None:
@@ -64,7 +64,7 @@ class SpecJob:
 
     def obstacles(self) -> list[str]:
         """What prevents the servings from sending, one sentence each."""
-        return _each([text for serving in self.servings for text in serving.obstacles()])
+        return list(dict.fromkeys(text for serving in self.servings for text in serving.obstacles()))
 
     def prepare(self) -> None:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
@@ -85,7 +85,7 @@ class SpecJob:
     def needs(self) -> list[str]:
         """What servings and operators lack, or what is good to know of them before a run, one line each."""
         lines = [line for serving in self.servings for line in serving.needs()]
-        return _each(lines + [line for operator in self.operators for line in operator.needs()])
+        return list(dict.fromkeys(lines + [line for operator in self.operators for line in operator.needs()]))
 
     def remarks(self) -> list[str]:
         """What is good to know of the input before a run, one line each."""
@@ -105,11 +105,6 @@ class SpecJob:
                     write(step)
 
 
-def _each(lines: list[str]) -> list[str]:
-    """Each line once."""
-    return list(dict.fromkeys(lines))
-
-
 class RowsJob(SpecJob):
     """A pipeline whose first step reads the user's rows, `data.input_jsonl`."""
 
@@ -119,7 +114,7 @@ class RowsJob(SpecJob):
         assert isinstance(data, RowsData)
         storage = ResultsStorage(data.input_jsonl, spec.results_dir, (), data.image_root or None)
         all_steps = in_folders(self.make_steps(storage))
-        self.steps = chosen(all_steps, spec.block.workflow.steps)
+        self.steps = chosen(all_steps, self.wanted(all_steps))
         self.inputs = [data.input_jsonl]
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
@@ -137,6 +132,10 @@ class RowsJob(SpecJob):
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """All steps of the pipeline as the spec states it, on `storage`."""
         raise NotImplementedError
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """The numbers of those of all `steps` that the spec asks for."""
+        return self.spec.block.workflow.steps
 
 
 def in_folders(steps: list[Step]) -> list[Step]:

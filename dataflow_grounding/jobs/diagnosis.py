@@ -79,7 +79,7 @@ def _asked(serving: Serving) -> dict[str, Any]:
     except RecordError as error:
         found["reply"] = f"not readable: {error}"
     if not reply.usage.input_tokens:
-        found["reply"] += "; it counts no tokens, so no cost can be told"
+        found["reply"] += "; it reports no token counts, so costs are unknown"
     return found
 
 

@@ -265,18 +265,20 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
     for step, found in zip(run.steps, steps, strict=True):
-        found.to_send.add(_checks(step, found.to_send))
+        requests = found.to_send.requests
+        if requests:
+            found.to_send.add(found.to_send, checks_for(round(requests), _check_every(step)) / requests)
     unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
     return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
 
 
-def _checks(step: Step, requests: Amount) -> Amount:
-    """What the checks of a step's box format take, each about as much as a request of its."""
-    checks, serving = Amount(), step.operator.serving
-    every = step.operator.facts().get("check_every") if isinstance(step.operator, Operator) else None
-    if every and requests.requests and serving is not None and serving.takes_probes and not serving.exact_boxes:
-        checks.add(requests, checks_for(round(requests.requests), every) / requests.requests)
-    return checks
+def _check_every(step: Step) -> int | None:
+    """Requests between two checks of a step's box format, each about as much as one of these; None where it isn't checked."""
+    operator = step.operator
+    if not isinstance(operator, Operator) or operator.serving is None:
+        return None
+    checked = operator.serving.takes_probes and not operator.serving.exact_boxes
+    return operator.facts().get("check_every") if checked else None
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

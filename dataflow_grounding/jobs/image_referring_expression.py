@@ -195,7 +195,7 @@ class ImageReferringExpressionJob(SpecJob):
         return list(dict.fromkeys(column for record in found for column in record))
 
     def remarks(self) -> list[str]:
-        """Images without label, labels without image."""
+        """Images without labels, labels without images."""
         return self._seeds.remarks()
 
     def facts(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from dataflow_grounding.engine.plan import Step
@@ -22,11 +22,11 @@ OUTPUT_FORMATS: dict[str, tuple[Writer, ...]] = {
 """`jsonl` is the name of `unified` in TAO's code."""
 
 
-def writers_of(name: str) -> tuple[Writer, ...]:
+def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
     """The writers of the format that a spec names, a user's own as `module:function`. Raises SpecError."""
     if name in OUTPUT_FORMATS:
         return OUTPUT_FORMATS[name]
-    writer = named(name, "workflow.output_format", OUTPUT_FORMATS)
+    writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
     if not callable(writer):
         raise SpecError(f"workflow.output_format {name!r} should name a function that takes a step")
     return (writer,)

@@ -66,7 +66,7 @@ class SpecRun:
         if listed is not None:
             self.options = replace(self.options, prices=listed.prices)
             self.prices_from = f"{listed.source}, {listed.date}"
-        self.job = job_named(spec.autolabel_type)(spec, self.serving)
+        self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
         self.steps = self.job.steps
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")

@@ -13,19 +13,16 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.spec.problems import nearest
 
 
-def add_folders(folders: Sequence[str]) -> None:
-    """Let modules in these folders be imported, after all that could be before."""
-    for folder in map(os.path.abspath, folders):
-        if folder not in sys.path:
-            sys.path.append(folder)
+def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str]) -> Any:
+    """What `name`, the value of `key`, means as `module:name`; a module in `folders` counts unless Python finds another first.
 
-
-def named(name: str, key: str, shipped: Collection[str]) -> Any:
-    """What `name`, the value of `key`, means as `module:name`. Raises SpecError."""
+    Raises SpecError.
+    """
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         known = f"{', '.join(shipped)}, nor of the form module:Name{nearest(name, shipped)}"
         raise SpecError(f"{key} {name!r} is not one of {known}")
+    sys.path += [folder for folder in map(os.path.abspath, folders) if folder not in sys.path]
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.jobs.base import RowsJob, SpecJob
-from dataflow_grounding.jobs.user_code import described, named
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.user_code import described
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.problems import nearest
-from dataflow_grounding.spec.schema import OTHER_BLOCKS, SpecHead
 from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import BoxWatch
 
@@ -62,28 +61,13 @@ class UserJob(RowsJob):
             raise SpecError(
                 f"{key}: forward() should run each operator on step() of the storage that the class is given"
             )
-        block.workflow.steps = block.workflow.steps or [str(place) for place in range(len(steps))]
         for step in steps:
             _watch_as_stated(step.operator, block.vlm)
         return steps
 
-
-def job_of(name: str, shipped: Mapping[str, type[SpecJob]]) -> type[SpecJob]:
-    """The job of what `autolabel_type` names: a shipped pipeline, or a subclass of Pipeline or SpecJob of the user's own.
-
-    Raises SpecError.
-    """
-    if name in shipped:
-        return shipped[name]
-    found = named(name, "autolabel_type", shipped)
-    if isinstance(found, type) and issubclass(found, Pipeline):
-        known = {"name": found.name or BLOCK, "questions": getattr(found, "questions", {}), "pipeline_class": found}
-        found = type(found.__name__, (UserJob,), known)
-    if not (isinstance(found, type) and issubclass(found, SpecJob)):
-        raise SpecError(f"autolabel_type: {name} is not a subclass of dataflow_grounding.Pipeline")
-    if found.name in SpecHead.model_fields or found.name in OTHER_BLOCKS:
-        raise SpecError(f"autolabel_type: {name} needs another `name`: {found.name!r} is a key of every spec")
-    return found
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """All, where the spec names none."""
+        return super().wanted(steps) or [str(place) for place in range(len(steps))]
 
 
 def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:

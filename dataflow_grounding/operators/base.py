@@ -153,7 +153,7 @@ class Operator(ABC):
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know of it, before a run: a line each, for `check`."""
+        """What it lacks, or what is good to know of it, before a run: one line each, for `check`."""
         return []
 
     def look_over(self, record: Record) -> None:  # noqa: B027

@@ -80,7 +80,7 @@ class Serving(ABC):
         return {"endpoint": self.endpoint, "model": self.model}
 
     def obstacles(self) -> list[str]:
-        """What keeps it from sending, a sentence each: found before the first request."""
+        """What prevents it from sending, one sentence each: found before the first request."""
         return []
 
     def facts(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Serving(ABC):
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know of it, before a run: a line each, for `check`. It can send all the same."""
+        """What it lacks, or what is good to know of it, before a run: one line each, for `check`. It can send all the same."""
         return []
 
     async def aclose(self) -> None:

@@ -28,6 +28,7 @@ class ServingByTask(Serving):
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels
+        self.is_vlm = any(serving.is_vlm for serving in servings)
         grounding = others.get("phrase_grounding", first)
         self.takes_probes, self.exact_boxes = grounding.takes_probes, grounding.exact_boxes
 

@@ -65,7 +65,7 @@ def read_spec(
     told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     if not isinstance(spec, Spec):
         return None, [*asked, *told]
-    spec._stated = stated
+    spec._stated, spec._folders = stated, folders
     return spec, [*asked, *told]
 
 

@@ -142,6 +142,12 @@ class Spec(SpecHead):
 
     block: SerializeAsAny[PipelineBlock]
     _stated: dict[str, Any] = PrivateAttr({})
+    _folders: list[str] = PrivateAttr([])
+
+    @property
+    def folders(self) -> list[str]:
+        """Those of the spec's files."""
+        return self._folders
 
     def as_stated(self) -> Any:
         """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Done, Workplace, command, ended, process
+from dataflow_grounding import operators
+from dataflow_grounding.jobs.base import SpecJob
+from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 MODULE = '''
@@ -228,6 +231,14 @@ def test_an_output_format_of_the_users_own(moods: Moods) -> None:
     assert (moods.results / "step_0_mood" / "moods.txt").read_text() == "\n".join(["calm, en"] * 4)
 
 
+def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(workplace: Workplace) -> None:
+    workplace.many(1)
+    (workplace.folder / "supervision.py").write_text("raise SystemExit('imported')")
+    before = [*sys.path]
+    assert workplace.run("--dry-run").code == 0
+    assert sys.path == before
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -282,3 +293,10 @@ def test_what_is_wrong_is_told_in_a_line(moods: Moods, name: str, changes: dict[
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))] == []
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
+def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[SpecJob]) -> None:
+    kinds = vars(operators).values()
+    names = {kind.name for kind in kinds if isinstance(kind, type) and issubclass(kind, operators.Operator)}
+    assert set(job.questions) <= names
