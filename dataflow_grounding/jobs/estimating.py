@@ -123,8 +123,6 @@ class _Guessing(Serving):
 class _StepReplies(MemoryLog):
     """The stored replies as one step asks for them; what it puts is kept in memory, and forgotten with `begin`."""
 
-    first_new = 1
-
     def __init__(self, stored: KeyedLog | None) -> None:
         super().__init__()
         self._stored = stored
@@ -142,9 +140,9 @@ class _StepReplies(MemoryLog):
         return frozenset([*self._lines, *self.used])
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The reply put here, or, unless only new ones count, the last stored one."""
+        """The reply put here, or the last stored one."""
         line = super().get(key)
-        if line is None and not since and self._stored is not None and (line := self._stored.get(key)) is not None:
+        if line is None and self._stored is not None and (line := self._stored.get(key)) is not None:
             self.used[key] = usage_of(line)
         return line
 

@@ -20,6 +20,8 @@ MODULE = '''
 from dataflow_grounding import ExpressionExtractor, Operator, Pipeline, PhraseGrounder
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import open_image
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.schema import STRING, object_of
@@ -76,6 +78,17 @@ class Moods(Pipeline):
 
 class Nameless(Moods):
     name = None
+
+
+class Job(RowsJob):
+    name = "moods"
+    block = UserBlock
+
+    def make_steps(self, storage):
+        return Moods(storage, self.serving).steps()
+
+    def wanted(self, steps):
+        return ["0"]
 
 
 class Breaks(Pipeline):
@@ -223,6 +236,12 @@ def test_a_pipeline_without_a_name_has_its_block_under_pipeline(moods: Moods) ->
     assert moods.told("generate", "--no-progress")["done"] == 4
     [record, *_] = (moods.results / "annotations.jsonl").read_text().splitlines()
     assert "source" not in json.loads(record)
+
+
+def test_a_job_of_the_users_own_decides_more(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Job"
+    assert moods.told("generate", "--no-progress")["done"] == 4
+    assert server.count() == 4
 
 
 def test_an_output_format_of_the_users_own(moods: Moods) -> None:
