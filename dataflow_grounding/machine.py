@@ -8,7 +8,7 @@ import os
 from dataflow_grounding.errors import ImageMissing, MachineBusy, RecordError, RunStopped, StorageFailed
 
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
-"""Of files or memory there are none left for now."""
+"""No files or memory are left for now."""
 
 _AWAY = {
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),

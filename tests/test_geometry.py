@@ -60,7 +60,7 @@ def test_every_box_has_whole_pixels_inside_the_image(bbox: Bbox, size: Size) -> 
 
 
 @given(boxes, boxes)
-def test_an_intersection_is_no_larger_than_either(a: Bbox, b: Bbox) -> None:
+def test_an_intersection_is_no_larger_than_either_box(a: Bbox, b: Bbox) -> None:
     a, b = ordered(a), ordered(b)
 
     assert area(intersection(a, b)) <= min(area(a), area(b))

@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Outputs:
-    """One file a step, and `failures.jsonl`. `put` takes outcomes in any order."""
+    """One file per step, and `failures.jsonl`; `put` takes outcomes in any order."""
 
     def __init__(self, steps: list[Step], summary: Summary) -> None:
         self.steps = steps

@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
+from dataflow_grounding.dataframes import from_dataframe, to_dataframe
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.in_memory import annotate_all
 from dataflow_grounding.engine.options import RunStart, current_options
 from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.rows import from_dataframe, to_dataframe
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say

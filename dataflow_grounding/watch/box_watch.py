@@ -15,7 +15,7 @@ from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, Unre
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
-from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.terminal import say
@@ -212,7 +212,7 @@ class _Watching:
         if self._drift is None and self._signs.done:
             return
         try:
-            marks = find_marks(reply, self._asked.key)
+            marks = parse_reply(reply, self._asked.key)
         except UnreadableReply:
             return
         width, height = self._asked.limits(sent)
