@@ -20,6 +20,7 @@ Scale: TypeAlias = int | Literal["px", "grid_32"]
 
 ORDERS: tuple[Order, ...] = ("xyxy", "yxyx", "xywh", "cxcywh")
 SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
+"""The scales that models are known to use, and that are tried where it isn't known; any whole number can be stated."""
 
 _ORDER_WORDS: dict[Order, str] = {
     "xyxy": "[x1, y1, x2, y2], the top left corner and the bottom right corner, x before y",
@@ -27,7 +28,6 @@ _ORDER_WORDS: dict[Order, str] = {
     "xywh": "[x, y, width, height], the top left corner, then the size",
     "cxcywh": "[x, y, width, height], the middle of the box, then the size",
 }
-_DECIMALS = {1: 4, 100: 2}
 _PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?")
 
 
@@ -78,8 +78,14 @@ class BoxFormat:
                 f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and {canvas.height:.0f} px high"
             )
         top = self.limits(sent)[0]
-        numbers = "fractions" if self.scale == 1 else "per cent" if self.scale == 100 else "whole numbers"
+        usual = "numbers" if self._decimals else "whole numbers"
+        numbers = "fractions" if self.scale == 1 else "per cent" if self.scale == 100 else usual
         return f"in {numbers} from 0 to {top:g}: x in parts of the picture's width, y in parts of its height, whatever its shape"
+
+    @property
+    def _decimals(self) -> int:
+        """How many a model writes: 4 for fractions, 2 for per cent, none for more than a hundred steps."""
+        return 5 - len(str(self.scale)) if isinstance(self.scale, int) and self.scale <= 100 else 0
 
     def limits(self, sent: Size) -> tuple[float, float]:
         """Return the highest number that x and y can take, for a picture sent in the size `sent`."""
@@ -97,24 +103,18 @@ class BoxFormat:
         `original` and `sent` are (width, height); `sent` defaults to `original`. Raises ValueError when there are not four
         numbers (two for a grid).
         """
-        canvas = frame_of(self.frame, sent or original)
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        x1, y1, x2, y2 = to_xyxy(numbers, self.order)
-        return (
-            self._to_side(x1, canvas.width, canvas.left, canvas.image_width, original[0]),
-            self._to_side(y1, canvas.height, canvas.top, canvas.image_height, original[1]),
-            self._to_side(x2, canvas.width, canvas.left, canvas.image_width, original[0]),
-            self._to_side(y2, canvas.height, canvas.top, canvas.image_height, original[1]),
-        )
+        sides = self._sides(original, sent)
+        x1, y1, x2, y2 = (self._to_side(n, *sides[i % 2]) for i, n in enumerate(to_xyxy(numbers, self.order)))
+        return x1, y1, x2, y2
 
     def point_to_pixels(
         self, point: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> tuple[float, float]:
         """Return a point, written in this format's order of x and y, scale and frame, as x and y in pixels of the original."""
-        first, second = point
-        x, y = (second, first) if self.order == "yxyx" else (first, second)
+        x, y = point[::-1] if self.order == "yxyx" else point
         x1, y1, _, _ = replace(self, order="xyxy").to_pixels((x, y, x, y), original=original, sent=sent)
         return x1, y1
 
@@ -123,23 +123,27 @@ class BoxFormat:
     ) -> list[float | int]:
         """Return the numbers for a box given as xyxy pixels of the original upright image.
 
-        Rounded as a model would write them (whole numbers; 4 decimals for fractions, 2 for per cent) and kept inside the
+        Rounded as a model would write them (whole numbers; with decimals for scales up to 100) and kept inside the
         range, unless `rounded` is false. A grid has whole cells either way.
         """
-        canvas = frame_of(self.frame, sent or original)
         if self.scale == "grid_32":
             return list(fractions_to_cells(bbox, original))
-        sides = [(canvas.width, canvas.left, canvas.image_width, original[0])]
-        sides.append((canvas.height, canvas.top, canvas.image_height, original[1]))
+        sides = self._sides(original, sent)
         corners = [self._from_side(value, *sides[i % 2]) for i, value in enumerate(bbox)]
         if not rounded:
             return list(from_xyxy(corners, self.order))
-        decimals = _DECIMALS.get(self.scale, 0) if isinstance(self.scale, int) else 0
+        decimals = self._decimals
         limits = self.limits(sent or original)
         kept = [round(min(max(value, 0.0), limits[i % 2]), decimals) for i, value in enumerate(corners)]
         _keep_apart(kept, limits, 10.0**-decimals)
         values = [round(value, decimals) for value in from_xyxy(kept, self.order)]
         return list(values) if decimals else [int(value) for value in values]
+
+    def _sides(self, original: Size, sent: Size | None) -> tuple[tuple[float, float, float, int], ...]:
+        """Of x and of y: the frame's side, where the image begins on it and how long it is there, and its original length."""
+        canvas = frame_of(self.frame, sent or original)
+        across = (canvas.width, canvas.left, canvas.image_width, original[0])
+        return across, (canvas.height, canvas.top, canvas.image_height, original[1])
 
     def _to_side(self, value: float, side: float, start: float, image_side: float, original: int) -> float:
         if self.scale == "px":
@@ -179,8 +183,8 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     """Return the box format that a spec's `vlm.box_format` names.
 
     `name` is `auto` (by the model's name, also behind router prefixes and with dates or quantisation after it), a plain
-    format such as `xyxy_px`, `yxyx_1000` or `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the
-    user's own rows, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
+    format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or `xyxy_px@smart_resize_28`, or a family of the contract table. `rows`
+    are the user's own rows, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
     `offset`, `bins`, `words`. Raises SpecError when the name or, for `auto`, the model is not known: never a guess.
     """
     own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
@@ -212,9 +216,7 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
 
 
 def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
-    hint = ""
-    if candidate is not None:
-        hint = f" (candidate: {candidate.name}, which nobody has confirmed)"
+    hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
     return (
         f"it is not known how the model {model!r} writes boxes{hint}: state it as vlm.box_format, for example xyxy_1000, "
         "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl"
@@ -228,8 +230,8 @@ def _unknown_name(name: str) -> str:
     )
     nearest = f": did you mean {close[0]!r}?" if close else "."
     return (
-        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format (xyxy_, yxyx_, xywh_ with px, 1, 100, 1000, 999, "
-        "1024), or a family such as gemini or qwen2.5-vl"
+        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole number, as "
+        "in xyxy_1000), or a family such as gemini or qwen2.5-vl"
     )
 
 
@@ -273,11 +275,10 @@ def _family_of(model: str) -> BoxFormat | None:
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
         models = row.get("models", ())
-        order, scale = row.get("order", "xyxy"), row.get("scale")
-        if order not in ORDERS or scale not in (*SCALES, "grid_32") or isinstance(scale, bool):
-            raise ValueError(
-                f"order must be one of {', '.join(ORDERS)} and scale one of px, 1, 100, 999, 1000, 1024, grid_32"
-            )
+        order: Any = row.get("order", "xyxy")
+        scale: Any = row.get("scale")
+        if order not in ORDERS or not (scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)):
+            raise ValueError(f"order must be one of {', '.join(ORDERS)} and scale px, grid_32 or a whole number from 1")
         frame = str(row.get("frame", "sent"))
         frame_of(frame, (1, 1))
         return BoxFormat(

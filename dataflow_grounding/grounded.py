@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.jobs.from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 
@@ -99,10 +99,35 @@ def ground(
     serving: Serving | None = None,
     **settings: Any,
 ) -> Grounded:
-    """The boxes of one phrase or several in one image file.
+    """Find one phrase or several in one image file.
 
-    Without a `serving` the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or, where none is set, the embedded
-    grounder. `settings` are PhraseGrounder's. Raises GroundingError, and nothing else, for all that can go wrong.
+    Args:
+        image: Path of the image. EXIF orientation is applied: boxes are those of the upright image.
+        phrases: What to look for, such as "red mug"; one string or a sequence of them.
+        serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or,
+            where none of them is set, the embedded grounder.
+        settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
+
+    Returns:
+        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image, `score` is
+        in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
+
+    Raises:
+        GroundingError: For everything that can go wrong, in one sentence.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from dataflow_grounding import EmbeddedServing, ground
+        >>> picture = Image.new("RGB", (320, 240), "white")
+        >>> picture.paste("red", (40, 60, 120, 140))
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     picture.save(file.name)
+        ...     found = ground(file.name, ["red square", "blue circle"], serving=EmbeddedServing())
+        >>> [(box.phrase, box.bbox) for box in found]
+        [('red square', (40, 60, 120, 140))]
+        >>> [(phrase.text, phrase.status) for phrase in found.phrases]
+        [('red square', 'grounded'), ('blue circle', 'none')]
     """
     wanted = [phrases] if isinstance(phrases, str) else list(phrases)
     serving = serving or serving_from_environment()

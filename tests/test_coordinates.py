@@ -19,7 +19,7 @@ sizes = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
 plain_formats = st.builds(
     lambda order, scale, frame: find_box_format(f"{order}_{scale}@{frame}", ""),
     st.sampled_from(ORDERS),
-    st.sampled_from(SCALES),
+    st.sampled_from(SCALES) | st.integers(1, 999_999),
     st.sampled_from(FRAMES),
 )
 
@@ -203,7 +203,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, told: 
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [*SCALES, 10, 512, 2048, 10_000])
 def test_every_plain_format_has_a_name(order: str, scale: Any) -> None:
     box_format = find_box_format(f"{order}_{scale}", "any model")
 
@@ -218,7 +218,18 @@ def test_a_users_row_comes_before_the_table() -> None:
     assert find_box_format("auto", "gemini-2.5-flash", rows).scale == 1
 
 
-@pytest.mark.parametrize("row", [{"scale": 77}, {"scale": "px", "order": "xxyy"}, {"scale": "px", "frame": "moon"}, {}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"scale": 0},
+        {"scale": True},
+        {"scale": 51.2},
+        {"scale": 1_000_000},
+        {"scale": "px", "order": "xxyy"},
+        {"scale": "px", "frame": "moon"},
+        {},
+    ],
+)
 def test_a_users_row_that_means_nothing_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         find_box_format("auto", "gemini-2.5-flash", [{"name": "mine", **row}])
@@ -232,6 +243,8 @@ def test_a_users_row_that_means_nothing_is_refused(row: dict[str, Any]) -> None:
         ("qwen2.5-vl", ['"bbox_2d"', "pixels", "1008 px wide", "1540 px high"]),
         ("xyxy_px", ["1014 px wide", "1532 px high"]),
         ("xywh_1", ["[x, y, width, height]", "0 to 1:"]),
+        ("xyxy_10", ["in numbers from 0 to 10:"]),
+        ("yxyx_512", ["y before x", "whole numbers from 0 to 512:"]),
         ("grok", ["per cent", "0 to 100"]),
         ("paligemma", ["0 to 1023"]),
         ("kosmos-2", ["32 x 32", "two numbers"]),

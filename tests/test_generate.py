@@ -36,6 +36,35 @@ def inputs_of(gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- boxes, spans, ids
 
 
+@pytest.mark.parametrize("box_format", ["xyxy_512", "yxyx_2048", "cxcywh_10", "xywh_10000"])
+def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -> None:
+    workplace.picture("a.jpg", (640, 400))
+    boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, 640, 400]]}
+    gold = [gold_of("a.jpg", "A red mug on a table.", boxes, (640, 400))]
+    workplace.rows(inputs_of(gold))
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format, "vlm.check_every": 1}
+        done = workplace.run(**settings)
+        assert done.code == 0, done
+        asked = [request.text for request in server.requests if request.task == "phrase_grounding"]
+        assert f"from 0 to {box_format.partition('_')[2]}:" in asked[-1]
+        assert done.summary["probes"] > 0
+    [record] = workplace.annotations()
+    for text, [bbox] in boxes.items():
+        [found] = boxes_of(record)[text]
+        assert all(abs(a - b) <= 1 for a, b in zip(found, bbox, strict=True))
+    assert json.loads((workplace.results / "run.json").read_text())["box_format"]["name"] == box_format
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_0", "xyxy_05", "xyxy_1.5", "xyxy_1000000", "xyxz_512", "512"])
+def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace, box_format: str) -> None:
+    workplace.many(1)
+    done = workplace.run(**{"vlm.box_format": box_format})
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert f"unknown vlm.box_format '{box_format}'" in done.err
+    assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
+
+
 @pytest.mark.parametrize(
     "orientation",
     [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import GroundingError, OpenAIServing, Serving, ground
+from dataflow_grounding import GroundingError, OpenAIServing, Serving, ground, grounded
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
@@ -97,3 +98,8 @@ def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(picture: Path, 
     broken.write_bytes(b"no picture")
     with pytest.raises(GroundingError, match="not a readable image"):
         ground(broken, "a", serving=Refusing())
+
+
+def test_the_example_of_its_docstring_runs() -> None:
+    done = doctest.testmod(grounded)
+    assert (done.attempted > 5, done.failed) == (True, 0)

@@ -46,7 +46,7 @@ def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path
     assert (circle["text"], circle["status"]) == ("the red circle", "grounded")
     assert all(abs(a - b) <= 3 for a, b in zip(circle["instances"][0]["bbox"], (40, 60, 121, 141), strict=True))
     assert (zebra["status"], zebra["instances"]) == ("unsupported", [])
-    assert "no VLM" in done.stderr
+    assert "not a VLM" in done.stderr
     with Image.open(out) as picture:
         assert picture.size == (320, 240)
 

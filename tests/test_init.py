@@ -59,7 +59,7 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
     elsewhere.mkdir()
     ran = run(folder / SCRIPT, cwd=elsewhere)
     assert ran.returncode == 0, ran.stderr
-    assert "embedded OpenCV grounder, which is no VLM" in ran.stderr
+    assert "embedded OpenCV grounder, which is not a VLM" in ran.stderr
     assert ran.stderr.count("No DF_API_KEY") == 1
     results = folder / "cache" / "image_grounding"
     assert {"annotations.jsonl", "report.html", "image_grounding_step3.jsonl"} <= files_in(results)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from dataflow_grounding.calibration.deciding import Deciding, Decision
@@ -147,16 +147,8 @@ class _Asker:
     def __init__(self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str]) -> None:
         self.serving = serving
         self.suffixes = itertools.cycle(suffixes)
-        self.asking = Asking(
-            serving,
-            limiter_of(serving),
-            budget,
-            max_attempts=options.max_attempts,
-            max_wait=options.max_wait,
-            force=False,
-            retry_failed=False,
-            stop=lambda why: setattr(self.asking, "stopped", why),
-        )
+        afresh = replace(options, force_reprocess=False, retry_failed=False)  # nothing is stored
+        self.asking = Asking(serving, afresh, budget, limiter_of(serving))
 
     async def closing(self, work: Awaitable[T]) -> T:
         """What comes of asking; connections are given back. Raises NoFit, RunStopped."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
-spec_option = click.option(
-    "-e",
-    "--experiment_spec",
-    "spec_paths",
-    required=True,
-    multiple=True,
-    metavar="SPEC",
-    type=click.Path(),
-    help="The spec, a YAML file; given several times, later ones go over earlier ones.",
-)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def spec_option_for(what: str, *, required: bool = False) -> Callable[[F], F]:
+    """`-e SPEC`, which may be given several times; `what` says what the spec is for."""
+    names = ("-e", "--experiment_spec", "spec_paths")
+    text = f"{what}; given several times, later ones override earlier ones."
+    return click.option(*names, required=required, multiple=True, metavar="SPEC", help=text)
+
+
+spec_option = spec_option_for("The spec, a YAML file", required=True)

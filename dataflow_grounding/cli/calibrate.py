@@ -8,27 +8,24 @@ import click
 
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
+from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.jobs.from_spec import options_of
-from dataflow_grounding.jobs.spec_serving import serving_of
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
-@click.option(
-    "-e",
-    "--experiment_spec",
-    "spec_paths",
-    multiple=True,
-    metavar="SPEC",
-    help="Calibrate the model of this spec's vlm block; given several times, later ones go over earlier ones.",
-)
-@click.option("--base-url", metavar="URL", help="Or this OpenAI-compatible endpoint, with --model.")
+@spec_option_for("Calibrate the model of this spec's vlm block")
+@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead; goes with --model.")
 @click.option("--model", metavar="NAME", help="The model's name.")
-@click.option("--plot", "plot_path", metavar="FILE", help="Draw the rectangles asked for and those answered.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Write a picture of the rectangles asked for and those answered."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
     spec_paths: tuple[str, ...],
@@ -38,11 +35,11 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Send three pictures of coloured rectangles, 10 to 40 to a model that counts pixels, and name the box format of the
-    answers, with its error in pixels.
+    """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
-    The result is kept in the user's cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and
-    so does `auto` for a model that it doesn't know. Exits with 2 when the answers name no format.
+    Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by endpoint,
+    model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know. Exits with 2 if
+    the answers fit no format.
     """
     serving, options = _serving(spec_paths, base_url, model, overrides)
     try:
@@ -67,7 +64,7 @@ def _serving(
 ) -> tuple[Serving, RunOptions]:
     """Raises SpecError."""
     if (not spec_paths) == (base_url is None and model is None):
-        raise SpecError("name either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
+        raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if not spec_paths:
         from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
@@ -76,13 +73,10 @@ def _serving(
         serving: Serving = OpenAIServing(api_url=base_url, model_name=model or "")
         options = RunOptions()
     else:
-        from dataflow_grounding.spec import load_spec
-
-        spec = load_spec(spec_paths, overrides)
-        block = getattr(spec, spec.autolabel_type)
-        if block.vlm.backend == "embedded":
-            raise SpecError("vlm.backend is embedded, which writes pixels: there is nothing to calibrate")
+        block = load_spec(spec_paths, overrides).block
         serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
+        if serving.exact_boxes:
+            raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))

@@ -1,4 +1,4 @@
-"""`check`: look over spec, input and images; send nothing."""
+"""`check`: validate spec, input and images; send nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataflow_grounding.terminal import say, say_json
 
 @click.command("check")
 @spec_option
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
-    """List all that is wrong with SPEC, its input and its images, at once. Exits with 2 when there is a problem."""
+    """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with 2 if there are problems."""
     found = check_spec(spec_paths, overrides)
     if as_json:
         say_json({"problems": found.problems, "remarks": found.remarks, "records": found.records})
@@ -23,5 +23,5 @@ def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ..
         say(remark, err=False)
     for problem in found.problems:
         say(f"Problem: {problem}")
-    say(f"{found.records} records looked at, {len(found.problems)} problems. Nothing was sent.", err=False)
+    say(f"{found.records} records checked, {len(found.problems)} problems. Nothing was sent.", err=False)
     return 2 if found.problems else 0

@@ -14,18 +14,18 @@ from dataflow_grounding.terminal import say, say_json
 @click.argument("results", type=click.Path(exists=True, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def command(results: str, as_json: bool) -> int:
-    """Tell what the replies stored in the folder RESULTS cost, by step, and how much of it for retries, samples and checks."""
+    """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples and checks."""
     found = costs_of(results)
     if as_json:
         say_json(found)
         return 0
-    for step in [*found["steps"], {"step": "in all", **found}]:
+    for step in [*found["steps"], {"step": "total", **found}]:
         say(f"{step['step']}: {_words(step)}", err=False)
         for part in ("retries", "samples", "checks"):
             if step.get(part, {}).get("requests"):
-                say(f"  of it {part}: {_words(step[part])}", err=False)
+                say(f"  of which {part}: {_words(step[part])}", err=False)
     if found["cost_usd"] is None:
-        say("No price is known of some of it: set vlm.prices in the spec.", err=False)
+        say("Some of it has no known price: set vlm.prices in the spec.", err=False)
     return 0
 
 

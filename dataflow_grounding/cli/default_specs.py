@@ -8,8 +8,8 @@ from importlib import resources
 import click
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
-from dataflow_grounding.spec import PIPELINES
 from dataflow_grounding.terminal import say
 
 ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
@@ -24,13 +24,13 @@ def command(arguments: tuple[str, ...]) -> int:
         if name not in ARGUMENTS:
             raise SpecError(f"{name!r} is not one of {', '.join(ARGUMENTS)}")
     wanted = given.get("autolabel_type") or ""
-    if wanted and wanted not in PIPELINES:
-        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(PIPELINES)}")
+    if wanted and wanted not in JOBS:
+        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}")
     folder = given.get("results_dir") or "."
-    for name in [wanted] if wanted else PIPELINES:
+    for name in [wanted] if wanted else JOBS:
         path = os.path.join(folder, f"{name}.yaml")
         if os.path.exists(path):
-            raise SpecError(f"{path} is there already: move it away, or name another results_dir")
+            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         write_text(path, text)
         say(path, err=False)

@@ -6,23 +6,22 @@ from typing import Any
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.jobs.diagnosis import endpoint_of, installation
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("doctor")
-@click.option(
-    "-e", "--experiment_spec", "spec_paths", multiple=True, metavar="SPEC", help="Look at this spec's endpoint too."
-)
+@spec_option_for("Check this spec's endpoint too")
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
-    """Tell what is installed and which keys are set, and, of SPEC's endpoint, whether it answers and what it takes.
+    """Show what is installed, which keys are set, and whether SPEC's endpoint answers and what it accepts.
 
-    Sends it one small picture, up to five times until it is known what it takes. Exits with 4 when that gets no answer.
+    Sends the endpoint one small picture, up to five times until it is accepted. Exits with 4 if there is no answer.
     """
     found = installation()
     if spec_paths:

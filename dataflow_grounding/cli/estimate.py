@@ -1,4 +1,4 @@
-"""`estimate`: requests, tokens and cost of a run, before it sends anything."""
+"""`estimate`: requests, tokens and cost of a run before it sends anything."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.jobs.estimating import estimate
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -20,9 +20,9 @@ from dataflow_grounding.terminal import say, say_json
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overrides: tuple[str, ...]) -> int:
-    """Tell how many requests and tokens SPEC's run still takes, and what they cost, per step and in all. Sends nothing.
+    """Estimate the requests, tokens and cost that SPEC's run still needs, per step and in total. Sends nothing.
 
-    Replies that are stored cost nothing more. After a pilot, tokens are those that the endpoint counted for it.
+    Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint counted for it.
     """
     found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot)).to_json()
     if as_json:
@@ -35,7 +35,7 @@ def command(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overr
 def _lines(found: dict[str, Any]) -> list[str]:
     head = ("step", "requests", "input", "cached", "output", "USD")
     rows = [head]
-    for step in [*found["steps"], {"step": "in all", **found}]:
+    for step in [*found["steps"], {"step": "total", **found}]:
         tokens = step["tokens"]
         cost = "-" if step["cost_usd"] is None else f"{step['cost_usd']:.4f}"
         counts = (f"{n:,}" for n in (step["requests"], tokens["input"], tokens["cached"], tokens["output"]))
@@ -51,14 +51,19 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{found['model']}, {found['records']:,} records, {found['stored']:,} replies stored. Nothing was sent."
     )
     if found["looked_at"] < found["records"]:
-        lines.append(f"Reckoned from {found['looked_at']:,} of them.")
+        lines.append(f"Extrapolated from {found['looked_at']:,} of them.")
     if found["measured"]:
-        lines.append("Tokens are as the endpoint counted them for the stored replies.")
+        lines.append("Token counts are based on what the endpoint counted for the stored replies.")
     elif found["image_rule"] == "assumed":
         lines.append(
-            "How this model counts images isn't published: 1,000 tokens assumed. After a pilot it is measured."
+            "How this model counts images isn't published: 1,000 tokens each are assumed. A pilot measures it."
         )
+    if found["not_guessed"]:
+        tasks = ", ".join(found["not_guessed"])
+        lines.append(f"No reply to {tasks} can be made up here: requests that depend on one are not counted.")
     if found["calibration_first"]:
-        lines.append(f"Before it, {REQUESTS}, to find out how the model writes boxes.")
-    lines.append(f"Prices: {found['prices']}." if found["prices"] else "No price is known: set vlm.prices for USD.")
+        lines.append(f"The run starts with a calibration of the box format: {REQUESTS}.")
+    lines.append(
+        f"Prices: {found['prices']}." if found["prices"] else "No known price: set vlm.prices to see the cost in USD."
+    )
     return lines

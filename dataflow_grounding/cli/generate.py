@@ -7,8 +7,8 @@ import click
 from dataflow_grounding.cli.arguments import spec_option
 from dataflow_grounding.cli.pilot import advice, set_workers
 from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.spec import load_spec
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -16,14 +16,14 @@ from dataflow_grounding.terminal import say, say_json
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
 @click.option(
-    "--set-from", type=click.Choice(["pilot"]), help="Raise max_workers to what the pilot bore; with --pilot, find out."
+    "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
 @click.option(
     "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
 )
-@click.option("--retry-failed", is_flag=True, help="Ask again what failed for good: refusals, unreadable replies.")
-@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@click.option("--retry-failed", is_flag=True, help="Also retry permanent failures: refusals, unreadable replies.")
+@click.option("--no-progress", is_flag=True, help="Don't show progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
@@ -37,10 +37,10 @@ def command(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Run the pipeline that SPEC names, with KEY=VALUE in place of its keys.
+    """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded or
-    the endpoint refused, 130 interrupted. After any stop the same command goes on.
+    the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
     if set_from:

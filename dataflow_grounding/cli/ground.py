@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.jobs.from_environment import serving_from_environment
-from dataflow_grounding.jobs.from_spec import grounder_of_spec
+from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.terminal import say_json
@@ -16,9 +17,7 @@ from dataflow_grounding.terminal import say_json
 @click.command("ground")
 @click.argument("image", metavar="IMAGE")
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
-@click.option(
-    "-e", "--experiment_spec", "spec_paths", multiple=True, metavar="SPEC", help="Use the vlm block of this spec."
-)
+@spec_option_for("Use the vlm block of this spec")
 @click.option("--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in.")
 def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None) -> int:
     """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.

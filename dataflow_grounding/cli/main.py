@@ -19,12 +19,12 @@ COMMANDS = {
     "init": "Write editable pipelines, example data and a spec into a folder.",
     "generate": "Run the pipeline that a spec names.",
     "default_specs": "Write a complete, commented spec for each pipeline.",
-    "check": "Look over spec, input and images; send nothing.",
-    "doctor": "Tell what is installed, which keys are set, and what an endpoint takes.",
-    "estimate": "Tell what a run will send and cost, before it sends anything.",
-    "calibrate": "Find out in which box format a model answers.",
+    "check": "Validate spec, input and images; send nothing.",
+    "doctor": "Show what is installed, which keys are set, and what an endpoint accepts.",
+    "estimate": "Estimate what a run will send and cost.",
+    "calibrate": "Find out which box format a model uses.",
     "ground": "Find phrases in one image.",
-    "cost": "Tell what was paid for results, by step.",
+    "cost": "Show what was paid for results, per step.",
     "report": "Write a page that shows the results.",
     "eval": "Compare results with gold annotations.",
     "completion": "Print the shell's completion script.",
@@ -50,7 +50,7 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", message="dataflowgrounding %(version)s")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Turns images into grounded annotations with a vision-language model."""
 

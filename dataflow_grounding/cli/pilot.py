@@ -1,53 +1,47 @@
-"""What a pilot is for: what to look at afterwards, and how many requests at a time it bore."""
+"""What a pilot is for: what to look at afterwards, and how much concurrency the endpoint sustains."""
 
 from __future__ import annotations
 
 import os
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.jobs.from_spec import SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say
 
 MOST = 256
-"""Requests in flight up to which a pilot finds out what the endpoint bears."""
-
-_QUESTIONS = {
-    "expression_extraction": "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?",
-    "grounding": "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are any?",
-    "region_expression": "Do type, color and description fit each region, and no other?",
-    "image_caption": "Does the caption name what matters, and nothing that is not there?",
-    "grounding_expression": "Does each expression mean its regions alone?",
-    "double_check": "Are the expressions with verified: false wrong, and those with true right?",
-}
+"""Requests in flight up to which a pilot measures what the endpoint sustains."""
 
 
 def advice(run: SpecRun) -> str:
     """What to look at after a pilot, and how to go on."""
-    lines = ["A pilot. Before the full run, look at:"]
+    lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
-        question = _QUESTIONS.get(step.operator.name, "Is it what you want?")
+        question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
-    lines.append(f"  or at all of it in a browser: dataflowgrounding report {run.spec.results_dir}")
-    lines.append("Not good enough: take a stronger model, or raise media_resolution, max_output_tokens or max_tokens.")
+    lines.append(f"  or at everything in a browser: dataflowgrounding report {run.spec.results_dir}")
     lines.append(
-        "What a change touches is asked again by itself. Good: the same command without --pilot goes on from here;"
+        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens."
     )
-    lines.append("estimate now tells its cost from what was measured, and --set-from pilot sets workflow.max_workers.")
+    lines.append(
+        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from here;"
+    )
+    lines.append("estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.")
     return "\n".join(lines)
 
 
 def set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise `max_workers`: for a pilot to what it may try, for a full run to what the pilot bore. Raises SpecError."""
+    """Raise `max_workers`: for a pilot to what it may try, for a full run to what the pilot sustained. Raises SpecError."""
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:
         workflow.max_workers = max(stated, MOST)
         return
-    borne = read_object(os.path.join(spec.results_dir, "run.json")).get("in_flight_borne")
-    if not (isinstance(borne, int) and 0 < borne <= 10_000):  # what max_workers may be
+    run = read_object(os.path.join(spec.results_dir, "run.json"))
+    sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
+    if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
-    workflow.max_workers = max(stated, borne)
-    more = "" if borne > stated else " (the pilot had no more in flight; --pilot N --set-from pilot finds out)"
+    workflow.max_workers = max(stated, sustained)
+    more = "" if sustained > stated else " (the pilot ran no more at once; --pilot N --set-from pilot measures it)"
     say(f"workflow.max_workers: {workflow.max_workers}{more}")

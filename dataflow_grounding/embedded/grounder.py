@@ -55,14 +55,6 @@ class _Sight:
         return self.colors[term]
 
 
-def describe_abilities() -> str:
-    """One line for people: what this grounder can and can't look for."""
-    return (
-        "The embedded grounder (OpenCV, not a VLM) looks for frontal faces and their people, sky, greenery, plain "
-        "shapes, and things of one bright colour, told apart by position, size and count; it can't look for anything else."
-    )
-
-
 def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Boxes for the phrases of one image.
 

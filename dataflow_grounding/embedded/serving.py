@@ -32,6 +32,7 @@ class EmbeddedServing(Serving):
     regions_per_request = 1000  # a description is compared with all other regions, so they are seen together
     needs_labels = True
     exact_boxes = True
+    is_vlm = False
 
     def __init__(self) -> None:
         self.max_workers = min(8, os.cpu_count() or 1)

@@ -31,12 +31,12 @@ ACHROMATIC = {
     "brown": "brown", "beige": "brown", "tan": "brown",
 }  # fmt: skip
 MANY_COLORED = _words(
-    "colorful colourful multicolored multicoloured multicolor striped checkered checked plaid patterned spotted dotted "
-    "rainbow tie-dyed transparent camouflage floral"
+    "colorful colourful multicolored multicoloured multicolor striped checkered checked plaid patterned spotted "
+    "dotted rainbow tie-dyed transparent camouflage floral"
 )
 OTHER_COLORS = _words(
-    "navy maroon indigo olive khaki lavender peach salmon coral ivory cream charcoal bronze copper burgundy mint mauve "
-    "rose-colored ochre amber"
+    "navy maroon indigo olive khaki lavender peach salmon coral ivory cream charcoal bronze copper burgundy mint "
+    "mauve rose-colored ochre amber"
 )
 TONES = _words("light dark bright pale deep vivid reddish bluish greenish yellowish pinkish")
 
@@ -78,19 +78,19 @@ SKIES = _words("sky")
 # Things that are mostly of one colour all over, so that the region of that colour is about the thing.
 ONE_COLORED = _words(
     "ball balloon apple orange lemon banana tomato strawberry cherry pepper pumpkin flower rose tulip sunflower "
-    "dahlia blossom heart arrow cross sphere cube box block brick can ball cup mug bowl plate saucer bucket bag "
-    "purse suitcase umbrella kite tent hat cap helmet shirt t-shirt jacket coat sweater hoodie suit dress skirt scarf "
-    "vest apron towel blanket curtain pillow sofa couch cushion door sign car van bus truck frisbee hydrant mailbox "
-    "sun moon candle crayon pencil thing object blob patch region shape buoy cone cylinder robe jersey gown uniform "
+    "dahlia blossom heart arrow cross sphere cube box block brick can ball cup mug bowl plate saucer bucket bag purse "
+    "suitcase umbrella kite tent hat cap helmet shirt t-shirt jacket coat sweater hoodie suit dress skirt scarf vest "
+    "apron towel blanket curtain pillow sofa couch cushion door sign car van bus truck frisbee hydrant mailbox sun "
+    "moon candle crayon pencil thing object blob patch region shape buoy cone cylinder robe jersey gown uniform "
     "jumpsuit spacesuit raincoat disc leaf ribbon circle ellipse"
 )
 # Things of one colour that look like a disc from anywhere.
 ROUND = _words("ball balloon sun moon disc sphere apple orange tomato cherry circle")
 # Heads whose colour region would be the wrong thing, or part of one: never looked for.
 BODY_PARTS = _words(
-    "hand arm leg foot eye ear nose mouth lip hair head neck shoulder finger thumb beard mustache moustache knee elbow "
-    "back chest cheek chin forehead skin tooth toe tongue tail paw wing beak snout fur whisker feather horn hoof "
-    "eyebrow eyelash smile nail muzzle claw mane collar sleeve body"
+    "hand arm leg foot eye ear nose mouth lip hair head neck shoulder finger thumb beard mustache moustache knee "
+    "elbow back chest cheek chin forehead skin tooth toe tongue tail paw wing beak snout fur whisker feather horn "
+    "hoof eyebrow eyelash smile nail muzzle claw mane collar sleeve body"
 )
 ANIMALS = _words(
     "animal cat kitten dog puppy bird horse pony cow calf bull sheep lamb goat pig elephant zebra giraffe lion tiger "
@@ -110,32 +110,30 @@ MANY_COLORED_THINGS = _words(
 
 # Heads that name no object: left out of the expressions of a caption.
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words(
-    "left right top bottom middle center centre close-up close closeup day night morning afternoon evening time way fun love "
-    "moment style action direction kind type sort lot lots variety number plenty couple pose conversation game order "
-    "place position use case fact rest reason while bit black-and-white color colour daylight dusk dawn sunset sunrise "
-    "summer winter spring autumn weather season year minute hour today air inside outside display focus motion look "
-    "attention something someone anything everyone everything nothing one ones each other others next first last "
-    "version selfie portrait snapshot"
+    "left right top bottom middle center centre close-up close closeup day night morning afternoon evening time way "
+    "fun love moment style action direction kind type sort lot lots variety number plenty couple pose conversation "
+    "game order place position use case fact rest reason while bit black-and-white color colour daylight dusk dawn "
+    "sunset sunrise summer winter spring autumn weather season year minute hour today air inside outside display "
+    "focus motion look attention something someone anything everyone everything nothing one ones each other others "
+    "next first last version selfie portrait snapshot"
 )) - _words("hand")  # fmt: skip
 # "a cup of espresso" is one thing; the words before "of" in such a phrase.
 OF_HEADS = _words(
     "cup mug glass bowl plate bottle group crowd pair bunch pile stack row herd flock piece slice model picture "
-    "painting "
-    "statue map set box bag basket jar vase bouquet cluster line pot tray can carton loaf bundle collection team "
-    "sculpture drawing sign sheet body school swarm patch field wall flight tower strip pack heap string"
+    "painting statue map set box bag basket jar vase bouquet cluster line pot tray can carton loaf bundle collection "
+    "team sculpture drawing sign sheet body school swarm patch field wall flight tower strip pack heap string"
 )
 QUANTITIES = _words("lot lots variety number plenty couple dozens hundreds")
 
 # Words that end a noun phrase.
 PREPOSITIONS = _words(
     "in on at by with from to into onto of off over under above below beneath beside besides between behind near "
-    "across along around against through during before after inside outside toward towards upon within without "
-    "next atop among amid beyond past up down out about for as like per via underneath alongside opposite despite"
+    "across along around against through during before after inside outside toward towards upon within without next "
+    "atop among amid beyond past up down out about for as like per via underneath alongside opposite despite"
 )
 PRONOUNS = _words(
     "i you he she it we they him them me us who whom whose which what that there here himself herself itself "
-    "themselves "
-    "where when why how one's someone something"
+    "themselves where when why how one's someone something"
 )
 CONJUNCTIONS = _words("and or but while as if than so because although though then also plus nor yet")
 AUXILIARIES = _words(
@@ -152,13 +150,13 @@ STOPS = PREPOSITIONS | PRONOUNS | CONJUNCTIONS | AUXILIARIES | ADVERBS | NEGATIO
 _VERB_STEMS = _words(
     "appear arrange attach board bloom blow bounce build burn buy carry catch chase chat check climb contain cover "
     "cross dance dig dive drink drive eat enjoy enter face feature feed fill fix float flow fly follow gather gaze "
-    "get give glow go grab graze grin grow hang help hide hit hold hug include jump keep kick kiss kneel laugh "
-    "launch lay lead lean leap leave lie lift listen live look make meet move nap open overlook pass peek peer "
-    "perch pet play point pose pour prepare protrude pull push put race reach read relax rest ride rise roll row "
-    "run sail say see sell serve set shine show sing sit skate ski sleep slice smile sniff splash spread stack "
-    "stand stare stop stretch surf surround swim swing take talk taste tend throw touch travel try turn use visit "
-    "wait walk wash watch wave wear wind wrap write work yawn lick scatter glide hover tower balance emerge "
-    "decorate display depict crouch share scratch celebrate cook toss curl drift drip dry fall fight fold"
+    "get give glow go grab graze grin grow hang help hide hit hold hug include jump keep kick kiss kneel laugh launch "
+    "lay lead lean leap leave lie lift listen live look make meet move nap open overlook pass peek peer perch pet "
+    "play point pose pour prepare protrude pull push put race reach read relax rest ride rise roll row run sail say "
+    "see sell serve set shine show sing sit skate ski sleep slice smile sniff splash spread stack stand stare stop "
+    "stretch surf surround swim swing take talk taste tend throw touch travel try turn use visit wait walk wash watch "
+    "wave wear wind wrap write work yawn lick scatter glide hover tower balance emerge decorate display depict crouch "
+    "share scratch celebrate cook toss curl drift drip dry fall fight fold"
 )
 _VERB_IRREGULAR = _words(
     "ate bought brought came caught chose drank drove fed felt flew found gave grew held hung kept laid led left lain "
@@ -179,45 +177,45 @@ def _inflected(stem: str) -> tuple[str, ...]:
 VERBS = (frozenset(form for stem in sorted(_VERB_STEMS) for form in _inflected(stem)) | _VERB_IRREGULAR) - {"leaves"}
 
 ADJECTIVES = _words(
-    "clear shaggy tall short long wide narrow thin thick fat round flat old young new ancient elderly middle-aged modern wooden "
-    "metal metallic plastic stone brick concrete leather paper glassy empty full open closed busy crowded quiet "
-    "beautiful pretty cute lovely happy sad angry smiling fluffy furry hairy bald bearded shiny glossy wet dry dirty "
-    "clean fresh hot cold warm cool snowy sunny rainy cloudy foggy stormy rocky sandy grassy lush leafy dense sparse "
-    "heavy soft hard rough smooth sharp curly straight curved tropical wild domestic american british french german "
-    "italian chinese japanese indian african european asian professional traditional vintage antique rusty broken "
-    "stern serious male female blonde blond famous favorite simple complex different same single double space "
-    "whole entire "
-    "main electric digital public private national international high low great good nice fine bare grand own distant "
-    "nearby overcast starry square-shaped rectangular circular triangular oval-shaped navy first second third fourth "
-    "fifth last next former rustic ornate delicious sweet juicy ripe golden steep shallow calm muddy dusty naval"
+    "clear shaggy tall short long wide narrow thin thick fat round flat old young new ancient elderly middle-aged "
+    "modern wooden metal metallic plastic stone brick concrete leather paper glassy empty full open closed busy "
+    "crowded quiet beautiful pretty cute lovely happy sad angry smiling fluffy furry hairy bald bearded shiny glossy "
+    "wet dry dirty clean fresh hot cold warm cool snowy sunny rainy cloudy foggy stormy rocky sandy grassy lush leafy "
+    "dense sparse heavy soft hard rough smooth sharp curly straight curved tropical wild domestic american british "
+    "french german italian chinese japanese indian african european asian professional traditional vintage antique "
+    "rusty broken stern serious male female blonde blond famous favorite simple complex different same single double "
+    "space whole entire main electric digital public private national international high low great good nice fine "
+    "bare grand own distant nearby overcast starry square-shaped rectangular circular triangular oval-shaped navy "
+    "first second third fourth fifth last next former rustic ornate delicious sweet juicy ripe golden steep shallow "
+    "calm muddy dusty naval"
 )
 
 # Nouns that may stand without an article, and that keep a following word from being read as a verb.
 COMMON_NOUNS = _words(
     "car truck bus van taxi train tram bicycle bike motorcycle scooter boat ship plane airplane aircraft jet "
-    "helicopter "
-    "rocket shuttle wheel tire road street sidewalk bridge railway track station airport harbor pier beach sea ocean "
-    "lake river pond waterfall water wave sand rock stone mountain hill valley desert field garden park yard farm tree "
-    "bush flower rose tulip daisy sunflower leaf branch trunk log plant cactus palm bench chair sofa couch table desk "
-    "bed pillow blanket towel curtain carpet rug lamp light candle clock watch window door wall floor ceiling roof "
-    "stairs staircase ladder fence gate post pole sign lamp-post hydrant umbrella tent kite balloon ball bat racket "
-    "frisbee surfboard skateboard snowboard skis helmet hat cap shirt t-shirt jacket coat sweater hoodie suit dress "
-    "skirt jeans pants trousers shorts shoes shoe boots boot sneakers sandals socks gloves scarf tie belt bag backpack "
-    "purse suitcase luggage glasses sunglasses goggles necklace ring bracelet earrings crown uniform vest apron "
-    "costume cup mug glass bottle bowl plate dish saucer spoon fork knife tray pan pot kettle stove oven refrigerator "
-    "microwave sink toilet bathtub shower mirror coffee espresso tea milk juice wine beer bread cake cookie pie cheese "
-    "egg meat rice soup fruit apple orange banana lemon strawberry grape pear peach watermelon carrot tomato potato "
-    "broccoli onion pepper pumpkin corn donut sandwich pizza hamburger laptop computer keyboard mouse monitor phone "
-    "camera tripod microphone speaker guitar piano violin drum trumpet toy doll teddy block box basket crate bucket "
-    "barrel house building church tower castle temple skyscraper barn cabin shed statue fountain monument sculpture "
-    "sun moon cloud clouds star smoke fire flame snow ice rain steam shadow reflection flag banner poster painting "
-    "book newspaper paper pen pencil cube pyramid sphere cone cylinder arrow heart cross line shape ring background "
-    "backdrop wall espresso eyeglasses medal badge ribbon patch pad launchpad clothing clothes ceiling railing wing "
-    "king string building painting wedding evening morning bed shed seed weed sled thread swing crosswalk playground "
-    "court stadium stage audience team couple family group hand-rail rope net tank engine tractor trailer cart wagon "
-    "handle button screen television remote machine tool hammer saw drill bolt gear pipe wire cable tube case bouquet "
-    "vase jar can carton bucket mat board paddle oar sail mast anchor hut igloo cave cliff island shore coast bay "
-    "home horizon path trail lane driveway alley square market shop store restaurant cafe bar kitchen room office "
+    "helicopter rocket shuttle wheel tire road street sidewalk bridge railway track station airport harbor pier beach "
+    "sea ocean lake river pond waterfall water wave sand rock stone mountain hill valley desert field garden park "
+    "yard farm tree bush flower rose tulip daisy sunflower leaf branch trunk log plant cactus palm bench chair sofa "
+    "couch table desk bed pillow blanket towel curtain carpet rug lamp light candle clock watch window door wall "
+    "floor ceiling roof stairs staircase ladder fence gate post pole sign lamp-post hydrant umbrella tent kite "
+    "balloon ball bat racket frisbee surfboard skateboard snowboard skis helmet hat cap shirt t-shirt jacket coat "
+    "sweater hoodie suit dress skirt jeans pants trousers shorts shoes shoe boots boot sneakers sandals socks gloves "
+    "scarf tie belt bag backpack purse suitcase luggage glasses sunglasses goggles necklace ring bracelet earrings "
+    "crown uniform vest apron costume cup mug glass bottle bowl plate dish saucer spoon fork knife tray pan pot "
+    "kettle stove oven refrigerator microwave sink toilet bathtub shower mirror coffee espresso tea milk juice wine "
+    "beer bread cake cookie pie cheese egg meat rice soup fruit apple orange banana lemon strawberry grape pear peach "
+    "watermelon carrot tomato potato broccoli onion pepper pumpkin corn donut sandwich pizza hamburger laptop "
+    "computer keyboard mouse monitor phone camera tripod microphone speaker guitar piano violin drum trumpet toy doll "
+    "teddy block box basket crate bucket barrel house building church tower castle temple skyscraper barn cabin shed "
+    "statue fountain monument sculpture sun moon cloud clouds star smoke fire flame snow ice rain steam shadow "
+    "reflection flag banner poster painting book newspaper paper pen pencil cube pyramid sphere cone cylinder arrow "
+    "heart cross line shape ring background backdrop wall espresso eyeglasses medal badge ribbon patch pad launchpad "
+    "clothing clothes ceiling railing wing king string building painting wedding evening morning bed shed seed weed "
+    "sled thread swing crosswalk playground court stadium stage audience team couple family group hand-rail rope net "
+    "tank engine tractor trailer cart wagon handle button screen television remote machine tool hammer saw drill bolt "
+    "gear pipe wire cable tube case bouquet vase jar can carton bucket mat board paddle oar sail mast anchor hut "
+    "igloo cave cliff island shore coast bay home horizon path trail lane driveway alley square market shop store "
+    "restaurant cafe bar kitchen room office"
 )
 NOUNS = (
     COMMON_NOUNS | PEOPLE | FACES | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY | MANY_COLORED_THINGS
@@ -238,9 +236,9 @@ ALWAYS_PLURAL = _words("pants jeans trousers shorts glasses sunglasses goggles s
 
 # Function words that show a caption to be in another language.
 FOREIGN = _words(
-    "un une le la les des du et avec sur dans der die das den dem ein eine einen einem einer und mit auf ist im el los "
-    "las una con por para del y il lo gli di che della nel de het een op van met os um uma em com na och ett på av som "
-    "med og til ve bir bu ile w z na jest i"
+    "un une le la les des du et avec sur dans der die das den dem ein eine einen einem einer und mit auf ist im el "
+    "los las una con por para del y il lo gli di che della nel de het een op van met os um uma em com na och ett på "
+    "av som med og til ve bir bu ile w z na jest i"
 )
 
 

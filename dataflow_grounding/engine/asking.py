@@ -15,6 +15,7 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Limiter
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.errors import (
     EndpointRefused,
@@ -38,32 +39,31 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run. Equal requests are sent once."""
+    """Answers the requests to one serving for a whole run. Equal requests are sent once.
+
+    `stop` is told what stops the run; without it, only this asking stops.
+    """
 
     def __init__(
         self,
         serving: Serving,
-        limiter: Limiter,
+        options: RunOptions,
         budget: Budget,
-        *,
-        max_attempts: int,
-        max_wait: float,
-        force: bool,
-        retry_failed: bool,
-        stop: Callable[[RunStopped], None],
+        limiter: Limiter,
+        stop: Callable[[RunStopped], None] | None = None,
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self.endpoint = EndpointState(max_wait)
+        self.endpoint = EndpointState(options.max_wait)
         self.limiter = limiter
         self.budget = budget
-        self.max_attempts = max_attempts
-        self.force = force
-        self.retry_failed = retry_failed
+        self.max_attempts = options.max_attempts
+        self.force = options.force_reprocess
+        self.retry_failed = options.retry_failed
         self.counts: Counter[str] = Counter()
         self.stopped: RunStopped | None = None
         self.waiting_for_rate_limit = 0
-        self._stop = stop
+        self._stop = stop or self._stop_alone
         self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
@@ -254,6 +254,9 @@ class Asking:
             self._stop(error)
             raise
         self.counts["sent"] += 1
+
+    def _stop_alone(self, why: RunStopped) -> None:
+        self.stopped = why
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:

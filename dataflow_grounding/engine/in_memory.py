@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -95,19 +96,5 @@ async def _annotate_all(
 def _asking(operator: Annotator, budget: Budget) -> Asking | None:
     if operator.serving is None:
         return None
-    options = current_options.get()
-
-    def stop(why: RunStopped) -> None:
-        asking.stopped = why
-
-    asking = Asking(
-        operator.serving,
-        limiter_of(operator.serving),
-        budget,
-        max_attempts=options.max_attempts,
-        max_wait=options.max_wait,
-        force=False,
-        retry_failed=False,
-        stop=stop,
-    )
-    return asking
+    options = replace(current_options.get(), force_reprocess=False, retry_failed=False)  # nothing is stored
+    return Asking(operator.serving, options, budget, limiter_of(operator.serving))

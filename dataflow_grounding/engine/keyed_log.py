@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import StorageFailed
@@ -35,47 +35,24 @@ class Vouched:
         return bool(spans) and any(a <= place and (b is None or place < b) for a, b in spans or ())
 
 
-class ReplyLog(Protocol):
-    """Where replies are kept while, and after, a run."""
-
-    @property
-    def first_new(self) -> int:
-        """Where the lines of this run begin."""
-
-    @property
-    def vouched(self) -> Vouched:
-        """What checks have said of the lines."""
-
-    @property
-    def end(self) -> int:
-        """The place of the next line."""
-
-    def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """The whole lines that are in the file between two places."""
-
-    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The last line of `key` at or after place `since`, or None."""
-
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
-
-
 class MemoryLog:
     """Replies kept no longer than the process: for operators used by hand, without files."""
 
     first_new = 0
+    """Where the lines of this run begin."""
     end = 0
+    """The place of the next line."""
 
     def __init__(self) -> None:
         self.vouched = Vouched()
         self._lines: dict[str, dict[str, Any]] = {}
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """None are in a file."""
+        """The whole lines that are in a file between two places: none."""
         return iter(())
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """The last line of `key`, or None."""
+        """The last line of `key` at or after place `since`, or None."""
         return self._lines.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,25 +83,30 @@ class StepLog:
         return self._log.put(key, {"step": self._step, **value})
 
 
+ReplyLog: TypeAlias = MemoryLog | StepLog
+"""Where replies are kept while, and after, a run."""
+
+
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes a line.
 
     A line is with the operating system when `put` returns, so that a killed process loses none; `sync` puts all on disk. With
     `buffered`, lines are written some at a time, for what can be found out again at no cost. A line that was torn by a
-    stop is dropped when the file is opened. Raises StorageFailed when it can't be written.
+    stop is dropped when the file is opened. With `read_only` nothing is touched, as a run may be at work on the file, and a
+    file that is missing has no lines. Raises StorageFailed when it can't be written.
     """
 
-    def __init__(self, path: str, *, buffered: bool = False) -> None:
+    def __init__(self, path: str, *, buffered: bool = False, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self.vouched = Vouched()
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
         self._unsynced = 0
         try:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._size = self._load()
+            self._file = self._open()
+            self._size = self._load() if self._file >= 0 else 0
         except OSError as error:
             raise _failed(path, error) from None
         self.first_new = self._size
@@ -137,13 +119,7 @@ class KeyedLog:
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """The whole lines that are in the file between two places; damaged ones are passed over."""
-        with open(self.path, "rb") as file:
-            file.seek(first)
-            while file.tell() < last and (text := file.readline()):
-                with suppress(ValueError, RecursionError):
-                    line = json.loads(text)
-                    if isinstance(line, dict):
-                        yield line
+        return (line for _, line in read_lines(self.path, first, last))
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key`, or None; only lines at or after place `since` count."""
@@ -203,14 +179,21 @@ class KeyedLog:
         """Put all lines on disk and close the file."""
         if self._file >= 0:
             try:
-                self._write()
-                self.sync()
+                if not self._read_only:
+                    self._write()
+                    self.sync()
             finally:
                 os.close(self._file)
                 self._file = -1
 
     def __len__(self) -> int:
         return self._places.count
+
+    def _open(self) -> int:
+        if self._read_only:
+            return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
+        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
     def _load(self) -> int:
         """Index the file; returns its size without a torn last line."""
@@ -224,7 +207,7 @@ class KeyedLog:
                 if key is not None:
                     self._places.set(key, place)
                 place += len(line)
-        if line and not line.endswith(b"\n"):
+        if line and not line.endswith(b"\n") and not self._read_only:
             os.ftruncate(self._file, place)
         return place
 
@@ -238,6 +221,20 @@ class KeyedLog:
         return data.partition(b"\n")[0]
 
 
+def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The whole lines of a log between two places, each with its place; damaged ones are passed over. A missing file has none."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb") as file:
+        file.seek(place := first)
+        while (last is None or place < last) and (text := file.readline()):
+            with suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict) and isinstance(line.get("key"), str):
+                    yield place, line
+            place += len(text)
+
+
 def _key_of(line: bytes) -> int | None:
     """The key of a stored line as a number; None for a line that is damaged."""
     if line.startswith(_HEAD) and line.endswith(b"}\n"):
@@ -249,4 +246,4 @@ def _key_of(line: bytes) -> int | None:
 
 
 def _failed(path: str, error: OSError) -> StorageFailed:
-    return StorageFailed(f"can't write {path}: {error.strerror or error}. Mend that, then run the same command again")
+    return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
 from dataflow_grounding.secrets import blotted, excerpt
-from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -21,6 +21,13 @@ def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, 
     line |= {"finish_reason": blotted(reply.finish_reason), "usage": usage, "refusal": refusal}
     again: dict[str, Any] = {"attempt": request.attempt, "sample": request.sample, "of": request.of}
     return {**line, **{name: value for name, value in again.items() if value}}
+
+
+def usage_of(line: dict[str, Any]) -> Usage:
+    """The tokens that the endpoint counted for a stored reply."""
+    counts = line.get("usage")
+    whole = isinstance(counts, list) and len(counts) == 3 and all(isinstance(n, int) for n in counts)
+    return Usage(*counts) if whole and counts is not None else Usage()
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:

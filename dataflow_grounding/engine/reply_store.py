@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, Span
-from dataflow_grounding.engine.stored_replies import stored_lines
+from dataflow_grounding.engine.keyed_log import CHECK, Span, read_lines
 from dataflow_grounding.engine.vouching import MARK, entries_of
 
 
@@ -57,10 +56,10 @@ def _merge(paths: list[str], target: str) -> None:
     with open(target, "w", encoding="utf-8") as file:
         place = 0
         for path in paths:
-            marks = [line for _, line in stored_lines(path) if "checks" in line]
+            marks = [line for _, line in read_lines(path) if "checks" in line]
             told = entries_of(marks[-1] if marks else None, os.path.getsize(path))
             spans = [(of, name, *span) for of, entry in told.items() for name in entry for span in entry[name]]
-            for at, line in stored_lines(path):
+            for at, line in read_lines(path):
                 if "checks" in line:
                     continue
                 key = line.pop("key")

@@ -42,16 +42,7 @@ class Resources:
             raise
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
         self.askings = {
-            which: Asking(
-                serving,
-                limiter_of(serving, len(servings)),
-                self.budget,
-                max_attempts=options.max_attempts,
-                max_wait=options.max_wait,
-                force=options.force_reprocess,
-                retry_failed=options.retry_failed,
-                stop=stop,
-            )
+            which: Asking(serving, options, budget, limiter_of(serving, len(servings)), stop)
             for which, serving in servings.items()
         }
 

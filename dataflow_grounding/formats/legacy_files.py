@@ -10,15 +10,21 @@ from typing import Any
 
 from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed
 from dataflow_grounding.rows import read_rows
 
 
-def write_legacy(annotations: str, step: int) -> None:
+def write_legacy(step: Step) -> None:
     """Write `labels/<image's path without its ending>.txt.step<k>` beside a step's annotations, all files or none.
 
-    Not done again while the annotations are as they were. Raises StorageFailed.
+    A step that the old layout doesn't know has none. Not done again while the annotations are as they were. Raises
+    StorageFailed.
     """
+    text_of = TEXTS.get(step.operator.name)
+    if text_of is None:
+        return
+    annotations = step.storage.output_path
     folder = os.path.join(os.path.dirname(annotations), "labels")
     stamp = os.path.join(os.path.dirname(annotations), ".ckpt", "labels.json")
     part = f"{folder}.part"
@@ -31,7 +37,7 @@ def write_legacy(annotations: str, step: int) -> None:
         os.makedirs(part)
         for row in read_rows(annotations):
             if row.data is not None:
-                _write(os.path.join(part, f"{_stem(row.data)}.txt.step{step}"), TEXTS[step](row.data))
+                _write(os.path.join(part, f"{_stem(row.data)}.txt.step{step.storage.operator_step}"), text_of(row.data))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
         _write(stamp, state)
@@ -89,5 +95,10 @@ def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float |
     return find_box_format("xyxy_1000", "").from_pixels(box_of(item["bbox"]), original=size)
 
 
-TEXTS: tuple[Callable[[Mapping[str, Any]], str], ...] = (_regions, _caption, _expressions, _expressions)
-"""What a record's file of each step says."""
+TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "region_expr": _regions,
+    "image_caption": _caption,
+    "grounding_expr": _expressions,
+    "double_check": _expressions,
+}
+"""What a record's file of each step says, by its operator's name."""

@@ -9,26 +9,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dataflow_grounding.boxes.given_boxes import read_given_boxes
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.errors import BrokenRow, GroundingError, RecordError
+from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
-from dataflow_grounding.jobs.from_spec import SpecRun
+from dataflow_grounding.jobs.registry import look_into_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.machine import files_left
-from dataflow_grounding.operators import RegionMarker
+from dataflow_grounding.operators import Operator
 from dataflow_grounding.records import Record, has_id, read_text
-from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.spec import Spec, read_spec
+from dataflow_grounding.spec import Spec
 
 SMALL_DISK = 100 * 2**20
 
 
 @dataclass
 class Findings:
-    """`problems` should be mended before a run; `remarks` are good to know."""
+    """`problems` should be fixed before a run; `remarks` are good to know."""
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -40,7 +39,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     found = Findings()
     run: SpecRun | None = None
     try:
-        spec, found.problems = read_spec(paths, overrides)
+        spec, found.problems = look_into_spec(paths, overrides)
         run = _run_of(spec, found) if spec is not None else None
         if run is not None:
             check_plan(run.steps, run.job.columns())
@@ -50,18 +49,15 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
         return found
     _check_folder(run.spec.results_dir, found)
     found.problems += run.job.obstacles()
-    if isinstance(run.serving, OpenAIServing) and not run.serving.has_key:
+    found.remarks += run.job.needs()
+    if run.box_format is not None and run.box_format.pending:
         found.remarks.append(
-            "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+            f"{run.box_format.why}: the run starts with a calibration of {REQUESTS} (or set vlm.box_format)"
         )
-    if run.box_format.pending:
+    workers, most = run.serving.max_workers, files_left()
+    if workers > most:
         found.remarks.append(
-            f"{run.box_format.why}: the run begins by calibrating, with {REQUESTS} (or state vlm.box_format)"
-        )
-    workers, most = run.block.workflow.max_workers, files_left()
-    if workers > most and run.block.vlm.backend != "embedded":
-        found.remarks.append(
-            f"max_workers is {workers}, and ulimit -n allows {most} connections: raise it to have more"
+            f"max_workers is {workers}, but ulimit -n allows {most} connections: raise the limit to use them all"
         )
     _check_rows(run, found)
     return found
@@ -94,10 +90,10 @@ def _check_folder(folder: str, found: Findings) -> None:
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free
     except OSError as error:
-        found.problems.append(f"results_dir {folder}: {there} can't be written: {error.strerror or error}")
+        found.problems.append(f"results_dir {folder}: cannot write to {there}: {error.strerror or error}")
         return
     if free < SMALL_DISK:
-        found.problems.append(f"results_dir {folder}: under {SMALL_DISK >> 20} MiB left on its disk")
+        found.problems.append(f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk")
 
 
 def _check_rows(run: SpecRun, found: Findings) -> None:
@@ -111,19 +107,18 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         try:
             record = source.record(row)
             check_seed(record)
-            folders[_folder_of(record, source.image_key)] += 1
-            image = open_image(record, source.image_key)
-            if isinstance(step.operator, RegionMarker):
-                given = read_given_boxes(record.get(step.operator.keys.bbox), image.size)
-                if given is not None and given.problems:
-                    raise BrokenRow(given.report())
+            if step.image_key is not None or source.image_key in record:
+                folders[_folder_of(record, source.image_key)] += 1
+                open_image(record, source.image_key)
+            if isinstance(step.operator, Operator):
+                step.operator.look_over(record)
             if step.operator.reads().get("caption") == "caption":
                 read_text(record, "caption")
             if "regions" in step.operator.reads():
                 read_regions(record, "regions")
             image_id = str(record.image_id)
             if row.data and has_id(row.data.get("image_id")) and image_id in ids:
-                found.problems.append(f"{where}: image_id {image_id!r} stands in line {ids[image_id]} too")
+                found.problems.append(f"{where}: image_id {image_id!r} is used in line {ids[image_id]} too")
             ids.setdefault(image_id, row.line)
         except RecordError as error:
             found.problems.append(f"{where}: {error}")

@@ -8,10 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.engine.keyed_log import CHECK
+from dataflow_grounding.engine.keyed_log import CHECK, read_lines
 from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
-from dataflow_grounding.engine.stored_replies import stored_lines, usage_of_line
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
@@ -65,10 +65,10 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """
     bills: dict[str, dict[str, Bill]] = {}
     with readable_store(os.path.join(folder, ".ckpt")) as path:
-        for _, line in stored_lines(path):
+        for _, line in read_lines(path):
             if "checks" in line:  # what a check says of other lines
                 continue
-            usage = usage_of_line(line)
+            usage = usage_of(line)
             row = None if prices else listed_price(str(line.get("model")))
             price = prices or (row.prices if row else None)
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
@@ -86,7 +86,7 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
 
 def _stated_prices(folder: str) -> Prices | None:
     spec: Any = read_object(os.path.join(folder, "run.json")).get("spec")
-    with suppress(KeyError, TypeError, AttributeError):
-        stated = spec[spec["autolabel_type"]]["vlm"]["prices"].items()
-        return Prices(**{name: price for name, price in stated if is_number(price)})
+    for block in spec.values() if isinstance(spec, dict) else ():
+        with suppress(KeyError, TypeError, AttributeError):
+            return Prices(**{name: price for name, price in block["vlm"]["prices"].items() if is_number(price)})
     return None

@@ -7,15 +7,14 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import open_image
-from dataflow_grounding.jobs.from_spec import SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.records import Record
-from dataflow_grounding.serving import OpenAIServing, Reply, Serving
+from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
@@ -40,10 +39,10 @@ def endpoint_of(run: SpecRun, *, send: bool) -> dict[str, Any]:
     """
     serving = run.serving
     found: dict[str, Any] = {"backend": run.block.vlm.backend, "endpoint": serving.endpoint, "model": serving.model}
-    found["box_format"] = "to be calibrated" if run.box_format.pending else run.box_format.format.name
+    if run.box_format is not None:
+        found["box_format"] = "to be calibrated" if run.calibrates else run.box_format.format.name
     found["problems"] = run.job.obstacles()
-    if isinstance(serving, OpenAIServing):
-        found["key"] = "set" if serving.has_key else "not set"
+    found |= serving.facts()
     if send and not found["problems"]:
         found |= _asked(serving)
     return found
@@ -58,7 +57,7 @@ def _asked(serving: Serving) -> dict[str, Any]:
         picture.paste("navy", (16, 16, 48, 48))
         picture.save(path)
         image = open_image(Record({"image_path": path}), "image_path", serving.image_limits)
-        request = replace(expression_extraction(image, "A blue square on a white ground."), sample=0)
+        request = expression_extraction(image, "A blue square on a white ground.")
 
         async def ask() -> Reply:
             try:
@@ -73,14 +72,14 @@ def _asked(serving: Serving) -> dict[str, Any]:
         except GroundingError as error:
             return {"problems": [str(error)]}
     found: dict[str, Any] = {"seconds": round(time.monotonic() - start, 2), "usage": vars(reply.usage)}
-    found["takes"] = str(serving.habits) if isinstance(serving, OpenAIServing) else "JSON schemas, a system message"
+    found["takes"] = serving.facts().get("takes", "JSON schemas, a system message")
     try:
         _, notes = request.read(reply.text)
         found["reply"] = "as asked for" if not notes else f"readable ({', '.join(notes)})"
     except RecordError as error:
         found["reply"] = f"not readable: {error}"
     if not reply.usage.input_tokens:
-        found["reply"] += "; it counts no tokens, so no cost can be told"
+        found["reply"] += "; it reports no token counts, so costs are unknown"
     return found
 
 

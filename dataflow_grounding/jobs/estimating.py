@@ -5,24 +5,26 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
 from dataflow_grounding.engine.limiter import Limiter
-from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.plan import Step, WholeFile
+from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.engine.stored_replies import StoredReplies
-from dataflow_grounding.errors import RecordError, RunStopped
-from dataflow_grounding.jobs.from_spec import SpecRun
-from dataflow_grounding.jobs.guesses import guess_reply
-from dataflow_grounding.operators import PhraseGrounder, RegionMarker
+from dataflow_grounding.engine.vouching import MARK, entries_of, void_spans
+from dataflow_grounding.errors import RecordError, SpecError
+from dataflow_grounding.jobs.guessed_replies import guess_reply
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.operators import Operator
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
@@ -89,6 +91,7 @@ class _Guessing(Serving):
         self.model, self.endpoint, self.image_limits = serving.model, serving.endpoint, serving.image_limits
         self.max_output_tokens = serving.max_output_tokens
         self.counted = Amount()
+        self.unreadable: set[str] = set()
         self._identity = serving.identity()
         self._box_format, self._rules, self._seen = box_format, rules, seen
 
@@ -109,31 +112,52 @@ class _Guessing(Serving):
             self._seen.add(pictures)
             self.counted.input += beginning + rules.text(request.text)
             self.counted.output += rules.text(text)
+        try:
+            request.read(text)
+        except Exception:  # a reader of the user's own, that wants more than the schema says
+            self.unreadable.add(request.task)
+            return Reply("", refusal="a reply can't be made up")  # not asked again
         return Reply(text)
+
+
+class _StepReplies(MemoryLog):
+    """The stored replies as one step asks for them; what it puts is kept in memory, and forgotten with `begin`."""
+
+    def __init__(self, stored: KeyedLog | None) -> None:
+        super().__init__()
+        self._stored = stored
+        self.begin()
+
+    def begin(self) -> None:
+        """A new record."""
+        self._lines = {}
+        self.used: dict[str, Usage] = {}
+        """What the stored replies cost that were asked for, by key."""
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The keys that were asked for, stored or not."""
+        return frozenset([*self._lines, *self.used])
+
+    def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        """The reply put here, or the last stored one."""
+        line = super().get(key)
+        if line is None and self._stored is not None and (line := self._stored.get(key)) is not None:
+            self.used[key] = usage_of(line)
+        return line
 
 
 class _Pass:
     """The steps at work on records, each step with its own counts; `replies` are those that are there."""
 
-    def __init__(self, run: SpecRun, rules: TokenRules | None, replies: StoredReplies) -> None:
+    def __init__(self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog | None) -> None:
         self.steps: list[Step] = run.steps
         seen: set[str] = set()
-        box_format = run.box_format.format
+        box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
         self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
-        self.stores = [replies.of_step() for _ in run.steps]
-        self._askings = [
-            Asking(
-                serving,
-                Limiter(1),
-                Budget(None, None, None),
-                max_attempts=run.options.max_attempts,
-                max_wait=run.options.max_wait,
-                force=False,
-                retry_failed=run.options.retry_failed,
-                stop=_ignore,
-            )
-            for serving in self.servings
-        ]
+        self.stores = [_StepReplies(replies) for _ in run.steps]
+        options = replace(run.options, force_reprocess=False)  # then there are no stored replies
+        self._askings = [Asking(serving, options, Budget(None, None, None), Limiter(1)) for serving in self.servings]
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
@@ -165,10 +189,6 @@ class _Pass:
         return found
 
 
-def _ignore(why: RunStopped) -> None:
-    """Nothing is sent, so nothing stops."""
-
-
 @dataclass
 class Estimate:
     """What a run will send and cost; `records` are in the input, `looked_at` of them were reckoned with."""
@@ -179,6 +199,8 @@ class Estimate:
     stored: int
     steps: list[StepEstimate]
     rules: TokenRules | None
+    not_guessed: list[str]
+    """Tasks whose replies could not be made up: what is asked because of them is not in it."""
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as one JSON object; the total is under `requests`, `tokens`, `cost_usd`."""
@@ -196,27 +218,35 @@ class Estimate:
             "steps": [{"step": step.label, **step.expected().to_json(prices)} for step in self.steps],
             "measured": any(step.measured.requests for step in self.steps),
             "image_rule": None if self.rules is None else "published" if self.rules.known else "assumed",
-            "calibration_first": self.run.box_format.pending,
+            "not_guessed": self.not_guessed,
+            "calibration_first": self.run.calibrates,
             "prices": self.run.prices_from,
         }
 
 
 def estimate(run: SpecRun) -> Estimate:
     """Work through the data with made-up replies; what is stored already costs nothing more."""
+    for step in run.steps:
+        if isinstance(step.operator, WholeFile):
+            raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
     with readable_store(run.steps[0].storage.checkpoint_folder) as path:
-        there = StoredReplies(None if run.options.force_reprocess else path)
-        return run_blocking(lambda: _estimate(run, rules, there))
+        there = KeyedLog("" if run.options.force_reprocess else path, read_only=True)
+        there.vouched.void = void_spans(entries_of(there.get(MARK), there.end))
+        try:
+            return run_blocking(lambda: _estimate(run, rules, there))
+        finally:
+            there.close()
 
 
-async def _estimate(run: SpecRun, rules: TokenRules | None, there: StoredReplies) -> Estimate:
+async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    stored = len(there)
+    stored = len(there) - len({line["key"] for line in there.lines(0, there.end) if line.get("task") == CHECK})
     real = _Pass(run, rules, there)
-    guess = _Pass(run, rules, StoredReplies(None)) if stored else None
+    guess = _Pass(run, rules, None) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]
     total = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
     looked_at = 0
@@ -233,22 +263,20 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: StoredReplies
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
     for step, found in zip(run.steps, steps, strict=True):
-        found.to_send.add(_checks(step, found.to_send))
-    return Estimate(run, total, looked_at, stored, steps, rules)
+        requests = found.to_send.requests
+        if requests:
+            found.to_send.add(found.to_send, checks_for(round(requests), _check_every(step)) / requests)
+    unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
+    return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
 
 
-def _checks(step: Step, requests: Amount) -> Amount:
-    """What the checks of a step's box format take, each about as much as a request of its."""
+def _check_every(step: Step) -> int | None:
+    """Requests between two checks of a step's box format, each about as much as one of these; None where it isn't checked."""
     operator = step.operator
-    serving = operator.serving
-    if not isinstance(operator, (PhraseGrounder, RegionMarker)) or serving is None:
-        return Amount()
-    if not serving.takes_probes or serving.exact_boxes:
-        return Amount()
-    checks = Amount()
-    if requests.requests:
-        checks.add(requests, checks_for(round(requests.requests), operator.watch.every) / requests.requests)
-    return checks
+    if not isinstance(operator, Operator) or operator.serving is None:
+        return None
+    checked = operator.serving.takes_probes and not operator.serving.exact_boxes
+    return operator.facts().get("check_every") if checked else None
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

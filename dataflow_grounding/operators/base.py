@@ -148,6 +148,17 @@ class Operator(ABC):
         own = {name: value for name, value in vars(self).items() if name not in ("_keys", "serving")}
         return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
 
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says of it after a run, as JSON; `check_every` says after how many requests it sends one more."""
+        return {}
+
+    def needs(self) -> list[str]:
+        """What it lacks, or what is good to know of it, before a run: one line each, for `check`."""
+        return []
+
+    def look_over(self, record: Record) -> None:  # noqa: B027
+        """Raise RecordError for what is wrong with a record before anything is sent: `check` does so with every row."""
+
     @classmethod
     def get_desc(cls, lang: str = "en") -> str:
         """What the operator does, in English or Chinese (`zh`)."""

@@ -42,7 +42,7 @@ class CaptionGenerator(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         caption = await ask(image_caption(image, self._known(record, image)))
         return {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.caption: caption,
             self.keys.cleaned_caption: clean_caption(caption),
         }

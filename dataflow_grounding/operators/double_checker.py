@@ -96,7 +96,7 @@ class DoubleChecker(RegionOperator):
             for n, expression in enumerate(expressions)
         ]
         update = {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption")),
         }
         for result in results.values():

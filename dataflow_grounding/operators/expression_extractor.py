@@ -54,7 +54,7 @@ class ExpressionExtractor(Operator):
             if span is None:
                 ask.note("not_in_caption: an expression that the caption doesn't hold")
         return {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,
             self.keys.expressions: expressions,
         }

@@ -7,13 +7,14 @@ from typing import Any
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id
+from dataflow_grounding.serving.base import Serving
 
 
-def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
+def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
     """The record's `image_id` where it has none yet, and the size that the file has.
 
-    Where the row states another size, the file wins and a note is made. The embedded grounder signs its records,
-    so that nobody takes them for a VLM's.
+    Where the row states another size, the file wins and a note is made. A serving that is not a VLM signs its records,
+    so that nobody takes them for one's.
     """
     width, height = image.size
     update: Update = {}
@@ -25,8 +26,8 @@ def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
     for name, value in (("width", width), ("height", height)):
         if name in record and not _same(record[name], value):
             ask.note("size_differs: the row states another width or height than the file has")
-    if model == "embedded-opencv":
-        update["model"] = model
+    if serving is not None and not serving.is_vlm:
+        update["model"] = serving.model
     return update
 
 

@@ -47,7 +47,7 @@ class Merger(RegionOperator):
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
             ask.note("uncovered: a region that no expression names")
         return {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.expressions: _expressions(record, merged, regions, caption or ""),
         }
 

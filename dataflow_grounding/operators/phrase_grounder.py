@@ -86,6 +86,10 @@ class PhraseGrounder(Operator):
         self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
         return asked
 
+    def facts(self) -> dict[str, Any]:
+        """Those of its watch."""
+        return self.watch.facts()
+
     async def conclude(self, ask: Ask) -> None:
         """Lets the watch have its last word. Raises SuspectBoxes."""
         await self.watch.conclude(ask)
@@ -101,7 +105,7 @@ class PhraseGrounder(Operator):
         failed = None
         if self.verify is not None:
             filled, failed = await reground(lambda phrase: self._afresh(image, phrase, ask), filled)
-        update = {**facts_of(record, image, ask, self.serving.model), self.keys.output: filled}
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
         if any(f.doubtful for f in found) or "doubtful" in record:
             update["doubtful"] = any(f.doubtful for f in found)
         if failed is not None:

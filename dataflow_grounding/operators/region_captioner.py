@@ -70,7 +70,7 @@ class RegionCaptioner(RegionOperator):
                 own = found.answer and renumbered(found.answer, places)
                 answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
         return {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.answer: "\n".join(answers) or None,
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }

@@ -42,7 +42,7 @@ class RegionExpressionGenerator(RegionOperator):
             for places, found in await ask_in_parts(group, boxes, describe):
                 described.update(zip(places, found, strict=True))
         return {
-            **facts_of(record, image, ask, self.serving.model),
+            **facts_of(record, image, ask, self.serving),
             self.keys.output: [_with(region, described[place]) for place, region in enumerate(regions)],
         }
 

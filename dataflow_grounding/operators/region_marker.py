@@ -85,7 +85,7 @@ class RegionMarker(Operator):
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = serving
-        embedded = serving is None or serving.model == "embedded-opencv"
+        embedded = serving is None or not serving.is_vlm
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
@@ -98,6 +98,16 @@ class RegionMarker(Operator):
             return Counter()
         self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
         return asked
+
+    def facts(self) -> dict[str, Any]:
+        """Those of its watch."""
+        return self.watch.facts()
+
+    def look_over(self, record: Record) -> None:
+        """Raises BrokenRow for boxes that can't be used."""
+        given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
+        if given is not None and given.problems:
+            raise BrokenRow(given.report())
 
     async def conclude(self, ask: Ask) -> None:
         """Lets the watch have its last word. Raises SuspectBoxes."""
@@ -121,7 +131,7 @@ class RegionMarker(Operator):
         await asyncio.to_thread(self._draw, image, boxes, path)
         padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
         update = {
-            **facts_of(record, image, ask, ""),
+            **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
             self.keys.type: "without_bbox" if given is None else "with_bbox",
             self.keys.bbox: [_as_given(b) for _, b in found.boxes] if given is None else record[self.keys.bbox],

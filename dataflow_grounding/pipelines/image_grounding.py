@@ -9,8 +9,6 @@ from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import ResultsStorage
 
-STEPS = ("step_0_expression_extraction", "step_1_grounding")
-
 
 class ImageGroundingPipeline(Pipeline):
     """Step 0 finds the referring expressions of each caption, step 1 their boxes; `grounding` are PhraseGrounder's settings."""

@@ -9,8 +9,6 @@ from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 
-STEPS = ("step_0_region_expr", "step_1_image_caption", "step_2_grounding_expr", "step_3_double_check")
-
 
 class ImageReferringExpressionPipeline(Pipeline):
     """Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step 3 checks them."""

@@ -11,8 +11,6 @@ from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import OnSuspect
 from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
 
-STEPS = ("step_0_marked_regions", "step_1_region_caption")
-
 
 class ImageRegionCaptionPipeline(Pipeline):
     """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what is in each."""

@@ -64,6 +64,8 @@ class Serving(ABC):
     needs_labels: bool = False
     """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
+    is_vlm: bool = True
+    """Whether a vision-language model answers; records of what is none say which it was."""
     takes_probes: bool = True
     """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
     exact_boxes: bool = False
@@ -78,7 +80,15 @@ class Serving(ABC):
         return {"endpoint": self.endpoint, "model": self.model}
 
     def obstacles(self) -> list[str]:
-        """What keeps it from sending, a sentence each: found before the first request."""
+        """What prevents it from sending, one sentence each: found before the first request."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` and `doctor` say of it, as JSON and without secrets; `takes` is what the endpoint understands."""
+        return {}
+
+    def needs(self) -> list[str]:
+        """What it lacks, or what is good to know of it, before a run: one line each, for `check`. It can send all the same."""
         return []
 
     async def aclose(self) -> None:

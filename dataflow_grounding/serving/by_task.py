@@ -28,6 +28,7 @@ class ServingByTask(Serving):
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels
+        self.is_vlm = any(serving.is_vlm for serving in servings)
         grounding = others.get("phrase_grounding", first)
         self.takes_probes, self.exact_boxes = grounding.takes_probes, grounding.exact_boxes
 
@@ -52,6 +53,14 @@ class ServingByTask(Serving):
     def obstacles(self) -> list[str]:
         """Those of both."""
         return [*self.first.obstacles(), *(text for other in self.others.values() for text in other.obstacles())]
+
+    def facts(self) -> dict[str, Any]:
+        """Those of each, by task."""
+        return {"first": self.first.facts(), **{task: serving.facts() for task, serving in self.others.items()}}
+
+    def needs(self) -> list[str]:
+        """Those of all."""
+        return [*self.first.needs(), *(line for other in self.others.values() for line in other.needs())]
 
     async def aclose(self) -> None:
         """Closes both."""

@@ -119,6 +119,16 @@ class OpenAIServing(Serving):
         """Whether an API key is set."""
         return bool(self._api_key)
 
+    def facts(self) -> dict[str, Any]:
+        """Whether a key is set, and, once it has answered, what the endpoint takes."""
+        takes = {"takes": str(self.habits)} if self._habits_known else {}
+        return {"key": "set" if self.has_key else "not set", **takes}
+
+    def needs(self) -> list[str]:
+        """A key, if the endpoint wants one."""
+        why = "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+        return [] if self.has_key else [why]
+
     def identity(self) -> dict[str, Any]:
         """Endpoint, model, sampling, extra_body."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}

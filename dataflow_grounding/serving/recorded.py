@@ -45,9 +45,10 @@ class RecordedServing(Serving):
         self.takes_probes = serving is not None and serving.takes_probes
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
-            self._identity, self.box_format = self._load()
+            self._identity, self.box_format, self.is_vlm = self._load()
         if serving is not None:
             self._identity, self.box_format = masked(serving.identity()), serving.box_format
+            self.is_vlm = serving.is_vlm
             self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
         self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
 
@@ -72,14 +73,15 @@ class RecordedServing(Serving):
         line |= {"usage": usage, "refusal": reply.refusal and blotted(reply.refusal)}
         with open(self.path, "a+b") as file:
             if not file.tell():
-                file.write(dump_line({"recorded": self._identity, "box_format": self.box_format}).encode())
+                head = {"recorded": self._identity, "box_format": self.box_format}
+                file.write(dump_line(head if self.is_vlm else {**head, "is_vlm": False}).encode())
             elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
                 file.write(b"\n")
             file.write(dump_line(line).encode())
         self._replies[key] = line
         return line
 
-    def _load(self) -> tuple[dict[str, Any], str]:
+    def _load(self) -> tuple[dict[str, Any], str, bool]:
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
@@ -88,9 +90,8 @@ class RecordedServing(Serving):
                         line = json.loads(text)
                         self._replies[line["key"]] = line
                 identity = dict(head["recorded"])
-                return {**identity, "model": identity["model"], "endpoint": identity["endpoint"]}, str(
-                    head["box_format"]
-                )
+                identity = {**identity, "model": identity["model"], "endpoint": identity["endpoint"]}
+                return identity, str(head["box_format"]), bool(head.get("is_vlm", True))
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataflow_grounding.spec.loading import load_spec, read_spec
+from dataflow_grounding.spec.loading import read_spec
 from dataflow_grounding.spec.schema import (
-    PIPELINES,
-    ImageGroundingBlock,
-    ImageReferringExpressionBlock,
-    ImageRegionCaptionBlock,
+    Block,
+    Json,
+    PipelineBlock,
     ReferringData,
+    RowsData,
     Spec,
     VlmBlock,
     WorkflowBlock,
 )
 
 __all__ = [
-    "PIPELINES",
-    "ImageGroundingBlock",
-    "ImageReferringExpressionBlock",
-    "ImageRegionCaptionBlock",
+    "Block",
+    "Json",
+    "PipelineBlock",
     "ReferringData",
+    "RowsData",
     "Spec",
     "VlmBlock",
     "WorkflowBlock",
-    "load_spec",
     "read_spec",
 ]

@@ -5,52 +5,46 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TypeAlias
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.problems import Places, validated
-from dataflow_grounding.spec.schema import OTHER_BLOCKS, PATH_KEYS, PIPELINES, Spec
+from dataflow_grounding.spec.schema import OTHER_BLOCKS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
-def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
-    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top.
+BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
+"""Of an `autolabel_type` and the folders of the spec's files: the key of the pipeline's block and its model, or SpecError."""
+
+
+def read_spec(
+    paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str] = ()
+) -> tuple[Spec | None, list[str]]:
+    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and everything
+    that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
-    Raises SpecError with all that is wrong, a line each.
-    """
-    spec, problems = read_spec(paths, overrides)
-    if problems or spec is None:
-        raise SpecError("\n".join(problems))
-    return spec
-
-
-def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
-    """The spec and all that is wrong with it, a line each; the wrong keys have their defaults in it, and it is None where
-    there is none. Raises SpecError for what is no YAML at all.
+    The wrong keys have their defaults in the spec, and it is None where there is none. `others` are blocks of pipelines
+    that may stand beside the one that is to run. Raises SpecError for what can't be read as YAML.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     paths = [paths] if isinstance(paths, str) else list(paths)
-    read_env_files([*(os.path.dirname(path) or "." for path in paths), "."])
+    folders = [os.path.dirname(path) or "." for path in paths]
+    read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
     given = _read_overrides(overrides)
     try:
         merged: Any = OmegaConf.merge(*files, given)
-        wanted = merged.get("autolabel_type")
-        passed_over = {*OTHER_BLOCKS, *(name for name in PIPELINES if name != wanted)}  # there may be blocks of others
-        for name in [name for name in merged if str(name) in passed_over]:
-            merged.pop(name)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        for key in missing:
-            OmegaConf.update(merged, key, None)
+        model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
+        missing = _tidied(merged, model, others)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -66,11 +60,35 @@ def read_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tupl
         block, name = _find(values, key)
         if block is not None:
             block.pop(name)
-    spec, problems = validated(values, places)
-    if spec is not None:
-        spec._stated = stated
+    asked += [f"{places.of(['autolabel_type'])}: {unknown}"] if unknown else []
+    spec, problems = validated(values, model, places)
     told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
+    if not isinstance(spec, Spec):
+        return None, [*asked, *told]
+    spec._stated, spec._folders = stated, folders
     return spec, [*asked, *told]
+
+
+def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
+    """The model of the whole spec; where no pipeline is found, of its head alone, and why."""
+    try:
+        return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
+    except SpecError as error:
+        return SpecHead, str(error)
+
+
+def _tidied(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    """Take blocks of other pipelines out, and put null where a value is '???'; returns the keys of the latter."""
+    from omegaconf import OmegaConf
+
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    for name in [name for name in merged if name not in known]:
+        if name in others or name in OTHER_BLOCKS or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
+            merged.pop(name)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    for key in missing:
+        OmegaConf.update(merged, key, None)
+    return missing
 
 
 def _read_yaml(path: str) -> Any:
@@ -86,7 +104,7 @@ def _read_yaml(path: str) -> Any:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SpecError(f"{path}, line {line}: {error.problem or 'no YAML'}") from None
+        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}") from None
     except SpecError:
         raise
     except Exception as error:  # PyYAML lets through what its constructors raise
@@ -147,8 +165,13 @@ def _learn_environment(stated: Any, named: bool) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:
-    """Make paths absolute: by the folder of the last file that states them, or, in overrides, the current one."""
-    for key in PATH_KEYS:
+    """Make paths absolute: by the folder of the last file that states them, or, in overrides, the current one.
+
+    Paths are `results_dir` and every text in the pipeline's `data`.
+    """
+    blocks = [(name, block.get("data")) for name, block in values.items() if isinstance(block, dict)]
+    keys = [f"{name}.data.{key}" for name, data in blocks if isinstance(data, dict) for key in data]
+    for key in ["results_dir", *keys]:
         block, name = _find(values, key)
         if block is None or not isinstance(block.get(name), (str, int)) or block[name] == "":
             continue

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from dataflow_grounding.spec.schema import Spec
-
 Location = Sequence[str | int]
+M = TypeVar("M", bound=BaseModel)
 
 
 class Places:
@@ -34,48 +33,57 @@ class Places:
         return where
 
 
-def validated(values: dict[str, Any], places: Places) -> tuple[Spec | None, list[str]]:
-    """The spec and what is wrong, a line each. With problems the spec has defaults in place of the keys that are wrong;
+def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M | None, list[str]]:
+    """The spec and what is wrong, one line each. With problems the spec has defaults in place of the keys that are wrong;
     it is None where a key without a default is.
     """
     problems: list[str] = []
     for _ in range(2):
         try:
-            spec = Spec.model_validate(values)
+            return model.model_validate(values), problems
         except ValidationError as error:
             found = error.errors()
-            problems = problems or [f"{places.of(problem['loc'])}: {explain(problem)}" for problem in found]
-            for problem in found:
-                _drop(values, problem["loc"])
-            continue
-        if getattr(spec, spec.autolabel_type) is None:
-            what = f"autolabel_type is {spec.autolabel_type!r}, and there is no block {spec.autolabel_type}"
-            return None, [*problems, f"{places.of(['autolabel_type'])}: {what}"]
-        return spec, problems
+        problems = problems or [f"{places.of(problem['loc'])}: {explain(problem, model)}" for problem in found]
+        for problem in found:
+            _drop(values, problem["loc"])
     return None, problems
 
 
-def explain(problem: Any) -> str:
+def explain(problem: Any, model: type[BaseModel]) -> str:
     """One line for one thing wrong; values are left out, they may be keys."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _keys_beside(location), 1, 0.5)
-        return f"{key} is not a key of the spec" + (f"; is it {close[0]!r}?" if close else "")
+        return f"{key} is not a key of the spec{nearest(location[-1], _keys_beside(location, model), 0.5)}"
     if problem["type"] == "missing":
+        if location == [_alias_of_block(model)]:
+            return f"there is no block {key} for the pipeline that autolabel_type names"
         return f"{key} is missing: give it a value"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Spec
+def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
+    """The end of a message about a word that isn't known: which one it may be."""
+    close = difflib.get_close_matches(word, list(known), 1, least)
+    return f"; is it {close[0]!r}?" if close else ""
+
+
+def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:
     for name in location[:-1]:
-        field = model.model_fields.get(name)
+        field = _fields(model).get(name)
         inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)] if field else []
         if not inner:
             return []
         model = inner[0]
-    return list(model.model_fields)
+    return list(_fields(model))
+
+
+def _alias_of_block(model: type[BaseModel]) -> str | None:
+    return getattr(model.model_fields.get("block"), "alias", None)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _is_block(kind: Any) -> bool:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    create_model,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
-class _Block(BaseModel):
+class Block(BaseModel):
+    """Keys of a spec, any other of which is an error."""
+
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
@@ -26,7 +37,7 @@ def _jsonable(value: Any) -> Any:
 Json = Annotated[dict[str, Any], AfterValidator(_jsonable)]
 
 
-class GeminiBlock(_Block):
+class GeminiBlock(Block):
     """`vlm.gemini`: the Gemini API."""
 
     api_key: str = Field("", repr=False)
@@ -38,7 +49,7 @@ class GeminiBlock(_Block):
     timeout: float = Field(120, gt=0)
 
 
-class AzureBlock(_Block):
+class AzureBlock(Block):
     """`vlm.openai.azure`: a deployment on Azure; `token_provider` is `module:function`, which gives an Entra token."""
 
     endpoint: str = ""
@@ -46,7 +57,7 @@ class AzureBlock(_Block):
     token_provider: str = ""
 
 
-class OpenAIBlock(_Block):
+class OpenAIBlock(Block):
     """`vlm.openai`: any OpenAI-compatible endpoint."""
 
     client: Literal["direct", "sdk"] = "direct"
@@ -61,7 +72,7 @@ class OpenAIBlock(_Block):
     extra_headers: dict[str, str] = Field({}, repr=False)
 
 
-class PricesBlock(_Block):
+class PricesBlock(Block):
     """`vlm.prices`: USD per million tokens."""
 
     input: float = Field(ge=0)
@@ -69,7 +80,7 @@ class PricesBlock(_Block):
     cached_input: float | None = Field(None, ge=0)
 
 
-class VlmBlock(_Block):
+class VlmBlock(Block):
     """`vlm`: which model answers."""
 
     backend: Literal["gemini", "openai", "embedded"] = "gemini"
@@ -82,13 +93,13 @@ class VlmBlock(_Block):
     prices: PricesBlock | None = None
 
 
-class WorkflowBlock(_Block):
+class WorkflowBlock(Block):
     """`workflow`: how a run goes."""
 
     steps: list[str]
     max_workers: int = Field(4, ge=1, le=10_000)
     force_reprocess: bool = False
-    output_format: Literal["unified", "jsonl", "legacy", "both"] = "unified"
+    output_format: str = "unified"
     stream: bool = True
     budget_usd: float | None = Field(None, ge=0)
     max_requests: int | None = Field(None, ge=0)
@@ -103,47 +114,14 @@ class WorkflowBlock(_Block):
         return [str(item) for item in items]
 
 
-class GroundingWorkflow(WorkflowBlock):
-    """`image_grounding.workflow`."""
-
-    steps: list[str] = ["0", "1"]
-    samples: int = Field(1, ge=1, le=100)
-    zoom: bool = False
-    verify: Literal["none", "reground"] = "none"
-    merge_iou: float | None = Field(0.9, gt=0, le=1)
-
-
-class RowsData(_Block):
-    """`data` of the pipelines that read the user's rows: `image_grounding`, `image_region_caption`."""
+class RowsData(Block):
+    """`data` of a pipeline that reads the user's rows."""
 
     input_jsonl: str
     image_root: str | None = ""
 
 
-class ImageGroundingBlock(_Block):
-    """`image_grounding`: image and caption in, expressions with boxes out."""
-
-    vlm: VlmBlock = VlmBlock()
-    workflow: GroundingWorkflow = GroundingWorkflow()
-    data: RowsData
-
-
-class ReferringWorkflow(WorkflowBlock):
-    """`image_referring_expression.workflow`."""
-
-    steps: list[str] = ["0", "1", "2", "3"]
-    marks: Literal["none", "outline"] = "none"
-
-
-class DoubleCheckBlock(_Block):
-    """`image_referring_expression.double_check`: how step 3 checks; `vlm` is the model that grounds afresh, if another."""
-
-    method: Literal["ask", "reground", "both"] = "ask"
-    iou: float = Field(0.5, gt=0, le=1)
-    vlm: VlmBlock | None = None
-
-
-class ReferringData(_Block):
+class ReferringData(Block):
     """`image_referring_expression.data`: images with one kind of labels, or annotations."""
 
     image_dir: str | None = ""
@@ -154,55 +132,41 @@ class ReferringData(_Block):
     input_annotations_jsonl: str | None = ""
 
 
-class ImageReferringExpressionBlock(_Block):
-    """`image_referring_expression`: images with boxes in, referring expressions of the boxes out."""
+class PipelineBlock(Block):
+    """What every pipeline's block holds; a pipeline's own has further keys, or others in `workflow` and `data`."""
 
     vlm: VlmBlock = VlmBlock()
-    workflow: ReferringWorkflow = ReferringWorkflow()
-    double_check: DoubleCheckBlock = DoubleCheckBlock()
-    data: ReferringData
+    workflow: WorkflowBlock
+    data: Block
 
 
-class RegionCaptionWorkflow(WorkflowBlock):
-    """`image_region_caption.workflow`."""
-
-    steps: list[str] = ["0", "1"]
-    max_boxes: int | None = Field(10, ge=1)
-    marks: Literal["outline", "tag", "crop"] = "outline"
-    proposals: Literal["model", "opencv"] = "model"
-
-
-class ImageRegionCaptionBlock(_Block):
-    """`image_region_caption`: images, with or without boxes, in; a text for each box out."""
-
-    vlm: VlmBlock = VlmBlock()
-    workflow: RegionCaptionWorkflow = RegionCaptionWorkflow()
-    data: RowsData
-
-
-PipelineBlock: TypeAlias = ImageGroundingBlock | ImageReferringExpressionBlock | ImageRegionCaptionBlock
-
-
-class Spec(_Block):
-    """A whole spec."""
+class SpecHead(Block):
+    """What a spec says whatever its pipeline is."""
 
     results_dir: str
-    autolabel_type: Literal["image_grounding", "image_referring_expression", "image_region_caption"]
-    image_grounding: ImageGroundingBlock | None = None
-    image_referring_expression: ImageReferringExpressionBlock | None = None
-    image_region_caption: ImageRegionCaptionBlock | None = None
+    autolabel_type: str
+
+
+class Spec(SpecHead):
+    """A whole spec; `block` is that of the pipeline that is to run, which stands under the pipeline's name."""
+
+    block: SerializeAsAny[PipelineBlock]
     _stated: dict[str, Any] = PrivateAttr({})
+    _folders: list[str] = PrivateAttr([])
+
+    @property
+    def folders(self) -> list[str]:
+        """Those of the spec's files."""
+        return self._folders
 
     def as_stated(self) -> Any:
         """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
-        return _as_stated(self.model_dump(), self._stated)
+        return _as_stated(self.model_dump(by_alias=True), self._stated)
 
-    @property
-    def block(self) -> PipelineBlock:
-        """The block of the pipeline that is to run."""
-        block: PipelineBlock | None = getattr(self, self.autolabel_type)
-        assert block is not None
-        return block
+
+def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
+    """The model of a spec whose pipeline has its block under `name`."""
+    return create_model("Spec", __base__=Spec, block=(block, Field(alias=name)))
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
@@ -215,31 +179,8 @@ def _as_stated(value: Any, stated: Any) -> Any:
     return value
 
 
-PATH_KEYS = (
-    "results_dir",
-    "image_grounding.data.input_jsonl",
-    "image_grounding.data.image_root",
-    *(f"image_referring_expression.data.{name}" for name in ReferringData.model_fields),
-    "image_region_caption.data.input_jsonl",
-    "image_region_caption.data.image_root",
-)
-"""Keys whose values are paths."""
-
-PIPELINES = ("image_grounding", "image_referring_expression", "image_region_caption")
-"""Names of pipelines, and of their blocks."""
-
 OTHER_BLOCKS = (
-    "batch_size",
-    "encryption_key",
-    "gpu_ids",
-    "grounding_dino",
-    "mal",
-    "model_name",
-    "module_name",
-    "num_gpus",
-    "num_workers",
-    "verbose",
-    "video_reasoning_annotation",
-    "wandb",
+    *("batch_size", "encryption_key", "gpu_ids", "grounding_dino", "mal", "model_name", "module_name"),
+    *("num_gpus", "num_workers", "verbose", "video_reasoning_annotation", "wandb"),
 )
-"""Top-level keys of a TAO auto-label spec that have nothing to say to these pipelines: passed over."""
+"""Top-level keys of a TAO auto-label spec that these pipelines have no use for: passed over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.coordinates import BoxFormat
@@ -87,6 +87,10 @@ class BoxWatch:
         """What is left to settle after the last record. Raises SuspectBoxes."""
         if self._watching is not None:
             await self._watching.conclude(ask)
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says of it, and `estimate` reckons with."""
+        return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
 
     def on_poor(self, what: str) -> None:
         """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""

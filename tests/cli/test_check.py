@@ -64,10 +64,10 @@ def test_one_of_each_fault_is_named_in_one_run(
         f"{path}, line {line}: image_grounding.workflow.max_worker is not a key of the spec; is it 'max_workers'?",
         f"{lines}, line 2: no image 'gone.jpg'",
         f"{lines}, line 3: ",
-        f"{lines}, line 4: image_id 'one' stands in line 1 too",
+        f"{lines}, line 4: image_id 'one' is used in line 1 too",
         f"{lines}, line 5: ",
         f"{lines}, line 6: ",
-        "a file/out: " + str(tmp_path / "a file") + " can't be written",
+        "a file/out: cannot write to " + str(tmp_path / "a file"),
     ):
         assert expected in done.err, expected
     assert "line 7: image_id" not in done.err
@@ -78,7 +78,7 @@ def test_one_of_each_fault_is_named_in_one_run(
     if "xyzw" in vlm:
         assert "xyzw" in done.err
     assert len(set(done.err.splitlines())) == len(done.err.splitlines()), "nothing is said twice"
-    assert "7 records looked at" in done.out
+    assert "7 records checked" in done.out
     assert "Traceback" not in done.err
 
 
@@ -96,7 +96,7 @@ def test_nothing_wrong_nothing_sent_nothing_written(workplace: Workplace) -> Non
         before = sorted(workplace.folder.rglob("*"))
         done = command(["check", "-e", str(spec)])
         assert (done.code, server.count()) == (0, 0), done
-    assert "3 records looked at, 0 problems. Nothing was sent." in done.out
+    assert "3 records checked, 0 problems. Nothing was sent." in done.out
     assert f"3 images found in {workplace.folder}" in done.out
     assert sorted(workplace.folder.rglob("*")) == before
 
@@ -113,4 +113,4 @@ def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
     few = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
     done = ended(process(["check", "-e", spec], preexec_fn=few))
     assert done.code == 0, done
-    assert "max_workers is 500, and ulimit -n allows " in done.out
+    assert "max_workers is 500, but ulimit -n allows " in done.out

@@ -186,7 +186,7 @@ def test_default_specs_overwrite_nothing(tmp_path: Path) -> None:
     (tmp_path / "image_grounding.yaml").write_text("mine")
     done = command(["default_specs", f"results_dir={tmp_path}", "autolabel_type=image_grounding"])
     assert done.code == 2
-    assert "is there already" in done.err
+    assert "already exists" in done.err
     assert (tmp_path / "image_grounding.yaml").read_text() == "mine"
 
 
@@ -237,7 +237,7 @@ def test_check_lists_all_problems_at_once_and_sends_nothing(workplace: Workplace
     assert done.code == 2
     for line in (2, 3, 4, 5, 7):
         assert f", line {line}: " in done.err
-    assert "7 records looked at, 5 problems" in done.out
+    assert "7 records checked, 5 problems" in done.out
     assert not workplace.results.exists()
     as_json = command(["check", "-e", spec, "--json"])
     assert as_json.code == 2
@@ -248,7 +248,7 @@ def test_check_of_a_good_spec(workplace: Workplace) -> None:
     workplace.many(3)
     done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))])
     assert done.code == 0, done
-    assert "3 records looked at, 0 problems" in done.out
+    assert "3 records checked, 0 problems" in done.out
 
 
 def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:

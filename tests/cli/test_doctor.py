@@ -149,27 +149,27 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
             str(workplace.results / "step_1_grounding" / "annotations.jsonl"),
             "expressions[].instances",
             "media_resolution",
-            "without --pilot goes on",
+            "without --pilot continues",
         ):
             assert said in done.err
         assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
 
 
-def test_set_from_pilot_raises_max_workers_to_what_the_pilot_bore(workplace: Workplace) -> None:
+def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(workplace: Workplace) -> None:
     workplace.many(150)
     with LoopbackServer(latency=0.02, capacity=40) as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
         early = workplace.run("--set-from", "pilot")
         assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
         assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
-        borne = json.loads((workplace.results / "run.json").read_text())["in_flight_borne"]
-        assert 8 < borne < 90
+        sustained = json.loads((workplace.results / "run.json").read_text())["sustained_concurrency"]
+        assert 8 < sustained < 90
         server.capacity = None
         done = workplace.run("--set-from", "pilot")
         assert done.code == 0, done
-        assert f"workflow.max_workers: {borne}" in done.err
+        assert f"workflow.max_workers: {sustained}" in done.err
         stated = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"]["workflow"]
-        assert stated["max_workers"] == borne
+        assert stated["max_workers"] == sustained
 
 
 def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
@@ -180,4 +180,4 @@ def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
         assert server.max_in_flight <= 3
         done = workplace.run("--set-from", "pilot", **settings)
     assert done.code == 0, done
-    assert "workflow.max_workers: 3 (the pilot had no more in flight" in done.err
+    assert "workflow.max_workers: 3 (the pilot ran no more at once" in done.err

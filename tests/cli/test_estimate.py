@@ -141,7 +141,7 @@ def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(workplace: Workplace
 
 
 def test_of_many_records_a_part_is_looked_at(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataflow_grounding.pipelines import estimating
+    from dataflow_grounding.jobs import estimating
 
     monkeypatch.setattr(estimating, "ALL_UP_TO", 50)
     monkeypatch.setattr(estimating, "HEAD", 10)
@@ -265,7 +265,7 @@ def test_cost_tells_what_retries_and_samples_cost(workplace: Workplace) -> None:
     steps = cost(workplace, "--json").summary["steps"]
     counts = [(step["requests"], step["retries"]["requests"], step["samples"]["requests"]) for step in steps]
     assert counts == [(8, 4, 0), (12, 0, 8)]
-    assert "of it retries: 4 replies" in cost(workplace).out
+    assert "of which retries: 4 replies" in cost(workplace).out
 
 
 def test_cost_of_a_folder_without_replies(workplace: Workplace) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dataflow_grounding.embedded.grounder import describe_abilities, ground_phrases
+from dataflow_grounding.embedded.grounder import ground_phrases
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data" / "images"
 PAPER = (244, 240, 230)
@@ -296,8 +296,3 @@ def test_any_phrase_is_answered(phrase: str) -> None:
 
 def test_a_long_phrase_is_refused() -> None:
     assert outcome(SMALL_SCENE, "the red circle " * 70_000) == "unsupported"
-
-
-def test_abilities_are_one_line() -> None:
-    assert "\n" not in describe_abilities()
-    assert "not a VLM" in describe_abilities()

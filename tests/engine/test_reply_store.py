@@ -77,3 +77,17 @@ def test_what_checks_said_of_its_lines_holds(place: Workplace, said: str, boxes:
         assert server.count() - sent == boxes + 1, (
             "a check, and what is set aside is asked again; the other step's is not"
         )
+
+
+def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        before = command(["estimate", "-e", str(place.spec()), "--json"]).summary
+        assert (before["stored"], place.replies.parent.exists()) == (0, False)
+        assert run(place, server) == 0
+        with place.replies.open("ab") as store:
+            store.write(b'{"key": "0123')
+        held = place.replies.read_bytes()
+        after = command(["estimate", "-e", str(place.spec()), "--json"]).summary
+    assert (after["requests"], after["stored"]) == (0, 2 * COUNT)
+    assert place.replies.read_bytes() == held

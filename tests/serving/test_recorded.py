@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import PhraseGrounder, RecordedServing
+import dataflow_grounding
+from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
 from dataflow_grounding.errors import InputError, RequestRefused
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, faults, on
@@ -48,6 +49,26 @@ def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(tmp_path: Path, rows:
         assert grounder(RecordedServing(path, serving))(rows[:3]) == first
         assert server.count() == 4
     assert grounder(RecordedServing(path))(rows[:3]) == first
+
+
+def test_what_is_not_a_vlm_signs_its_records_when_it_is_played_back_too(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    first = grounder(RecordedServing(path, EmbeddedServing()))(rows[0])
+    played = RecordedServing(path)
+    assert grounder(played)(rows[0]) == first
+    assert first["model"] == EmbeddedServing.model
+    marker = RegionMarker(tmp_path / "out", serving=played)
+    assert marker({"image": rows[0]["image_path"], "bbox": [[1, 2, 30, 40]]})["type"] == "with_bbox"
+    assert marker.proposals == "opencv"
+
+
+def test_nobody_but_the_embedded_grounder_knows_its_name() -> None:
+    package = Path(dataflow_grounding.__file__).parent
+    others = [path for path in package.rglob("*.py") if "embedded" not in path.parts]
+    assert len(others) > 100
+    assert [path.name for path in others if EmbeddedServing.model in path.read_text("utf-8")] == []
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "not JSON\n", "[1]\n", '{"recorded": 5, "box_format": 1}\n'])

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from benchmarks.workplace import REPOSITORY, Workplace, command, ended, process
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.jobs.image_grounding import ImageGroundingBlock
+from dataflow_grounding.jobs.registry import JOBS, load_spec
 from dataflow_grounding.serving import GeminiServing, OpenAIServing
-from dataflow_grounding.spec import PIPELINES, Spec, load_spec
 from dataflow_grounding.testing import LoopbackServer
 
 KEY = "sk-from-a-file"
@@ -43,16 +44,14 @@ def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None
             assert stated[name] == field.default, place
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", JOBS)
 def test_default_specs_have_every_key_with_its_default_and_a_comment(tmp_path: Path, pipeline: str) -> None:
     done = command(["default_specs", f"results_dir={tmp_path}", f"autolabel_type={pipeline}"])
     assert done.code == 0, done
     text = (tmp_path / f"{pipeline}.yaml").read_text()
     stated = yaml.safe_load(text)
     assert set(stated) == {"results_dir", "autolabel_type", pipeline}
-    block = block_of(Spec.model_fields[pipeline].annotation)
-    assert block is not None
-    compared(stated[pipeline], block, pipeline)
+    compared(stated[pipeline], JOBS[pipeline].block, pipeline)
     for key in ("backend", "box_format", "max_workers", "timeout", "max_attempts"):
         [line] = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")][:1]
         assert "#" in line, f"{key} has no comment"
@@ -60,9 +59,9 @@ def test_default_specs_have_every_key_with_its_default_and_a_comment(tmp_path: P
 
 def test_default_specs_writes_one_for_each_pipeline_and_overwrites_none(tmp_path: Path) -> None:
     assert command(["default_specs", f"results_dir={tmp_path}"]).code == 0
-    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in PIPELINES)
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in JOBS)
     again = command(["default_specs", f"results_dir={tmp_path}"])
-    assert (again.code, "is there already" in again.err) == (2, True)
+    assert (again.code, "already exists" in again.err) == (2, True)
 
 
 def written(folder: Path, name: str, text: str) -> str:
@@ -91,8 +90,8 @@ def test_later_files_go_over_earlier_ones_and_paths_are_their_own_folders(
     )
     monkeypatch.chdir(tmp_path)
     spec = load_spec([base, over], ["image_grounding.data.image_root=here"])
-    block = spec.image_grounding
-    assert block is not None
+    block = spec.block
+    assert isinstance(block, ImageGroundingBlock)
     assert (block.vlm.openai.model_name, block.vlm.openai.timeout) == ("two", 5)
     assert spec.results_dir == str(tmp_path / "a" / "out")
     assert block.data.input_jsonl == str(tmp_path / "b" / "other.jsonl")
@@ -117,8 +116,8 @@ def test_values_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytes
     text = BASE.replace("timeout: 5", 'api_key: "${oc.env:MY_KEY}", base_url: "http://${oc.env:MY_HOST,localhost}/v1"')
     text = text.replace("in.jsonl", '"${oc.env:MY_DATA}/in.jsonl"')
     text += "wandb: {key: '???'}\nimage_referring_expression: {data: '???'}\n"  # blocks that are none of this run's
-    block = load_spec(written(tmp_path, "spec.yaml", text)).image_grounding
-    assert block is not None
+    block = load_spec(written(tmp_path, "spec.yaml", text)).block
+    assert isinstance(block, ImageGroundingBlock)
     assert (block.vlm.openai.api_key, block.vlm.openai.base_url) == (KEY, "http://localhost/v1")
     assert block.data.input_jsonl == str(tmp_path / "data" / "in.jsonl")
 

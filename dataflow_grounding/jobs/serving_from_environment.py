@@ -21,8 +21,9 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
         from dataflow_grounding.embedded import EmbeddedServing
 
         say(
-            "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is no VLM. It finds "
-            "faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes, and says so where it can't.",
+            "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is not a VLM. It "
+            "finds faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes; other phrases get "
+            "status unsupported.",
         )
         return EmbeddedServing()
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

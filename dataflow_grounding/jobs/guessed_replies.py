@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -14,9 +14,22 @@ _SENTENCE = "A street with parked cars and two people who cross it in front of a
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A readable reply to a request of any task, about as long as a model's."""
+    """A reply to a request of any task, about as long as a model's; to a task of the user's own, one that fits its schema."""
     make = _GUESSES.get(request.task)
-    return json.dumps(make(request, box_format) if make else {}, ensure_ascii=False)
+    return json.dumps(make(request, box_format) if make else _fitting(request.schema), ensure_ascii=False)
+
+
+def _fitting(schema: Mapping[str, Any]) -> Any:
+    """A value that a JSON schema allows."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    if kind == "object":
+        return {name: _fitting(value) for name, value in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_fitting(schema.get("items", {}))]
+    return {"integer": 1, "number": 1, "boolean": True, "null": None}.get(str(kind), _SENTENCE)
 
 
 def _expressions(request: Request[Any], box_format: BoxFormat) -> Any:

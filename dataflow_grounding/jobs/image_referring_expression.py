@@ -6,18 +6,19 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.legacy_files import write_legacy
 from dataflow_grounding.formats.seed_records import Seeds, find_seeds, write_seeds
-from dataflow_grounding.jobs.spec_job import SpecJob, chosen
-from dataflow_grounding.jobs.spec_serving import serving_of
-from dataflow_grounding.pipelines.image_referring_expression import STEPS, ImageReferringExpressionPipeline
+from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.pipelines.image_referring_expression import ImageReferringExpressionPipeline
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spec import Spec
+from dataflow_grounding.spec import Block, PipelineBlock, ReferringData, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
 
 CAPTION, MERGE, CHECK = 1, 2, 3
@@ -27,7 +28,7 @@ class SeededStorage(ResultsStorage):
     """Begins from the seed file; images are looked for in `folders`. A step may read another file than the one before it."""
 
     def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
-        super().__init__(seed_file, results_dir, STEPS, folders[0] if len(folders) == 1 else None)
+        super().__init__(seed_file, results_dir, (), folders[0] if len(folders) == 1 else None)
         self.folders = folders
         self.reads: str | None = None
 
@@ -42,21 +43,49 @@ class SeededStorage(ResultsStorage):
         return self.folders
 
 
-class ReferringJob(SpecJob):
+class ReferringWorkflow(WorkflowBlock):
+    """`image_referring_expression.workflow`."""
+
+    steps: list[str] = ["0", "1", "2", "3"]
+    marks: Literal["none", "outline"] = "none"
+
+
+class DoubleCheckBlock(Block):
+    """`image_referring_expression.double_check`: how step 3 checks; `vlm` is the model that grounds afresh, if another."""
+
+    method: Literal["ask", "reground", "both"] = "ask"
+    iou: float = Field(0.5, gt=0, le=1)
+    vlm: VlmBlock | None = None
+
+
+class ImageReferringExpressionBlock(PipelineBlock):
+    """`image_referring_expression`."""
+
+    workflow: ReferringWorkflow = ReferringWorkflow()
+    double_check: DoubleCheckBlock = DoubleCheckBlock()
+    data: ReferringData
+
+
+class ImageReferringExpressionJob(SpecJob):
     """Reads what the first of its steps needs: the seeds, or the file of the last step before it."""
 
     name = "image_referring_expression"
+    block = ImageReferringExpressionBlock
+    questions = {
+        "region_expr": "Do type, color and description fit each region, and no other?",
+        "image_caption": "Does the caption name what matters, and nothing that is not there?",
+        "grounding_expr": "Does each expression mean its regions alone?",
+        "double_check": "Are the expressions with verified: false wrong, and those with true right?",
+    }
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
-        block = spec.image_referring_expression
-        assert block is not None
-        self.serving = serving
-        self.spec = spec
+        super().__init__(spec, serving)
+        block = spec.block
+        assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
-        self._output_format = block.workflow.output_format
         check = block.double_check
         other = serving_of(check.vlm, block.workflow) if check.vlm and check.method != "ask" else None
-        self._servings = [serving, *([other] if other else [])]
+        self.servings += [other] if other else []
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
         pipeline = ImageReferringExpressionPipeline(
@@ -67,12 +96,11 @@ class ReferringJob(SpecJob):
             iou=check.iou,
             marks=block.workflow.marks,
         )
-        all_steps = pipeline.steps()
+        all_steps = in_folders(pipeline.steps())
         names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)
         self.steps = chosen(all_steps, names)
-        for choice in (pipeline.describer.format_choice, pipeline.checker.reground_choice):
-            choice.recall_beside(storage.checkpoint_folder)
-        self.format_choice = pipeline.describer.format_choice
+        self.box_format = recalled(all_steps)
+        pipeline.checker.reground_choice.recall_beside(storage.checkpoint_folder)
         places = [step.storage.operator_step for step in self.steps]
         self._seeds: Seeds = find_seeds(self._data, self._left_out(all_steps, places), boxless=places[0] == CHECK)
         self.inputs = self._seeds.files
@@ -143,10 +171,6 @@ class ReferringJob(SpecJob):
     def _from_seeds(self) -> bool:
         return self.steps[0].storage.input_path == self._seed_file
 
-    def obstacles(self) -> list[str]:
-        """Those of the checking model too."""
-        return list(dict.fromkeys(text for serving in self._servings for text in serving.obstacles()))
-
     def prepare(self) -> None:
         """Write the seeds."""
         if self._from_seeds:
@@ -171,19 +195,12 @@ class ReferringJob(SpecJob):
         return list(dict.fromkeys(column for record in found for column in record))
 
     def remarks(self) -> list[str]:
-        """Images without label, labels without image."""
+        """Images without labels, labels without images."""
         return self._seeds.remarks()
 
     def facts(self) -> dict[str, Any]:
         """What was found of the input."""
         return {"input": self._report}
-
-    def finish(self) -> None:
-        """The files of the old layout, where they are asked for."""
-        if self._output_format in ("legacy", "both"):
-            for step in self.steps:
-                if os.path.exists(step.storage.output_path):
-                    write_legacy(step.storage.output_path, step.storage.operator_step)
 
 
 def _made_without(path: str, label: str) -> bool:

@@ -20,18 +20,14 @@ from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.costs import paid_by_step
-from dataflow_grounding.jobs.referring_job import ReferringJob
-from dataflow_grounding.jobs.region_caption_job import RegionCaptionJob
-from dataflow_grounding.jobs.spec_job import ImageGroundingJob, SpecJob
-from dataflow_grounding.jobs.spec_serving import serving_of as serving_of
-from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.secrets import masked
-from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock, load_spec
+from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import SpecHead
 from dataflow_grounding.version import __version__
-
-JOBS: dict[str, type[SpecJob]] = {job.name: job for job in (ImageGroundingJob, ReferringJob, RegionCaptionJob)}
-"""By the spec's autolabel_type."""
 
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
@@ -70,9 +66,9 @@ class SpecRun:
         if listed is not None:
             self.options = replace(self.options, prices=listed.prices)
             self.prices_from = f"{listed.source}, {listed.date}"
-        self.job = JOBS[spec.autolabel_type](spec, self.serving)
+        self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
         self.steps = self.job.steps
-        self.box_format = self.job.format_choice
+        self.box_format = self.job.box_format
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
         written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
         written.append(os.path.join(spec.results_dir, "run.json"))
@@ -94,7 +90,7 @@ class SpecRun:
         stopped: RunStopped | None = None
         try:
             self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.name, locked=locked)
+            summary = execute(self.steps, self.options, self.job.source, locked=locked)
             self._copy_last(summary)
             self.job.finish()
             return summary
@@ -125,8 +121,8 @@ class SpecRun:
             "pipeline": self.spec.autolabel_type,
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
-            "box_format": None if self.box_format.pending else self.box_format.format.name,
-            "box_format_from": self.box_format.origin,
+            "box_format": self._format_asked["name"],
+            "box_format_from": self._format_asked["from"],
             "input": self.job.reads,
             "steps": [{"step": step.label, "writes": step.storage.output_path} for step in self.steps],
         }
@@ -134,11 +130,25 @@ class SpecRun:
     def describe(self) -> str:
         """The plan in words."""
         plan = self.plan()
-        boxes = plan["box_format"] or f"a format that the run finds out first, with {REQUESTS}"
-        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}, boxes in {boxes}"]
+        boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
+        in_format = f", boxes in {boxes}" if self.box_format else ""
+        lines = [f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}"]
         lines += [f"reads {plan['input']}"]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
         return "\n".join([*lines, "Nothing was sent."])
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the run begins by finding out the model's box format."""
+        return self.box_format is not None and self.box_format.pending
+
+    @property
+    def _format_asked(self) -> dict[str, str | None]:
+        """The box format and how it is known; no name while it isn't, neither without boxes."""
+        choice = self.box_format
+        if choice is None:
+            return {"name": None, "from": None}
+        return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         """What ran, with which settings and results, without secrets."""
@@ -152,18 +162,17 @@ class SpecRun:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
-            "box_format": {
-                "name": None if self.box_format.pending else self.box_format.format.name,
-                "from": self.box_format.origin,
-            },
+            "box_format": self._format_asked,
             "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
-            "in_flight_borne": int(limiter_of(self.serving).level),
+            "serving": self.serving.facts(),
+            "operators": {s.label: s.operator.facts() for s in self.steps if isinstance(s.operator, Operator)},
+            "sustained_concurrency": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": paid_by_step(self.spec.results_dir, self.options.prices)
             if summary
             else None,  # a stop should be quick
-            "spec": self.spec.as_stated(),
+            "spec": {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **self.spec.as_stated()},
         }
-        write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False, default=str) + "\n")

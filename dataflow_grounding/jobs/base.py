@@ -1,0 +1,164 @@
+"""What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides the step files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.jobs.output_formats import writers_of
+from dataflow_grounding.operators import Operator
+from dataflow_grounding.rows import Row, read_rows
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec import PipelineBlock, RowsData, Spec
+from dataflow_grounding.storage import ResultsStorage
+
+
+class SpecJob:
+    """One pipeline as a spec states it: all that the commands know of a pipeline.
+
+    Made from a spec and its serving; a subclass puts `steps`, `inputs` and `box_format` together. Raises SpecError,
+    InputError for what is wrong.
+    """
+
+    name: ClassVar[str]
+    """What `autolabel_type` says, and the key of the pipeline's block."""
+    block: ClassVar[type[PipelineBlock]]
+    """The keys of that block."""
+    questions: ClassVar[Mapping[str, str]] = {}
+    """Operator's name → what to ask of its file after a pilot."""
+
+    steps: list[Step]
+    """The steps that are asked for."""
+    inputs: list[str]
+    """Files of the user that must not be written over."""
+    box_format: FormatChoice | None
+    """The box format that the model is asked for; None for a pipeline without boxes."""
+
+    def __init__(self, spec: Spec, serving: Serving) -> None:
+        self.spec = spec
+        self.serving = serving
+        self.servings = [serving]
+        """With those that answer single steps in its place."""
+        self._writers = writers_of(spec.block.workflow.output_format, spec.folders)
+
+    @property
+    def source(self) -> str | None:
+        """What `source` and `pipeline_steps` of the records say; None leaves them out."""
+        return self.name
+
+    @property
+    def operators(self) -> list[Operator]:
+        """The operators of the steps, without those of other libraries, which say nothing of themselves."""
+        return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
+
+    @property
+    def reads(self) -> str:
+        """What the run begins from, for people."""
+        return self.steps[0].storage.input_path
+
+    def obstacles(self) -> list[str]:
+        """What prevents the servings from sending, one sentence each."""
+        return list(dict.fromkeys(text for serving in self.servings for text in serving.obstacles()))
+
+    def prepare(self) -> None:
+        """Make the first step's input file where it isn't the user's own. Raises InputError."""
+
+    def rows(self) -> Iterator[Row]:
+        """The first step's rows, without writing a file."""
+        return read_rows(self.steps[0].storage.input_path)
+
+    def where(self, row: Row) -> str:
+        """Where a row stands, for people."""
+        return f"{self.steps[0].storage.input_path}, line {row.line}"
+
+    def columns(self) -> list[str]:
+        """The columns of the first step's rows. Raises InputError."""
+        first = self.steps[0]
+        return Source(first, first.image_key, self.source, None).columns()
+
+    def needs(self) -> list[str]:
+        """What servings and operators lack, or what is good to know of them before a run, one line each."""
+        lines = [line for serving in self.servings for line in serving.needs()]
+        return list(dict.fromkeys(lines + [line for operator in self.operators for line in operator.needs()]))
+
+    def remarks(self) -> list[str]:
+        """What is good to know of the input before a run, one line each."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says besides what it says of every pipeline."""
+        found = [operator.facts() for operator in self.operators]
+        told = [facts["suspect_boxes"] for facts in found if "suspect_boxes" in facts]
+        return {"suspect_boxes": next(filter(None, told), None)} if told else {}
+
+    def finish(self) -> None:
+        """Leave what the output format has besides step files. Raises StorageFailed."""
+        for step in self.steps:
+            if os.path.exists(step.storage.output_path):
+                for write in self._writers:
+                    write(step)
+
+
+class RowsJob(SpecJob):
+    """A pipeline whose first step reads the user's rows, `data.input_jsonl`."""
+
+    def __init__(self, spec: Spec, serving: Serving) -> None:
+        super().__init__(spec, serving)
+        data = spec.block.data
+        assert isinstance(data, RowsData)
+        storage = ResultsStorage(data.input_jsonl, spec.results_dir, (), data.image_root or None)
+        all_steps = in_folders(self.make_steps(storage))
+        self.steps = chosen(all_steps, self.wanted(all_steps))
+        self.inputs = [data.input_jsonl]
+        self.box_format = recalled(all_steps)
+        first = self.steps[0].storage
+        if not os.path.exists(first.input_path):
+            if first.operator_step:
+                before = first.operator_step - 1
+                raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
+            raise InputError(f"no input file {first.input_path}: check data.input_jsonl")
+        for one, next_one in pairwise(self.steps):
+            if one.storage.output_path != next_one.storage.input_path:
+                raise SpecError(
+                    f"workflow.steps: between {one.label} and {next_one.label} there is a step: name it too"
+                )
+
+    def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """All steps of the pipeline as the spec states it, on `storage`."""
+        raise NotImplementedError
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """The numbers of those of all `steps` that the spec asks for."""
+        return self.spec.block.workflow.steps
+
+
+def in_folders(steps: list[Step]) -> list[Step]:
+    """The steps, each writing into a folder of `results_dir` that is named for it."""
+    names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
+    for step in steps:
+        assert isinstance(step.storage, ResultsStorage)
+        step.storage.steps = names
+    return steps
+
+
+def recalled(steps: list[Step]) -> FormatChoice | None:
+    """The box format that the steps' operators ask for, as their results folder remembers it; None without boxes."""
+    choices = [choice for step in steps if (choice := getattr(step.operator, "format_choice", None)) is not None]
+    for choice in choices:
+        choice.recall_beside(steps[0].storage.checkpoint_folder)
+    return choices[0] if choices else None
+
+
+def chosen(steps: list[Step], names: list[str]) -> list[Step]:
+    """The steps that the spec asks for, in order. Raises SpecError for a name that no step has."""
+    known = [str(place) for place in range(len(steps))]
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        raise SpecError(f"workflow.steps {names}: the steps are {', '.join(known)}")
+    return [step for place, step in enumerate(steps) if str(place) in names]

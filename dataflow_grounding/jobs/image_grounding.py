@@ -1,0 +1,58 @@
+"""The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
+from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
+from dataflow_grounding.storage import ResultsStorage
+
+
+class GroundingWorkflow(WorkflowBlock):
+    """`image_grounding.workflow`."""
+
+    steps: list[str] = ["0", "1"]
+    samples: int = Field(1, ge=1, le=100)
+    zoom: bool = False
+    verify: Literal["none", "reground"] = "none"
+    merge_iou: float | None = Field(0.9, gt=0, le=1)
+
+
+class ImageGroundingBlock(PipelineBlock):
+    """`image_grounding`."""
+
+    workflow: GroundingWorkflow = GroundingWorkflow()
+    data: RowsData
+
+
+class ImageGroundingJob(RowsJob):
+    """`image_grounding` from a spec."""
+
+    name = "image_grounding"
+    block = ImageGroundingBlock
+    questions = {
+        "expression_extraction": "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?",
+        "grounding": "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are any?",
+    }
+
+    def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """With the grounding step's settings."""
+        block = self.spec.block
+        assert isinstance(block, ImageGroundingBlock)
+        flow = block.workflow
+        pipeline = ImageGroundingPipeline(
+            storage,
+            self.serving,
+            samples=flow.samples,
+            zoom=flow.zoom,
+            verify=None if flow.verify == "none" else flow.verify,
+            merge_iou=flow.merge_iou,
+            on_suspect_boxes=block.vlm.on_suspect_boxes,
+            check_every=block.vlm.check_every,
+        )
+        return pipeline.steps()

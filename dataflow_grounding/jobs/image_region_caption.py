@@ -1,0 +1,53 @@
+"""The job `image_region_caption`: the user's images, with or without boxes, in; a text for each box out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.pipelines.image_region_caption import ImageRegionCaptionPipeline
+from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
+from dataflow_grounding.storage import ResultsStorage
+
+
+class RegionCaptionWorkflow(WorkflowBlock):
+    """`image_region_caption.workflow`."""
+
+    steps: list[str] = ["0", "1"]
+    max_boxes: int | None = Field(10, ge=1)
+    marks: Literal["outline", "tag", "crop"] = "outline"
+    proposals: Literal["model", "opencv"] = "model"
+
+
+class ImageRegionCaptionBlock(PipelineBlock):
+    """`image_region_caption`."""
+
+    workflow: RegionCaptionWorkflow = RegionCaptionWorkflow()
+    data: RowsData
+
+
+class ImageRegionCaptionJob(RowsJob):
+    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir` itself."""
+
+    name = "image_region_caption"
+    block = ImageRegionCaptionBlock
+
+    def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """With the settings of `workflow`."""
+        block = self.spec.block
+        assert isinstance(block, ImageRegionCaptionBlock)
+        flow = block.workflow
+        pipeline = ImageRegionCaptionPipeline(
+            storage,
+            self.serving,
+            self.spec.results_dir,
+            max_boxes=flow.max_boxes,
+            marks=flow.marks,
+            proposals=flow.proposals,
+            on_suspect_boxes=block.vlm.on_suspect_boxes,
+            check_every=block.vlm.check_every,
+        )
+        return pipeline.steps()

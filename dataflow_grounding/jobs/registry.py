@@ -1,0 +1,57 @@
+"""The pipelines that a spec can name, and specs read with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.jobs.base import SpecJob
+from dataflow_grounding.jobs.image_grounding import ImageGroundingJob
+from dataflow_grounding.jobs.image_referring_expression import ImageReferringExpressionJob
+from dataflow_grounding.jobs.image_region_caption import ImageRegionCaptionJob
+from dataflow_grounding.jobs.user_code import named
+from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
+from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.spec import PipelineBlock, Spec, read_spec
+from dataflow_grounding.spec.schema import OTHER_BLOCKS, SpecHead
+
+JOBS: dict[str, type[SpecJob]] = {
+    job.name: job for job in (ImageGroundingJob, ImageReferringExpressionJob, ImageRegionCaptionJob)
+}
+"""The shipped pipelines, by `autolabel_type`; a pipeline of the user's own needs no row."""
+
+
+def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
+    """The job of a shipped pipeline, or of a subclass of Pipeline or SpecJob, `module:Name`, in `folders` or where Python looks.
+
+    Raises SpecError.
+    """
+    if autolabel_type in JOBS:
+        return JOBS[autolabel_type]
+    found = named(autolabel_type, "autolabel_type", JOBS, folders)
+    if isinstance(found, type) and issubclass(found, Pipeline):
+        known = {"name": found.name or BLOCK, "questions": getattr(found, "questions", {}), "pipeline_class": found}
+        found = type(found.__name__, (UserJob,), known)
+    if not (isinstance(found, type) and issubclass(found, SpecJob)):
+        raise SpecError(f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline")
+    if found.name in SpecHead.model_fields or found.name in OTHER_BLOCKS:
+        raise SpecError(f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of every spec")
+    return found
+
+
+def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
+    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
+    spec, problems = look_into_spec(paths, overrides)
+    if problems or spec is None:
+        raise SpecError("\n".join(problems))
+    return spec
+
+
+def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
+    """A spec and everything wrong with it, one line each; see `read_spec`. Raises SpecError."""
+    return read_spec(paths, overrides, _block_of, JOBS)
+
+
+def _block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+    job = job_named(autolabel_type, folders)
+    return job.name, job.block

@@ -1,0 +1,48 @@
+"""What a spec names as `module:name`: pipelines and output formats of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.spec.problems import nearest
+
+
+def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str]) -> Any:
+    """What `name`, the value of `key`, means as `module:name`; a module in `folders` counts unless Python finds another first.
+
+    Raises SpecError.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        known = f"{', '.join(shipped)}, nor of the form module:Name{nearest(name, shipped)}"
+        raise SpecError(f"{key} {name!r} is not one of {known}")
+    sys.path += [folder for folder in map(os.path.abspath, folders) if folder not in sys.path]
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise SpecError(
+                f"{key}: no module {error.name!r} beside the spec or among the installed packages"
+            ) from None
+        raise SpecError(f"{key}: module {module_name!r} needs {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise SpecError(f"{key}: module {module_name!r} can't be imported: {described(error)}") from error
+    if not hasattr(module, attribute):
+        where = getattr(module, "__file__", None) or module_name
+        raise SpecError(f"{key}: there is no {attribute!r} in {where}{nearest(attribute, vars(module))}")
+    return getattr(module, attribute)
+
+
+def described(error: Exception) -> str:
+    """An error of the user's code in one line, with the place where it was raised."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, SyntaxError):  # says where by itself
+        return text
+    *_, place = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({place.filename}, line {place.lineno})"

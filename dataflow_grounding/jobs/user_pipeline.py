@@ -1,0 +1,92 @@
+"""The job of a pipeline of the user's own, `autolabel_type: module:Pipeline`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.user_code import described
+from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.spec import Json, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.problems import nearest
+from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.watch.box_watch import BoxWatch
+
+BLOCK = "pipeline"
+"""The key of the block of a pipeline without a `name`."""
+
+
+class UserWorkflow(WorkflowBlock):
+    """`workflow`; no `steps` means all."""
+
+    steps: list[str] = []
+
+
+class UserBlock(PipelineBlock):
+    """`settings` are keyword arguments of the pipeline's class."""
+
+    workflow: UserWorkflow = UserWorkflow()
+    data: RowsData
+    settings: Json = {}
+
+
+class UserJob(RowsJob):
+    """Runs a subclass of Pipeline, made as `Pipeline(storage, serving, **settings)`, on the user's rows."""
+
+    block = UserBlock
+    pipeline_class: ClassVar[type[Pipeline]]
+
+    @property
+    def source(self) -> str | None:
+        """The pipeline's own name."""
+        return self.pipeline_class.name
+
+    def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """Raises SpecError for settings that the class doesn't take, and for what its code raises."""
+        block, key = self.spec.block, f"autolabel_type {self.spec.autolabel_type}"
+        assert isinstance(block, UserBlock)
+        _check_settings(self.pipeline_class, block.settings, f"{self.name}.settings")
+        make: Callable[..., Pipeline] = self.pipeline_class
+        try:
+            steps = make(storage, self.serving, **block.settings).steps()
+        except GroundingError:
+            raise
+        except Exception as error:
+            raise SpecError(f"{key}: {described(error)}") from error
+        if not steps or any(not isinstance(step.storage, ResultsStorage) for step in steps):
+            raise SpecError(
+                f"{key}: forward() should run each operator on step() of the storage that the class is given"
+            )
+        for step in steps:
+            _watch_as_stated(step.operator, block.vlm)
+        return steps
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """All, where the spec names none."""
+        return super().wanted(steps) or [str(place) for place in range(len(steps))]
+
+
+def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:
+    """Raises SpecError for a class that can't be made as `kind(storage, serving, **settings)`."""
+    signature = inspect.signature(kind)
+    takes = list(signature.parameters)[2:]
+    try:
+        signature.bind(None, None, **settings)
+    except TypeError as error:
+        for name in settings:
+            if name not in takes:
+                raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{nearest(name, takes)}") from None
+        raise SpecError(f"{kind.__name__} is made with (storage, serving, **settings), {key}: {error}") from None
+
+
+def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
+    """Let an operator that watches boxes do it as the spec says, where the spec says something."""
+    watch = getattr(operator, "watch", None)
+    if isinstance(watch, BoxWatch):
+        stated = vlm.model_fields_set
+        on_suspect = vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect
+        operator.watch = BoxWatch(on_suspect, vlm.check_every if "check_every" in stated else watch.every)

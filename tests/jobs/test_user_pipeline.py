@@ -1,0 +1,321 @@
+"""A pipeline of the user's own, run from a spec with the commands that the shipped ones have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Done, Workplace, command, ended, process
+from dataflow_grounding import operators
+from dataflow_grounding.jobs.base import SpecJob
+from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+MODULE = '''
+from dataflow_grounding import ExpressionExtractor, Operator, Pipeline, PhraseGrounder
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.images import open_image
+from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.jobs.user_pipeline import UserBlock
+from dataflow_grounding.replies import read_object
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.schema import STRING, object_of
+
+
+class MoodFinder(Operator):
+    """Asks for the mood of a picture."""
+
+    name = "mood"
+    input_keys = {"image": "image_path"}
+    output_keys = {"mood": "mood"}
+
+    def __init__(self, serving, language):
+        self.serving = serving
+        self.language = language
+
+    def facts(self):
+        return {"language": self.language}
+
+    def needs(self):
+        return [f"moods are told in {self.language}"]
+
+    async def annotate(self, record, ask):
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        schema = object_of(mood=STRING)
+        question = {"language": self.language, "caption": record["caption"]}
+        return {self.keys.mood: await ask(Request("mood", question, (image,), "What mood?", schema, read_mood))}
+
+
+def read_mood(reply):
+    data, notes = read_object(reply, required="mood")
+    return data["mood"], notes
+
+
+class Moods(Pipeline):
+    name = "moods"
+    questions = {"mood": "Would you call it that?"}
+
+    def __init__(self, storage, serving, language="en", boxes=True):
+        if language == "xx":
+            raise SpecError("there is no language 'xx'")
+        self.storage = storage
+        self.boxes = boxes
+        self.mood = MoodFinder(serving, language)
+        self.extractor = ExpressionExtractor(serving)
+        self.grounder = PhraseGrounder(serving)
+
+    def forward(self):
+        self.mood.run(self.storage.step())
+        if self.boxes:
+            self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
+            self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+
+
+class Nameless(Moods):
+    name = None
+
+
+class Job(RowsJob):
+    name = "moods"
+    block = UserBlock
+
+    def make_steps(self, storage):
+        return Moods(storage, self.serving).steps()
+
+    def wanted(self, steps):
+        return ["0"]
+
+
+class Breaks(Pipeline):
+    def __init__(self, storage, serving):
+        [] [0]
+
+
+class Idle(Pipeline):
+    def __init__(self, storage, serving):
+        pass
+
+    def forward(self):
+        pass
+
+
+def write_moods(step):
+    import json
+    with open(step.storage.output_path) as file:
+        moods = [json.loads(line).get("mood", "") for line in file]
+    with open(step.storage.output_path.replace("annotations.jsonl", "moods.txt"), "w") as file:
+        file.write("\\n".join(moods))
+'''
+
+
+def answers(request: Any) -> Any:
+    return {"mood": f"calm, {request.input['language']}"} if request.task == "mood" else EchoAnswers()(request)
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(answers) as running:
+        yield running
+
+
+class Moods:
+    """A folder with a module, a spec beside it, and 4 rows; each module has a name that no other test's has."""
+
+    def __init__(self, folder: Path, base_url: str) -> None:
+        self.place = Workplace(folder, base_url)
+        self.place.many(4)
+        self.module = f"moods_of_{abs(hash(str(folder)))}"
+        (folder / f"{self.module}.py").write_text(MODULE)
+        self.results = folder / "out"
+        self.spec: dict[str, Any] = {"results_dir": "out", "autolabel_type": f"{self.module}:Moods"}
+        openai = {"base_url": base_url, "model_name": "loopback"}
+        vlm = {"backend": "openai", "box_format": "xyxy_px", "check_every": None, "openai": openai}
+        self.block: dict[str, Any] = {"vlm": vlm, "data": {"input_jsonl": "captions.jsonl"}}
+        self.spec["moods"] = self.block
+
+    def path(self) -> str:
+        path = self.place.folder / "spec.yaml"
+        path.write_text(json.dumps(self.spec, indent=1))
+        return str(path)
+
+    def do(self, name: str, *more: str) -> Done:
+        """A command in a process of its own: nothing is imported yet, and the folder is not the current one."""
+        return ended(process([name, "-e", self.path(), *more], cwd="/"))
+
+    def told(self, name: str, *more: str) -> Any:
+        """A command within this process, and what it says as JSON."""
+        done = command([name, "-e", self.path(), "--json", *more])
+        assert done.code == 0, done
+        return done.summary
+
+
+@pytest.fixture
+def moods(tmp_path: Path, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Moods:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return Moods(tmp_path / "work", server.base_url)
+
+
+def test_check_estimate_generate_again_and_report(moods: Moods, server: LoopbackServer) -> None:
+    moods.block["settings"] = {"language": "sv"}
+    checked = moods.do("check")
+    assert (checked.code, "4 records checked, 0 problems" in checked.out) == (0, True), checked
+    assert "moods are told in sv" in checked.out
+    estimated = json.loads(moods.do("estimate", "--json").out)
+    assert [step["step"] for step in estimated["steps"]] == [
+        "step0_mood",
+        "step1_expression_extraction",
+        "step2_grounding",
+    ]
+    assert server.count() == 0
+    done = moods.do("generate", "--json", "--no-progress")
+    assert done.code == 0, done
+    assert server.count() == 12 == estimated["requests"]
+    records = [json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()]
+    assert [record["mood"] for record in records] == ["calm, sv"] * 4
+    assert all(e["instances"] for record in records for e in record["expressions"])
+    assert {record["source"] for record in records} == {"moods"}
+    assert (moods.results / "step_0_mood" / "annotations.jsonl").exists()
+    run = json.loads((moods.results / "run.json").read_text())
+    assert run["operators"]["step0_mood"] == {"language": "sv"}
+    assert run["spec"]["moods"]["settings"] == {"language": "sv"}
+    assert run["box_format"]["name"] == "xyxy_px"
+
+    again = moods.do("generate", "--json", "--no-progress")
+    assert (again.code, server.count()) == (0, 12), again
+    assert moods.told("estimate")["requests"] == 0
+    assert command(["report", str(moods.results)]).code == 0
+    assert "report.html" in {path.name for path in moods.results.iterdir()}
+    assert command(["cost", str(moods.results), "--json"]).summary["requests"] == 12
+
+
+def test_after_a_stop_nothing_is_asked_twice(moods: Moods, server: LoopbackServer) -> None:
+    stopped = moods.do("generate", "--no-progress", "moods.workflow.max_requests=5")
+    assert stopped.code == 3, stopped
+    assert moods.do("generate", "--no-progress").code == 0
+    assert server.count() == 12
+
+
+def test_a_pilot_asks_the_pipelines_own_question_and_serves_the_full_run(moods: Moods, server: LoopbackServer) -> None:
+    pilot = moods.do("generate", "--pilot", "1", "--no-progress")
+    assert (pilot.code, server.count()) == (0, 3), pilot
+    assert "step_0_mood/annotations.jsonl: Would you call it that?" in pilot.err
+    assert moods.do("generate", "--no-progress").code == 0
+    assert server.count() == 12
+
+
+def test_steps_in_parts(moods: Moods, server: LoopbackServer) -> None:
+    done = moods.do("generate", "moods.workflow.steps=[1]")
+    assert (done.code, "step_0_mood" in done.err, "run step 0 first" in done.err) == (2, True, True), done
+    done = moods.do("generate", "moods.workflow.steps=[0,2]")
+    assert (done.code, "between step0_mood and step2_grounding there is a step" in done.err) == (2, True), done
+    assert server.count() == 0
+    assert moods.do("generate", "moods.workflow.steps=[0]").code == 0
+    assert moods.do("generate", "moods.workflow.steps=[1,2]").code == 0
+    assert server.count() == 12
+
+
+def test_a_pipeline_without_boxes_has_no_box_format(moods: Moods, server: LoopbackServer) -> None:
+    moods.block["settings"] = {"boxes": False}
+    moods.block["vlm"]["box_format"] = "auto"  # of which nothing is known for this model
+    planned = moods.do("generate", "--dry-run")
+    assert (planned.code, "boxes" in planned.out.splitlines()[0]) == (0, False), planned
+    assert "calibrat" not in moods.do("check").out
+    assert moods.told("estimate")["calibration_first"] is False
+    assert moods.do("generate", "--no-progress").code == 0
+    assert server.count() == 4
+    assert json.loads((moods.results / "run.json").read_text())["box_format"] == {"name": None, "from": None}
+
+
+def test_a_pipeline_without_a_name_has_its_block_under_pipeline(moods: Moods) -> None:
+    moods.spec |= {"autolabel_type": f"{moods.module}:Nameless", "pipeline": moods.spec.pop("moods")}
+    assert moods.told("generate", "--no-progress")["done"] == 4
+    [record, *_] = (moods.results / "annotations.jsonl").read_text().splitlines()
+    assert "source" not in json.loads(record)
+
+
+def test_a_job_of_the_users_own_decides_more(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Job"
+    assert moods.told("generate", "--no-progress")["done"] == 4
+    assert server.count() == 4
+
+
+def test_an_output_format_of_the_users_own(moods: Moods) -> None:
+    moods.block["workflow"] = {"output_format": f"{moods.module}:write_moods"}
+    moods.told("generate", "--no-progress")
+    assert (moods.results / "step_0_mood" / "moods.txt").read_text() == "\n".join(["calm, en"] * 4)
+
+
+def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(workplace: Workplace) -> None:
+    workplace.many(1)
+    (workplace.folder / "supervision.py").write_text("raise SystemExit('imported')")
+    before = [*sys.path]
+    assert workplace.run("--dry-run").code == 0
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"autolabel_type": "no_such_module:Moods"}, "spec.yaml, line 3: autolabel_type: no module 'no_such_module'"),
+        ({"autolabel_type": "MODULE:Mods"}, "autolabel_type: there is no 'Mods' in WORK/MODULE.py; is it 'Moods'?"),
+        ({"autolabel_type": "MODULE:MoodFinder"}, "MODULE:MoodFinder is not a subclass of dataflow_grounding.Pipeline"),
+        (
+            {"autolabel_type": "MODULE"},
+            "is not one of image_grounding, image_referring_expression, image_region_caption, nor",
+        ),
+        (
+            {"autolabel_type": "MODULEbroken:Moods"},
+            "autolabel_type: module 'MODULEbroken' can't be imported: SyntaxError: ",
+        ),
+        ({"autolabel_type": "MODULEraising:Moods"}, "WORK/MODULEraising.py, line 2"),
+        ({"autolabel_type": "MODULEneedy:Moods"}, "module 'MODULEneedy' needs 'not_installed', which is not installed"),
+        ({"autolabel_type": "image_groundin"}, "is it 'image_grounding'?"),
+        ({"autolabel_type": "MODULE:Breaks", "pipeline": None}, "autolabel_type MODULE:Breaks: IndexError: list index"),
+        ({"autolabel_type": "MODULE:Idle", "pipeline": None}, "autolabel_type MODULE:Idle: forward() should run each"),
+        ({"moods.settings": {"langage": "sv"}}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
+        ({"moods.settings": {"language": "xx"}}, "there is no language 'xx'"),
+        ({"moods.stetings": {}}, "moods.stetings is not a key of the spec; is it 'settings'?"),
+        (
+            {"moods.workflow": {"output_format": "unifed"}},
+            "workflow.output_format 'unifed' is not one of unified, jsonl",
+        ),
+        ({"moods.workflow": {"output_format": "MODULE:nothing"}}, "workflow.output_format: there is no 'nothing' in"),
+        ({"moods.workflow": {"steps": ["7"]}}, "workflow.steps ['7']: the steps are 0, 1, 2"),
+        ({"moods": "DROP"}, "there is no block moods for the pipeline that autolabel_type names"),
+    ],
+)
+@pytest.mark.parametrize("name", ["check", "generate"])
+def test_what_is_wrong_is_told_in_a_line(moods: Moods, name: str, changes: dict[str, Any], expected: str) -> None:
+    (moods.place.folder / f"{moods.module}broken.py").write_text("def f(:\n")
+    (moods.place.folder / f"{moods.module}raising.py").write_text("\n1 / 0\n")
+    (moods.place.folder / f"{moods.module}needy.py").write_text("import not_installed\n")
+    for key, value in changes.items():
+        block, _, inner = key.rpartition(".")
+        target = moods.spec[block] if block else moods.spec
+        if value == "DROP":
+            del target[inner]
+        else:
+            target[inner] = moods.spec["moods"] if inner == "pipeline" else value
+    if "pipeline" in changes:
+        del moods.spec["moods"]
+    text = json.dumps(moods.spec).replace("MODULE", moods.module)
+    moods.spec = json.loads(text)
+    done = command([name, "-e", moods.path()])
+    said = done.err.replace(moods.module, "MODULE").replace(str(moods.place.folder), "WORK")
+    assert done.code == 2, done
+    assert expected in said
+    assert "Traceback" not in said
+    assert [line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))] == []
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
+def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[SpecJob]) -> None:
+    kinds = vars(operators).values()
+    names = {kind.name for kind in kinds if isinstance(kind, type) and issubclass(kind, operators.Operator)}
+    assert set(job.questions) <= names
