@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
-from dataflow_grounding import PhraseGrounder
+from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
 from dataflow_grounding.geometry import Bbox, iou
 from dataflow_grounding.metrics import score_boxes
 from dataflow_grounding.serving import OpenAIServing
@@ -29,9 +29,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "3 samples": {"samples": 3},
     "5 samples": {"samples": 5},
     "zoom": {"zoom": True},
-    "verify": {"verify": "reground"},
+    "verify": {"verify": True},
     "3 samples, zoom": {"samples": 3, "zoom": True},
-    "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": "reground"},
+    "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": True},
 }
 
 
@@ -73,7 +73,15 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def measure(
-    gold: list[dict[str, Any]], model: SeeingModel, name: str = "loopback", box_format: str = "xyxy_1000", **ways: Any
+    gold: list[dict[str, Any]],
+    model: SeeingModel,
+    name: str = "loopback",
+    box_format: str = "xyxy_1000",
+    *,
+    samples: int = 1,
+    zoom: bool = False,
+    verify: bool = False,
+    **settings: Any,
 ) -> tuple[Figures, Figures | None]:
     """All boxes, and those of verified expressions where they were verified. `name` is the model's."""
     rows = [
@@ -82,12 +90,17 @@ def measure(
     ]
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
         serving = OpenAIServing(server.base_url, name, box_format=box_format)
-        found = PhraseGrounder(serving, **ways)(rows)
+        steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
+        steps += [BoxRefiner(serving, **settings)] if zoom else []
+        steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
+        found: Any = rows
+        for step in steps:
+            found = step(found)
+            if found.failures:
+                raise found.failures[0][1]
         requests = server.count() / len(gold)
-    if found.failures:
-        raise found.failures[0][1]
     every = _figures(found, gold, requests)
-    if "verify" not in ways:
+    if not verify:
         return every, None
     kept = [{**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]} for r in found]
     return every, _figures(kept, gold, requests)

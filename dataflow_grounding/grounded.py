@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.errors import MissingExtra, SpecError
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.jobs.from_environment import serving_from_environment
-from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -97,22 +96,29 @@ def ground(
     phrases: str | Sequence[str],
     *,
     serving: Serving | None = None,
+    zoom: bool = False,
     **settings: Any,
 ) -> Grounded:
     """The boxes of one phrase or several in one image file.
 
     Without a `serving` the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or, where none is set, the embedded
-    grounder. `settings` are PhraseGrounder's. Raises GroundingError, and nothing else, for all that can go wrong.
+    grounder. With `zoom`, small boxes are looked for again from closer by. `settings` are PhraseGrounder's. Raises
+    GroundingError, and nothing else, for all that can go wrong.
     """
     wanted = [phrases] if isinstance(phrases, str) else list(phrases)
     serving = serving or serving_from_environment()
     if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
     try:
-        grounder = PhraseGrounder(serving, **settings)
+        steps: list[Operator] = [PhraseGrounder(serving, **settings)]
+        if zoom:
+            others = ("samples", "phrases_per_request")
+            steps.append(BoxRefiner(serving, **{name: value for name, value in settings.items() if name not in others}))
     except TypeError as error:
         raise SpecError(f"ground(): {error}") from None
-    record = grounder({"image_path": os.fspath(image), "expressions": wanted})
+    record: dict[str, Any] = {"image_path": os.fspath(image), "expressions": wanted}
+    for step in steps:
+        record = step(record)
     size = (int(record["width"]), int(record["height"]))
     found = tuple(_phrase(expression, size) for expression in record["expressions"])
     return Grounded(os.fspath(image), size, serving.model, found)

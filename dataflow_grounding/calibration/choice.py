@@ -169,6 +169,16 @@ class FormatChoice:
         return done.counts
 
 
+def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
+    """The choice that all who ask this serving share, so that it is settled once. Raises what FormatChoice does."""
+    choices = vars(serving).setdefault("_format_choices", {})
+    asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
+    choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
+    if choice.pending:
+        choice.recall()
+    return choice
+
+
 def stated_format(model: str) -> BoxFormat:
     """What a model is asked for to calibrate it: the table's candidate for it, else xyxy_1000."""
     candidate = format_of_model(model)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.geometry import Size
@@ -59,3 +60,5 @@ class RunStart:
     """The run's own folder for what it finds out; None without files."""
     pictures: Callable[[], OwnPictures]
     """Looks at the first pictures."""
+    shared: dict[Hashable, Any] = field(default_factory=dict)
+    """What the operators of one run have in common, by whatever tells it apart."""

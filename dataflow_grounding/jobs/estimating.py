@@ -15,14 +15,15 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.limiter import Limiter
-from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.plan import Partial, Step
 from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.stored_replies import StoredReplies
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.jobs.from_spec import SpecRun
 from dataflow_grounding.jobs.guesses import guess_reply
-from dataflow_grounding.operators import PhraseGrounder, RegionMarker
+from dataflow_grounding.operators import RegionMarker
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import Row
 from dataflow_grounding.serving.base import Reply, Serving, Usage
@@ -68,12 +69,20 @@ class StepEstimate:
     to_send: Amount = field(default_factory=Amount)
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
+    done: int = 0
+    coming: float = 0.0
+    """Records through it, and those of which not even what it will read is known."""
 
     def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
         sent, was, guess = self.to_send, self.measured, self.guessed
-        if not was.requests or not guess.requests:
+        if not was.requests:
             return sent
+        if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
+            foreseen = Amount()
+            foreseen.add(sent)
+            foreseen.add(was, self.coming / self.done)
+            return foreseen
         times = was.requests / guess.requests
         if not was.input or not guess.input:  # the endpoint counts no tokens
             return Amount(sent.requests * times, sent.input * times, sent.cached * times, sent.output * times)
@@ -151,9 +160,9 @@ class _Pass:
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
                 update: Any = await annotated(step.operator, record, ask, self._memo)
-                update = update.update if isinstance(update, RecordError) else update
-                going_on = update is not None
-                record = record.updated(update or {})
+                update = update.update if isinstance(update, Partial) else update
+                going_on = not isinstance(update, RecordError)
+                record = record.updated(update) if going_on else record
             stored = Amount()
             for usage in store.used.values():
                 stored.add(Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens))
@@ -227,28 +236,31 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: StoredReplies
         except RecordError:
             continue
         guessed = await guess.take(record.updated({})) if guess else []
+        earlier = 0.0
         for place, (to_send, measured) in enumerate(await real.take(record)):
             steps[place].to_send.add(to_send, times)
+            steps[place].coming += times if earlier else 0
+            steps[place].done += not (earlier or to_send.requests)
+            earlier += to_send.requests
             if measured.requests and not to_send.requests:
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
+    watched = 0  # requests of the steps that watch their boxes together
     for step, found in zip(run.steps, steps, strict=True):
-        found.to_send.add(_checks(step, found.to_send))
+        every, requests = _check_every(step), round(found.to_send.requests)
+        if every and requests:
+            checks = checks_for(watched + requests, every) - checks_for(watched, every)
+            watched += requests
+            found.to_send.add(found.to_send, checks / found.to_send.requests)
     return Estimate(run, total, looked_at, stored, steps, rules)
 
 
-def _checks(step: Step, requests: Amount) -> Amount:
-    """What the checks of a step's box format take, each about as much as a request of its."""
+def _check_every(step: Step) -> int | None:
+    """Requests between two checks of a step's box format, each about as much as one of these; None where it isn't checked."""
     operator = step.operator
-    serving = operator.serving
-    if not isinstance(operator, (PhraseGrounder, RegionMarker)) or serving is None:
-        return Amount()
-    if not serving.takes_probes or serving.exact_boxes:
-        return Amount()
-    checks = Amount()
-    if requests.requests:
-        checks.add(requests, checks_for(round(requests.requests), operator.watch.every) / requests.requests)
-    return checks
+    if not isinstance(operator, (BoxOperator, RegionMarker)) or operator.serving is None:
+        return None
+    return operator.watch.every if operator.serving.takes_probes and not operator.serving.exact_boxes else None
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

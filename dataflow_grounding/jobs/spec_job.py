@@ -10,11 +10,10 @@ from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.operators import PhraseGrounder, RegionMarker
-from dataflow_grounding.pipelines.image_grounding import STEPS, ImageGroundingPipeline
+from dataflow_grounding.pipelines.image_grounding import GROUND, ImageGroundingPipeline, step_folders
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spec import ImageGroundingBlock, Spec
+from dataflow_grounding.spec import Spec
 from dataflow_grounding.storage import ResultsStorage
 
 
@@ -63,10 +62,9 @@ class SpecJob:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says besides what it says of every pipeline."""
-        watches = [
-            step.operator.watch for step in self.steps if isinstance(step.operator, (PhraseGrounder, RegionMarker))
-        ]
-        return {"suspect_boxes": next((watch.suspicion or watch.poor for watch in watches), None)} if watches else {}
+        watches = [watch for step in self.steps if (watch := getattr(step.operator, "watch", None)) is not None]
+        said = (what for watch in watches if (what := watch.suspicion or watch.poor))
+        return {"suspect_boxes": next(said, None)} if watches else {}
 
     def finish(self) -> None:
         """Leave what the pipeline leaves besides step files. Raises StorageFailed."""
@@ -82,31 +80,31 @@ class ImageGroundingJob(SpecJob):
         assert block is not None
         data = block.data
         self.serving = serving
-        storage = ResultsStorage(data.input_jsonl, spec.results_dir, STEPS, data.image_root or None)
-        pipeline = ImageGroundingPipeline(storage, serving, **_grounding_of(block))
+        flow, names = block.workflow, list(block.workflow.steps)
+        further = {"zoom": flow.zoom, "verify": flow.verify == "reground"}
+        folders = step_folders(**further)
+        storage = ResultsStorage(data.input_jsonl, spec.results_dir, folders, data.image_root or None)
+        pipeline = ImageGroundingPipeline(
+            storage,
+            serving,
+            samples=flow.samples,
+            merge_iou=flow.merge_iou,
+            on_suspect_boxes=block.vlm.on_suspect_boxes,
+            check_every=block.vlm.check_every,
+            **further,
+        )
         self.format_choice = pipeline.grounder.format_choice
         self.format_choice.recall_beside(storage.checkpoint_folder)
-        self.steps = chosen(pipeline.steps(), block.workflow.steps)
+        if str(GROUND) in names:  # what looks at its boxes again goes with it
+            names += [str(place) for place in range(GROUND + 1, len(folders))]
+        self.steps = chosen(pipeline.steps(), names)
         self.inputs = [data.input_jsonl]
         first = self.steps[0]
         if not os.path.exists(first.storage.input_path):
             if first.storage.operator_step:
-                raise InputError(f"step {block.workflow.steps[0]} reads {first.storage.input_path}: run step 0 first")
+                place = first.storage.operator_step
+                raise InputError(f"step {place} reads {first.storage.input_path}: run step {place - 1} first")
             raise InputError(f"no input file {first.storage.input_path}: check data.input_jsonl")
-
-
-def _grounding_of(block: ImageGroundingBlock) -> dict[str, Any]:
-    """The settings of the grounding step."""
-    flow = block.workflow
-    verify = None if flow.verify == "none" else flow.verify
-    return {
-        "samples": flow.samples,
-        "zoom": flow.zoom,
-        "verify": verify,
-        "merge_iou": flow.merge_iou,
-        "on_suspect_boxes": block.vlm.on_suspect_boxes,
-        "check_every": block.vlm.check_every,
-    }
 
 
 def chosen(steps: list[Step], names: list[str]) -> list[Step]:

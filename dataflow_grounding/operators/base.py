@@ -13,7 +13,15 @@ from typing import Any, ClassVar, TypeVar
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.in_memory import annotate_all
 from dataflow_grounding.engine.options import RunStart, current_options
-from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
+from dataflow_grounding.engine.plan import (
+    Ask,
+    NoRecordLeft,
+    Partial,
+    Step,
+    current_pipeline,
+    recorded_steps,
+    source_digest,
+)
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import from_dataframe, to_dataframe
@@ -64,7 +72,7 @@ class Operator(ABC):
         return Counter()
 
     @abstractmethod
-    async def annotate(self, record: Record, ask: Ask) -> Update:
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
     async def conclude(self, ask: Ask) -> None:  # noqa: B027

@@ -52,7 +52,7 @@ class ExpressionExtractor(Operator):
                 }
             )
             if span is None:
-                ask.note("not_in_caption: an expression that the caption doesn't hold")
+                ask.note("not_in_caption", "an expression that the caption doesn't hold")
         return {
             **facts_of(record, image, ask, self.serving.model),
             self.keys.cleaned_caption: extracted.cleaned_caption,

@@ -24,7 +24,7 @@ def facts_of(record: Record, image: Image, ask: Ask, model: str) -> Update:
     update |= {"width": width, "height": height}
     for name, value in (("width", width), ("height", height)):
         if name in record and not _same(record[name], value):
-            ask.note("size_differs: the row states another width or height than the file has")
+            ask.note("size_differs", "the row states another width or height than the file has")
     if model == "embedded-opencv":
         update["model"] = model
     return update

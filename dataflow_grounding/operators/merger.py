@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, instances_on, read_regions
+from dataflow_grounding.boxes.regions import instances_on, read_regions
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import RegionOperator
@@ -42,10 +43,10 @@ class Merger(RegionOperator):
 
         merged: list[tuple[str, list[int]]] = []
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, merge):
+            for places, found in await ask_in_parts(group, merge, boxes.__getitem__):
                 merged += [(item.text, [places[n] for n in item.places]) for item in found]
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
-            ask.note("uncovered: a region that no expression names")
+            ask.note("uncovered", "a region that no expression names")
         return {
             **facts_of(record, image, ask, self.serving.model),
             self.keys.expressions: _expressions(record, merged, regions, caption or ""),

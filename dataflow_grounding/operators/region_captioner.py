@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, read_regions
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.image_facts import facts_of
@@ -65,7 +66,7 @@ class RegionCaptioner(RegionOperator):
         texts: dict[int, str] = {}
         answers: list[str] = []
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, describe):
+            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
                 texts.update(zip(places, found.texts, strict=True))
                 own = found.answer and renumbered(found.answer, places)
                 answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, read_regions
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import RegionOperator
@@ -39,7 +40,7 @@ class RegionExpressionGenerator(RegionOperator):
 
         described: dict[int, Described] = {}
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, describe):
+            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
                 described.update(zip(places, found, strict=True))
         return {
             **facts_of(record, image, ask, self.serving.model),

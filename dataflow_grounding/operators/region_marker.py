@@ -8,12 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
-from dataflow_grounding.boxes.regions import box_of
-from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
-from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
@@ -89,7 +88,7 @@ class RegionMarker(Operator):
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
-        self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
+        self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def prepare(self, start: RunStart) -> Counter[str]:
@@ -146,19 +145,19 @@ class RegionMarker(Operator):
         else:
             boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
         if not boxes:
-            ask.note("nothing_proposed: no region could be proposed for a row without boxes")
+            ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
         return boxes
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         """Count what is left out or changed, and note it in `found.problems`."""
         for _ in found.problems:
-            ask.note("unusable_bbox: see bbox_problems")
+            ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(found.cut):
-            ask.note("bbox_cut: a box reached out of the image")
+            ask.note("bbox_cut", "a box reached out of the image")
         places = {place for place, _ in kept}
         for place, bbox in found.boxes:
             if place not in places:
-                ask.note("over_max_boxes: a box was left out")
+                ask.note("over_max_boxes", "a box was left out")
                 reason = f"is not among the {self.max_boxes} largest"
                 found.problems.append(
                     {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}

@@ -56,10 +56,14 @@ class BoxWatch:
     def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> tuple[BoxWatch, Counter[str]]:
         """The watch of a run that starts, once the format has been settled, and what settling it took. Raises what that raises.
 
-        Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
+        The run's operators that ask for boxes in one format watch together. Unless it has begun, and where boxes can be in no
+        other format, requests pass unwatched.
         """
+        whose = (choice, self.on_suspect, self.every)
+        if whose in start.shared:
+            return start.shared[whose], Counter()
         calibrated = choice.pending
-        watch = BoxWatch(self.on_suspect, self.every)
+        watch = start.shared[whose] = BoxWatch(self.on_suspect, self.every)
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
@@ -85,8 +89,9 @@ class BoxWatch:
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watching is not None:
-            await self._watching.conclude(ask)
+        watching, self._watching = self._watching, None  # once, whichever operator comes first
+        if watching is not None:
+            await watching.conclude(ask)
 
     def on_poor(self, what: str) -> None:
         """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
@@ -171,7 +176,7 @@ class _Watching:
         verdict = await self._checks.check(ask, waiting=waiting, several=several)
         if verdict.odd and verdict.kind != "misses":
             self._odd = verdict.odd
-            ask.note(f"mixed_formats: a probe picture was clearly answered in {verdict.odd}")
+            ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
         if self._drift is not None:
             self._drift.settled()
         if verdict.kind == "misses":
@@ -180,7 +185,7 @@ class _Watching:
         elif verdict.kind == "fits":
             self._signs.withdraw()
         else:
-            ask.note(f"unanswered_check: {verdict.why}")
+            ask.note("unanswered_check", verdict.why)
             if not self._checks.possible:
                 self._drift = None
             if self._signs.found:
