@@ -34,6 +34,7 @@ class RunOptions:
     """Show progress; None: when standard error is a terminal, else a line now and then."""
 
 
+# `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
 
 

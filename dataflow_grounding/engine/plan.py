@@ -163,6 +163,7 @@ class RunningPipeline(Protocol):
         """What `source` of its records says."""
 
 
+# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` leave no argument by which a run could reach its operators.
 current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""

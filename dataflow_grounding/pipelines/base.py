@@ -40,6 +40,8 @@ class Pipeline:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # DataFlow's shape wants both: a subclass that writes `forward(self)`, and a `pipeline.forward(resume_step=…)` that shares
+        # one budget over its steps, ends in a Summary, and streams once it is compiled. Only the class can join the two.
         if "forward" in cls.__dict__:
             setattr(cls, "forward", _runnable(cls.__dict__["forward"]))  # noqa: B010
 
