@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.tasks import Found
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 # Boxes are widened by this share of the image's longer side before they are compared: models err by pixels of the picture,
 # and two answers to a box of 15 px that differ by 8 px still mean one thing.

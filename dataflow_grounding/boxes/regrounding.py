@@ -10,7 +10,7 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.nearness import ask_in_parts, batched
 from dataflow_grounding.errors import RecordError, TruncatedReply
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.tasks import Found
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 
 async def reground(

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.geometry import Bbox, box_of, iou
-from dataflow_grounding.tasks import Check, Found
+from dataflow_grounding.tasks.double_check import Check
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 

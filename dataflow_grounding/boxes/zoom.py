@@ -10,7 +10,7 @@ from typing import Any
 from dataflow_grounding.crops import ImageCrop, crop_around
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.images import Image
-from dataflow_grounding.tasks import Found
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.calibration.elongated import elongated
-from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model, known_formats
 from dataflow_grounding.engine.options import RunStart
@@ -85,6 +83,9 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
+        from dataflow_grounding.calibration.elongated import elongated
+        from dataflow_grounding.calibration.seen import by
+
         pictures = start.pictures()
         own = elongated(pictures.sizes)
         path = cache_path(serving.endpoint, serving.model, self.format.name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.engine.budget import Budget, Prices
-from dataflow_grounding.geometry import Size
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.budget import Budget, Prices
+    from dataflow_grounding.geometry import Size
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 def budget_of(options: RunOptions) -> Budget:
     """A fresh budget with the options' limits."""
+    from dataflow_grounding.engine.budget import Budget
+
     return Budget(options.max_requests, options.budget_usd, options.prices)
 
 

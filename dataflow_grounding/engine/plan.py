@@ -11,17 +11,20 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.vouching import Vouching
-from dataflow_grounding.errors import PlanError, RecordError
+from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
-from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.storage import FileStorage
-from dataflow_grounding.tasks import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.budget import Budget
+    from dataflow_grounding.engine.options import RunStart
+    from dataflow_grounding.engine.summary import Summary
+    from dataflow_grounding.engine.vouching import Vouching
+    from dataflow_grounding.errors import RecordError
+    from dataflow_grounding.serving.base import Serving
+    from dataflow_grounding.storage import FileStorage
+    from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
 

@@ -8,15 +8,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from dataflow_grounding.engine.execute import execute
-from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.options import RunStart, current_options
+from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import (
-    Ask,
     NoRecordLeft,
-    Partial,
     Step,
     current_pipeline,
     recorded_steps,
@@ -25,9 +21,13 @@ from dataflow_grounding.engine.plan import (
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import from_dataframe, to_dataframe
-from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.options import RunStart
+    from dataflow_grounding.engine.plan import Ask, Partial
+    from dataflow_grounding.serving.base import Serving
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
@@ -83,6 +83,8 @@ class Operator(ABC):
 
         Returns the (first) output column. While a pipeline is compiled, only notes that the step is wanted.
         """
+        from dataflow_grounding.engine.execute import execute  # with all that running takes, where something is run
+
         operator = self.bound(**keys)
         step = Step(operator, FileStorage.like(storage))
         steps = recorded_steps.get()
@@ -106,6 +108,8 @@ class Operator(ABC):
 
         One record raises what failed; in a list and a DataFrame a record that fails is left out.
         """
+        from dataflow_grounding.engine.in_memory import annotate_all
+
         operator = self.bound(**keys)
         if isinstance(data, Mapping):
             [(record, error)] = annotate_all(operator, [data])

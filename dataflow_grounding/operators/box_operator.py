@@ -17,9 +17,9 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import MERGE_IOU, Found, phrase_grounding, without_duplicates
-from dataflow_grounding.watch.box_watch import BoxWatch, OnSuspect
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
+from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
+from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 
 class BoxOperator(Operator):

@@ -15,9 +15,9 @@ from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import MERGE_IOU, Found
-from dataflow_grounding.watch.box_watch import OnSuspect
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
+from dataflow_grounding.tasks.duplicates import MERGE_IOU
+from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 
 @OPERATOR_REGISTRY.register()

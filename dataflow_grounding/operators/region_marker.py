@@ -21,9 +21,8 @@ from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import phrase_grounding
-from dataflow_grounding.watch.box_watch import BoxWatch, OnSuspect
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
+from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark

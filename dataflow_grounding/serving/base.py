@@ -7,11 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.tasks import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks import Request
 
 
 @dataclass(frozen=True)

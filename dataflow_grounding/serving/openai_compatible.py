@@ -18,7 +18,7 @@ from dataflow_grounding.serving.chat_reply import reply_of
 from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
 from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_HOLD = 600.0
