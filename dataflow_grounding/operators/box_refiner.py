@@ -14,7 +14,28 @@ from dataflow_grounding.records import Record, Update, read_expressions
 
 @OPERATOR_REGISTRY.register()
 class BoxRefiner(BoxOperator):
-    """Looks again for each box under 3% of the image's sides in an enlarged part of the image around it."""
+    """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
+
+    A box takes one request. Where the part shows no such thing to the model, the box stays as it was.
+
+    Args:
+        serving, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from PIL import Image
+        >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder
+        >>> picture = Image.new("RGB", (1600, 1200), "white")
+        >>> picture.paste("red", (300, 200, 334, 234))
+        >>> picture.save("small.png")
+        >>> serving = EmbeddedServing()
+        >>> record = PhraseGrounder(serving)({"image_path": "small.png", "expressions": ["the red square"]})
+        >>> [instance] = BoxRefiner(serving)(record)["expressions"][0]["instances"]
+        >>> instance["bbox"], instance["zoomed"]
+        ([300, 200, 334, 234], True)
+    """
 
     name = "box_refinement"
     descriptions = {
@@ -23,7 +44,14 @@ class BoxRefiner(BoxOperator):
     }
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Replaces small boxes by those found from closer by, which are marked `zoomed`."""
+        """The update of one record.
+
+        Returns:
+            The expressions; in `instances`, boxes that were found from closer by have `zoomed: true`.
+
+        Raises:
+            RecordError: The image or an answer could not be had.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         refined = [await self._refined(expression, image, ask) for expression in expressions]

@@ -15,14 +15,34 @@ from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.duplicates import MERGE_IOU
 from dataflow_grounding.tasks.phrase_grounding import Found
-from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 
 @OPERATOR_REGISTRY.register()
 class BoxVerifier(BoxOperator):
-    """Grounds each expression with boxes once more, alone, and compares the two answers' boxes."""
+    """Grounds each expression with boxes once more, alone, and compares the two answers' boxes.
+
+    An expression takes one request. Boxes that were found from closer by are compared with such as are, too.
+
+    Args:
+        serving: The model that is asked.
+        samples: As many answers as PhraseGrounder asked for: the one asked for here is a further one.
+        boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from PIL import Image
+        >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
+        >>> picture = Image.new("RGB", (800, 600), "white")
+        >>> picture.paste("red", (300, 200, 500, 400))
+        >>> picture.save("square.png")
+        >>> serving = EmbeddedServing()
+        >>> record = PhraseGrounder(serving)({"image_path": "square.png", "expressions": ["the red square"]})
+        >>> BoxVerifier(serving)(record)["expressions"][0]["verified"]
+        True
+    """
 
     name = "box_verification"
     descriptions = {
@@ -30,29 +50,22 @@ class BoxVerifier(BoxOperator):
         "zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。",
     }
 
-    def __init__(
-        self,
-        serving: Serving,
-        *,
-        box_format: str | None = None,
-        samples: int = 1,
-        merge_iou: float | None = MERGE_IOU,
-        on_suspect_boxes: OnSuspect = "stop",
-        check_every: int | None = CHECK_EVERY,
-    ) -> None:
+    def __init__(self, serving: Serving, *, samples: int = 1, **boxes: Any) -> None:
         if samples < 1:
             raise SpecError("samples should be 1 or more")
-        super().__init__(
-            serving,
-            box_format=box_format,
-            merge_iou=merge_iou,
-            on_suspect_boxes=on_suspect_boxes,
-            check_every=check_every,
-        )
+        super().__init__(serving, **boxes)
         self.samples = samples
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Sets `verified` and `verification` of each expression with boxes; Partial where one could not be grounded again."""
+        """The update of one record.
+
+        Returns:
+            The expressions, those with boxes with `verified` (whether the mean IoU of the two answers' boxes is 0.5 or more) and
+            `verification`; Partial, `verified` null, where one could not be grounded again.
+
+        Raises:
+            RecordError: The image could not be had.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxed = [expression for expression in expressions if expression["instances"]]

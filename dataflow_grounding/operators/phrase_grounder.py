@@ -24,13 +24,30 @@ EARLIER = ("reason", "disagreement", "verified", "verification")
 
 @OPERATOR_REGISTRY.register()
 class PhraseGrounder(BoxOperator):
-    """Finds the boxes of each expression, in pixels of the upright image.
+    """Finds the boxes of each expression: whole pixels, `[x1, y1, x2, y2]`, of the upright image.
 
-    `box_format` is the convention that the model answers in; None takes the serving's. A model that `auto` doesn't know is
-    calibrated before the first record. At most `phrases_per_request` phrases are asked for at once. `samples` answers are
-    merged to one. Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps them all.
-    `on_suspect_boxes` is `stop` or `warn`; `check_every` is the number of requests between two checks of the endpoint, None
-    for no checks. Raises SpecError.
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it writes boxes; None takes the serving's. A model that `auto` doesn't know is
+            calibrated before the first record.
+        phrases_per_request: Most phrases that are asked for at once.
+        samples: Answers to each question, merged to one; each box then has the share of them that agree as its score.
+        merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None keeps them all.
+        on_suspect_boxes: `stop` the run, or `warn`, where boxes look as if they were in another format.
+        check_every: Requests between two checks of the endpoint; None for no checks.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from PIL import Image
+        >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
+        >>> picture = Image.new("RGB", (800, 600), "white")
+        >>> picture.paste("red", (300, 200, 500, 400))
+        >>> picture.save("square.png")
+        >>> record = PhraseGrounder(EmbeddedServing())({"image_path": "square.png", "expressions": ["the red square"]})
+        >>> record["expressions"][0]["instances"][0]["bbox"]
+        [300, 200, 500, 400]
     """
 
     name = "grounding"
@@ -63,7 +80,14 @@ class PhraseGrounder(BoxOperator):
         self.samples = samples
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Fills in `instances` and `status` of every expression, and `disagreement` where there are several answers."""
+        """The update of one record.
+
+        Returns:
+            The expressions with `instances` and `status`, and `disagreement` where there are several answers.
+
+        Raises:
+            RecordError: The image or an answer could not be had.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found: list[Found] = []
