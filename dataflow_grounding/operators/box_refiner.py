@@ -25,11 +25,7 @@ class BoxRefiner(BoxOperator):
         SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
-        >>> from PIL import Image
         >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder
-        >>> picture = Image.new("RGB", (1600, 1200), "white")
-        >>> picture.paste("red", (300, 200, 334, 234))
-        >>> picture.save("small.png")
         >>> serving = EmbeddedServing()
         >>> record = PhraseGrounder(serving)({"image_path": "small.png", "expressions": ["the red square"]})
         >>> [instance] = BoxRefiner(serving)(record)["expressions"][0]["instances"]

@@ -33,11 +33,7 @@ class BoxVerifier(BoxOperator):
         SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
-        >>> from PIL import Image
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
-        >>> picture = Image.new("RGB", (800, 600), "white")
-        >>> picture.paste("red", (300, 200, 500, 400))
-        >>> picture.save("square.png")
         >>> serving = EmbeddedServing()
         >>> record = PhraseGrounder(serving)({"image_path": "square.png", "expressions": ["the red square"]})
         >>> BoxVerifier(serving)(record)["expressions"][0]["verified"]

@@ -24,6 +24,15 @@ class CaptionGenerator(Operator):
 
     A model looks at the picture alone; a serving that can't see what things are (the embedded one) is told the regions,
     and so comes after the step that describes them.
+
+    Args:
+        serving: The model that is asked.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator, EmbeddedServing
+        >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "color": "red"}
+        >>> CaptionGenerator(EmbeddedServing())({"image_path": "square.png", "regions": [region]})["caption"]
+        'A red square.'
     """
 
     name = "image_caption"

@@ -1,4 +1,4 @@
-"""Operator: checks that each expression means its regions, and mends what doesn't."""
+"""Operator: checks that each expression means its regions, and corrects what doesn't."""
 
 from __future__ import annotations
 
@@ -40,19 +40,37 @@ Result: TypeAlias = "Verdict | RecordError"
 
 @OPERATOR_REGISTRY.register()
 class DoubleChecker(RegionOperator):
-    """Sets `verified` and `verification` of each expression with boxes, and mends an expression that doesn't match.
+    """Sets `verified` and `verification` of each expression with boxes, and corrects an expression that doesn't match.
 
-    `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, the boxes not shown, and compares
-    by IoU (one to one, at `iou` or above), with `reground_serving` if there is one; `both` does both, and mends only where
-    they agree. The first text and regions stay in `verification.before`. An expression meant for one region that fits
-    several becomes `ambiguous`. Where an answer can't be had the expressions stay, `verified` null. Raises SpecError.
+    The first text and regions stay in `verification.before`. An expression meant for one region that fits several becomes
+    `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
+
+    Args:
+        serving: The model that is asked.
+        method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, the boxes not shown, and
+            compares the boxes one to one; `both` does both, and corrects only where they agree.
+        reground_serving: Who grounds afresh, if another.
+        iou: Least IoU, above 0 and at most 1, of boxes that are the same.
+        box_format, regions_per_request, marks: As RegionOperator's.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import DoubleChecker, EmbeddedServing
+        >>> box = [300, 200, 500, 400]
+        >>> expression = {"text": "the red square", "instances": [{"bbox": box}]}
+        >>> row = {"image_path": "square.png", "regions": [{"bbox": box}], "expressions": [expression]}
+        >>> [checked] = DoubleChecker(EmbeddedServing(), method="reground")(row)["expressions"]
+        >>> checked["verified"], checked["verification"]["iou"]
+        (True, 1.0)
     """
 
     name = "double_check"
     input_keys = {"image": "image_path", "regions": "regions", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
     descriptions = {
-        "en": "Checks that each referring expression means its regions, and mends those that don't.",
+        "en": "Checks that each referring expression means its regions, and corrects those that don't.",
         "zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。",
     }
 

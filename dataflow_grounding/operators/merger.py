@@ -19,7 +19,19 @@ from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expr
 
 @OPERATOR_REGISTRY.register()
 class Merger(RegionOperator):
-    """Makes expressions, each of one or several regions; its boxes are the regions', to the last digit."""
+    """Makes expressions, each of one or several regions; its boxes are the regions', to the last digit.
+
+    Args:
+        serving, box_format, regions_per_request, marks: As RegionOperator's.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, Merger
+        >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "description": "the square"}
+        >>> row = {"image_path": "square.png", "cleaned_caption": "A red square.", "regions": [region]}
+        >>> [expression] = Merger(EmbeddedServing())(row)["expressions"]
+        >>> expression["text"], expression["instances"][0]["bbox"]
+        ('the square', [300, 200, 500, 400])
+    """
 
     name = "grounding_expr"
     input_keys = {"image": "image_path", "regions": "regions", "caption": "cleaned_caption"}
@@ -30,7 +42,7 @@ class Merger(RegionOperator):
     }
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `expressions`: text, span in the caption, an instance a region, status grounded."""
+        """Adds `expressions`: text, span in the caption, one instance per region, status grounded."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         given = record.get(self.keys.caption)

@@ -40,11 +40,7 @@ class PhraseGrounder(BoxOperator):
         SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
-        >>> from PIL import Image
         >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
-        >>> picture = Image.new("RGB", (800, 600), "white")
-        >>> picture.paste("red", (300, 200, 500, 400))
-        >>> picture.save("square.png")
         >>> record = PhraseGrounder(EmbeddedServing())({"image_path": "square.png", "expressions": ["the red square"]})
         >>> record["expressions"][0]["instances"][0]["bbox"]
         [300, 200, 500, 400]

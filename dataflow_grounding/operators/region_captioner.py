@@ -28,8 +28,23 @@ MarkStyle: TypeAlias = Literal["outline", "tag", "crop"]
 class RegionCaptioner(RegionOperator):
     """Describes each region in a text of its own; near ones are asked for together, at most `regions_per_request`.
 
-    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there. `marks` is
-    `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own. Raises SpecError.
+    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there.
+
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, RegionCaptioner
+        >>> row = {"image": "square.png", "regions": [{"bbox": [300, 200, 500, 400]}]}
+        >>> [caption] = RegionCaptioner(EmbeddedServing())(row)["region_captions"]
+        >>> caption["region_id"], caption["text"][:19]
+        (1, 'A region mostly red')
     """
 
     name = "region_caption"
@@ -49,13 +64,13 @@ class RegionCaptioner(RegionOperator):
         marks: MarkStyle = "outline",
     ) -> None:
         if marks not in SHOWN_AS:
-            raise SpecError(f"marks {marks!r} is none of {', '.join(SHOWN_AS)}")
+            raise SpecError(f"marks {marks!r} is not one of {', '.join(SHOWN_AS)}")
         most = 1 if marks == "crop" else regions_per_request
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one a region, and `answer`, all of it as one text."""
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one per region, and `answer`, all of it as one text."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxes = [box_of(region["bbox"]) for region in regions]

@@ -18,7 +18,18 @@ from dataflow_grounding.tasks.region_expression import Described, region_express
 
 @OPERATOR_REGISTRY.register()
 class RegionExpressionGenerator(RegionOperator):
-    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are."""
+    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are.
+
+    Args:
+        serving, box_format, regions_per_request, marks: As RegionOperator's.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, RegionExpressionGenerator
+        >>> row = {"image_path": "square.png", "regions": [{"bbox": [300, 200, 500, 400], "type": "square"}]}
+        >>> [region] = RegionExpressionGenerator(EmbeddedServing())(row)["regions"]
+        >>> region["color"], region["description"]
+        ('red', 'the square')
+    """
 
     name = "region_expr"
     input_keys = {"image": "image_path", "regions": "regions"}

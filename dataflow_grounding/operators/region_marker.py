@@ -41,8 +41,24 @@ class RegionMarker(Operator):
 
     n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
     gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
-    embedded one. `marks` is `outline` (`crop` draws the same, for people) or `tag`. `on_suspect_boxes` and `check_every` are
-    about boxes that the model proposes, as those of PhraseGrounder. Raises SpecError.
+    embedded one.
+
+    Args:
+        output_dir: Folder of the pictures.
+        max_boxes: Most boxes of a row, 1 or more; None keeps all.
+        serving: The model that proposes regions.
+        proposals: `model` or `opencv`.
+        marks: `outline` (`crop` draws the same, for people) or `tag`, the number alone.
+        box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model proposes.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import RegionMarker
+        >>> record = RegionMarker("marked")({"image": "square.png", "bbox": [[300, 200, 200, 200]]})
+        >>> record["regions"], record["image_with_bbox"]
+        ([{'bbox': [300, 200, 500, 400], 'type': ''}], 'marked/1_bbox_vis.jpg')
     """
 
     name = "marked_regions"

@@ -22,8 +22,14 @@ Marks: TypeAlias = Literal["none", "outline"]
 class RegionOperator(Operator):
     """Shows at most `regions_per_request` regions at once (None: as many as the serving takes), near ones together.
 
-    `box_format` is the convention in which the model is told the boxes; None takes the serving's. With `marks="outline"`
-    the boxes are drawn and numbered in the picture that is sent. Raises SpecError.
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline` draws and numbers the boxes in the picture that is sent, `none` doesn't.
+
+    Raises:
+        SpecError: A setting is wrong.
     """
 
     def __init__(

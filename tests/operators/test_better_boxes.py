@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.seeing_model import SeeingModel, draw
 from benchmarks.workplace import Workplace
-from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
+from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
 from dataflow_grounding.boxes.agreement import merged
 from dataflow_grounding.boxes.regrounding import agreement
 from dataflow_grounding.errors import UnreadableReply
@@ -421,3 +421,42 @@ def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> 
         record = BoxRefiner(serving)({"image_path": photo, "expressions": expressions})
         assert server.count() == 0
     assert record["expressions"] == expressions
+
+
+class Steps(Pipeline):
+    def __init__(self, folder: Path, cache: str, server: LoopbackServer) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / cache), file_name_prefix="s")
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        self.grounder = PhraseGrounder(serving, check_every=None)
+        self.refiner = BoxRefiner(serving, check_every=None)
+        self.verifier = BoxVerifier(serving, check_every=None)
+
+    def forward(self) -> None:
+        self.grounder.run(self.storage.step())
+        self.refiner.run(self.storage.step(), input_expressions_key="expressions")
+        self.verifier.run(self.storage.step(), input_expressions_key="expressions", output_key="checked")
+
+
+def test_by_hand_each_step_writes_its_file_compiled_or_not(photo: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": photo, "expressions": ["the blue box"]}) + "\n")
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        plain, compiled = Steps(tmp_path, "plain", server), Steps(tmp_path, "compiled", server)
+        compiled.compile()
+        assert [pipeline.forward().done for pipeline in (plain, compiled)] == [1, 1]
+    files = [f"s_step{step}.jsonl" for step in (1, 2, 3)]
+    for name in files:
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "compiled" / name).read_bytes()
+    grounded, refined, verified = (json.loads((tmp_path / "plain" / name).read_bytes()) for name in files)
+    assert "zoomed" not in grounded["expressions"][0]["instances"][0]
+    assert refined["expressions"][0]["instances"][0]["zoomed"] is True
+    assert verified["expressions"] == refined["expressions"]
+    assert verified["checked"][0]["verified"] is True
+
+
+def test_who_asks_one_serving_shares_its_box_format() -> None:
+    serving = OpenAIServing("http://127.0.0.1:9/v1", "nobody-knows-it")
+    grounder, refiner, merger = PhraseGrounder(serving), BoxRefiner(serving), Merger(serving)
+    assert grounder.format_choice is refiner.format_choice is merger.format_choice
+    assert grounder.format_choice.pending
+    assert PhraseGrounder(serving, box_format="xyxy_1").format_choice is not grounder.format_choice
+    assert PhraseGrounder(OpenAIServing("http://127.0.0.1:9/v1", "other")).format_choice is not grounder.format_choice
