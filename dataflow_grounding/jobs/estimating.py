@@ -81,7 +81,7 @@ class StepEstimate:
         if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
             foreseen = Amount()
             foreseen.add(sent)
-            foreseen.add(was, self.coming / self.done)
+            foreseen.add(was, self.coming / max(self.done, 1))
             return foreseen
         times = was.requests / guess.requests
         if not was.input or not guess.input:  # the endpoint counts no tokens

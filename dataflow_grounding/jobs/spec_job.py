@@ -10,6 +10,8 @@ from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.operators import RegionMarker
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.pipelines.image_grounding import GROUND, ImageGroundingPipeline, step_folders
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
@@ -62,7 +64,7 @@ class SpecJob:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says besides what it says of every pipeline."""
-        watches = [watch for step in self.steps if (watch := getattr(step.operator, "watch", None)) is not None]
+        watches = [step.operator.watch for step in self.steps if isinstance(step.operator, (BoxOperator, RegionMarker))]
         said = (what for watch in watches if (what := watch.suspicion or watch.poor))
         return {"suspect_boxes": next(said, None)} if watches else {}
 
