@@ -1,6 +1,6 @@
 """Referring expressions: images with boxes in, verified expressions of the boxes out. Copy this file and make it yours.
 
-Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving describes by label, colour and place.
+Set DF_API_KEY, DF_BASE_URL and DF_MODEL to use a VLM; without them the embedded serving uses label, colour and place.
 """
 
 from pathlib import Path

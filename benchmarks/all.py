@@ -8,6 +8,7 @@ and wall times say little there. Each benchmark is a command of its own, too.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -19,6 +20,7 @@ NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     began = time.perf_counter()
     machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
     print(f"{machine}, Python {platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0]
 
-The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation), so that
-small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was not
-found as 0. `kept` has only the boxes of expressions that were verified.
+The model looks at the picture that it is sent: edges are off by a share of that picture's side (standard deviation),
+so that small things profit from an enlarged part. Precision and recall are at IoU 0.5; mIoU counts a gold box that was
+not found as 0. `kept` has only the boxes of expressions that were verified.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.box_scores import SIZE, measure
+from benchmarks.pixel_frames import missed
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
-from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
-from dataflow_grounding.geometry import Bbox, iou
-from dataflow_grounding.metrics import score_boxes
-from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.geometry import Bbox
 
-SIZE = (1200, 900)
 WAYS: dict[str, dict[str, Any]] = {
     "1 sample": {},
     "3 samples": {"samples": 3},
@@ -33,17 +29,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "3 samples, zoom": {"samples": 3, "zoom": True},
     "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": True},
 }
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One way to ask: shares in [0, 1], and requests for each picture."""
-
-    precision: float
-    recall: float
-    miou: float
-    small_miou: float
-    requests: float
 
 
 def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
@@ -70,61 +55,6 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
         ]
         records.append({"image_path": str(path), "caption": "", "expressions": expressions})
     return records
-
-
-def measure(
-    gold: list[dict[str, Any]],
-    model: SeeingModel,
-    name: str = "loopback",
-    box_format: str = "xyxy_1000",
-    *,
-    samples: int = 1,
-    zoom: bool = False,
-    verify: bool = False,
-    **settings: Any,
-) -> tuple[Figures, Figures | None]:
-    """All boxes, and those of verified expressions where they were verified. `name` is the model's."""
-    rows = [
-        {"image_path": g["image_path"], "caption": "", "expressions": [e["text"] for e in g["expressions"]]}
-        for g in gold
-    ]
-    with LoopbackServer(model, keep_bodies=True, record=False) as server:
-        serving = OpenAIServing(server.base_url, name, box_format=box_format)
-        steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
-        steps += [BoxRefiner(serving, **settings)] if zoom else []
-        steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
-        found: Any = rows
-        for step in steps:
-            found = step(found)
-            if found.failures:
-                raise found.failures[0][1]
-        requests = server.count() / len(gold)
-    every = _figures(found, gold, requests)
-    if not verify:
-        return every, None
-    kept = [{**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]} for r in found]
-    return every, _figures(kept, gold, requests)
-
-
-def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: float) -> Figures:
-    scores = score_boxes(found, gold, 0.5)
-    overlaps: list[float] = []
-    small: list[float] = []
-    for record, right in zip(found, gold, strict=True):
-        boxes = {e["text"]: [i["bbox"] for i in e["instances"]] for e in record["expressions"]}
-        for expression in right["expressions"]:
-            [bbox] = [tuple(i["bbox"]) for i in expression["instances"]]
-            best = max((iou(bbox, tuple(b)) for b in boxes.get(expression["text"], [])), default=0.0)
-            overlaps.append(best)
-            if max((bbox[2] - bbox[0]) / SIZE[0], (bbox[3] - bbox[1]) / SIZE[1]) < 0.03:
-                small.append(best)
-    return Figures(
-        scores.right / max(scores.boxes, 1),
-        scores.right / scores.gold_boxes,
-        sum(overlaps) / len(overlaps),
-        sum(small) / max(len(small), 1),
-        requests,
-    )
 
 
 def main() -> int:
@@ -154,8 +84,6 @@ def main() -> int:
                         f"{figures.small_miou:6.3f} {figures.requests:17.2f}",
                         flush=True,
                     )
-    from benchmarks.pixel_frames import missed  # which measures as this does
-
     print("\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's mIoU")
     return 1 if missed() else 0
 

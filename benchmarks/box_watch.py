@@ -1,11 +1,11 @@
-"""How soon the standing check stops a run whose boxes are in another format, and whether it ever stops one that is right.
+"""How soon the standing check stops a run whose boxes are in another format, and whether it stops a right one.
 
     python -m benchmarks.box_watch [--seeds 5] [--right 50]
 
 Whole runs of `generate` over the loopback server, with the defaults: a check before the first request and after every
-100, others where the numbers drift. Boxes are as photos have them (people tall, cars wide, sizes log-normal, pictures mostly
-4:3), and come after 30 ms. A wrong answer is one about a picture of the run; 8 requests are in flight, and count on top of
-the goal of 20.
+100, others where the numbers drift. Boxes are as photos have them (people tall, cars wide, sizes log-normal, pictures
+mostly 4:3), and come after 30 ms. A wrong answer is one about a picture of the run; 8 requests are in flight, and count
+on top of the goal of 20.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measuring import Row, table
+from benchmarks.pacing import lognormal
 from benchmarks.watched_model import MIXED, PEOPLE, SQUARES, WIDE, Scene, WatchedModel
 from benchmarks.workplace import Workplace
-from dataflow_grounding.testing import LoopbackServer, lognormal
+from dataflow_grounding.testing import LoopbackServer
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)
@@ -56,7 +57,7 @@ RIGHT = {
     "people only": Scene(things=PEOPLE),
     "one corner": Scene(corner=True),
     "panoramas": Scene(sizes=WIDE),
-    "a phrase a request": Scene(most_phrases=1),
+    "one phrase per request": Scene(most_phrases=1),
     "mostly empty": Scene(empty=0.8),
     "squares anywhere": Scene(things=SQUARES, level=False),
     "one size": Scene(sizes=((800, 800),)),
@@ -67,7 +68,7 @@ FORMATS = ("xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1000", "xyxy_1", "cxcywh_p
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its exit code, answers about its pictures, of them wrong ones, probe pictures, and what was said."""
+    """How a run ended: exit code, answers about its pictures, wrong ones of these, probe pictures, and its message."""
 
     code: int
     answers: int
@@ -99,7 +100,7 @@ def play(
 
 
 def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
-    """What step 0 would have left: so many records, each with a picture like no other."""
+    """What step 0 would have left: so many records, each with a picture of its own."""
     draw = random.Random(seed)
     pictures = {}
     for width, height in set(scene.sizes):
@@ -117,7 +118,7 @@ def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0)
 
 
 def stopped(outcomes: list[Outcome], fitting: str) -> tuple[str, bool]:
-    """The figures of runs that should be stopped, and whether all were: in time, nothing written, the right format named."""
+    """The figures of runs that should be stopped, and whether all were: soon, unwritten, the right format named."""
     worst = max(outcome.wrong for outcome in outcomes)
     whole = all(outcome.code == 2 and not outcome.wrote for outcome in outcomes)
     named = sum(f"{fitting} would fit" in outcome.said for outcome in outcomes)

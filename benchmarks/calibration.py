@@ -3,9 +3,9 @@
     python -m benchmarks.calibration [--runs 30] [--formats 20]
 
 First, models that count pixels of a picture that their server has resized, by 40 rules in use and by others
-(resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere at
-all. A run is right when boxes read as calibrated are at most 1% of a side off for pictures of every size in SIZES, sent as
-a run sends them. Goal: none wrong; at most 15% refused where edges are off by 1.5% or less.
+(resize_rules.py): edges off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes anywhere
+at all. A run is right when boxes read as calibrated are at most 1% of a side off for pictures of every size in SIZES,
+sent as a run sends them. Goal: none wrong; at most 15% refused where edges are off by 1.5% or less.
 
 Second, models that write in each known order, scale and padding (right: within 0.2% of the side; 999 and 1000 differ by
 0.1%). Third, models without a format, which have to be refused.
@@ -24,7 +24,7 @@ from benchmarks.probe_model import answered, anywhere, seen
 from benchmarks.resize_rules import OTHERS, RULES, Rule
 from dataflow_grounding.calibration.deciding import Deciding, Decision
 from dataflow_grounding.calibration.fitting import candidates
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probes
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probes
 from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Size
@@ -40,13 +40,13 @@ SIZES: tuple[Size, ...] = (
 )  # fmt: skip
 PROBES = probes()
 STATED = find_box_format("xyxy_1000", "")
-Model = Callable[[Probe], Picture]
+Model = Callable[[Probe], ProbedPicture]
 
 
 def decided(model: Model) -> tuple[Decision, int]:
     """The decision on a model, and how many pictures it took. Raises NoFit."""
 
-    async def ask(asked: Sequence[Probe], stated: BoxFormat) -> list[Picture]:
+    async def ask(asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
         return [model(probe) for probe in asked]
 
     deciding = Deciding(ask, MAX_SIDE)
@@ -56,15 +56,15 @@ def decided(model: Model) -> tuple[Decision, int]:
 def behind(rule: Rule, draw: random.Random, noise: float, outliers: float) -> Model:
     """A model that counts whole pixels of the picture that a server's rule leaves it."""
 
-    def model(probe: Probe) -> Picture:
+    def model(probe: Probe) -> ProbedPicture:
         (width, height), shown = probe.size, rule(*probe.size)
         factors = (shown[0] / width, shown[1] / height) * 2
         boxes = seen(probe, draw, noise, outliers).items()
         answers = [
-            Answer(phrase, probe.boxes[phrase], tuple(round(n * f) for n, f in zip(bbox, factors, strict=True)))
+            ProbeBox(phrase, probe.boxes[phrase], tuple(round(n * f) for n, f in zip(bbox, factors, strict=True)))
             for phrase, bbox in boxes
         ]
-        return Picture(probe, probe.size, answers)
+        return ProbedPicture(probe, probe.size, answers)
 
     return model
 

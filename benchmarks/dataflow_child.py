@@ -1,4 +1,4 @@
-"""Region captions as DataFlow runs them, on its own storage and serving: all rows drawn, then all rows asked, by 10 threads.
+"""Region captions as DataFlow runs them, on its own storage and serving: first all rows drawn, then all asked.
 
     DF_API_KEY=... PYTHON dataflow_child.py BASE_URL ROWS FOLDER
 
@@ -13,7 +13,7 @@ import types
 import cv2
 import dataflow
 
-# Its serving package imports PyTorch, vLLM and more for local models; only the file of the API's serving is wanted here.
+# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is wanted here.
 servings = types.ModuleType("dataflow.serving")
 servings.__path__ = [f"{dataflow.__path__[0]}/serving"]
 sys.modules["dataflow.serving"] = servings

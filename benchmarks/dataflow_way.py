@@ -1,10 +1,11 @@
-"""Region captions side by side: this package, and DataFlow's way (a pool of 10 threads, one barrier a step).
+"""Region captions side by side: this package, and DataFlow's way (a pool of 10 threads, one barrier per step).
 
     python -m benchmarks.dataflow_way --python PYTHON [--records N]
 
-PYTHON is that of an environment with `open-dataflow` (see docs/dataflow.md), whose storage and serving are used. Each run
-is a process of its own against a loopback server that takes 0.1 s for an answer; both have at most 10 requests in flight.
-"lost" counts rows without a text of the model when the run is over; after a kill the same command is given once more.
+PYTHON is that of an environment with `open-dataflow` (see docs/dataflow.md), whose storage and serving are used. Each
+run is a process of its own against a loopback server that takes 0.1 s for an answer; both have at most 10 requests in
+flight. "lost" counts rows without a text of the model when the run is over; after a kill the same command is given once
+more.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def answers(request: ReceivedRequest) -> Any:
 
 @dataclass
 class Case:
-    """`capacity` is how many requests the server takes at once; `kill_at` the share of rows after which the run is killed."""
+    """`capacity`: requests that the server takes at once; `kill_at`: share of rows after which the run is killed."""
 
     name: str
     capacity: int | None = None

@@ -22,7 +22,8 @@ ONE = "Cup 7 "
 class Weather:
     """A run of 20 records (40 requests) under `rule`, then the same command once more in good weather.
 
-    `code` and `failed` are of the first run. `final`: the failures stand until --retry-failed. `most` bounds what it sends.
+    `code` and `failed` are of the first run. `final`: the failures stand until --retry-failed. `most` bounds what it
+    sends.
     """
 
     name: str
@@ -85,23 +86,29 @@ MIDDLE = range(25, 10_000)
 EARLY = range(8, 10_000)
 NO_TIME = {"vlm.openai.timeout": 0.4}
 LIMITS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
-STOPS = "A wrong key, model or address stops the run within a few requests, exit 4; the same command goes on when it is mended."
+STOPS = (
+    "A wrong key, model or address stops the run within a few requests, exit 4; "
+    "once that is fixed, the same command goes on."
+)
 WAITED = "Rate limits are waited for as long as the endpoint asks, and count no attempt."
-AGAIN = "A server fault is tried again, up to workflow.max_attempts; then the record fails, and the next run tries it again."
-SPOILT = "An answer that is none is a fault of the server, tried again."
+AGAIN = (
+    "A server fault is tried again, up to workflow.max_attempts; "
+    "then the record fails, and the next run tries it again."
+)
+SPOILT = "A body that can't be used counts as a server fault: the request is sent again."
 CUT_OFF = (
-    "A reply that is cut off is never taken for a whole one: asked again, in parts or cooler, up to workflow.max_attempts; "
-    "then the record fails."
+    "A reply that is cut off is never taken for a whole one: asked again, in parts or cooler, "
+    "up to workflow.max_attempts; then the record fails."
 )
 OTHERS = (
-    "Once others have been answered it fails its record alone, as what the endpoint refuses does; ten in a row, with no answer "
+    "Once other requests have been answered it fails its record alone; ten in a row, with no answer "
     "between them, stop the run, exit 4."
 )
 UNBROKEN = "Ten refusals before the first answer stop the run, exit 4, and none of them is stored."
-PAGES = "What is no reply at all stops the run within ten requests, exit 4, where nothing was answered before."
+PAGES = "Where nothing was answered before, pages in place of replies stop the run within ten requests, exit 4."
 QUOTA = (
-    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so long, the run stops, exit 3, "
-    "and says when to come back; the same command goes on."
+    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so long, "
+    "the run stops, exit 3, and says when to come back; the same command goes on."
 )
 STANDS = "What the endpoint or the model refuses fails that record alone; only --retry-failed asks again."
 
@@ -137,7 +144,7 @@ _WEATHERS = [
     Weather("403 at the start", STOPS, always(on(faults.forbidden())), 4, most=8),
     Weather("404: no such model", STOPS, always(on(faults.model_not_found())), 4, most=8),
     Weather("401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
-    Weather("429 for want of credit", STOPS, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 4, most=33),
+    Weather("429 for lack of credit", STOPS, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 4, most=33),
     Weather(
         "400 for one record (content filter)", STANDS, always(on(faults.content_filter(), containing=ONE)), 1, 1, True
     ),
@@ -212,10 +219,10 @@ _WEATHERS = [
     Weather("a body of garbage", SPOILT, always(on(faults.garbage(), indexes=BURST))),
     Weather("an empty body", SPOILT, always(on(faults.empty_body(), indexes=BURST))),
     Weather("a body of broken JSON", SPOILT, always(on(faults.invalid_json(), indexes=BURST))),
-    Weather("JSON that is no reply", SPOILT, always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST))),
+    Weather("JSON that is not a reply", SPOILT, always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST))),
     Weather(
         "replies that can't be read",
-        "A reply that can't be read is asked again, saying what was wrong; to the end unreadable, the record fails.",
+        "A reply that can't be read is asked for again, with what was wrong; if it stays unreadable, the record fails.",
         always(on(faults.says("It's a cup."), containing=ONE)),
         1,
         1,
@@ -223,7 +230,7 @@ _WEATHERS = [
     ),
     Weather(
         "replies unreadable once",
-        "A reply that can't be read is asked again, saying what was wrong; to the end unreadable, the record fails.",
+        "A reply that can't be read is asked for again, with what was wrong; if it stays unreadable, the record fails.",
         always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
     ),
     Weather(

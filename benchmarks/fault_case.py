@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workplace import Done, Files, Workplace
+from benchmarks.workplace import Done, Files, Workplace, ended
 from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest
+
+IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
@@ -99,3 +103,31 @@ def wait_until(true: Callable[[], bool], within: float = 30) -> None:
     while not true():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.002)
+
+
+@contextmanager
+def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Witness]:
+    """A server, and `count` records for it."""
+    place.many(count)
+    with Witness(latency=latency) as witness:
+        place.settings |= {"vlm.openai.base_url": witness.server.base_url, "workflow.max_workers": IN_FLIGHT}
+        yield witness
+
+
+def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
+    """Wait until the process has sent so many requests."""
+    wait_until(lambda: witness.sent >= sent or running.poll() is not None)
+    assert running.poll() is None or witness.sent >= sent, ended(running)
+
+
+def goes_on(place: Workplace, witness: Witness, count: int, allowed: int = 0) -> Outcome:
+    """The same command again ends it, and the files are those of an undisturbed run."""
+    witness.server.latency = 0.0
+    witness.rules.clear()
+    done = place.run()
+    calm(done)
+    assert done.code == 0, done
+    assert place.files() == undisturbed(count)
+    assert place.run().summary["requests"] == 0
+    assert not list(place.results.rglob("*.part"))
+    return Outcome(witness.sent, witness.twice, lost_rows(place, count), allowed)

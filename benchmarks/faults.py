@@ -24,10 +24,11 @@ from benchmarks.lock_faults import LOCKS
 from benchmarks.machine_faults import MACHINE
 from benchmarks.script_faults import SCRIPTS
 from benchmarks.shortage_faults import SHORTAGES
+from benchmarks.signal_faults import SIGNALS
 from benchmarks.telling_faults import TELLING
 from benchmarks.workplace import Workplace
 
-CASES: list[Case] = [*ENDPOINT, *TELLING, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
+CASES: list[Case] = [*ENDPOINT, *TELLING, *SIGNALS, *MACHINE, *LOCKS, *FILES, *SHORTAGES, *IMAGES, *SCRIPTS]
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="faults whose name holds this text")
     parser.add_argument("--quick", action="store_true", help="fewer kills and shorter waits, as in the tests")
-    parser.add_argument("--json", action="store_true", help="one JSON object a fault")
+    parser.add_argument("--json", action="store_true", help="one JSON object per fault")
     arguments = parser.parse_args()
     if not arguments.json:
         print(f"| {'fault':52} | {'':6} | {'sent':>6} | {'twice':>5} | {'lost':>4} | {'s':>5} |")

@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.fault_case import Case, Outcome, calm
-from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.fault_case import Case, Outcome, at_work, calm, goes_on, reached_by
 from benchmarks.workplace import Workplace, caption, command, ended
 
 
@@ -64,7 +63,7 @@ def places(value: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
-    """A file that a run left for later ones is damaged: nothing is asked again, and what reads it fails with a sentence."""
+    """A file left for later runs is damaged: nothing is asked again; what reads it fails with a one-line error."""
     with at_work(place, 3) as witness:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
@@ -99,11 +98,11 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 130)
 
 
-CHANGED = "The run ends, warns and isn't taken for complete; the same command takes in what is new."
-PASSED_OVER = "What can't be read in it is passed over: nothing is asked again, no command fails."
+CHANGED = "The run ends with a warning and doesn't count as complete; the same command adds what is new."
+PASSED_OVER = "What can't be read in it is ignored: nothing is asked again, no command fails."
 
 FILES: list[Case] = [
-    Case("damage to what is remembered of images", "Found out again, at no cost.", damaged_memory),
+    Case("damage to what is remembered of images", "It is found out again, at no cost.", damaged_memory),
     Case("a damaged finished.json", PASSED_OVER, functools.partial(odd_file, ".ckpt/finished.json")),
     Case("a damaged run.json", PASSED_OVER, functools.partial(odd_file, "run.json")),
     Case("an input that is written to while it is read", CHANGED, functools.partial(changed_input, False)),

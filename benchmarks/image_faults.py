@@ -67,7 +67,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\nshowpage\n%%EOF\n"
 
 
 def play(write: Write, name: str, expected: tuple[int, int] | str, place: Workplace, full: bool) -> Outcome:
-    """One such picture between two good ones. `expected`: width and height of the upright picture, or the failure's kind."""
+    """One such picture between two good ones. `expected`: size of the upright picture, or the failure's kind."""
     place.picture("good.jpg")
     write(place.folder / name)
     names = ["good.jpg", name, "good.jpg"]

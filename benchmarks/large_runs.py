@@ -2,9 +2,9 @@
 
     python -m benchmarks.large_runs
 
-One request a record (phrase grounding), 64 in flight, replies at once. Every record has an image path of its own. The
-100,000 paths are hard links to few small files; after the first run most of those are overwritten with zeros, their size
-and time kept, so that a resume which reads one image again fails that record.
+One request per record (phrase grounding), 64 in flight, replies at once. Every record has an image path of its own.
+The 100,000 paths are hard links to few small files; after the first run most of those are overwritten with zeros, their
+size and time kept, so that a resume which reads one image again fails that record.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, Used, show, under, workplace
+from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, ours, step_1
-from dataflow_grounding.testing import ServerProcess
 
 RECORDS, MISSING = 100_000, 1_000
 OUTPUT = "step_1_grounding"
@@ -49,7 +49,7 @@ def memory(folder: Path, name: str, pictures: list[Path], records: int, base_url
     used = ours(folder, name, paths, base_url)
     kilobytes = pictures[0].stat().st_size // 1000
     figure, goal, reached = under(used.peak_mb, 150, "{:.0f} MB")
-    cpu = f", {used.cpu_s / records * 1000:.2f} CPU ms a record, {used.wall_s:.0f} s"
+    cpu = f", {used.cpu_s / records * 1000:.2f} CPU ms per record, {used.wall_s:.0f} s"
     return Row(f"peak memory, {records:,} records, JPEGs of {kilobytes} KB", figure + cpu, goal, reached)
 
 

@@ -8,8 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from benchmarks.fault_case import Case, Outcome, Witness, calm, wait_until
-from benchmarks.machine_faults import at_work, goes_on, reached_by
+from benchmarks.fault_case import Case, Outcome, Witness, at_work, calm, goes_on, reached_by, wait_until
 from benchmarks.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """
@@ -33,7 +32,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
             second = ended(here.start(env=env))
             calm(second)
             assert second.code == 2, second
-            assert "another run is at work" in second.err
+            assert "another run is working" in second.err
             assert f"process {first.pid}" in second.err
             os.kill(first.pid, signal.SIGKILL)
             first.communicate()
@@ -47,7 +46,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
 
 
 def other_labels(place: Workplace, full: bool) -> Outcome:
-    """A second run of referring expressions, with other labels, in the folder of a first one: it changes nothing there."""
+    """A second run of referring expressions, with other labels, in a first one's folder: it changes nothing there."""
     with Witness(latency=4) as witness:
         names = [place.picture(f"img/{n}.jpg") for n in range(12)]
         specs = []
@@ -74,7 +73,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
         second = ended(process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder))
         witness.server.latency = 0.0
         assert second.code == 2, second
-        assert "another run is at work" in second.err
+        assert "another run is working" in second.err
         assert seeds.read_bytes() == before
         assert ended(first).code == 0
         assert seeds.read_bytes() == before
@@ -85,7 +84,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file with host, process and heartbeat stands in for the lock; a run that is dead keeps nobody out.",
+        "A file with host, process and heartbeat stands in for the lock; a dead run locks nobody out.",
         no_flock,
     ),
     Case("a second run with other labels", "It is refused before it writes anything.", other_labels),

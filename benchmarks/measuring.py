@@ -37,7 +37,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `reached` is None where there is no goal."""
+    """A row of the table. `reached` is None where there is no goal."""
 
     what: str
     figure: str
@@ -46,7 +46,7 @@ class Row:
 
 
 def run(command: Sequence[str], *, settings: Mapping[str, str] | None = None, codes: Sequence[int] = (0,)) -> Used:
-    """Run a command to its end, its standard output kept. Raises RuntimeError for an exit code that is not in `codes`."""
+    """Run a command to its end and keep its output. Raises RuntimeError for an exit code that is not in `codes`."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         environment = {**os.environ, **(settings or {})}
@@ -86,7 +86,7 @@ def median(numbers: Sequence[float]) -> float:
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
-    """A folder that is gone afterwards; under TMPDIR."""
+    """A temporary folder under TMPDIR."""
     with tempfile.TemporaryDirectory(prefix="dataflow-grounding-benchmark-") as folder:
         yield Path(folder)
 

@@ -1,10 +1,10 @@
-"""Boxes of models that count pixels, end to end: a run behind servers that reduce pictures, against the same model read exactly.
+"""Boxes of models that count pixels: runs behind servers that reduce pictures, against the same model read exactly.
 
     python -m benchmarks.pixel_frames [--pictures 24] [--noise 0.005]
 
 The model is called Qwen2.5-VL and really looks: it finds the coloured boxes, and the calibration's rectangles, in the
-picture that it is sent. Its numbers are pixels of what a server's rule leaves of it. A run knows nothing of the rule. The
-ideal is the same model answering in parts of a thousand, which no resize changes. Goal: 95% of the ideal's mIoU.
+picture that it is sent. Its numbers are pixels of what a server's rule leaves of it. A run knows nothing of the rule.
+The ideal is the same model answering in parts of a thousand, which no resize changes. Goal: 95% of the ideal's mIoU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.box_quality import measure
+from benchmarks.box_scores import measure
 from benchmarks.resize_rules import RULES, Rule, openai, reduced, smart
 from benchmarks.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.errors import GroundingError
@@ -37,7 +37,7 @@ SERVERS: dict[str, Rule] = {
 
 
 def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Pictures of different sizes with a box of each colour, from a fiftieth to a quarter of the sides; as gold records."""
+    """Gold records: pictures of different sizes, a box of each colour, from a fiftieth to a quarter of the sides."""
     chance = random.Random(seed)
     records = []
     for number in range(count):

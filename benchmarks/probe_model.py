@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import BoxFormat, find_box_format
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
@@ -39,13 +39,13 @@ def anywhere(probe: Probe, draw: random.Random) -> Bbox:
 
 def answered(
     probe: Probe, format_of: Callable[[str], BoxFormat], boxes: dict[str, Bbox], rounded: bool = True
-) -> Picture:
+) -> ProbedPicture:
     """What calibrating gets for one picture when each phrase's box is written in `format_of` the phrase."""
     answers = []
     for phrase, bbox in boxes.items():
         numbers = format_of(phrase).from_pixels(bbox, original=probe.size, rounded=rounded)
-        answers.append(Answer(phrase, probe.boxes[phrase], tuple(numbers)))
-    return Picture(probe, probe.size, answers)
+        answers.append(ProbeBox(phrase, probe.boxes[phrase], tuple(numbers)))
+    return ProbedPicture(probe, probe.size, answers)
 
 
 class ProbeModel:

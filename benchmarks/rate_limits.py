@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, lognormal
+from benchmarks.pacing import lognormal
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults
 
 NEVER = float("inf")
 PLAIN = faults.too_many_requests()
@@ -135,10 +136,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="one JSON object a case")
+    parser.add_argument("--json", action="store_true", help="one JSON object per case")
     arguments = parser.parse_args()
     chosen = [case for case in CASES if arguments.only in case.name for _ in range(arguments.repeat)]
-    head = f"{'case':30} {'answered':>11} {'sent':>6} {'sent/ans.':>9} {'in flight':>9} {'wall s':>7} {'ideal':>6} {'use':>6}"
+    head = f"{'case':30} {'answered':>11} {'sent':>6} {'sent/ans.':>9} {'in flight':>9} {'wall s':>7}"
+    head += f" {'ideal':>6} {'use':>6}"
     if not arguments.json:
         print(head)
     missed = 0

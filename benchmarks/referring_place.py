@@ -18,7 +18,7 @@ def kitti(kind: str, *corners: Any, score: str = "") -> str:
 
 
 class ReferringPlace:
-    """Everything under one folder; `settings` are spec keys below `image_referring_expression`, dotted, for every run."""
+    """Everything under one folder; `settings` are dotted spec keys below `image_referring_expression` for every run."""
 
     def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
         self.folder = folder

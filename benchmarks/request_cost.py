@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
-from benchmarks.measuring import BENCHMARKS, Row, Used, generate, median, run, show, under, workplace
-from dataflow_grounding.testing import ServerProcess
+from benchmarks.measuring import Row, Used, generate, median, run, show, under, workplace
+from benchmarks.process import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
 REPLY = json.dumps(
@@ -29,7 +29,7 @@ STEP = "step_0_expression_extraction"
 
 
 def rows_to_ground(results: Path, pictures: list[Path]) -> None:
-    """What step 0 would have left: two expressions an image, one of them like no other."""
+    """What step 0 would have left: two expressions per image, one of them unique."""
     texts = (["wooden table", f"mug number {number}"] for number in range(len(pictures)))
     rows = (
         {"image_path": str(path), "caption": "", "expressions": [{"text": text} for text in pair]}
@@ -39,7 +39,7 @@ def rows_to_ground(results: Path, pictures: list[Path]) -> None:
 
 
 def ours(folder: Path, name: str, pictures: list[Path], base_url: str) -> Used:
-    """`generate` for step 1 alone: one request a record."""
+    """`generate` for step 1 alone: one request per record."""
     rows_to_ground(folder / name, pictures)
     used = step_1(folder / name, base_url)
     counts = used.json()
@@ -55,7 +55,7 @@ def step_1(results: Path, base_url: str, in_flight: int = IN_FLIGHT) -> Used:
 
 def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
     """A bare client in a process of its own."""
-    command = [sys.executable, str(BENCHMARKS / "bare_client.py"), base_url, "--client", client, "--image", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.bare_client", base_url, "--client", client, "--image", str(folder)]
     return run([*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR)
 
 
@@ -85,7 +85,7 @@ def measure() -> list[Row]:
                 ratios[f"{name} more"].append(more["generate"] / more[name])
     rows = [
         Row(
-            f"{name}: CPU ms a request, whole process of {REQUESTS:,}; each request beyond them",
+            f"{name}: CPU ms per request, whole process of {REQUESTS:,}; each request beyond them",
             f"{median(whole[name]):.2f}; {median(extra[name]):.2f}",
         )
         for name in whole

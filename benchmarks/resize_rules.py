@@ -1,8 +1,8 @@
 """What servers do to a picture before the model sees it: rules from width and height as sent to those that are seen.
 
-`RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits that servers are started
-with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other kinds; five of them leave no sizes at which a picture is
-seen as sent, and can only be refused.
+`RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits that servers are
+started with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other kinds; five of them leave no sizes at
+which a picture is seen as sent, and can only be refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faults in pipelines that a user writes by hand: clumsy operators, changed steps, notebooks, servings that say nothing."""
+"""Faults in pipelines written by hand: clumsy operators, changed steps, notebooks, servings that say nothing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Mute(Serving):
 
 
 def no_text(place: Workplace, full: bool) -> Outcome:
-    """It is no answer, and never `none`."""
+    """It is not an answer, and never `none`."""
     place.many(COUNT)
     summary = ByHand(place.folder, Mute()).forward()
     assert (summary.failed, summary.failures["unreadable_reply"], summary.exit_code) == (COUNT, COUNT, 4), summary
@@ -196,7 +196,7 @@ def notebook(place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice, COUNT - len(done))
 
 
-FAILS = "It fails its record with a sentence; all other records are there, and counted."
+FAILS = "It fails its record with a one-line error; all other records are there, and counted."
 
 SCRIPTS: list[Case] = [
     *(
@@ -218,7 +218,7 @@ SCRIPTS: list[Case] = [
     Case("a serving that answers without a text", "No text is an unreadable reply, and never `none`.", no_text),
     Case(
         "the interrupt of a notebook",
-        "The run has ended when the cell has; the cell run again goes on, and pays for nothing twice.",
+        "The run ends with the cell; the cell, run again, goes on and pays for nothing twice.",
         notebook,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Faults of a machine that is short of something, and of pictures that change unseen: no record is to blame for them."""
+"""Faults of a machine short of something, and of pictures that change unseen: no record is to blame for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.fault_case import Case, Outcome, calm, lost_rows
-from benchmarks.machine_faults import at_work, reached_by
+from benchmarks.fault_case import Case, Outcome, at_work, calm, lost_rows, reached_by
 from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
@@ -139,23 +138,24 @@ def painted(path: Path, level: int) -> None:
     os.utime(path, (1e9, 1e9))
 
 
-ANEW = "Noticed where it is to be sent: its record is done anew, and the run isn't taken for complete."
+ANEW = "Noticed before it is sent: its record is done again, and the run doesn't count as complete."
 
 SHORTAGES: list[Case] = [
-    Case("ulimit -n 64 and 100 workers", "No more is in flight than connections may be open.", few_files),
+    Case("ulimit -n 64 and 100 workers", "No more requests are in flight than connections can be open.", few_files),
     Case(
         "open files that run out for a while",
-        "Waited for, as all is that the machine is short of; no record fails for it.",
+        "The run waits, as for anything that the machine is short of; no record fails because of it.",
         functools.partial(files_run_out, 3),
     ),
     Case(
         "open files that run out for good",
-        "When nothing has got done for a minute, the run stops with a sentence; the same command goes on.",
+        "After a minute without progress the run stops with a one-line error; the same command goes on.",
         functools.partial(files_run_out, 1000),
     ),
     Case(
         "an image that the disk can't read",
-        "Tried for a minute; then its record fails alone, as others got done, and the next run tries it again.",
+        "Retried for a minute; then its record alone fails, as others were done meanwhile, "
+        "and the next run tries it again.",
         bad_sector,
     ),
     Case("a picture replaced by one of the same size and time", ANEW, swapped),

@@ -2,11 +2,12 @@
 
     python -m benchmarks.soak [--minutes 30] [--seed 0] [--rounds N]
 
-A round takes one of the pipelines, streaming or not, against a loopback server that spoils a share of its answers (429, 500,
-503, closed and cut connections, garbage, replies that can't be read or are cut off). Its run is killed, interrupted,
-terminated, given a disk that fills up, or a changed input (rows in another order, and some twice) or another step at random
-moments, and gone on with each time. In the end its files are compared byte by byte. A question that was well answered more
-than once was paid for twice: at most what was in flight at a stop that waits for nothing (a kill, a full disk).
+A round takes one of the pipelines, streaming or not, against a loopback server that spoils a share of its answers
+(429, 500, 503, closed and cut connections, garbage, replies that can't be read or are cut off). Its run is killed,
+interrupted, terminated, given a disk that fills up, or a changed input (rows in another order, and some twice) or
+another step at random moments, and gone on with each time. In the end its files are compared byte by byte. A question
+that was well answered more than once was paid for twice: at most what was in flight at a stop that waits for nothing (a
+kill, a full disk).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Job:
 
 
 def disturbed(job: Job, witness: Witness, draw: random.Random, stops: Counter[str]) -> int:
-    """Let it run for a while and stop it somehow; returns how many questions may be in flight, and unanswered, at that."""
+    """Let it run for a while and stop it somehow; returns how many questions may be in flight then, unanswered."""
     kind = draw.choice(["kill", "Ctrl-C", "SIGTERM", "full disk", "changed input", "step put in", "nothing"])
     stops[kind] += 1
     if kind == "changed input" and job.kind != "image_referring_expression":
@@ -182,7 +183,8 @@ def different(found: dict[str, bytes], undisturbed: dict[str, bytes]) -> list[st
                 (n for n, (a, b) in enumerate(zip(mine, right, strict=False)) if a != b), min(len(mine), len(right))
             )
             told.append(
-                f"{name} line {place + 1} of {len(mine)} ({len(right)}): {mine[place : place + 1]} for {right[place : place + 1]}"
+                f"{name} line {place + 1} of {len(mine)} ({len(right)}): "
+                f"{mine[place : place + 1]} for {right[place : place + 1]}"
             )
     return told
 
@@ -242,7 +244,8 @@ def soak(seed: int, going_on: Callable[[int, float], bool]) -> int:
         f"{number - broke} of {number} rounds with the files of an undisturbed run, in {minutes:.1f} minutes ({told})"
     )
     print(
-        f"{sent} requests; {twice} questions paid for twice, of at most {allowed} in flight at stops that wait for nothing"
+        f"{sent} requests; {twice} questions paid for twice, "
+        f"of at most {allowed} in flight at stops that wait for nothing"
     )
     return 1 if broke else 0
 

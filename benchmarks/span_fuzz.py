@@ -1,12 +1,12 @@
-"""Spans: made-up captions and phrases, spelt in the ways that typography has, and the places that are right by construction.
+"""Spans: made-up captions and phrases, spelt in typography's many ways, and places that are right by construction.
 
     python -m benchmarks.span_fuzz [--captions 40000] [--seed 0]
 
-A caption is put together from words and what stands between them, each piece spelt anew every time it is written: capitals,
-composed or decomposed accents, kinds of apostrophe, quotation mark, hyphen and blank, soft hyphens and zero-width characters
-inside words. A phrase is some of the same pieces, or others, spelt independently. Where it may be found follows from the
-pieces' numbers and places alone; nothing of the package is used to tell. Words are traps for one another: cart, car; cafe,
-café; 한, 하.
+A caption is put together from words and what stands between them, each piece spelt anew every time it is written:
+capitals, composed or decomposed accents, kinds of apostrophe, quotation mark, hyphen and blank, soft hyphens and
+zero-width characters inside words. A phrase is some of the same pieces, or others, spelt independently. Where it may be
+found follows from the pieces' numbers and places alone; nothing of the package is used to tell. Words are traps for one
+another: cart, car; cafe, café; 한, 하.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Start: CPU seconds and memory of `--help`, of the import, and of a bare Python for scale.
+"""Start: CPU seconds and memory of `--help`, of the import, and of a bare Python for comparison.
 
 python -m benchmarks.start
 """
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def measure() -> list[Row]:
-    """Start: CPU seconds and memory of `--help`, of the import, and of a bare Python for scale."""
+    """Start: CPU seconds and memory of `--help`, of the import, and of a bare Python for comparison."""
     rows = []
     for name, (command, goal) in COMMANDS.items():
         runs = [run(command) for _ in range(ROUNDS)]

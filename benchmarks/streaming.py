@@ -2,10 +2,11 @@
 
     python -m benchmarks.streaming
 
-A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests an
-image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the server: a
-request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()` without
-`compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side count as one.
+A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests
+per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the
+server: a request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()`
+without `compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side
+count as one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, median, run, show, workplace
+from benchmarks.process import ServerProcess
 from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
@@ -27,7 +29,6 @@ from dataflow_grounding.replies import read_object
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.schema import object_of
-from dataflow_grounding.testing import ServerProcess
 
 MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [{"id": 1, "type": "mug", "bbox": [5, 5, 30, 40]}, {"id": 2, "type": "table", "bbox": [0, 30, 64, 48]}]
@@ -104,7 +105,7 @@ def measure_mode(mode: str, folder: Path, sigma: float = SIGMA) -> dict[str, Any
 
 
 def measure() -> list[Row]:
-    """Streaming against step by step, and repeated image bytes, on a pipeline of four steps, two of them side by side."""
+    """Streaming against step by step, and repeated image bytes, on four steps, two of them side by side."""
     rows: list[Row] = []
     with workplace() as root:
         pictures = inputs.pictures(root / "pictures", 500, 64, 48, 2)

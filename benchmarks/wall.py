@@ -2,9 +2,10 @@
 
     python -m benchmarks.wall
 
-80 requests for each place in flight, one a record, JPEGs of 5 KB, latencies all alike or log-normal (sigma 0.7). Beside
-it what a client with the same latencies would need that has every place filled from the first moment on: it, too, waits
-for the last replies. The run begins with 8 in flight and adds one a reply, so it uses 120 of 512 places until it has 128.
+80 requests for each place in flight, one per record, JPEGs of 5 KB, latencies all alike or log-normal (sigma 0.7).
+Beside it what a client with the same latencies would need that keeps every place filled from the first moment on: it,
+too, waits for the last replies. The run begins with 8 in flight and adds one per reply, so it uses 120 of 512 places
+until it has 128.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 from benchmarks import inputs
 from benchmarks.measuring import Row, show, under, workplace
+from benchmarks.pacing import lognormal
+from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, rows_to_ground, step_1
-from dataflow_grounding.testing import ServerProcess, lognormal
 
 SIGMA, PER_PLACE = 0.7, 80
 MEANS = {16: 0.2, 64: 0.25, 128: 0.4}
-"""In flight → mean latency in seconds; at most 320 requests a second, so that the processor is not what is measured."""
+"""In flight → mean latency in seconds; at most 320 requests per second, so that it isn't the processor's speed."""
 
 
 def latencies(requests: int, mean: float, sigma: float) -> list[float]:
@@ -59,7 +61,8 @@ def row(folder: Path, pictures: list[Path], in_flight: int, sigma: float) -> Row
     times = latencies(requests, mean, sigma)
     ideal = sum(times) / in_flight
     figure, goal, reached = under(used.json()["seconds"] / ideal, 1.1)
-    figure += f" (always full {always_full(times, in_flight) / ideal:.2f}; with the process's start {used.wall_s / ideal:.2f})"
+    full, whole = always_full(times, in_flight) / ideal, used.wall_s / ideal
+    figure += f" (always full {full:.2f}; with the process's start {whole:.2f})"
     name = f"log-normal, sigma {sigma}" if sigma else "all alike"
     return Row(f"{in_flight} in flight, {requests:,} requests of {mean} s, {name}: wall / ideal", figure, goal, reached)
 

@@ -46,8 +46,8 @@ WIDE: tuple[Size, ...] = ((2048, 512), (1600, 420))
 
 @dataclass(frozen=True)
 class Scene:
-    """What a run's pictures show. `area` is the mean log of a thing's share of the picture; `level` says that things stand about
-    a little below the middle, as in photos, not anywhere; `corner` that all are in the top left ninth.
+    """What a run's pictures show. `area` is the mean log of a thing's share of the picture; `level` says that things
+    stand about a little below the middle, as in photos, not anywhere; `corner` that all are in the top left ninth.
     """
 
     things: Sequence[Thing] = MIXED
@@ -73,8 +73,8 @@ class Scene:
 
 
 class WatchedModel:
-    """Answers `phrase_grounding`. `format_of` names the format of the n-th answer about a picture of the run; edges are off by
-    `noise` of the side, a share `outliers` of the boxes is anywhere at all, and so it is on probe pictures.
+    """Answers `phrase_grounding`. `format_of` names the format of the n-th answer about a picture of the run; edges are
+    off by `noise` of the side, a share `outliers` of the boxes is anywhere at all, and so it is on probe pictures.
     """
 
     reads = "input"

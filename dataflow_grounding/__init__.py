@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.pipelines import Pipeline as Pipeline
     from dataflow_grounding.replies import read_boxes as read_boxes
     from dataflow_grounding.serving import GeminiServing as GeminiServing
+    from dataflow_grounding.serving import OpenAISdkServing as OpenAISdkServing
     from dataflow_grounding.serving import OpenAIServing as OpenAIServing
     from dataflow_grounding.serving import RecordedServing as RecordedServing
     from dataflow_grounding.serving import Serving as Serving
@@ -58,6 +59,7 @@ _HOMES = {
     "Pipeline": "pipelines",
     "read_boxes": "replies",
     "GeminiServing": "serving",
+    "OpenAISdkServing": "serving",
     "OpenAIServing": "serving",
     "RecordedServing": "serving",
     "Serving": "serving",

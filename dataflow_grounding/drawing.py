@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
+
+from dataflow_grounding.lettering import font_of, shortened, writable
 
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # whole pixels, [x1, x2) by [y1, y2)
@@ -28,14 +27,6 @@ PALETTE: tuple[Color, ...] = (
 
 _DARK: Color = (17, 17, 17)
 _LIGHT: Color = (255, 255, 255)
-
-# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label is used.
-_SYSTEM_FONTS = (
-    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc",
-    "DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc",
-    "arial.ttf", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "Nirmala.ttf", "seguisym.ttf",
-)  # fmt: skip
-_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "})
 
 
 @dataclass(frozen=True)
@@ -79,10 +70,10 @@ def text_color(color: Color) -> Color:
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """A new RGB picture of the same size with the marks drawn on it; `image` itself stays as it is.
 
-    Outlines lie outside of their boxes, except where the picture ends, so that nothing marked is covered. Labels stand
-    beside their boxes where there is room, clear of other labels, and never leave the picture; one for which there is
-    no room is shortened, down to the mark's number, counted from 1. The number also stands for a label that no font on
-    the system can write. What lies outside of the picture is cut off; a mark wholly outside is not drawn.
+    Outlines lie outside their boxes, except where the picture ends, so that nothing marked is covered. Labels lie
+    beside their boxes where there is room, clear of other labels, and never leave the picture. A label without room is
+    shortened, down to the mark's number, counted from 1, which also replaces a label that no font on the system can write.
+    What lies outside the picture is cut off; a mark wholly outside is not drawn.
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.
     """
@@ -141,7 +132,7 @@ def _sizes(width: int, height: int, labels: int) -> _Sizes:
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
-    """The mark's box in whole pixels inside the picture; empty (all 0) where it lies outside."""
+    """The mark's box in whole pixels inside the picture; empty (all 0) if it lies outside."""
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(f"mark {number}: bbox {list(mark.bbox)} is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
@@ -199,13 +190,13 @@ def _place_label(
     i: int, label: str, pixels: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
 ) -> tuple[str, ImageFont.FreeTypeFont, Box | None]:
     """The text to write for mark `i`, its font, and where: the best place of the longest text that finds a good one."""
-    text, name = _writable(_one_line(label), str(i + 1))
-    font = _font(name, sizes.font)
+    text, name = writable(label, str(i + 1))
+    font = font_of(name, sizes.font)
     box, room = pixels[i], sizes.width - 2 * _padding(sizes)
     room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
     room = min(room, max(4 * sizes.font, round(sizes.share)))
     best: tuple[float, str, Box] | None = None
-    versions = (_shorten(text, font, room), _shorten(text, font, min(room, 5 * sizes.font)), str(i + 1))
+    versions = (shortened(text, font, room), shortened(text, font, min(room, 5 * sizes.font)), str(i + 1))
     for shown in dict.fromkeys(versions):
         spots = list(_spots(box, round(font.getlength(shown)) + 2 * _padding(sizes), sizes))
         near = [other for j, other in enumerate(pixels) if j != i and any(_overlap(spot, other) for spot in spots)]
@@ -257,61 +248,6 @@ def _draw_label(
 
 def _padding(sizes: _Sizes) -> int:
     return round(0.4 * sizes.font) + sizes.halo
-
-
-def _one_line(label: str) -> str:
-    """The label without line breaks and invisible characters."""
-    spaced = re.sub(r"\s+", " ", label[:1000]).strip()  # far more than is ever shown
-    return "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-
-
-def _writable(text: str, number: str) -> tuple[str, str]:
-    """`(text, font name)` that can be written in full: as it is, else without accents and symbols, else `number`."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.translate(_PLAIN)) if not unicodedata.combining(c))
-    without_symbols = "".join(c for c in plain if unicodedata.category(c) not in ("So", "Sk")).strip()
-    for version in dict.fromkeys((text, plain, without_symbols)):
-        for name in ("", *_SYSTEM_FONTS) if version else ():
-            if all(_has_glyph(name, c) for c in version):
-                return version, name
-    return number, ""
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `room` pixels."""
-    if font.getlength(text) <= room:
-        return text
-    low, high = 0, len(text)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if font.getlength(text[:middle].rstrip() + "…") <= room else (low, middle)
-    return text[: max(1, low)].rstrip() + "…"
-
-
-@lru_cache(maxsize=256)
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font for the empty name. Raises OSError where the system has no such font."""
-    font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-@lru_cache(maxsize=65536)
-def _has_glyph(name: str, char: str) -> bool:
-    if char == " ":
-        return _installed(name)
-    if not _installed(name):
-        return False
-    drawn, missing = (_font(name, 16).getmask(c) for c in (char, "\U0010ffff"))
-    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
-
-
-@lru_cache(maxsize=64)
-def _installed(name: str) -> bool:
-    try:
-        _font(name, 16)
-    except OSError:
-        return False
-    return True
 
 
 def _fill(draw: ImageDraw.ImageDraw, box: Box, color: Color) -> None:

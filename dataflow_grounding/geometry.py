@@ -17,7 +17,12 @@ def box_of(numbers: Sequence[float]) -> Bbox:
 
 
 def area(bbox: Bbox) -> float:
-    """Return the area in square pixels; 0 for a box without one, also when its corners are the wrong way round."""
+    """Return the area in square pixels; 0 when the corners are the wrong way round.
+
+    Example:
+        >>> area((0, 0, 10, 5)), area((10, 5, 0, 0))
+        (50, 0.0)
+    """
     return max(0.0, bbox[2] - bbox[0]) * max(0.0, bbox[3] - bbox[1])
 
 
@@ -26,13 +31,13 @@ def intersection(a: Bbox, b: Bbox) -> Bbox:
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
-def union(a: Bbox, b: Bbox) -> Bbox:
-    """Return the smallest box that holds both."""
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
 def iou(a: Bbox, b: Bbox) -> float:
-    """Return intersection over union, in [0, 1]; 0 when neither box has an area."""
+    """Return intersection over union, in [0, 1]; 0 when neither box has an area.
+
+    Example:
+        >>> iou((0, 0, 10, 10), (5, 0, 15, 10))
+        0.3333333333333333
+    """
     shared = area(intersection(a, b))
     covered = area(a) + area(b) - shared
     return min(1.0, shared / covered) if covered > 0 else 0.0
@@ -58,9 +63,21 @@ def clamp(bbox: Bbox, size: Size) -> Bbox:
 
 
 def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
-    """Return the box rounded to whole pixels, inside an image of `size` (width, height), at least 1 px each way.
+    """Round a box to whole pixels inside an image, at least 1 px each way; halves are rounded up.
 
-    Halves are rounded up. Raises ValueError for an image without pixels, or coordinates that are not finite.
+    Args:
+        bbox: x1, y1, x2, y2 in pixels of the image.
+        size: Width and height of the image in pixels.
+
+    Returns:
+        x1, y1, x2, y2 as integers, with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
+
+    Raises:
+        ValueError: The image has no pixels, or a coordinate is not finite.
+
+    Example:
+        >>> whole_pixels((9.5, -3, 20.4, 20), (100, 80))
+        (10, 0, 20, 20)
     """
     x1, x2 = _whole_span(bbox[0], bbox[2], size[0])
     y1, y2 = _whole_span(bbox[1], bbox[3], size[1])

@@ -54,7 +54,7 @@ class ImageFacts:
 
 
 def read_file(path: str) -> bytes:
-    """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for what is no file, or too large."""
+    """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file."""
     try:
         handle, length = _open_file(path)
         try:
@@ -95,7 +95,7 @@ def header_facts(path: str) -> tuple[Size, str]:
             turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
             return (height, width) if turned else (width, height), _media_type(picture)
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise machine_fault(error) or ImageBroken(f"{path!r} is no image that can be read: {error}") from None
+        raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -148,8 +148,8 @@ def _opened(data: bytes, path: str) -> PillowImage:
         raise ImageBroken(too_large) from None
     except PIL.UnidentifiedImageError:
         heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-        hint = "HEIC: convert it to JPEG" if heic else f"these are: {', '.join(_formats())}"
-        raise ImageBroken(f"{path!r} is no image that can be read ({hint})") from None
+        hint = "HEIC: convert it to JPEG" if heic else f"these can be read: {', '.join(_formats())}"
+        raise ImageBroken(f"{path!r} is not a readable image ({hint})") from None
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
     if not (picture.width > 0 and picture.height > 0):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
+from dataflow_grounding.kept_urls import kept_urls
 from dataflow_grounding.machine import cant_read
 from dataflow_grounding.records import Record
 
@@ -203,29 +204,6 @@ class Image:
         """The decoded picture, upright, RGB. Raises ImageBroken."""
         with self.decoded() as picture:
             return picture
-
-
-class _UrlCache:
-    """The last data URLs, up to a total of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.held = 0
-        self.urls: OrderedDict[str, bytes] = OrderedDict()
-
-    def get(self, key: str) -> bytes | None:
-        return self.urls.get(key)
-
-    def put(self, key: str, url: bytes) -> bytes:
-        if key not in self.urls:
-            self.urls[key] = url
-            self.held += len(url)
-        while self.held > self.max_bytes and len(self.urls) > 1:
-            self.held -= len(self.urls.popitem(last=False)[1])
-        return url
-
-
-kept_urls = _UrlCache(32 * 2**20)
 
 
 class ImageFile(NamedTuple):

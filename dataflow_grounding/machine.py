@@ -8,7 +8,7 @@ import os
 from dataflow_grounding.errors import ImageMissing, MachineBusy, RecordError, RunStopped, StorageFailed
 
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
-"""Of files or memory there are none left for now."""
+"""No files or memory are left for now."""
 
 _AWAY = {
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),
@@ -35,7 +35,7 @@ def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
     if isinstance(error, OSError) and error.errno in SHORT:
         return MachineBusy(f"this machine has none left: {said}")
     if isinstance(error, OSError) and error.errno in _FULL:
-        return StorageFailed(f"can't write: {said}. Mend that, then run the same command again")
+        return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")
     return None
 
 

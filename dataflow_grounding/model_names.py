@@ -45,7 +45,7 @@ def bare_names(model: str) -> list[str]:
 def is_of_family(model: str, family: str) -> bool:
     """Whether `model` is a name of the family: `family`, then nothing but sizes, dates, versions, quantisation and the like.
 
-    `family` is the name's beginning; case and the signs - _ . don't count, # stands for one digit.
+    `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
     """
     return any(_matches(name, family) for name in _without_prefixes(model))
 
@@ -63,7 +63,7 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    # What stands behind a # is where the model is deployed.
+    # After a # comes where the model is deployed.
     name = re.split(r"[/\\]", model.lower().partition("#")[0].strip().rstrip("/\\"))[-1]
     yield name
     while (prefix := re.match(r"([a-z]+)[._-]", name)) and prefix[1] in _PREFIXES.split():

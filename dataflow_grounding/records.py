@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -76,7 +76,7 @@ def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None =
 
 
 def has_id(given: Any) -> bool:
-    """Whether a user's id is one; 0 is, an empty text is none."""
+    """Return whether a user's id counts as one: 0 does, an empty text doesn't."""
     return given is not None and given != ""
 
 
@@ -88,7 +88,7 @@ def expression_id(record: Record, number: int) -> str:
 def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
     """The record's expressions as objects with `text` and `expression_id`, whoever wrote them.
 
-    Takes bare strings, `bbox_score` for `score`, and a missing id. Raises BrokenRow for anything that is no expression.
+    Takes bare strings, `bbox_score` for `score`, and a missing id. Raises BrokenRow for anything that is not an expression.
     """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -132,7 +132,7 @@ def check_steps(record: Mapping[str, Any]) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """A finite int or float that a double can hold; a bool is none."""
+    """Return whether a value is a finite int or float that a double can hold; a bool is not."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -140,7 +140,7 @@ def is_number(value: Any) -> bool:
 
 
 def read_text(record: Mapping[str, Any], key: str) -> str:
-    """The text in column `key`. Raises BrokenRow when it is missing, empty or no text."""
+    """The text in column `key`. Raises BrokenRow if it is missing, empty or not a text."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise BrokenRow(f"column {key!r} should be a text, not {_kind(value)}")
@@ -175,11 +175,11 @@ def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 def _of_numpy(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no JSON value")
+    raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """One JSON object from a line. Raises BrokenRow with the reason; NaN, Infinity and numbers beyond a double are none."""
+    """One JSON object from a line. Raises BrokenRow with the reason; NaN, Infinity and numbers beyond a double are refused."""
     row = parse_value(line)
     if not isinstance(row, dict):
         raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
@@ -191,11 +191,11 @@ def parse_value(text: str | bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise BrokenRow(f"no JSON: {str(error).splitlines()[0]}") from None
+        raise BrokenRow(f"not JSON: {str(error).splitlines()[0]}") from None
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file that the package wrote for itself; an empty one where it is missing, damaged or no object."""
+    """The JSON object in a file that the package wrote for itself; an empty one if it is missing, damaged or not an object."""
     with suppress(OSError, BrokenRow), open(path, "rb") as file:
         return parse_line(file.read())
     return {}
@@ -216,18 +216,6 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 def _sum(value: Mapping[str, Any]) -> int:
     return zlib.crc32(repr(sorted(value.items())).encode())
-
-
-def count_statuses(records: Iterable[Mapping[str, Any]], key: str = "expressions") -> dict[str, int]:
-    """How many expressions stand in each status; `expressions` is their total."""
-    counts = dict.fromkeys(("expressions", *STATUSES), 0)
-    for record in records:
-        for expression in record.get(key) or []:
-            counts["expressions"] += 1
-            status = expression.get("status")
-            if status in counts:
-                counts[status] += 1
-    return counts
 
 
 def _no_constant(name: str) -> float:

@@ -1,4 +1,4 @@
-"""Reading and writing data files: JSONL, JSON, CSV, Parquet; row by row, in order, written whole or not at all."""
+"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import IO, Any, NamedTuple
 
+from dataflow_grounding.dataframes import plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.records import dump_line, dump_text, is_number, parse_line, parse_value
+from dataflow_grounding.records import dump_text, parse_line, parse_value
 
-FILE_TYPES = ("jsonl", "json", "csv", "parquet")
+FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class Row(NamedTuple):
-    """A row as read: its line (JSONL, CSV) or place (JSON, Parquet) counted from 1, and its object or what's wrong."""
+    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or what's wrong."""
 
     line: int
     data: dict[str, Any] | None
@@ -29,14 +32,14 @@ class Row(NamedTuple):
 def file_type_of(path: str) -> str:
     """The type that a file's ending names; JSONL when it names none."""
     ending = os.path.splitext(path)[1].lstrip(".").lower()
-    return {"json": "json", "csv": "csv", "parquet": "parquet", "pq": "parquet"}.get(ending, "jsonl")
+    return {"pq": "parquet"}.get(ending, ending if ending in FILE_TYPES else "jsonl")
 
 
 def read_rows(path: str) -> Iterator[Row]:
     """All rows of a data file. A broken row comes with its error; InputError when the file can't be read at all."""
-    reader = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_csv, "parquet": _read_parquet}[file_type_of(path)]
+    readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
     try:
-        yield from reader(path)
+        yield from readers.get(file_type_of(path), _read_jsonl)(path)
     except FileNotFoundError:
         raise InputError(f"no input file {path}") from None
     except IsADirectoryError:
@@ -56,10 +59,29 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
+    import jsonlines
+
+    number = 0  # jsonlines tells the line of an error only; every row has its own
+
+    def counted(file: IO[bytes]) -> Iterator[bytes]:
+        nonlocal number
+        for line in file:
+            number += 1
+            yield line
+
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _parsed(number, line)
+        reader = jsonlines.Reader(counted(file), loads=parse_line)
+        while True:
+            try:
+                data: Any = reader.read(skip_empty=True)
+            except EOFError:
+                return
+            except BrokenRow as error:
+                yield Row(number, None, error)
+            except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
+                yield _parsed(number, error.line)
+            else:
+                yield Row(number, data)
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
@@ -80,7 +102,7 @@ def _read_json(path: str) -> Iterator[Row]:
         if str(error).startswith("Extra data"):  # JSON lines under another name
             yield from _read_jsonl(path)
             return
-        raise InputError(f"{path} is no JSON: {error}") from None
+        raise InputError(f"{path} is not JSON: {error}") from None
     if isinstance(items, dict):  # JSON lines under another name, with one line
         items = [items]
     if not isinstance(items, list):
@@ -92,7 +114,7 @@ def _read_json(path: str) -> Iterator[Row]:
 def _read_csv(path: str) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=_DELIMITERS[file_type_of(path)])
         names = _csv_header(path, reader)
         while True:
             line = reader.line_num + 1
@@ -101,7 +123,7 @@ def _read_csv(path: str) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(line, None, BrokenRow(f"no CSV: {error}"))
+                yield Row(line, None, BrokenRow(f"not CSV: {error}"))
                 continue
             if not _is_utf8(cells):
                 yield Row(line, None, BrokenRow("is not UTF-8"))
@@ -118,7 +140,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
     except csv.Error as error:
         raise InputError(f"{path}, line 1: {error}") from None
     if not names:
-        raise InputError(f"{path}: a CSV file begins with the names of its columns, and its first line is empty")
+        raise InputError(f"{path} should begin with the names of its columns, but its first line is empty")
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: is not UTF-8")
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -144,7 +166,7 @@ def _read_parquet(path: str) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtra("Parquet", "pandas") from None
+        raise MissingExtra("Parquet", "parquet") from None
     try:
         file = pyarrow.parquet.ParquetFile(path)
         number = 0
@@ -153,67 +175,27 @@ def _read_parquet(path: str) -> Iterator[Row]:
                 number += 1
                 yield Row(number, plain_row(item))
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
-
-
-def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as JSON has it. Raises InputError for what is none."""
-    if not isinstance(row, Mapping):
-        raise InputError(f"a row should be a dict, not {type(row).__name__}")
-    return {str(name): _plain(value) for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: NaN and other marks for a missing value as null, dates as text."""
-    if isinstance(value, float):
-        return value if is_number(value) else None
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    if str(value) in ("NaT", "<NA>"):
-        return None
-    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which item() makes numbers
-        return str(value)
-    item = getattr(value, "item", None)  # a numpy number
-    if callable(item) and getattr(value, "ndim", None) == 0:
-        return _plain(item())
-    tolist = getattr(value, "tolist", None)
-    return _plain(tolist()) if callable(tolist) else str(value)
-
-
-def from_dataframe(frame: Any) -> list[dict[str, Any]]:
-    """The rows of a pandas DataFrame, as JSON has them."""
-    return [plain_row(row) for row in frame.to_dict("records")]
-
-
-def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
-    """The records as a pandas DataFrame, every value as it is."""
-    try:
-        import pandas
-    except ImportError:
-        raise MissingExtra("A DataFrame", "pandas") from None
-    rows = [dict(record) for record in records]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return pandas.DataFrame({c: pandas.Series([row.get(c) for row in rows], dtype=object) for c in columns})
+        raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 class RowWriter:
     """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, `discard` leaves no trace."""
 
     def __init__(self, path: str) -> None:
+        import jsonlines
+
         self.path = path
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         self._file: IO[str] = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._lines = jsonlines.Writer(self._file, dumps=dump_text)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one row."""
-        self.write_line(dump_line(record))
+        self._lines.write(record)
+        self.count += 1
 
     def write_line(self, line: str) -> None:
         """Add one row, given as the line that `dump_line` makes of it."""
@@ -237,44 +219,16 @@ class RowWriter:
             os.remove(self._part)
 
     def _convert(self) -> None:
-        rows = [parse_line(line) for line in open(self._part, encoding="utf-8")]  # noqa: SIM115
+        """Make the file of JSON lines, which any row could be added to, one of the type that is asked for."""
+        rows = read_records(self._part)
         if self.file_type == "parquet":
-            _write_parquet(self._part, self.path, rows)
-            return
-        with open(self._part, "w", encoding="utf-8", newline="", errors="backslashreplace") as file:
-            if self.file_type == "json":
-                lines = ",\n".join(dump_line(row).rstrip("\n") for row in rows)
+            write_parquet(self._part, rows, self.path)
+        elif self.file_type == "json":
+            lines = ",\n".join(map(dump_text, rows))
+            with open(self._part, "w", encoding="utf-8", newline="\n") as file:
                 file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
-                return
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            table = csv.writer(file)
-            table.writerow(names)
-            table.writerows([_cell_of(row.get(name)) for name in names] for row in rows)
-
-
-def _cell_of(value: Any) -> Any:
-    if isinstance(value, (list, dict)):
-        return dump_text(value)
-    return value
-
-
-def _write_parquet(part: str, path: str, rows: list[dict[str, Any]]) -> None:
-    try:
-        to_dataframe(map(_encodable, rows)).to_parquet(part, index=False)
-    except MissingExtra:
-        raise
-    except Exception as error:  # pyarrow's, and what it lets through: columns of several types, objects without keys
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: Parquet can't hold these rows ({reason}): use cache_type jsonl") from None
-
-
-def _encodable(value: Any) -> Any:
-    """`value` with halves of surrogate pairs, which Parquet can't hold, written as text."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    return {_encodable(name): _encodable(item) for name, item in value.items()} if isinstance(value, dict) else value
+        else:
+            write_csv(self._part, rows, _DELIMITERS[self.file_type])
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -290,9 +244,11 @@ def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_file_type(name: str) -> str:
-    """`name` if it is a type of file that can be written. Raises GroundingError."""
+    """`name` if it is a type of file that can be written here. Raises GroundingError."""
     if name not in FILE_TYPES:
         raise GroundingError(f"cache_type {name!r} is not one of {', '.join(FILE_TYPES)}")
+    if name == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet", "parquet")
     return name
 
 

@@ -1,6 +1,6 @@
 """Keys and passwords: what the process knows of them, and texts without them.
 
-Whoever is given a secret calls `learn`; whatever is written or printed of others' words passes `blotted` or one of its brothers.
+Whoever is given a secret calls `learn`; text from outside passes `blotted` or a function like it before it is written or printed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 
 class _Words:
-    """Words to be blotted out. Looking for them costs a search for each, and nothing more where there is none."""
+    """Words to be blotted out. Looking for them costs one search each, and nothing more if none is there."""
 
     def __init__(self) -> None:
         self._words: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ _in_errors = _Words()
 
 
 def learn(*values: object) -> None:
-    """Remember keys, passwords, tokens; what is no text, or is shorter than four characters, is passed over.
+    """Remember keys, passwords, tokens; anything that is not a text of at least four characters is skipped.
 
     One that could be a word of a caption or of a path (letters alone, or short) is looked for in an endpoint's error texts alone.
     """
@@ -81,7 +81,7 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, what stands under a name that says so, at any depth, and what has the shape of a key."""
+    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape of a key."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             learn_fields(item, secret or names_secret(str(name)))
@@ -135,7 +135,7 @@ def _is_secret_parameter(name: str) -> bool:
 
 
 def _is_no_word(value: str) -> bool:
-    """Whether a secret is so odd or so long that where it stands it is that secret, and no word of a caption or a path."""
+    """Whether a secret is so odd or long that it can't be a word of a caption or a path."""
     if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
         return True
     letters = re.search("[A-Za-z]", value) is not None
@@ -146,7 +146,7 @@ def _is_no_word(value: str) -> bool:
 
 
 def blotted(text: str) -> str:
-    """`text`, which may be a record's own data, without the secrets that are no words."""
+    """`text`, which may be a record's own data, without the secrets that can't be words."""
     return _everywhere.blotted(text) if text else text
 
 
@@ -162,7 +162,7 @@ def blotted_message(text: str) -> str:
 def excerpt(text: str, most: int = 300) -> str:
     """The beginning of what an endpoint or a library said, on one line, without any secret."""
     line = _in_errors.blotted(blotted_message(" ".join(text.split())))
-    return line[:most]  # only now: half a key is none that could be found
+    return line[:most]  # only now: half a key would not be recognised
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:

@@ -17,18 +17,34 @@ _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 
 
 def clean_caption(caption: str) -> str:
-    """The caption in Unicode NFC, without control characters, single-spaced, stripped."""
+    """Return the caption in Unicode NFC, without control characters, single-spaced, stripped.
+
+    Example:
+        >>> clean_caption("  A cat\\ton a\\nmat. ")
+        'A cat on a mat.'
+    """
     text = unicodedata.normalize("NFC", caption)
     text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     return " ".join(text.split())
 
 
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
-    """The span of each phrase in `caption`, or None where it doesn't stand there (again).
+    """Find where each phrase occurs in a caption.
 
-    A span's text equals its phrase up to case, spacing, the kind of quotation mark and dash, Unicode composition and
-    characters that can't be seen, and begins and ends at a word's edge. Equal phrases get occurrences of their own, in
-    order. Long phrases choose first, and one that could stand inside another's span or outside of it is placed outside.
+    Long phrases choose first, and a phrase that could lie inside another's span or outside it is placed outside.
+
+    Args:
+        phrases: The phrases; equal ones get occurrences of their own, in order.
+        caption: The text to look in.
+
+    Returns:
+        For each phrase `[start, end)` in code points of the caption, at word edges, or None if it doesn't occur (again).
+        The text there equals the phrase up to case, spacing, kind of quotation mark and dash, Unicode composition and
+        invisible characters.
+
+    Example:
+        >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
+        [(0, 5), (13, 19), None]
     """
     folded = _Folded(caption)
     wanted: dict[str, list[int]] = {}

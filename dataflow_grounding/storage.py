@@ -1,4 +1,4 @@
-"""Where the steps of a pipeline read and write: the user's file, then one file a step."""
+"""Where the steps of a pipeline read and write: the user's file, then one file per step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import copy
 import os
 from typing import Any, Literal, TypeVar
 
+from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.rows import check_file_type, from_dataframe, plain_row, read_records, to_dataframe, write_rows
+from dataflow_grounding.rows import check_file_type, read_records, write_rows
 
 S = TypeVar("S", bound="FileStorage")
 
@@ -15,8 +16,26 @@ S = TypeVar("S", bound="FileStorage")
 class FileStorage:
     """Step 0 is the user's file, step k is `{cache_path}/{file_name_prefix}_step{k}.{cache_type}`.
 
-    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one after. Relative image
-    paths are looked for under `image_root`, or, without one, beside the user's file, then in the current folder.
+    `step()` gives the storage pinned to the next step: it reads that step's file and writes the one after.
+
+    Args:
+        first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`, `.tsv`, `.parquet`.
+        cache_path: Folder of the steps' files, and of `.ckpt`, which holds what was paid for.
+        file_name_prefix: What the steps' files are called.
+        cache_type: Type of the steps' files: jsonl, json, csv, tsv or parquet.
+        image_root: Folder of relative image paths; without it they are looked for beside the user's file, then in the
+            current folder.
+
+    Raises:
+        GroundingError: For a type that can't be written, or not without an optional part.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     storage = FileStorage(f"{folder}/captions.jsonl", f"{folder}/cache")
+        ...     path = storage.step().write([{"image_path": "a.jpg", "caption": "A cat on a rug."}])
+        ...     storage.step().read("dict")
+        [{'image_path': 'a.jpg', 'caption': 'A cat on a rug.'}]
     """
 
     def __init__(
@@ -84,7 +103,7 @@ class FileStorage:
 
     @property
     def failures_path(self) -> str:
-        """One line a failed record."""
+        """One line per failed record."""
         return os.path.join(self.cache_path, f"{self.file_name_prefix}_failures.jsonl")
 
     @property
@@ -95,12 +114,32 @@ class FileStorage:
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")
 
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
-        """This step's rows, as a DataFrame or a list of dicts. Raises InputError naming file and line of a broken row."""
+        """This step's rows.
+
+        Args:
+            output_type: `dataframe` for a pandas DataFrame, every value as it is; `dict` for a list of dicts.
+
+        Returns:
+            The rows, in the file's order.
+
+        Raises:
+            InputError: For a file that can't be read, or with a broken row; names file and line.
+        """
         rows = read_records(self.input_path)
         return to_dataframe(rows) if output_type == "dataframe" else rows
 
     def write(self, data: Any) -> str:
-        """Write a DataFrame or a list of dicts as this step's output; returns the path. The file is whole or not there."""
+        """Write this step's output, whole or not at all.
+
+        Args:
+            data: A pandas DataFrame or a list of dicts; NaN is written as null, dates as text.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            InputError: For rows that aren't dicts, or that the file's type can't hold; the old file stays.
+        """
         write_rows(self.output_path, from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data))
         return self.output_path
 

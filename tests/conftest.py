@@ -26,8 +26,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own. Nor may one rely on
-    the check of a server that listened on the same port before.
+    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own. Nor may one rely
+    on the check of a server that listened on the same port before.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("dataflow_grounding.watch.endpoint_checks._checked", {})

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.rows import to_dataframe
-from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.dataframes import to_dataframe
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "sk-7f3a-very-secret-key"
@@ -204,7 +205,7 @@ def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(workp
     done = workplace.run(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
     assert done.code == 2
     assert "nothing to do in" in done.err
-    assert "line 1: no JSON" in done.err
+    assert "line 1: not JSON" in done.err
 
 
 def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:
@@ -251,12 +252,12 @@ def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) 
         assert early.code == 2
         assert "run step 0 first" in early.err
         assert workplace.run("image_grounding.workflow.steps=[0]").code == 1
-        assert server.tally.by_task == {"expression_extraction": 5}
+        assert server.by_task == {"expression_extraction": 5}
         step_0 = workplace.annotations()
         assert all(e["instances"] == [] and "status" not in e for record in step_0 for e in record["expressions"])
         second = workplace.run("image_grounding.workflow.steps=[1]")
         assert second.code == 0, second
-        assert server.tally.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
+        assert server.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
         assert both.run().code == 1
     assert workplace.files() == both.files()
     assert workplace.failures() == both.failures()

@@ -108,5 +108,5 @@ def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(picture: Path, 
         ground(picture, "a", serving=serving(server))
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    with pytest.raises(GroundingError, match="no image that can be read"):
+    with pytest.raises(GroundingError, match="not a readable image"):
         ground(broken, "a", serving=Refusing())

@@ -26,7 +26,6 @@ from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.records import (
     Record,
     as_json,
-    count_statuses,
     dump_line,
     image_id_of,
     is_number,
@@ -308,9 +307,3 @@ def test_an_update_reads_as_its_file_would() -> None:
 )
 def test_what_a_number_is(value: Any, expected: bool) -> None:
     assert is_number(value) is expected
-
-
-def test_statuses_are_counted() -> None:
-    statuses = ["grounded", "none", "none", "odd", None]
-    records = [{"expressions": [{"status": status} for status in statuses]}, {"expressions": None}, {}]
-    assert count_statuses(records) == {"expressions": 5, "grounded": 1, "none": 2, "ambiguous": 0, "unsupported": 0}

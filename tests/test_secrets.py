@@ -15,7 +15,7 @@ import pytest
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
-from dataflow_grounding.compat.servings import DataFlowServing
+from dataflow_grounding.compat import DataFlowServing
 from dataflow_grounding.errors import ServerFault
 from dataflow_grounding.secrets import names_secret
 from dataflow_grounding.serving import GeminiServing

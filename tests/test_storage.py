@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pandas
 import pytest
 
 from dataflow_grounding import FileStorage, GroundingError
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.rows import write_rows
 
 ROWS = [{"image_path": "x.jpg", "n": 1, "list": [1, 2]}, {"image_path": "y.jpg", "n": 2, "list": []}]
-TYPES = ["jsonl", "json", "csv", "parquet"]
+TYPES = ["jsonl", "json", "csv", "tsv", "parquet"]
 
 
 def storage_of(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **more: Any) -> FileStorage:
@@ -71,8 +72,19 @@ def test_every_type_is_read_and_written(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_unknown_type_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(GroundingError, match="jsonl, json, csv, parquet"):
+    with pytest.raises(GroundingError, match="jsonl, json, csv, tsv, parquet"):
         FileStorage("x", str(tmp_path), cache_type="xlsx")
+
+
+def test_parquet_without_its_part_names_the_extra_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "in.parquet")
+    write_rows(path, ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (lambda: FileStorage(path).step().read(), lambda: FileStorage(path, cache_type="parquet")):
+        with pytest.raises(MissingExtra, match=r"pip install 'dataflow-grounding\[parquet\]'$"):
+            call()
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -1,1 +1,1 @@
-"""Finding out in which box format a model answers: probe pictures, the fit of every format, and what is remembered."""
+"""Finding out a model's box format: probe pictures, the fit of every format, and what is remembered."""

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from dataflow_grounding.calibration.deciding import Deciding, Decision
-from dataflow_grounding.calibration.elongated import WAYS, Verdict, verdict_on
+from dataflow_grounding.calibration.elongated import WAYS, PaddingVerdict, verdict_on
 from dataflow_grounding.calibration.fitting import Fit, result_of
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, reduced_to
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, by
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
@@ -28,9 +28,9 @@ from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart,
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
 from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
 from dataflow_grounding.records import Record
-from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.marks import Said
+from dataflow_grounding.replies.parsed_reply import Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.terminal import say
@@ -46,14 +46,14 @@ class Calibrated:
 
     calibration: Calibration
     fit: Fit
-    pictures: list[Picture]
+    pictures: list[ProbedPicture]
     counts: Counter[str]
 
 
 class CalibrationUnclear(SpecError):
     """The answers name no format; `counts` is what was sent for nothing."""
 
-    def __init__(self, message: str, pictures: list[Picture], counts: Counter[str]) -> None:
+    def __init__(self, message: str, pictures: list[ProbedPicture], counts: Counter[str]) -> None:
         super().__init__(message)
         self.pictures = pictures
         self.counts = counts
@@ -102,23 +102,23 @@ def calibrate_elongated(
     None where nothing was answered. Raises RunStopped.
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
-    announce(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
+    say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
     asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits))
     max_side = serving.image_limits.max_side
 
-    async def verdicts() -> list[tuple[Verdict | None, list[Picture]]]:
+    async def verdicts() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
         return [await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual) for size in own.sizes]
 
     for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
         if verdict is None:
-            announce("That was not answered, and they are sent as they are.")
+            say("That was not answered, and they are sent as they are.")
             continue
         if found is None:
             found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
         found = found.with_shape(verdict.size, verdict.aspect, verdict.off if verdict.poor else None)
         if not verdict.poor:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
-            announce(f"Pictures as elongated as {by(verdict.size)} are {how}.")
+            say(f"Pictures as elongated as {by(verdict.size)} are {how}.")
     return found, asker.asking.counts
 
 
@@ -139,11 +139,6 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
         limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
-
-
-def announce(text: str) -> None:
-    """Say on standard error what is being sent or was found."""
-    say(text)
 
 
 class _Asker:
@@ -173,12 +168,12 @@ class _Asker:
         finally:
             await self.serving.aclose()
 
-    async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[Picture]:
+    async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
         """The answers to these pictures."""
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
             return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
 
-    async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> Picture:
+    async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
         image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         try:
@@ -186,12 +181,14 @@ class _Asker:
         except UnreadableReply as error:  # cut off
             answers, troubles = [], [str(error)]
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
-            announce(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
-            return Picture(probe, image.sent_size, [], refused=str(error))
-        return Picture(probe, image.sent_size, answers, "; ".join(troubles))
+            say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
+            return ProbedPicture(probe, image.sent_size, [], refused=str(error))
+        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
 
 
-def question_of(probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str) -> tuple[Image, Request[list[Answer]]]:
+def question_of(
+    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
+) -> tuple[Image, Request[list[ProbeBox]]]:
     """A probe picture, drawn into a file of this name, and the question for its rectangles."""
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -214,19 +211,19 @@ def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
 
 
-def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[Answer], list[str]]:
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[ProbeBox], list[str]]:
     """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
     try:
-        marks = find_marks(reply, key)
+        parsed = parse_reply(reply, key)
     except UnreadableReply as error:
         return [], [str(error)]
     phrases = dict(enumerate(probe.boxes, 1))
-    answers: dict[int, Answer] = {}
-    for mark in sorted(marks.boxes, key=lambda mark: -mark.answer):  # the last answer counts
-        number = _phrase_of(mark.said, phrases)
+    answers: dict[int, ProbeBox] = {}
+    for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
+        number = _phrase_of(raw.said, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
-            answers[number] = Answer(phrase, probe.boxes[phrase], mark.numbers, mark.order, mark.family)
+            answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
     return [answers[number] for number in sorted(answers)], []
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from dataflow_grounding.calibration.asking import question_of
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe, probe_of
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probe_of
 from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
 from dataflow_grounding.engine.plan import Ask
@@ -39,7 +39,7 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckVerdict:
     """What a check shows. `fits`: the rectangles are where the format says; `misses`: they are not, and `why` and `remedy` say
     more; `silent`: too few were answered to tell, for the reason `why`. `fitting` names a plain format that would fit.
     """
@@ -63,7 +63,7 @@ async def check(
     *,
     at_least: int = 1,
     odd: str | None = None,
-) -> Verdict:
+) -> CheckVerdict:
     """Ask for the rectangles of `at_least` so many probe pictures of about these sizes; where they are missed, of another.
 
     Where one is clearly answered in another format, and the next is not, `MORE` are asked for, and a second of its kind is
@@ -72,7 +72,7 @@ async def check(
     left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
     left += left[:1] * (at_least - len(left))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
-    found: list[Verdict] = []
+    found: list[CheckVerdict] = []
     newly = None
     while left:
         asking, left = left, []
@@ -94,14 +94,14 @@ async def check(
             found.append(verdict)
     silent = next((verdict for verdict in found if verdict.kind == "silent"), None)
     fits = silent is None or any(verdict.kind == "fits" for verdict in found)
-    return Verdict("fits", odd=newly) if fits or silent is None else replace(silent, odd=newly)
+    return CheckVerdict("fits", odd=newly) if fits or silent is None else replace(silent, odd=newly)
 
 
-def _mixed(odd: str, again: Verdict) -> Verdict:
+def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
     formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
     remedy = "The endpoint answers in more than one format: are there several servers or models behind its address?"
-    return Verdict("misses", why, remedy, odd=odd)
+    return CheckVerdict("misses", why, remedy, odd=odd)
 
 
 def probe_size(size: Size, max_side: int) -> Size:
@@ -111,8 +111,8 @@ def probe_size(size: Size, max_side: int) -> Size:
     return width, height
 
 
-async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> Picture:
-    """A probe picture with what came back for it. An answer that can't be had is no answer."""
+async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> ProbedPicture:
+    """A probe picture with what came back for it. If none can be had, it has no answers."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
@@ -122,19 +122,19 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
             answers, troubles = [], [str(error)]
-        return Picture(probe, image.sent_size, answers, "; ".join(troubles))
+        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
 
 
-def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
+def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """What these pictures show: that the format is missed, only where all of them do."""
     usable = [[a for a in picture.answers if len(a.numbers) == 4 or a.family] for picture in pictures]
     for picture, answers in zip(pictures, usable, strict=True):
         if len(answers) < LEAST:
             trouble = f": {picture.trouble}" if picture.trouble else ""
-            return Verdict("silent", f"{len(answers)} of {picture.asked} rectangles were answered{trouble}")
+            return CheckVerdict("silent", f"{len(answers)} of {picture.asked} rectangles were answered{trouble}")
     ways = [_Ways(picture, answers, asked) for picture, answers in zip(pictures, usable, strict=True)]
     if not all(way.missed for way in ways):
-        return Verdict("fits")
+        return CheckVerdict("fits")
     total, found = sum(map(len, usable)), sum(way.found for way in ways)
     shown_as = f"{_pictures(len(ways))} of {by(pictures[0].sent)} px"
     seen = f"{found} of {total} rectangles in {shown_as} are where it puts them"
@@ -145,18 +145,18 @@ def judge(pictures: Sequence[Picture], asked: BoxFormat) -> Verdict:
     stretched = sum(way.moved[2] for way in ways if way.moved)
     if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
         clear = explained >= CLEARLY * total and 2 * found <= explained
-        return Verdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
+        return CheckVerdict("misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear)
     if moved is not None:
         why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
-        return Verdict("misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}")
+        return CheckVerdict("misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}")
     remedy = f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are beyond the model"
-    return Verdict("misses", f"{seen}, and hardly more where any other format does", remedy)
+    return CheckVerdict("misses", f"{seen}, and hardly more where any other format does", remedy)
 
 
 class _Ways:
     """One picture's answers, read as asked and in every plain format."""
 
-    def __init__(self, picture: Picture, answers: Sequence[Answer], asked: BoxFormat) -> None:
+    def __init__(self, picture: ProbedPicture, answers: Sequence[ProbeBox], asked: BoxFormat) -> None:
         self._sides = picture.size * 2
         self._truth = [answer.asked for answer in answers]
         self._picture, self._answers, self._asked = picture, answers, asked
@@ -228,7 +228,7 @@ def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, fl
     return factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5
 
 
-def _boxes(picture: Picture, answers: Sequence[Answer], box_format: BoxFormat) -> list[Bbox]:
+def _boxes(picture: ProbedPicture, answers: Sequence[ProbeBox], box_format: BoxFormat) -> list[Bbox]:
     """The answers in pixels of the picture, corners in order, as the reader would read them in this format."""
     boxes = []
     for answer in answers:

@@ -14,6 +14,7 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.terminal import say
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.asking import Calibrated
@@ -158,13 +159,13 @@ class FormatChoice:
             self.recall_beside(folder)
         if not self.pending:
             return Counter()
-        from dataflow_grounding.calibration.asking import announce, calibrate
+        from dataflow_grounding.calibration.asking import calibrate
 
         serving = self._serving
-        announce(f"{self.why}: calibrating, with {REQUESTS}.")
+        say(f"{self.why}: calibrating, with {REQUESTS}.")
         done = calibrate(serving, self.format, start.options, start.budget, start.pictures())
         found = done.calibration
-        announce(f"{serving.model} writes {found.box_format}: {summary(done)}.")
+        say(f"{serving.model} writes {found.box_format}: {summary(done)}.")
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
         self._take(found)
         return done.counts
@@ -221,12 +222,10 @@ def keep(found: Calibration, *more_paths: str) -> str | None:
 
 def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
     """Whether the file could be written; else it is kept in memory."""
-    from dataflow_grounding.calibration.asking import announce
-
     try:
         found.save(path)
     except OSError as error:
         _settled[cached or path] = found
-        announce(f"The calibration can't be kept in {path}: {error.strerror or error}")
+        say(f"The calibration can't be kept in {path}: {error.strerror or error}")
         return False
     return True

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from dataflow_grounding.calibration.elongated import most_elongated
 from dataflow_grounding.calibration.probes import SIZES, reduced_to
 from dataflow_grounding.calibration.rounding import ROUNDINGS, Rounding, discerning_sizes, plausible_roundings
-from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, Seen, by, check_even, pooled, shown
+from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, SeenSize, by, check_even, pooled, shown
 from dataflow_grounding.calibration.taken import Taken, is_near
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
@@ -63,8 +63,8 @@ class Covering:
         self.least = SMALL
         self.rounds = 0
 
-    def next_sizes(self, measured: Sequence[Seen]) -> list[Size]:
-        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when there is no use in asking on."""
+    def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
+        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when asking on is useless."""
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
@@ -88,20 +88,20 @@ class Covering:
         scale = self.max_side / max(shape)
         return self.taken.fitted((max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
 
-    def unproven(self, measured: Sequence[Seen], limits: SizeLimits) -> list[Size]:
+    def unproven(self, measured: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
         """The sizes at the limits, and the run's own, that were not asked for."""
         edges = [limits.fitted(limits.padded(size)) for size in [*map(self.largest, self.shapes), *self.own]]
         inside = [one.sent for one in measured if limits.allows(one.sent)]
         return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
-    def untried(self, measured: Sequence[Seen], limits: SizeLimits, multiple: int) -> list[Size]:
+    def untried(self, measured: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
         """A size in such multiples, as a run sends them, where none was asked for: others may look rounded by chance."""
         inside = [one.sent for one in measured if limits.allows(one.sent)]
         if multiple == 1 or any(side[0] % multiple == side[1] % multiple == 0 for side in inside):
             return []
         return [replace(limits, multiple=multiple).fitted(self.largest(SHAPES[0]))]
 
-    def covered(self, measured: Sequence[Seen], *, padded: bool = False) -> Covered:
+    def covered(self, measured: Sequence[SeenSize], *, padded: bool = False) -> Covered:
         """The verdict; a model that counts a `padded` picture is left no sides to be rounded.
 
         Raises NoFit, with what was seen, where a picture within the limits was not seen as sent.
@@ -129,11 +129,11 @@ class Covering:
             return Covered(limits, Rounding(), abs(means[0][0]))
         return Covered(limits, roundings[0], abs(means[0][0]))
 
-    def limits(self, measured: Sequence[Seen]) -> SizeLimits:
+    def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent, and was taken."""
         return self._seen_as_sent(measured).within(self.taken.limits)
 
-    def _seen_as_sent(self, measured: Sequence[Seen]) -> SizeLimits:
+    def _seen_as_sent(self, measured: Sequence[SeenSize]) -> SizeLimits:
         enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
         least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
         large = [one for one in measured if one not in enlarged]
@@ -148,7 +148,7 @@ class Covering:
         )
 
 
-def _limit_of(one: Seen, largest: int) -> float:
+def _limit_of(one: SeenSize, largest: int) -> float:
     """What a picture's sides would have to be multiplied with to be seen as sent; 1 where rounding alone can explain it.
 
     One of the `largest` side is always taken at its word: rounding means little to it, and a limit just below it could hide.

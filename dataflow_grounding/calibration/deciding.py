@@ -10,7 +10,7 @@ from functools import cached_property
 from dataflow_grounding.calibration.covering import Covered, Covering
 from dataflow_grounding.calibration.elongated import elongated, is_elongated
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import SIZES, AskProbes, Picture, probe_of, reduced_to
+from dataflow_grounding.calibration.probes import SIZES, AskProbes, ProbedPicture, probe_of, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
 from dataflow_grounding.calibration.taken import MODERATE, Taken, is_near
 from dataflow_grounding.coordinates import BoxFormat
@@ -23,7 +23,7 @@ class Decision:
     """The format, and the pictures that speak for it; `limits` are those within which pixels are the picture's as sent."""
 
     fit: Fit
-    pictures: list[Picture]
+    pictures: list[ProbedPicture]
     limits: SizeLimits | None = None
 
 
@@ -36,10 +36,10 @@ class Deciding:
     ask: AskProbes
     max_side: int
     own: Sequence[Size] = ()
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[ProbedPicture] = field(default_factory=list)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits. Raises NoFit as soon as there is no use in asking on.
+        """The format that fits. Raises NoFit as soon as asking on is useless.
 
         The first picture is asked for in the `stated` format, the others in the one that the first answer suggests.
         """
@@ -83,7 +83,7 @@ class Deciding:
         return covering.covered(measured, padded=found.frame != "sent")
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
-        """Of a model for which a number of its own stands for the whole side, if the further pictures say so too."""
+        """Of a model for which a number of its own means the whole side, if the further pictures say so too."""
         await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from dataflow_grounding.calibration.probes import SIZES, Answer, AskProbes, Picture, padded_probe, probe_of, reduced_to
+from dataflow_grounding.calibration.probes import (
+    SIZES,
+    AskProbes,
+    ProbeBox,
+    ProbedPicture,
+    padded_probe,
+    probe_of,
+    reduced_to,
+)
 from dataflow_grounding.calibration.taken import MODERATE
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox, Size
@@ -19,7 +27,7 @@ USUAL = 0.01  # at least so far off are boxes in any picture
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PaddingVerdict:
     """Of pictures as elongated as `size`: the aspect to pad them to, None for as they are, and how far the median rectangle's
     worst edge is then off, as a share of the side; `poor` where that is too far.
     """
@@ -32,12 +40,12 @@ class Verdict:
 
 async def verdict_on(
     ask: AskProbes, size: Size, known: BoxFormat, max_side: int, usual: float | None
-) -> tuple[Verdict | None, list[Picture]]:
+) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
     """Asks for a picture of this size in a format of parts of the side, padded ever more while that may help.
 
     `usual` is how far boxes are off in other pictures; None to find out if it matters. No verdict where it isn't answered.
     """
-    pictures: list[Picture] = []
+    pictures: list[ProbedPicture] = []
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
@@ -56,7 +64,7 @@ async def verdict_on(
         pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
         usual = median_error(pictures[-1], known)
     poor = offs[best] > max(FAR, WORSE * (usual or 0))
-    return Verdict(size, best, offs[best], poor), pictures
+    return PaddingVerdict(size, best, offs[best], poor), pictures
 
 
 def elongated(own: Sequence[Size]) -> list[Size]:
@@ -75,7 +83,7 @@ def is_elongated(size: Size) -> bool:
     return max(size) > MODERATE * min(size)
 
 
-def median_error(picture: Picture, known: BoxFormat) -> float:
+def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
     drawn = picture.probe.drawn or picture.size
     worst = [
@@ -89,6 +97,6 @@ def median_error(picture: Picture, known: BoxFormat) -> float:
     return median([*worst, *[1.0] * (picture.asked - len(worst))])
 
 
-def _read(known: BoxFormat, answer: Answer, picture: Picture) -> Bbox:
+def _read(known: BoxFormat, answer: ProbeBox, picture: ProbedPicture) -> Bbox:
     meant = replace(known, order=answer.order) if answer.order else known
     return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dataflow_grounding.calibration.probes import Answer, Picture
+from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
 from dataflow_grounding.frames import to_xyxy
@@ -27,9 +27,7 @@ SAME = 0.003  # formats whose boxes differ by no more than this share of the sid
 SURE, DISAGREE = 6.0, 15.0  # log-likelihood ratio by which the best format has to beat others; in one picture alone
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
-GOOD = (
-    0.03  # no format in pixels can be mistaken for one in parts of the side whose median rectangle is as near as this
-)
+GOOD = 0.03  # no format in pixels is mistaken for one in parts of the side whose median rectangle is this near
 FREE = 5.0  # what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
 PADDED = ("pad_square", "pad_square_corner")
 
@@ -59,7 +57,7 @@ def candidates() -> tuple[BoxFormat, ...]:
     return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
 
 
-def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
+def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     """The one format in which all pictures were answered. Raises NoFit.
 
     `stated` is what the model was asked for: it wins among formats that can't be told apart.
@@ -77,19 +75,19 @@ def fit(pictures: Sequence[Picture], stated: BoxFormat) -> Fit:
     return found
 
 
-def fit_as(name: str, pictures: Sequence[Picture]) -> Fit:
+def fit_as(name: str, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well the format of this name fits. Raises NoFit when it hardly does."""
     scores = _Scores(pictures, find_box_format(name, ""), measured=False)
     scores.check_found(0)
     return scores.result(0)
 
 
-def result_of(known: BoxFormat, pictures: Sequence[Picture]) -> Fit:
+def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     """How well a known format fits, however badly it does."""
     return _Scores(pictures, known, measured=False).result(0)
 
 
-def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
+def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
     """The format that one picture suggests, for wording the next questions; the plainest of those that fit as well.
 
     Raises NoFit when hardly anything was found in it.
@@ -103,7 +101,7 @@ def first_guess(picture: Picture, stated: BoxFormat) -> BoxFormat:
 class _Scores:
     """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
 
-    def __init__(self, pictures: Sequence[Picture], stated: BoxFormat, *, measured: bool = True) -> None:
+    def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
         import numpy as np
 
         self.np = np
@@ -137,7 +135,7 @@ class _Scores:
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
 
-    def _corners(self, answer: Answer, candidate: BoxFormat) -> Sequence[float]:
+    def _corners(self, answer: ProbeBox, candidate: BoxFormat) -> Sequence[float]:
         if answer.family is not None:
             return (0.0, 0.0, 0.0, 0.0)
         return to_xyxy(answer.numbers, answer.order or candidate.order)
@@ -156,7 +154,7 @@ class _Scores:
         best = int(self.losses(0.03).argmin())
         for _ in range(3):
             best = int(self.losses(self.noise(best)).argmin())
-        if self.formats[best].scale == "px":  # sizes of their own may only mend what the model is off by everywhere
+        if self.formats[best].scale == "px":  # sizes of their own may only absorb what the model is off by everywhere
             middle = self.np.median(self.worst, axis=1)
             good = [k for k, known in enumerate(self.formats) if known.scale != "px" and middle[k] <= GOOD]
             best = min(good, key=lambda k: middle[k], default=best)
@@ -178,7 +176,7 @@ class _Scores:
         ]
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
         if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
-            # They differ by a thousandth: told apart by the number that stands at the far edge.
+            # They differ by a thousandth: told apart by the number at the far edge.
             order = self.formats[pair[0]].order
             edges = [to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4]
             corners = [n for corner in edges for n in corner if 998 < n < 1001]
@@ -272,11 +270,11 @@ class _Scores:
         return f"{why} (seen: {'; '.join(parts)})"
 
 
-def _usable(answer: Answer) -> bool:
+def _usable(answer: ProbeBox) -> bool:
     return len(answer.numbers) == 4 or answer.family is not None
 
 
-def _affine(candidate: BoxFormat, picture: Picture, measured: bool) -> tuple[float, float, float, float]:
+def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float, float, float]:
     """A format as what x and y are multiplied with, and what is added, to get pixels of the picture.
 
     With `measured`, those in pixels are taken in the scales that the answers themselves suggest.

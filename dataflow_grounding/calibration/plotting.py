@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.calibration.probes import Picture
+from dataflow_grounding.calibration.probes import ProbedPicture
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.geometry import Bbox
 
@@ -17,7 +17,7 @@ MARGIN = 24
 ANSWERED = (213, 0, 120)
 
 
-def plot(pictures: Sequence[Picture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
     """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, picture by picture, drawn dashed."""
     from PIL import Image
 

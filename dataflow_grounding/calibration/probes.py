@@ -59,7 +59,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeBox:
     """One rectangle as a model gave it: `asked` in pixels of the picture, `numbers` as the reply wrote them.
 
     `order` is set where names in the reply settle it, `family` where special tokens do.
@@ -73,14 +73,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ProbedPicture:
     """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread,
     `refused` why there is none.
     """
 
     probe: Probe
     sent: Size
-    answers: Sequence[Answer]
+    answers: Sequence[ProbeBox]
     trouble: str = ""
     refused: str = ""
 
@@ -95,7 +95,7 @@ class Picture:
         return len(self.probe.boxes)
 
 
-AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[Picture]]]
+AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]
 """Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
 
 

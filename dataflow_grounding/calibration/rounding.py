@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataflow_grounding.calibration.seen import Seen
+from dataflow_grounding.calibration.seen import SeenSize
 from dataflow_grounding.geometry import Size
 
 # Patches of vision encoders, one or several of them: what is in use, and what might be.
@@ -44,7 +44,7 @@ COMMON = (Rounding(), Rounding(28), Rounding(32))
 ROUNDINGS = (Rounding(), *(Rounding(factor, way) for factor in FACTORS for way in WAYS))
 
 
-def plausible_roundings(measured: Sequence[Seen]) -> list[Rounding]:
+def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
     """The roundings that the scales of these pictures don't rule out, the best first; none where all of them are ruled out.
 
     The pictures should be ones that no other limit touches.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from dataflow_grounding.calibration.probes import Picture
+from dataflow_grounding.calibration.probes import ProbedPicture
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
@@ -29,7 +29,7 @@ class NoFit(SpecError):
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenSize:
     """One picture as its numbers count it, for x and y each: `scale` is numbers for one pixel of the picture as sent,
     `error` its standard error, relative; `shift` the number at the picture's first edge, as a share of the side, and
     `shift_error` its standard error.
@@ -66,7 +66,7 @@ class Seen:
         return self.sent[0] * self.scale[0], self.sent[1] * self.scale[1]
 
 
-def seen(picture: Picture, order: Order, frame: str) -> Seen | None:
+def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
     """What the answers to one picture say of its size, read in `order`; `frame` is `sent` or one that pads.
 
     Robust: a line through the first edge, by least squares over the edges within three deviations. None where fewer than
@@ -89,10 +89,10 @@ def seen(picture: Picture, order: Order, frame: str) -> Seen | None:
             return None
         axes.append(line)
     (sx, ex, ax, fx), (sy, ey, ay, fy) = axes
-    return Seen(picture.sent, (sx, sy), (ex, ey), (ax, ay), (fx, fy))
+    return SeenSize(picture.sent, (sx, sy), (ex, ey), (ax, ay), (fx, fy))
 
 
-def measured_in(pictures: Sequence[Picture], order: Order, frame: str) -> list[Seen]:
+def measured_in(pictures: Sequence[ProbedPicture], order: Order, frame: str) -> list[SeenSize]:
     """What was seen of each picture for which that can be told."""
     return [one for picture in pictures if (one := seen(picture, order, frame)) is not None]
 
@@ -123,14 +123,14 @@ def _line(true: Array, written: Array, far: float) -> tuple[float, float, float,
     return scale, noise / math.sqrt(float((x**2).sum())), shift, shift_error
 
 
-def pooled(measured: Sequence[Seen], expected: Callable[[int], float]) -> tuple[float, float]:
+def pooled(measured: Sequence[SeenSize], expected: Callable[[int], float]) -> tuple[float, float]:
     """The mean of how far the scales of these pictures are from what is `expected` for a side, and its standard error."""
     gaps = [(one.scale[axis] / expected(one.sent[axis]) - 1, one.error[axis]) for one in measured for axis in (0, 1)]
     weight = sum(1 / error**2 for _, error in gaps)
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
 
-def check_even(measured: Sequence[Seen]) -> None:
+def check_even(measured: Sequence[SeenSize]) -> None:
     """Raises NoFit where x and y of one picture are counted in different pixels, and not in parts of the side either."""
     if constant_side(measured, "sent"):
         return
@@ -140,7 +140,7 @@ def check_even(measured: Sequence[Seen]) -> None:
             raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
-def check_parts(measured: Sequence[Seen], frame: str) -> None:
+def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
     """Raises NoFit where a model that should count parts of the sides of `frame` counts those of x and y differently."""
     for one in measured:
         width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
@@ -149,8 +149,8 @@ def check_parts(measured: Sequence[Seen], frame: str) -> None:
             raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
-def constant_side(measured: Sequence[Seen], frame: str) -> tuple[int, str] | None:
-    """The number that stands for the side of every picture, and the frame, where the model counts so and not in pixels."""
+def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
+    """The number that means the side of every picture, and the frame, if the model counts so and not in pixels."""
     for name in () if not measured else ("sent", "pad_square_corner") if frame == "sent" else (frame,):
         sides = [
             (one.scale[axis] * (one.sent[axis] if name == "sent" else max(one.sent)), one.error[axis])
@@ -170,7 +170,7 @@ def by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def shown(measured: Sequence[Seen]) -> str:
+def shown(measured: Sequence[SeenSize]) -> str:
     """The sizes as sent and as seen, in words: the largest ones, where there are many."""
     largest = sorted(measured, key=lambda one: math.prod(one.sent), reverse=True)[:8]
     return "; ".join(f"{by(one.sent)} seen as {one.size[0]:.0f}x{one.size[1]:.0f}" for one in largest)

@@ -1,4 +1,4 @@
-"""Calibrations on disk: one small file an endpoint, model and prompt, in the user's cache folder and beside a run's results."""
+"""Calibrations on disk: one small file per endpoint, model and prompt, in the user's cache folder and beside a run's results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Calibration:
             return None
         limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
         if not all(value is None or (type(value) in (int, float) and value >= 0) for value in vars(limits).values()):
-            raise ValueError("a limit is no number")
+            raise ValueError("a limit is not a number")
         if limits.max_side < 1 or limits.multiple < 1:
             raise ValueError("a limit is zero")
         return limits

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from dataflow_grounding.calibration.probes import SIZES, Picture, reduced_to
+from dataflow_grounding.calibration.probes import SIZES, ProbedPicture, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, by
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
@@ -37,7 +37,7 @@ class Taken:
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
         self.limits = SizeLimits(max_side)
         self._own = [math.prod(reduced_to(size, max_side)) for size in own]
-        self._first: list[Picture] = []
+        self._first: list[ProbedPicture] = []
         self._doubted: set[Size] = set()
 
     @property
@@ -49,7 +49,7 @@ class Taken:
         """The size that is asked for in place of this one."""
         return self.limits.fitted(self.limits.padded(size))
 
-    def instead(self, refused: Sequence[Picture], answered: Sequence[Size]) -> list[Size]:
+    def instead(self, refused: Sequence[ProbedPicture], answered: Sequence[Size]) -> list[Size]:
         """The sizes to ask for in place of those that were `refused`; limits are narrowed so that these are outside.
 
         Raises NothingAnswered, and NoFit for a size that is refused again though no limit explains it.
@@ -91,7 +91,7 @@ class Taken:
         else:
             self.limits = replace(self.limits, min_pixels=math.ceil(1 / max(least / 2, most)))
 
-    def _doubt(self, left: Sequence[Size], refused: Sequence[Picture]) -> None:
+    def _doubt(self, left: Sequence[Size], refused: Sequence[ProbedPicture]) -> None:
         """Let sizes that nothing explains be asked for once more. Raises NoFit."""
         why = next((picture for picture in refused if picture.size in self._doubted), None)
         if why is not None:

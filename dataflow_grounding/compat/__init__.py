@@ -1,10 +1,11 @@
-"""DataFlow's names over this package's operators and servings: a script written for DataFlow runs with its imports changed."""
+"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its imports changed."""
 
 from __future__ import annotations
 
+from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput
+from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.compat.image_bbox_generator import ExistingBBoxDataGenConfig, ImageBboxGenerator
-from dataflow_grounding.compat.prompted_vqa_generator import PromptedVQAGenerator
-from dataflow_grounding.compat.servings import APIVLMServing_openai, DataFlowServing, GeneratesFromInput
+from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.storage import FileStorage
 

@@ -15,7 +15,7 @@ from dataflow_grounding.tasks import Request
 
 @dataclass(frozen=True)
 class Prices:
-    """USD per million tokens. Raises SpecError for a price that is none."""
+    """USD per million tokens. Raises SpecError for anything that is not a price."""
 
     input: float
     output: float

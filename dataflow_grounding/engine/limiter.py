@@ -21,10 +21,10 @@ MOST_PATIENCE = 16.0
 class Limiter:
     """Additive increase, multiplicative decrease, with a memory of where the endpoint last refused.
 
-    The level grows by one a success until the first refusal; after that by one a window (as many successes as the level),
+    The level grows by one per success until the first refusal; after that by one per window (as many successes as the level),
     up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
-    is borne; a probe that is refused is taken back, and the next waits twice as many windows. Any other refusal cuts the
-    level by 15%, once a flight, or, where more of the flight is refused, to what was borne of it, at most by half. Waiting
+    is sustained; a refused probe is taken back, and the next waits twice as many windows. Any other refusal cuts the level
+    by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by half. Waiting
     requests are let in by priority: the oldest record first. Event loops of several threads may share it.
     """
 
@@ -102,11 +102,11 @@ class Limiter:
         self._change(None)
 
     def _shrink_further(self) -> None:
-        """Another refusal of a flight that was cut already: its borne part may be smaller than the cut left."""
+        """Another refusal of a flight that was already cut: less of it may have been accepted than the cut left."""
         self._refused_of_flight += 1
-        borne = max(self._flight / 2, self._flight - self._refused_of_flight)
-        if self._flight and borne < self.level:
-            self.level = max(1.0, borne)
+        accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
+        if self._flight and accepted < self.level:
+            self.level = max(1.0, accepted)
             self._refused_at = self.level + 1
 
     def _grow(self, number: int) -> None:
@@ -114,7 +114,7 @@ class Limiter:
         if self._refused_at is None:
             self.level += 1
         elif self._level_before_probe is not None:
-            if self._quiet >= self.level:  # the probe was borne for a window
+            if self._quiet >= self.level:  # the probe was sustained for a window
                 self._patience = PATIENCE
                 self._probe()
         elif self.level + 1 < self._refused_at:
@@ -159,7 +159,7 @@ def limiter_of(serving: Serving, servings: int = 1) -> Limiter:
 
 
 class _Waiter:
-    """One who waits for a place, perhaps in another thread's event loop."""
+    """A request that waits for a place, perhaps in another thread's event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.turn: asyncio.Future[None] = loop.create_future()

@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Outputs:
-    """One file a step, and `failures.jsonl`. `put` takes outcomes in any order."""
+    """One file per step, and `failures.jsonl`; `put` takes outcomes in any order."""
 
     def __init__(self, steps: list[Step], summary: Summary) -> None:
         self.steps = steps
@@ -142,4 +142,4 @@ def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
 
 
 def _failed(path: str, error: OSError) -> StorageFailed:
-    return StorageFailed(f"can't write {path}: {error.strerror or error}. Mend that, then run the same command again")
+    return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")

@@ -32,7 +32,7 @@ class Patience:
         while isinstance(result := await once(), MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:
                 if self._waiting and self._went_well < since:
-                    raise RunStopped(f"{result}, for {BUSY_SECONDS:g} s. Mend that, then run the same command again")
+                    raise RunStopped(f"{result}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again")
                 return result
             self._waiting += 1
             try:

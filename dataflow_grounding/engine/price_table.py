@@ -24,7 +24,7 @@ class PriceRow:
 
 
 def listed_price(model: str) -> PriceRow | None:
-    """The row of a model by its name, with or without a vendor before it and a date after it; None when there is none."""
+    """Return the prices of a model by its name, with or without a vendor and a date; None if it is not listed."""
     name = model.lower().rsplit("/", 1)[-1]
     while True:
         if name in _table():

@@ -14,7 +14,7 @@ LINE_EVERY = 10.0
 
 
 class Now(NamedTuple):
-    """Where a run stands."""
+    """How far a run is."""
 
     finished: int
     failed: int
@@ -26,7 +26,7 @@ class Now(NamedTuple):
 
 
 class Progress:
-    """Shows where a run stands until it is closed: a live line on a terminal, else a line every ten seconds."""
+    """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now = now

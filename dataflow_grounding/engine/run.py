@@ -25,7 +25,7 @@ from dataflow_grounding.rows import Row
 
 T = TypeVar("T")
 
-Result = Update | Partial | RecordError | None
+StepResult = Update | Partial | RecordError | None
 
 
 class Run:
@@ -158,7 +158,7 @@ class Run:
         """Take one row through all steps; once more when its image is found to be another than was known."""
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[Failure(self.steps[0].label, record)])
-        updates: list[Result] = [None] * len(self.steps)
+        updates: list[StepResult] = [None] * len(self.steps)
         for level in self._levels:
             now = record
             for update in updates:
@@ -172,7 +172,7 @@ class Run:
             return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, updates)
 
-    def _outcome(self, row: Row, record: Record, updates: list[Result]) -> Outcome:
+    def _outcome(self, row: Row, record: Record, updates: list[StepResult]) -> Outcome:
         """The record as each step leaves it, up to the first step that it didn't get through."""
         outcome = Outcome(row.line, record.image_id)
         for step, update in zip(self.steps, updates, strict=True):
@@ -189,7 +189,7 @@ class Run:
             outcome.records.append(record)
         return outcome
 
-    async def _annotate(self, index: int, place: int, record: Record) -> Result:
+    async def _annotate(self, index: int, place: int, record: Record) -> StepResult:
         operator, ask = self.steps[index].operator, self._ask(index, place)
         memo, cancelled = self._held.memo, lambda: self._workers.cancelled
         return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
@@ -216,7 +216,7 @@ class Run:
         )
 
 
-def _columns(result: Result) -> Update | None:
+def _columns(result: StepResult) -> Update | None:
     """What a step adds to the record; None when the record doesn't go on."""
     if isinstance(result, Partial):
         return result.update

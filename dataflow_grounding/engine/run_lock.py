@@ -25,8 +25,8 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Holds the lock of a checkpoint folder. The system gives it back however the process ends; on file systems without
-    `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat stands in for it.
+    """Hold the lock of a checkpoint folder. The system releases it however the process ends; on file systems without
+    `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat takes its place.
 
     Raises InputError where another run holds it, or the folder can't be written.
     """
@@ -52,7 +52,7 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 def _at_work(folder: str, whose: str = "") -> InputError:
-    return InputError(f"another run is at work in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
+    return InputError(f"another run is working in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _lives(path: str, holder: dict[str, object]) -> bool:
     pid = holder.get("pid")
     if holder.get("host") == socket.gethostname() and isinstance(pid, int):
         return _start_of(pid) is not None and _start_of(pid) == holder.get("started")
-    say(f"The lock {path} is of another machine: seeing whether its run is alive")
+    say(f"The lock {path} belongs to another machine: checking whether its run is alive")
     before = _changed(path)
     until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
     while time.monotonic() < until:
@@ -125,7 +125,7 @@ def _changed(path: str) -> int | None:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, in the system's own unit, so that a number given anew is no old process; None where it is gone."""
+    """When a process began, in the system's own unit, so that a reused number is told apart; None if it is gone."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -27,7 +27,7 @@ SAMPLE = 1000
 """Pictures looked at before a run to know their sizes."""
 
 IMAGE_COLUMN = "image_path"
-"""Where the image's path stands unless a step names another column."""
+"""The column of the image's path, unless a step names another."""
 
 
 def identify(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> None:
@@ -104,7 +104,7 @@ class Source:
             try:
                 return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
             except InputError as error:
-                raise RunStopped(f"{error}. Mend that, then run the same command again") from None
+                raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
         """The row as a record with its `image_id`. Raises the row's error."""
@@ -130,7 +130,7 @@ class Source:
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""
         with suppress(OSError):
-            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv")):
+            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv", ".tsv")):
                 return None
             with open(self.path, "rb") as file:
                 lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
@@ -138,7 +138,7 @@ class Source:
         return None
 
     def state(self) -> tuple[int, ...] | None:
-        """What tells whether the input file has been written to or replaced; None for a pipe, or where there is no file."""
+        """What changes when the input file is written to or replaced; None for a pipe or a missing file."""
         with suppress(OSError):
             found = os.stat(self.path)
             if stat.S_ISREG(found.st_mode):

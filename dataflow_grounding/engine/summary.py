@@ -16,14 +16,14 @@ WARNINGS = {
     "input_changed": "input changed while it was read: run the same command again for what is new in it",
     "image_changed": "images were replaced by others of the same size and time: run the same command again for rows done "
     "before that was seen",
-    "bbox_cut": "boxes reach out of their images and are cut at the edge",
+    "bbox_cut": "boxes reach outside their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
 
 
 @dataclass
 class Summary:
-    """Counts of one run. `expressions` has the total and one number a status."""
+    """Counts of one run; `expressions` has the total and a count per status."""
 
     records: int = 0
     done: int = 0

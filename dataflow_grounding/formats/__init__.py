@@ -1,1 +1,1 @@
-"""Annotation formats: one file a format, which turns its files into regions in pixels."""
+"""Annotation formats: one module per format, which turns its files into regions in pixels."""

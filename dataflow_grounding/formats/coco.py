@@ -22,10 +22,14 @@ class CocoImage:
 
 
 def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
-    """The images with their regions; how many crowd regions were left out; how many annotations belong to no image.
+    """Read a COCO file.
 
-    A corner is the sum of the file's own decimals, without the rounding of binary sums. Raises InputError for a file that
-    is none; what is wrong with one annotation is its image's `error`.
+    Returns:
+        The images with their regions in pixels (corners are decimal sums, free of binary rounding; what is wrong with an
+        annotation is its image's `error`), how many crowd regions were left out, how many annotations belong to no image.
+
+    Raises:
+        InputError: The file can't be read, or is not a COCO file.
     """
     data = _load(path)
     images = {}
@@ -58,10 +62,10 @@ def _load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not JSON: {str(error).splitlines()[0]}") from None
     lists = isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
     if not lists:
-        raise InputError(f"{path} is no COCO file: it has no lists 'images' and 'annotations'")
+        raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
     found: dict[str, Any] = data
     return found
 

@@ -1,4 +1,4 @@
-"""KITTI label files: a text file an image, a line an object.
+"""KITTI label files: one text file per image, one line per object.
 
 Fields (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in
 pixels, then size, place and angle in space (7 numbers), and in detections a score.
@@ -14,9 +14,9 @@ LEFT_OUT = "dontcare"
 
 
 def read_kitti(path: str) -> list[Labelled]:
-    """The regions of a label file, their numbers as they stand there; DontCare lines are left out.
+    """Read the regions of a label file, with its own numbers; DontCare lines are left out.
 
-    Raises BrokenRow that names file and line, OSError.
+    Raises BrokenRow with file and line, OSError.
     """
     regions = []
     for where, fields in label_lines(path):

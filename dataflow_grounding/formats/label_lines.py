@@ -1,4 +1,4 @@
-"""What the text formats with a label file an image have in common."""
+"""What text formats with one label file per image have in common."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Labelled: TypeAlias = dict[str, Any]
 
 
 def label_lines(path: str) -> Iterator[tuple[str, list[str]]]:
-    """The fields of each line that has any, and where it stands ("file, line n"). Raises BrokenRow, OSError."""
+    """Yield where each line with fields is ("file, line n") and the fields. Raises BrokenRow, OSError."""
     with open(path, "rb") as file:
         data = file.read()
     try:
@@ -28,11 +28,11 @@ def label_lines(path: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def number_of(text: str, where: str) -> float:
-    """A finite number, whole ones as int, so that it is written again as it was. Raises BrokenRow."""
+    """Return a finite number, whole ones as int, so that it is written back as it was. Raises BrokenRow."""
     try:
         value = int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
         value = float("nan")
     if not is_number(value) or "_" in text:
-        raise BrokenRow(f"{where}: {text[:40]!r} is no number")
+        raise BrokenRow(f"{where}: {text[:40]!r} is not a number")
     return value

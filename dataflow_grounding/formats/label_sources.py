@@ -1,4 +1,4 @@
-"""Where the boxes of images come from: label folders or files, each image with its regions, in order of the images' paths."""
+"""Where the boxes of images come from: label folders or files, in order of the images' paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ReadLabels: TypeAlias = Callable[[str, Size | None], list[dict[str, Any]]]
 
 @dataclass
 class LabelSource:
-    """Images under a folder with what reads their labels, and what was found on the way."""
+    """Images under a folder, what reads their labels, and what was found on the way."""
 
     image_dir: str
     images: list[str]
@@ -39,14 +39,14 @@ class LabelSource:
     """Files that the regions of all images are read from."""
 
     def report(self) -> dict[str, Any]:
-        """Counts, and the first names."""
+        """Return counts and the first names."""
         found: dict[str, Any] = {"images": len(self.images)}
         for name, items in (("images_without_label", self.without_label), ("labels_without_image", self.without_image)):
             found[name] = {"count": len(items), "first": items[:SHOWN]}
         return {**found, "crowd_regions_left_out": self.crowds} if self.crowds else found
 
     def remarks(self) -> list[str]:
-        """The report in words."""
+        """Return the report in words."""
         lines = []
         for what, items in (
             ("images without a label", self.without_label),
@@ -58,9 +58,9 @@ class LabelSource:
 
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
-    """Images, and a label file of the same relative path for each: KITTI's, or YOLO's with a file of class names.
+    """Find images and the label file of the same relative path for each: KITTI's, or YOLO's with a file of class names.
 
-    Raises InputError when a folder is missing or nothing in them belongs together.
+    Raises InputError if a folder is missing or no label belongs to an image.
     """
     names_path = None
     if names_file is not None:
@@ -93,7 +93,7 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
 
 
 def from_coco(image_dir: str, path: str) -> LabelSource:
-    """The images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
+    """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
     images, crowds, strays = read_coco(path)
     there = set(_files(image_dir, ENDINGS, "data.image_dir"))
     named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in images}
@@ -124,7 +124,7 @@ def _beside(folder: str, name: str, key: str) -> str:
 
 
 def _files(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """Files under a folder, relative to it, with these endings, sorted. Raises InputError when it is no folder."""
+    """Return the files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
     if not os.path.isdir(folder):
         raise InputError(f"{key}: no folder {folder}")
     found = []
@@ -145,7 +145,7 @@ def _files(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 
 
 def states(source: LabelSource) -> Iterator[list[Any]]:
-    """Path, size and time of every image and label: what the regions depend on."""
+    """Yield path, size and time of every image and label: what the regions depend on."""
     for image in source.images:
         yield _state(os.path.join(source.image_dir, image))
         if source.label_of is not None:

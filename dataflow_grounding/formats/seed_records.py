@@ -1,4 +1,4 @@
-"""Seed records: what `image_referring_expression` begins from, one record an image with its regions."""
+"""Seed records: what `image_referring_expression` starts from, one record per image with its regions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Seeds(Protocol):
         """What was found, for `run.json`."""
 
     def remarks(self) -> list[str]:
-        """What should be known of it, a line each."""
+        """What the user should know, one remark per line."""
 
 
 def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
@@ -81,7 +81,7 @@ class LabelSeeds:
         self.origin = f"{source.image_dir} with {origin}"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """A record an image; one whose image can't be opened has no size, one whose labels can't be read says why."""
+        """One record per image; without a size if the image can't be opened, with the reason if its labels can't be read."""
         numbers = iter(range(len(self.source.images)))
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(numbers, BATCH)):
@@ -99,7 +99,7 @@ class LabelSeeds:
             for region in regions:
                 if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
                     raise BrokenRow(
-                        f"{path}: the box {region['bbox']} lies outside of the image of {size[0]} x {size[1]} px"
+                        f"{path}: the box {region['bbox']} lies outside the image of {size[0]} x {size[1]} px"
                     )
             record["regions"] = regions
         except BrokenRow as error:
@@ -139,7 +139,7 @@ class AnnotationSeeds:
         self._converted = 0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records; a row that is none becomes one that says why, and fails on it."""
+        """The records; a broken row becomes a record that says why, and fails."""
         self._broken, self._converted = [], 0
         for row in read_rows(self.path):
             where = f"{self.path}, line {row.line}"

@@ -1,6 +1,6 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are told by their source together with their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't
+They are recognised by their source together with their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't
 have. A box that is one of those, written in 0-1000, gets its exact numbers back; others are converted where it is certain
 what the 1000 stands for.
 """
@@ -28,7 +28,7 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """The record with its regions and instances in pixels of an image of `size` (width, height), without `kitti_bboxes`.
 
-    Raises BrokenRow when its numbers can't be told for certain.
+    Raises BrokenRow if it is unclear what its numbers mean.
     """
     exact = [_kitti(item) for item in row[COLUMN]]
     written = [_four(region, "a region") for region in row.get("regions") or []]
@@ -65,7 +65,9 @@ def _expression(
         box = _four(instance, "an instance")
         near = [n for n, other in enumerate(written) if _close(box, other)]
         if not near and not sure:
-            raise BrokenRow(f"the instance {box} is no region, and the record's size is not the image's: not converted")
+            raise BrokenRow(
+                f"the instance {box} is not a region, and the record's size is not the image's: not converted"
+            )
         bbox = pixels[near[0]] if near else _converted(box, size)
         instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
     return {**expression, "instances": instances}

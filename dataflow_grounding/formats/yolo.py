@@ -1,4 +1,4 @@
-"""YOLO label files: a text file an image, a line `class cx cy width height [score]`, in parts of the image's sides."""
+"""YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of the image's sides."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SLACK = 1e-3  # of a side: rounding may carry a box that much over the edge
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
-    """The regions of a label file for an image of `size` (width, height). Raises BrokenRow that names file and line, OSError."""
+    """Read the label file of an image of `size` (width, height) in pixels. Raises BrokenRow with file and line, OSError."""
     regions = []
     for where, fields in label_lines(path):
         if len(fields) not in (5, 6):
             raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
         if not fields[0].isdecimal() or int(fields[0]) >= len(names):
-            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is none of the {len(names)} names")
+            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
         cx, cy, width, height = parts = [number_of(text, where) for text in fields[1:5]]
         if not (all(-SLACK <= part <= 1 + SLACK for part in parts) and width > 0 and height > 0):
             raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
@@ -31,7 +31,7 @@ def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
 
 
 def read_names(path: str) -> list[str]:
-    """The class names: a file with one a line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
+    """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()

@@ -19,7 +19,7 @@ from dataflow_grounding.serving import OpenAIServing, Reply, Serving
 from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
-EXTRAS = {"gemini": "google-genai", "openai": "openai", "pandas": "pandas", "supervision": "supervision"}
+EXTRAS = {"gemini": "google-genai", "parquet": "pyarrow", "supervision": "supervision"}
 NAMES = ("GOOGLE_API_KEY", "OPENAI_API_KEY", "DF_API_KEY", "DF_BASE_URL", "DF_MODEL", "GOOGLE_GEMINI_BASE_URL")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import AzureBlock
 
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
@@ -21,31 +23,22 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     if vlm.backend == "gemini":
         from dataflow_grounding.serving.gemini import GeminiServing
 
-        gemini = vlm.gemini
-        return GeminiServing(
-            gemini.model,
-            workflow.max_workers,
-            gemini.timeout,
-            api_key=gemini.api_key or None,
-            base_url=gemini.base_url or None,
-            media_resolution=gemini.media_resolution,
-            temperature=gemini.temperature,
-            max_output_tokens=gemini.max_output_tokens,
-            box_format=vlm.box_format,
+        return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
+    block, azure = vlm.openai, vlm.openai.azure
+    settings = block.model_dump(exclude={"client", "azure", "base_url"})
+    settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
+    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "OPENAI_API_KEY"
+    if block.client == "sdk":
+        from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
+
+        return OpenAISdkServing(
+            azure_endpoint=azure.endpoint,
+            api_version=azure.api_version,
+            token_provider=azure.token_provider,
+            **settings,
         )
+    if azure != AzureBlock():
+        raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
-    block = vlm.openai
-    return OpenAIServing(
-        api_url=block.base_url or None,
-        model_name=block.model_name,
-        key_name_of_api_key="OPENAI_API_KEY",
-        max_workers=workflow.max_workers,
-        timeout=block.timeout,
-        api_key=block.api_key or None,
-        temperature=block.temperature,
-        max_tokens=block.max_tokens,
-        box_format=vlm.box_format,
-        extra_body=block.extra_body,
-        extra_headers=block.extra_headers,
-    )
+    return OpenAIServing(**settings)

@@ -43,7 +43,7 @@ def score_boxes(
     """Compare records with gold records of the same `image_path`, phrase by phrase (up to case and spacing).
 
     Boxes of one phrase are matched to its gold boxes by falling IoU, at `threshold` or above. A phrase without gold has
-    none right. Raises BrokenRow for what is no record.
+    none right. Raises BrokenRow for anything that is not a record.
     """
     scores = BoxScores(threshold)
     wanted = {_key(record): _boxes_by_phrase(record) for record in gold}

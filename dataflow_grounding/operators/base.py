@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from dataflow_grounding.dataframes import from_dataframe, to_dataframe
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import (
     NoRecordLeft,
@@ -20,7 +21,6 @@ from dataflow_grounding.engine.plan import (
 )
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.rows import from_dataframe, to_dataframe
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
 

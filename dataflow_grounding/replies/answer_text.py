@@ -23,8 +23,8 @@ _YAML_LIST = re.compile(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]
 _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
-class Answer(NamedTuple):
-    """`text`: the answer; `blocks`: what stands in its fences; `talk`: what stands outside of them, before and behind each.
+class AnswerText(NamedTuple):
+    """`text`: the answer; `blocks`: what is in its fences; `talk`: what is outside them, before and after each.
 
     `cue`: the words before it that take back what the reply said before, such as "Wait, looking again", or nothing.
     """
@@ -35,27 +35,27 @@ class Answer(NamedTuple):
     cue: str = ""
 
 
-def answers_of(reply: str) -> list[Answer]:
+def answers_of(reply: str) -> list[AnswerText]:
     """Return the answers in a model's reply, in order: one, or several where it thinks between them.
 
     Raises UnreadableReply when the reply is empty or ends while the model still thinks.
     """
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    if _is_json(reply):  # whatever stands in its strings
-        return [Answer(reply, [], [""])]
+    if _is_json(reply):  # whatever its strings hold
+        return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and _is_json(fenced[1]):
-        return [Answer(reply, [fenced[1]], ["", ""])]
+        return [AnswerText(reply, [fenced[1]], ["", ""])]
     answers = []
     for part in spoken(reply):
         echo = part.rfind("</input>")
         for inside in _inside_answers(part[echo + len("</input>") :] if echo >= 0 else part):
-            answers.append(_in_parts(_mended(inside)))
+            answers.append(_in_parts(_repaired(inside)))
     return answers
 
 
-def corrected(answer: Answer) -> list[Answer]:
+def corrected(answer: AnswerText) -> list[AnswerText]:
     """Return an answer, or the answers that it has where it corrects itself."""
     parts = statements(answer.text) if len(answer.talk) != 1 or answer.talk[0] else []
     return [_in_parts(text, cue) for cue, text in parts] if len(parts) > 1 else [answer]
@@ -76,14 +76,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _in_parts(text: str, cue: str = "") -> Answer:
+def _in_parts(text: str, cue: str = "") -> AnswerText:
     parts = text.split("```")
     blocks = [_LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]]
-    return Answer(text, blocks, parts[0::2], cue)
+    return AnswerText(text, blocks, parts[0::2], cue)
 
 
 def _inside_answers(text: str) -> list[str]:
-    """Return what stands in tags that say that it is the answer; without any, the text."""
+    """Return what is in tags that say that it is the answer; without any, the text."""
     inside, start = [], 0
     for match in _ANSWER.finditer(text):
         opens = not match[1] and match[2] != "end"
@@ -94,8 +94,8 @@ def _inside_answers(text: str) -> list[str]:
     return [part for part in inside if part.strip()] or [text]
 
 
-def _mended(text: str) -> str:
-    # GLM puts its answer between these two tokens; whatever stands around them is talk. Gemma has a token for a quotation mark.
+def _repaired(text: str) -> str:
+    # GLM puts its answer between these two tokens; whatever is around them is talk. Gemma has a token for a quotation mark.
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
     text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
     text = _YAML_LIST.sub(lambda match: f": [{', '.join(match[1].replace('-', ' ').split())}]\n", text)

@@ -1,6 +1,6 @@
 """What a model says to the one who asked: without other turns, without other channels, without thinking.
 
-Providers name these in ever new ways, so they go by rule: a part that something opened and closed before the answer is none.
+Providers name these in ever new ways, so they go by rule: a part that was opened and closed before the answer is not the answer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _THINKING = re.compile(
     r"|introspect|brainstorm|^cot$|^cot_|_cot$|^draft|^channel$|^unused94$"
 )
 _CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
-# What stands in these is the answer, or its layout.
+# What is in these is the answer, or its layout.
 _ANSWER = re.compile(
     r"(?:final_?|the_)?(?:answer|response|output|result|solution|conclusion|verdict|json|final)s?"
     r"|tool_?calls?|function_?calls?|function|parameter|invoke|python_tag"
@@ -77,7 +77,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
 class Marker(NamedTuple):
-    """A tag or token: its name, +1 where it opens a part, -1 where it closes one, 0 where that can't be told, its place."""
+    """A tag or token: its name, +1 where it opens a part, -1 if it closes one, 0 if that is unclear, its place."""
 
     name: str
     side: int
@@ -165,7 +165,7 @@ def _role(header: str) -> tuple[str, bool]:
 
 
 def _before_end(text: str) -> str:
-    """Return what stands before the first token that ends a message, where there is anything; else what follows it."""
+    """Return what comes before the first token that ends a message, or, if that is empty, what follows it."""
     pieces = _END.split(text, maxsplit=50)
     return next((piece for piece in pieces if may_answer(piece)), "") or next(filter(str.strip, pieces), "")
 
@@ -197,7 +197,7 @@ def _turn_in_words(text: str) -> str:
 
 
 def _without_thinking(text: str) -> list[str]:
-    """Return what stands outside of parts that are thinking by their names: behind the first of them, or else before it."""
+    """Return what is outside parts that are thinking by their names: after the first of them, or else before it."""
     outside: list[str] = []
     stack: list[str] = []
     at = 0
@@ -246,13 +246,13 @@ def _without_unknown(text: str) -> str:
             if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
                 left, at = [""], marker.end
             elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
-                raise UnreadableReply(f"the reply ends inside of <{marker.name}>, which may be thinking")
+                raise UnreadableReply(f"the reply ends inside <{marker.name}>, which may be thinking")
     rest = " ".join([*left, text[at:]])
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
 def _without_channels(text: str) -> str:
-    """Return a text without what stands between tokens such as <|x|> that nothing pairs, where that only talks."""
+    """Return a text without what is between unpaired tokens such as <|x|>, where that only talks."""
     borders = [marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)]
     if not borders:
         return text
@@ -269,6 +269,6 @@ def _without_channels(text: str) -> str:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether a text talks, and is no list of labels and boxes."""
+    """Whether a text talks, and is not a list of labels and boxes."""
     talk = _BRACKETS.sub(" ", text[:20_000])
     return len(_WORD.findall(talk)) >= 3 and _TALKING.search(talk) is not None

@@ -47,7 +47,7 @@ _TAKEN_BACK = re.compile(
     r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
     re.IGNORECASE,
 )
-# What stands right before a box that is none.
+# What comes right before a box that doesn't count.
 _DENIED = re.compile(
     r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
     r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"

@@ -1,4 +1,4 @@
-"""Finding what a reply marks, whichever of the known shapes it has."""
+"""Finding boxes and points in a reply, whichever of the known shapes it has."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies.answer_text import Answer, answers_of, corrected, without_control_tokens
+from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
 from dataflow_grounding.replies.corrections import adds, before_numbers, denies, takes_back
+from dataflow_grounding.replies.json_boxes import read_value
 from dataflow_grounding.replies.json_keys import WRAPPERS, plain_key
-from dataflow_grounding.replies.json_marks import read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.json_values import Found, Scan
+from dataflow_grounding.replies.json_values import FoundJson, Scan
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.legends import LEGEND, apply, stated_order, stated_unit
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number, resolved
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.none_words import missing_in, refuses
+from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number, resolved
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
 from dataflow_grounding.replies.prose import named_before, named_behind
 
 EVIDENCE = (None, "seen", "inferred", "region")
-# An empty list says "none" only where nothing else stands around it that may be a box.
+# An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _STRING_IN_OBJECT = re.compile(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
@@ -40,24 +40,24 @@ _BETWEEN_PAIRS = re.compile(
 )
 
 
-def find_marks(reply: str, key: str = "bbox_2d") -> Marks:
+def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
     """Return all boxes and points in a reply with their numbers as written; `key` is the box key that was asked for.
 
-    Where a reply gives several answers, `Mark.answer` says in which a box stands. Empty only for a reply that says that
+    Where a reply gives several answers, `RawBox.answer` says in which a box is. Empty only for a reply that says that
     there is nothing. Raises UnreadableReply when the reply holds neither.
     """
-    marks = _as_asked(reply, key)
-    if marks is None:
+    parsed = _as_asked(reply, key)
+    if parsed is None:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
-        marks = _in_answers(answers, key)
-        found = marks.boxes or marks.points or marks.dropped or marks.statuses
+        parsed = _in_answers(answers, key)
+        found = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
         if not found and any(refuses(answer.text) for answer in answers):
             raise UnreadableReply(f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}")
     if "&" in reply:
-        for kind in (marks.boxes, marks.points):
-            kind[:] = [replace(mark, said=resolved(mark.said)) for mark in kind]
-        marks.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in marks.dropped]
-    return marks
+        for kind in (parsed.boxes, parsed.points):
+            kind[:] = [replace(raw, said=resolved(raw.said)) for raw in kind]
+        parsed.dropped[:] = [dropped._replace(said=resolved(dropped.said)) for dropped in parsed.dropped]
+    return parsed
 
 
 def _unwrapped(reply: str) -> str:
@@ -68,12 +68,12 @@ def _unwrapped(reply: str) -> str:
     return value if isinstance(value, str) and plain_key(key) in WRAPPERS else reply
 
 
-def _in_answers(answers: list[Answer], key: str) -> Marks:
-    marks = Marks()
+def _in_answers(answers: list[AnswerText], key: str) -> ParsedReply:
+    parsed = ParsedReply()
     for i, answer in enumerate(answers):
         last = i == len(answers) - 1
-        found = Marks(answer=marks.answer)
-        if marks and not (answer.cue and adds(answer.cue + before_numbers(answer.text))):
+        found = ParsedReply(answer=parsed.answer)
+        if parsed and not (answer.cue and adds(answer.cue + before_numbers(answer.text))):
             found.answer += 1
             found.corrections |= {found.answer} if answer.cue else set()
         try:
@@ -83,59 +83,59 @@ def _in_answers(answers: list[Answer], key: str) -> Marks:
                 raise
             continue
         if found:
-            marks.join(found, last=last)
-        elif marks and answer.cue and takes_back(answer.cue + answer.text):
+            parsed.join(found, last=last)
+        elif parsed and answer.cue and takes_back(answer.cue + answer.text):
             raise UnreadableReply("the reply takes back its answer and gives no other")
-        elif marks:
-            marks.hear(answer.cue + answer.text, behind=True)
-    if not marks:
+        elif parsed:
+            parsed.hear(answer.cue + answer.text, behind=True)
+    if not parsed:
         text = without_control_tokens(answers[-1].text)
         raise UnreadableReply(f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}")
-    return marks
+    return parsed
 
 
-def _in_answer(answer: Answer, key: str, blank: Marks) -> Marks:
-    """Return what one answer marks, by the first way of reading that finds a box; each begins with a copy of `blank`."""
+def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
+    """Return what one answer says, by the first way of reading that finds a box; each begins with a copy of `blank`."""
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_blocks, _json, _tokens) if answer.text.lstrip()[:1] in ("{", "[", "`") else (_tokens, _blocks, _json)
-    unusable: list[Marks] = []
+    unusable: list[ParsedReply] = []
     for read in readers:
-        marks = blank.like()
-        read(answer, key, marks)
-        if read is _tokens and marks.boxes:
-            _hear_around(answer.text, marks)
-        apply(marks.boxes, 0, stated_order(" ".join(talk.text for talk in marks.talk)), None)
-        if marks.boxes or marks.statuses or (marks.absences and not marks.unclear):
-            return marks
-        unusable.append(marks)
-    for marks in unusable:
-        if marks.dropped or marks.points:
-            return marks
-        if marks.absences and marks.truncated:
-            raise TruncatedReply("the reply is cut off before its first whole box")
+        parsed = blank.like()
+        read(answer, key, parsed)
+        if read is _tokens and parsed.boxes:
+            _hear_around(answer.text, parsed)
+        apply(parsed.boxes, 0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
+        if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
+            return parsed
+        unusable.append(parsed)
+    for parsed in unusable:
+        if parsed.dropped or parsed.points:
+            return parsed
+        if parsed.absences and parsed.truncated:
+            raise TruncatedReply("the reply is cut off before its first complete box")
     bare = answer.blocks and not "".join(answer.talk).strip()
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
-    marks = blank.like()
-    read_plain(text, marks)
-    if marks.boxes:
-        _hear_around(text, marks)
-        apply(marks.boxes, 0, stated_order(text), stated_unit(text))
-    if not marks:
-        marks.missing = missing_in(text)
-        if marks.missing is not None:
-            marks.lack(Said((marks.missing.thing,) if marks.missing.thing else ()))
-    return marks
+    parsed = blank.like()
+    read_plain(text, parsed)
+    if parsed.boxes:
+        _hear_around(text, parsed)
+        apply(parsed.boxes, 0, stated_order(text), stated_unit(text))
+    if not parsed:
+        parsed.missing = missing_in(text)
+        if parsed.missing is not None:
+            parsed.lack(Said((parsed.missing.thing,) if parsed.missing.thing else ()))
+    return parsed
 
 
-def _hear_around(text: str, marks: Marks) -> None:
+def _hear_around(text: str, parsed: ParsedReply) -> None:
     text = _TAG.sub(" ", text)
     last = max((match.end() for match in _DIGITS.finditer(text)), default=0)
-    marks.hear(text[:last], behind=False)
-    marks.hear(text[last:], behind=True)
+    parsed.hear(text[:last], behind=False)
+    parsed.hear(text[last:], behind=True)
 
 
-def _as_asked(reply: str, key: str) -> Marks | None:
-    """The marks of a reply that keeps to the letter of what was asked for, which most do; None for any other."""
+def _as_asked(reply: str, key: str) -> ParsedReply | None:
+    """What a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
     try:
         data = json.loads(reply, object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError):
@@ -143,9 +143,9 @@ def _as_asked(reply: str, key: str) -> Marks | None:
     objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
     if not isinstance(objects, list):
         return None
-    marks = Marks()
+    parsed = ParsedReply()
     if not objects:
-        marks.lack()
+        parsed.lack()
     for item in objects:
         if not isinstance(item, dict) or not item.keys() <= {"id", "label", key, "score", "evidence"}:
             return None
@@ -157,40 +157,40 @@ def _as_asked(reply: str, key: str) -> Marks | None:
         if not isinstance(label, str) or not label.strip() or item.get("evidence") not in EVIDENCE:
             return None
         said = Said((label.strip(),), number_of, item.get("score"), item.get("evidence"))
-        marks.boxes.append(Mark("box", tuple(numbers), said))
-    return marks
+        parsed.boxes.append(RawBox("box", tuple(numbers), said))
+    return parsed
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key is repeated")
     return fields
 
 
-def _tokens(answer: Answer, key: str, marks: Marks) -> None:
-    read_tokens(answer.text, marks)
+def _tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
+    read_tokens(answer.text, parsed)
 
 
-def _blocks(answer: Answer, key: str, marks: Marks) -> None:
+def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     for i, block in enumerate(answer.blocks):
-        if marks and not adds(answer.talk[i]):
-            marks.answer += 1
-        _read_scan(find_json(block), marks, key, answer.talk[i])
-        marks.hear(answer.talk[i], behind=i > 0)
-    marks.hear(answer.talk[-1], behind=True)
-    marks.unclear = marks.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
+        if parsed and not adds(answer.talk[i]):
+            parsed.answer += 1
+        _read_scan(find_json(block), parsed, key, answer.talk[i])
+        parsed.hear(answer.talk[i], behind=i > 0)
+    parsed.hear(answer.talk[-1], behind=True)
+    parsed.unclear = parsed.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
-def _json(answer: Answer, key: str, marks: Marks) -> None:
-    _read_scan(find_json(answer.text), marks, key)
+def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
+    _read_scan(find_json(answer.text), parsed, key)
 
 
-def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
-    """Add what a scan found to `marks`; `lead` are words before its text."""
+def _read_scan(scan: Scan, parsed: ParsedReply, key: str, lead: str = "") -> None:
+    """Add what a scan found to `parsed`; `lead` are words before its text."""
     end = 0
     around: list[str] = []
-    in_talk: list[Mark] = []
+    in_talk: list[RawBox] = []
     answered = False
     said = NOTHING_SAID
     items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
@@ -203,30 +203,30 @@ def _read_scan(scan: Scan, marks: Marks, key: str, lead: str = "") -> None:
         unit = unit if end else stated_unit(before)
         rest = scan.text[item.end : following].partition("\n")[0]
         if denies(before):
-            marks.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
+            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
             end = item.end
             continue
-        since = len(marks.boxes), len(marks.points)
+        since = len(parsed.boxes), len(parsed.points)
         if _holds_objects(item.value):
             if answered and not scan.broken and _PROSE.search(between) and not adds(between):
-                marks.answer += 1
-            read_value(item.value, marks, key, Said(talk=named_before(before)))
-            answered = answered or len(marks.boxes) > since[0]
+                parsed.answer += 1
+            read_value(item.value, parsed, key, Said(talk=named_before(before)))
+            answered = answered or len(parsed.boxes) > since[0]
         else:
             if not _AND.fullmatch(between) or said is NOTHING_SAID:
                 said = _said_beside(before, scan.text[item.end : following])
-            read_value(item.value, marks, key, said)
-            in_talk += [*marks.boxes[since[0] :], *marks.points[since[1] :]]
-        apply(marks.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
+            read_value(item.value, parsed, key, said)
+            in_talk += [*parsed.boxes[since[0] :], *parsed.points[since[1] :]]
+        apply(parsed.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
         end = item.end
     around.append(scan.text[end:])
-    marks.hear(around[0], behind=False)
-    marks.hear(" ".join(around[1:]), behind=True)
+    parsed.hear(around[0], behind=False)
+    parsed.hear(" ".join(around[1:]), behind=True)
     if answered and in_talk:
-        _drop_talk(marks, in_talk)
+        _drop_talk(parsed, in_talk)
     more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
-    marks.unclear = marks.unclear or scan.broken or more is not None
-    _take_state(scan, marks)
+    parsed.unclear = parsed.unclear or scan.broken or more is not None
+    _take_state(scan, parsed)
 
 
 def _holds_objects(value: Any) -> bool:
@@ -239,42 +239,42 @@ def _said_beside(before: str, behind: str) -> Said:
     return Said((label,) if label else (), talk=named_before(before) or named_behind(behind))
 
 
-def _drop_talk(marks: Marks, in_talk: list[Mark]) -> None:
+def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
     """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of no other thing."""
     outside = set(map(id, in_talk))
-    answer = [mark for mark in marks.boxes if id(mark) not in outside]
-    inside = {mark.numbers for mark in answer}
-    labels = dict.fromkeys(label for mark in answer for label in mark.said.labels)
+    answer = [raw for raw in parsed.boxes if id(raw) not in outside]
+    inside = {raw.numbers for raw in answer}
+    labels = dict.fromkeys(label for raw in answer for label in raw.said.labels)
     things = dict(enumerate(list(labels)[: _MOST_COMPARED // len(in_talk)]))
-    for mark in in_talk:
-        others = [label for label in mark.said.labels if adds(label) or not matching_ids(label, things)]
-        if mark.numbers not in inside and others:
-            outside.remove(id(mark))
-        elif mark.numbers not in inside and mark.kind == "box":
-            marks.drop(f"{list(mark.numbers)} stands in the talk beside the answer")
-    for kind in (marks.boxes, marks.points):
-        kind[:] = [mark for mark in kind if id(mark) not in outside]
+    for raw in in_talk:
+        others = [label for label in raw.said.labels if adds(label) or not matching_ids(label, things)]
+        if raw.numbers not in inside and others:
+            outside.remove(id(raw))
+        elif raw.numbers not in inside and raw.kind == "box":
+            parsed.drop(f"{list(raw.numbers)} is in the talk around the answer")
+    for kind in (parsed.boxes, parsed.points):
+        kind[:] = [raw for raw in kind if id(raw) not in outside]
 
 
-def _take_state(scan: Scan, marks: Marks) -> None:
-    boxes = {mark.numbers for mark in marks.boxes}
+def _take_state(scan: Scan, parsed: ParsedReply) -> None:
+    boxes = {raw.numbers for raw in parsed.boxes}
     if any(tuple(map(number, numbers.split(","))) not in boxes for numbers in scan.commented):
-        raise UnreadableReply("there are boxes in comments, and it can't be told whether they count")
+        raise UnreadableReply("there are boxes in comments, and it is unclear whether they count")
     if scan.truncated:
-        marks.truncated = True
+        parsed.truncated = True
     elif scan.broken and scan.found:
-        marks.notes.append("broken_json: brackets or quotation marks don't fit, so that something may be missing")
+        parsed.notes.append("broken_json: brackets or quotation marks don't match, so that something may be missing")
     elif scan.repaired and scan.found:
-        marks.notes.append("repaired_json: what the reply has is not quite JSON")
+        parsed.notes.append("repaired_json: the reply is not quite JSON")
 
 
-def _joined_pairs(scan: Scan) -> Iterator[Found]:
+def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:
     """Yield what was found, with two pairs of numbers that follow one another, as in `(1, 2), (3, 4)`, made one box."""
-    first: Found | None = None
+    first: FoundJson | None = None
     for item in scan.found:
         if first is not None:
             if is_pair(item.value) and _BETWEEN_PAIRS.fullmatch(scan.text[first.end : item.start][:60]):
-                yield Found([*first.value, *item.value], first.start, item.end)
+                yield FoundJson([*first.value, *item.value], first.start, item.end)
                 first = None
                 continue
             yield first

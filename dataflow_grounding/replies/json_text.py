@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_values import Found, JsonArray, JsonObject, Scan, to_number, unescaped
+from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, to_number, unescaped
 
 MAX_DEPTH = 100
 
@@ -46,7 +46,7 @@ def find_json(text: str) -> Scan:
     """Return every outermost array and object in `text`, strict JSON or not.
 
     Takes single quotes, Python's literals and tuples, bare keys and words, comments, missing and trailing commas, repeated
-    keys, quotes inside strings, and brackets that don't fit; what stands open at the end of the text is closed, and a value
+    keys, quotes inside strings, and brackets that don't match; what is open at the end of the text is closed, and a value
     that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
     """
     strict = _strict(text)
@@ -73,7 +73,7 @@ def _strict(text: str) -> Scan | None:
         value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [Found(value, start, len(text.rstrip()))])
+    return None if _deeper_than(value, MAX_DEPTH) else Scan(text, [FoundJson(value, start, len(text.rstrip()))])
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
@@ -185,7 +185,7 @@ class _Scanner:
         return top
 
     def _finish(self) -> None:
-        self.scan.found.append(Found(self.root, self.start, self.at))
+        self.scan.found.append(FoundJson(self.root, self.start, self.at))
 
     def _close_all(self) -> None:
         self.scan.broken = True
@@ -254,7 +254,7 @@ class _Scanner:
         return answer
 
     def _broken_string(self, end: int) -> None:
-        """Take a string that its line never closes as ended there, with the object that it stands in."""
+        """Take a string that its line never closes as ended there, with the object around it."""
         self._add(unescaped(self.text[self.at + 1 : end]))
         self.at = end
         if self.open_kinds["{"] and len(self.stack) > 1:

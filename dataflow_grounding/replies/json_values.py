@@ -1,4 +1,4 @@
-"""What a text holds as JSON: arrays, objects, where they stand, and what had to be mended to read them."""
+"""What a text holds as JSON: arrays, objects, where they are, and what had to be repaired to read them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class JsonObject(dict[str, Any]):
 
 
 @dataclass
-class Found:
-    """One array or object and where it stands: `text[start:end]`."""
+class FoundJson:
+    """One array or object and where it is: `text[start:end]`."""
 
     value: Any
     start: int
@@ -71,7 +71,7 @@ class Scan:
     """
 
     text: str
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundJson] = field(default_factory=list)
     repaired: bool = False
     broken: bool = False
     truncated: bool = False

@@ -81,8 +81,8 @@ def comparable(one: str, other: str) -> bool:
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases equal to `label`, up to case, spacing and quotation marks."""
-    wanted = _plain(label)
-    return [i for i, phrase in phrases.items() if wanted and _plain(phrase) == wanted]
+    wanted = _folded(label)
+    return [i for i, phrase in phrases.items() if wanted and _folded(phrase) == wanted]
 
 
 def head_word(phrase: str) -> str:
@@ -96,15 +96,15 @@ def all_words(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def _plain(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text[:1000]).casefold()
-    return " ".join(folded.split()).strip(" \"'`“”‘’.,;:*")
+def _folded(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text[:1000]).casefold()
+    return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
 @lru_cache(maxsize=1024)
 def _bare(text: str) -> str:
-    plain = _NUMBERING.sub("", _plain(text))
-    return " ".join(word for word in plain.split() if word not in _EMPTY_WORDS)
+    words = _NUMBERING.sub("", _folded(text)).split()
+    return " ".join(word for word in words if word not in _EMPTY_WORDS)
 
 
 def _likeness(one: str, other: str) -> float:

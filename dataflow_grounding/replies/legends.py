@@ -8,7 +8,7 @@ from dataclasses import replace
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_keys import CORNERS, ORDER_KEYS, plain_key
-from dataflow_grounding.replies.marks import Mark
+from dataflow_grounding.replies.parsed_reply import RawBox
 
 _NAME = r"(?:[xy]_?(?:min|max|\d|center)?|(?:min|max|center|c)_?[xy]|left|top|right|bottom|w(?:idth)?|h(?:eight)?)"
 LEGEND = re.compile(
@@ -40,10 +40,10 @@ def stated_unit(text: str, *, alone: bool = False) -> str | None:
     return None if match is None else "px" if any(match.groups()) else "%"
 
 
-def apply(marks: list[Mark], since: int, order: Order | None, unit: str | None) -> None:
-    """Give the marks from the `since`-th on an order and a unit, where they have none of their own."""
+def apply(boxes: list[RawBox], since: int, order: Order | None, unit: str | None) -> None:
+    """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
     if order or unit:
-        marks[since:] = [replace(mark, order=mark.order or order, unit=mark.unit or unit) for mark in marks[since:]]
+        boxes[since:] = [replace(raw, order=raw.order or order, unit=raw.unit or unit) for raw in boxes[since:]]
 
 
 def _order(names: str | None, word: str | None) -> Order | None:

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.marks import NOTHING_SAID, Mark, Marks, Said, number
 from dataflow_grounding.replies.none_words import says_none
+from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
@@ -34,17 +34,17 @@ def has_tokens(text: str) -> bool:
     return "<" in text and bool("<patch_index_" in text or _LOCATION.search(text) or _TAG.search(text))
 
 
-def read_tokens(text: str, marks: Marks) -> None:
-    """Add to `marks` the boxes and points that stand in special tokens or tags."""
+def read_tokens(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` the boxes and points that stand in special tokens or tags."""
     if "<patch_index_" in text:
-        _read_patches(text, marks)
+        _read_patches(text, parsed)
     elif _LOCATION.search(text):
-        _read_locations(text, marks)
+        _read_locations(text, parsed)
     elif _TAG.search(text):
-        _TagReader(marks).read(text)
+        _TagReader(parsed).read(text)
     elif "data-bbox" in text:
         for match in _HTML_BOX.finditer(text):
-            marks.add(_split(match[1]), NOTHING_SAID)
+            parsed.add(_split(match[1]), NOTHING_SAID)
 
 
 def number_groups(text: str) -> list[list[str]]:
@@ -76,8 +76,8 @@ def _split(text: str) -> list[str]:
 class _TagReader:
     """Reads labels and boxes in the order of their tags; a tag that opens before the last one closed breaks that one off."""
 
-    def __init__(self, marks: Marks) -> None:
-        self.marks = marks
+    def __init__(self, parsed: ParsedReply) -> None:
+        self.parsed = parsed
         self.label: str | None = None
         self.collection: str | None = None
         self.relation = False
@@ -98,7 +98,7 @@ class _TagReader:
             self.open = None if match[0].endswith("/>") else (name, attributes, match.end())
             self.opened(name, attributes, alone=self.open is None)
         if self.open is not None:
-            self.marks.truncated = True
+            self.parsed.truncated = True
             self.break_off(text[self.open[2] :])
 
     def opened(self, name: str, attributes: dict[str, str], *, alone: bool) -> None:
@@ -112,7 +112,7 @@ class _TagReader:
             self.points("", attributes)
         elif name in _BOX_TAGS and attributes.keys() >= {"x1", "y1", "x2", "y2"}:
             label = attributes.get("label") or self.label
-            self.marks.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], _said(label))
+            self.parsed.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], _said(label))
             self.open = None
 
     def close(self, content: str) -> None:
@@ -132,23 +132,23 @@ class _TagReader:
         if "]" in content or ")" in content:
             self.boxes(content, self.open[1], whole=False)
         else:
-            self.marks.drop(f"a box that is broken off: {content.strip()[:60]!r}", _said(self.label))
+            self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", _said(self.label))
 
     def boxes(self, content: str, attributes: dict[str, str], *, whole: bool = True) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
         inside = re.match(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])", content)
         if says_none(content):
-            self.marks.lack(_said(label))
+            self.parsed.lack(_said(label))
             return
-        if inside is not None:  # the label stands in the box's own tag
+        if inside is not None:  # the label is in the box's own tag
             label, content = inside[1].strip(), content[inside.end() :]
         if self.relation:
             return
         groups = number_groups(content)
         if not groups:
-            self.marks.drop(f"a box without numbers: {content.strip()[:60]!r}", _said(label))
+            self.parsed.drop(f"a box without numbers: {content.strip()[:60]!r}", _said(label))
         for group in groups:
-            self.marks.add(group, _said(label), corners=not whole)
+            self.parsed.add(group, _said(label), corners=not whole)
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
@@ -160,7 +160,7 @@ class _TagReader:
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
         for point, name in zip(points, names, strict=True):
-            self.marks.put(Mark("point", point, _said(name)))
+            self.parsed.put(RawBox("point", point, _said(name)))
 
 
 def _said(label: str | None) -> Said:
@@ -184,7 +184,7 @@ def _named_points(attributes: dict[str, str]) -> list[tuple[float, float]]:
     return points
 
 
-def _read_patches(text: str, marks: Marks) -> None:
+def _read_patches(text: str, parsed: ParsedReply) -> None:
     # Kosmos-2: <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>
     label: str | None = None
     label_from: int | None = None
@@ -192,9 +192,9 @@ def _read_patches(text: str, marks: Marks) -> None:
 
     def flush() -> None:
         if len(cells) == 2:
-            marks.put(Mark("box", tuple(cells), _said(label), family="kosmos-2"))
+            parsed.put(RawBox("box", tuple(cells), _said(label), family="kosmos-2"))
         elif cells:
-            marks.drop(f"a box of {len(cells)} grid cells")
+            parsed.drop(f"a box of {len(cells)} grid cells")
         cells.clear()
 
     for match in _PATCH.finditer(text):
@@ -207,12 +207,12 @@ def _read_patches(text: str, marks: Marks) -> None:
         elif match["tag"] == "/phrase" and label_from is not None:
             label, label_from = text[label_from : match.start()].strip(), None
     if cells:
-        marks.truncated = True
+        parsed.truncated = True
     flush()
 
 
-def _read_locations(text: str, marks: Marks) -> None:
-    """Read `<loc_12>` (Florence-2: the label stands before) and `<loc0012>` (PaliGemma: behind, up to a semicolon)."""
+def _read_locations(text: str, parsed: ParsedReply) -> None:
+    """Read `<loc_12>` (Florence-2: the label comes before) and `<loc0012>` (PaliGemma: after, up to a semicolon)."""
     runs: list[tuple[str, list[float], str]] = []  # text before, bins, text behind
     florence = False
     end = 0
@@ -230,15 +230,15 @@ def _read_locations(text: str, marks: Marks) -> None:
     for before, bins, behind in runs:
         said = _said(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
         if florence and not quads and _is_outline(bins):
-            marks.drop(f"an outline of {len(bins) // 2} corners", said)
+            parsed.drop(f"an outline of {len(bins) // 2} corners", said)
             continue
         step = 8 if quads else 4
         left_over = len(bins) % step
         if left_over:
-            marks.drop(f"{len(bins)} location tokens, which are no whole boxes", said)
+            parsed.drop(f"{len(bins)} location tokens, which are not whole boxes", said)
         if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
-                _add_bins(marks, bins[i : i + step], said, florence=florence)
+                _add_bins(parsed, bins[i : i + step], said, florence=florence)
 
 
 def _is_outline(bins: list[float]) -> bool:
@@ -247,12 +247,12 @@ def _is_outline(bins: list[float]) -> bool:
     return len(boxes) > 1 and any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes)
 
 
-def _add_bins(marks: Marks, bins: list[float], said: Said, *, florence: bool) -> None:
+def _add_bins(parsed: ParsedReply, bins: list[float], said: Said, *, florence: bool) -> None:
     if len(bins) == 8:
         bins = [min(bins[0::2]), min(bins[1::2]), max(bins[0::2]), max(bins[1::2])]
     order: Order = "xyxy" if florence else "yxyx"
     family: Any = "florence-2" if florence else "paligemma"
-    marks.put(Mark("box", tuple(bins), said, order, family))
+    parsed.put(RawBox("box", tuple(bins), said, order, family))
 
 
 def _is_upright_quad(bins: list[float]) -> bool:

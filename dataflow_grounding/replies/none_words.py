@@ -6,22 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dataflow_grounding.replies import none_patterns as patterns
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
-from dataflow_grounding.replies.none_patterns import (
-    AND,
-    ANYTHING,
-    CAPTION,
-    CONTRAST,
-    ENGLISH,
-    LEADING,
-    NEGATION,
-    NO_THING,
-    OTHER_LANGUAGES,
-    PREAMBLE,
-    REFUSAL,
-    SENTENCE_END,
-    WORDS,
-)
 
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
@@ -51,7 +37,7 @@ class Missing(NamedTuple):
     @property
     def parts(self) -> list[str]:
         """The things, one by one."""
-        return [part for part in AND.split(self.thing) if part.strip()]
+        return [part for part in patterns.AND.split(self.thing) if part.strip()]
 
 
 def _covers(part: str, phrase: str) -> bool:
@@ -62,15 +48,15 @@ def _covers(part: str, phrase: str) -> bool:
 def missing_in(text: str) -> Missing | None:
     """Return what a text says is not there, when it says nothing else; None for any other text."""
     text = text.strip()
-    if len(text) > _LONGEST or NEGATION.search(text) is None:
+    if len(text) > _LONGEST or patterns.NEGATION.search(text) is None:
         return None
     text = _NUMBERING.sub("", text)
-    sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
+    sentences = [part for part in patterns.SENTENCE_END.split(text) if part.strip(_MARKUP)]
     readings = [_missing_in_sentence(part) for part in sentences]
     missing = [reading for reading in readings if reading is not None]
     others = [part for part, reading in zip(sentences, readings, strict=True) if reading is None]
     anything = not all(reading.thing for reading in missing)
-    if not missing or (others and (anything or any(CONTRAST.search(part) for part in others))):
+    if not missing or (others and (anything or any(patterns.CONTRAST.search(part) for part in others))):
         return None
     named = {head_word(part) for reading in missing for part in reading.parts}
     if any(named & all_words(part) for part in others):
@@ -86,7 +72,7 @@ def says_none(text: str) -> bool:
 
 def missing_in_clause(text: str) -> Missing | None:
     """Return what a sentence, or a part of one, says is not there; None for any other."""
-    return _missing_in_sentence(text) if len(text) <= _LONGEST and NEGATION.search(text) else None
+    return _missing_in_sentence(text) if len(text) <= _LONGEST and patterns.NEGATION.search(text) else None
 
 
 def denies_itself(label: str) -> bool:
@@ -95,23 +81,23 @@ def denies_itself(label: str) -> bool:
 
 
 def refuses(text: str) -> bool:
-    """Whether a text says that the model can't or won't look: what it gives beside that is no answer."""
-    return REFUSAL.search(text[:4000]) is not None
+    """Whether a text says that the model can't or won't look: whatever else it gives is not an answer."""
+    return patterns.REFUSAL.search(text[:4000]) is not None
 
 
 def _missing_in_sentence(asked: str) -> Missing | None:
-    sentence = CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
+    sentence = patterns.CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
     if "?" in asked or "？" in asked:
         return None
-    if WORDS.fullmatch(sentence):
+    if patterns.WORDS.fullmatch(sentence):
         return Missing("")
-    for text in dict.fromkeys((sentence, PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):
-        for patterns in (OTHER_LANGUAGES, ENGLISH):
-            match = next((match for pattern in patterns if (match := pattern.fullmatch(text))), None)
+    for text in dict.fromkeys((sentence, patterns.PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):
+        for group in (patterns.OTHER_LANGUAGES, patterns.ENGLISH):
+            match = next((match for pattern in group if (match := pattern.fullmatch(text))), None)
             if match is not None:
                 thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
-                thing = LEADING.sub("", thing + " ", count=1).strip()
-                if NO_THING.search(thing):
+                thing = patterns.LEADING.sub("", thing + " ", count=1).strip()
+                if patterns.NO_THING.search(thing):
                     return None
-                return Missing("" if ANYTHING.fullmatch(thing) else thing, patterns is OTHER_LANGUAGES)
+                return Missing("" if patterns.ANYTHING.fullmatch(thing) else thing, group is patterns.OTHER_LANGUAGES)
     return None

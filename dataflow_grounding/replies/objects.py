@@ -12,12 +12,23 @@ from dataflow_grounding.replies.json_values import Scan
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the JSON object in `reply` that has the key `required`, and notes on what was done to read it.
+    """Read the JSON object that a task other than grounding asked for, tolerating what `read_boxes` tolerates.
 
-    Tolerates what `read_boxes` tolerates. Where several objects have the key the last one counts; one within another object
-    or in a list of one is found too; a bare list, or single items without their list, become `{required: [...]}`. Notes
-    begin with truncated, repaired_json or wrapped. Raises UnreadableReply when there is none, TruncatedReply when the reply
-    was cut off before there could be.
+    Args:
+        reply: The reply's text.
+        required: The key that the object has to have. If several objects have it, the last one counts; one within another
+            object or in a list of one is found too. A bare list, or items without their list, become `{required: [...]}`.
+
+    Returns:
+        The object, and notes that begin with truncated, repaired_json or wrapped.
+
+    Raises:
+        UnreadableReply: No object has the key.
+        TruncatedReply: The reply is cut off before one could.
+
+    Example:
+        >>> read_object("Sure: {'caption': 'A cat.'}", required="caption")
+        ({'caption': 'A cat.'}, ['repaired_json: the reply is not quite JSON'])
     """
     answers = answers_of(reply)[::-1]
     scans = [find_json(text) for answer in answers for text in [*answer.blocks, answer.text]]
@@ -35,9 +46,9 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[str]
 
 
 def _notes(scan: Scan, *, wrapped: bool) -> list[str]:
-    notes = ["truncated: the reply ends inside of its JSON"] if scan.truncated else []
+    notes = ["truncated: the reply ends inside its JSON"] if scan.truncated else []
     if scan.repaired and not scan.truncated:
-        notes.append("repaired_json: what the reply has is not quite JSON")
+        notes.append("repaired_json: the reply is not quite JSON")
     if wrapped:
         notes.append("wrapped: the items came without the object around them")
     return notes

@@ -6,7 +6,7 @@ import re
 
 from dataflow_grounding.replies.json_keys import BOX_KEYS, CORNERS, plain_key
 from dataflow_grounding.replies.legends import LEGEND
-from dataflow_grounding.replies.marks import Mark, Marks, Said
+from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
 from dataflow_grounding.replies.prose import named_before
 from dataflow_grounding.replies.tables import Columns, columns_of
 
@@ -38,13 +38,13 @@ _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
 
 
-def read_plain(text: str, marks: Marks) -> None:
-    """Add to `marks` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
+def read_plain(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
     columns: Columns | None = None
     lines = text.rstrip().splitlines()
     for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=False):
         columns, table = columns_of(line) or columns, columns
-        if columns is not table or (columns is not None and columns.take_row(line, marks)):
+        if columns is not table or (columns is not None and columns.take_row(line, parsed)):
             continue
         columns = None
         named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
@@ -55,22 +55,22 @@ def read_plain(text: str, marks: Marks) -> None:
         if order is not None:
             before = line[: match.start()] if (match := _NAMED.search(line)) else ""
             said = _said(label_before(before), before)
-            marks.put(Mark("box", tuple(named[name] for name in names), said, order))
+            parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
         elif four is not None:
             before = line[: len(line) - len(line[-200:]) + four.start()]
             if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
-                marks.truncated = True
-                marks.drop("a box that is cut off", _said(label_before(before), before))
+                parsed.truncated = True
+                parsed.drop("a box that is cut off", _said(label_before(before), before))
                 continue
             if _A_FIFTH.search(before[-20:]):
-                marks.drop(f"more than four numbers: {line.strip()[-60:]!r}")
+                parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
                 continue
             before = LEGEND.sub(" ", before)
             label = label_before(before) or _few_words(before)
             if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-                marks.add(list(four.groups()), _said(label, before))
+                parsed.add(list(four.groups()), _said(label, before))
         elif "x" in named and "y" in named:
-            marks.put(Mark("point", (named["x"], named["y"]), order="xyxy"))
+            parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
 
 
 def label_before(text: str) -> str | None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 
 from dataflow_grounding.replies.labels import alike, comparable
-from dataflow_grounding.replies.marks import Talk
 from dataflow_grounding.replies.none_patterns import BLIND, SENTENCE_END, UNREAL
 from dataflow_grounding.replies.none_words import missing_in_clause
+from dataflow_grounding.replies.parsed_reply import Talk
 
 # Words that name no thing: a sentence's first ones are passed over.
 _FILLER = frozenset(
@@ -58,7 +58,7 @@ _CLAUSE_END = re.compile(
     r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?|但是?|因为|所以|注意[:：]?",
     re.IGNORECASE,
 )
-# What points back at a box and says that it is none, or another thing's.
+# What points back at a box and says that it is wrong, or another thing's.
 _REJECTS = re.compile(
     r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result|label)s?)"
     r"(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
@@ -100,7 +100,7 @@ def _thing(sentence: str) -> tuple[str, bool]:
 
 
 def _names(words: list[str], i: int) -> bool:
-    """Whether a word may begin the name of a thing, and is no filler, verb or adverb."""
+    """Whether a word may begin the name of a thing, and is not a filler, verb or adverb."""
     word, following = words[i], words[i + 1] if i + 1 < len(words) else ""
     verb = (i > 0 and words[i - 1] in ("i", "we", "ve")) or (word.endswith("ing") and following in _FILLER)
     return not (word in _FILLER or verb or word.endswith("ly") or _DIGIT.search(word))

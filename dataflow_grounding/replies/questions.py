@@ -1,4 +1,4 @@
-"""Which question of the request a mark answers, and which of several answers to one question counts."""
+"""Which question of the request a box answers, and which of several answers to one question counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataflow_grounding.replies.labels import (
     matching_ids,
     named_ids,
 )
-from dataflow_grounding.replies.marks import Mark, Marks, Said
+from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
 from dataflow_grounding.replies.reading import FoundBox
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
@@ -26,7 +26,7 @@ _FAR = -(10**10)
 
 
 class Kept(NamedTuple):
-    """A box that was read, the answer of the reply that it stands in, and the question that it answers."""
+    """A box that was read, the answer of the reply that it is in, and the question that it answers."""
 
     box: FoundBox
     answer: int
@@ -62,19 +62,19 @@ class Questions:
             i for i, phrase in self.phrases.items() if said.talk and all_words(phrase) <= all_words(said.talk)
         ]
 
-    def learn(self, marks: Marks) -> None:
+    def learn(self, parsed: ParsedReply) -> None:
         """Look at all that the reply says before its boxes are read one by one: how it counts, and how it translates.
 
         With one phrase, the only name in letters that the phrase doesn't have is taken as its translation. Raises
-        UnreadableReply where ids count from 0, or go on past the phrases, and it can't be told whose they are.
+        UnreadableReply where ids count from 0, or go on past the phrases, and it is unclear whose they are.
         """
-        said = [mark.said for mark in marks.boxes] + [absence for absence, _ in marks.absences]
-        said += [dropped.said for dropped in marks.dropped]
+        said = [raw.said for raw in parsed.boxes] + [absence for absence, _ in parsed.absences]
+        said += [dropped.said for dropped in parsed.dropped]
         numbered = [one for one in said if one.id is not None] if self.phrases else []
         if any(one.id not in self.phrases and (one.id == 0 or not one.labels) for one in numbered):
             self._count(numbered)
         if len(self.phrases) == 1:
-            unknown = {_name(mark.said) for mark in marks.boxes if not self._named(mark.said)} - {""}
+            unknown = {_name(raw.said) for raw in parsed.boxes if not self._named(raw.said)} - {""}
             self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
             self.translations = self.translations if len(unknown) == 1 else set()
 
@@ -89,20 +89,18 @@ class Questions:
         elif all(self._named(said) for said in numbered):
             self.shift = _FAR  # the labels settle it, and no id is one
         else:
-            raise UnreadableReply(
-                f"the reply's ids are {sorted(ids)[:5]}, and it can't be told which phrases these are"
-            )
+            raise UnreadableReply(f"the reply's ids are {sorted(ids)[:5]}, and it is unclear which phrases these are")
 
     def _named(self, said: Said) -> list[int]:
         found = next((ids for label in said.labels if (ids := matching_ids(label, self.phrases))), [])
         return found or (named_ids(said.talk, self.phrases) if said.talk else [])
 
-    def id_of(self, mark: Mark) -> int | None:
+    def id_of(self, raw: RawBox) -> int | None:
         """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
-        said, ids = mark.said, self.ids(mark.said)
+        said, ids = raw.said, self.ids(raw.said)
         if not ids or ids[0] == said.id or not (said.labels or said.talk):
             return ids[0] if ids else None
-        phrase = mark.answer, self.phrases[ids[0]]
+        phrase = raw.answer, self.phrases[ids[0]]
         turn = self.turns.get(phrase, 0)
         self.turns[phrase] = turn + 1
         return ids[min(turn, len(ids) - 1)]
@@ -113,20 +111,20 @@ class Questions:
             return next(iter(self.about(said)), None)
         return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
 
-    def last_answers(self, kept: list[Kept], marks: Marks) -> tuple[list[Kept], list[str]]:
+    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[str]]:
         """Return the boxes without those of questions that a later answer in the reply answers anew, and notes on them.
 
         Raises UnreadableReply when the reply corrects itself and doesn't say what.
         """
-        if not marks.answer:
+        if not parsed.answer:
             return kept, []
-        if any(dropped.answer in marks.corrections and self.of(dropped.said) is None for dropped in marks.dropped):
-            raise UnreadableReply("the reply corrects itself, and it can't be told what")
-        kept = self._told(kept, marks.corrections)
-        boxed = {one.answer for one in kept} | {dropped.answer for dropped in marks.dropped}
-        emptied = max((answer for _, answer in marks.absences if answer not in boxed), default=-1)
+        if any(dropped.answer in parsed.corrections and self.of(dropped.said) is None for dropped in parsed.dropped):
+            raise UnreadableReply("the reply corrects itself, and it is unclear what")
+        kept = self._told(kept, parsed.corrections)
+        boxed = {one.answer for one in kept} | {dropped.answer for dropped in parsed.dropped}
+        emptied = max((answer for _, answer in parsed.absences if answer not in boxed), default=-1)
         last: dict[Question, int] = {}
-        for question, answer in self._answered(kept, marks):
+        for question, answer in self._answered(kept, parsed):
             last[question] = max(answer, last.get(question, emptied))
         notes = []
         for question, answer in last.items():
@@ -144,7 +142,7 @@ class Questions:
         for answer in sorted(unnamed):
             before = {one.question for one in kept if one.answer < answer} - {None}
             if len(before) > 1:
-                raise UnreadableReply("the reply corrects itself, and it can't be told what")
+                raise UnreadableReply("the reply corrects itself, and it is unclear what")
             for question in before:
                 kept = [
                     one._replace(question=question) if one.question is None and one.answer == answer else one
@@ -152,10 +150,10 @@ class Questions:
                 ]
         return kept
 
-    def _answered(self, kept: list[Kept], marks: Marks) -> Iterator[tuple[Question, int]]:
+    def _answered(self, kept: list[Kept], parsed: ParsedReply) -> Iterator[tuple[Question, int]]:
         yield from ((one.question, one.answer) for one in kept)
-        yield from ((self.of(dropped.said), dropped.answer) for dropped in marks.dropped)
-        yield from ((self.of(said), answer) for said, answer in marks.absences)
+        yield from ((self.of(dropped.said), dropped.answer) for dropped in parsed.dropped)
+        yield from ((self.of(said), answer) for said, answer in parsed.absences)
 
 
 def _agree(labels: tuple[str, ...], phrase: str) -> bool:

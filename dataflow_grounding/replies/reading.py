@@ -12,10 +12,15 @@ DOUBTFUL_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class FoundBox:
-    """One box: `bbox` in float xyxy pixels of the original image, inside it; `numbers` as the reply wrote them.
+    """One box of a reply.
 
-    `id` is the phrase's, None without phrases. `label`, `score` (in [0, 1]) and `evidence` (seen, inferred, region) are the
-    reply's own words, None where it has none.
+    Attributes:
+        bbox: x1, y1, x2, y2 in pixels of the upright image, inside it.
+        id: The phrase's id; without phrases the reply's own, if it has one.
+        label: The reply's name for it.
+        score: In [0, 1].
+        numbers: The coordinates as the reply wrote them.
+        evidence: seen, inferred or region.
     """
 
     bbox: Bbox
@@ -28,7 +33,13 @@ class FoundBox:
 
 @dataclass(frozen=True)
 class FoundPoint:
-    """One point: `point` as x, y in float pixels of the original image, not clamped; the rest as in FoundBox."""
+    """One point of a reply.
+
+    Attributes:
+        point: x and y in pixels of the upright image, perhaps outside it.
+        label: The reply's name for it.
+        numbers: The coordinates as the reply wrote them.
+    """
 
     point: tuple[float, float]
     label: str | None
@@ -37,11 +48,15 @@ class FoundPoint:
 
 @dataclass
 class Reading:
-    """What a reply says. `boxes` is empty when the reply says that nothing is there.
+    """What a reply says.
 
-    Each note begins with one of: truncated, repaired_json, broken_json, clamped, swapped, dropped, superseded,
-    matched_by_label, unlike_label, merged, score_ignored, labels_ignored, native_tokens. `statuses` and `reasons` are by phrase
-    id. `unread` are the phrases for which the reply has an answer, but none that could be used: nothing is known about them.
+    Attributes:
+        boxes: The boxes; none if the reply says that nothing is there.
+        notes: Each begins with truncated, repaired_json, broken_json, clamped, swapped, dropped, superseded,
+            matched_by_label, unlike_label, merged, score_ignored, labels_ignored or native_tokens.
+        statuses: Phrase id → status, as the embedded grounder gives it.
+        reasons: Phrase id → why.
+        unread: Ids of phrases that the reply answers in no usable way: nothing is known about them.
     """
 
     boxes: list[FoundBox]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_keys import CORNERS, LABEL_KEYS, plain_key
-from dataflow_grounding.replies.marks import Mark, Marks, Said, number
+from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said, number
 
 _SEPARATORS = "|\t;,"
 _RULE = re.compile(r"[\s|:+=-]+")
@@ -23,14 +23,14 @@ class Columns(NamedTuple):
     order: Order
     label: int | None
 
-    def take_row(self, line: str, marks: Marks) -> bool:
-        """Add the box of one row to `marks`; False where the line is none of the table's."""
+    def take_row(self, line: str, parsed: ParsedReply) -> bool:
+        """Add the box of one row to `parsed`; False if the line is not one of the table's."""
         cells = _cells(line, self.separator)
         if _RULE.fullmatch(line):
             return True
         if len(cells) != self.width:
             if sum(number(cell) is not None for cell in cells) >= 4:
-                marks.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
+                parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
                 return True
             return False
         numbers = [number(cells[i]) for i in self.coordinates]
@@ -38,9 +38,9 @@ class Columns(NamedTuple):
         said = Said((label,) if label else ())
         known = tuple(value for value in numbers if value is not None)
         if len(known) == 4:
-            marks.put(Mark("box", known, said, self.order))
+            parsed.put(RawBox("box", known, said, self.order))
         else:
-            marks.add([cells[i] for i in self.coordinates], said)
+            parsed.add([cells[i] for i in self.coordinates], said)
         return True
 
 

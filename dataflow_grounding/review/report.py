@@ -60,7 +60,7 @@ def write_report(
 
 @dataclass
 class _Shown:
-    """What stands on the page, for its head."""
+    """What the page shows, for its head."""
 
     records: int = 0
     total: int = 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.gemini import GeminiServing
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
+from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
 from dataflow_grounding.serving.recorded import RecordedServing
 
 __all__ = [
     "GeminiServing",
+    "OpenAISdkServing",
     "OpenAIServing",
     "RecordedServing",
     "Reply",

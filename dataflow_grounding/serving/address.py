@@ -11,13 +11,13 @@ from dataflow_grounding.secrets import learn_address
 _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
-def shown_address(url: str, block: str) -> str:
-    """The address without the secrets in it, which are remembered; `block` is its place in the spec: `vlm.openai`.
+def shown_address(url: str, block: str, key: str = "base_url") -> str:
+    """The address without the secrets in it, which are remembered; `block` and `key` are its place in the spec.
 
     Raises SpecError for an address that can't be used, or that holds what has a place of its own: a name, a password, an
     API key. Other secrets (`?token=`, `?sig=`) may stand there, as some gateways take them nowhere else.
     """
-    name = f"{block}.base_url"
+    name = f"{block}.{key}"
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"{name} should begin with http:// or https://")
     try:
@@ -26,7 +26,7 @@ def shown_address(url: str, block: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise SpecError(f"{name} is no address: write it like http://host:8000/v1")
+        raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
     if address.fragment:
         raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
     if address.username or address.password or re.search(":[^/]*@", address.path) or _API_KEY.search(address.query):

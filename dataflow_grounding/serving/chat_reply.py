@@ -8,7 +8,7 @@ from dataflow_grounding.serving.base import Reply, Usage
 
 
 def reply_of(data: dict[str, Any], hold: float) -> Reply:
-    """The reply in a `chat.completion` object. Raises KeyError, TypeError, … for what is none.
+    """The reply in a `chat.completion` object. Raises KeyError, TypeError, … for anything else.
 
     A reasoning model's answer may stand where its thoughts should (a server that was told the wrong parser): then that is
     read. Where the thoughts used up all tokens, the reply is cut off.

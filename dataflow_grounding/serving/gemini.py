@@ -32,9 +32,27 @@ _WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "
 class GeminiServing(Serving):
     """Gemini, with JSON schema replies.
 
-    `timeout` is in seconds, for one request. `media_resolution` is one of RESOLUTIONS, or empty for the model's default.
-    `base_url` is another endpoint that speaks Gemini; without it `GOOGLE_GEMINI_BASE_URL`, else Google's. The key is
-    `api_key`, else `GOOGLE_API_KEY`. Raises SpecError for a setting that can't be.
+    Args:
+        model: The model's name.
+        max_workers: Most requests in flight.
+        timeout: Seconds for one request.
+        api_key: The key; else `GOOGLE_API_KEY`.
+        base_url: Another endpoint that speaks Gemini; else `GOOGLE_GEMINI_BASE_URL`, else Google's.
+        media_resolution: One of RESOLUTIONS, or empty for the model's default.
+        temperature: What to sample at, from 0; None leaves it to the model.
+        max_output_tokens: Most tokens of one reply, thoughts included.
+        box_format: How the model writes boxes; `auto` looks the model up by name.
+
+    Raises:
+        SpecError: For a setting with which nothing could be sent.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...     serving = GeminiServing(base_url=server.address, api_key="any key")
+        ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
+        'A cat on a rug.'
     """
 
     def __init__(
@@ -122,10 +140,10 @@ class GeminiServing(Serving):
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
-            return EndpointRefused(f"{self.endpoint!r} is no address: check vlm.gemini.base_url")
+            return EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url")
         if isinstance(error, (aiohttp.ClientError, OSError)):
             return ServerFault(f"{where}: the answer broke off: {said}")
-        return ServerFault(f"{where} answered something that is no Gemini reply: {said}")
+        return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
         """The request as `generateContent` takes it: images, then the text."""

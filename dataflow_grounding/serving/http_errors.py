@@ -1,4 +1,4 @@
-"""What an HTTP answer that is no success means, for any provider."""
+"""What an HTTP answer other than a success means, for any provider."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b", re.I | re.S
 )
 DAY = 86_400.0
-LONGEST = 1e8  # seconds: infinity is no time to sleep
+LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> GroundingError:
@@ -148,7 +148,7 @@ def _message(body: bytes) -> str:
 
 
 def _parsed(body: bytes) -> Any:
-    """The body as JSON; None where it is none."""
+    """The body as JSON; None where it is not JSON."""
     try:
         return json.loads(body[:20_000].decode("utf-8", "replace"))
     except (ValueError, RecursionError):

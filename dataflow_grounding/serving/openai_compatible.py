@@ -30,9 +30,30 @@ _OURS = ("messages", "model", "stream", "n")
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
-    `timeout` is in seconds, for one request. `extra_body` has further keys of each request, or other values for ours;
-    `extra_headers` further headers; `image_limits` what pictures it takes as they are. `client` is an `openai.AsyncOpenAI`
-    (or `AsyncAzureOpenAI`) of your own to send with. Raises SpecError when the endpoint or the model isn't named.
+    Args:
+        api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it.
+        model_name: The model's name at the endpoint.
+        key_name_of_api_key: Variable with the key where `api_key` isn't given; then `OPENAI_API_KEY`, `DF_API_KEY`.
+        max_workers: Most requests in flight.
+        timeout: Seconds for one request.
+        temperature: What to sample at, from 0; None leaves it to the model.
+        max_tokens: Most tokens of one reply.
+        box_format: How the model writes boxes; `auto` looks the model up by name.
+        extra_body: Further keys of each request, or other values for ours.
+        extra_headers: Further headers, as secret as the key.
+        image_limits: What pictures it takes as they are: sizes in pixels, media types, bytes.
+        client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
+
+    Raises:
+        SpecError: For a setting with which nothing could be sent.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model")
+        ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
+        'A cat on a rug.'
     """
 
     def __init__(
@@ -154,7 +175,7 @@ class OpenAIServing(Serving):
             return reply_of(json.loads(data), min(used_up(headers) or 0.0, LONGEST_HOLD))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
-            raise NoCompletion(f"{where} answered something that is no chat completion: {said!r}") from None
+            raise NoCompletion(f"{where} answered something that is not a chat completion: {said!r}") from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
@@ -186,11 +207,14 @@ class OpenAIServing(Serving):
         if self._transport is None or self._loop is not loop:
             self._loop = loop
             self._first = asyncio.Lock()
-            if self._client is not None:
-                self._transport = ClientTransport(self._client, self.timeout, self.extra_headers)
-            else:
-                self._transport = HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
+            self._transport = self._open()
         return self._transport
+
+    def _open(self) -> Transport:
+        """What sends: opened once for each event loop."""
+        if self._client is not None:
+            return ClientTransport(self._client, self.timeout, self.extra_headers)
+        return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
         """Closes the connections."""

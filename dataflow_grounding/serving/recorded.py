@@ -17,8 +17,26 @@ from dataflow_grounding.tasks import Request
 class RecordedServing(Serving):
     """With `serving`, passes requests on and adds each reply to the file `path`; without, answers from the file.
 
-    So a run can be shared and repeated without a key. The file's first line says whose replies it holds. Raises InputError
-    for a file that holds no recording; a request that was not recorded fails its record (RequestRefused).
+    So a run can be shared and repeated without a key. A request that was not recorded fails its record (RequestRefused).
+
+    Args:
+        path: The recording; its first line says whose replies it holds.
+        serving: What is recorded; None plays the recording back.
+
+    Raises:
+        InputError: For a file that is not a recording, or isn't there to be played back.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dataflow_grounding import CaptionGenerator, OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> row = {"image_path": "example_data/images/cat.jpg"}
+        >>> with TemporaryDirectory() as folder:
+        ...     with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...         recorded = RecordedServing(f"{folder}/replies.jsonl", OpenAIServing(server.base_url, "any-model"))
+        ...         asked = CaptionGenerator(recorded)(row)
+        ...     CaptionGenerator(RecordedServing(f"{folder}/replies.jsonl"))(row) == asked
+        True
     """
 
     def __init__(self, path: str | os.PathLike[str], serving: Serving | None = None) -> None:
@@ -76,7 +94,7 @@ class RecordedServing(Serving):
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:
-            raise InputError(f"{self.path} is no recording of replies") from None
+            raise InputError(f"{self.path} is not a recording of replies") from None
 
     async def aclose(self) -> None:
         """Closes the serving that is recorded."""

@@ -1,11 +1,11 @@
-"""How a chat completion's body gets to the endpoint and its answer back: by aiohttp, or by a client of the user's own."""
+"""How a chat completion's body gets to the endpoint and its answer back: by aiohttp, or by OpenAI's client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY_BYTES = 32 * 2**20
-
-
-class Transport(Protocol):
-    """Sends one body and gives back what came, whatever its status."""
-
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the answer. Raises EndpointUnreachable, ServerFault, EndpointRefused."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
 
 
 class HttpTransport:
@@ -50,7 +40,10 @@ class HttpTransport:
         self.proxy = _proxy_for(self.url)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """See Transport.post."""
+        """Send one body; status, headers and body of the answer, whatever its status.
+
+        Raises EndpointUnreachable, RateLimited, ServerFault, EndpointRefused.
+        """
         import aiohttp
 
         try:
@@ -61,7 +54,7 @@ class HttpTransport:
                 raise RateLimited(f"this machine has no room for another connection: {_reason(error)}") from None
             raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
         except aiohttp.InvalidURL:
-            raise EndpointRefused(f"{self.url!r} is no address: check vlm.openai.base_url") from None
+            raise EndpointRefused(f"{self.url!r} is not an address: check vlm.openai.base_url") from None
         except asyncio.TimeoutError:
             raise ServerFault(f"{self.url} did not answer within {self.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -88,33 +81,52 @@ def _proxy_for(url: str) -> str | None:
 
 
 class ClientTransport:
-    """The user's own `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
+    """An `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
 
-    def __init__(self, client: Any, timeout: float, extra_headers: Mapping[str, str]) -> None:
-        self.client = client.with_options(max_retries=0, timeout=timeout, default_headers=dict(extra_headers))
+    def __init__(self, client: Any, timeout: float, extra_headers: Mapping[str, Any], ours: bool = False) -> None:
+        """`ours` says that the client is closed with the transport; a user's own stays open."""
+        self.client = client.with_options(max_retries=0, timeout=timeout)
+        self.headers = dict(extra_headers)
+        self.timeout = timeout
+        self.ours = ours
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """See Transport.post."""
+        """As HttpTransport.post."""
         import openai
 
         settings = json.loads(body)
         named = {name: settings.pop(name) for name in ("model", "messages")}
-        try:
-            completions = self.client.chat.completions.with_raw_response
-            response = (await completions.create(**named, extra_body=settings)).http_response
+        completions = self.client.chat.completions.with_raw_response
+        sent = completions.create(**named, extra_body=settings, extra_headers=self.headers)
+        try:  # the client's own time limit begins anew with each byte
+            response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
-        except openai.APITimeoutError as error:
-            raise ServerFault(f"no answer in time: {_reason(error)}") from None
+        except (openai.APITimeoutError, asyncio.TimeoutError):
+            raise ServerFault(f"{self.client.base_url} did not answer within {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            why = _reason(error.__cause__ or error)
-            if type(error.__cause__).__name__ == "ConnectError":  # httpx's, or httpx2's in openai 3
-                raise EndpointUnreachable(f"no connection: {why}") from None
-            raise ServerFault(f"the answer broke off: {why}") from None
+            raise _connection_fault(error.__cause__ or error) from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
-        """The client is the user's: it stays open."""
+        """Close the connections of a client that is ours."""
+        if self.ours:
+            await self.client.close()
+
+
+Transport: TypeAlias = HttpTransport | ClientTransport
+
+
+def _connection_fault(error: BaseException) -> Exception:
+    """What an error of the client's transport means: httpx's, or httpx2's in openai 3."""
+    why, cause = _reason(error), error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    if getattr(cause, "errno", None) in SHORT:
+        return RateLimited(f"this machine has no room for another connection: {why}")
+    if type(error).__name__ == "ConnectError":
+        return EndpointUnreachable(f"no connection: {why}")
+    return ServerFault(f"the answer broke off: {why}")
 
 
 def _reason(error: BaseException) -> str:

@@ -38,15 +38,25 @@ class GeminiBlock(_Block):
     timeout: float = Field(120, gt=0)
 
 
+class AzureBlock(_Block):
+    """`vlm.openai.azure`: a deployment on Azure; `token_provider` is `module:function`, which gives an Entra token."""
+
+    endpoint: str = ""
+    api_version: str = ""
+    token_provider: str = ""
+
+
 class OpenAIBlock(_Block):
     """`vlm.openai`: any OpenAI-compatible endpoint."""
 
+    client: Literal["direct", "sdk"] = "direct"
     api_key: str = Field("", repr=False)
     base_url: str = ""
     model_name: str = ""
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
+    azure: AzureBlock = AzureBlock()
     extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
 

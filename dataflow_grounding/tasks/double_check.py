@@ -26,7 +26,7 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 @dataclass(frozen=True)
 class Asked:
-    """An expression to be judged; `places` are those of its regions in the request, from 0."""
+    """An expression to judge; `places` are the indices of its regions in the request, from 0."""
 
     text: str
     places: Sequence[int]
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Check:
-    """A judgement. `matches` is None where the model can't tell; `text` and `places` are what should stand there instead."""
+    """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should be there instead."""
 
     matches: bool | None
     text: str
@@ -49,9 +49,14 @@ def double_check(
     box_format: BoxFormat,
     texts: Sequence[str] = (),
 ) -> Request[list[Check]]:
-    """Asks for a judgement of each expression; the answer has one Check an expression, in their order.
+    """Ask whether each expression is right; the answer is one Check per expression, in their order.
 
-    `texts` names columns of the regions to be told to a serving that can't see what things are.
+    Args:
+        image: The image that the expressions describe.
+        expressions: The expressions, each with the regions that it names.
+        regions: The regions of the image.
+        box_format: How the model writes boxes.
+        texts: Columns of the regions to tell a serving that can't see what things are.
     """
     asked = [
         {"id": number, "text": expression.text, "region_ids": [place + 1 for place in expression.places]}

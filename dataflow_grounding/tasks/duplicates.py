@@ -13,9 +13,16 @@ MERGE_IOU = 0.9  # from here on two boxes look like one; of two things in a crow
 
 
 def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | None) -> list[dict[str, Any]]:
-    """The instances of one phrase, of those that overlap at `merge_iou` or more only the one with the highest score.
+    """Return the instances of one phrase in their order, and of those that overlap only the one with the highest score.
 
-    Of equal ones, and of those without a score, the first stays. Their order is kept; None keeps them all.
+    Args:
+        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of equal scores stays.
+        merge_iou: The IoU from which two boxes are one; None keeps them all.
+
+    Example:
+        >>> nearly = [{"bbox": [0, 0, 100, 100], "score": 0.5}, {"bbox": [0, 0, 100, 99], "score": 0.8}]
+        >>> without_duplicates(nearly, 0.9)
+        [{'bbox': [0, 0, 100, 99], 'score': 0.8}]
     """
     if merge_iou is None:
         return list(instances)

@@ -22,7 +22,7 @@ class Extracted:
 
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
-    """Asks for the cleaned caption and the referring expressions in it."""
+    """Ask for the cleaned caption and the referring expressions in it."""
     return Request(
         task="expression_extraction",
         input={"caption": caption},
@@ -36,7 +36,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
 def _read(reply: str, caption: str) -> tuple[Extracted, list[str]]:
     data, notes = read_object(reply, required="expressions")
     if not isinstance(data["expressions"], list):
-        raise UnreadableReply('"expressions" is no list.')
+        raise UnreadableReply('"expressions" is not a list.')
     if any(note.startswith("truncated") for note in notes) and not reply.rstrip().endswith("]"):
         raise TruncatedReply("the reply is cut off in the middle of its expressions.")  # the rest isn't "not there"
     cleaned = data.get("cleaned_caption")

@@ -23,7 +23,7 @@ from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
 
 @dataclass(frozen=True)
 class Merged:
-    """An expression and the regions that it names: their places in the request, from 0."""
+    """An expression and the regions that it names, as indices into the request's, from 0."""
 
     text: str
     places: list[int]
@@ -32,7 +32,7 @@ class Merged:
 def grounding_expression(
     image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Merged]]:
-    """Asks for expressions; each names at least one of `regions`."""
+    """Ask for expressions that each name at least one of `regions`."""
     item = object_of(text=STRING, region_ids=list_of(INTEGER))
     return Request(
         task="grounding_expression",

@@ -15,7 +15,7 @@ from dataflow_grounding.tasks.schema import STRING, object_of
 
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
-    """Asks for a caption. `known` is told to a serving that can't see what things are."""
+    """Ask for a caption; `known` is what to tell a serving that can't see what things are."""
     return Request(
         task="image_caption",
         input=known or {},
@@ -32,5 +32,5 @@ def _read(reply: str) -> tuple[str, list[str]]:
         raise TruncatedReply("the caption is cut off.")
     caption = text_of(data["caption"])
     if not caption:
-        raise UnreadableReply('"caption" is no text.')
+        raise UnreadableReply('"caption" is not a text.')
     return caption, notes

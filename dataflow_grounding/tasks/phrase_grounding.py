@@ -21,23 +21,33 @@ WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing
 
 @dataclass(frozen=True)
 class Found:
-    """What was found for one phrase: a status of the record schema, and its boxes in whole pixels of the upright image."""
+    """What was found for one phrase.
+
+    Attributes:
+        status: grounded, none, ambiguous or unsupported.
+        instances: `bbox` (x1, y1, x2, y2 in whole pixels of the upright image), `score` and perhaps `evidence` of each box.
+        reason: Why there is no box, if the reply says so.
+        disagreement: Whether several answers differed; None for a single one.
+        doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had the whole picture.
+    """
 
     status: str
     instances: list[dict[str, Any]]
     reason: str | None = None
     disagreement: bool | None = None
-    """Whether several answers differed; None for a single one."""
     doubtful: bool = False
-    """Whether much of the reply that it stood in was dropped, moved or missing, or several phrases had the whole picture."""
 
 
 def phrase_grounding(
     image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
 ) -> Request[list[Found]]:
-    """Asks for the boxes of `phrases`; the answer has one Found a phrase, in their order.
+    """Ask for the boxes of phrases; the answer is one Found per phrase, in their order.
 
-    Boxes of a phrase that overlap at `merge_iou` or more are one; None keeps them all.
+    Args:
+        image: The image to look in.
+        phrases: What to look for.
+        box_format: How the model writes boxes.
+        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them all.
     """
     width, height = image.sent_size
     return Request(

@@ -25,7 +25,7 @@ _MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class RegionCaptions:
-    """`texts` has one text a region, in their order; `answer` is what the model said where it answered in its own words."""
+    """One text per region, in their order; `answer` is the reply if it was in the model's own words."""
 
     texts: list[str]
     answer: str | None = None
@@ -34,7 +34,7 @@ class RegionCaptions:
 def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
-    """Asks what each region shows. `image` is the picture with the regions marked, in the style `marks`."""
+    """Ask what each region shows; `image` has the regions marked in the style `marks`."""
     instructions = region_prompt("region_caption", image, box_format).replace("{marks}", SHOWN_AS[marks])
     return Request(
         task="region_caption",
@@ -62,9 +62,13 @@ def _read(reply: str, count: int) -> tuple[RegionCaptions, list[str]]:
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """Region id, 1 to `count` → what a text in the model's own words says of it, where it names regions as `<region1>`.
+    """Read a text that names regions as `<region1>`: region id, 1 to `count` → what it says of it.
 
-    A sentence or line belongs to the regions that it names, with those after it that name none.
+    A sentence or line belongs to the regions that it names, and so do those after it that name none.
+
+    Example:
+        >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
+        {1: 'a cup. It is red.', 2: '<region2> shows a dog.'}
     """
     found: dict[int, list[str]] = {}
     current: list[int] = []
@@ -81,7 +85,12 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """A text whose `<region1>` names the first of `places` (from 0), with the places' own numbers in it."""
+    """Return a text whose `<region1>` names the first of `places` (from 0) with the places' own numbers.
+
+    Example:
+        >>> renumbered("<region1> is left of <region2>", [4, 2])
+        '<region5> is left of <region3>'
+    """
 
     def own(found: re.Match[str]) -> str:
         number = int(found[1][:9])

@@ -29,7 +29,7 @@ class Described:
 
 
 def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFormat) -> Request[list[Described]]:
-    """Asks what each region shows; the answer has one Described a region, in their order."""
+    """Ask what each region shows; the answer is one Described per region, in their order."""
     width, height = image.sent_size
     item = object_of(id=INTEGER, type=STRING, color=STRING, description=STRING)
     return Request(

@@ -18,7 +18,7 @@ Region: TypeAlias = Mapping[str, Any]
 def region_items(
     regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """The regions as a request has them: id, box in the model's format, and the columns named in `texts`."""
+    """Return the regions as a request has them: id, box in the model's format, and the columns named in `texts`."""
     items = []
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
@@ -28,30 +28,48 @@ def region_items(
 
 
 def region_prompt(name: str, image: Image, box_format: BoxFormat) -> str:
-    """The instructions of a task that shows boxes."""
+    """Return the instructions of a task that shows boxes."""
     return load_prompt(name).replace("{box_format}", box_format.instructions(image.sent_size))
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The objects in the list `key` of a reply, and notes; of a reply that is cut off all but the last one.
+    """Read the objects in the list `key` of a reply, all but the last if it is cut off.
 
-    Raises UnreadableReply, TruncatedReply.
+    Returns:
+        The objects, and notes on what was done to read them.
+
+    Raises:
+        UnreadableReply: There is no such list, or no object in it.
+        TruncatedReply: The reply is cut off before the list.
+
+    Example:
+        >>> read_items('{"regions": [{"id": 1}, 7]}', "regions")
+        ([{'id': 1}], ['dropped: not an object'])
     """
     data, notes = read_object(reply, required=key)
     if not isinstance(data[key], list):
-        raise UnreadableReply(f'"{key}" is no list.')
+        raise UnreadableReply(f'"{key}" is not a list.')
     items = [item for item in data[key] if isinstance(item, dict)]
     if is_cut_off(notes):
         return items[:-1], notes
     if data[key] and not items:
         raise UnreadableReply(f'"{key}" has no objects in it.')
-    return items, [*notes, *["dropped: no object"] * (len(data[key]) - len(items))]
+    return items, [*notes, *["dropped: not an object"] * (len(data[key]) - len(items))]
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """The objects in the list `key` by their ids, 1 to `count`; others are dropped with a note, the first of an id counts.
+    """Read the objects in the list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
 
-    Raises UnreadableReply, TruncatedReply.
+    Returns:
+        Id → object, and notes on what was done to read them.
+
+    Raises:
+        UnreadableReply: There is no such list, or no object in it.
+        TruncatedReply: The reply is cut off before the list.
+
+    Example:
+        >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
+        ({2: {'id': '2'}}, ["dropped: an item with the id '9'"])
     """
     items, notes = read_items(reply, key)
     found: dict[int, dict[str, Any]] = {}
@@ -65,7 +83,7 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
 
 def check_complete(found: Mapping[int, object], count: int, what: str, notes: Sequence[str]) -> None:
-    """Raises UnreadableReply that names the ids which a reply leaves out, TruncatedReply where it was cut off."""
+    """Raise UnreadableReply with the ids that a reply leaves out, or TruncatedReply if it is cut off."""
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
         complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
@@ -73,12 +91,17 @@ def check_complete(found: Mapping[int, object], count: int, what: str, notes: Se
 
 
 def is_cut_off(notes: Sequence[str]) -> bool:
-    """Whether notes on a reply say that its end is missing."""
+    """Return whether notes say that the reply's end is missing."""
     return any(note.startswith("truncated") for note in notes)
 
 
 def id_of(value: Any) -> int | None:
-    """An id as a whole number, however it is written; None for what is none."""
+    """Return an id as a whole number, however it is written; None for anything else.
+
+    Example:
+        >>> id_of("3"), id_of(3.0), id_of("three")
+        (3, 3, None)
+    """
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value.strip()[:9])
     if isinstance(value, float) and value.is_integer():
@@ -87,7 +110,12 @@ def id_of(value: Any) -> int | None:
 
 
 def read_ids(value: Any, count: int) -> tuple[list[int], list[str]]:
-    """Region ids 1 to `count` in a reply, each once, in order; a single one without its list too; and notes on the others."""
+    """Return the region ids 1 to `count` in a value, each once, in order, and notes on the others.
+
+    Example:
+        >>> read_ids([2, "1", 2, 7], 3)
+        ([2, 1], ['dropped: a region id that was not asked about'])
+    """
     given = [] if value is None else value if isinstance(value, list) else [value]
     numbers = [id_of(item) for item in given]
     known = list(dict.fromkeys(n for n in numbers if n is not None and 1 <= n <= count))
@@ -96,5 +124,5 @@ def read_ids(value: Any, count: int) -> tuple[list[int], list[str]]:
 
 
 def text_of(value: Any) -> str:
-    """A text of a reply, single-spaced; empty for what is none."""
+    """Return a text single-spaced, and an empty one for anything else."""
     return " ".join(value.split()) if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""A loopback model server for tests and benchmarks, with answers and faults of your choice."""
+"""A loopback model server for tests, with answers and faults of your choice: see LoopbackServer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from dataflow_grounding.testing import faults
 from dataflow_grounding.testing.answers import Answers, CannedAnswers, EchoAnswers
 from dataflow_grounding.testing.dialects import Answer, Usage
 from dataflow_grounding.testing.faults import Fault, FaultRule, on
-from dataflow_grounding.testing.gold import GoldAnswers
-from dataflow_grounding.testing.pacing import TokenBucket, lognormal, uniform
-from dataflow_grounding.testing.process import ServerProcess
 from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest
 from dataflow_grounding.testing.server import LoopbackServer
 from dataflow_grounding.testing.takes import Takes
@@ -21,16 +18,11 @@ __all__ = [
     "EchoAnswers",
     "Fault",
     "FaultRule",
-    "GoldAnswers",
     "LoopbackServer",
     "ReceivedImage",
     "ReceivedRequest",
-    "ServerProcess",
     "Takes",
-    "TokenBucket",
     "Usage",
     "faults",
-    "lognormal",
     "on",
-    "uniform",
 ]

@@ -1,4 +1,4 @@
-"""Who answers behind the loopback server: fixed text, invented but valid answers, or a function of yours."""
+"""Who answers behind the loopback server: a fixed text, valid answers that are made up, or a function of yours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ MOST_WORDS = 8
 
 
 class CannedAnswers:
-    """The same text for every request. The cheapest: bodies are thrown away unread."""
+    """The same text for every request. The cheapest: with `record=False` bodies are thrown away unread.
+
+    Args:
+        text: What the model says each time.
+
+    Example:
+        >>> server = LoopbackServer(CannedAnswers('{"caption": "A cup."}'), record=False)
+    """
 
     reads = NOTHING
 
@@ -35,11 +42,21 @@ class CannedAnswers:
 
 
 class EchoAnswers:
-    """Valid answers to every task without gold, made from the request's input: the same input, the same answer.
+    """Valid answers to every task, made up from the request's input: the same input, the same answer.
 
-    Expressions are the capitalised and the longer words of a caption; every phrase gets one box, in `box_format` (as
-    `find_box_format` knows it) for the image size that the request states; on probe pictures the right one. Images are not
-    looked at.
+    Expressions are the capitalised and the longer words of a caption. Every phrase gets one box inside the image, whose
+    size the request states; the rectangles of probe pictures get the right ones. Images are not looked at.
+
+    Args:
+        box_format: How the model writes boxes: a name or family that `find_box_format` knows.
+
+    Raises:
+        BadRequest: When asked for a task that it doesn't know.
+
+    Example:
+        >>> request = ReceivedRequest(0, 0.0, "openai", "/v1/chat/completions", {}, task="image_caption")
+        >>> EchoAnswers()(request)
+        {'caption': 'A red scene.'}
     """
 
     reads = INPUT
@@ -48,13 +65,14 @@ class EchoAnswers:
         self.box_format = box_format
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Answer by task; raises BadRequest for a task that is none."""
+        """Answer by task."""
         given = request.input
         regions = given.get("regions", [])
         if request.task == "expression_extraction":
             caption = " ".join(str(given["caption"]).split())
-            words = [{"text": word, "noun_chunk": word} for word in telling_words(caption)]
-            return {"cleaned_caption": caption, "expressions": words}
+            words = WORD.findall(caption)
+            told = [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
+            return {"cleaned_caption": caption, "expressions": [{"text": word, "noun_chunk": word} for word in told]}
         if request.task == "phrase_grounding":
             return rectangles(request, self.box_format) or {"objects": self._objects(request)}
         if request.task == "region_expression":
@@ -102,12 +120,6 @@ def drawn(seed: str, part: int) -> int:
     return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
 
 
-def telling_words(caption: str) -> list[str]:
-    """The capitalised words and those of four letters and more, in order; the first word if there is none."""
-    words = WORD.findall(caption)
-    return [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
-
-
 def described(region: dict[str, Any]) -> dict[str, Any]:
     """Id, type, colour and description of a region, from its type and a digest of its numbers."""
     kind = str(region.get("type") or "object")
@@ -117,5 +129,4 @@ def described(region: dict[str, Any]) -> dict[str, Any]:
 
 def agreed(expression: dict[str, Any]) -> dict[str, Any]:
     """A check that finds the expression right as it is."""
-    kept = {key: expression[key] for key in ("id", "region_ids", "text")}
-    return {"matches": True, "reason": "", **kept}
+    return {"matches": True, "reason": "", **{key: expression[key] for key in ("id", "region_ids", "text")}}

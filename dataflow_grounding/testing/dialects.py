@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from dataflow_grounding.testing.received import BadRequest, filled
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, filled
 
 GEMINI_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}  # fmt: skip
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one exchange; `cached` are those of `prompt` that were billed as a repeated beginning."""
+    """Tokens of one exchange.
+
+    Args:
+        prompt: Tokens of the request.
+        completion: Tokens of the reply.
+        cached: Those of `prompt` that are billed as a beginning seen before.
+    """
 
     prompt: int
     completion: int
@@ -33,7 +33,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says, why it ended (`stop`, `length`, `content_filter`), and a refusal in place of text."""
+    """What the model says.
+
+    Args:
+        text: The reply's text.
+        finish_reason: Why it ended: `stop`, `length` or `content_filter`.
+        usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
+        refusal: Said in place of `text`.
+
+    Example:
+        >>> server = LoopbackServer(lambda request: Answer("half an ans", finish_reason="length"))
+    """
 
     text: str
     finish_reason: str = "stop"
@@ -41,52 +51,20 @@ class Answer:
     refusal: str | None = None
 
 
-@dataclass(slots=True)
-class Question:
-    """A request's content in neither dialect's terms."""
-
-    model: str
-    system: str = ""
-    texts: list[str] = field(default_factory=list)
-    pictures: list[memoryview | bytes] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-class Dialect(Protocol):
-    """How one protocol words a request, a reply, an error and a list of models."""
-
-    name: str
-
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
-        """Take a request body apart; `model` is the one that the path names, or empty. Raises BadRequest."""
-        ...
-
-    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """A whole reply."""
-        ...
-
-    def error(self, status: int, message: str, code: str, param: str | None, wait: float | None) -> dict[str, Any]:
-        """An error; `wait` is in seconds."""
-        ...
-
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
-        """A list of models."""
-        ...
-
-
 class OpenAI:
     """`POST /v1/chat/completions`, also at Azure's path."""
 
     name = "openai"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
-        """Take the messages apart; `model` is a deployment named in the path, or empty. Raises BadRequest."""
-        question = Question(model or str(body.get("model") or ""))
-        question.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
+    def read(self, body: dict[str, Any], pictures: Sequence[bytes], request: ReceivedRequest) -> list[bytes]:
+        """Fill in the request, whose model may stand in the path; returns its pictures. Raises BadRequest."""
+        request.model = request.model or str(body.get("model") or "")
+        request.settings = {key: value for key, value in body.items() if key not in ("messages", "model")}
+        texts, shown = [], []
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise BadRequest("'messages' must be a list that is not empty.")
-        if not question.model:
+        if not request.model:
             raise BadRequest("you must provide a model parameter")
         for message in messages:
             content, role = message.get("content"), message.get("role")
@@ -96,14 +74,15 @@ class OpenAI:
             for part in parts:
                 if part.get("type") == "text":
                     if role in ("system", "developer"):
-                        question.system += part["text"]
+                        request.system += part["text"]
                     elif role == "user":
-                        question.texts.append(part["text"])
+                        texts.append(part["text"])
                 elif part.get("type") == "image_url":
-                    question.pictures.append(_data_url(part["image_url"]["url"], pictures))
+                    shown.append(_data_url(part["image_url"]["url"], pictures))
                 else:
                     raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
-        return question
+        request.text = "\n".join(texts)
+        return shown
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `chat.completion` object."""
@@ -140,27 +119,28 @@ class Gemini:
 
     name = "gemini"
 
-    def read(self, body: dict[str, Any], pictures: Sequence[memoryview], model: str) -> Question:
-        """Take the contents apart. Raises BadRequest."""
+    def read(self, body: dict[str, Any], pictures: Sequence[bytes], request: ReceivedRequest) -> list[bytes]:
+        """Fill in the request; returns its pictures. Raises BadRequest."""
         contents = body.get("contents")
         if not isinstance(contents, list) or not contents:
             raise BadRequest("* GenerateContentRequest.contents: contents is not specified")
-        question = Question(model)
-        question.settings = dict(_either(body, "generationConfig", "generation_config") or {})
+        request.settings = dict(_either(body, "generationConfig", "generation_config") or {})
+        texts, shown = [], []
         system = _either(body, "systemInstruction", "system_instruction") or {}
-        question.system = "".join(part.get("text", "") for part in system.get("parts", []))
+        request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         for content in contents:
             if content.get("role", "user") != "user":
                 continue
             for part in content.get("parts", []):
                 inline = _either(part, "inlineData", "inline_data")
                 if inline:
-                    question.pictures.append(filled(inline["data"], pictures))
+                    shown.append(filled(inline["data"], pictures))
                 elif "text" in part:
-                    question.texts.append(part["text"])
+                    texts.append(part["text"])
                 else:
                     raise BadRequest("* GenerateContentRequest.contents: unknown part")
-        return question
+        request.text = "\n".join(texts)
+        return shown
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
@@ -194,6 +174,9 @@ class Gemini:
         return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
 
 
+Dialect = OpenAI | Gemini
+
+
 def read_input(text: str) -> dict[str, Any]:
     """The JSON object between the last `<input>` and `</input>`; empty where a request has none. Raises BadRequest."""
     _, mark, rest = text.rpartition("<input>")
@@ -209,7 +192,7 @@ def read_input(text: str) -> dict[str, Any]:
     return value
 
 
-def _data_url(url: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
+def _data_url(url: str, pictures: Sequence[bytes]) -> bytes:
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")

@@ -16,11 +16,21 @@ GARBAGE = bytes(range(128, 256)) * 4
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one reply. Make it with the functions below; combine two with `replace`.
+    """One thing that goes wrong with one reply. The functions of this module make them; `replace` combines two.
 
-    `status` None leaves the true answer in place. `delay` (seconds) is added to the latency. `sent_share` below 1 cuts
-    the connection after that share of the response's bytes. `bytes_per_second` drips the body. `down_for` (seconds)
-    closes the listening socket and every connection before a byte is sent. `stall_for` freezes the whole server.
+    Args:
+        status: HTTP status; None leaves the true answer in place.
+        message: The error's text; `code` and `param` stand beside it as the protocol has them.
+        headers: Added to the response.
+        retry_after: Seconds to wait, sent as `Retry-After`; as a date with `http_date`.
+        body: Sent in place of the error's JSON, as `content_type`.
+        change: What is made of the true answer.
+        delay: Seconds on top of the latency.
+        hang: Whether nothing is ever sent.
+        sent_share: Share of the response's bytes, 0 to 1, after which the connection is cut.
+        bytes_per_second: Speed at which the body drips.
+        down_for: Seconds for which the listening socket and every connection are closed.
+        stall_for: Seconds for which the whole server sends nothing.
     """
 
     status: int | None = None
@@ -59,7 +69,7 @@ def too_many_requests(
 
 
 def quota_exceeded() -> Fault:
-    """429 that no waiting will mend: the account has no credit left."""
+    """429 that no waiting will cure: the account has no credit left."""
     return Fault(
         429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
     )
@@ -130,7 +140,7 @@ def slow_drip(bytes_per_second: float = 200.0) -> Fault:
 
 
 def garbage() -> Fault:
-    """200 with bytes that are no text."""
+    """200 with bytes that are not text."""
     return Fault(200, body=GARBAGE)
 
 
@@ -145,7 +155,7 @@ def invalid_json() -> Fault:
 
 
 def odd_json(text: str = "{}") -> Fault:
-    """200 with JSON that is no reply of the protocol, `{}` unless told otherwise."""
+    """200 with JSON that is not a reply of the protocol."""
     return Fault(200, body=text.encode())
 
 
@@ -200,23 +210,31 @@ def on(
 ) -> FaultRule:
     """A rule: `fault` for the requests that meet every condition given.
 
-    `indexes` holds the request's number of arrival (`range(10, 14)` is a burst); `containing` is text of the user
-    message (one record's caption, say); `share` picks that part of the requests at random, the same with the same
-    `seed`; `times` strikes so often in all, `times_each` so often for each distinct question, so that asking again
-    succeeds.
+    Args:
+        fault: What goes wrong.
+        indexes: Numbers of arrival, from 0: `range(10, 14)` is a burst.
+        task: The task that is asked for.
+        containing: Text in the user message, one record's caption, say.
+        where: Any other condition.
+        share: Part of the requests, 0 to 1, drawn at random, the same with the same `seed`.
+        times: How often it strikes in all.
+        times_each: How often it strikes each distinct question, so that asking again succeeds.
+        seed: Of `share`.
+
+    Example:
+        >>> rules = [on(too_many_requests(2), indexes=range(3)), on(cut_body(), share=0.1)]
+        >>> server = LoopbackServer(faults=rules)
     """
     struck: Counter[str] = Counter()
 
     def rule(request: ReceivedRequest) -> Fault | None:
-        if indexes is not None and request.index not in indexes:
-            return None
-        if task is not None and request.task != task:
-            return None
-        if containing is not None and containing not in request.text:
-            return None
-        if where is not None and not where(request):
-            return None
-        if share < 1.0 and random.Random(f"{seed}/{request.index}").random() >= share:
+        if not (
+            (indexes is None or request.index in indexes)
+            and (task is None or request.task == task)
+            and (containing is None or containing in request.text)
+            and (where is None or where(request))
+            and (share >= 1.0 or random.Random(f"{seed}/{request.index}").random() < share)
+        ):
             return None
         question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
         if times is not None and sum(struck.values()) >= times:

@@ -1,4 +1,4 @@
-"""The probe pictures that runs and calibrations send, answered without being looked at: from their size and their phrases."""
+"""Right answers to the probe pictures that runs and calibrations send, from their size and phrases alone."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def _probe_with(size: Size, texts: tuple[str, ...]) -> Probe | None:
 
 
 def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """A right answer to a probe picture, in `box_format`; no boxes for a padded one, whose own size can't be told; None for any
-    other request.
-    """
+    """A right answer to a probe picture; no boxes for a padded one, of unknown size; None for other requests."""
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None

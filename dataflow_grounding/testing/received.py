@@ -19,15 +19,19 @@ HOLE = "#picture-"
 
 
 class BadRequest(Exception):
-    """The request can't be taken: the server answers 400 with this message."""
+    """Raised by answers: the server replies 400 with this message."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedImage:
     """One image of a request, as it came.
 
-    `digest` is the sha256 of the decoded file (hexadecimal), `width` and `height` are the stored pixels (not
-    turned by EXIF), `orientation` is the EXIF tag (1 is upright), `format` is Pillow's name, `size` is in bytes.
+    Args:
+        digest: sha256 of the file, hexadecimal.
+        width: Stored pixels across, not turned by EXIF; `height`: down.
+        orientation: The EXIF tag; 1 is upright.
+        format: Pillow's name for it, such as `JPEG`.
+        size: Bytes of the file.
     """
 
     digest: str
@@ -40,11 +44,19 @@ class ReceivedImage:
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """One request to a model as the server understood it; `status_sent` is None until the whole reply has left.
+    """One request to a model as the server understood it.
 
-    `index` counts from 0 in order of arrival; `time` and `time_sent` are `time.monotonic()` seconds. `input` is the
-    JSON object between `<input>` and `</input>`, and `task` its first key's value. `headers` have lower-case names.
-    `images` is empty where the server was told not to look at them, `body` unless it keeps bodies.
+    Args:
+        index: Number of arrival, from 0.
+        time: `time.monotonic()` of its arrival, in seconds; `time_sent` that of its reply.
+        dialect: `openai` or `gemini`.
+        path: The path asked for, query and all; `headers` have lower-case names.
+        task: Member `task` of `input`, the JSON object between `<input>` and `</input>`.
+        text: The user message; `system` is the system message.
+        images: Empty where the server was told not to look at them.
+        settings: All other members of the body, such as `temperature`.
+        body: The body's JSON, where the server keeps bodies.
+        status_sent: None until the whole reply has left.
     """
 
     index: int
@@ -74,30 +86,25 @@ class ReceivedRequest:
         return tuple((image.width, image.height) for image in self.images)
 
 
-def cut_pictures(body: memoryview) -> tuple[bytes, list[memoryview]]:
+def cut_pictures(body: bytes) -> tuple[bytes, list[bytes]]:
     """Split a JSON body into the JSON with a numbered hole for every long base64 string, and those strings."""
-    whole = body.obj
-    assert isinstance(whole, (bytes, bytearray))
-    kept: list[memoryview | bytes] = []
-    pictures: list[memoryview] = []
-    at, end = 0, len(body)
-    search = 0
-    while match := PICTURE_START.search(body, search, end):
+    kept: list[bytes] = []
+    pictures: list[bytes] = []
+    at = stop = 0
+    while match := PICTURE_START.search(body, stop):
         start = match.end()
-        stop = whole.find(b'"', start, end)
+        stop = body.find(b'"', start)
         if stop < 0:
             break
-        search = stop
         # A backslash before the quote: this is text that speaks of base64, and no picture.
         if stop - start >= SHORTEST_CUT and body[stop - 1] != 0x5C:
             kept += [body[at:start], f"{HOLE}{len(pictures)}".encode()]
             pictures.append(body[start:stop])
             at = stop
-    kept.append(body[at:end])
-    return b"".join(kept), pictures
+    return b"".join([*kept, body[at:]]), pictures
 
 
-def filled(encoded: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
+def filled(encoded: str, pictures: Sequence[bytes]) -> bytes:
     """The base64 that belongs to a string of the JSON: what was cut out of its hole, or the string itself."""
     number = encoded.removeprefix(HOLE)
     if number != encoded and number.isdigit() and int(number) < len(pictures):
@@ -105,14 +112,14 @@ def filled(encoded: str, pictures: Sequence[memoryview]) -> memoryview | bytes:
     return encoded.encode()
 
 
-def read_image(encoded: memoryview | bytes) -> ReceivedImage:
+def read_image(encoded: bytes) -> ReceivedImage:
     """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse the image."""
     from PIL import Image, UnidentifiedImageError
 
     from dataflow_grounding.image_files import open_picture
 
     try:
-        data = base64.b64decode(bytes(encoded).replace(b"\\/", b"/"), validate=True)
+        data = base64.b64decode(encoded.replace(b"\\/", b"/"), validate=True)
     except binascii.Error as error:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:

@@ -1,4 +1,4 @@
-"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests and benchmarks."""
+"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
 from __future__ import annotations
 
@@ -22,13 +22,37 @@ LONGEST_BODY = 64 * 1024 * 1024
 class LoopbackServer(Endpoint):
     """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
 
-    Takes the settings of `Endpoint`, most of all `answers` and `faults`; `port` 0 finds a free one. With `record`,
-    `requests` holds a ReceivedRequest for each. An exception in `answers` or in a rule is sent as a 500, and raised
-    again when the `with` block ends.
+    Every setting can be changed while it runs. `received`, `paid`, `abandoned`, `in_flight`, `max_in_flight`,
+    `by_status` and `by_task` count; lists of models are free: neither counted nor recorded.
+
+    Args:
+        answers: Who answers: EchoAnswers, CannedAnswers, or a function from ReceivedRequest to a text, dict or Answer.
+        faults: Rules made with `on(...)`, tried in order, or one function from ReceivedRequest to Fault or None.
+        latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
+        capacity: Requests served at once; the others get `limit_fault`. None for no limit.
+        takes: What the endpoint refuses with a 400.
+        key: The only API key that is accepted; None for any.
+        models: The only models that are known; None for any.
+        leaky: Whether errors repeat the key, as those of some endpoints do.
+        record: Whether `requests` holds a ReceivedRequest for each; without it bodies are read only as needed.
+        keep_bodies: Whether the JSON of bodies is kept, too.
+        port: 0 finds a free one.
+
+    Raises:
+        OSError: On entering the `with` block, where the port is taken.
+        Exception: On leaving it, whatever `answers` or a rule raised; the client was sent a 500.
+
+    Example:
+        >>> from dataflow_grounding import ground
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> with LoopbackServer(faults=on(faults.server_error(), times=1)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any", api_key="any", box_format="xyxy_px")
+        ...     result = ground("example_data/images/cat.jpg", "the cat", serving=serving)
+        >>> len(result), server.count(500)
+        (1, 1)
     """
 
     port: int = field(default=0, kw_only=True)
-    longest_body: int = field(default=LONGEST_BODY, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +63,7 @@ class LoopbackServer(Endpoint):
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="loopback-server", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loopback-server", daemon=True)
 
     @property
     def address(self) -> str:
@@ -51,38 +75,20 @@ class LoopbackServer(Endpoint):
         """`http://127.0.0.1:PORT/v1`: what OpenAI clients are given."""
         return f"{self.address}/v1"
 
-    @property
-    def max_in_flight(self) -> int:
-        """The most requests that were waiting for their reply at one moment."""
-        return self.tally.max_in_flight
-
-    @property
-    def paid(self) -> int:
-        """Replies with a 2xx status that left whole."""
-        return self.tally.paid
-
     def count(self, status: int | None = None) -> int:
-        """Replies sent whole with this status; requests received where no status is given."""
-        return self.tally.received if status is None else self.tally.by_status[status]
-
-    def statistics(self) -> dict[str, Any]:
-        """All counts as JSON; see `Tally.as_dict`."""
-        return self.tally.as_dict()
+        """How many replies with this status left whole; without a status, how many requests were received."""
+        return self.received if status is None else self.by_status[status]
 
     def refuse_connections(self, seconds: float) -> None:
         """Drop every connection and refuse new ones for `seconds`, then listen on the same port again."""
-
-        async def go_down() -> None:
-            self._go_down(seconds)
-
-        asyncio.run_coroutine_threadsafe(go_down(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
 
     def stall(self, seconds: float) -> None:
         """Answer nothing for `seconds`; what is due meanwhile is sent then."""
         self._stalled_until = time.monotonic() + seconds
 
     def start(self) -> LoopbackServer:
-        """Begin to listen; raises OSError where the port is taken."""
+        """Begin to listen, where no `with` block does. Raises OSError where the port is taken."""
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
@@ -112,16 +118,14 @@ class LoopbackServer(Endpoint):
 
     # From here on everything runs in the server's thread.
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    async def _listen(self) -> None:
-        self._listener = await self._loop.create_server(self._connect, "127.0.0.1", self.port, backlog=1024)
-        self.port = self._listener.sockets[0].getsockname()[1]
+    async def _listen(self, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
+        if self._listener is None:
+            self._listener = await self._loop.create_server(self._connect, "127.0.0.1", self.port, backlog=1024)
+            self.port = self._listener.sockets[0].getsockname()[1]
 
     def _connect(self) -> Connection:
-        connection = Connection(self._serve, self._gone, self._scratch, self.reads_body, self.longest_body)
+        connection = Connection(self._serve, self._gone, self._scratch, self.reads_body, LONGEST_BODY)
         self._open[connection] = None
         return connection
 
@@ -140,21 +144,16 @@ class LoopbackServer(Endpoint):
         for connection in list(self._open):
             connection.abort()
 
-    def _go_down(self, seconds: float) -> None:
+    async def _go_down(self, seconds: float) -> None:
         self._drop_all()
-        self._run_task(self._come_back(seconds))
-
-    async def _come_back(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        if self._listener is None:
-            await self._listen()
+        self._run_task(self._listen(after=seconds))
 
     def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _serve(self, connection: Connection, head: Head, body: memoryview | None) -> None:
+    def _serve(self, connection: Connection, head: Head, body: bytes | None) -> None:
         """A whole request is here: decide on the reply, and when it leaves."""
         exchange = self.plan(head, body)
         self._open[connection] = exchange
@@ -162,15 +161,14 @@ class LoopbackServer(Endpoint):
             self.requests.append(exchange.request)
         fault = exchange.fault
         if fault.down_for is not None:
-            self._go_down(fault.down_for)
+            self._run_task(self._go_down(fault.down_for))
             return
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
-        if not fault.hang:
-            self._send_after(exchange.delay + fault.delay, connection, exchange)
-
-    def _send_after(self, delay: float, connection: Connection, exchange: Exchange) -> None:
-        if delay > 0 or self._stalled_until:
+        delay = exchange.delay + fault.delay
+        if fault.hang:
+            return
+        if delay > 0:
             self._loop.call_later(delay, self._send, connection, exchange)
         else:
             self._send(connection, exchange)
@@ -220,13 +218,22 @@ class LoopbackServer(Endpoint):
         if exchange and exchange.request.status_sent is None:
             self._end(exchange, None)
         elif exchange:
-            self.tally.not_sent(exchange.status)
+            # Counted as sent, and then it did not leave whole.
+            self._count(exchange.status, -1)
+            self.abandoned += 1
             exchange.request.status_sent = exchange.request.time_sent = None
 
     def _end(self, exchange: Exchange, status: int | None) -> None:
         if not exchange.counted:
             return
         self.serving -= exchange.served
-        self.tally.left(status)
-        exchange.request.status_sent = status
-        exchange.request.time_sent = time.monotonic() if status is not None else None
+        self.in_flight -= 1
+        if status is None:
+            self.abandoned += 1
+            return
+        self._count(status, 1)
+        exchange.request.status_sent, exchange.request.time_sent = status, time.monotonic()
+
+    def _count(self, status: int, replies: int) -> None:
+        self.by_status[status] += replies
+        self.paid += replies if 200 <= status < 300 else 0

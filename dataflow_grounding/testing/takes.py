@@ -16,9 +16,17 @@ JSON_SCHEMA, JSON_OBJECT = "json_schema", "json_object"
 class Takes:
     """An endpoint's habits.
 
-    `response_formats` are the types it knows; others are refused, or passed over in silence with `ignores_format`: then
-    the answer comes with prose and a fence around it. `max_completion_tokens` refuses `max_tokens`. `checks_schema`
-    refuses a strict schema with an open object, as OpenAI's service does.
+    Args:
+        response_formats: The types of `response_format` that it knows; others are refused.
+        ignores_format: Whether it passes over the format in silence: the answer comes in a fence, with prose around it.
+        max_completion_tokens: Whether it refuses `max_tokens`.
+        system_messages: Whether it accepts them.
+        temperature: Whether it accepts any but 1.
+        max_images: Most images of one request.
+        checks_schema: Whether it refuses a strict schema with an open object, as OpenAI's service does.
+
+    Example:
+        >>> server = LoopbackServer(takes=Takes(response_formats=("json_object",), system_messages=False))
     """
 
     response_formats: tuple[str, ...] = (JSON_SCHEMA, JSON_OBJECT)

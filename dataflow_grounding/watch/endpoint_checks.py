@@ -20,7 +20,7 @@ from dataflow_grounding.watch.drift import Drift
 from dataflow_grounding.watch.signs import Signs
 
 if TYPE_CHECKING:
-    from dataflow_grounding.calibration.checking import Verdict
+    from dataflow_grounding.calibration.checking import CheckVerdict
 
 LEAST_BETWEEN = 20
 """Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
@@ -163,7 +163,7 @@ class EndpointChecks:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()
 
-    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> Verdict:
+    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> CheckVerdict:
         """Check the endpoint with pictures of the run's sizes, `several` where two formats may be mixed. Nothing else is sent
         meanwhile where `waiting`, and where a picture is missed. Raises RunStopped.
         """

@@ -10,7 +10,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.endpoint_checks import EndpointChecks
@@ -135,7 +135,7 @@ class Watching:
         if self._drift is None and self._signs.done:
             return
         try:
-            marks = find_marks(reply, self._asked.key)
+            marks = parse_reply(reply, self._asked.key)
         except UnreadableReply:
             return
         width, height = self._asked.limits(sent)

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from benchmarks.probe_model import answered, anywhere, seen
-from dataflow_grounding.calibration.checking import LAYOUTS, Verdict, judge, probe_of, probe_size
-from dataflow_grounding.calibration.fitting import Answer, Picture
+from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, probe_of, probe_size
+from dataflow_grounding.calibration.fitting import ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import find_box_format, known_formats
 from dataflow_grounding.geometry import Size
 
@@ -16,7 +16,7 @@ SIZES: list[Size] = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 5
 SEEDS = range(40)
 
 
-def pictures(written: str, seed: int, noise: float, outliers: float, size: Size | None = None) -> list[Picture]:
+def pictures(written: str, seed: int, noise: float, outliers: float, size: Size | None = None) -> list[ProbedPicture]:
     """Two probe pictures of one size as a model answers them that writes in this format."""
     draw = random.Random(f"{written}/{seed}")
     size = size or draw.choice(SIZES)
@@ -25,7 +25,7 @@ def pictures(written: str, seed: int, noise: float, outliers: float, size: Size 
     return [answered(probe, lambda _: known, seen(probe, draw, noise, outliers)) for probe in probes]
 
 
-def verdict(asked: str, found: list[Picture]) -> Verdict:
+def verdict(asked: str, found: list[ProbedPicture]) -> CheckVerdict:
     return judge(found, find_box_format(asked, ""))
 
 
@@ -111,9 +111,9 @@ def test_few_answers_say_nothing() -> None:
     for written in ("xyxy_1000", "yxyx_1000"):
         known = find_box_format(written, "")
         whole = answered(probe, lambda _, f=known: f, dict(probe.boxes))  # type: ignore[misc]
-        few = Picture(probe, probe.size, whole.answers[:3], "cut off")
-        assert verdict("xyxy_1000", [few]) == Verdict("silent", "3 of 12 rectangles were answered: cut off")
-        assert verdict("xyxy_1000", [Picture(probe, probe.size, [])]).kind == "silent"
+        few = ProbedPicture(probe, probe.size, whole.answers[:3], "cut off")
+        assert verdict("xyxy_1000", [few]) == CheckVerdict("silent", "3 of 12 rectangles were answered: cut off")
+        assert verdict("xyxy_1000", [ProbedPicture(probe, probe.size, [])]).kind == "silent"
 
 
 def test_one_of_two_pictures_that_fits_is_enough() -> None:
@@ -127,14 +127,14 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
     probe = probe_of((640, 480), 3)
     family, named = known_formats()["paligemma"], find_box_format("xyxy_1000", "")
     tokens = [
-        Answer(p, b, tuple(family.from_pixels(b, original=probe.size)), family="paligemma")
+        ProbeBox(p, b, tuple(family.from_pixels(b, original=probe.size)), family="paligemma")
         for p, b in probe.boxes.items()
     ]
-    assert verdict("xyxy_1000", [Picture(probe, probe.size, tokens)]).kind == "fits"
+    assert verdict("xyxy_1000", [ProbedPicture(probe, probe.size, tokens)]).kind == "fits"
     keys = [
-        Answer(p, b, tuple(named.from_pixels(b, original=probe.size)), order="xyxy") for p, b in probe.boxes.items()
+        ProbeBox(p, b, tuple(named.from_pixels(b, original=probe.size)), order="xyxy") for p, b in probe.boxes.items()
     ]
-    assert verdict("yxyx_1000", [Picture(probe, probe.size, keys)]).kind == "fits"
+    assert verdict("yxyx_1000", [ProbedPicture(probe, probe.size, keys)]).kind == "fits"
 
 
 @pytest.mark.parametrize(

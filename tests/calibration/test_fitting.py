@@ -10,7 +10,7 @@ from benchmarks.calibration import FORMATLESS, PROBES, STATED, Model, is_refused
 from benchmarks.probe_model import answered, seen
 from benchmarks.resize_rules import OTHERS, RULES
 from dataflow_grounding.calibration.fitting import candidates, fit
-from dataflow_grounding.calibration.probes import Answer, Picture, Probe
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.coordinates import ORDERS, SCALES, find_box_format, known_formats
 
@@ -49,9 +49,9 @@ def test_answers_in_no_one_format_are_refused(what: str) -> None:
 
 @pytest.mark.parametrize("kept", [pytest.param(0.75, id="enough"), pytest.param(0.6, id="under two thirds")])
 def test_rectangles_that_are_not_found_count(kept: float) -> None:
-    def model(probe: Probe) -> Picture:
+    def model(probe: Probe) -> ProbedPicture:
         whole = answered(probe, lambda _: STATED, dict(probe.boxes))
-        return Picture(probe, probe.size, whole.answers[: round(kept * len(whole.answers))])
+        return ProbedPicture(probe, probe.size, whole.answers[: round(kept * len(whole.answers))])
 
     assert is_refused(lambda draw: model, 0) is (kept < 2 / 3)
 
@@ -59,7 +59,7 @@ def test_rectangles_that_are_not_found_count(kept: float) -> None:
 def test_a_picture_without_answers_is_refused_though_the_others_are_two_thirds() -> None:
     pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
     for place, probe in enumerate(PROBES):
-        without = [*pictures[:place], Picture(probe, probe.size, [], "no box"), *pictures[place + 1 :]]
+        without = [*pictures[:place], ProbedPicture(probe, probe.size, [], "no box"), *pictures[place + 1 :]]
         with pytest.raises(NoFit, match="the pictures disagree"):
             fit(without, STATED)
 
@@ -87,10 +87,10 @@ def test_named_corners_leave_the_order_open_and_are_taken_as_stated() -> None:
     pictures = []
     for probe in PROBES:
         answers = [
-            Answer(phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy")
+            ProbeBox(phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy")
             for phrase, bbox in probe.boxes.items()
         ]
-        pictures.append(Picture(probe, probe.size, answers))
+        pictures.append(ProbedPicture(probe, probe.size, answers))
     assert fit(pictures, STATED).format.name == "xyxy_1000"
 
 
@@ -99,8 +99,8 @@ def test_tokens_of_one_family_name_the_family() -> None:
     pictures = []
     for probe in PROBES:
         answers = [
-            Answer(phrase, bbox, tuple(family.from_pixels(bbox, original=probe.size)), family="paligemma")
+            ProbeBox(phrase, bbox, tuple(family.from_pixels(bbox, original=probe.size)), family="paligemma")
             for phrase, bbox in probe.boxes.items()
         ]
-        pictures.append(Picture(probe, probe.size, answers))
+        pictures.append(ProbedPicture(probe, probe.size, answers))
     assert fit(pictures, STATED).format.name == "paligemma"

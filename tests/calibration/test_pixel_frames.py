@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.box_quality import measure
+from benchmarks.box_scores import measure
 from benchmarks.pixel_frames import MODEL, SERVERS, scenes
 from benchmarks.resize_rules import drifting, reduced
 from benchmarks.seeing_model import SeeingModel, draw

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command
 from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 SCENES = [
     ("A red mug on a wooden table near a window.", ["a red mug", "a wooden table", "a window"]),

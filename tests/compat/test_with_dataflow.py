@@ -1,4 +1,4 @@
-"""Interoperation with the real `open-dataflow`, where DATAFLOW_PYTHON names a Python that has it (see docs/dataflow.md)."""
+"""Interoperation with the real `open-dataflow`, if DATAFLOW_PYTHON names a Python that has it (docs/dataflow.md)."""
 
 from __future__ import annotations
 

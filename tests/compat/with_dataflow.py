@@ -16,7 +16,7 @@ from typing import Any
 import dataflow
 from PIL import Image
 
-# Its serving package imports PyTorch, vLLM and more for local models; only the file of the API's serving is wanted here.
+# Its serving package imports PyTorch, vLLM and more for local models; only the API's serving is wanted here.
 servings = types.ModuleType("dataflow.serving")
 servings.__path__ = [f"{dataflow.__path__[0]}/serving"]
 sys.modules["dataflow.serving"] = servings

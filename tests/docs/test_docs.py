@@ -93,6 +93,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         address = {
             "endpoint: gemini": f"gemini.base_url={server.address}",
             "endpoint: openai": f"openai.base_url={server.base_url}",
+            "endpoint: azure sdk": f"openai.azure.endpoint={server.address}",
             "endpoint: azure": f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21",
         }[block.mark]
         arguments = ["-e", "data.yaml", "-e", "endpoint.yaml", f"image_grounding.vlm.{address}"]
@@ -101,7 +102,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         done = command(["generate", *arguments, "--json", "--no-progress"])
         assert done.code == 0, done
         assert done.summary["done"] == 2
-        assert server.tally.by_task["expression_extraction"] == 2
+        assert server.by_task["expression_extraction"] == 2
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
         assert extra.items() <= server.requests[-1].settings.items()

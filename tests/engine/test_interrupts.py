@@ -98,7 +98,7 @@ def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(folder: Pa
         graceful = "thread" not in how  # a thread ends with its process, wherever it is
         if graceful:
             assert "Run the same command again" in err
-            assert server.tally.abandoned == 0, "what was in flight was waited for"
+            assert server.abandoned == 0, "what was in flight was waited for"
         time.sleep(0.5)
         assert server.count() == sent
         again = started(folder, "run(URL)", server.base_url)
@@ -135,7 +135,7 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
         assert "Run the same command again" in texts[0], texts
         assert f"{COUNT} images: {COUNT} done" in texts[1], texts
         assert server.count() == 2 * COUNT
-        assert server.tally.abandoned == 0
+        assert server.abandoned == 0
     assert finished(folder) == COUNT
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from benchmarks.pacing import lognormal
 from benchmarks.workplace import caption
 from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding.engine.options import RunOptions
@@ -16,7 +17,7 @@ from dataflow_grounding.errors import BudgetExceeded, EndpointRefused, InputErro
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, faults, lognormal, on
+from dataflow_grounding.testing import LoopbackServer, faults, on
 
 
 class Count(Operator):

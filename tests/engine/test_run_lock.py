@@ -58,7 +58,7 @@ def test_a_lock_whose_heart_beats_keeps_others_out(workplace: Workplace, lock: P
     finally:
         ended.set()
         beating.join()
-    assert "another run is at work" in done.err
+    assert "another run is working" in done.err
     assert "elsewhere, process 1" in done.err
     assert lock.read_text() == OTHER
 

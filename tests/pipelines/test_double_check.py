@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gold import GoldAnswers
 from benchmarks.referring_place import ReferringPlace
-from dataflow_grounding.testing import EchoAnswers, GoldAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 CAR, BUS, VAN = [10, 20, 110.5, 90], [300, 40, 600, 260], [200, 300, 260, 420.25]
 TEXTS = {"the red car": [CAR], "the bus": [BUS], "the van": [VAN], "the car and the bus": [CAR, BUS]}
@@ -69,7 +70,7 @@ def test_swapped_expressions_are_found_and_mended_and_it_is_said(tmp_path: Path,
         server.answers = Swapping(place.images)
         done = place.run()
         assert done.code == 0, done
-        tasks = server.tally.by_task
+        tasks = server.by_task
         assert done.summary["notes"]["mended"] == 2
     assert ("phrase_grounding" in tasks, "double_check" in tasks) == (method != "ask", method != "reground")
     before = {e["text"]: boxes(e) for e in place.annotations(2)[0]["expressions"]}
@@ -222,8 +223,8 @@ def test_a_second_model_may_ground_afresh(tmp_path: Path) -> None:
         second.answers = GoldAnswers(gold(), image_root=place.images, box_format="yxyx_1000")
         done = place.run()
         assert done.code == 0, done
-        assert "phrase_grounding" not in first.tally.by_task
-        assert second.tally.by_task == {"phrase_grounding": 1}
+        assert "phrase_grounding" not in first.by_task
+        assert second.by_task == {"phrase_grounding": 1}
         assert {r.model for r in second.requests} == {"two"}
         sent = first.count() + second.count()
         assert place.run().code == 0
@@ -279,7 +280,7 @@ def test_the_check_runs_alone_on_annotations_of_the_other_pipeline(tmp_path: Pat
         server.answers = Swapping(place.images)
         done = place.run()
         assert done.code == 0, done
-        assert server.tally.by_task == {"double_check": 1}
+        assert server.by_task == {"double_check": 1}
     [record] = place.annotations()
     bus, van, cat = record["expressions"]
     for now, given in ((bus, expressions[0]), (van, expressions[1])):

@@ -51,7 +51,7 @@ def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(tmp_path: 
         street(place)
         done = place.run()
         assert done.code == 0, done
-        assert server.tally.by_task == {
+        assert server.by_task == {
             "region_expression": 2, "image_caption": 2, "grounding_expression": 2, "double_check": 2,
         }  # fmt: skip
     records = place.annotations()
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, serv
     for name in ("fields", "number", "nan", "turned"):
         assert failed[name]["kind"] == "broken_row"
         assert f"{name}.txt, line 3: " in failed[name]["message"], failed[name]
-    assert "outside of the image" in failed["outside"]["message"]
+    assert "outside the image" in failed["outside"]["message"]
     found = command(["check", "-e", str(place.spec())])
     assert found.code == 2
     assert found.err.count("line 3: ") == 4
@@ -155,7 +155,7 @@ def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: Referring
     without = {r["image_id"]: r for r in place.annotations() if not r["regions"]}
     assert set(without) == {"bare", "empty"}
     assert all(r["expressions"] == [] and r["caption"] for r in without.values())
-    assert server.tally.by_task["region_expression"] == 2
+    assert server.by_task["region_expression"] == 2
 
 
 def test_a_record_that_fails_beside_a_good_step_fails_alone(place: ReferringPlace, server: LoopbackServer) -> None:

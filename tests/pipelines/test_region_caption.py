@@ -158,7 +158,7 @@ def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_bo
     server.answers = by_box
     generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": boxes}], "workflow.max_boxes=null")
     [record] = annotations(tmp_path)
-    assert server.tally.by_task["region_caption"] >= 3
+    assert server.by_task["region_caption"] >= 3
     expected = [[x, y, x + w, y + h] for x, y, w, h in boxes]
     assert [c["bbox"] for c in record["region_captions"]] == expected
     assert [c["text"] for c in record["region_captions"]] == [f"box {bbox}" for bbox in expected]
@@ -169,7 +169,7 @@ def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(tmp_path: 
     picture(tmp_path)
     code, _ = generate(tmp_path, server.base_url, [{"image": "20.png"}, {"image": "20.png", "bbox": []}])
     assert code == 0
-    assert server.tally.by_task["phrase_grounding"] == 1 + 1  # the check; two equal rows are paid for once
+    assert server.by_task["phrase_grounding"] == 1 + 1  # the check; two equal rows are paid for once
     for record in annotations(tmp_path):
         [caption] = record["region_captions"]
         [[x, y, w, h]] = record["bbox"]
@@ -185,7 +185,7 @@ def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer)
     scene.save(tmp_path / "scene.png")
     generate(tmp_path, server.base_url, [{"image": "scene.png"}], "workflow.proposals=opencv")
     [record] = annotations(tmp_path)
-    assert server.tally.by_task["phrase_grounding"] == 0
+    assert server.by_task["phrase_grounding"] == 0
     assert {caption["proposed_by"] for caption in record["region_captions"]} == {"opencv"}
     found = [caption["bbox"] for caption in record["region_captions"]]
     for known in ([50, 60, 150, 160], [250, 100, 350, 250]):

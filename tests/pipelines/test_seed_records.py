@@ -119,8 +119,8 @@ def test_a_broken_coco_annotation_fails_its_image_alone(place: ReferringPlace) -
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[1]", "is no COCO file"),
-        ("{", "is no JSON"),
+        ("[1]", "is not a COCO file"),
+        ("{", "is not JSON"),
         ('{"images": [{"id": 1}], "annotations": []}', "without 'id' and 'file_name'"),
         ('{"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}', "no image of"),
     ],
@@ -161,11 +161,11 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("2 0.5 0.5 0.1 0.1", "none of the 2 names"),
+        ("2 0.5 0.5 0.1 0.1", "not one of the 2 names"),
         ("0 0.5 0.5 0.1", "has 4 fields"),
         ("0 50 50 10 10", "parts of the image's sides"),
         ("0 0.5 0.5 0 0.1", "parts of the image's sides"),
-        ("0 a b c d", "'a' is no number"),
+        ("0 a b c d", "'a' is not a number"),
     ],
 )
 def test_a_broken_yolo_line_fails_its_image(place: ReferringPlace, line: str, expected: str) -> None:
@@ -229,7 +229,7 @@ def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: Referri
     assert [e["text"] for e in record["expressions"]] == [region["description"]]
     assert record["caption"] != "old"
     assert [f["kind"] for f in place.failures()] == ["broken_row", "broken_row", "image_missing"]
-    assert "given.jsonl, line 2: no JSON" in done.err
+    assert "given.jsonl, line 2: not JSON" in done.err
 
 
 def test_annotations_go_on_from_where_they_stand(place: ReferringPlace, server: LoopbackServer) -> None:
@@ -239,15 +239,15 @@ def test_annotations_go_on_from_where_they_stand(place: ReferringPlace, server: 
     first = place.annotations()
     again = ReferringPlace(place.folder / "again", server.base_url, **{"data.image_dir": str(place.images)})
     given(again, *first)
-    sent = dict(server.tally.by_task)
+    sent = dict(server.by_task)
     assert again.run(**{"workflow.steps": ["3"]}).code == 0
     assert again.annotations()[0]["expressions"] == first[0]["expressions"]
-    assert server.tally.by_task["double_check"] == sent["double_check"] + 1
+    assert server.by_task["double_check"] == sent["double_check"] + 1
     given(again, *[{k: v for k, v in record.items() if k != "expressions"} for record in first])
     assert again.run(**{"workflow.steps": ["2", "3"]}).code == 0
     assert again.annotations()[0]["expressions"] == first[0]["expressions"]
-    assert server.tally.by_task["region_expression"] == sent["region_expression"]
-    assert server.tally.by_task["image_caption"] == sent["image_caption"]
+    assert server.by_task["region_expression"] == sent["region_expression"]
+    assert server.by_task["image_caption"] == sent["image_caption"]
 
 
 # --- TAO's records

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dataflow_grounding.coordinates import known_formats
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes, read_object, read_points
-from dataflow_grounding.replies.finding import find_marks
+from dataflow_grounding.replies.finding import parse_reply
 
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
 FORMATS = ["xyxy_1000", "yxyx_1000", "xyxy_1", "xyxy_100", "xywh_px", "cxcywh_1", "xyxy_px@pad_square"]
@@ -89,7 +89,7 @@ def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadabl
         assert box.id in ids or not phrases
         assert box.score is None or 0 <= box.score <= 1
         json.dumps([box.label, box.evidence, box.numbers])
-    for read in (find_marks, lambda text: read_object(text, required="objects")):
+    for read in (parse_reply, lambda text: read_object(text, required="objects")):
         try:
             read(reply)
         except UnreadableReply:

@@ -216,7 +216,7 @@ def test_a_box_that_is_taken_back_for_none_is_none(reply: str) -> None:
     [
         (f"{CAT_A}\nWait, that is not a cat at all.", "takes back"),
         (f"{CAT_A}\nHmm, I am not sure about this.", "takes back"),
-        (f"cat: {A}\ndog: {D}\nWait, it is at {B}.", "can't be told"),
+        (f"cat: {A}\ndog: {D}\nWait, it is at {B}.", "unclear what"),
         (f"cat: {A}\nWait, {B[:-5]}", ""),
         (f"cat: {A} wait " * 60, "corrects itself"),
         ("For example, " + CAT_A, "example"),

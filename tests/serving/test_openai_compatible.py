@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from PIL import Image
 
@@ -83,7 +84,6 @@ def test_the_address_is_taken_however_it_ends(row: dict[str, Any], path: str) ->
 
 
 def own_client(server: LoopbackServer, kind: str) -> Any:
-    openai = pytest.importorskip("openai")
     if kind == "azure":
         return openai.AsyncAzureOpenAI(
             azure_endpoint=server.address, api_key=KEY, api_version="2024-10-21", azure_deployment="mine"

@@ -53,7 +53,7 @@ def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(tmp_path: Path, rows:
 @pytest.mark.parametrize("text", ["", "{}\n", "not JSON\n", "[1]\n", '{"recorded": 5, "box_format": 1}\n'])
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jsonl").write_text(text)
-    with pytest.raises(InputError, match="is no recording of replies"):
+    with pytest.raises(InputError, match="is not a recording of replies"):
         RecordedServing(tmp_path / "x.jsonl")
     with pytest.raises(InputError, match="no recording"):
         RecordedServing(tmp_path / "gone.jsonl")

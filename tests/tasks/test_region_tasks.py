@@ -106,9 +106,9 @@ def test_replies_are_read(image: Image, task: str, reply: str, expected: Any) ->
 UNREADABLE = [
     ("region_expression", f'{{"regions": [{ONE}]}}', "missing for id 2"),
     ("region_expression", '{"regions": [{"id": 1, "description": ""}, {"id": 2}]}', "missing for id 1, 2"),
-    ("region_expression", '{"regions": "none"}', "is no list"),
+    ("region_expression", '{"regions": "none"}', "is not a list"),
     ("region_expression", "I can't see any.", "no JSON"),
-    ("image_caption", '{"caption": null}', "is no text"),
+    ("image_caption", '{"caption": null}', "is not a text"),
     ("grounding_expression", '{"expressions": []}', "no item"),
     ("grounding_expression", '{"expressions": [{"text": "x", "region_ids": [9]}]}', "no item"),
     ("double_check", '{"checks": [{"id": 1, "matches": true}]}', "missing for id 2"),

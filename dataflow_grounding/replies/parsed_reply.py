@@ -1,4 +1,4 @@
-"""Marks: boxes and points as a reply writes them, before their numbers are given a meaning."""
+"""What a reply holds: boxes and points as it writes them, before their numbers are given a meaning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 class Said:
     """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence.
 
-    `talk` is the thing that the words around the box name, where that is no label.
+    `talk` is the thing that the words around the box name, if they are not a label.
     """
 
     labels: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ NOTHING_SAID = Said()
 
 
 @dataclass(frozen=True)
-class Mark:
+class RawBox:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
     `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens that
@@ -74,7 +74,7 @@ class Talk(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """What looked like a box and is none: why, what it was said to be the box of, and which answer it stands in."""
+    """What looked like a box and is not: why, what it was said to be the box of, and in which answer."""
 
     reason: str
     said: Said
@@ -82,17 +82,17 @@ class Dropped(NamedTuple):
 
 
 @dataclass
-class Marks:
-    """All that a reply marks, in its order.
+class ParsedReply:
+    """All that a reply says, in its order.
 
     `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
-    other things stand around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
+    there are other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
     reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
     take back what was said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
 
-    boxes: list[Mark] = field(default_factory=list)
-    points: list[Mark] = field(default_factory=list)
+    boxes: list[RawBox] = field(default_factory=list)
+    points: list[RawBox] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     absences: list[tuple[Said, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -116,25 +116,25 @@ class Marks:
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
-            self.drop(f"a box with a coordinate that is no number: {_shown(values)}", said)
+            self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
         elif len(known) == 4:
-            self.put(Mark("box", tuple(known), said))
+            self.put(RawBox("box", tuple(known), said))
         elif len(known) == 2 and not corners:
-            self.put(Mark("point", tuple(known), said))
+            self.put(RawBox("point", tuple(known), said))
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
-            self.put(Mark("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
+            self.put(RawBox("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
         elif len(known) == 8 and quad:
-            self.put(Mark("box", around(known), said, corners=True))
+            self.put(RawBox("box", around(known), said, corners=True))
         else:
             self.drop(f"a box of {len(known)} numbers: {_shown(values)}", said)
 
-    def put(self, mark: Mark) -> None:
+    def put(self, raw: RawBox) -> None:
         """Take a box or a point as one of the answer that is being read."""
-        kind = self.boxes if mark.kind == "box" else self.points
-        kind.append(replace(mark, answer=self.answer) if self.answer else mark)
+        kind = self.boxes if raw.kind == "box" else self.points
+        kind.append(replace(raw, answer=self.answer) if self.answer else raw)
 
     def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
-        """Note that something that looked like a box is none, and of what it was said to be the box."""
+        """Note that something that looked like a box is not, and what it was said to be the box of."""
         self.dropped.append(Dropped(reason, said, self.answer))
 
     def hear(self, text: str, *, behind: bool) -> None:
@@ -146,18 +146,18 @@ class Marks:
         """Note that the reply says that a thing, or anything at all, is not there."""
         self.absences.append((said, self.answer))
 
-    def take(self, within: Marks, said: Said) -> None:
+    def take(self, within: ParsedReply, said: Said) -> None:
         """Take in what was read apart, of a part of the reply that was said to be `said`."""
-        for mark in (*within.boxes, *within.points):
-            self.put(replace(mark, said=mark.said.within(said)))
+        for raw in (*within.boxes, *within.points):
+            self.put(replace(raw, said=raw.said.within(said)))
         for dropped in within.dropped:
             self.drop(dropped.reason, dropped.said.within(said))
         for absence, _ in within.absences:
             self.lack(absence.within(said))
         self.truncated = self.truncated or within.truncated
 
-    def join(self, later: Marks, *, last: bool) -> None:
-        """Take in what a later answer marks, as it is numbered; `last`: it is the reply's last one."""
+    def join(self, later: ParsedReply, *, last: bool) -> None:
+        """Take in what a later answer says, as it is numbered; `last`: it is the reply's last one."""
         for name in ("boxes", "points", "dropped", "absences", "notes", "talk"):
             getattr(self, name).extend(getattr(later, name))
         if later.truncated and not last:
@@ -168,9 +168,9 @@ class Marks:
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 
-    def like(self) -> Marks:
-        """Return blank marks that go on with the same answer."""
-        return Marks(answer=self.answer, corrections=set(self.corrections))
+    def like(self) -> ParsedReply:
+        """Return an empty one that goes on with the same answer."""
+        return ParsedReply(answer=self.answer, corrections=set(self.corrections))
 
     @property
     def size(self) -> int:
@@ -181,8 +181,8 @@ class Marks:
         """Give the boxes from the `since`-th on what lists beside them say, one entry a box, under the names of `Said`."""
         for name, values in lists.items():
             for i, value in enumerate(values, start=since):
-                mark = self.boxes[i]
-                self.boxes[i] = replace(mark, said=replace(mark.said, **{name: value}))
+                raw = self.boxes[i]
+                self.boxes[i] = replace(raw, said=replace(raw.said, **{name: value}))
 
 
 def number(value: Any) -> float | None:

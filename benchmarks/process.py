@@ -1,0 +1,120 @@
+"""The loopback server in a process of its own, so that a benchmark's CPU time is the client's alone.
+
+    python -m benchmarks.process --port-file PORT --stats-file STATS [--answers canned --text TEXT] [--latency SECONDS]
+
+serves until SIGTERM or Ctrl-C, then writes its counts; `ServerProcess` starts it so and reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.pacing import lognormal
+from benchmarks.tally import Beginnings
+from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_LIMIT = 30.0
+
+
+class ServerProcess:
+    """`python -m benchmarks.process` with these arguments, as a context manager that ends with `statistics`.
+
+    Raises RuntimeError where the process does not begin to listen.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+        self.base_url = ""
+        self.statistics: dict[str, Any] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="loopback-")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ServerProcess:
+        folder = Path(self._folder.name)
+        files = ["--port-file", str(folder / "port"), "--stats-file", str(folder / "stats.json")]
+        command = [sys.executable, "-m", "benchmarks.process", *files, *self.arguments]
+        self._process = subprocess.Popen(command, cwd=REPOSITORY)
+        end = time.monotonic() + START_LIMIT
+        while not (folder / "port").exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.__exit__(None, None, None)
+                raise RuntimeError(f"the loopback server did not start: {' '.join(command)}")
+            time.sleep(0.02)
+        self.base_url = f"http://127.0.0.1:{(folder / 'port').read_text()}/v1"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process
+        self._process.terminate()
+        self._process.wait()
+        stats = Path(self._folder.name, "stats.json")
+        if stats.exists():
+            self.statistics = json.loads(stats.read_text())
+        self._folder.cleanup()
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    arguments = parser().parse_args()
+    stop = {signal.SIGTERM, signal.SIGINT}
+    # Blocked before the server's thread begins, so that no thread but this one takes them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    beginnings = Beginnings(EchoAnswers())
+    answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else beginnings
+    latency = lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
+    with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
+        write_whole(arguments.port_file, str(server.port))
+        signal.sigwait(stop)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        counts = {
+            "by_status": server.by_status,
+            "max_in_flight": server.max_in_flight,
+            "beginnings": beginnings.counts(),
+            "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+            "peak_rss_kb": used.ru_maxrss,
+        }
+        write_whole(arguments.stats_file, json.dumps(counts, indent=1) + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--answers",
+        choices=("echo", "canned"),
+        default="echo",
+        help="canned: the same --text, bodies thrown away unread",
+    )
+    add("--text", default='{"objects": []}')
+    add("--latency", type=float, default=0.0, help="seconds, the mean where --sigma is given")
+    add("--sigma", type=float, default=0.0, help="shape of log-normal latencies")
+    add("--key", help="the only key that is taken")
+    add("--port-file", type=Path, required=True, help="written once the server listens")
+    add("--stats-file", type=Path, required=True, help="written at the end, as JSON")
+    return parser
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write so that a reader finds the whole file or none."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    main()

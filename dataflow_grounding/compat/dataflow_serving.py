@@ -1,0 +1,84 @@
+"""A serving of DataFlow's behind our operators."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from typing import Any
+
+from dataflow_grounding.errors import EndpointRefused, RateLimited, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.images import Image, ImageLimits
+from dataflow_grounding.secrets import excerpt, learn, learn_address
+from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.tasks import Request
+
+
+class DataFlowServing(Serving):
+    """A serving of DataFlow's (`generate_from_input_one_image`, or `generate_from_input` with paths of pictures) as
+    ours.
+
+    It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored when it comes. Its
+    texts are all that is known of a reply: no tokens are counted, and a reply cut off can only be told by its JSON.
+    """
+
+    image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))
+
+    def __init__(self, serving: Any, *, box_format: str = "auto") -> None:
+        methods = ("generate_from_input_one_image", "generate_from_input")
+        method = next((name for name in methods if callable(getattr(serving, name, None))), None)
+        if method is None:
+            raise SpecError(f"{type(serving).__name__} is not a serving: it has no {' or '.join(methods)}")
+        learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
+        self._serving = serving
+        self._takes_prompts = method == methods[0]
+        self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
+        self.endpoint = learn_address(str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}"))
+        self.max_workers = int(getattr(serving, "max_workers", None) or 10)
+        self.box_format = box_format
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """Sends one request through the other serving. See Serving.answer for what it raises."""
+        if len(request.images) != 1:
+            raise RequestRefused(f"{self.model} takes one picture, and a {request.task} request has several")
+        return Reply(await asyncio.to_thread(self._generate, request))
+
+    def _generate(self, request: Request[Any]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = _as_file(request.images[0], folder)
+            try:
+                if self._takes_prompts:
+                    texts = self._serving.generate_from_input_one_image([path], [request.text], request.system)
+                else:
+                    texts = self._serving.generate_from_input([path], f"{request.system}\n\n{request.text}")
+            except Exception as error:  # whatever the client beneath it raises
+                raise _as_ours(error, self.model) from None
+        text = texts[0] if texts else None
+        if not isinstance(text, str) or text.startswith("Error:"):
+            raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
+        return text
+
+
+def _as_file(image: Image, folder: str) -> str:
+    """The picture as sent, as a file whose name ends in .jpg or .png."""
+    ending = {"image/jpeg": ".jpg", "image/png": ".png"}.get(image.facts.media_type, "") if image.as_is else ".jpg"
+    if image.as_is and image.path.endswith(ending):
+        return image.path
+    import pybase64
+
+    path = os.path.join(folder, f"picture{ending}")
+    with open(path, "wb") as file:
+        file.write(pybase64.b64decode(image.data_url().partition(b",")[2]))
+    return path
+
+
+def _as_ours(error: Exception, model: str) -> Exception:
+    status = getattr(error, "status_code", None)
+    said = f"{model}: {type(error).__name__}: {excerpt(str(error), 200)}"
+    if status == 429:
+        return RateLimited(said)
+    if status in (401, 403, 404):
+        return EndpointRefused(said)
+    if isinstance(status, int) and 400 <= status < 500 and status != 408:
+        return RequestRefused(said)
+    return ServerFault(said)

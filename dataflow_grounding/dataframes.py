@@ -1,0 +1,78 @@
+"""Rows and pandas: DataFrames in and out, and the tables that pandas writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.records import dump_text, is_number
+
+
+def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row as JSON has it. Raises InputError for anything but a mapping."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row should be a dict, not {type(row).__name__}")
+    return {str(name): _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: NaN and other marks for a missing value as null, dates as text."""
+    if isinstance(value, float):
+        return value if is_number(value) else None
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    if str(value) in ("NaT", "<NA>"):
+        return None
+    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which tolist() makes numbers
+        return str(value)
+    tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
+    return _plain(tolist()) if callable(tolist) else str(value)
+
+
+def from_dataframe(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a pandas DataFrame, as JSON has them."""
+    return [plain_row(row) for row in frame.to_dict("records")]
+
+
+def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
+    """The records as a pandas DataFrame, every value as it is: left to pandas, 2**53 + 1 beside null would be 2**53."""
+    import pandas
+
+    rows = [dict(record) for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return pandas.DataFrame({c: pandas.Series([row.get(c) for row in rows], dtype=object) for c in columns})
+
+
+def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
+    """Write a CSV or TSV file; lists and objects stand in their cells as JSON."""
+    frame = to_dataframe({name: _cell(value) for name, value in row.items()} for row in rows)
+    frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
+
+
+def _cell(value: Any) -> Any:
+    return dump_text(value) if isinstance(value, (list, dict)) else value
+
+
+def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
+    """Write a Parquet file, which errors call `shown`. Raises MissingExtra, and InputError for rows that it can't hold."""
+    try:
+        to_dataframe(map(_encodable, rows)).to_parquet(path, index=False)
+    except ImportError:
+        raise MissingExtra("Parquet", "parquet") from None
+    except Exception as error:  # pyarrow's, and what it lets through: columns of several types, objects without keys
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{shown}: Parquet can't hold these rows ({reason}): use cache_type jsonl") from None
+
+
+def _encodable(value: Any) -> Any:
+    """`value` with halves of surrogate pairs, which Parquet can't hold, written as text."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return {_encodable(name): _encodable(item) for name, item in value.items()} if isinstance(value, dict) else value

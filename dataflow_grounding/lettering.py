@@ -1,0 +1,69 @@
+"""Text for labels: on one line, in letters that a font on the system has, no wider than there is room."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from PIL import ImageFont
+
+# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label is used.
+_SYSTEM_FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc",
+    "arial.ttf", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "Nirmala.ttf", "seguisym.ttf",
+)  # fmt: skip
+_ASCII_SIGNS = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "})
+
+
+def writable(label: str, number: str) -> tuple[str, str]:
+    """`(text, font name)`: the label on one line as it is, else without accents and symbols, else `number`."""
+    spaced = re.sub(r"\s+", " ", label[:1000]).strip()  # far more than is ever shown
+    text = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    without_symbols = "".join(c for c in plain if unicodedata.category(c) not in ("So", "Sk")).strip()
+    for version in dict.fromkeys((text, plain, without_symbols)):
+        for name in ("", *_SYSTEM_FONTS) if version else ():
+            if all(_has_glyph(name, c) for c in version):
+                return version, name
+    return number, ""
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+    """The text, cut with an ellipsis where it is wider than `room` pixels."""
+    if font.getlength(text) <= room:
+        return text
+    low, high = 0, len(text)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if font.getlength(text[:middle].rstrip() + "…") <= room else (low, middle)
+    return text[: max(1, low)].rstrip() + "…"
+
+
+@lru_cache(maxsize=256)
+def font_of(name: str, size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font for the empty name. Raises OSError where the system has no such font."""
+    font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+@lru_cache(maxsize=65536)
+def _has_glyph(name: str, char: str) -> bool:
+    if char == " ":
+        return _installed(name)
+    if not _installed(name):
+        return False
+    drawn, missing = (font_of(name, 16).getmask(c) for c in (char, "\U0010ffff"))
+    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+
+
+@lru_cache(maxsize=64)
+def _installed(name: str) -> bool:
+    try:
+        font_of(name, 16)
+    except OSError:
+        return False
+    return True

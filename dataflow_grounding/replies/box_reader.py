@@ -1,0 +1,262 @@
+"""Turning the boxes of a reply into boxes in pixels, each of one phrase."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding.coordinates import BoxFormat, known_formats
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.frames import to_xyxy
+from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
+from dataflow_grounding.replies.none_words import denies_itself
+from dataflow_grounding.replies.parsed_reply import Dropped, ParsedReply, RawBox, Said, number
+from dataflow_grounding.replies.prose import denial
+from dataflow_grounding.replies.questions import Kept, Questions
+from dataflow_grounding.replies.reading import FoundBox, Reading
+
+# How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
+TOLERANCE = 1 / 8
+# The share of a reply's boxes that may lie further outside before the whole reply counts as written in another format.
+OUT_OF_SCALE_SHARE = 1 / 10
+STATUSES = ("ambiguous", "unsupported")
+
+
+def to_reading(
+    parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
+) -> Reading:
+    """Return what a reply says, its boxes in pixels of the original. Raises UnreadableReply, TruncatedReply."""
+    reader = _BoxReader(box_format, original, sent, phrases)
+    reader.take(parsed)
+    return reader.reading
+
+
+class _NoBox(Exception):
+    """A box that can't be used; the message says why."""
+
+
+class _NothingThere(Exception):
+    """A box that says that nothing is there."""
+
+
+class _BoxReader:
+    """Turns raw boxes into boxes in pixels, each of one phrase, and notes what it had to do to them."""
+
+    def __init__(self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> None:
+        self.format, self.original, self.sent, self.phrases = box_format, original, sent, phrases
+        self.reading = Reading([])
+        self.questions = Questions(phrases)
+        self.kept: list[Kept] = []
+        self.seen: dict[tuple[int, int | None, Bbox], int] = {}
+        self.noted: set[str] = set()
+        self.out_of_scale: list[RawBox] = []
+
+    def take(self, parsed: ParsedReply) -> None:
+        reading = self.reading
+        reading.notes += parsed.notes
+        if parsed.truncated:
+            self.note("truncated", "the reply ends in the middle")
+        self.take_statuses(parsed)
+        self.questions.learn(parsed)
+        self.take_boxes(parsed)
+        self.take_points(parsed)
+        kept, notes = self.questions.last_answers(self.kept, parsed)
+        self.check_scale(parsed, {parsed.answer, *(one.answer for one in kept)})
+        self.check_talk(parsed, kept)
+        reading.notes += notes
+        reading.boxes = [one.box for one in kept]
+        found = {box.id for box in reading.boxes}
+        for dropped in parsed.dropped:
+            self.note("dropped", dropped.reason)
+            reading.unread += self.questions.about(dropped.said)[:1]
+        reading.unread = sorted(set(reading.unread) - found)
+        if reading.boxes or reading.statuses:
+            return
+        if parsed.truncated:
+            raise TruncatedReply("the reply is cut off before its first complete box")
+        if parsed.dropped:
+            raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
+        if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
+            raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
+
+    def take_boxes(self, parsed: ParsedReply) -> None:
+        if self.format.scale == "grid_32":  # two numbers are two cells
+            parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
+            parsed.points = [raw for raw in parsed.points if raw.order is not None]
+        if parsed.points and not parsed.boxes:
+            raise UnreadableReply("the reply has points where boxes were asked for")
+        unusable: list[tuple[RawBox, str]] = []
+        for raw in parsed.boxes:
+            try:
+                self.keep(raw, self.pixels(raw))
+            except _NothingThere as nothing:
+                self.note("dropped", str(nothing))
+            except _NoBox as error:
+                unusable.append((raw, str(error)))
+        again = {raw.numbers for raw, _ in unusable if not raw.said.labels} == {one.box.numbers for one in self.kept}
+        for raw, reason in unusable:
+            if raw.said.labels or not again:  # else all boxes once more, without their labels
+                parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
+
+    def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
+        """Raise UnreadableReply where an answer that counts is written in another scale; one that was taken back may be."""
+        boxes = Counter(raw.answer for raw in parsed.boxes)
+        outside = Counter(raw.answer for raw in self.out_of_scale)
+        if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
+            raise UnreadableReply(self.scale_complaint(counted))
+
+    def check_talk(self, parsed: ParsedReply, kept: list[Kept]) -> None:
+        """Raise UnreadableReply where words beside the boxes say that they are none."""
+        others = bool(self.phrases.keys() - {one.box.id for one in kept})
+        things: dict[int, dict[int, str]] = {}
+        for box, answer, _ in kept:
+            things.setdefault(answer, {})[box.id or 0] = self.phrases.get(box.id or 0, box.label or "")
+        for talk in parsed.talk:
+            words = denial(talk, things[talk.answer], others=others) if talk.answer in things else None
+            if words is not None:
+                raise UnreadableReply(f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}")
+
+    def take_points(self, parsed: ParsedReply) -> None:
+        if parsed.points:
+            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
+        for point in parsed.points:
+            self.reading.unread += self.questions.about(point.said)[:1]
+
+    def note(self, code: str, what: str) -> None:
+        self.reading.notes.append(f"{code}: {what}")
+
+    def note_once(self, code: str, what: str) -> None:
+        if what not in self.noted:
+            self.noted.add(what)
+            self.note(code, what)
+
+    def take_statuses(self, parsed: ParsedReply) -> None:
+        for i, status in parsed.statuses.items():
+            if (i in self.phrases or not self.phrases) and status in STATUSES:
+                self.reading.statuses[i] = status
+                if i in parsed.reasons:
+                    self.reading.reasons[i] = parsed.reasons[i]
+            else:
+                self.note("dropped", f"status {status[:40]!r} of phrase {i}")
+
+    def meaning(self, raw: RawBox) -> BoxFormat:
+        meant = self.format
+        if raw.family is not None and raw.family != meant.name:
+            meant = known_formats()[raw.family]
+            self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
+        if raw.corners and meant.order in ("xywh", "cxcywh"):
+            return replace(meant, order="xyxy")
+        return replace(meant, order=raw.order) if raw.order else meant
+
+    def pixels(self, raw: RawBox) -> Bbox:
+        """Return the box that a raw one means, inside the image; raises _NoBox when it means none."""
+        meant, written = self.meaning(raw), _shown(raw.numbers)
+        numbers = raw.numbers
+        if meant.scale == "grid_32":
+            if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
+                raise _NoBox(f"grid cells {written}")
+        elif raw.family is None and set(numbers) in ({0}, {-1}):
+            raise _NothingThere(f"{written}, which says that nothing is there")
+        else:
+            numbers = self.in_scale(raw, meant)
+        drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
+        upright = ordered(drawn)
+        if upright != drawn:
+            self.note("swapped", f"{written}: the corners were the wrong way round")
+        inside = clamp(upright, self.original)
+        if area(inside) <= 0:
+            raise _NoBox(f"{written} has no area in the image")
+        if max(abs(a - b) for a, b in zip(inside, upright, strict=True)) > 1e-6 * max(self.original):
+            self.note("clamped", f"{written} reached outside the image")
+        return inside
+
+    def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
+        written = _shown(raw.numbers)
+        if raw.unit is not None and raw.unit != {"px": "px", 100: "%"}.get(meant.scale):
+            raise _NoBox(f"{written} is said to be in {raw.unit}, and the box format {self.format.name} was asked for")
+        repaired = _without_runaway(raw.numbers, meant)
+        if repaired != raw.numbers:
+            self.note("clamped", f"{written}: a row of nines means the far edge")
+        if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
+            self.out_of_scale.append(replace(raw, numbers=repaired))
+            raise _NoBox(f"{written} does not fit the box format {self.format.name}")
+        return repaired
+
+    def scale_complaint(self, counted: set[int]) -> str:
+        outside = [raw.numbers for raw in self.out_of_scale if raw.answer in counted]
+        x, y = self.format.limits(self.sent)
+        asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
+        low, high = min(map(min, outside)), max(map(max, outside))
+        return f"the coordinates go from {low:g} to {high:g}, where {asked} was asked for"
+
+    def keep(self, raw: RawBox, bbox: Bbox) -> None:
+        said = raw.said
+        label = said.labels[0] if said.labels else None
+        phrase_id = self.questions.id_of(raw) if self.phrases else said.id
+        if self.phrases and phrase_id is None:
+            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
+            raise _NoBox(
+                f"{thing} is not one of the phrases" if label or said.talk else "a box without an id or a label"
+            )
+        phrase = self.phrases.get(phrase_id or 0, label)
+        if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
+            self.check_label(said, phrase_id)
+        if label and phrase_id is not None and phrase_id != said.id and self.phrases:
+            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        if not label and said.talk in self.questions.translations:
+            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
+        score = _score(said.score)
+        if score is None and said.score is not None:
+            self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
+        box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
+        one = Kept(box, raw.answer, phrase_id if self.phrases else self.questions.of(said))
+        place = self.seen.setdefault((raw.answer, phrase_id, bbox), len(self.kept)) if self.phrases else len(self.kept)
+        if place == len(self.kept):
+            self.kept.append(one)
+            return
+        self.note_once("merged", f"{_shown(raw.numbers)} is given more than once for phrase {phrase_id}")
+        if score is not None and score > (self.kept[place].box.score or -1):
+            self.kept[place] = one
+
+    def check_label(self, said: Said, phrase_id: int) -> None:
+        """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
+        label, phrase = said.labels[0], self.phrases[phrase_id]
+        if denies_itself(label) and not denies_itself(phrase):
+            raise _NoBox(f"label {label[:60]!r} says that it isn't there")
+        if said.id is not None:
+            known = alike(label, phrase) or not comparable(label, phrase)
+        else:
+            known = any(surely_alike(name, phrase) for name in (label, said.talk))
+        if not known:
+            self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
+
+
+def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:
+    # DeepSeek-VL2 writes 9999 or 99999 for the edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123).
+    if meant.scale not in (999, 1000):
+        return numbers
+    return tuple(999.0 if value > 1000 and set(f"{value:.0f}") == {"9"} else value for value in numbers)
+
+
+def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
+    if any(not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE for i, value in enumerate(corners)):
+        return True
+    fractions = all(0 <= value <= 1 for value in corners) and any(value != int(value) for value in corners)
+    return min(limits) > 10 and fractions
+
+
+def _score(value: Any) -> float | None:
+    if isinstance(value, str):
+        per_cent = value.strip().endswith("%")
+        as_number = number(value.strip().rstrip("%"))
+        as_number = as_number / 100 if per_cent and as_number is not None else as_number
+    else:
+        as_number = number(value)
+    return as_number if as_number is not None and 0 <= as_number <= 1 else None
+
+
+def _shown(numbers: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in numbers) + "]"

@@ -1,0 +1,251 @@
+"""Boxes and points in parsed JSON, whatever its keys and nesting."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies import json_keys as keys
+from dataflow_grounding.replies import json_shapes as shapes
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
+from dataflow_grounding.replies.json_values import JsonObject
+from dataflow_grounding.replies.legends import apply
+from dataflow_grounding.replies.native import has_tokens, read_tokens
+from dataflow_grounding.replies.none_words import missing_in, says_none
+from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, measured, number
+
+_TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
+_TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
+_BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
+
+
+def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
+    """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that was asked for."""
+    _Walk(parsed, keys.plain_key(key)).value(value, said, boxy=False)
+
+
+class _Walk:
+    def __init__(self, parsed: ParsedReply, key: str) -> None:
+        self.parsed = parsed
+        self.key = key
+        self.box_keys = keys.BOX_KEYS | keys.QUAD_KEYS | keys.ORDER_KEYS.keys() | {key}
+        self.depth = 0
+
+    def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:  # JSON in strings in JSON
+            raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
+        if isinstance(value, JsonObject):
+            self.object(value, said, boxy=boxy)
+        elif isinstance(value, list):
+            self.array(value, said, boxy=boxy, quad=quad)
+        elif boxy and value is None:
+            self.parsed.lack(said)
+        elif boxy and isinstance(value, str):
+            self.box_string(value, said)
+        self.depth -= 1
+
+    def box_string(self, text: str, said: Said) -> None:
+        if not text.strip() or says_none(text):
+            self.parsed.lack(said)
+            return
+        if has_tokens(text):
+            self.token_string(text, said)
+            return
+        match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
+        if match is not None:
+            self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
+        else:
+            self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", said)
+
+    def token_string(self, text: str, said: Said) -> None:
+        within = ParsedReply(answer=self.parsed.answer)
+        read_tokens(text, within)
+        self.parsed.take(within, said)
+
+    def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
+        if not items or (boxy and all(item is None for item in items)):
+            self.parsed.lack(said)
+            return
+        since = len(self.parsed.boxes)
+        items, unit = measured(items)
+        shape = shapes.list_shape(items, boxy=boxy)
+        if shape == "cut":
+            self.parsed.drop("a box that is cut off", said)
+        elif shape == "numbers":
+            self.numbers(items, said, quad=quad)
+        elif shape == "broken":
+            self.broken(items, said)
+        elif shape == "corners":
+            self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
+        else:
+            self.mixed(items, said, boxy=boxy, quad=quad)
+        apply(self.parsed.boxes, since, None, unit)
+
+    def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
+        labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
+        self.parsed.add([item for item in items if number(item) is not None], Said(labels).within(said), quad=quad)
+
+    def broken(self, items: list[Any], said: Said) -> None:
+        self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
+        for item in items:  # what follows a list that was never closed is in it
+            if isinstance(item, (list, dict)):
+                self.value(item, NOTHING_SAID, boxy=False)
+
+    def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
+        label: tuple[str, ...] = ()
+        before = self.parsed.size
+        for item in items:
+            if isinstance(item, str):
+                label = (item.strip(),)
+            elif isinstance(item, (list, dict)):
+                self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
+                label = ()
+        if boxy and self.parsed.size == before:
+            self.parsed.drop("a box that is not a list of numbers", said)
+
+    # Objects
+
+    def object(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
+        if value.parts:
+            self.repeated_keys(value, outer, boxy=boxy)
+            return
+        if shapes.is_empty(value):
+            if boxy:
+                self.parsed.lack(outer)
+            else:
+                self.parsed.drop("an empty object", outer)
+            return
+        fields = shapes.plain_fields(value)
+        shapes.take_statuses(self.parsed, fields)
+        own = shapes.said_by(value, fields)
+        said = own.within(outer)
+        if shapes.says_absent(fields):
+            self.parsed.lack(said)
+            return
+        since = len(self.parsed.boxes)
+        has_box = self.own_boxes(value, fields, said)
+        before = self.parsed.size
+        self.children(value, said, named=bool(own.labels), has_box=has_box)
+        if own.labels and not has_box and self.parsed.size == before and not isinstance(fields.get("statuses"), list):
+            self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
+        for item in value.loose:
+            self.value(item, NOTHING_SAID, boxy=False)
+        shapes.apply_stated(self.parsed.boxes, since, fields)
+
+    def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
+        said = outer
+        for part in value.parts:  # a part that names nothing goes on with what the one before it named
+            own = shapes.said_by(part, shapes.plain_fields(part))
+            said = own.within(outer) if own.labels or own.id is not None else said
+            part.cut = value.cut and part is value.parts[-1]
+            self.object(part, said, boxy=boxy)
+
+    def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
+        """Take an object's own box: under a box key; else of coordinates with a key each; else an outline, or a point."""
+        parsed, since = self.parsed, len(self.parsed.boxes)
+        dropped = len(parsed.dropped)
+        used = False
+        lists = {key: item for key, item in fields.items() if isinstance(item, list) and not self.is_box_key(key)}
+        boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
+        if len(boxes) > 1:
+            boxes = shapes.one_of(boxes, self.key, self.parsed, said)
+        for plain, item in boxes.items():
+            used |= self.box_field(plain, item, lists, said)
+        if (len(parsed.boxes), len(parsed.dropped)) == (since, dropped):
+            found = shapes.take_corners(parsed, fields, said) or shapes.take_outline(parsed, fields, lists, said)
+            used |= found or self.point(fields, said)
+        if value.cut and not said.labels and said.id is None:
+            shapes.drop_unlabelled(parsed, since, begun=any(key in fields for key in keys.LABEL_KEYS))
+        return used
+
+    def is_box_key(self, plain: str) -> bool:
+        return not self.box_keys.isdisjoint(keys.box_names(plain))
+
+    def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
+        if plain in ("location", "position", "region") and (
+            item is None or (isinstance(item, str) and not re.search(r"\d", item))
+        ):
+            return False  # words such as "top left" are a description and no box
+        since = len(self.parsed.boxes)
+        self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
+        if "pixel" in plain and plain != self.key:
+            apply(self.parsed.boxes, since, None, "px")
+        if plain in keys.ORDER_KEYS:
+            self.parsed.boxes[since:] = [
+                replace(raw, order=keys.ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]
+            ]
+        shapes.take_lists_beside(self.parsed, since, lists)
+        return True
+
+    def point(self, fields: dict[str, Any], said: Said) -> bool:
+        used = False
+        for key in fields:
+            if key in keys.POINT_KEYS and isinstance(fields[key], (list, dict)):
+                self.value(fields[key], said, boxy=False)
+                used = True
+        point = shapes.pair({"x": fields.get("x"), "y": fields.get("y")})
+        if point is not None and not used:
+            self.parsed.put(RawBox("point", point, said, "xyxy"))
+        return used or point is not None
+
+    # What an object holds beside its own box
+
+    def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
+        talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
+        groups: dict[str, list[RawBox]] = {}
+        for key, item in value.items():
+            plain, since = keys.plain_key(key), len(self.parsed.boxes)
+            if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
+                continue
+            if not (named or has_box):
+                self.labelled_or_wrapped(key, decoded(item), said, talks=talks)
+            elif plain not in keys.LABEL_KEYS:
+                self.part_of_detection(decoded(item), NOTHING_SAID if has_box else said)
+                if has_box and not value.cut:  # a part without a name is not another thing
+                    self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
+            if len(self.parsed.boxes) > since:
+                groups[plain] = self.parsed.boxes[since:]
+        if len(groups) > 1:
+            shapes.drop_considered(self.parsed, groups)
+
+    def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
+        plain = keys.plain_key(key)
+        if plain in keys.WRAPPERS or _TASK.fullmatch(key):
+            self.wrapped(item, said)
+        elif item is not None or not talks:
+            inner = Said(id=int(key)) if re.fullmatch(r"\s*\d{1,9}\s*", key) else Said((key.strip(),))
+            self.labelled_by_key(plain, item, inner.within(said))
+
+    def part_of_detection(self, item: Any, said: Said) -> None:
+        """Take further detections in a detection, never its colours or sizes."""
+        if isinstance(item, JsonObject) or (isinstance(item, list) and any(isinstance(i, JsonObject) for i in item)):
+            self.value(item, said, boxy=False)
+
+    def wrapped(self, item: Any, said: Said) -> None:
+        """Take what is under a key that names nothing."""
+        missing = missing_in(item) if isinstance(item, str) else None
+        if item is None or missing is not None or shapes.is_empty(item):
+            self.parsed.missing = missing
+            self.parsed.lack(said)
+        elif isinstance(item, str) and has_tokens(item):
+            self.token_string(item, said)
+        else:
+            self.value(item, said, boxy=False)
+
+    def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
+        """Take what is under a key that is not a known word: the key is its label."""
+        if shapes.is_empty(item):
+            self.parsed.lack(said)
+        elif isinstance(item, (list, dict)) or item is None:
+            self.value(item, said, boxy=not isinstance(item, dict))
+        elif isinstance(item, str) and has_tokens(item):
+            self.token_string(item, said)
+        elif isinstance(item, str) and _BRACKETED.fullmatch(item[:200]) and "," in item:
+            self.box_string(item, said)
+        elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
+            missing = missing_in(item)
+            if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
+                self.parsed.lack(said)

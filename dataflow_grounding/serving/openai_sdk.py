@@ -1,0 +1,132 @@
+"""The OpenAI serving with OpenAI's own client underneath: `vlm.openai.client: sdk`, and Azure with Entra ID."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, cast
+from urllib.parse import parse_qsl
+
+from dataflow_grounding.errors import EndpointRefused, SpecError
+from dataflow_grounding.secrets import excerpt, learn
+from dataflow_grounding.serving.address import shown_address
+from dataflow_grounding.serving.openai_compatible import OpenAIServing
+from dataflow_grounding.serving.transport import ClientTransport, Transport
+
+TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+
+
+class OpenAISdkServing(OpenAIServing):
+    """OpenAIServing that sends through `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where `azure_endpoint` is given.
+
+    Bodies, replies, errors and stored replies are OpenAIServing's, so that changing from one to the other asks nothing again.
+    The client's own retries are off. It takes more CPU time per request (docs/dependencies.md).
+
+    Args:
+        api_url: Address of the endpoint; without it, and without `azure_endpoint`, OpenAI's own.
+        model_name: Name of the model; on Azure, of the deployment.
+        azure_endpoint: The Azure resource: `https://NAME.openai.azure.com`.
+        api_version: Azure's version of the API: `2024-10-21`.
+        token_provider: What gives an Entra token, instead of a key: a function without arguments, async or not, or
+            its name, `module:function`. It is called for each request.
+        settings: All other settings of OpenAIServing.
+
+    Raises:
+        SpecError: For a setting with which nothing could be sent.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
+        ...     serving = OpenAISdkServing(
+        ...         model_name="mine", azure_endpoint=server.address, api_version="2024-10-21", token_provider=lambda: "a token"
+        ...     )
+        ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
+        'A cat on a rug.'
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        model_name: str = "",
+        *,
+        azure_endpoint: str | None = None,
+        api_version: str | None = None,
+        token_provider: TokenProvider | str | None = None,
+        **settings: Any,
+    ) -> None:
+        self._azure_version = api_version if azure_endpoint else None
+        if azure_endpoint:
+            if api_url:
+                raise SpecError("vlm.openai.base_url and vlm.openai.azure.endpoint are both set: leave one out")
+            if not api_version:
+                raise SpecError("vlm.openai.azure.api_version is missing: set it, for instance to 2024-10-21")
+            shown_address(azure_endpoint, "vlm.openai.azure", "endpoint")
+            # the address that `direct` is given for the same deployment, so that both have the same stored replies
+            api_url = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}?api-version={api_version}"
+            settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
+        elif api_version or token_provider:
+            raise SpecError("vlm.openai.azure.endpoint is missing: name the Azure resource")
+        super().__init__(api_url, model_name, **settings)
+        provider = token_provider or None
+        self._provider = _found(provider) if isinstance(provider, str) else provider
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is an API key, or something that gives tokens."""
+        return self._provider is not None or super().has_key
+
+    def _open(self) -> Transport:
+        import openai
+
+        address, _, query = self._url.partition("?")
+        headers: dict[str, Any] = dict(self.extra_headers)
+        settings: dict[str, Any] = {
+            "base_url": address,
+            "default_query": dict(parse_qsl(query, keep_blank_values=True)),
+            "http_client": openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        }
+        if self._provider is not None:
+            settings["azure_ad_token_provider"] = self._token
+        elif self._api_key:
+            settings["api_key"] = self._api_key
+        else:  # the client wants one; an endpoint without keys is sent none
+            settings["api_key"] = "none"
+            headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
+        if self._azure_version:
+            client: Any = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
+        else:
+            client = openai.AsyncOpenAI(**settings)
+        return ClientTransport(client, self.timeout, headers, ours=True)
+
+    async def _token(self) -> str:
+        """An Entra token, remembered as a secret. Raises EndpointRefused."""
+        assert self._provider is not None
+        try:
+            token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
+            token = await token if inspect.isawaitable(token) else token
+        except Exception as error:  # the user's code may raise anything
+            said = excerpt(str(error)) or type(error).__name__
+            raise EndpointRefused(f"vlm.openai.azure.token_provider gave no token: {said}", certain=False) from None
+        if not isinstance(token, str) or not token:
+            raise EndpointRefused("vlm.openai.azure.token_provider should return a token, a text that is not empty")
+        learn(token)
+        return token
+
+
+def _found(name: str) -> TokenProvider:
+    """The function that `module:function` names; modules of the current folder, too. Raises SpecError."""
+    where = f"vlm.openai.azure.token_provider {name!r}"
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = pkgutil.resolve_name(name)
+    except Exception as error:  # the user's module may raise anything
+        raise SpecError(f"{where} can't be imported: {excerpt(str(error), 200) or type(error).__name__}") from None
+    if not callable(found):
+        raise SpecError(f"{where} should be a function, written module:function")
+    return cast(TokenProvider, found)

@@ -1,0 +1,311 @@
+"""OpenAI's own client from the spec and by hand: the same requests, stored replies and errors as our transport; Azure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.workplace import Workplace
+from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.errors import EndpointRefused, GroundingError, SpecError
+from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import Fault
+
+KEY = "sk-7f3a-very-secret-key"
+TOKEN = "entra-2b91-very-secret-token"
+VERSION = "2024-10-21"
+SDK = {"vlm.openai.client": "sdk"}
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> dict[str, Any]:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    return {"image_path": str(tmp_path / "a.png"), "caption": 'A "red" mug\u2028 é 图 </input>'}
+
+
+# --- the same questions
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        pytest.param(Takes(), id="all"),
+        pytest.param(Takes(("json_object",), max_completion_tokens=True, temperature=False), id="little"),
+    ],
+)
+def test_both_clients_send_the_same_json_under_the_same_digests(workplace: Workplace, takes: Takes) -> None:
+    workplace.many(3)
+    workplace.settings |= {
+        "workflow.max_workers": 1,
+        "vlm.openai.extra_body": {"top_k": 20, "deep": {"é": [1.5, None]}},
+    }
+    bodies, stored = [], []
+    with LoopbackServer(takes=takes, keep_bodies=True) as server:
+        for client in ("direct", "sdk"):
+            workplace.results = workplace.folder / client
+            before = server.count()
+            done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client})
+            assert done.summary["done"] == 3, done
+            bodies.append([request.body for request in server.requests[before:]])
+            stored.append({json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()})
+    assert bodies[0] == bodies[1]
+    assert len(bodies[0]) >= 6
+    assert stored[0] == stored[1]
+
+
+def test_changing_the_client_pays_for_nothing_again(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer(key=KEY) as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY}
+        assert workplace.run().summary["requests"] == 4
+        again = workplace.run(**SDK)
+        assert (again.code, again.summary["done"], server.count()) == (0, 2, 4), again
+
+
+def test_azure_has_the_stored_replies_of_its_address(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer(key=KEY) as server:
+        address = f"{server.address}/openai/deployments/mine?api-version={VERSION}"
+        header = {"vlm.openai.extra_headers": {"api-key": KEY}}
+        workplace.settings |= {"vlm.openai.model_name": "mine"}
+        assert workplace.run(**header, **{"vlm.openai.base_url": address}).summary["requests"] == 4
+        done = workplace.run(**azure(server), **header)
+        assert (done.code, done.summary["done"], server.count()) == (0, 2, 4), done
+
+
+# --- the same errors
+
+
+def sdk_or_direct(kind: type[OpenAIServing], server: LoopbackServer, **settings: Any) -> OpenAIServing:
+    return kind(server.base_url, "loopback", **{"api_key": KEY, "timeout": 0.5, "box_format": "xyxy_px", **settings})
+
+
+FAULTS = [
+    pytest.param(faults.unauthorized(), id="401"),
+    pytest.param(faults.forbidden(), id="403"),
+    pytest.param(faults.model_not_found(), id="404"),
+    pytest.param(faults.quota_exceeded(), id="no credit"),
+    pytest.param(faults.bad_request("this key: " + KEY), id="400 with the key"),
+    pytest.param(faults.content_filter(), id="content filter"),
+    pytest.param(faults.refusal(), id="refusal"),
+    pytest.param(faults.server_error(500), id="500"),
+    pytest.param(faults.server_error(503, 0.1), id="503"),
+    pytest.param(faults.html_error(502), id="502 with a page"),
+    pytest.param(Fault(302, headers={"Location": "/elsewhere"}), id="redirect"),
+    pytest.param(faults.hang(), id="hang"),
+    pytest.param(faults.slow_drip(50), id="drip"),
+    pytest.param(faults.disconnect(), id="disconnect"),
+    pytest.param(faults.cut_body(0.6), id="cut body"),
+    pytest.param(faults.garbage(), id="garbage"),
+    pytest.param(faults.empty_body(), id="empty"),
+    pytest.param(faults.invalid_json(), id="JSON that breaks off"),
+    pytest.param(faults.odd_json(f'{{"error": "{KEY}"}}'), id="odd JSON with the key"),
+    pytest.param(faults.says("no"), id="unreadable"),
+    pytest.param(faults.truncated(0.3), id="truncated"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_the_same_error_after_as_many_requests(row: dict[str, Any], fault: Fault) -> None:
+    token = current_options.set(RunOptions(max_attempts=2))
+    found = []
+    try:
+        for kind in (OpenAIServing, OpenAISdkServing):
+            with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
+                with pytest.raises(GroundingError) as caught:
+                    ExpressionExtractor(sdk_or_direct(kind, server))(row)
+                found.append((type(caught.value), getattr(caught.value, "certain", None), server.count()))
+                said = str(caught.value)
+                assert KEY not in said
+                assert "\n" not in said
+                if fault.status is not None and fault.status >= 400:
+                    assert f"answered {fault.status}" in said
+    finally:
+        current_options.reset(token)
+    assert found[0] == found[1]
+
+
+def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
+    token = current_options.set(RunOptions(max_attempts=2))
+    kinds = []
+    try:
+        for kind in (OpenAIServing, OpenAISdkServing):
+            with pytest.raises(GroundingError) as caught:
+                ExpressionExtractor(kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px"))(row)
+            kinds.append(type(caught.value))
+            assert "no connection" in str(caught.value)
+    finally:
+        current_options.reset(token)
+    assert kinds[0] is kinds[1]
+
+
+@pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        pytest.param(faults.too_many_requests(0.4), 0.8, id="429 with Retry-After"),
+        pytest.param(faults.server_error(500), 0.0, id="500 burst"),
+    ],
+)
+def test_the_engine_waits_and_asks_again(
+    row: dict[str, Any], kind: type[OpenAIServing], fault: Fault, seconds: float
+) -> None:
+    started = time.monotonic()
+    with LoopbackServer(faults=on(fault, indexes=range(2))) as server:
+        assert ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))(row)["expressions"]
+        assert (server.count(), server.count(200)) == (3, 1)
+    assert time.monotonic() - started >= seconds
+
+
+@pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
+def test_what_limit_headers_ask_for_is_heeded(row: dict[str, Any], kind: type[OpenAIServing]) -> None:
+    limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "600ms"}
+    with LoopbackServer(faults=on(Fault(headers=limits), indexes=range(1))) as server:
+        used = ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))
+        used([{**row, "caption": f"Cup {letter}"} for letter in "ab"])
+        first, second = server.requests
+    assert second.time - (first.time_sent or first.time) >= 0.5
+
+
+@pytest.mark.parametrize("key", ["", KEY], ids=["no key", "a key"])
+def test_a_key_is_sent_where_there_is_one(row: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "DF_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with LoopbackServer(key=key or None) as server:
+        used = sdk_or_direct(OpenAISdkServing, server, api_key=key, extra_headers={"X-Title": "mine"})
+        for _ in range(2):  # each call has an event loop of its own
+            ExpressionExtractor(used)(row)
+        headers = [request.headers for request in server.requests]
+    assert [head.get("authorization") for head in headers] == [f"Bearer {key}" if key else None] * 2
+    assert [head["x-title"] for head in headers] == ["mine"] * 2
+
+
+# --- Azure
+
+
+def azure(server: LoopbackServer, **settings: Any) -> dict[str, Any]:
+    """The spec's keys for a deployment on Azure that the loopback server plays."""
+    block = {"endpoint": server.address, "api_version": VERSION, **settings}
+    return {**SDK, **{f"vlm.openai.azure.{name}": value for name, value in block.items()}}
+
+
+PROVIDERS = f"""
+import asyncio
+def token(): return {TOKEN!r}
+async def later():
+    await asyncio.sleep(0)
+    return {TOKEN!r}
+def fails(): raise RuntimeError("signed out\\nsign in")
+def empty(): return None
+text = "x"
+"""
+
+
+@pytest.fixture
+def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """The workplace, as the current folder, with a module of token providers."""
+    (workplace.folder / "my_tokens.py").write_text(PROVIDERS)
+    monkeypatch.chdir(workplace.folder)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as for the installed command
+    monkeypatch.delitem(sys.modules, "my_tokens", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-providers-key")
+    workplace.settings |= {"vlm.openai.model_name": "mine"}
+    workplace.many(1)
+    return workplace
+
+
+@pytest.mark.parametrize("provider", ["my_tokens:token", "my_tokens:later"])
+def test_azure_with_entra_from_the_spec(providers: Workplace, provider: str) -> None:
+    leak = faults.bad_request(f"no such thing, {TOKEN}")
+    with LoopbackServer(faults=on(leak, task="phrase_grounding")) as server:
+        done = providers.run(**azure(server, token_provider=provider))
+        assert (done.code, server.count(200)) == (4, 1), done
+        for request in server.requests:
+            assert request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
+            assert request.headers["authorization"] == f"Bearer {TOKEN}"
+            assert "api-key" not in request.headers
+    assert "***" in str(providers.failures())
+    assert all(TOKEN.encode() not in data for _, data in providers.everything())
+    assert TOKEN not in done.out + done.err
+
+
+@pytest.mark.parametrize("given", ["spec", "environment"])
+def test_azure_with_a_key(providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = {"vlm.openai.api_key": KEY} if given == "spec" else {}
+    if given == "environment":
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    with LoopbackServer(key=KEY) as server:
+        done = providers.run(**azure(server), **key)
+        assert (done.code, server.count(200)) == (0, 2), done
+        assert {request.headers["api-key"] for request in server.requests} == {KEY}
+        bearers = {request.headers.get("authorization") for request in server.requests}
+        assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
+
+
+@pytest.mark.parametrize("provider", ["fails", "empty"])
+def test_a_provider_without_a_token_stops_the_run_in_one_line(providers: Workplace, provider: str) -> None:
+    with LoopbackServer() as server:
+        done = providers.run(**azure(server, token_provider=f"my_tokens:{provider}"))
+        assert (done.code, server.count()) == (4, 0), done
+    [line] = [line for line in done.err.splitlines() if "token_provider" in line]
+    assert "Traceback" not in done.err
+    assert line.startswith("Error: vlm.openai.azure.token_provider ")
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("direct", {"client": "direct", "azure.endpoint": "https://x"}, "set vlm.openai.client to sdk"),
+    ("no version", {"azure.endpoint": "https://x"}, "vlm.openai.azure.api_version is missing"),
+    ("no endpoint", {"azure.api_version": VERSION}, "vlm.openai.azure.endpoint is missing"),
+    ("no scheme", {"azure.endpoint": "x", "azure.api_version": VERSION}, "vlm.openai.azure.endpoint should begin with"),
+    ("two addresses", {"base_url": "http://x", "azure.endpoint": "https://x"}, "are both set"),
+    ("no function", {"azure.token_provider": "my_tokens"}, "module:function"),
+    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "can't be imported: No module named"),
+    ("no name", {"azure.token_provider": "my_tokens:nobody"}, "can't be imported: module 'my_tokens' has no"),
+    ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_settings_that_cannot_be_are_told_in_one_line(
+    providers: Workplace, settings: dict[str, Any], says: str
+) -> None:
+    if "azure.token_provider" in settings:
+        settings = {"azure.endpoint": "https://x", "azure.api_version": VERSION, **settings}
+    given = {"client": "sdk", **settings}
+    done = providers.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
+    assert done.code == 2, done
+    [line] = done.err.strip().splitlines()
+    assert says in line
+
+
+def test_by_hand_a_provider_is_a_function(row: dict[str, Any]) -> None:
+    with LoopbackServer() as server:
+        used = OpenAISdkServing(
+            model_name="mine",
+            azure_endpoint=server.address + "/",
+            api_version=VERSION,
+            token_provider=lambda: TOKEN,
+            box_format="xyxy_px",
+        )
+        assert used.has_key
+        assert ExpressionExtractor(used)(row)["expressions"]
+        assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    with pytest.raises(SpecError, match="endpoint is missing"):
+        OpenAISdkServing(model_name="mine", token_provider=lambda: TOKEN)
+    with pytest.raises(EndpointRefused, match="should return a token"), LoopbackServer() as server:
+        ExpressionExtractor(
+            OpenAISdkServing(
+                model_name="mine",
+                azure_endpoint=server.address,
+                api_version=VERSION,
+                token_provider=lambda: "",
+                box_format="xyxy_px",
+            )
+        )(row)
