@@ -25,9 +25,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "3 samples": {"samples": 3},
     "5 samples": {"samples": 5},
     "zoom": {"zoom": True},
-    "verify": {"verify": "reground"},
+    "verify": {"verify": True},
     "3 samples, zoom": {"samples": 3, "zoom": True},
-    "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": "reground"},
+    "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": True},
 }
 
 

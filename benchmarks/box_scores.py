@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.seeing_model import SeeingModel
-from dataflow_grounding import PhraseGrounder
+from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.metrics import score_boxes
 from dataflow_grounding.serving import OpenAIServing
@@ -27,7 +27,15 @@ class Figures:
 
 
 def measure(
-    gold: list[dict[str, Any]], model: SeeingModel, name: str = "loopback", box_format: str = "xyxy_1000", **ways: Any
+    gold: list[dict[str, Any]],
+    model: SeeingModel,
+    name: str = "loopback",
+    box_format: str = "xyxy_1000",
+    *,
+    samples: int = 1,
+    zoom: bool = False,
+    verify: bool = False,
+    **settings: Any,
 ) -> tuple[Figures, Figures | None]:
     """All boxes, and those of verified expressions where they were verified. `name` is the model's."""
     rows = [
@@ -36,12 +44,17 @@ def measure(
     ]
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
         serving = OpenAIServing(server.base_url, name, box_format=box_format)
-        found = PhraseGrounder(serving, **ways)(rows)
+        steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
+        steps += [BoxRefiner(serving, **settings)] if zoom else []
+        steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
+        found: Any = rows
+        for step in steps:
+            found = step(found)
+            if found.failures:
+                raise found.failures[0][1]
         requests = server.count() / len(gold)
-    if found.failures:
-        raise found.failures[0][1]
     every = _figures(found, gold, requests)
-    if "verify" not in ways:
+    if not verify:
         return every, None
     kept = [{**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]} for r in found]
     return every, _figures(kept, gold, requests)

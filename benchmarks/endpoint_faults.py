@@ -239,9 +239,7 @@ _WEATHERS = [
         always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
     ),
     Weather(
-        "replies truncated once",
-        CUT_OFF,
-        always(on(faults.truncated(), task="expression_extraction", where=first_try)),
+        "replies truncated once", CUT_OFF, always(on(faults.truncated(), task="expression_extraction", where=first_try))
     ),
     Weather(
         "truncated replies",

@@ -89,10 +89,7 @@ def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Ro
     same = (results / OUTPUT / "annotations.jsonl").read_bytes() == before
     sent = counts["requests"] - counts["probes"]
     return [
-        Row(
-            f"{RECORDS:,} records finished: time to “nothing to do”, no image read",
-            *timed(complete, 5),
-        ),
+        Row(f"{RECORDS:,} records finished: time to “nothing to do”, no image read", *timed(complete, 5)),
         Row("the same, peak memory", *under(complete.peak_mb, 150, "{:.0f} MB")),
         Row(f"the last {MISSING:,} missing: time to the end, no other image read", *timed(rest, 60)),
         Row("the same, requests sent", str(sent), str(MISSING), sent == MISSING),

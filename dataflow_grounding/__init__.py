@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.jobs.serving_from_environment import serving_from_environment as serving_from_environment
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
+    from dataflow_grounding.operators import BoxRefiner as BoxRefiner
+    from dataflow_grounding.operators import BoxVerifier as BoxVerifier
     from dataflow_grounding.operators import CaptionGenerator as CaptionGenerator
     from dataflow_grounding.operators import DoubleChecker as DoubleChecker
     from dataflow_grounding.operators import ExpressionExtractor as ExpressionExtractor
@@ -42,6 +44,8 @@ _HOMES = {
     "ground": "grounded",
     "OPERATOR_REGISTRY": "operators",
     "BBoxVisualizer": "operators",
+    "BoxRefiner": "operators",
+    "BoxVerifier": "operators",
     "CaptionGenerator": "operators",
     "DoubleChecker": "operators",
     "ExpressionExtractor": "operators",

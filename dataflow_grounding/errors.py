@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dataflow_grounding.terminal import shown
 
 
@@ -48,8 +46,6 @@ class RecordError(GroundingError):
     """Requests sent for it."""
     reply: str | None = None
     """The reply that could not be used, raw."""
-    update: dict[str, Any] | None = None
-    """Columns with which the record goes on all the same; None leaves it out."""
 
 
 class BrokenRow(RecordError):

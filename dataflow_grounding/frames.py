@@ -128,12 +128,7 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
     first, last = cells
     (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
     inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
-    return (
-        (column1 + inset) / GRID,
-        (row1 + inset) / GRID,
-        (column2 + 1 - inset) / GRID,
-        (row2 + 1 - inset) / GRID,
-    )
+    return ((column1 + inset) / GRID, (row1 + inset) / GRID, (column2 + 1 - inset) / GRID, (row2 + 1 - inset) / GRID)
 
 
 def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:

@@ -10,6 +10,12 @@ Bbox: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 
 
+def box_of(numbers: Sequence[float]) -> Bbox:
+    """Return four numbers as a box."""
+    x1, y1, x2, y2 = numbers
+    return x1, y1, x2, y2
+
+
 def area(bbox: Bbox) -> float:
     """Return the area in square pixels; 0 when the corners are the wrong way round.
 
@@ -35,32 +41,6 @@ def iou(a: Bbox, b: Bbox) -> float:
     shared = area(intersection(a, b))
     covered = area(a) + area(b) - shared
     return min(1.0, shared / covered) if covered > 0 else 0.0
-
-
-def match_greedily(one: Sequence[Bbox], other: Sequence[Bbox], threshold: float = 0.0) -> list[tuple[float, int, int]]:
-    """Match boxes one to one, highest IoU first.
-
-    Args:
-        one: Boxes in pixels.
-        other: Boxes in the same pixels.
-        threshold: The least IoU of a match, in [0, 1].
-
-    Returns:
-        IoU, index in `one` and index in `other` of each match.
-
-    Example:
-        >>> match_greedily([(0, 0, 4, 4), (8, 0, 12, 4)], [(8, 0, 12, 4)], 0.5)
-        [(1.0, 1, 0)]
-    """
-    pairs = sorted(((iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(other)), reverse=True)
-    used: tuple[set[int], set[int]] = (set(), set())
-    matched = []
-    for overlap, i, j in pairs:
-        if overlap >= threshold and i not in used[0] and j not in used[1]:
-            used[0].add(i)
-            used[1].add(j)
-            matched.append((overlap, i, j))
-    return matched
 
 
 def ordered(bbox: Bbox) -> Bbox:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.errors import MissingExtra, SpecError
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
-from dataflow_grounding.operators import PhraseGrounder
+from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ def ground(
     phrases: str | Sequence[str],
     *,
     serving: Serving | None = None,
+    zoom: bool = False,
     **settings: Any,
 ) -> Grounded:
     """Find one phrase or several in one image file.
@@ -106,6 +106,7 @@ def ground(
         phrases: What to look for, such as "red mug"; one string or a sequence of them.
         serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or,
             where none of them is set, the embedded grounder.
+        zoom: Whether small boxes are looked for again in an enlarged part of the image, by a BoxRefiner.
         settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
 
     Returns:
@@ -116,31 +117,30 @@ def ground(
         GroundingError: For everything that can go wrong, in one sentence.
 
     Example:
-        >>> import tempfile
-        >>> from PIL import Image
         >>> from dataflow_grounding import EmbeddedServing, ground
-        >>> picture = Image.new("RGB", (320, 240), "white")
-        >>> picture.paste("red", (40, 60, 120, 140))
-        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     picture.save(file.name)
-        ...     found = ground(file.name, ["red square", "blue circle"], serving=EmbeddedServing())
-        >>> [(box.phrase, box.bbox) for box in found]
-        [('red square', (40, 60, 120, 140))]
+        >>> found = ground("example_data/images/shapes.jpg", ["the red circle"], serving=EmbeddedServing())
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
-        [('red square', 'grounded'), ('blue circle', 'none')]
+        [('the red circle', 'grounded')]
     """
     wanted = [phrases] if isinstance(phrases, str) else list(phrases)
     serving = serving or serving_from_environment()
     if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
-    try:
-        grounder = PhraseGrounder(serving, **settings)
-    except TypeError as error:
-        raise SpecError(f"ground(): {error}") from None
-    record = grounder({"image_path": os.fspath(image), "expressions": wanted})
+    record: dict[str, Any] = {"image_path": os.fspath(image), "expressions": wanted}
+    for operator in _operators(serving, zoom, settings):
+        record = operator(record)
     size = (int(record["width"]), int(record["height"]))
     found = tuple(_phrase(expression, size) for expression in record["expressions"])
     return Grounded(os.fspath(image), size, serving.model, found)
+
+
+def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
+    shared = {name: value for name, value in settings.items() if name != "phrases_per_request"}
+    try:
+        grounder = PhraseGrounder(serving, **settings)
+        return [grounder, BoxRefiner(serving, **shared)] if zoom else [grounder]
+    except TypeError as error:
+        raise SpecError(f"ground(): {error}") from None
 
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:

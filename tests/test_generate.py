@@ -65,10 +65,7 @@ def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace, box
     assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
 
 
-@pytest.mark.parametrize(
-    "orientation",
-    [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)],
-)
+@pytest.mark.parametrize("orientation", [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)])
 def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientation: int) -> None:
     workplace.picture("photos/a.jpg", (640, 400), orientation)
     upright = (400, 640) if orientation >= 5 else (640, 400)

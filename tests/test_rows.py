@@ -75,7 +75,7 @@ def test_odd_lines_are_read_as_json_reads_them(tmp_path: Path) -> None:
     data = f'{{"a": 1, "a": 2}}\n{{"a": "\\ud800"}}\n\n{{"a": "{huge}"}}\n'.encode() + b'{"a": "\xed\xa0\x80"}'
     rows = list(read_rows(write(tmp_path / "x.jsonl", data)))
     assert [(row.line, row.data) for row in rows] == [
-        *((1, {"a": 2}), (2, {"a": "\ud800"}), (4, {"a": huge}), (5, {"a": "\ud800"})),
+        *((1, {"a": 2}), (2, {"a": "\ud800"}), (4, {"a": huge}), (5, {"a": "\ud800"}))
     ]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from statistics import median
 from typing import Any
 
+from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.geometry import Bbox, Size, iou
-from dataflow_grounding.tasks import Found
+from dataflow_grounding.geometry import Bbox, Size, box_of
+from dataflow_grounding.tasks.phrase_grounding import Found
 
-AGREE_AT = 0.5  # IoU from which two answers mean the same box
 # Boxes are widened by this share of the image's longer side before they are compared: models err by pixels of the picture,
 # and two answers to a box of 15 px that differ by 8 px still mean one thing.
 SLACK = 0.01
@@ -57,17 +57,13 @@ def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
 
 def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, slack: float) -> None:
     """Sort one answer's boxes into the clusters, by falling IoU, at most one into each."""
-    boxes = [bbox_of(instance) for instance in answer.instances]
+    boxed = [(box_of(instance["bbox"]), instance) for instance in answer.instances]
     middles = [_widened(_middle(cluster), slack) for cluster in clusters]
-    pairs = [(iou(m, _widened(box, slack)), k, n) for k, m in enumerate(middles) for n, box in enumerate(boxes)]
-    placed: set[int] = set()
-    filled: set[int] = set()
-    for overlap, k, n in sorted(pairs, key=lambda pair: -pair[0]):
-        if overlap >= AGREE_AT and n not in placed and k not in filled:
-            clusters[k].append((boxes[n], answer.instances[n]))
-            placed.add(n)
-            filled.add(k)
-    clusters += [[(box, answer.instances[n])] for n, box in enumerate(boxes) if n not in placed]
+    same = match_boxes([_widened(box, slack) for box, _ in boxed], middles)
+    for k, (n, _) in same.items():
+        clusters[k].append(boxed[n])
+    placed = {n for n, _ in same.values()}
+    clusters += [[one] for n, one in enumerate(boxed) if n not in placed]
 
 
 def _widened(bbox: Bbox, by: float) -> Bbox:
@@ -82,9 +78,3 @@ def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:
 def _instance(cluster: Sequence[tuple[Bbox, dict[str, Any]]], samples: int) -> dict[str, Any]:
     bbox = [math.floor(edge + 0.5) for edge in _middle(cluster)]
     return {**cluster[0][1], "bbox": bbox, "score": round(len(cluster) / samples, 4)}
-
-
-def bbox_of(instance: Mapping[str, Any]) -> Bbox:
-    """An instance's box."""
-    x1, y1, x2, y2 = instance["bbox"]
-    return x1, y1, x2, y2

@@ -1,4 +1,4 @@
-"""Matching boxes one to one."""
+"""Which box is which: the one place that judges whether two boxes mean the same thing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,41 @@ from collections.abc import Sequence
 
 from dataflow_grounding.geometry import Bbox, iou
 
+SAME = 0.5
+"""IoU from which two boxes mean the same thing."""
 
-def match_boxes(found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float) -> dict[int, tuple[int, float]]:
-    """Which of `found` is which of `wanted`: place in `wanted` → (place in `found`, IoU), as many pairs as can be.
 
-    A pair has an IoU of at least `threshold`; high ones are tried first. Augmenting paths (Kuhn 1955).
+def match_boxes(
+    found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
+) -> dict[int, tuple[int, float]]:
+    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU).
+
+    Pairs have an IoU of at least `threshold` and are made by falling IoU, of equal ones the first. With `most`, a box gives
+    its partner up where that makes one pair more (augmenting paths, Kuhn 1955).
     """
     overlaps = [[iou(a, b) for a in found] for b in wanted]
+    near = [
+        sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n]) for row in overlaps
+    ]
     partner: dict[int, int] = {}  # place in found → place in wanted
+    placed: set[int] = set()
+    for _, want, which in sorted(
+        (-overlaps[want][which], want, which) for want, places in enumerate(near) for which in places
+    ):
+        if want not in placed and which not in partner:
+            partner[which] = want
+            placed.add(want)
 
     def place(want: int, tried: set[int]) -> bool:
-        for which in sorted(range(len(found)), key=lambda n: (-overlaps[want][n], n)):
-            if overlaps[want][which] < threshold or which in tried:
-                continue
-            tried.add(which)
-            if which not in partner or place(partner[which], tried):
-                partner[which] = want
-                return True
+        for which in near[want]:
+            if which not in tried:
+                tried.add(which)
+                if which not in partner or place(partner[which], tried):
+                    partner[which] = want
+                    return True
         return False
 
-    for want in sorted(range(len(wanted)), key=lambda n: (-max(overlaps[n], default=0.0), n)):
-        place(want, set())
+    for want in range(len(wanted)) if most else ():
+        if want not in placed:
+            place(want, set())
     return {want: (which, overlaps[want][which]) for which, want in sorted(partner.items(), key=lambda item: item[1])}

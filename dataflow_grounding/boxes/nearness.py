@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from dataflow_grounding.errors import TruncatedReply
 from dataflow_grounding.geometry import Bbox
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
@@ -35,16 +36,25 @@ def _middle(box: Bbox) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
+def batched(items: list[I], most: int) -> list[list[I]]:
+    """The items in lists of at most `most`."""
+    return [items[start : start + most] for start in range(0, len(items), most)]
+
+
 async def ask_in_parts(
-    places: list[int], boxes: Sequence[Bbox] | Mapping[int, Bbox], ask_for: Callable[[list[int]], Awaitable[T]]
-) -> list[tuple[list[int], T]]:
-    """What `ask_for` says of the places; where its reply is cut off, of two halves that lie near each other."""
+    items: list[I], ask_for: Callable[[list[I]], Awaitable[T]], box_of_item: Callable[[I], Bbox] | None = None
+) -> list[tuple[list[I], T]]:
+    """What `ask_for` says of the items; where its reply is cut off, of each half: of such as lie near each other, if they have
+    boxes.
+    """
     try:
-        return [(places, await ask_for(places))]
+        return [(items, await ask_for(items))]
     except TruncatedReply:
-        if len(places) < 2:
+        if len(items) < 2:
             raise
-    found = []
-    for half in near_groups([boxes[place] for place in places], (len(places) + 1) // 2):
-        found += await ask_in_parts([places[n] for n in half], boxes, ask_for)
-    return found
+    middle = len(items) // 2
+    halves = [items[:middle], items[middle:]]
+    if box_of_item is not None:
+        near = near_groups([box_of_item(item) for item in items], (len(items) + 1) // 2)
+        halves = [[items[n] for n in group] for group in near]
+    return [part for half in halves for part in await ask_in_parts(half, ask_for, box_of_item)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.geometry import Bbox, area
+from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.records import Record, is_number
 
 SEED_ERROR = "seed_error"
@@ -40,25 +40,19 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
     return regions
 
 
-def box_of(bbox: Sequence[float]) -> Bbox:
-    """Four numbers as a box."""
-    x1, y1, x2, y2 = bbox
-    return x1, y1, x2, y2
-
-
 def instances_on(
-    places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str
+    places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str, known: int | None = None
 ) -> list[dict[str, Any]]:
-    """An instance for each region at `places` (from 0): the region's own numbers, no score, and which region it is."""
-    return [
-        {
-            "bbox_id": f"{expression_id}.{number}",
-            "bbox": list(regions[place]["bbox"]),
-            "score": None,
-            "region_id": place + 1,
-        }
-        for number, place in enumerate(places)
-    ]
+    """An instance for each region at `places` (from 0): the region's own numbers, no score, and which region it is.
+
+    Only the first `known` regions are the record's own and can be named; None means all of them.
+    """
+    instances = []
+    for number, place in enumerate(places):
+        bbox = list(regions[place]["bbox"])
+        named = {"region_id": place + 1} if known is None or place < known else {}
+        instances.append({"bbox_id": f"{expression_id}.{number}", "bbox": bbox, "score": None, **named})
+    return instances
 
 
 def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:

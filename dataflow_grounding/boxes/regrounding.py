@@ -1,45 +1,43 @@
-"""Verification by grounding each expression once more, alone."""
+"""Texts grounded afresh, no box being shown, to see whether they are found where they were said to be."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import bbox_of
-from dataflow_grounding.errors import RecordError
-from dataflow_grounding.geometry import match_greedily
-from dataflow_grounding.tasks import Found
-
-VERIFIED_AT = 0.5  # mean IoU of the two answers' boxes
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.nearness import ask_in_parts, batched
+from dataflow_grounding.errors import RecordError, TruncatedReply
+from dataflow_grounding.geometry import box_of
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 
 async def reground(
-    ground: Callable[[str], Awaitable[Found]], expressions: Sequence[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], RecordError | None]:
-    """The expressions, those with boxes with `verified` and `verification`; and what failed, if anything did.
+    ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
+) -> dict[str, Found | RecordError]:
+    """What each text is found at, or why that isn't known. Equal texts are grounded once, at most `at_once` in a request."""
 
-    `ground` finds one phrase afresh, in a request of its own. An expression whose request failed has `verified: null`.
-    """
-    with_boxes = [expression for expression in expressions if expression["instances"]]
-    answers = await asyncio.gather(*(ground(e["text"]) for e in with_boxes), return_exceptions=True)
-    results: dict[int, dict[str, Any]] = {}
-    failed: RecordError | None = None
-    for expression, answer in zip(with_boxes, answers, strict=True):
-        if isinstance(answer, RecordError):
-            failed = failed or copy.copy(answer)  # an error may be shared with an equal request of another record
-            results[id(expression)] = {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            overlap = round(agreement(expression["instances"], answer.instances), 4)
-            verification = {"method": "reground", "iou": overlap}
-            results[id(expression)] = {"verified": overlap >= VERIFIED_AT, "verification": verification}
-    return [{**expression, **results.get(id(expression), {})} for expression in expressions], failed
+    async def grounded(some: list[str]) -> Sequence[Found | RecordError]:
+        try:
+            return await ground(some)
+        except RecordError as error:
+            if isinstance(error, TruncatedReply) and len(some) > 1:
+                raise  # its halves are asked for
+            return [error] * len(some)
+
+    chunks = batched(list(dict.fromkeys(texts)), at_once)
+    answers = await asyncio.gather(*(ask_in_parts(chunk, grounded) for chunk in chunks), return_exceptions=True)
+    found: dict[str, Found | RecordError] = {}
+    for parts in answers:
+        if isinstance(parts, BaseException):
+            raise parts
+        for some, answer in parts:
+            found.update(zip(some, answer, strict=True))
+    return found
 
 
 def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
     """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner counts 0."""
-    matched = match_greedily([bbox_of(a) for a in one], [bbox_of(b) for b in other])
-    return sum(overlap for overlap, _, _ in matched) / max(len(one), len(other), 1)
+    matched = match_boxes([box_of(b["bbox"]) for b in other], [box_of(a["bbox"]) for a in one], 0.0)
+    return sum(overlap for _, overlap in matched.values()) / max(len(one), len(other), 1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.regions import box_of
-from dataflow_grounding.geometry import Bbox, iou
-from dataflow_grounding.tasks import Check, Found
+from dataflow_grounding.geometry import Bbox, box_of, iou
+from dataflow_grounding.tasks.double_check import Check
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 
@@ -46,13 +46,13 @@ def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox]
     if found.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, found.reason or found.status)
     again = [box_of(instance["bbox"]) for instance in found.instances]
-    own = match_boxes(again, [boxes[place] for place in places], threshold)
+    own = match_boxes(again, [boxes[place] for place in places], threshold, most=True)
     if len(own) == len(places) == len(again):
         return Verdict("matches", text, places, "", _mean([overlap for _, overlap in own.values()]))
     used = {which for which, _ in own.values()}
     rest = [which for which in range(len(again)) if which not in used]
     free = [place for place in range(len(boxes)) if place not in {places[n] for n in own}]
-    others = match_boxes([again[which] for which in rest], [boxes[place] for place in free], threshold)
+    others = match_boxes([again[which] for which in rest], [boxes[place] for place in free], threshold, most=True)
     if again and len(others) == len(rest):
         at = sorted([places[n] for n in own] + [free[n] for n in others])
         overlap = _mean([value for _, value in (*own.values(), *others.values())])

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dataflow_grounding.calibration.elongated import elongated
-from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model, known_formats
 from dataflow_grounding.engine.options import RunStart
@@ -86,6 +84,9 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
+        from dataflow_grounding.calibration.elongated import elongated
+        from dataflow_grounding.calibration.seen import by
+
         pictures = start.pictures()
         own = elongated(pictures.sizes)
         path = cache_path(serving.endpoint, serving.model, self.format.name)
@@ -168,6 +169,16 @@ class FormatChoice:
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
         self._take(found)
         return done.counts
+
+
+def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
+    """The choice that all who ask this serving share, so that it is settled once. Raises what FormatChoice does."""
+    choices = vars(serving).setdefault("_format_choices", {})
+    asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
+    choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
+    if choice.pending:
+        choice.recall()
+    return choice
 
 
 def stated_format(model: str) -> BoxFormat:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.engine.plan import Annotator, Partial
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
 from dataflow_grounding.machine import machine_fault
@@ -37,7 +38,8 @@ class StepAsk:
                 f"`read` of a {request.task} request should return the answer and its notes: (answer, [])"
             )
         for note in found[1]:
-            self.note(note)
+            code, _, text = note.partition(":")
+            self.note(code, text.strip())
         return found[0]
 
     async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
@@ -51,14 +53,14 @@ class StepAsk:
         """Which replies of the step's store are vouched for."""
         return Vouching(self._store, of, trusting)
 
-    def note(self, what: str) -> None:
-        """Count a remark by its first words."""
-        self._notes[what.partition(":")[0]] += 1
+    def note(self, code: str, text: str = "") -> None:
+        """Count a remark under its code."""
+        self._notes[code] += 1
 
 
 async def annotated(
     operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo, cancelled: Callable[[], bool] = lambda: True
-) -> Update | RecordError:
+) -> Update | Partial | RecordError:
     """The operator's update of one record, or why there is none. Raises RunStopped.
 
     The operator gets a copy of the record, and its update is made plain JSON, so that a streamed record is the same as one
@@ -68,10 +70,13 @@ async def annotated(
         image_key = operator.reads().get("image")
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
-        return as_json(_checked(await operator.annotate(record.copied(), ask), operator))
+        update = await operator.annotate(record.copied(), ask)
+        if isinstance(update, Partial):
+            return replace(update, update=as_json(_checked(update.update, operator)))
+        return as_json(_checked(update, operator))
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
-            ask.note("image_changed: its facts are taken anew")
+            ask.note("image_changed", "its facts are taken anew")
             memo.forget(record, image_key)
         return error
     except RunStopped:

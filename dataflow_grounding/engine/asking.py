@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.budget import Budget
@@ -32,7 +33,7 @@ from dataflow_grounding.errors import (
     TruncatedReply,
     UnreadableReply,
 )
-from dataflow_grounding.serving.base import Reply, Serving, Usage, before_another
+from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
@@ -213,8 +214,7 @@ class Asking:
             try:
                 self._check_stopped()
                 self.counts["sent"] += 1
-                before_another.set(self._count_another)
-                answer = await self.serving.answer(request)
+                answer = await self.serving.answer(replace(request, before_another=self._count_another))
                 reply = Reply(answer) if isinstance(answer, str) else answer
                 if not isinstance(reply, Reply):
                     raise OperatorFailed(

@@ -105,8 +105,8 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
 def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: Source) -> Counter[str]:
     """Counts of what the operators had to ask before the first record."""
     asked: Counter[str] = Counter()
+    start = RunStart(options, budget, steps[0].storage.checkpoint_folder, source.pictures)
     for step in steps:
-        start = RunStart(options, budget, step.storage.checkpoint_folder, source.pictures)
         asked.update(step.operator.prepare(start))
     return asked
 

@@ -18,7 +18,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import Annotator
+from dataflow_grounding.engine.plan import Annotator, Partial
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
@@ -59,13 +59,15 @@ async def _annotate_all(
         for place, record in queue:
             ask = StepAsk(asking, store, (place,), notes)
 
-            def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | RecordError]:
+            def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
                 return annotated(operator, record, ask, memo, lambda: workers.cancelled)
 
             for _ in range(2):  # once more when the image is found to be another than was known
                 update = await patience.until_done(once)
                 if not isinstance(update, ImageChanged):
                     break
+            if isinstance(update, Partial):
+                update = update.error
             if isinstance(update, RecordError):
                 results[place] = (record, update)
             else:

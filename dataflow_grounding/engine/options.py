@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.engine.budget import Budget, Prices
-from dataflow_grounding.geometry import Size
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.budget import Budget, Prices
+    from dataflow_grounding.geometry import Size
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class RunOptions:
     """Show progress; None: when standard error is a terminal, else a line now and then."""
 
 
+# `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
 
 
 def budget_of(options: RunOptions) -> Budget:
     """A fresh budget with the options' limits."""
+    from dataflow_grounding.engine.budget import Budget
+
     return Budget(options.max_requests, options.budget_usd, options.prices)
 
 
@@ -59,3 +64,5 @@ class RunStart:
     """The run's own folder for what it finds out; None without files."""
     pictures: Callable[[], OwnPictures]
     """Looks at the first pictures."""
+    shared: dict[Hashable, Any] = field(default_factory=dict)
+    """What the operators of one run have in common, by whatever tells it apart."""

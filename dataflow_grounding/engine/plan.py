@@ -11,22 +11,33 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update
-from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.storage import FileStorage
-from dataflow_grounding.tasks import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.budget import Budget
+    from dataflow_grounding.engine.options import RunStart
+    from dataflow_grounding.engine.summary import Summary
+    from dataflow_grounding.engine.vouching import Vouching
+    from dataflow_grounding.errors import RecordError
+    from dataflow_grounding.serving.base import Serving
+    from dataflow_grounding.storage import FileStorage
+    from dataflow_grounding.tasks import Request
 
 T = TypeVar("T")
 
 FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", ROW_OF_IMAGE)
 """Columns of the record schema that steps fill in without naming them."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An update that lacks something: the record goes on with it, and `error` is told as its failure."""
+
+    update: Update
+    error: RecordError
 
 
 class Ask(Protocol):
@@ -38,8 +49,8 @@ class Ask(Protocol):
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
 
-    def note(self, what: str) -> None:
-        """Count a remark on this record, for the run's summary."""
+    def note(self, code: str, text: str = "") -> None:
+        """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
     def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
         """The answer to a request that is no record's, and notes on reading it. It goes before all others, is counted and paid
@@ -81,8 +92,8 @@ class Annotator(Protocol):
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
 
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The columns to add to `record`."""
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """The columns to add to `record`. Raises what failed: the record then goes no further."""
 
     async def conclude(self, ask: Ask) -> None:
         """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
@@ -155,6 +166,7 @@ class RunningPipeline(Protocol):
         """What `source` of its records says."""
 
 
+# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` leave no argument by which a run could reach its operators.
 current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""

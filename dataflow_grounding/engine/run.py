@@ -13,7 +13,7 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import Step, levels
+from dataflow_grounding.engine.plan import Partial, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
@@ -25,7 +25,7 @@ from dataflow_grounding.rows import Row
 
 T = TypeVar("T")
 
-StepResult = Update | RecordError | None
+StepResult = Update | Partial | RecordError | None
 
 
 class Run:
@@ -176,8 +176,9 @@ class Run:
         """The record as each step leaves it, up to the first step that it didn't get through."""
         outcome = Outcome(row.line, record.image_id)
         for step, update in zip(self.steps, updates, strict=True):
-            if isinstance(update, RecordError):
-                outcome.failures.append(Failure(step.label, update))
+            error = update.error if isinstance(update, Partial) else update
+            if isinstance(error, RecordError):
+                outcome.failures.append(Failure(step.label, error))
             columns = _columns(update)
             if columns is None:
                 break
@@ -217,7 +218,9 @@ class Run:
 
 def _columns(result: StepResult) -> Update | None:
     """What a step adds to the record; None when the record doesn't go on."""
-    return result.update if isinstance(result, RecordError) else result
+    if isinstance(result, Partial):
+        return result.update
+    return None if isinstance(result, RecordError) else result
 
 
 async def _side_by_side(work: list[Coroutine[Any, Any, T]]) -> list[T]:

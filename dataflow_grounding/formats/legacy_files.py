@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataflow_grounding.boxes.regions import box_of
 from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.rows import read_rows
 
 

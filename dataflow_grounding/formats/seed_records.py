@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from dataflow_grounding.boxes.regions import SEED_ERROR, box_of
+from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, SpecError
 from dataflow_grounding.formats.label_sources import LabelSource, from_coco, from_label_folder, states
 from dataflow_grounding.formats.tao_records import SOURCE, from_tao, is_tao
-from dataflow_grounding.geometry import Size, area, clamp
+from dataflow_grounding.geometry import Size, area, box_of, clamp
 from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
 from dataflow_grounding.records import Record, as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text

@@ -16,7 +16,7 @@ from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
 from dataflow_grounding.engine.limiter import Limiter
-from dataflow_grounding.engine.plan import Step, WholeFile
+from dataflow_grounding.engine.plan import Partial, Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
@@ -70,12 +70,19 @@ class StepEstimate:
     to_send: Amount = field(default_factory=Amount)
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
+    done: int = 0
+    coming: float = 0.0
+    """Records through it, and those of which not even what it will read is known."""
 
     def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
         sent, was, guess = self.to_send, self.measured, self.guessed
-        if not was.requests or not guess.requests:
+        if not was.requests:
             return sent
+        if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
+            (foreseen := Amount()).add(sent)
+            foreseen.add(was, self.coming / max(self.done, 1))
+            return foreseen
         times = was.requests / guess.requests
         if not was.input or not guess.input:  # the endpoint counts no tokens
             return Amount(sent.requests * times, sent.input * times, sent.cached * times, sent.output * times)
@@ -167,23 +174,21 @@ class _Pass:
         A row whose first step asks what an earlier row's did is paid for already. Further on, requests that are equal by
         made-up replies alone count each.
         """
-        found = []
-        going_on = True
+        found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
             serving.counted = Amount()
             store.begin()
             if going_on:
                 ask = StepAsk(asking, store, (0,), Counter())
                 update: Any = await annotated(step.operator, record, ask, self._memo)
-                update = update.update if isinstance(update, RecordError) else update
-                going_on = update is not None
-                record = record.updated(update or {})
+                update = update.update if isinstance(update, Partial) else update
+                going_on = not isinstance(update, RecordError)
+                record = record.updated(update) if going_on else record
             stored = Amount()
             for usage in store.used.values():
                 stored.add(Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens))
             found.append((serving.counted, stored))
-        first = self.stores[0].asked
-        if first and first in self._rows:
+        if (first := self.stores[0].asked) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
         self._rows.add(first)
         return found
@@ -257,26 +262,31 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
         except RecordError:
             continue
         guessed = await guess.take(record.updated({})) if guess else []
+        earlier = 0.0
         for place, (to_send, measured) in enumerate(await real.take(record)):
             steps[place].to_send.add(to_send, times)
+            steps[place].coming += times if earlier else 0
+            steps[place].done += not (earlier or to_send.requests)
+            earlier += to_send.requests
             if measured.requests and not to_send.requests:
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
-    for step, found in zip(run.steps, steps, strict=True):
-        requests = found.to_send.requests
-        if requests:
-            found.to_send.add(found.to_send, checks_for(round(requests), _check_every(step)) / requests)
+    watched = 0.0  # requests of the steps that watch their boxes together
+    for step, to_send in zip(run.steps, (found.to_send for found in steps), strict=True):
+        if to_send.requests and (every := _check_every(step)):
+            before, watched = watched, watched + to_send.requests
+            checks = checks_for(round(watched), every) - checks_for(round(before), every)
+            to_send.add(to_send, checks / to_send.requests)
     unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
     return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
 
 
 def _check_every(step: Step) -> int | None:
     """Requests between two checks of a step's box format, each about as much as one of these; None where it isn't checked."""
-    operator = step.operator
-    if not isinstance(operator, Operator) or operator.serving is None:
+    if not isinstance(operator := step.operator, Operator) or operator.serving is None:
         return None
-    checked = operator.serving.takes_probes and not operator.serving.exact_boxes
-    return operator.facts().get("check_every") if checked else None
+    unchecked = operator.serving.exact_boxes or not operator.serving.takes_probes
+    return None if unchecked else operator.facts().get("check_every")
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:

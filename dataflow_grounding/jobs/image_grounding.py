@@ -12,6 +12,9 @@ from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
 
+GROUND = 1
+"""The step after which further ones may look at the boxes again."""
+
 
 class GroundingWorkflow(WorkflowBlock):
     """`image_grounding.workflow`."""
@@ -50,9 +53,14 @@ class ImageGroundingJob(RowsJob):
             self.serving,
             samples=flow.samples,
             zoom=flow.zoom,
-            verify=None if flow.verify == "none" else flow.verify,
+            verify=flow.verify == "reground",
             merge_iou=flow.merge_iou,
             on_suspect_boxes=block.vlm.on_suspect_boxes,
             check_every=block.vlm.check_every,
         )
         return pipeline.steps()
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """The steps that look at the boxes again go with the one that finds them."""
+        names = super().wanted(steps)
+        return [*names, *map(str, range(GROUND + 1, len(steps)))] if str(GROUND) in names else names

@@ -89,12 +89,7 @@ class ImageReferringExpressionJob(SpecJob):
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
         pipeline = ImageReferringExpressionPipeline(
-            storage,
-            serving,
-            method=check.method,
-            reground_serving=other,
-            iou=check.iou,
-            marks=block.workflow.marks,
+            storage, serving, method=check.method, reground_serving=other, iou=check.iou, marks=block.workflow.marks
         )
         all_steps = in_folders(pipeline.steps())
         names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)

@@ -23,7 +23,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
         say(
             "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is not a VLM. It "
             "finds faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes; other phrases get "
-            "status unsupported.",
+            "status unsupported."
         )
         return EmbeddedServing()
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

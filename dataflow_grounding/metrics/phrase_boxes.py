@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.geometry import Bbox, match_greedily
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.records import Record, read_expressions
 
 
@@ -49,7 +50,7 @@ def score_boxes(
     for record in records:
         gold_boxes = wanted.get(_key(record), {})
         for phrase, boxes in _boxes_by_phrase(record).items():
-            matched = [overlap for overlap, _, _ in match_greedily(boxes, gold_boxes.get(phrase, []), threshold)]
+            matched = [overlap for _, overlap in match_boxes(boxes, gold_boxes.get(phrase, []), threshold).values()]
             scores.boxes += len(boxes)
             scores.right += len(matched)
             scores.iou_sum += sum(matched)
@@ -68,7 +69,7 @@ def _boxes_by_phrase(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
     phrases: dict[str, list[Bbox]] = {}
     for expression in _expressions(record):
         boxes = phrases.setdefault(" ".join(expression["text"].split()).casefold(), [])
-        boxes += [(b[0], b[1], b[2], b[3]) for i in expression["instances"] for b in [i["bbox"]]]
+        boxes += [box_of(instance["bbox"]) for instance in expression["instances"]]
     return phrases
 
 

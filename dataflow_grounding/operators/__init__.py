@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataflow_grounding.operators.base import Annotated, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
+from dataflow_grounding.operators.box_refiner import BoxRefiner
+from dataflow_grounding.operators.box_verifier import BoxVerifier
 from dataflow_grounding.operators.caption_generator import CaptionGenerator
 from dataflow_grounding.operators.double_checker import DoubleChecker
 from dataflow_grounding.operators.expression_extractor import ExpressionExtractor
@@ -19,6 +21,8 @@ __all__ = [
     "OPERATOR_REGISTRY",
     "Annotated",
     "BBoxVisualizer",
+    "BoxRefiner",
+    "BoxVerifier",
     "CaptionGenerator",
     "DoubleChecker",
     "ExpressionExtractor",

@@ -8,18 +8,20 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from dataflow_grounding.dataframes import from_dataframe, to_dataframe
-from dataflow_grounding.engine.execute import execute
-from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.options import RunStart, current_options
-from dataflow_grounding.engine.plan import Ask, NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
+from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import PlanError, RecordError
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.options import RunStart
+    from dataflow_grounding.engine.plan import Ask, Partial
+    from dataflow_grounding.serving.base import Serving
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
@@ -37,6 +39,17 @@ class Operator(ABC):
 
     A subclass names its columns in `input_keys` and `output_keys` (role → default column), and does its work in `annotate`,
     with no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
+
+    Example:
+        >>> from dataflow_grounding import Operator
+        >>> class Shout(Operator):
+        ...     input_keys = {"caption": "caption"}
+        ...     output_keys = {"loud": "loud"}
+        ...
+        ...     async def annotate(self, record, ask):
+        ...         return {self.keys.loud: record[self.keys.caption].upper()}
+        >>> Shout()({"caption": "a dog"})["loud"]
+        'A DOG'
     """
 
     name: ClassVar[str] = "operator"
@@ -64,17 +77,28 @@ class Operator(ABC):
         return Counter()
 
     @abstractmethod
-    async def annotate(self, record: Record, ask: Ask) -> Update:
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
     async def conclude(self, ask: Ask) -> None:  # noqa: B027
         """Called after a run's last record, before its files are put in place. Raises RunStopped, and then they are not."""
 
     def run(self, storage: Any, **keys: str) -> str:
-        """Work through a storage's step: `input_<role>_key=` and `output_<role>_key=` name columns.
+        """Work through a storage's step. While a pipeline is compiled, only note that the step is wanted.
 
-        Returns the (first) output column. While a pipeline is compiled, only notes that the step is wanted.
+        Args:
+            storage: A FileStorage, pinned to its step: `storage.step()`.
+            keys: `input_<role>_key=` and `output_<role>_key=` name columns.
+
+        Returns:
+            The (first) output column.
+
+        Raises:
+            PlanError, InputError, SpecError: Before anything is sent.
+            RunStopped: The run could not be finished; what was paid for is stored.
         """
+        from dataflow_grounding.engine.execute import execute  # with all that running takes, where something is run
+
         operator = self.bound(**keys)
         step = Step(operator, FileStorage.like(storage))
         steps = recorded_steps.get()
@@ -94,10 +118,22 @@ class Operator(ABC):
         return next(iter(operator.writes().values()), "")
 
     def __call__(self, data: Any, **keys: str) -> Any:
-        """Work on one record (its update merged in), a list of records (an Annotated list) or a DataFrame.
+        """Work on records in memory.
 
-        One record raises what failed; in a list and a DataFrame a record that fails is left out.
+        Args:
+            data: One record, a list of records, or a DataFrame.
+            keys: As of `run`.
+
+        Returns:
+            The same kind, with the columns added; of a list an Annotated one. In a list and a DataFrame, records that fail are
+            left out.
+
+        Raises:
+            RecordError: What failed, of one record.
+            RunStopped: Nothing more could be sent.
         """
+        from dataflow_grounding.engine.in_memory import annotate_all
+
         operator = self.bound(**keys)
         if isinstance(data, Mapping):
             [(record, error)] = annotate_all(operator, [data])

@@ -27,7 +27,17 @@ STYLE = 1
 
 @OPERATOR_REGISTRY.register()
 class BBoxVisualizer(Operator):
-    """Draws the boxes of a record's expressions into a copy of its image, `{output_dir}/{image_id}.jpg`."""
+    """Draws the boxes of a record's expressions into a copy of its image, `{output_dir}/{image_id}.jpg`.
+
+    Args:
+        output_dir: Folder of the pictures.
+
+    Example:
+        >>> from dataflow_grounding import BBoxVisualizer
+        >>> expression = {"text": "the red square", "instances": [{"bbox": [300, 200, 500, 400]}]}
+        >>> BBoxVisualizer("drawn")({"image_path": "square.png", "expressions": [expression]})["image_with_bbox"]
+        'drawn/square.jpg'
+    """
 
     name = "bbox_visualization"
     input_keys = {"image": "image_path", "expressions": "expressions"}
@@ -83,7 +93,7 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
 
 
 def marks_of(expressions: list[dict[str, Any]]) -> list[Mark]:
-    """One mark an instance, labelled with its expression; those of one expression share its colour."""
+    """One mark per instance, labelled with its expression; those of one expression share its colour."""
     from dataflow_grounding.drawing import Mark, palette_color
 
     boxed = [expression for expression in expressions if expression["instances"]]

@@ -14,7 +14,7 @@ from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import clean_caption
-from dataflow_grounding.tasks import image_caption
+from dataflow_grounding.tasks.image_caption import image_caption
 from dataflow_grounding.tasks.regions import region_items
 
 
@@ -24,6 +24,15 @@ class CaptionGenerator(Operator):
 
     A model looks at the picture alone; a serving that can't see what things are (the embedded one) is told the regions,
     and so comes after the step that describes them.
+
+    Args:
+        serving: The model that is asked.
+
+    Example:
+        >>> from dataflow_grounding import CaptionGenerator, EmbeddedServing
+        >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "color": "red"}
+        >>> CaptionGenerator(EmbeddedServing())({"image_path": "square.png", "regions": [region]})["caption"]
+        'A red square.'
     """
 
     name = "image_caption"

@@ -1,17 +1,21 @@
-"""Operator: checks that each expression means its regions, and mends what doesn't."""
+"""Operator: checks that each expression means its regions, and corrects what doesn't."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, instances_on, places_of, read_regions
+from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups
+from dataflow_grounding.boxes.regions import read_regions
+from dataflow_grounding.boxes.regrounding import reground
+from dataflow_grounding.boxes.standing import Standing, standing_of
 from dataflow_grounding.boxes.verdicts import Verdict, combined, judged, regrounded
-from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.errors import RecordError, SpecError
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import Marks, RegionOperator
@@ -20,35 +24,53 @@ from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.by_task import ServingByTask
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks import Asked, Check, Found, double_check, phrase_grounding
+from dataflow_grounding.tasks.double_check import Asked, Check, double_check
+from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 METHODS = ("ask", "reground", "both")
 NOTES = {
-    "mended": "mended: an expression that did not match",
-    "several": "fits_several: an expression that was meant for one region",
-    "wrong": "does_not_match: an expression for which nothing better is known",
+    "mended": ("mended", "an expression that did not match"),
+    "several": ("fits_several", "an expression that was meant for one region"),
+    "wrong": ("does_not_match", "an expression for which nothing better is known"),
 }
-OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 Result: TypeAlias = "Verdict | RecordError"
 
 
 @OPERATOR_REGISTRY.register()
 class DoubleChecker(RegionOperator):
-    """Sets `verified` and `verification` of each expression with boxes, and mends an expression that doesn't match.
+    """Sets `verified` and `verification` of each expression with boxes, and corrects an expression that doesn't match.
 
-    `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, the boxes not shown, and compares
-    by IoU (one to one, at `iou` or above), with `reground_serving` if there is one; `both` does both, and mends only where
-    they agree. The first text and regions stay in `verification.before`. An expression meant for one region that fits
-    several becomes `ambiguous`. Where an answer can't be had the expressions stay, `verified` null. Raises SpecError.
+    The first text and regions stay in `verification.before`. An expression meant for one region that fits several becomes
+    `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
+
+    Args:
+        serving: The model that is asked.
+        method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, the boxes not shown, and
+            compares the boxes one to one; `both` does both, and corrects only where they agree.
+        reground_serving: Who grounds afresh, if another.
+        iou: Least IoU, above 0 and at most 1, of boxes that are the same.
+        box_format, regions_per_request, marks: As RegionOperator's.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import DoubleChecker, EmbeddedServing
+        >>> box = [300, 200, 500, 400]
+        >>> expression = {"text": "the red square", "instances": [{"bbox": box}]}
+        >>> row = {"image_path": "square.png", "regions": [{"bbox": box}], "expressions": [expression]}
+        >>> [checked] = DoubleChecker(EmbeddedServing(), method="reground")(row)["expressions"]
+        >>> checked["verified"], checked["verification"]["iou"]
+        (True, 1.0)
     """
 
     name = "double_check"
     input_keys = {"image": "image_path", "regions": "regions", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
     descriptions = {
-        "en": "Checks that each referring expression means its regions, and mends those that don't.",
+        "en": "Checks that each referring expression means its regions, and corrects those that don't.",
         "zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。",
     }
 
@@ -68,7 +90,7 @@ class DoubleChecker(RegionOperator):
         super().__init__(serving, box_format=box_format, regions_per_request=regions_per_request, marks=marks)
         self.method = method
         self.iou = iou
-        self.reground_choice = FormatChoice(reground_serving) if reground_serving else self.format_choice
+        self.reground_choice = choice_of(reground_serving) if reground_serving else self.format_choice
         if reground_serving is not None:
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
@@ -79,21 +101,20 @@ class DoubleChecker(RegionOperator):
             asked += self.reground_choice.settle_to_ground(start, lambda what: say(f"Warning: {what}."))
         return asked
 
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `verified` and `verification`. Raises what failed, with the record as it goes on all the same."""
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Adds `verified` and `verification`; Partial where an answer could not be had."""
         expressions = read_expressions(record, self.keys.expressions)
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        before = _standing(expressions, regions)
-        results: dict[int, Result] = {}
+        standing = standing_of(expressions, regions)
+        results: dict[int, Result] = dict(standing.verdicts)
         if self.method != "reground":
-            results = await self._asked(image, before, regions, ask)
+            results = await self._asked(image, standing, ask)
         if self.method != "ask":
-            results = await self._regrounded(image, before, results, regions, ask)
-        known = len(read_regions(record, self.keys.regions))
+            results = await self._regrounded(image, standing, results, ask)
         checked = [
-            self._entered(expression, before[n], results[n], regions, known) if n in before else expression
-            for n, expression in enumerate(expressions)
+            standing.entered(number, expression, results[number], self.method) if number in results else expression
+            for number, expression in enumerate(expressions)
         ]
         update = {
             **facts_of(record, image, ask, self.serving),
@@ -101,126 +122,65 @@ class DoubleChecker(RegionOperator):
         }
         for result in results.values():
             if isinstance(result, Verdict) and result.kind in NOTES:
-                ask.note(NOTES[result.kind])
+                ask.note(*NOTES[result.kind])
         failed = next((result for result in results.values() if isinstance(result, RecordError)), None)
-        if failed is not None:
-            failed.update = update
-            raise failed
-        return update
+        return update if failed is None else Partial(update, failed)
 
-    async def _asked(
-        self, image: Image, before: dict[int, Verdict], regions: list[dict[str, Any]], ask: Ask
-    ) -> dict[int, Result]:
+    async def _asked(self, image: Image, standing: Standing, ask: Ask) -> dict[int, Result]:
         """The model's judgements, a few expressions at a time, with the regions near theirs."""
-        firsts = {n: box_of(regions[verdict.places[0]]["bbox"]) for n, verdict in before.items()}
-        order = sorted(before)
+        boxes = [box_of(region["bbox"]) for region in standing.regions]
+        firsts = {number: verdict.places[0] for number, verdict in standing.verdicts.items()}
         results: dict[int, Result] = {}
-        texts = ("type",) if self.serving.needs_labels else ()
-        for group in near_groups([box_of(region["bbox"]) for region in regions], self.regions_per_request):
-            here = [n for n in order if before[n].places[0] in group]
-            for start in range(0, len(here), self.regions_per_request):
-                chunk = here[start : start + self.regions_per_request]
-
-                async def judge(numbers: list[int], group: list[int] = group) -> list[Verdict]:
-                    near = sorted({*group, *(place for n in numbers for place in before[n].places)})
-                    asked = [Asked(before[n].text, [near.index(p) for p in before[n].places]) for n in numbers]
-                    shown = [regions[place] for place in near]
-                    checks: list[Check] = await ask(
-                        double_check(self.shown(image, shown), asked, shown, self.box_format, texts)
-                    )
-                    return [
-                        judged(_placed(check, near), before[n].text, before[n].places)
-                        for n, check in zip(numbers, checks, strict=True)
-                    ]
-
+        for group in near_groups(boxes, self.regions_per_request):
+            here = [number for number, first in firsts.items() if first in group]
+            judge = partial(self._judged, image, standing, group, ask)
+            for chunk in batched(here, self.regions_per_request):
                 try:
-                    for numbers, verdicts in await ask_in_parts(chunk, firsts, judge):
+                    for numbers, verdicts in await ask_in_parts(chunk, judge, lambda number: boxes[firsts[number]]):
                         results.update(zip(numbers, verdicts, strict=True))
                 except RecordError as error:
-                    results.update((n, error) for n in chunk if n not in results)
+                    results.update(dict.fromkeys(chunk, error))
         return results
+
+    async def _judged(
+        self, image: Image, standing: Standing, group: list[int], ask: Ask, numbers: list[int]
+    ) -> list[Verdict]:
+        """The model's judgement of some expressions, in one request that shows the group's regions and theirs."""
+        before = [standing.verdicts[number] for number in numbers]
+        near = sorted({*group, *(place for verdict in before for place in verdict.places)})
+        asked = [Asked(verdict.text, [near.index(place) for place in verdict.places]) for verdict in before]
+        regions = [standing.regions[place] for place in near]
+        texts = ("type",) if self.serving.needs_labels else ()
+        checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))
+        return [
+            judged(_placed(check, near), verdict.text, verdict.places)
+            for check, verdict in zip(checks, before, strict=True)
+        ]
 
     async def _regrounded(
-        self,
-        image: Image,
-        before: dict[int, Verdict],
-        asked: dict[int, Result],
-        regions: list[dict[str, Any]],
-        ask: Ask,
+        self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        """The verdicts of grounding each text afresh, together with what was asked. Equal texts are grounded once."""
-        boxes = [box_of(region["bbox"]) for region in regions]
-        results: dict[int, Result] = {n: result for n, result in asked.items() if isinstance(result, RecordError)}
-        now = {n: verdict for n in before if not isinstance(verdict := asked.get(n, before[n]), RecordError)}
-        settled = {n: before[n] if verdict.kind == "several" else verdict for n, verdict in now.items()}
-        texts = list(dict.fromkeys(verdict.text for verdict in settled.values()))
-        found: dict[str, Found | RecordError] = {}
-        for start in range(0, len(texts), self.regions_per_request):
-            found.update(await self._ground(image, texts[start : start + self.regions_per_request], ask))
-        for n, verdict in settled.items():
+        """What grounding each text afresh says, together with what was asked."""
+        boxes = [box_of(region["bbox"]) for region in standing.regions]
+        results: dict[int, Result] = {
+            number: result for number, result in asked.items() if isinstance(result, RecordError)
+        }
+        said = {number: result for number, result in asked.items() if isinstance(result, Verdict)}
+        wanted = {n: standing.verdicts[n] if verdict.kind == "several" else verdict for n, verdict in said.items()}
+
+        async def ground(texts: list[str]) -> list[Found]:
+            return await ask(phrase_grounding(image, texts, self.reground_choice.format))
+
+        found = await reground(ground, [verdict.text for verdict in wanted.values()], self.regions_per_request)
+        for number, verdict in wanted.items():
             answer = found[verdict.text]
-            if isinstance(answer, RecordError):
-                results[n] = answer
-                continue
-            again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
-            results[n] = combined(now[n], again, before[n]) if n in asked else again
+            if isinstance(answer, Found):
+                again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
+                both = self.method == "both"
+                results[number] = combined(said[number], again, standing.verdicts[number]) if both else again
+            else:
+                results[number] = answer
         return results
-
-    async def _ground(self, image: Image, texts: list[str], ask: Ask) -> dict[str, Found | RecordError]:
-        """Each text's boxes, or why there are none; a reply that is cut off is asked for in halves."""
-        try:
-            answer = await ask(phrase_grounding(image, texts, self.reground_choice.format))
-            return dict(zip(texts, answer, strict=True))
-        except RecordError as error:
-            if error.kind != "truncated_reply" or len(texts) == 1:
-                return dict.fromkeys(texts, error)
-        half = len(texts) // 2
-        return {**await self._ground(image, texts[:half], ask), **await self._ground(image, texts[half:], ask)}
-
-    def _entered(
-        self, expression: dict[str, Any], before: Verdict, result: Result, regions: list[dict[str, Any]], known: int
-    ) -> dict[str, Any]:
-        """The expression with what the check says."""
-        if isinstance(result, RecordError):
-            return {**expression, "verified": None, "verification": self._verification(None, "not checked")}
-        verification = self._verification(result.iou, result.reason or None)
-        if result.kind in ("matches", "wrong", "unknown"):
-            verified = {"matches": True, "wrong": False}.get(result.kind)
-            return {**expression, "verified": verified, "verification": verification}
-        ids = [place + 1 for place in result.places]
-        verification["before"] = {"text": before.text, "region_ids": [place + 1 for place in before.places]}
-        if result.kind == "several":
-            verification["region_ids"] = ids
-            unclear = {"instances": [], "status": "ambiguous", "verified": False, "verification": verification}
-            return {**expression, **unclear}
-        instances = instances_on(result.places, regions, expression["expression_id"])
-        if result.places == before.places:
-            instances = expression["instances"]
-        for instance in instances:
-            if instance.get("region_id", 0) > known:  # a box that was in an expression, and in no region
-                del instance["region_id"]
-        mended = {"text": result.text, "instances": instances, "status": "grounded", "verified": True}
-        stale = OF_AN_EARLIER_TEXT if result.text != before.text else ()
-        kept = {name: value for name, value in expression.items() if name not in stale}
-        return {**kept, **mended, "verification": verification}
-
-    def _verification(self, overlap: float | None, reason: str | None) -> dict[str, Any]:
-        return {"method": self.method, "iou": overlap, "reason": reason}
-
-
-def _standing(expressions: list[dict[str, Any]], regions: list[dict[str, Any]]) -> dict[int, Verdict]:
-    """What each expression with boxes says now, by its number. A box that no region has is added to `regions`."""
-    standing = {}
-    for number, expression in enumerate(expressions):
-        if not expression["instances"]:
-            continue
-        for instance in expression["instances"]:
-            if places_of([instance], regions) is None:
-                regions.append({"bbox": instance["bbox"], "type": ""})
-        places = places_of(expression["instances"], regions)
-        assert places is not None
-        standing[number] = Verdict("unknown", expression["text"], places)
-    return standing
 
 
 def _placed(check: Check, near: list[int]) -> Check:

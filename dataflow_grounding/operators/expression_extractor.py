@@ -12,12 +12,23 @@ from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks import expression_extraction
+from dataflow_grounding.tasks.expression_extraction import expression_extraction
 
 
 @OPERATOR_REGISTRY.register()
 class ExpressionExtractor(Operator):
-    """Finds the referring expressions in a caption, with their spans in the cleaned caption and in the caption as given."""
+    """Finds the referring expressions in a caption, with their spans in the cleaned caption and in the caption as given.
+
+    Args:
+        serving: The model that is asked.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, ExpressionExtractor
+        >>> row = {"image_path": "square.png", "caption": "A red square on white."}
+        >>> [expression] = ExpressionExtractor(EmbeddedServing())(row)["expressions"]
+        >>> expression["text"], expression["char_span"]
+        ('A red square', [0, 12])
+    """
 
     name = "expression_extraction"
     input_keys = {"image": "image_path", "caption": "caption"}
@@ -31,7 +42,14 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption` and `expressions`, their instances still empty, and the image's size."""
+        """The update of one record.
+
+        Returns:
+            `cleaned_caption`, `expressions` with spans in characters and no instances yet, and the image's size.
+
+        Raises:
+            RecordError: The row has no caption, or image or answer could not be had.
+        """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
@@ -52,7 +70,7 @@ class ExpressionExtractor(Operator):
                 }
             )
             if span is None:
-                ask.note("not_in_caption: an expression that the caption doesn't hold")
+                ask.note("not_in_caption", "an expression that the caption doesn't hold")
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,

@@ -66,7 +66,21 @@ def operator(
 ) -> Any:
     """Decorator that makes a function from record to update a step of a pipeline.
 
-    `reads` and `writes` name its columns, so that the plan can be checked before anything is spent; they may be left out.
+    Args:
+        function: Takes a record, or a record and `ask`; may be async; returns a dict of columns.
+        reads: The columns that it reads, so that the plan can be checked before anything is spent; may be left out.
+        writes: The columns that it adds; may be left out.
+
+    Returns:
+        A FunctionOperator, or a decorator that makes one.
+
+    Example:
+        >>> from dataflow_grounding import operator
+        >>> @operator(reads=["expressions"], writes=["count"])
+        ... def count(record):
+        ...     return {"count": len(record["expressions"])}
+        >>> count({"expressions": ["a dog", "a cat"]})["count"]
+        2
     """
     if function is None:
         return lambda f: FunctionOperator(f, reads, writes)

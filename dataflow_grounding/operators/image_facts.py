@@ -25,7 +25,7 @@ def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) ->
     update |= {"width": width, "height": height}
     for name, value in (("width", width), ("height", height)):
         if name in record and not _same(record[name], value):
-            ask.note("size_differs: the row states another width or height than the file has")
+            ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:
         update["model"] = serving.model
     return update

@@ -5,20 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, instances_on, read_regions
+from dataflow_grounding.boxes.regions import instances_on, read_regions
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, expression_id
 from dataflow_grounding.spans import find_spans
-from dataflow_grounding.tasks import Merged, grounding_expression
+from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression
 
 
 @OPERATOR_REGISTRY.register()
 class Merger(RegionOperator):
-    """Makes expressions, each of one or several regions; its boxes are the regions', to the last digit."""
+    """Makes expressions, each of one or several regions; its boxes are the regions', to the last digit.
+
+    Args:
+        serving, box_format, regions_per_request, marks: As RegionOperator's.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, Merger
+        >>> region = {"bbox": [300, 200, 500, 400], "type": "square", "description": "the square"}
+        >>> row = {"image_path": "square.png", "cleaned_caption": "A red square.", "regions": [region]}
+        >>> [expression] = Merger(EmbeddedServing())(row)["expressions"]
+        >>> expression["text"], expression["instances"][0]["bbox"]
+        ('the square', [300, 200, 500, 400])
+    """
 
     name = "grounding_expr"
     input_keys = {"image": "image_path", "regions": "regions", "caption": "cleaned_caption"}
@@ -29,7 +42,7 @@ class Merger(RegionOperator):
     }
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `expressions`: text, span in the caption, an instance a region, status grounded."""
+        """Adds `expressions`: text, span in the caption, one instance per region, status grounded."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         given = record.get(self.keys.caption)
@@ -42,10 +55,10 @@ class Merger(RegionOperator):
 
         merged: list[tuple[str, list[int]]] = []
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, merge):
+            for places, found in await ask_in_parts(group, merge, boxes.__getitem__):
                 merged += [(item.text, [places[n] for n in item.places]) for item in found]
         if set(range(len(regions))) - {place for _, places in merged for place in places}:
-            ask.note("uncovered: a region that no expression names")
+            ask.note("uncovered", "a region that no expression names")
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.expressions: _expressions(record, merged, regions, caption or ""),

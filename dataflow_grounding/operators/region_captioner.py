@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, read_regions
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.image_facts import facts_of
@@ -17,8 +18,8 @@ from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import RegionCaptions, Request, region_caption
-from dataflow_grounding.tasks.region_caption import SHOWN_AS, renumbered
+from dataflow_grounding.tasks.region_caption import SHOWN_AS, RegionCaptions, region_caption, renumbered
+from dataflow_grounding.tasks.request import Request
 
 MarkStyle: TypeAlias = Literal["outline", "tag", "crop"]
 
@@ -27,8 +28,23 @@ MarkStyle: TypeAlias = Literal["outline", "tag", "crop"]
 class RegionCaptioner(RegionOperator):
     """Describes each region in a text of its own; near ones are asked for together, at most `regions_per_request`.
 
-    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there. `marks` is
-    `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own. Raises SpecError.
+    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there.
+
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, RegionCaptioner
+        >>> row = {"image": "square.png", "regions": [{"bbox": [300, 200, 500, 400]}]}
+        >>> [caption] = RegionCaptioner(EmbeddedServing())(row)["region_captions"]
+        >>> caption["region_id"], caption["text"][:19]
+        (1, 'A region mostly red')
     """
 
     name = "region_caption"
@@ -48,13 +64,13 @@ class RegionCaptioner(RegionOperator):
         marks: MarkStyle = "outline",
     ) -> None:
         if marks not in SHOWN_AS:
-            raise SpecError(f"marks {marks!r} is none of {', '.join(SHOWN_AS)}")
+            raise SpecError(f"marks {marks!r} is not one of {', '.join(SHOWN_AS)}")
         most = 1 if marks == "crop" else regions_per_request
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one a region, and `answer`, all of it as one text."""
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one per region, and `answer`, all of it as one text."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxes = [box_of(region["bbox"]) for region in regions]
@@ -65,7 +81,7 @@ class RegionCaptioner(RegionOperator):
         texts: dict[int, str] = {}
         answers: list[str] = []
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, describe):
+            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
                 texts.update(zip(places, found.texts, strict=True))
                 own = found.answer and renumbered(found.answer, places)
                 answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))

@@ -5,19 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
-from dataflow_grounding.boxes.regions import box_of, read_regions
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks import Described, region_expression
+from dataflow_grounding.tasks.region_expression import Described, region_expression
 
 
 @OPERATOR_REGISTRY.register()
 class RegionExpressionGenerator(RegionOperator):
-    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are."""
+    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are.
+
+    Args:
+        serving, box_format, regions_per_request, marks: As RegionOperator's.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, RegionExpressionGenerator
+        >>> row = {"image_path": "square.png", "regions": [{"bbox": [300, 200, 500, 400], "type": "square"}]}
+        >>> [region] = RegionExpressionGenerator(EmbeddedServing())(row)["regions"]
+        >>> region["color"], region["description"]
+        ('red', 'the square')
+    """
 
     name = "region_expr"
     input_keys = {"image": "image_path", "regions": "regions"}
@@ -39,7 +51,7 @@ class RegionExpressionGenerator(RegionOperator):
 
         described: dict[int, Described] = {}
         for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, boxes, describe):
+            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
                 described.update(zip(places, found, strict=True))
         return {
             **facts_of(record, image, ask, self.serving),

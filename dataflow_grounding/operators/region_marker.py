@@ -8,12 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
-from dataflow_grounding.boxes.regions import box_of
-from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
-from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
@@ -22,9 +21,8 @@ from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import phrase_grounding
-from dataflow_grounding.watch.box_watch import BoxWatch, OnSuspect
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
+from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 if TYPE_CHECKING:
     from dataflow_grounding.drawing import Mark
@@ -43,8 +41,24 @@ class RegionMarker(Operator):
 
     n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
     gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
-    embedded one. `marks` is `outline` (`crop` draws the same, for people) or `tag`. `on_suspect_boxes` and `check_every` are
-    about boxes that the model proposes, as those of PhraseGrounder. Raises SpecError.
+    embedded one.
+
+    Args:
+        output_dir: Folder of the pictures.
+        max_boxes: Most boxes of a row, 1 or more; None keeps all.
+        serving: The model that proposes regions.
+        proposals: `model` or `opencv`.
+        marks: `outline` (`crop` draws the same, for people) or `tag`, the number alone.
+        box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model proposes.
+
+    Raises:
+        SpecError: A setting is wrong.
+
+    Example:
+        >>> from dataflow_grounding import RegionMarker
+        >>> record = RegionMarker("marked")({"image": "square.png", "bbox": [[300, 200, 200, 200]]})
+        >>> record["regions"], record["image_with_bbox"]
+        ([{'bbox': [300, 200, 500, 400], 'type': ''}], 'marked/1_bbox_vis.jpg')
     """
 
     name = "marked_regions"
@@ -89,7 +103,7 @@ class RegionMarker(Operator):
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
-        self.format_choice = FormatChoice(serving, box_format) if serving and self.proposals == "model" else None
+        self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def prepare(self, start: RunStart) -> Counter[str]:
@@ -156,19 +170,19 @@ class RegionMarker(Operator):
         else:
             boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
         if not boxes:
-            ask.note("nothing_proposed: no region could be proposed for a row without boxes")
+            ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
         return boxes
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         """Count what is left out or changed, and note it in `found.problems`."""
         for _ in found.problems:
-            ask.note("unusable_bbox: see bbox_problems")
+            ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(found.cut):
-            ask.note("bbox_cut: a box reached out of the image")
+            ask.note("bbox_cut", "a box reached out of the image")
         places = {place for place, _ in kept}
         for place, bbox in found.boxes:
             if place not in places:
-                ask.note("over_max_boxes: a box was left out")
+                ask.note("over_max_boxes", "a box was left out")
                 reason = f"is not among the {self.max_boxes} largest"
                 found.problems.append(
                     {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.regions import box_of
-from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
@@ -22,8 +22,14 @@ Marks: TypeAlias = Literal["none", "outline"]
 class RegionOperator(Operator):
     """Shows at most `regions_per_request` regions at once (None: as many as the serving takes), near ones together.
 
-    `box_format` is the convention in which the model is told the boxes; None takes the serving's. With `marks="outline"`
-    the boxes are drawn and numbered in the picture that is sent. Raises SpecError.
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline` draws and numbers the boxes in the picture that is sent, `none` doesn't.
+
+    Raises:
+        SpecError: A setting is wrong.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class RegionOperator(Operator):
         if regions_per_request is not None and regions_per_request < 1:
             raise SpecError("regions_per_request should be 1 or more")
         self.serving: Serving = serving
-        self.format_choice = FormatChoice(serving, box_format)
+        self.format_choice = choice_of(serving, box_format)
         self.regions_per_request = regions_per_request or serving.regions_per_request
         self.marks = marks
 

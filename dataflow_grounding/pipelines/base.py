@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import (
     NoRecordLeft,
@@ -19,7 +18,6 @@ from dataflow_grounding.engine.plan import (
     recorded_steps,
     segments,
 )
-from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
@@ -40,6 +38,8 @@ class Pipeline:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # DataFlow's shape wants both: a subclass that writes `forward(self)`, and a `pipeline.forward(resume_step=…)` that shares
+        # one budget over its steps, ends in a Summary, and streams once it is compiled. Only the class can join the two.
         if "forward" in cls.__dict__:
             setattr(cls, "forward", _runnable(cls.__dict__["forward"]))  # noqa: B010
 
@@ -86,6 +86,8 @@ class Pipeline:
         if steps is not None:
             if not 0 <= resume_step < len(steps):
                 raise PlanError(f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}")
+            from dataflow_grounding.engine.execute import execute
+
             return execute(steps[resume_step:], options, self.name)
         self.summaries: list[Summary] = []
         self.budget = budget_of(options)
@@ -129,6 +131,8 @@ def _is_from_elsewhere(value: Any) -> bool:
 
 def _check_columns(steps: list[Step]) -> None:
     """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at when their turn comes."""
+    from dataflow_grounding.engine.source import Source
+
     written: set[str] = set()
     for part in segments(steps):
         first = part[0]

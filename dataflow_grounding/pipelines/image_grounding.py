@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
+from dataflow_grounding.operators import BoxRefiner, BoxVerifier, ExpressionExtractor, PhraseGrounder
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.storage import FileStorage
 
 
 class ImageGroundingPipeline(Pipeline):
-    """Step 0 finds the referring expressions of each caption, step 1 their boxes; `grounding` are PhraseGrounder's settings."""
+    """Step 0 finds the referring expressions of each caption, step 1 their boxes, asking `samples` times.
+
+    With `zoom` and `verify` further steps follow, which refine and verify the boxes. `boxes` are the settings that all
+    who ask for boxes share.
+    """
 
     name = "image_grounding"
 
-    def __init__(self, storage: ResultsStorage, serving: Serving, **grounding: Any) -> None:
+    def __init__(
+        self,
+        storage: FileStorage,
+        serving: Serving,
+        *,
+        samples: int = 1,
+        zoom: bool = False,
+        verify: bool = False,
+        **boxes: Any,
+    ) -> None:
         self.storage = storage
         self.extractor = ExpressionExtractor(serving)
-        self.grounder = PhraseGrounder(serving, **grounding)
+        self.grounder = PhraseGrounder(serving, samples=samples, **boxes)
+        self.further: list[BoxOperator] = [BoxRefiner(serving, samples=samples, **boxes)] if zoom else []
+        self.further += [BoxVerifier(serving, samples=samples, **boxes)] if verify else []
 
     def forward(self) -> None:
-        """Both steps, one after the other."""
+        """All steps, one after the other."""
         self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
-        self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+        for asking in (self.grounder, *self.further):
+            asking.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")

@@ -8,8 +8,7 @@ from dataflow_grounding.operators.region_marker import Proposals
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import ResultsStorage
-from dataflow_grounding.watch.box_watch import OnSuspect
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 
 class ImageRegionCaptionPipeline(Pipeline):

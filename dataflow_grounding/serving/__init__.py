@@ -8,12 +8,4 @@ from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
 from dataflow_grounding.serving.recorded import RecordedServing
 
-__all__ = [
-    "GeminiServing",
-    "OpenAISdkServing",
-    "OpenAIServing",
-    "RecordedServing",
-    "Reply",
-    "Serving",
-    "Usage",
-]
+__all__ = ["GeminiServing", "OpenAISdkServing", "OpenAIServing", "RecordedServing", "Reply", "Serving", "Usage"]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.tasks import Request
 
-before_another: ContextVar[Callable[[], None]] = ContextVar("before_another", default=lambda: None)
-"""A serving that must send more than once for one answer calls it before each further request. It raises RunStopped."""
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks import Request
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
     `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
-    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run).
+    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that has to send more
+    than once for one answer calls `request.before_another()` before each further time.
     """
 
     model: str

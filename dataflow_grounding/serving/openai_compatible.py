@@ -13,12 +13,12 @@ from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefu
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.secrets import excerpt, learn, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding.serving.address import shown_address
-from dataflow_grounding.serving.base import Reply, Serving, before_another, check_settings
+from dataflow_grounding.serving.base import Reply, Serving, check_settings
 from dataflow_grounding.serving.chat_reply import reply_of
 from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
 from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_HOLD = 600.0
@@ -152,7 +152,7 @@ class OpenAIServing(Serving):
         except RequestRefused as refused:
             if "temperature" not in str(refused).lower():
                 raise
-        before_another.get()()
+        request.before_another()
         return await self._send(replace(request, cut_off=False), self.habits)
 
     async def _find_out(self, request: Request[Any]) -> Reply:
@@ -167,7 +167,7 @@ class OpenAIServing(Serving):
                 refusal = refusal or error
                 habits = habits.after_refusal(str(error))
                 if habits is not None:
-                    before_another.get()()
+                    request.before_another()
             else:
                 self.habits, self._habits_known = habits, True
                 return reply

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.geometry import box_of, iou
 
 MERGE_IOU = 0.9  # from here on two boxes look like one; of two things in a crowd they hardly ever come so close
 
@@ -26,7 +26,7 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
     """
     if merge_iou is None:
         return list(instances)
-    boxes = [_bbox_of(instance) for instance in instances]
+    boxes = [box_of(instance["bbox"]) for instance in instances]
     kept: list[tuple[float, int]] = []  # left edge, place
     for place in sorted(range(len(boxes)), key=lambda n: -_score(instances[n])):
         left, _, right, _ = boxes[place]
@@ -41,8 +41,3 @@ def without_duplicates(instances: Sequence[dict[str, Any]], merge_iou: float | N
 def _score(instance: dict[str, Any]) -> float:
     score = instance.get("score")
     return -1.0 if score is None else float(score)
-
-
-def _bbox_of(instance: dict[str, Any]) -> Bbox:
-    x1, y1, x2, y2 = instance["bbox"]
-    return x1, y1, x2, y2

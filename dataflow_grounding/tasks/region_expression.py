@@ -7,14 +7,7 @@ from dataclasses import dataclass
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.images import Image
-from dataflow_grounding.tasks.regions import (
-    Region,
-    check_complete,
-    read_by_id,
-    region_items,
-    region_prompt,
-    text_of,
-)
+from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
 

@@ -19,6 +19,10 @@ T = TypeVar("T")
 COOLEST = 0.2
 
 
+def _nothing() -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True)
 class Request(Generic[T]):
     """One task for a model. A VLM is sent `text` and `images`; the embedded serving looks at `task` and `input`.
@@ -42,6 +46,8 @@ class Request(Generic[T]):
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
+    before_another: Callable[[], None] = _nothing
+    """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
     of: str = ""
     """What its reply is one of: checks of the endpoint vouch for all of these together."""
 

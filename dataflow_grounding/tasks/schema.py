@@ -19,12 +19,7 @@ def list_of(items: Schema) -> Schema:
 
 def object_of(**properties: Schema) -> Schema:
     """An object with exactly these keys."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 BOX = list_of({"type": "number"})

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
-from dataflow_grounding.frames import to_xyxy
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.errors import SpecError, SuspectBoxes
 from dataflow_grounding.images import Image
-from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.terminal import say
-from dataflow_grounding.watch.endpoint_checks import CHECK_EVERY, EndpointChecks
-from dataflow_grounding.watch.signs import ADVICE, MOST, Seen, suspicion
+
+if TYPE_CHECKING:
+    from dataflow_grounding.watch.watching import Watching
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
 
-ODD = (
-    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
-    "are there several servers or models behind its address? Look at some boxes"
-)
+CHECK_EVERY = 100
+"""Answers between two checks of the endpoint."""
 
 
 class BoxWatch:
@@ -48,7 +43,7 @@ class BoxWatch:
         self.every = every
         self.suspicion: str | None = None
         self.poor: str | None = None
-        self._watching: _Watching | None = None
+        self._watching: Watching | None = None
 
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
@@ -56,13 +51,20 @@ class BoxWatch:
     def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> tuple[BoxWatch, Counter[str]]:
         """The watch of a run that starts, once the format has been settled, and what settling it took. Raises what that raises.
 
-        Unless it has begun, and where boxes can be in no other format, requests pass unwatched.
+        The run's operators that ask for boxes in one format watch together. Unless it has begun, and where boxes can be in no
+        other format, requests pass unwatched.
         """
+        whose = (choice, self.on_suspect, self.every)
+        if whose in start.shared:
+            return start.shared[whose], Counter()
         calibrated = choice.pending
-        watch = BoxWatch(self.on_suspect, self.every)
+        watch = start.shared[whose] = BoxWatch(self.on_suspect, self.every)
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             trusting, in_memory = self.on_suspect == "warn", start.folder is None
+            from dataflow_grounding.watch.endpoint_checks import EndpointChecks
+            from dataflow_grounding.watch.watching import Watching
+
             checks = EndpointChecks(
                 serving,
                 asked,
@@ -72,7 +74,7 @@ class BoxWatch:
                 trusting=trusting,
                 coming=lambda: start.pictures().sizes,
             )
-            watch._watching = _Watching(watch, asked, checks)
+            watch._watching = Watching(watch, asked, checks)
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
@@ -85,8 +87,9 @@ class BoxWatch:
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watching is not None:
-            await self._watching.conclude(ask)
+        watching, self._watching = self._watching, None  # once, whichever operator comes first
+        if watching is not None:
+            await watching.conclude(ask)
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of it, and `estimate` reckons with."""
@@ -105,131 +108,3 @@ class BoxWatch:
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what}. {kept}")
         say(f"Warning: {what}.")
-
-
-class _Watching:
-    """One run that is watched."""
-
-    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
-        self._watch, self._asked, self._checks = watch, asked, checks
-        self.of = checks.of
-        self._signs = checks.known.signs
-        self._drift = checks.known.drift if checks.possible else None
-        self._stopped: SuspectBoxes | None = None
-        self._odd: str | None = None
-
-    async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
-        if self._stopped is not None:
-            raise self._stopped
-        self._checks.open(ask, sent)
-        if self._checks.relied_on:
-            await self._ready(ask)
-
-        async def before() -> None:
-            await self._ready(ask)
-            self._checks.sending()
-
-        def read(reply: str) -> tuple[T, list[str]]:
-            self._look(reply, sent, dict(enumerate(phrases, 1)))
-            return request.read(reply)
-
-        try:
-            answer = await ask(replace(request, read=read, before=before, of=self.of))
-        except RecordError:  # boxes in another format are often no boxes at all
-            await self._look_round(ask)
-            raise
-        await self._look_round(ask)
-        return answer
-
-    async def conclude(self, ask: Ask) -> None:
-        if self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
-        self._checks.finish(vouched=self._watch.suspicion is None)
-        if self._odd and self._watch.suspicion is None:
-            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
-
-    async def _ready(self, ask: Ask) -> None:
-        """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
-        if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
-            await self._check(ask, waiting=True)
-        else:
-            await self._look_round(ask)
-        await self._checks.free()
-        if self._stopped is not None:
-            raise self._stopped
-
-    async def _look_round(self, ask: Ask) -> None:
-        """Check the endpoint where it is time for it."""
-        if not self._checks.under_way and self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due(self._drifted))
-
-    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
-        strange = self._signs.found is not None or self._signs.mixed
-        if due or (strange and self._checks.possible):
-            several = strange or self._drifted or (last and not self._checks.in_memory)
-            await self._check(ask, waiting=self._drifted or strange, several=several)
-        elif self._signs.found:
-            self._suspect(self._sign_alone())
-
-    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
-        verdict = await self._checks.check(ask, waiting=waiting, several=several)
-        if verdict.odd and verdict.kind != "misses":
-            self._odd = verdict.odd
-            ask.note(f"mixed_formats: a probe picture was clearly answered in {verdict.odd}")
-        if self._drift is not None:
-            self._drift.settled()
-        if verdict.kind == "misses":
-            what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
-            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}")
-        elif verdict.kind == "fits":
-            self._signs.withdraw()
-        else:
-            ask.note(f"unanswered_check: {verdict.why}")
-            if not self._checks.possible:
-                self._drift = None
-            if self._signs.found:
-                self._suspect(self._sign_alone())
-            self._signs.withdraw()
-
-    def _sign_alone(self) -> str:
-        """What a sign says where no check could tell."""
-        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
-
-    def _suspect(self, what: str) -> None:
-        try:
-            self._watch.suspect(what, self._checks.lost())
-        except SuspectBoxes as stopped:
-            self._stopped = stopped
-            raise
-
-    @property
-    def _drifted(self) -> bool:
-        return self._drift is not None and self._drift.alarmed
-
-    def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
-        """Take in a reply's boxes, as it wrote them."""
-        self._checks.known.answers += 1
-        if self._drift is None and self._signs.done:
-            return
-        try:
-            marks = parse_reply(reply, self._asked.key)
-        except UnreadableReply:
-            return
-        width, height = self._asked.limits(sent)
-        boxes = []
-        for mark in marks.boxes:
-            taken_back = mark.answer != marks.answer
-            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
-                continue
-            x1, y1, x2, y2 = to_xyxy(mark.numbers, mark.order or self._asked.order)
-            a, b, c, d = mark.numbers
-            labels = mark.said.labels
-            phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
-            corners = (x1 / width, y1 / height, x2 / width, y2 / height)
-            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
-        self._signs.add(boxes)
-        if self._drift is not None:
-            self._drift.add(boxes)
-
-
-__all__ = ["MOST", "BoxWatch", "OnSuspect", "Seen", "suspicion"]

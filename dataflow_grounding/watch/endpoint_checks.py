@@ -22,9 +22,6 @@ from dataflow_grounding.watch.signs import Signs
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-CHECK_EVERY = 100
-"""Answers between two checks of the endpoint."""
-
 LEAST_BETWEEN = 20
 """Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
 

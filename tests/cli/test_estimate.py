@@ -131,6 +131,31 @@ def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     assert steps == {"step0_expression_extraction": 15, "step1_grounding": 30}
 
 
+def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(workplace: Workplace) -> None:
+    echo = GoldAnswers(scenes(workplace, 24), image_root=workplace.folder, box_format="xyxy_px")
+
+    def answers(request: Any) -> Any:
+        if request.task != "phrase_grounding":
+            return echo(request)
+        small, part = [20, 20, 26, 26], request.image_sizes != ((320, 240),)
+        return {
+            "objects": [
+                {"id": p["id"], "bbox_2d": [300, 300, 400, 400] if part else small} for p in request.input["phrases"]
+            ]
+        }
+
+    workplace.settings |= {"workflow.zoom": True, "workflow.verify": "reground", "vlm.on_suspect_boxes": "warn"}
+    with LoopbackServer(answers) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        by_step = [step["requests"] for step in told(workplace)["steps"]]
+        assert by_step == [24, 24, 0, pytest.approx(60, rel=0.2)], "no box is known to be small"
+        assert workplace.run("--pilot", "8").code == 0
+        before, estimated = server.count(), told(workplace)["requests"]
+        assert workplace.run().code == 0
+        sent = server.count() - before
+    assert abs(estimated - sent) <= 0.05 * sent
+
+
 def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.settings["vlm.openai.base_url"] = server.base_url
     workplace.picture()

@@ -108,10 +108,7 @@ def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(folder: Pa
     assert finished(folder) == COUNT
 
 
-NOTEBOOK = {
-    "first": "from mine import run\nrun({url!r})",
-    "again": "print(run({url!r}))",
-}
+NOTEBOOK = {"first": "from mine import run\nrun({url!r})", "again": "print(run({url!r}))"}
 
 
 def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from benchmarks.seeing_model import SeeingModel, draw
 from benchmarks.workplace import Workplace
-from dataflow_grounding import PhraseGrounder
+from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
 from dataflow_grounding.boxes.agreement import merged
 from dataflow_grounding.boxes.regrounding import agreement
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
-from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.probes import probe_in
 
 BIG = [100, 120, 480, 600]
 TINY = [911, 333, 929, 351]
@@ -33,9 +34,14 @@ def photo(tmp_path: Path) -> str:
     return str(path)
 
 
-def ground(server: LoopbackServer, photo: str, *phrases: str, **ways: Any) -> list[dict[str, Any]]:
+def ground(
+    server: LoopbackServer, photo: str, *phrases: str, then: tuple[type[Operator], ...] = (), samples: int = 1
+) -> list[dict[str, Any]]:
     serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-    record = PhraseGrounder(serving, check_every=None, **ways)({"image_path": photo, "expressions": list(phrases)})
+    record = {"image_path": photo, "expressions": list(phrases)}
+    record = PhraseGrounder(serving, check_every=None, samples=samples)(record)
+    for step in then:
+        record = step(serving, check_every=None)(record)
     expressions = record["expressions"]
     assert isinstance(expressions, list)
     return expressions
@@ -138,9 +144,10 @@ def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int
 def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(photo: str, box_format: str) -> None:
     with LoopbackServer(SeeingModel(box_format), keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=box_format)
-        record = PhraseGrounder(serving, zoom=True, check_every=None)(
+        record = PhraseGrounder(serving, check_every=None)(
             {"image_path": photo, "expressions": ["the red box", "the blue box"]}
         )
+        record = BoxRefiner(serving, check_every=None)(record)
         assert server.count() == 2
         first, second = server.requests
         assert first.image_sizes == ((1200, 900),)
@@ -159,7 +166,7 @@ def test_zoom_mends_what_noise_has_spoilt(photo: str) -> None:
     for seed in range(12):
         with LoopbackServer(SeeingModel(noise=0.005, seed=seed), keep_bodies=True) as server:
             [plain] = ground(server, photo, "the blue box")
-            [zoomed] = ground(server, photo, "the blue box", zoom=True)
+            [zoomed] = ground(server, photo, "the blue box", then=(BoxRefiner,))
         overlaps = [iou(tuple(e["instances"][0]["bbox"]), tuple(TINY)) for e in (plain, zoomed)]
         better += overlaps[1] > max(0.6, overlaps[0])
     assert better >= 10  # a box that noise has made too large is not looked for again
@@ -172,7 +179,7 @@ def test_boxes_at_the_edge_of_the_image(tmp_path: Path, corner: tuple[int, int])
     path = tmp_path / "corner.png"
     draw(str(path), (1200, 900), {"green": [bbox]})
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        [one] = ground(server, str(path), "the green box", zoom=True)
+        [one] = ground(server, str(path), "the green box", then=(BoxRefiner,))
         assert server.count() == 2
     assert one["instances"][0]["bbox"] == list(bbox)
 
@@ -184,7 +191,7 @@ def test_what_the_crop_does_not_show_stays(photo: str) -> None:
         return seeing(request) if request.image_sizes == ((1200, 900),) else {"objects": []}
 
     with LoopbackServer(answers, keep_bodies=True) as server:
-        [one] = ground(server, photo, "the blue box", zoom=True)
+        [one] = ground(server, photo, "the blue box", then=(BoxRefiner,))
     assert one["instances"][0]["bbox"] == TINY
     assert "zoomed" not in one["instances"][0]
 
@@ -197,7 +204,7 @@ def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
         return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": box} for box in boxes]}
 
     with LoopbackServer(answers) as server:
-        [one] = ground(server, photo, "the blue box", zoom=True)
+        [one] = ground(server, photo, "the blue box", then=(BoxRefiner,))
     [instance] = one["instances"]
     x1, y1, x2, y2 = instance["bbox"]
     assert 900 < x1 < x2 < 945
@@ -221,7 +228,7 @@ def test_how_well_two_answers_agree(one: list[list[int]], other: list[list[int]]
 
 def test_regrounding_verifies_what_comes_again(photo: str) -> None:
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        red, green = ground(server, photo, "the red box", "the green box", verify="reground")
+        red, green = ground(server, photo, "the red box", "the green box", then=(BoxVerifier,))
         assert server.count() == 2  # both at once, then the one that was found
     assert (red["verified"], red["verification"]) == (True, {"method": "reground", "iou": 1.0})
     assert "verified" not in green
@@ -237,7 +244,7 @@ def test_regrounding_asks_afresh_even_for_a_single_phrase(photo: str) -> None:
         return seeing(request)
 
     with LoopbackServer(answers, keep_bodies=True) as server:
-        [red] = ground(server, photo, "the red box", verify="reground")
+        [red] = ground(server, photo, "the red box", then=(BoxVerifier,))
         assert server.count() == 2
     assert red["instances"][0]["bbox"] == BIG
     assert (red["verified"], red["verification"]["iou"]) == (False, 0.0)
@@ -280,15 +287,15 @@ def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace
         assert album.run(**settings).code == 0
         before = album.annotations()
         sent = server.count()
-        # 3 extractions; 3 x 3 answers, each with a crop; the same once more for each of two phrases
-        assert sent == 3 + 3 * 3 * 2 + 3 * (1 + 2)
+        # 3 extractions; 3 x 3 answers; 3 x 3 of a crop; two phrases once more, one of them with a crop
+        assert sent == 3 + 3 * 3 + 3 * 3 + 3 * (1 + 2)
         (album.results / ".ckpt" / "finished.json").unlink()
         again = album.run(**settings)
         assert (again.code, server.count()) == (0, sent)
         assert album.annotations() == before
         # A changed setting asks only for what is new.
         assert album.run(**{**settings, "workflow.samples": 4}).code == 0
-        assert 0 < server.count() - sent <= 3 * 2 + 3 * 3
+        assert 0 < server.count() - sent <= 3 * 2 + 3 * 4 + 3 * 3
     for record in before:
         for expression in record["expressions"]:
             assert expression["verified"] is True
@@ -320,3 +327,136 @@ def test_a_picture_and_its_parts_are_told_apart_in_the_store(album: Workplace) -
     lines = map(json.loads, (album.results / ".ckpt" / "replies.jsonl").read_text().splitlines())
     keys = [line["key"] for line in lines if line["task"] == "phrase_grounding"]
     assert len(set(keys)) == len(keys) == 6
+
+
+# --- further steps
+
+
+GROUNDED = "step_1_grounding"
+REFINED, VERIFIED = "step_2_box_refinement", "step_3_box_verification"
+FURTHER: dict[str, Any] = {"workflow.zoom": True, "workflow.verify": "reground"}
+
+
+def written(album: Workplace) -> set[str]:
+    return {path.parent.name for path in album.results.glob("step_*/annotations.jsonl")}
+
+
+def stored(album: Workplace) -> list[dict[str, Any]]:
+    lines = map(json.loads, (album.results / ".ckpt" / "replies.jsonl").read_text().splitlines())
+    return [line for line in lines if line["task"] == "phrase_grounding"]
+
+
+def test_zoom_and_verify_add_steps_with_files_of_their_own(album: Workplace) -> None:
+    with LoopbackServer(model(noise=0.001), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        assert album.run(**settings).code == 0
+        first = {"step_0_expression_extraction", GROUNDED}
+        assert written(album) == first
+        grounded = (album.results / GROUNDED / "annotations.jsonl").read_bytes()
+        assert album.run(**settings, **FURTHER).code == 0
+        assert written(album) == first | {REFINED, VERIFIED}
+        sent = server.count()
+        assert sent == 3 + 3 + 3 + 3 * (1 + 2), "the replies of the run before count"
+        assert album.run(**settings, **FURTHER, **{"workflow.steps": ["1"]}).code == 0
+        assert album.run(**settings, **FURTHER, **{"workflow.steps": ["3"]}).code == 0
+        assert server.count() == sent
+    assert (album.results / GROUNDED / "annotations.jsonl").read_bytes() == grounded
+    assert album.annotations() == [json.loads(line) for line in (album.results / VERIFIED / "annotations.jsonl").open()]
+    names = ["step0_expression_extraction", "step1_grounding", "step2_box_refinement", "step3_box_verification"]
+    assert all(record["pipeline_steps"] == names for record in album.annotations())
+
+
+def test_without_zoom_verification_is_the_step_after_grounding(album: Workplace) -> None:
+    with LoopbackServer(model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"}
+        assert album.run(**settings).code == 0
+        assert "step_2_box_verification" in written(album)
+        wrong = album.run(**settings, **{"workflow.steps": ["3"]})
+    assert (wrong.code, "the steps are 0, 1, 2" in wrong.err) == (2, True), wrong
+
+
+def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> None:
+    done = album.run(**FURTHER, **{"workflow.steps": ["3"]})
+    assert done.code == 2, done
+    assert f"step 3 reads {album.results}/{REFINED}/annotations.jsonl: run step 2 first" in done.err
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_questions_of_further_steps_are_numbered_as_ever(album: Workplace, samples: int) -> None:
+    """A crop's are those of the answers, a verification's comes after all answers: what is stored under them counts."""
+    with LoopbackServer(model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": samples}
+        assert album.run(**settings, **FURTHER).code == 0
+    numbers: dict[str, set[int]] = {}
+    for line in stored(album):
+        numbers.setdefault(line["step"], set()).add(line.get("sample", 0))
+    assert numbers == {
+        "step1_grounding": set(range(samples)),
+        "step2_box_refinement": set(range(samples)),
+        "step3_box_verification": {samples},
+    }
+
+
+def test_the_steps_of_a_run_watch_their_boxes_together(album: Workplace) -> None:
+    asked, echo = model(), EchoAnswers("xyxy_px")
+    with LoopbackServer(lambda r: echo(r) if probe_in(r) else asked(r), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.force_reprocess": True, "vlm.check_every": 100}
+        probes = [album.run(**settings, **ways).summary["probes"] for ways in ({}, FURTHER)]
+        assert probes == [1, 1], "one check before the first box, whichever step asks for it"
+
+
+def test_what_was_verified_is_not_when_its_box_is_another(photo: str) -> None:
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        red, blue = ground(server, photo, "the red box", "the blue box", then=(BoxVerifier, BoxRefiner))
+    assert (red["verified"], "zoomed" in red["instances"][0]) == (True, False)
+    assert blue["instances"][0]["zoomed"] is True
+    assert not {"verified", "verification"} & set(blue)
+
+
+def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> None:
+    given = [{"bbox_id": "mine", "bbox": BIG, "score": None}, {"bbox_id": "too", "bbox": BIG, "score": None}]
+    expressions = [{"expression_id": "a", "text": "the red box", "instances": given, "status": "grounded"}]
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        record = BoxRefiner(serving)({"image_path": photo, "expressions": expressions})
+        assert server.count() == 0
+    assert record["expressions"] == expressions
+
+
+class Steps(Pipeline):
+    def __init__(self, folder: Path, cache: str, server: LoopbackServer) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / cache), file_name_prefix="s")
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        self.grounder = PhraseGrounder(serving, check_every=None)
+        self.refiner = BoxRefiner(serving, check_every=None)
+        self.verifier = BoxVerifier(serving, check_every=None)
+
+    def forward(self) -> None:
+        self.grounder.run(self.storage.step())
+        self.refiner.run(self.storage.step(), input_expressions_key="expressions")
+        self.verifier.run(self.storage.step(), input_expressions_key="expressions", output_key="checked")
+
+
+def test_by_hand_each_step_writes_its_file_compiled_or_not(photo: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": photo, "expressions": ["the blue box"]}) + "\n")
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        plain, compiled = Steps(tmp_path, "plain", server), Steps(tmp_path, "compiled", server)
+        compiled.compile()
+        assert [pipeline.forward().done for pipeline in (plain, compiled)] == [1, 1]
+    files = [f"s_step{step}.jsonl" for step in (1, 2, 3)]
+    for name in files:
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "compiled" / name).read_bytes()
+    grounded, refined, verified = (json.loads((tmp_path / "plain" / name).read_bytes()) for name in files)
+    assert "zoomed" not in grounded["expressions"][0]["instances"][0]
+    assert refined["expressions"][0]["instances"][0]["zoomed"] is True
+    assert verified["expressions"] == refined["expressions"]
+    assert verified["checked"][0]["verified"] is True
+
+
+def test_who_asks_one_serving_shares_its_box_format() -> None:
+    serving = OpenAIServing("http://127.0.0.1:9/v1", "nobody-knows-it")
+    grounder, refiner, merger = PhraseGrounder(serving), BoxRefiner(serving), Merger(serving)
+    assert grounder.format_choice is refiner.format_choice is merger.format_choice
+    assert grounder.format_choice.pending
+    assert PhraseGrounder(serving, box_format="xyxy_1").format_choice is not grounder.format_choice
+    assert PhraseGrounder(OpenAIServing("http://127.0.0.1:9/v1", "other")).format_choice is not grounder.format_choice

@@ -17,7 +17,7 @@ from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.watch.box_watch import MOST, Seen, suspicion
+from dataflow_grounding.watch.signs import MOST, Seen, suspicion
 
 SIZES = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 1365), (1200, 1600), (500, 375), (800, 800)]
 TALL, WIDE, ANY = (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.workplace import Workplace
-from dataflow_grounding import PhraseGrounder, Serving
+from dataflow_grounding import BoxRefiner, PhraseGrounder, Serving
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.serving import Reply
@@ -97,8 +97,12 @@ def test_small_boxes_that_are_one_from_closer_by_are_merged(row: dict[str, Any])
     whole = objects((1, small, None), (1, beside, None))
     crops = [objects((1, [400, 400, 480, 480], None)), objects((1, [361, 400, 441, 480], None))]
     row["expressions"] = ["a cat"]
-    kept = boxes_of(PhraseGrounder(Answering(whole, *crops), zoom=True)(row))
-    apart = boxes_of(PhraseGrounder(Answering(whole, *crops), zoom=True, merge_iou=None)(row))
+
+    def refined(merge_iou: float | None) -> list[tuple[list[int], float | None]]:
+        serving = Answering(whole, *crops)
+        return boxes_of(BoxRefiner(serving, merge_iou=merge_iou)(PhraseGrounder(serving, merge_iou=merge_iou)(row)))
+
+    kept, apart = refined(0.9), refined(None)
     assert (len(kept), len(apart)) == (1, 2)
     (a, _), (b, _) = apart
     assert iou(tuple(a), tuple(b)) >= 0.9

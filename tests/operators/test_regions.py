@@ -49,7 +49,7 @@ near = st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(6, 9), st.int
 
 @given(st.lists(near, max_size=5), st.lists(near, max_size=5), st.sampled_from([0.3, 0.5, 0.7]))
 def test_as_many_pairs_are_matched_as_can_be(found: list[Bbox], wanted: list[Bbox], threshold: float) -> None:
-    pairs = match_boxes(found, wanted, threshold)
+    pairs = match_boxes(found, wanted, threshold, most=True)
     assert len({which for which, _ in pairs.values()}) == len(pairs)
     for want, (which, overlap) in pairs.items():
         assert overlap == iou(found[which], wanted[want]) >= threshold
@@ -62,8 +62,14 @@ def test_as_many_pairs_are_matched_as_can_be(found: list[Bbox], wanted: list[Bbo
 
 def test_a_box_gives_its_best_partner_up_where_another_has_no_other() -> None:
     found = [(0.0, 0, 9.5, 10), (4.0, 0, 12, 10)]
-    pairs = match_boxes(found, [(0.0, 0, 10, 10), (1.0, 0, 8, 10)], 0.5)
+    pairs = match_boxes(found, [(0.0, 0, 10, 10), (1.0, 0, 8, 10)], most=True)
     assert {want: which for want, (which, _) in pairs.items()} == {0: 1, 1: 0}
+
+
+def test_without_that_pairs_are_made_by_falling_iou() -> None:
+    found = [(0.0, 0, 9.5, 10), (4.0, 0, 12, 10)]
+    pairs = match_boxes(found, [(0.0, 0, 10, 10), (1.0, 0, 8, 10)])
+    assert {want: which for want, (which, _) in pairs.items()} == {0: 0}
 
 
 @pytest.mark.parametrize(

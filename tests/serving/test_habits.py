@@ -234,10 +234,7 @@ def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_pat
 
 @pytest.mark.parametrize(
     ("url", "side", "size"),
-    [
-        ("https://integrate.api.nvidia.com/v1", 1024, 134_000),
-        ("http://localhost:8000/v1", 2048, 15 * 2**20),
-    ],
+    [("https://integrate.api.nvidia.com/v1", 1024, 134_000), ("http://localhost:8000/v1", 2048, 15 * 2**20)],
 )
 def test_hosted_nims_take_small_pictures(url: str, side: int, size: int) -> None:
     limits = first_limits(url)

@@ -1,0 +1,64 @@
+"""Operator: small boxes looked for again from closer by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.operators.box_operator import BoxOperator, numbered
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update, read_expressions
+
+
+@OPERATOR_REGISTRY.register()
+class BoxRefiner(BoxOperator):
+    """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
+
+    A box takes one request for each of `samples` answers, which are merged as PhraseGrounder's are. Where the part shows no
+    such thing to the model, the box stays as it was.
+
+    Args:
+        serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder
+        >>> serving = EmbeddedServing()
+        >>> record = PhraseGrounder(serving)({"image_path": "small.png", "expressions": ["the red square"]})
+        >>> [instance] = BoxRefiner(serving)(record)["expressions"][0]["instances"]
+        >>> instance["bbox"], instance["zoomed"]
+        ([300, 200, 334, 234], True)
+    """
+
+    name = "box_refinement"
+    descriptions = {
+        "en": "Looks again for small boxes in an enlarged part of the image.",
+        "zh": "在图像的局部放大区域中重新定位较小的边界框。",
+    }
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """The update of one record.
+
+        Returns:
+            The expressions; in `instances`, boxes that were found from closer by have `zoomed: true`.
+
+        Raises:
+            RecordError: The image or an answer could not be had.
+        """
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        refined = [await self._refined(expression, image, ask) for expression in expressions]
+        return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
+
+    async def _refined(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
+        """The expression with what is found from closer by; other boxes than those verified earlier aren't verified."""
+        given = [{k: v for k, v in instance.items() if k != "bbox_id"} for instance in expression["instances"]]
+        closer = await self.closer(image, expression["text"], given, ask, range(self.samples))
+        if all(instance in given for instance in closer):
+            return expression
+        kept = {name: value for name, value in expression.items() if name not in ("verified", "verification")}
+        return {**kept, "instances": numbered(expression, closer)}

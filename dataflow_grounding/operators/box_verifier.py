@@ -1,0 +1,85 @@
+"""Operator: expressions with boxes grounded once more, to see whether the same is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding.boxes.matching import SAME
+from dataflow_grounding.boxes.regrounding import agreement, reground
+from dataflow_grounding.engine.plan import Ask, Partial
+from dataflow_grounding.errors import RecordError
+from dataflow_grounding.images import open_image
+from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update, read_expressions
+from dataflow_grounding.tasks.phrase_grounding import Found
+
+
+@OPERATOR_REGISTRY.register()
+class BoxVerifier(BoxOperator):
+    """Grounds each expression with boxes once more, alone, and compares the two answers' boxes.
+
+    An expression takes one request. Boxes that were found from closer by are compared with such as are, too.
+
+    Args:
+        serving: The model that is asked.
+        samples: As many answers as PhraseGrounder asked for: the one asked for here is a further one.
+        boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
+        >>> serving = EmbeddedServing()
+        >>> record = PhraseGrounder(serving)({"image_path": "square.png", "expressions": ["the red square"]})
+        >>> BoxVerifier(serving)(record)["expressions"][0]["verified"]
+        True
+    """
+
+    name = "box_verification"
+    descriptions = {
+        "en": "Grounds each expression with boxes once more and compares the two answers.",
+        "zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。",
+    }
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """The update of one record.
+
+        Returns:
+            The expressions, those with boxes with `verified` (whether the mean IoU of the two answers' boxes is 0.5 or more) and
+            `verification`; Partial, `verified` null, where one could not be grounded again.
+
+        Raises:
+            RecordError: The image could not be had.
+        """
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        boxed = [expression for expression in expressions if expression["instances"]]
+        zoomed_in = {e["text"] for e in boxed if any(instance.get("zoomed") for instance in e["instances"])}
+
+        async def afresh(texts: list[str]) -> list[Found]:
+            """Numbered as a further answer, so that it is another one where the phrase was alone before."""
+            [found] = await self.ground(image, texts, ask, self.samples)
+            if texts[0] in zoomed_in:
+                closer = await self.closer(image, texts[0], found.instances, ask, [self.samples])
+                found = replace(found, instances=closer)
+            return [found]
+
+        found = await reground(afresh, [expression["text"] for expression in boxed])
+        checked = [{**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions]
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
+        failed = next((answer for answer in found.values() if isinstance(answer, RecordError)), None)
+        if failed is not None:
+            return Partial(update, failed)
+        return update
+
+
+def _verdict(expression: dict[str, Any], again: Found | RecordError) -> dict[str, Any]:
+    """What grounding it once more says of an expression."""
+    if isinstance(again, RecordError):
+        return {"verified": None, "verification": {"method": "reground", "reason": str(again)}}
+    overlap = round(agreement(expression["instances"], again.instances), 4)
+    return {"verified": overlap >= SAME, "verification": {"method": "reground", "iou": overlap}}

@@ -1,0 +1,155 @@
+"""One run whose boxes are watched: the signs, the drift, and when they call for a check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
+from dataflow_grounding.frames import to_xyxy
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.replies.finding import parse_reply
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.terminal import say
+from dataflow_grounding.watch.endpoint_checks import EndpointChecks
+from dataflow_grounding.watch.signs import ADVICE, Seen
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.plan import Ask
+    from dataflow_grounding.watch.box_watch import BoxWatch
+
+T = TypeVar("T")
+
+ODD = (
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
+    "are there several servers or models behind its address? Look at some boxes"
+)
+
+
+class Watching:
+    """One run that is watched."""
+
+    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
+        self._watch, self._asked, self._checks = watch, asked, checks
+        self.of = checks.of
+        self._signs = checks.known.signs
+        self._drift = checks.known.drift if checks.possible else None
+        self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
+
+    async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
+        """The answer to a request, which is looked at. Raises what failed, and SuspectBoxes."""
+        if self._stopped is not None:
+            raise self._stopped
+        self._checks.open(ask, sent)
+        if self._checks.relied_on:
+            await self._ready(ask)
+
+        async def before() -> None:
+            await self._ready(ask)
+            self._checks.sending()
+
+        def read(reply: str) -> tuple[T, list[str]]:
+            self._look(reply, sent, dict(enumerate(phrases, 1)))
+            return request.read(reply)
+
+        try:
+            answer = await ask(replace(request, read=read, before=before, of=self.of))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._look_round(ask)
+            raise
+        await self._look_round(ask)
+        return answer
+
+    async def conclude(self, ask: Ask) -> None:
+        """What is left to settle after the last record. Raises SuspectBoxes."""
+        if self._watch.suspicion is None:
+            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+        self._checks.finish(vouched=self._watch.suspicion is None)
+        if self._odd and self._watch.suspicion is None:
+            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
+
+    async def _ready(self, ask: Ask) -> None:
+        """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
+        if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
+            await self._check(ask, waiting=True)
+        else:
+            await self._look_round(ask)
+        await self._checks.free()
+        if self._stopped is not None:
+            raise self._stopped
+
+    async def _look_round(self, ask: Ask) -> None:
+        """Check the endpoint where it is time for it."""
+        if not self._checks.under_way and self._watch.suspicion is None:
+            await self._settle(ask, self._checks.due(self._drifted))
+
+    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        strange = self._signs.found is not None or self._signs.mixed
+        if due or (strange and self._checks.possible):
+            several = strange or self._drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=self._drifted or strange, several=several)
+        elif self._signs.found:
+            self._suspect(self._sign_alone())
+
+    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        verdict = await self._checks.check(ask, waiting=waiting, several=several)
+        if verdict.odd and verdict.kind != "misses":
+            self._odd = verdict.odd
+            ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
+        if self._drift is not None:
+            self._drift.settled()
+        if verdict.kind == "misses":
+            what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}")
+        elif verdict.kind == "fits":
+            self._signs.withdraw()
+        else:
+            ask.note("unanswered_check", verdict.why)
+            if not self._checks.possible:
+                self._drift = None
+            if self._signs.found:
+                self._suspect(self._sign_alone())
+            self._signs.withdraw()
+
+    def _sign_alone(self) -> str:
+        """What a sign says where no check could tell."""
+        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+
+    def _suspect(self, what: str) -> None:
+        try:
+            self._watch.suspect(what, self._checks.lost())
+        except SuspectBoxes as stopped:
+            self._stopped = stopped
+            raise
+
+    @property
+    def _drifted(self) -> bool:
+        return self._drift is not None and self._drift.alarmed
+
+    def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
+        """Take in a reply's boxes, as it wrote them."""
+        self._checks.known.answers += 1
+        if self._drift is None and self._signs.done:
+            return
+        try:
+            marks = parse_reply(reply, self._asked.key)
+        except UnreadableReply:
+            return
+        width, height = self._asked.limits(sent)
+        boxes = []
+        for mark in marks.boxes:
+            taken_back = mark.answer != marks.answer
+            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
+                continue
+            x1, y1, x2, y2 = to_xyxy(mark.numbers, mark.order or self._asked.order)
+            a, b, c, d = mark.numbers
+            labels = mark.said.labels
+            phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
+            corners = (x1 / width, y1 / height, x2 / width, y2 / height)
+            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
+        self._signs.add(boxes)
+        if self._drift is not None:
+            self._drift.add(boxes)
