@@ -24,6 +24,7 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
     REPOSITORY / "init_template" / "README.md",
+    REPOSITORY / "skills" / "dataflow-grounding" / "SKILL.md",
 ]
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 SERVERS = ("vllm", "llama-server", "ollama", "lms", "docker")
