@@ -27,6 +27,7 @@ COMMANDS = {
     "cost": "Show what was paid for results, per step.",
     "report": "Write a page that shows the results.",
     "eval": "Compare results with gold annotations.",
+    "agent": "Print what a coding agent has to know: commands, keys, operators, columns.",
     "completion": "Print the shell's completion script.",
 }
 """Command → what `--help` says; its module is imported when it is used."""

@@ -1,0 +1,102 @@
+"""`agent`: what a coding agent has to know to use this package, made from the code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib import resources
+
+import click
+
+from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import STATUSES
+from dataflow_grounding.terminal import say
+from dataflow_grounding.version import __version__
+
+_HEAD = """\
+# dataflow-grounding {version}
+Turns images and captions into grounded annotations with a vision-language model (VLM).
+Every reply is stored; after any stop the same command goes on, and a finished run sends nothing.
+Scripts and `ground` ask the endpoint in DF_BASE_URL, DF_MODEL, DF_API_KEY; without them the embedded OpenCV grounder (not a VLM).
+Order of work: default_specs, check, estimate, generate --pilot 10, report (look at it), generate.
+Exit codes: 0 all done, 1 some records failed, 2 spec or input wrong, 3 stopped by a limit,
+4 endpoint refused or nothing succeeded, 130 interrupted.
+"""
+_FILES = """\
+## Files in results_dir
+annotations.jsonl: finished records, in input order. failures.jsonl: id, kind, message of the others. step_*: after each step.
+run.json: spec, model, counts, tokens, cost. report.html: written by `report`.
+.ckpt/: the replies, which were paid for: never delete it.
+"""
+_FIELDS = f"""\
+## Fields of an expression (column `expressions`)
+expression_id; text; char_span: [start, end) in cleaned_caption, code points, null where it isn't there; caption_span: in caption;
+noun_chunk; status: {", ".join(STATUSES)}; reason;
+instances: bbox_id, bbox [x1, y1, x2, y2] in pixels of the upright image, score 0 to 1 or null, region_id;
+disagreement (samples > 1); verified: true, false or null; verification: method, iou, reason, before.
+"""
+
+
+@click.group("agent")
+def command() -> None:
+    """Write what a coding agent has to know to use this package."""
+
+
+@command.command("context")
+def context() -> int:
+    """Print the commands, spec keys, operators and columns as one page of text."""
+    say(_page(), err=False)
+    return 0
+
+
+def _page() -> str:
+    parts = [_HEAD.format(version=__version__), _commands(), _spec_keys(), _operators(), _FIELDS, _FILES]
+    return "\n".join(part.rstrip() + "\n" for part in parts).rstrip()
+
+
+def _commands() -> str:
+    from dataflow_grounding.cli.main import COMMANDS
+
+    lines = ["## Commands: dataflowgrounding COMMAND"]
+    for name, what in COMMANDS.items():
+        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{name}").command
+        arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
+        options = [_option(p, command) for p in command.params if isinstance(p, click.Option)]
+        usage = " ".join([name, *arguments, *(f"[{option}]" for option in options)])
+        lines.append(f"- {usage}: {what}")
+    return "\n".join(lines)
+
+
+def _option(option: click.Option, command: click.Command) -> str:
+    value = "" if option.is_flag else f" {option.metavar or option.type.name.upper().split()[0]}"
+    return min(option.opts, key=len) + value if len(option.opts) > 1 else option.opts[0] + value
+
+
+def _spec_keys() -> str:
+    """The shipped specs, the second and third only where they differ from those before."""
+    seen: set[str] = set()
+    lines = [
+        "## Spec keys (YAML; any can be set as KEY=VALUE on the command line: image_grounding.workflow.max_workers=64)"
+    ]
+    for name in JOBS:
+        text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        block = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines += [line for line in block if line not in seen]
+        seen |= {line for line in block if line.strip().rstrip(":") not in ("workflow", "data", name)}
+    return "\n".join(lines)
+
+
+def _operators() -> str:
+    import dataflow_grounding.operators  # noqa: F401 - they register themselves
+
+    lines = [
+        "## Operators: operator.run(storage.step(), input_ROLE_key=COLUMN, ...); from dataflow_grounding import ..."
+    ]
+    for name, cls in OPERATOR_REGISTRY:
+        parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
+        settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+        columns = (cls.input_keys, cls.output_keys)
+        reads, writes = (", ".join(f"{role}={column}" for role, column in keys.items()) for keys in columns)
+        lines.append(f"- {name}({settings}): {reads} -> {writes}. {cls.get_desc()}")
+    return "\n".join(lines)

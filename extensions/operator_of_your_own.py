@@ -1,0 +1,34 @@
+"""An operator: how much of the picture each expression's boxes cover. It asks nothing, so it costs nothing.
+
+operator = BoxShare()
+operator.run(storage.step(), input_expressions_key="expressions")    # in a pipeline, after a PhraseGrounder
+operator({"expressions": [...], "width": 640, "height": 480})        # on one record, a list, or a DataFrame
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding import OPERATOR_REGISTRY, Operator
+from dataflow_grounding.geometry import area
+from dataflow_grounding.records import read_expressions
+
+
+@OPERATOR_REGISTRY.register()
+class BoxShare(Operator):
+    """Adds `box_share` to each expression: the area of its boxes as a share of the picture's, 0 to 1."""
+
+    name = "box_share"
+    input_keys = {"expressions": "expressions", "width": "width", "height": "height"}
+    output_keys = {"output": "expressions"}
+    descriptions = {"en": "Adds the share of the picture that each expression's boxes cover."}
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        """Fills in the column. Raises BrokenRow where it holds anything but expressions."""
+        whole = record[self.keys.width] * record[self.keys.height]
+        return {
+            self.keys.output: [
+                {**expression, "box_share": round(sum(area(i["bbox"]) for i in expression["instances"]) / whole, 4)}
+                for expression in read_expressions(record, self.keys.expressions)
+            ]
+        }

@@ -1,0 +1,44 @@
+"""A pipeline: steps in an order of your own, from a script or from a spec.
+
+The spec names it by module and class; the module is looked for beside the spec. Save it as shares.yaml:
+
+    results_dir: out
+    autolabel_type: pipeline_of_your_own:BoxShares
+    box_shares:
+      vlm: {backend: openai, openai: {base_url: "http://localhost:8000/v1", model_name: my-model}}
+      data: {input_jsonl: captions.jsonl}
+      settings: {samples: 3}
+
+Then `check`, `estimate`, `generate`, `report` and `cost` work as for the shipped ones: dataflowgrounding generate -e shares.yaml
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataflow_grounding import BoxRefiner, ExpressionExtractor, PhraseGrounder, Pipeline, operator
+
+
+@operator(reads=["expressions"], writes=["boxes"])
+def boxes(record: Any) -> dict[str, int]:
+    """How many boxes the image has in all."""
+    return {"boxes": sum(len(expression["instances"]) for expression in record["expressions"])}
+
+
+class BoxShares(Pipeline):
+    """Finds expressions and their boxes, looks again for small ones, and counts them."""
+
+    name = "box_shares"
+
+    def __init__(self, storage: Any, serving: Any, samples: int = 1) -> None:
+        self.storage = storage
+        self.extractor = ExpressionExtractor(serving)
+        self.grounder = PhraseGrounder(serving, samples=samples)
+        self.refiner = BoxRefiner(serving, samples=samples)
+
+    def forward(self) -> None:
+        """The four steps."""
+        self.extractor.run(self.storage.step(), input_caption_key="caption")
+        self.grounder.run(self.storage.step())
+        self.refiner.run(self.storage.step())
+        boxes.run(self.storage.step())

@@ -1,0 +1,61 @@
+"""A task: a question of your own to the model, and the operator that asks it.
+
+operator = ThingCounter(serving, thing="person")
+operator.run(storage.step(), input_image_key="image_path", output_count_key="people")
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dataflow_grounding import OPERATOR_REGISTRY, Operator, Serving
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.tasks import Request
+
+INSTRUCTIONS = """\
+Count the things named in "thing" that can be seen in the picture, cut ones at its edge included.
+Reply with one JSON object, nothing before or after it: {"count": 3}"""
+SCHEMA = {
+    "type": "object",
+    "properties": {"count": {"type": "integer"}},
+    "required": ["count"],
+    "additionalProperties": False,
+}
+
+
+def count_of(image: Image, thing: str) -> Request[int]:
+    """Asks how many of a thing are in a picture."""
+    return Request(
+        task="count", input={"thing": thing}, images=(image,), instructions=INSTRUCTIONS, schema=SCHEMA, read=_read
+    )
+
+
+def _read(reply: str) -> tuple[int, list[str]]:
+    """The count, and no notes. An UnreadableReply is asked again, its message told to the model."""
+    try:
+        count = json.loads(reply)["count"]
+    except (ValueError, TypeError, KeyError):
+        raise UnreadableReply('there is no JSON object with "count".') from None
+    if type(count) is not int or count < 0:
+        raise UnreadableReply('"count" should be a whole number, 0 or more.')
+    return count, []
+
+
+@OPERATOR_REGISTRY.register()
+class ThingCounter(Operator):
+    """Counts one kind of thing in each picture: `thing` as a noun in the singular."""
+
+    name = "thing_counter"
+    input_keys = {"image": "image_path"}
+    output_keys = {"count": "count"}
+
+    def __init__(self, serving: Serving, thing: str) -> None:
+        self.serving = serving
+        self.thing = thing
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        """One question, one number."""
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        return {self.keys.count: await ask(count_of(image, self.thing))}
