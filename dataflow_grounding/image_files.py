@@ -81,10 +81,7 @@ def _open_file(path: str) -> tuple[int, int]:
 
 
 def header_facts(path: str) -> tuple[Size, str]:
-    """Width and height of the upright picture, and its media type, from the file's header alone.
-
-    Raises ImageMissing, MachineBusy, ImageBroken.
-    """
+    """Upright width and height, and media type, by the header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
     try:
         handle, _ = _open_file(path)
     except OSError as error:

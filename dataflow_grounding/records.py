@@ -86,10 +86,7 @@ def expression_id(record: Record, number: int) -> str:
 
 
 def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The record's expressions as objects with `text` and `expression_id`, whoever wrote them.
-
-    Takes bare strings, `bbox_score` for `score`, and a missing id. Raises BrokenRow for anything that is not an expression.
-    """
+    """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for anything else."""
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
@@ -164,10 +161,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `value` as it reads back from a file: lists for tuples, text keys, plain numbers for NumPy's.
-
-    Raises TypeError or ValueError for what JSON can't hold, NaN included.
-    """
+    """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
     copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
     return copy
 

@@ -40,10 +40,7 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run. Equal requests are sent once.
-
-    `stop` is told what stops the run; without it, only this asking stops.
-    """
+    """Answers the requests to one serving for a whole run, equal ones once; `stop` is told what stops the run."""
 
     def __init__(
         self,
@@ -279,10 +276,7 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops.
-
-        Never less than a tenth of the latter: an endpoint that asks for no wait at all would be hammered.
-        """
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a tenth of that."""
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)

@@ -84,9 +84,7 @@ class EndpointState:
         return self._held[key][0] if key in self._held else None
 
     def settle(self) -> int:
-        """At the end of a run: store the refusals that are surely about their records; how many others there are, which the
-        next run asks again.
-        """
+        """Store the refusals that are surely about their records; how many others the next run asks again."""
         for key, (line, passing, store) in list(self._held.items()):
             if self.has_answered and not passing:
                 store.put(key, line)
@@ -94,9 +92,7 @@ class EndpointState:
         return len(self._held)
 
     def failed(self, error: ServerFault, tries: int) -> None:
-        """A fault of the server, or a wish to wait, at the `tries`-th try of a request. Raises EndpointRefused when it has never
-        answered, OutOfService when it no longer does, QuotaUsedUp when waiting takes too long.
-        """
+        """A fault or a wish to wait. Raises EndpointRefused before any answer, OutOfService, QuotaUsedUp."""
         if isinstance(error, ServerOverloaded):
             self._limited(error)
         if isinstance(error, RateLimited):

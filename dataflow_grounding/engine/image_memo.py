@@ -30,10 +30,7 @@ _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes an image's facts known before an operator asks for them.
-
-    A local disk's files are read where we stand, which costs a tenth of handing them to a thread; slow ones by threads.
-    """
+    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by threads."""
 
     def __init__(self, log: KeyedLog | None) -> None:
         self._log = log

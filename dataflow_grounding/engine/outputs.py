@@ -82,10 +82,7 @@ class Outputs:
             self._left[len(outcome.records)] += bool(outcome.failures)
 
     def commit(self, rows: int) -> None:
-        """Put the files in place. Where no record got through a step, its earlier file stays.
-
-        Raises RunStopped, and replaces nothing, unless each of the `rows` that were read is written or among the failures.
-        """
+        """Put the files in place, once each of the `rows` is written or among the failures. Raises RunStopped."""
         self._check(rows)
         try:
             kept = _other_failures(self.failures_path, {step.label for step in self.steps})

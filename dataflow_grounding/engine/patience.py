@@ -24,10 +24,7 @@ class Patience:
         self._went_well = time.monotonic()
 
     async def until_done(self, once: Callable[[], Awaitable[T]]) -> T:
-        """What `once` returns, tried again for a minute while that is MachineBusy.
-
-        Raises RunStopped when in all that time nobody else got anything done either; else the MachineBusy comes back.
-        """
+        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved."""
         since, pause = time.monotonic(), 0.25
         while isinstance(result := await once(), MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:

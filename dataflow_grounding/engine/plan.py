@@ -41,10 +41,7 @@ class Partial:
 
 
 class Ask(Protocol):
-    """Puts one request to the operator's serving and returns what its reply says; the only way out of an operator.
-
-    Raises what failed (a RecordError): let it through, and the record fails alone.
-    """
+    """Puts one request to the serving and returns what its reply says. Raises RecordError: let it through."""
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
@@ -53,9 +50,7 @@ class Ask(Protocol):
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
     def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
-        """The answer to a request that is no record's, and notes on reading it. It goes before all others, is counted and paid
-        for like them, and its reply is never taken for an answer to a record's.
-        """
+        """The answer to a request that is no record's, sent before all others and paid for, and notes on it."""
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for; see Vouching."""

@@ -29,11 +29,7 @@ StepResult = Update | Partial | RecordError | None
 
 
 class Run:
-    """One pass over a source with a segment of steps.
-
-    Some workers take rows in order and see each through all steps. A window bounds how far the newest row may be ahead of
-    the oldest that is not finished, and so the memory.
-    """
+    """One pass over a source: workers see rows through all steps in order, within a window that bounds memory."""
 
     def __init__(
         self, steps: list[Step], source: Source, options: RunOptions, name: str | None, budget: Budget

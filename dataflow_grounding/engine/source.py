@@ -146,9 +146,7 @@ class Source:
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Digest of the file's rows and of the size and time of each image; None when it can't be read twice, or when an
-        image was written at or after `unchanged_since` (nanoseconds).
-        """
+        """Digest of rows and images; None when it can't be read twice or changed since (nanoseconds)."""
         digest = hashlib.sha256()
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):

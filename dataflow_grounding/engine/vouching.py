@@ -54,9 +54,7 @@ class Vouching:
         self._write("unclear")
 
     def bad(self) -> int:
-        """A check has failed: all that is open is set aside, and all that is still to come. Returns how many replies that are
-        so far.
-        """
+        """A check has failed: all that is open, and to come, is set aside. Returns how many replies so far."""
         mine = self._entries[self._of]
         count = sum(1 for _ in self._replies(mine["open"]))
         mine["void"] += mine["open"]

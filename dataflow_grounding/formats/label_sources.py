@@ -58,10 +58,7 @@ class LabelSource:
 
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
-    """Find images and the label file of the same relative path for each: KITTI's, or YOLO's with a file of class names.
-
-    Raises InputError if a folder is missing or no label belongs to an image.
-    """
+    """Find images and their KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
     names_path = None
     if names_file is not None:
         names_path = names_file or _beside(label_dir, "classes.txt", f"{key.rpartition('.')[0]}.yolo_names")

@@ -16,11 +16,7 @@ from dataflow_grounding.rows import read_rows
 
 
 def write_legacy(step: Step) -> None:
-    """Write `labels/<image's path without its ending>.txt.step<k>` beside a step's annotations, all files or none.
-
-    A step that the old layout doesn't know has none. Not done again while the annotations are as they were. Raises
-    StorageFailed.
-    """
+    """Write TAO's old label files beside a step's annotations, all or none, if changed. Raises StorageFailed."""
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
         return

@@ -50,9 +50,7 @@ class Seeds(Protocol):
 
 
 def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
-    """The seeds that a spec's `data` names. `left_out` are columns that the steps will make; with `boxless` annotations
-    may lack regions. Raises SpecError, InputError.
-    """
+    """The seeds of a spec's `data`; `left_out` are columns that steps will make. Raises SpecError, InputError."""
     block = "image_referring_expression.data"
     labels = {name: getattr(data, name) for name in ("kitti_label_dir", "coco_json", "yolo_label_dir")}
     given = {name: str(path) for name, path in labels.items() if path}
@@ -199,10 +197,7 @@ def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, unless the file is there and nothing has changed; returns the report.
-
-    Says on standard error what doesn't fit together. Raises InputError.
-    """
+    """Write the records to `path`, whole or not at all, unless nothing has changed. Raises InputError."""
     report = _write_seeds(seeds, path, state_path)
     for remark in seeds.remarks():
         say(f"Note: {remark}.")

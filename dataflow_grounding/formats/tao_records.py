@@ -26,10 +26,7 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 
 
 def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
-    """The record with its regions and instances in pixels of an image of `size` (width, height), without `kitti_bboxes`.
-
-    Raises BrokenRow if it is unclear what its numbers mean.
-    """
+    """The record in pixels of an image of `size` (width, height). Raises BrokenRow for unclear numbers."""
     exact = [_kitti(item) for item in row[COLUMN]]
     written = [_four(region, "a region") for region in row.get("regions") or []]
     # TAO takes 1920 x 1080 for an image whose size it wasn't told: the row's size may be the one that counted.

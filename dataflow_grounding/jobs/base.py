@@ -20,11 +20,7 @@ from dataflow_grounding.storage import ResultsStorage
 
 
 class SpecJob:
-    """One pipeline as a spec states it: all that the commands know of a pipeline.
-
-    Made from a spec and its serving; a subclass puts `steps`, `inputs` and `box_format` together. Raises SpecError,
-    InputError for what is wrong.
-    """
+    """A pipeline, made from a spec and its serving; subclasses make `steps`. Raises SpecError, InputError."""
 
     name: ClassVar[str]
     """What `autolabel_type` says, and the key of the pipeline's block."""

@@ -64,10 +64,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _run_of(spec: Spec, found: Findings) -> SpecRun:
-    """The spec's run; where its model can't be used, one with the embedded grounder, to look the data over all the same.
-
-    Raises GroundingError where the data can't be read either.
-    """
+    """The spec's run, with the embedded grounder where its model can't be used. Raises GroundingError."""
     try:
         return SpecRun(spec)
     except GroundingError as error:

@@ -33,10 +33,7 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of(run: SpecRun, *, send: bool) -> dict[str, Any]:
-    """The spec's endpoint: what keeps it from being asked, or, with `send`, how it answered a small picture.
-
-    `problems` is empty where all is well.
-    """
+    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
     serving = run.serving
     found: dict[str, Any] = {"backend": run.block.vlm.backend, "endpoint": serving.endpoint, "model": serving.model}
     if run.box_format is not None:

@@ -169,11 +169,7 @@ class _Pass:
         self._rows: set[frozenset[str]] = set()
 
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
-        """Take a record through all steps: per step, what it would send, and what of its replies is stored.
-
-        A row whose first step asks what an earlier row's did is paid for already. Further on, requests that are equal by
-        made-up replies alone count each.
-        """
+        """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
             serving.counted = Amount()

@@ -14,10 +14,7 @@ from dataflow_grounding.spec.problems import nearest
 
 
 def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str]) -> Any:
-    """What `name`, the value of `key`, means as `module:name`; a module in `folders` counts unless Python finds another first.
-
-    Raises SpecError.
-    """
+    """What `name`, the value of `key`, means as `module:name`; `folders` count last. Raises SpecError."""
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         known = f"{', '.join(shipped)}, nor of the form module:Name{nearest(name, shipped)}"

@@ -36,10 +36,7 @@ class AnswerText(NamedTuple):
 
 
 def answers_of(reply: str) -> list[AnswerText]:
-    """Return the answers in a model's reply, in order: one, or several where it thinks between them.
-
-    Raises UnreadableReply when the reply is empty or ends while the model still thinks.
-    """
+    """Return the answers in a model's reply, in order. Raises UnreadableReply for none or an unfinished thought."""
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
     if _is_json(reply):  # whatever its strings hold

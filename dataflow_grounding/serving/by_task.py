@@ -11,10 +11,7 @@ from dataflow_grounding.tasks import Request
 
 
 class ServingByTask(Serving):
-    """Passes each request to the serving named for its task in `others`, else to `first`.
-
-    Both count as one endpoint: they share the requests in flight and the budget.
-    """
+    """Passes each request to the serving named for its task in `others`, else to `first`; both are one endpoint."""
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
         self.first = first

@@ -51,9 +51,7 @@ class Habits:
 
 
 def first_habits(endpoint: str) -> Habits:
-    """What to try first. On OpenAI's own service a schema stands before all else in the prompt: another for each task
-    would keep the picture out of the prompt cache from step to step, so there replies are asked for as `json_object`.
-    """
+    """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt cache."""
     host = f".{urlsplit(endpoint).hostname or ''}"
     return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()
 

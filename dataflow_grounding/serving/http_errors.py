@@ -65,9 +65,7 @@ def is_about_content(said: str) -> bool:
 
 
 def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
-    """What the headers ask for, else the error's own `google.rpc.RetryInfo`; a day where Google says that a day's quota
-    is used up, whatever else it says.
-    """
+    """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
     details = _details(_parsed(body))
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return DAY
@@ -81,9 +79,7 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or the reset of
-    a limit that is used up; None when it asks for none.
-    """
+    """Seconds that the endpoint asks to wait, by its headers; None when it asks for none."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
         if milliseconds is not None:

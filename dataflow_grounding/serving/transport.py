@@ -40,10 +40,7 @@ class HttpTransport:
         self.proxy = _proxy_for(self.url)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; status, headers and body of the answer, whatever its status.
-
-        Raises EndpointUnreachable, RateLimited, ServerFault, EndpointRefused.
-        """
+        """Send one body; status, headers and body of the answer. Raises what failed on the way."""
         import aiohttp
 
         try:

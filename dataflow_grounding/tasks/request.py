@@ -88,10 +88,7 @@ class Request(Generic[T]):
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling.
-
-        A complaint, and how cool it is asked, are told by the attempt's number alone: other words for it don't ask again.
-        """
+        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling."""
         parts = {
             "serving": dict(identity),
             "system": self.system,
