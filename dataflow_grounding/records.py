@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
 
-Update: TypeAlias = dict[str, Any]
-"""What an operator adds to a record: column name → JSON value."""
+Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
 """Column of the second and later rows of one image: which it is, from 1. Rows that fail before it don't change its ids."""
@@ -40,9 +39,7 @@ class Record(dict[str, Any]):
         place: int = 0,
     ) -> None:
         super().__init__(row)
-        self.folders = folders
-        self.occurrence = occurrence
-        self.place = place
+        self.folders, self.occurrence, self.place = folders, occurrence, place
         given = row.get("image_id")
         self.image_id = str(given) if has_id(given) else image_id
 
@@ -99,16 +96,11 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
         given_id = expression.get("expression_id")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(
-                f"column {key!r}, expression {number}: 'instances' should be a list, not {_kind(instances)}"
-            )
-        expressions.append(
-            {
-                **expression,
-                "expression_id": given_id if has_id(given_id) else expression_id(record, number),
-                "instances": [_read_instance(item, key, number) for item in instances],
-            }
-        )
+            wrong = f"'instances' should be a list, not {_kind(instances)}"
+            raise BrokenRow(f"column {key!r}, expression {number}: {wrong}")
+        own_id = given_id if has_id(given_id) else expression_id(record, number)
+        read = [_read_instance(item, key, number) for item in instances]
+        expressions.append({**expression, "expression_id": own_id, "instances": read})
     return expressions
 
 

@@ -34,9 +34,8 @@ class StepAsk:
             raise OperatorFailed("this operator has no serving to ask")
         found = await self._asking.answer(request, self._store, self._priority)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
-            raise OperatorFailed(
-                f"`read` of a {request.task} request should return the answer and its notes: (answer, [])"
-            )
+            wanted = "should return the answer and its notes: (answer, [])"
+            raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         for note in found[1]:
             code, _, text = note.partition(":")
             self.note(code, text.strip())

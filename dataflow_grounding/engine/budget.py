@@ -46,9 +46,7 @@ class Budget:
     """What this run may send (`max_requests`) and spend (`usd`, which needs `prices`); None is without limit."""
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
-        self.max_requests = max_requests
-        self.usd = usd
-        self.prices = prices
+        self.max_requests, self.usd, self.prices = max_requests, usd, prices
         self.sent = 0
         self.spent = 0.0
         self._reserved = 0.0

@@ -12,8 +12,7 @@ from dataflow_grounding.errors import MachineBusy, RunStopped
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 60.0
-"""How long something is tried again."""
+BUSY_SECONDS = 60.0  # how long something is tried again
 
 
 class Patience:

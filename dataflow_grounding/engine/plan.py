@@ -102,8 +102,7 @@ class WholeFile:
     optional_keys = ()
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
-        self.name = name
-        self.work = work
+        self.name, self.work = name, work
 
     def reads(self) -> dict[str, str]:
         """Not known."""
@@ -179,9 +178,8 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in writes.values():
             if column in there and column not in reads.values():
-                raise PlanError(
-                    f"{step.label} would overwrite column {column!r} of {there[column]}: give it another output key"
-                )
+                whose = f"column {column!r} of {there[column]}"
+                raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")
             there[column] = step.label
         anything = anything or not writes
 
@@ -252,11 +250,6 @@ def source_digest(thing: Any) -> str | None:
                 digest.update(source.read())
         else:  # a notebook's cell
             digest = hashlib.sha256(inspect.getsource(thing).encode())
-    except (
-        OSError,
-        TypeError,
-        AttributeError,
-        SystemError,
-    ):  # SystemError: two threads that parse at once, in Python 3.11
+    except (OSError, TypeError, AttributeError, SystemError):  # SystemError: two threads parse at once, in Python 3.11
         return None
     return digest.hexdigest()[:16]

@@ -34,13 +34,10 @@ class Run:
     def __init__(
         self, steps: list[Step], source: Source, options: RunOptions, name: str | None, budget: Budget
     ) -> None:
-        self.steps = steps
-        self.source = source
-        self.options = options
+        self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._name = name
-        self._budget = budget
+        self._name, self._budget = name, budget
         self._levels = levels(steps)
         self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()

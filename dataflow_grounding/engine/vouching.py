@@ -8,8 +8,7 @@ from typing import Any
 
 from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog, Span
 
-MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
-"""The key of the marks; the last one counts."""
+MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]  # the key of the marks; the last one counts
 
 
 class Vouching:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.coordinates import find_box_format
@@ -54,21 +55,15 @@ def _write(path: str, text: str) -> None:
 
 
 def _text_of(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return None
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        return file.read()
+    return None
 
 
 def _regions(record: Mapping[str, Any]) -> str:
+    said = ("type", "color", "description")
     items = [
-        {
-            "bbox_2d": _in_1000(region, record),
-            "type": region.get("type") or "",
-            "color": region.get("color") or "",
-            "description": region.get("description") or "",
-        }
+        {"bbox_2d": _in_1000(region, record), **{name: region.get(name) or "" for name in said}}
         for region in record.get("regions") or []
     ]
     return json.dumps(items, ensure_ascii=False)

@@ -29,12 +29,9 @@ BATCH = 512
 class Seeds(Protocol):
     """Where seed records come from."""
 
-    folders: tuple[str, ...]
-    """Where relative image paths are looked for."""
-    files: list[str]
-    """Files of the user."""
-    origin: str
-    """What is read, for people."""
+    folders: tuple[str, ...]  # where relative image paths are looked for
+    files: list[str]  # files of the user
+    origin: str  # what is read, for people
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records, in order."""
@@ -96,9 +93,8 @@ class LabelSeeds:
             regions = self.source.read(path, size)
             for region in regions:
                 if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
-                    raise BrokenRow(
-                        f"{path}: the box {region['bbox']} lies outside the image of {size[0]} x {size[1]} px"
-                    )
+                    outside = f"lies outside the image of {size[0]} x {size[1]} px"
+                    raise BrokenRow(f"{path}: the box {region['bbox']} {outside}")
             record["regions"] = regions
         except BrokenRow as error:
             record |= {"regions": [], SEED_ERROR: str(error)}
@@ -131,8 +127,7 @@ class AnnotationSeeds:
         self.origin = path
         beside = os.path.dirname(path) or "."
         self.folders: tuple[str, ...] = (image_dir, beside, ".") if image_dir else (beside, ".")
-        self._left_out = left_out
-        self._boxless = boxless
+        self._left_out, self._boxless = left_out, boxless
         self._broken: list[str] = []
         self._converted = 0
 
@@ -227,10 +222,7 @@ def _written(path: str) -> list[int]:
 def seed_file(
     folder: str, image_dir: str, *, kitti: str = "", coco: str = "", yolo: str = "", yolo_names: str = ""
 ) -> str:
-    """Write `seed_annotations.jsonl` into `folder` from images and one kind of labels; returns its path.
-
-    The arguments are those of a spec's `data`. Says on standard error what doesn't fit together. Raises SpecError, InputError.
-    """
+    """Write seed records from images and one kind of labels; returns the path. Raises SpecError, InputError."""
     data = ReferringData(
         image_dir=image_dir, kitti_label_dir=kitti, coco_json=coco, yolo_label_dir=yolo, yolo_names=yolo_names
     )

@@ -62,9 +62,8 @@ def _expression(
         box = _four(instance, "an instance")
         near = [n for n, other in enumerate(written) if _close(box, other)]
         if not near and not sure:
-            raise BrokenRow(
-                f"the instance {box} is not a region, and the record's size is not the image's: not converted"
-            )
+            why = "is not a region, and the record's size is not the image's"
+            raise BrokenRow(f"the instance {box} {why}: not converted")
         bbox = pixels[near[0]] if near else _converted(box, size)
         instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
     return {**expression, "instances": instances}

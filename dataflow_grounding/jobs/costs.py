@@ -30,10 +30,8 @@ class Bill:
     def add(self, usage: Usage, prices: Prices | None) -> None:
         """One more reply."""
         self.replies += 1
-        for name, count in zip(
-            self.tokens, (usage.input_tokens, usage.cached_tokens, usage.output_tokens), strict=True
-        ):
-            self.tokens[name] += count
+        for name in self.tokens:
+            self.tokens[name] += getattr(usage, f"{name}_tokens")
         if self.cost_usd is None or prices is None:
             self.cost_usd = None
         else:

@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.blocking import run_blocking
@@ -81,7 +82,6 @@ def _asked(serving: Serving) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None

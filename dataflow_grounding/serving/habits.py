@@ -11,14 +11,10 @@ from dataflow_grounding.serving.http_errors import is_about_content
 _FORMATS = ("json_schema", "json_object", "none")
 _OPENAIS_OWN = (".openai.com", ".openai.azure.com")
 _NO_IMAGES = (
-    "not a multimodal model",
-    "does not support image",
-    "no endpoints found that support image",
-    "image input is not supported",
-    "image_url is only supported by certain models",
-    "unknown variant `image_url`",
+    "not a multimodal model", "does not support image", "no endpoints found that support image",
+    "image input is not supported", "image_url is only supported by certain models", "unknown variant `image_url`",
     "at most 0 image",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
