@@ -20,7 +20,7 @@ from dataflow_grounding.storage import ResultsStorage
 
 
 class SpecJob:
-    """A pipeline as a spec states it; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError, InputError."""
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError, InputError."""
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
     block: ClassVar[type[PipelineBlock]]  # the keys of that block
