@@ -226,7 +226,11 @@ _room = _Room(PIXELS_AT_ONCE)
 
 @contextmanager
 def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[PillowImage]:
-    """The upright picture, RGB on white, once there is room for it. Raises ImageBroken, MachineBusy."""
+    """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there is room for it.
+
+    The room is given back at the end of the `with`: what outlives it should be small; decode nothing inside it.
+    Raises ImageBroken, MachineBusy.
+    """
     picture = _opened(data, path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down

@@ -29,7 +29,10 @@ PADDING = (127, 127, 127)
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The sizes in which pictures are sent, in pixels, and the shapes that are padded; None stands for no limit."""
+    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over `max_short_side`,
+    an area of `min_pixels` to `max_pixels` square pixels, sides in multiples of `multiple`. A picture more than
+    `max_wide` times as wide as high, or `max_tall` times as high as wide, is padded. None stands for no limit.
+    """
 
     max_side: int = 2048
     max_short_side: int | None = None

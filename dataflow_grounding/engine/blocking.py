@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run_blocking(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already; an interrupt cancels it."""
+    """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and is waited for."""
 
     async def main() -> T:
         return await work()

@@ -73,7 +73,7 @@ class EndpointState:
         return self._held[key][0] if key in self._held else None
 
     def settle(self) -> int:
-        """Store the refusals that are surely about their records; how many others the next run asks again."""
+        """Store the refusals that are surely about their records. Returns how many others the next run asks."""
         for key, (line, passing, store) in list(self._held.items()):
             if self.has_answered and not passing:
                 store.put(key, line)

@@ -88,7 +88,7 @@ class Outputs:
                 self._failures.write(line)
             self._failures.commit()
             for writer in self._writers:
-                if writer.count or not self.summary.records:
+                if writer.count or not self.summary.records:  # else the earlier file stays
                     writer.commit()
                 else:
                     writer.discard()

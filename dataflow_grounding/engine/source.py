@@ -142,7 +142,7 @@ class Source:
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Digest of rows and images; None when it can't be read twice or changed since (nanoseconds)."""
+        """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
         digest = hashlib.sha256()
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):
