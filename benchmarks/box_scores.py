@@ -45,7 +45,7 @@ def measure(
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
         serving = OpenAIServing(server.base_url, name, box_format=box_format)
         steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
-        steps += [BoxRefiner(serving, **settings)] if zoom else []
+        steps += [BoxRefiner(serving, samples=samples, **settings)] if zoom else []
         steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
         found: Any = rows
         for step in steps:
