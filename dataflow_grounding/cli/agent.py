@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from importlib import resources
 
@@ -44,27 +43,25 @@ def command() -> None:
 
 
 @command.command("context")
-def context() -> int:
+@click.pass_context
+def context(here: click.Context) -> int:
     """Print the commands, spec keys, operators and columns as one page of text."""
-    say(_page(), err=False)
+    parts = [_HEAD.format(version=__version__), _commands(here), _spec_keys(), _operators(), _FIELDS, _FILES]
+    say("\n".join(part.rstrip() + "\n" for part in parts).rstrip(), err=False)
     return 0
 
 
-def _page() -> str:
-    parts = [_HEAD.format(version=__version__), _commands(), _spec_keys(), _operators(), _FIELDS, _FILES]
-    return "\n".join(part.rstrip() + "\n" for part in parts).rstrip()
-
-
-def _commands() -> str:
-    from dataflow_grounding.cli.main import COMMANDS
-
+def _commands(here: click.Context) -> str:
+    root = here.find_root()
+    assert isinstance(root.command, click.Group)
     lines = ["## Commands: dataflowgrounding COMMAND"]
-    for name, what in COMMANDS.items():
-        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{name}").command
+    for name in root.command.list_commands(root):
+        command = root.command.get_command(root, name)
+        assert command is not None
         arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
         options = [_option(p, command) for p in command.params if isinstance(p, click.Option)]
         usage = " ".join([name, *arguments, *(f"[{option}]" for option in options)])
-        lines.append(f"- {usage}: {what}")
+        lines.append(f"- {usage}: {command.get_short_help_str(200)}")
     return "\n".join(lines)
 
 
