@@ -34,18 +34,13 @@ class MissingExtra(GroundingError):
 
 
 class RecordError(GroundingError):
-    """One record can't be done; the others go on.
-
-    `kind` is one word for scripts. `passing` tells whether the same command, run again, should try it again by itself.
-    """
+    """One record can't be done; the others go on. `kind` is for scripts; `passing`: a later run may do it."""
 
     _lines = False
     kind = "record"
     passing = False
-    attempts = 0
-    """Requests sent for it."""
-    reply: str | None = None
-    """The reply that could not be used, raw."""
+    attempts = 0  # requests sent for it
+    reply: str | None = None  # the reply that could not be used, raw
 
 
 class BrokenRow(RecordError):
@@ -141,15 +136,11 @@ class RunStopped(GroundingError):
     """The whole run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
 
     exit_code = 130
-    summary: dict[str, object] | None = None
-    """What was done before the stop."""
+    summary: dict[str, object] | None = None  # what was done before the stop
 
 
 class EndpointRefused(RunStopped):
-    """No request can succeed: wrong key, unknown model, wrong address.
-
-    Without `certain` it may be about the one request: once others have been answered, its record fails alone.
-    """
+    """No request can succeed: wrong key, model or address; without `certain` it may be about one request."""
 
     exit_code = 4
 

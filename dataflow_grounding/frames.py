@@ -120,11 +120,7 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the box between two cells of a 32 x 32 grid, numbered row by row, as x1, y1, x2, y2 in parts of the sides.
-
-    It runs from the middle of a cell to the middle of a cell, but takes whole cells where both share a row or a column
-    (Kosmos-2; huggingface/transformers: processing_kosmos2.py). Raises ValueError when there are not two cells.
-    """
+    """Return the box between two of 32 x 32 cells in parts of the sides, as Kosmos-2 does. Raises ValueError."""
     first, last = cells
     (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
     inset = 0.0 if row1 == row2 or column1 == column2 else 0.5

@@ -49,10 +49,7 @@ def ordered(bbox: Bbox) -> Bbox:
 
 
 def clamp(bbox: Bbox, size: Size) -> Bbox:
-    """Return the box with every coordinate moved inside an image of `size` (width, height).
-
-    A box wholly outside ends up on the image's edge, without an area.
-    """
+    """Return the box moved inside an image of `size` (width, height); one wholly outside has no area left."""
     width, height = size
     return (
         min(max(bbox[0], 0.0), width),

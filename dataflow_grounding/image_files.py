@@ -43,8 +43,7 @@ class ImageFacts:
     width: int
     height: int
     media_type: str
-    plain: bool
-    """Neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read."""
+    plain: bool  # neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read
     file_bytes: int
 
     @property
@@ -81,10 +80,7 @@ def _open_file(path: str) -> tuple[int, int]:
 
 
 def header_facts(path: str) -> tuple[Size, str]:
-    """Width and height of the upright picture, and its media type, from the file's header alone.
-
-    Raises ImageMissing, MachineBusy, ImageBroken.
-    """
+    """Upright width and height, and media type, by the header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
     try:
         handle, _ = _open_file(path)
     except OSError as error:

@@ -113,9 +113,7 @@ class Image:
 
     @cached_property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the upright picture, of what the model is shown: the picture, and below it
-        or to its right what an elongated one is padded with.
-        """
+        """Width and height, in pixels of the upright picture, of what the model is shown, padding included."""
         return self.limits.padded(self.size)
 
     @cached_property
@@ -237,20 +235,14 @@ def find_image(record: Record, key: str) -> ImageFile:
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
-    """The image that column `key` names. Reads no more than is needed to know its facts.
-
-    Raises BrokenRow (no path in the column), ImageMissing, ImageBroken.
-    """
+    """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
     file = find_image(record, key)
     facts = known_facts(file) or remember_facts(file, read_facts(file.path))
     return Image(file.path, facts, limits or ImageLimits())
 
 
 def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
-    """The facts of an image file, from one reading of it. `keep_for` keeps what will be sent under these limits.
-
-    Raises ImageMissing, ImageBroken.
-    """
+    """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing, ImageBroken."""
     data = read_file(path)
     facts = parse_facts(data, path)
     if keep_for:

@@ -7,8 +7,7 @@ import os
 
 from dataflow_grounding.errors import ImageMissing, MachineBusy, RecordError, RunStopped, StorageFailed
 
-SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
-"""No files or memory are left for now."""
+SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}  # no files or memory are left for now
 
 _AWAY = {
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),

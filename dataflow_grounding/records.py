@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
 
-Update: TypeAlias = dict[str, Any]
-"""What an operator adds to a record: column name → JSON value."""
+Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
 """Column of the second and later rows of one image: which it is, from 1. Rows that fail before it don't change its ids."""
@@ -40,9 +39,7 @@ class Record(dict[str, Any]):
         place: int = 0,
     ) -> None:
         super().__init__(row)
-        self.folders = folders
-        self.occurrence = occurrence
-        self.place = place
+        self.folders, self.occurrence, self.place = folders, occurrence, place
         given = row.get("image_id")
         self.image_id = str(given) if has_id(given) else image_id
 
@@ -86,10 +83,7 @@ def expression_id(record: Record, number: int) -> str:
 
 
 def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The record's expressions as objects with `text` and `expression_id`, whoever wrote them.
-
-    Takes bare strings, `bbox_score` for `score`, and a missing id. Raises BrokenRow for anything that is not an expression.
-    """
+    """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for anything else."""
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
@@ -102,16 +96,11 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
         given_id = expression.get("expression_id")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(
-                f"column {key!r}, expression {number}: 'instances' should be a list, not {_kind(instances)}"
-            )
-        expressions.append(
-            {
-                **expression,
-                "expression_id": given_id if has_id(given_id) else expression_id(record, number),
-                "instances": [_read_instance(item, key, number) for item in instances],
-            }
-        )
+            wrong = f"'instances' should be a list, not {_kind(instances)}"
+            raise BrokenRow(f"column {key!r}, expression {number}: {wrong}")
+        own_id = given_id if has_id(given_id) else expression_id(record, number)
+        read = [_read_instance(item, key, number) for item in instances]
+        expressions.append({**expression, "expression_id": own_id, "instances": read})
     return expressions
 
 
@@ -164,10 +153,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `value` as it reads back from a file: lists for tuples, text keys, plain numbers for NumPy's.
-
-    Raises TypeError or ValueError for what JSON can't hold, NaN included.
-    """
+    """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON can't hold."""
     copy: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_of_numpy))
     return copy
 

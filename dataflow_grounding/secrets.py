@@ -59,10 +59,7 @@ _in_errors = _Words()
 
 
 def learn(*values: object) -> None:
-    """Remember keys, passwords, tokens; anything that is not a text of at least four characters is skipped.
-
-    One that could be a word of a caption or of a path (letters alone, or short) is looked for in an endpoint's error texts alone.
-    """
+    """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's error texts."""
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
             (_everywhere if _is_no_word(value) else _in_errors).add(value)
@@ -166,10 +163,7 @@ def excerpt(text: str, most: int = 300) -> str:
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Settings as they may be written: what is secret is blotted out, but for references (`${oc.env:KEY}`).
-
-    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` the names tell.
-    """
+    """Settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`) kept."""
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():

@@ -62,11 +62,7 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
 
 
 class _Folded:
-    """A text as it is compared, with the place in the text that each of its letters comes from, and that one's base letter.
-
-    What a reader takes for one letter (with its accents, a syllable of Hangul, a joined emoji) is folded as one, and is
-    found whole or not at all.
-    """
+    """A text as it is compared, with the place of each letter; what a reader takes for one letter is one."""
 
     def __init__(self, text: str) -> None:
         self.text, self.bases = "", ""

@@ -34,9 +34,8 @@ class StepAsk:
             raise OperatorFailed("this operator has no serving to ask")
         found = await self._asking.answer(request, self._store, self._priority)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
-            raise OperatorFailed(
-                f"`read` of a {request.task} request should return the answer and its notes: (answer, [])"
-            )
+            wanted = "should return the answer and its notes: (answer, [])"
+            raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         for note in found[1]:
             code, _, text = note.partition(":")
             self.note(code, text.strip())
@@ -61,11 +60,7 @@ class StepAsk:
 async def annotated(
     operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo, cancelled: Callable[[], bool] = lambda: True
 ) -> Update | Partial | RecordError:
-    """The operator's update of one record, or why there is none. Raises RunStopped.
-
-    The operator gets a copy of the record, and its update is made plain JSON, so that a streamed record is the same as one
-    that was written and read again between two steps. `cancelled` tells whether a CancelledError is the run's own.
-    """
+    """The update of a copy of the record, as plain JSON, or why there is none. Raises RunStopped."""
     try:
         image_key = operator.reads().get("image")
         if image_key is not None:

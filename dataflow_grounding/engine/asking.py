@@ -12,27 +12,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Limiter
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_line
-from dataflow_grounding.errors import (
-    EndpointRefused,
-    EndpointUnreachable,
-    GroundingError,
-    Interrupted,
-    OperatorFailed,
-    RateLimited,
-    RecordError,
-    RequestRefused,
-    RunStopped,
-    ServerFault,
-    ServerOverloaded,
-    TruncatedReply,
-    UnreadableReply,
-)
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks import Request
 
@@ -40,10 +26,7 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run. Equal requests are sent once.
-
-    `stop` is told what stops the run; without it, only this asking stops.
-    """
+    """Answers the requests to one serving for a whole run, equal ones once; `stop` is told what stops the run."""
 
     def __init__(
         self,
@@ -51,18 +34,15 @@ class Asking:
         options: RunOptions,
         budget: Budget,
         limiter: Limiter,
-        stop: Callable[[RunStopped], None] | None = None,
+        stop: Callable[[errors.RunStopped], None] | None = None,
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
         self.endpoint = EndpointState(options.max_wait)
-        self.limiter = limiter
-        self.budget = budget
-        self.max_attempts = options.max_attempts
-        self.force = options.force_reprocess
-        self.retry_failed = options.retry_failed
+        self.limiter, self.budget, self.max_attempts = limiter, budget, options.max_attempts
+        self.force, self.retry_failed = options.force_reprocess, options.retry_failed
         self.counts: Counter[str] = Counter()
-        self.stopped: RunStopped | None = None
+        self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop or self._stop_alone
         self._first = asyncio.Lock()
@@ -77,22 +57,22 @@ class Asking:
                 self.counts["replayed"] += 1
                 return found
             if error is not None and self._is_final(request, error, attempt):
-                halved = request.divisible and isinstance(error, TruncatedReply)  # its parts are asked again
+                halved = request.divisible and isinstance(error, errors.TruncatedReply)  # its parts are asked again
                 if not self.retry_failed or halved:
                     raise error
                 attempt, error = 0, None
         return await self._ask(request, store, priority, attempt, error)
 
-    def _is_final(self, request: Request[T], error: RecordError, attempt: int) -> bool:
-        if isinstance(error, TruncatedReply) and request.divisible:
+    def _is_final(self, request: Request[T], error: errors.RecordError, attempt: int) -> bool:
+        if isinstance(error, errors.TruncatedReply) and request.divisible:
             return True  # whoever asks divides it
-        return attempt >= self.max_attempts or isinstance(error, RequestRefused)
+        return attempt >= self.max_attempts or isinstance(error, errors.RequestRefused)
 
     def _replay(
         self, request: Request[T], store: ReplyLog, since: int
-    ) -> tuple[int, RecordError | None, tuple[T, list[str]] | None]:
+    ) -> tuple[int, errors.RecordError | None, tuple[T, list[str]] | None]:
         """Reads the stored replies, try by try: the number of tries stored, the last one's error, or what it says."""
-        error: RecordError | None = None
+        error: errors.RecordError | None = None
         attempt = 0
         while attempt < self.max_attempts:
             tried = _again(request, attempt, error)
@@ -102,14 +82,14 @@ class Asking:
             attempt += 1
             try:
                 return attempt, None, read_line(tried, line, attempt)
-            except RecordError as failed:
+            except errors.RecordError as failed:
                 error = failed
                 if self._is_final(request, failed, attempt):
                     break
         return attempt, error, None
 
     async def _ask(
-        self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: RecordError | None
+        self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: errors.RecordError | None
     ) -> tuple[T, list[str]]:
         while True:
             tried = _again(request, attempt, error)
@@ -117,8 +97,8 @@ class Asking:
             attempt += 1
             try:
                 return read_line(tried, line, attempt)
-            except RecordError as failed:
-                self.counts["unreadable"] += isinstance(failed, UnreadableReply)
+            except errors.RecordError as failed:
+                self.counts["unreadable"] += isinstance(failed, errors.UnreadableReply)
                 if self._is_final(request, failed, attempt):
                     raise
                 error = failed
@@ -135,7 +115,7 @@ class Asking:
         if under_way is not None:
             try:
                 return await asyncio.shield(under_way)
-            except RecordError as error:
+            except errors.RecordError as error:
                 raise copy.copy(error) from None  # each record's own: operators may add to it
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
@@ -143,13 +123,13 @@ class Asking:
             line = store.put(key, line_of(request, self.serving, await self._reply(request, priority)))
             future.set_result(line)
             return line
-        except RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
+        except errors.RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
             line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)))
             self.endpoint.hold(key, line, refused.passing, store)
             future.set_result(line)
             return line
         except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else Interrupted("stopped"))
+            future.set_exception(error if isinstance(error, Exception) else errors.Interrupted("stopped"))
             future.exception()  # whoever waits sees it; nobody need wait
             raise
         finally:
@@ -162,17 +142,17 @@ class Asking:
             try:
                 async with self._turn():
                     return await self._judged(request, priority, tries)
-            except RateLimited as error:
+            except errors.RateLimited as error:
                 self.waiting_for_rate_limit += 1
                 try:
                     await self._wait(error.retry_after, tries.total())
                 finally:
                     self.waiting_for_rate_limit -= 1
-            except ServerFault as error:
+            except errors.ServerFault as error:
                 if tries[error.kind] >= most_tries(error, self.max_attempts):
                     error.attempts = tries[error.kind]
                     raise
-                wait = error.retry_after if isinstance(error, ServerOverloaded) else None
+                wait = error.retry_after if isinstance(error, errors.ServerOverloaded) else None
                 await self._wait(wait, tries.total())
 
     @asynccontextmanager
@@ -194,11 +174,11 @@ class Asking:
         """Sends once; an error that is the endpoint's as a whole stops the run."""
         try:
             return await self._send_once(request, priority)
-        except (EndpointRefused, RequestRefused) as error:
+        except (errors.EndpointRefused, errors.RequestRefused) as error:
             with self._stopping():
                 refusal = self.endpoint.refused(error)
             raise refusal from None
-        except ServerFault as error:
+        except errors.ServerFault as error:
             tries[error.kind] += 1
             with self._stopping():
                 self.endpoint.failed(error, tries[error.kind])
@@ -217,22 +197,22 @@ class Asking:
                 answer = await self.serving.answer(replace(request, before_another=self._count_another))
                 reply = Reply(answer) if isinstance(answer, str) else answer
                 if not isinstance(reply, Reply):
-                    raise OperatorFailed(
-                        f"answer of {type(self.serving).__name__} returned no Reply and no text: {reply!r:.60}"
-                    )
+                    whose = f"answer of {type(self.serving).__name__}"
+                    raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
                 usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
                 if reply.hold:
                     self.limiter.hold(reply.hold)
                 self._count(reply)
                 return reply
-            except GroundingError as error:
-                refused, answered = isinstance(error, ServerOverloaded), isinstance(error, RequestRefused)
-                if refused or isinstance(error, EndpointUnreachable) or not isinstance(error, ServerFault):
+            except errors.GroundingError as error:
+                refused, answered = isinstance(error, errors.ServerOverloaded), isinstance(error, errors.RequestRefused)
+                at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
+                if refused or not at_work:
                     usage = Usage()
                 raise
             finally:
                 self.budget.settle(reserved, usage)
-        except RateLimited:
+        except errors.RateLimited:
             self.counts["rate_limited"] += 1
             raise
         finally:
@@ -241,7 +221,7 @@ class Asking:
     async def _reserve(self, request: Request[T]) -> float:
         try:
             return await self.budget.reserve(request, self.serving)
-        except RunStopped as error:
+        except errors.RunStopped as error:
             self._stop(error)
             raise
 
@@ -250,12 +230,12 @@ class Asking:
         try:
             self._check_stopped()
             self.budget.count()
-        except RunStopped as error:
+        except errors.RunStopped as error:
             self._stop(error)
             raise
         self.counts["sent"] += 1
 
-    def _stop_alone(self, why: RunStopped) -> None:
+    def _stop_alone(self, why: errors.RunStopped) -> None:
         self.stopped = why
 
     def _check_stopped(self) -> None:
@@ -274,15 +254,12 @@ class Asking:
         """What stops the run here stops it for all."""
         try:
             yield
-        except RunStopped as why:
+        except errors.RunStopped as why:
             self._stop(why)
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; ends early when the run stops.
-
-        Never less than a tenth of the latter: an endpoint that asks for no wait at all would be hammered.
-        """
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a tenth of that."""
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
@@ -292,6 +269,6 @@ class Asking:
         self._check_stopped()
 
 
-def _again(request: Request[T], attempt: int, error: RecordError | None) -> Request[T]:
+def _again(request: Request[T], attempt: int, error: errors.RecordError | None) -> Request[T]:
     """The request's next try, after `attempt` tries of which the last one ended in `error`."""
-    return request.again(attempt, str(error or ""), isinstance(error, TruncatedReply))
+    return request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))

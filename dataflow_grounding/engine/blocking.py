@@ -15,11 +15,7 @@ T = TypeVar("T")
 
 
 def run_blocking(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already (a notebook, `asyncio.run`).
-
-    It has always ended when this returns or raises: an interrupt cancels it and is waited for. Raises what it raises, and
-    KeyboardInterrupt where an interrupt left nothing else to raise.
-    """
+    """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and is waited for."""
 
     async def main() -> T:
         return await work()

@@ -34,9 +34,7 @@ class Prices:
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """More tokens than the provider counts for the request: by its published rule for images, and at least a token for 700
-    pixels plus 2,000.
-    """
+    """More tokens than the provider counts for the request, by its published rule for images or by their pixels."""
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
     sizes = [image.sent_size for image in request.images]
     images = sum(max(width * height // 700 + 2000, rules.image((width, height))) for width, height in sizes)
@@ -48,9 +46,7 @@ class Budget:
     """What this run may send (`max_requests`) and spend (`usd`, which needs `prices`); None is without limit."""
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
-        self.max_requests = max_requests
-        self.usd = usd
-        self.prices = prices
+        self.max_requests, self.usd, self.prices = max_requests, usd, prices
         self.sent = 0
         self.spent = 0.0
         self._reserved = 0.0
@@ -58,9 +54,7 @@ class Budget:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """Before sending: what to hand to `settle`. Waits while what is in flight could use up the budget, as most cost far
-        less than their worst case. Raises BudgetExceeded when the request could pass a limit all the same.
-        """
+        """What to hand to `settle`, once what is in flight leaves room for it. Raises BudgetExceeded if nothing can."""
         worst = 0.0
         if self.prices is not None and self.usd is not None:
             worst = self.prices.cost(worst_case(request, serving))

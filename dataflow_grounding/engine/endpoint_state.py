@@ -6,23 +6,12 @@ import math
 import time
 from typing import Any
 
+from dataflow_grounding import errors
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.progress import duration
-from dataflow_grounding.errors import (
-    EndpointRefused,
-    EndpointUnreachable,
-    NoCompletion,
-    OutOfService,
-    QuotaUsedUp,
-    RateLimited,
-    RequestRefused,
-    ServerFault,
-    ServerOverloaded,
-)
 from dataflow_grounding.serving.http_errors import is_about_content
 
-REFUSED_IN_A_ROW = 10
-"""Requests refused with no answer between them, after which it is no longer their records' fault."""
+REFUSED_IN_A_ROW = 10  # requests refused with no answer between them, after which it is no longer their records' fault
 
 OVERLOADED_TRIES = 10
 UNREACHABLE_TRIES = 3
@@ -55,24 +44,24 @@ class EndpointState:
         self._limited_since = None
         self._faults = self._odd = self._refused = 0
 
-    def refused(self, error: EndpointRefused | RequestRefused) -> RequestRefused:
+    def refused(self, error: errors.EndpointRefused | errors.RequestRefused) -> errors.RequestRefused:
         """The refusal as its record's own. Raises EndpointRefused where no other request would fare better."""
         if is_about_content(str(error)):
             self.answered()
-            return RequestRefused(str(error))
+            return errors.RequestRefused(str(error))
         self._refused += 1
-        if isinstance(error, EndpointRefused):
+        if isinstance(error, errors.EndpointRefused):
             if error.certain or not self.has_answered:
                 raise error
             if self._refused >= REFUSED_IN_A_ROW:
-                raise EndpointRefused(f"{error} {self._refused} requests in a row were refused")
-            refusal = RequestRefused(str(error))
+                raise errors.EndpointRefused(f"{error} {self._refused} requests in a row were refused")
+            refusal = errors.RequestRefused(str(error))
             refusal.passing = True
             return refusal
         if not self.has_answered and self._refused >= REFUSED_IN_A_ROW:
             said = str(error).rstrip(".")
             count = f"{self._refused} requests were refused and none was answered"
-            raise EndpointRefused(f"{said}. {count}: check the key, the model and the settings")
+            raise errors.EndpointRefused(f"{said}. {count}: check the key, the model and the settings")
         return error
 
     def hold(self, key: str, line: dict[str, Any], passing: bool, store: ReplyLog) -> None:
@@ -84,50 +73,47 @@ class EndpointState:
         return self._held[key][0] if key in self._held else None
 
     def settle(self) -> int:
-        """At the end of a run: store the refusals that are surely about their records; how many others there are, which the
-        next run asks again.
-        """
+        """Store the refusals that are surely about their records. Returns how many others the next run asks."""
         for key, (line, passing, store) in list(self._held.items()):
             if self.has_answered and not passing:
                 store.put(key, line)
                 del self._held[key]
         return len(self._held)
 
-    def failed(self, error: ServerFault, tries: int) -> None:
-        """A fault of the server, or a wish to wait, at the `tries`-th try of a request. Raises EndpointRefused when it has never
-        answered, OutOfService when it no longer does, QuotaUsedUp when waiting takes too long.
-        """
-        if isinstance(error, ServerOverloaded):
+    def failed(self, error: errors.ServerFault, tries: int) -> None:
+        """A fault or a wish to wait. Raises EndpointRefused before any answer, OutOfService, QuotaUsedUp."""
+        if isinstance(error, errors.ServerOverloaded):
             self._limited(error)
-        if isinstance(error, RateLimited):
+        if isinstance(error, errors.RateLimited):
             return
-        hopeless = isinstance(error, EndpointUnreachable) and tries >= UNREACHABLE_TRIES
+        hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
-        self._odd += isinstance(error, NoCompletion)
+        self._odd += isinstance(error, errors.NoCompletion)
         if self._last_answer is None:
             if hopeless or self._faults >= FAULTS_BEFORE_FIRST_ANSWER or self._odd >= ODD_BEFORE_FIRST_ANSWER:
-                raise EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
+                raise errors.EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
         elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
-            raise OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
+            raise errors.OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
 
-    def _limited(self, error: ServerOverloaded) -> None:
+    def _limited(self, error: errors.ServerOverloaded) -> None:
         now = time.monotonic()
         if (error.retry_after or 0.0) > self._max_wait:
             seconds = error.retry_after or 0.0
-            raise QuotaUsedUp(f"{error}. It asks to wait {duration(seconds)}: come back {_clock(seconds)}")
-        if not isinstance(error, RateLimited):
+            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(seconds)}: come back {_clock(seconds)}")
+        if not isinstance(error, errors.RateLimited):
             return
         if self._limited_since is None:
             self._limited_since = now
         if now - self._limited_since > self._max_wait:
-            raise QuotaUsedUp(f"{error}. No answer came for {duration(now - self._limited_since)}: come back later")
+            waited = duration(now - self._limited_since)
+            raise errors.QuotaUsedUp(f"{error}. No answer came for {waited}: come back later")
 
 
-def most_tries(error: ServerFault, usual: int) -> float:
+def most_tries(error: errors.ServerFault, usual: int) -> float:
     """How often a request is tried that ends in this error each time; endlessly where it is the run that stops."""
-    if isinstance(error, EndpointUnreachable):
+    if isinstance(error, errors.EndpointUnreachable):
         return math.inf
-    return OVERLOADED_TRIES if isinstance(error, ServerOverloaded) else usual
+    return OVERLOADED_TRIES if isinstance(error, errors.ServerOverloaded) else usual
 
 
 def _clock(seconds: float) -> str:

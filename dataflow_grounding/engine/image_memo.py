@@ -8,68 +8,55 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from dataflow_grounding import images
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
-from dataflow_grounding.images import (
-    ImageFile,
-    ImageLimits,
-    find_image,
-    forget_facts,
-    known_facts,
-    read_facts,
-    remember_facts,
-)
 from dataflow_grounding.records import Record, sealed, unsealed
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
-
-
 _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes an image's facts known before an operator asks for them.
-
-    A local disk's files are read where we stand, which costs a tenth of handing them to a thread; slow ones by threads.
-    """
+    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by threads."""
 
     def __init__(self, log: KeyedLog | None) -> None:
         self._log = log
         self._slow_in_a_row = 0
         self._for_threads = 0
 
-    async def prepare(self, record: Record, key: str, limits: ImageLimits | None) -> None:
+    async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
         """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
-        file = find_image(record, key)
-        if known_facts(file) is not None:
+        file = images.find_image(record, key)
+        if images.known_facts(file) is not None:
             return
         known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
         if known is not None:
-            remember_facts(file, known)
+            images.remember_facts(file, known)
             return
-        facts = remember_facts(file, await self._read(file.path, limits))
+        facts = images.remember_facts(file, await self._read(file.path, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
             self._log.put(_digest(file), sealed({**file._asdict(), **vars(facts)}))
 
     def forget(self, record: Record, key: str) -> None:
         """The record's image was found to be another one than is remembered."""
         with suppress(RecordError):  # it may be gone by now
-            file = find_image(record, key)
-            forget_facts(file)
+            file = images.find_image(record, key)
+            images.forget_facts(file)
             if self._log is not None:
                 self._log.put(_digest(file), {})
 
-    async def _read(self, path: str, limits: ImageLimits | None) -> ImageFacts:
+    async def _read(self, path: str, limits: images.ImageLimits | None) -> ImageFacts:
         if self._for_threads:
             self._for_threads -= 1
-            return await asyncio.to_thread(read_facts, path, limits)
+            return await asyncio.to_thread(images.read_facts, path, limits)
         import PIL.Image  # noqa: F401  the first reading's time is not that of its import
 
         start = time.perf_counter()
         try:
-            return read_facts(path, limits)
+            return images.read_facts(path, limits)
         finally:
             self._slow_in_a_row = self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
             if self._slow_in_a_row >= 3:
@@ -82,5 +69,5 @@ def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
     return ImageFacts(*map(known.__getitem__, _FACTS)) if known and known.keys() >= _FACTS.keys() else None
 
 
-def _digest(file: ImageFile) -> str:
+def _digest(file: images.ImageFile) -> str:
     return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()[:32]

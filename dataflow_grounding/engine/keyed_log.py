@@ -15,10 +15,7 @@ CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of the lines before them."""
 
 _HEAD = b'{"key": "'
-
-
-Span: TypeAlias = tuple[int, int | None]
-"""Places in a log, from and to; None: all that comes."""
+Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
 
 
 class Vouched:
@@ -26,8 +23,7 @@ class Vouched:
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, list[Span]]] | None = None
-        self.void: dict[str, list[Span]] = {}
-        """Where lines are as good as lost."""
+        self.void: dict[str, list[Span]] = {}  # where lines are as good as lost
 
     def is_void(self, line: Mapping[str, Any], place: int) -> bool:
         """Whether a line is as good as lost."""
@@ -38,10 +34,8 @@ class Vouched:
 class MemoryLog:
     """Replies kept no longer than the process: for operators used by hand, without files."""
 
-    first_new = 0
-    """Where the lines of this run begin."""
-    end = 0
-    """The place of the next line."""
+    first_new = 0  # where the lines of this run begin
+    end = 0  # the place of the next line
 
     def __init__(self) -> None:
         self.vouched = Vouched()
@@ -83,8 +77,7 @@ class StepLog:
         return self._log.put(key, {"step": self._step, **value})
 
 
-ReplyLog: TypeAlias = MemoryLog | StepLog
-"""Where replies are kept while, and after, a run."""
+ReplyLog: TypeAlias = MemoryLog | StepLog  # where replies are kept while, and after, a run
 
 
 class KeyedLog:
@@ -97,20 +90,18 @@ class KeyedLog:
     """
 
     def __init__(self, path: str, *, buffered: bool = False, read_only: bool = False) -> None:
-        self.path = path
-        self._read_only = read_only
+        self.path, self._read_only = path, read_only
         self.vouched = Vouched()
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
-        self._unsynced = 0
+        self.unsynced = 0  # lines not known to be on disk
         try:
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
         except OSError as error:
-            raise _failed(path, error) from None
-        self.first_new = self._size
-        """Where the lines of this run begin."""
+            raise write_failed(path, error) from None
+        self.first_new = self._size  # where the lines of this run begin
 
     @property
     def end(self) -> int:
@@ -157,23 +148,18 @@ class KeyedLog:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            raise _failed(self.path, error) from None
+            raise write_failed(self.path, error) from None
         self._size += len(data)
-        self._unsynced += 1
-
-    @property
-    def unsynced(self) -> int:
-        """Lines not known to be on disk."""
-        return self._unsynced
+        self.unsynced += 1
 
     def sync(self) -> None:
         """Put all lines on disk; may be called from another thread."""
-        count = self._unsynced
+        count = self.unsynced
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise _failed(self.path, error) from None
-        self._unsynced -= count
+            raise write_failed(self.path, error) from None
+        self.unsynced -= count
 
     def close(self) -> None:
         """Put all lines on disk and close the file."""
@@ -245,5 +231,6 @@ def _key_of(line: bytes) -> int | None:
     return None
 
 
-def _failed(path: str, error: OSError) -> StorageFailed:
+def write_failed(path: str, error: OSError) -> StorageFailed:
+    """What stops a run where `path` can't be written."""
     return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")

@@ -148,10 +148,7 @@ _limiters: dict[tuple[str, str], Limiter] = {}
 
 
 def limiter_of(serving: Serving, servings: int = 1) -> Limiter:
-    """The limiter of the serving's endpoint and model, shared by all that run in this process.
-
-    It lets in no more than the process may open connections, with so many `servings` at a time.
-    """
+    """The limiter of an endpoint and model, for all of this process; `servings` share the connections it may open."""
     limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(serving.max_workers))
     limiter.most = max(1, min(serving.max_workers, files_left() // servings))
     limiter.level = min(limiter.level, float(limiter.most))

@@ -51,9 +51,7 @@ class Manifest:
         return summary
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run. One with failures that may pass by themselves is not finished, nor one whose input changed,
-        which its summary says.
-        """
+        """Remember a finished run: one without failures that may pass and whose input stayed the same."""
         entries = {} if summary.notes["image_changed"] else read_object(self._path)  # other steps may have used it
         entries.pop(self._entry, None)
         fingerprint = None

@@ -16,23 +16,17 @@ if TYPE_CHECKING:
 class RunOptions:
     """Settings of a run; every one has a default that asks for nothing twice."""
 
-    max_attempts: int = 3
-    """Tries per request for replies that can't be read and for server faults."""
-    max_wait: float = 600.0
-    """Seconds: how long rate limits are waited for while no answer comes; then the run stops."""
+    max_attempts: int = 3  # tries per request for replies that can't be read and for server faults
+    max_wait: float = 600.0  # seconds: how long rate limits are waited for while no answer comes; then the run stops
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: Prices | None = None
-    force_reprocess: bool = False
-    """Ask everything again, whatever replies are stored."""
-    retry_failed: bool = False
-    """Ask again what failed for good: refusals, replies unreadable or cut off to the end."""
+    force_reprocess: bool = False  # ask everything again, whatever replies are stored
+    retry_failed: bool = False  # ask again what failed for good: refusals, replies unreadable or cut off to the end
     stream: bool = True
     """Records flow through all steps of a compiled pipeline; False finishes a step for all records first."""
-    pilot: int | None = None
-    """Only the first so many records."""
-    progress: bool | None = None
-    """Show progress; None: when standard error is a terminal, else a line now and then."""
+    pilot: int | None = None  # only the first so many records
+    progress: bool | None = None  # show progress; None: when standard error is a terminal, else a line now and then
 
 
 # `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
@@ -60,9 +54,7 @@ class RunStart:
 
     options: RunOptions
     budget: Budget
-    folder: str | None
-    """The run's own folder for what it finds out; None without files."""
-    pictures: Callable[[], OwnPictures]
-    """Looks at the first pictures."""
+    folder: str | None  # the run's own folder for what it finds out; None without files
+    pictures: Callable[[], OwnPictures]  # looks at the first pictures
     shared: dict[Hashable, Any] = field(default_factory=dict)
     """What the operators of one run have in common, by whatever tells it apart."""

@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding.engine.keyed_log import write_failed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import RecordError, RunStopped, StorageFailed
+from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record, dump_line, parse_line
 from dataflow_grounding.rows import RowWriter
 from dataflow_grounding.secrets import blotted
@@ -37,19 +38,16 @@ class Outputs:
     """One file per step, and `failures.jsonl`; `put` takes outcomes in any order."""
 
     def __init__(self, steps: list[Step], summary: Summary) -> None:
-        self.steps = steps
-        self.summary = summary
-        self.next = 0
-        """The place of the oldest row that is not finished."""
+        self.steps, self.summary = steps, summary
+        self.next = 0  # the place of the oldest row that is not finished
         self._waiting: dict[int, tuple[list[str], list[str]]] = {}
-        self._left = Counter[int]()
-        """Failed rows by the number of steps that they got through."""
+        self._left = Counter[int]()  # failed rows by the number of steps that they got through
         self.failures_path = steps[0].storage.failures_path
         try:
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
             self._failures = RowWriter(self.failures_path)
         except OSError as error:
-            raise _failed(steps[0].storage.output_path, error) from None
+            raise write_failed(steps[0].storage.output_path, error) from None
 
     def put(self, place: int, outcome: Outcome) -> None:
         """Take a row's outcome, and write all that are due. What has to wait, waits as text."""
@@ -67,7 +65,7 @@ class Outputs:
                     self._failures.write_line(line)
                 self.next += 1
         except OSError as error:
-            raise _failed(self.failures_path, error) from None
+            raise write_failed(self.failures_path, error) from None
 
     def _count(self, outcome: Outcome) -> None:
         for failure in outcome.failures:
@@ -82,10 +80,7 @@ class Outputs:
             self._left[len(outcome.records)] += bool(outcome.failures)
 
     def commit(self, rows: int) -> None:
-        """Put the files in place. Where no record got through a step, its earlier file stays.
-
-        Raises RunStopped, and replaces nothing, unless each of the `rows` that were read is written or among the failures.
-        """
+        """Put the files in place, once each of the `rows` is written or among the failures. Raises RunStopped."""
         self._check(rows)
         try:
             kept = _other_failures(self.failures_path, {step.label for step in self.steps})
@@ -93,12 +88,12 @@ class Outputs:
                 self._failures.write(line)
             self._failures.commit()
             for writer in self._writers:
-                if writer.count or not self.summary.records:
+                if writer.count or not self.summary.records:  # else the earlier file stays
                     writer.commit()
                 else:
                     writer.discard()
         except OSError as error:
-            raise _failed(self.failures_path, error) from None
+            raise write_failed(self.failures_path, error) from None
 
     def _check(self, rows: int) -> None:
         failed = 0
@@ -120,15 +115,12 @@ class Outputs:
 def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     """Lines of an existing failures file that belong to steps which are not run now."""
     kept = []
-    try:
-        with open(path, "rb") as file:
-            for line in file:
-                with suppress(RecordError):  # a damaged line says nothing
-                    failure = parse_line(line)
-                    if failure.get("step") not in labels:
-                        kept.append(failure)
-    except FileNotFoundError:
-        return kept
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        for line in file:
+            with suppress(RecordError):  # a damaged line says nothing
+                failure = parse_line(line)
+                if failure.get("step") not in labels:
+                    kept.append(failure)
     return kept
 
 
@@ -139,7 +131,3 @@ def _failure(outcome: Outcome, failure: Failure) -> dict[str, Any]:
     if error.reply is not None:
         line["reply"] = blotted(error.reply)
     return line
-
-
-def _failed(path: str, error: OSError) -> StorageFailed:
-    return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")

@@ -12,8 +12,7 @@ from dataflow_grounding.errors import MachineBusy, RunStopped
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 60.0
-"""How long something is tried again."""
+BUSY_SECONDS = 60.0  # how long something is tried again
 
 
 class Patience:
@@ -24,10 +23,7 @@ class Patience:
         self._went_well = time.monotonic()
 
     async def until_done(self, once: Callable[[], Awaitable[T]]) -> T:
-        """What `once` returns, tried again for a minute while that is MachineBusy.
-
-        Raises RunStopped when in all that time nobody else got anything done either; else the MachineBusy comes back.
-        """
+        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if nothing else moved."""
         since, pause = time.monotonic(), 0.25
         while isinstance(result := await once(), MachineBusy):
             if time.monotonic() - since > BUSY_SECONDS:

@@ -41,10 +41,7 @@ class Partial:
 
 
 class Ask(Protocol):
-    """Puts one request to the operator's serving and returns what its reply says; the only way out of an operator.
-
-    Raises what failed (a RecordError): let it through, and the record fails alone.
-    """
+    """Puts one request to the serving and returns what its reply says. Raises RecordError: let it through."""
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
@@ -53,9 +50,7 @@ class Ask(Protocol):
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
     def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
-        """The answer to a request that is no record's, and notes on reading it. It goes before all others, is counted and paid
-        for like them, and its reply is never taken for an answer to a record's.
-        """
+        """The answer to a request that is no record's, sent before all others and paid for, and notes on it."""
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for; see Vouching."""
@@ -107,8 +102,7 @@ class WholeFile:
     optional_keys = ()
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
-        self.name = name
-        self.work = work
+        self.name, self.work = name, work
 
     def reads(self) -> dict[str, str]:
         """Not known."""
@@ -184,9 +178,8 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in writes.values():
             if column in there and column not in reads.values():
-                raise PlanError(
-                    f"{step.label} would overwrite column {column!r} of {there[column]}: give it another output key"
-                )
+                whose = f"column {column!r} of {there[column]}"
+                raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")
             there[column] = step.label
         anything = anything or not writes
 
@@ -257,11 +250,6 @@ def source_digest(thing: Any) -> str | None:
                 digest.update(source.read())
         else:  # a notebook's cell
             digest = hashlib.sha256(inspect.getsource(thing).encode())
-    except (
-        OSError,
-        TypeError,
-        AttributeError,
-        SystemError,
-    ):  # SystemError: two threads that parse at once, in Python 3.11
+    except (OSError, TypeError, AttributeError, SystemError):  # SystemError: two threads parse at once, in Python 3.11
         return None
     return digest.hexdigest()[:16]

@@ -29,8 +29,7 @@ class Progress:
     """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
-        self._now = now
-        self._title = title
+        self._now, self._title = now, title
         self._silent = show is False or sys.stderr is None
         self._live = not self._silent and sys.stderr.isatty()
         self._start = time.monotonic()

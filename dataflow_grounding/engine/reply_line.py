@@ -31,10 +31,7 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
-    """What a stored reply says, the last one of `attempts`.
-
-    Raises RequestRefused, TruncatedReply, UnreadableReply, with `attempts` and `reply` set; RunStopped where a watch does.
-    """
+    """What a stored reply says. Raises RecordError with `attempts` and `reply` set; RunStopped where a watch does."""
     error: RecordError
     if line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))

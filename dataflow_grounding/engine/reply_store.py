@@ -49,9 +49,7 @@ def _old_stores(folder: str) -> list[str]:
 
 
 def _merge(paths: list[str], target: str) -> None:
-    """Write the lines of all, each with the step that its file's name tells; where checks spoke of lines by place, they now do
-    by the new place and by what the lines are `of`.
-    """
+    """Write the lines of all, each with its step; what checks say of lines by place follows the new places."""
     entries: dict[str, dict[str, list[Span]]] = {}
     with open(target, "w", encoding="utf-8") as file:
         place = 0

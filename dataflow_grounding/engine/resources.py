@@ -28,9 +28,7 @@ class Resources:
     def __init__(
         self, steps: list[Step], options: RunOptions, budget: Budget, stop: Callable[[RunStopped], None]
     ) -> None:
-        self.budget = budget
-        self._spent_before = budget.spent
-        self._stop = stop
+        self.budget, self._spent_before, self._stop = budget, budget.spent, stop
         self._logs: dict[str, KeyedLog] = {}
         self._unsettled = 0
         try:

@@ -29,22 +29,15 @@ StepResult = Update | Partial | RecordError | None
 
 
 class Run:
-    """One pass over a source with a segment of steps.
-
-    Some workers take rows in order and see each through all steps. A window bounds how far the newest row may be ahead of
-    the oldest that is not finished, and so the memory.
-    """
+    """One pass over a source: workers see rows through all steps in order, within a window that bounds memory."""
 
     def __init__(
         self, steps: list[Step], source: Source, options: RunOptions, name: str | None, budget: Budget
     ) -> None:
-        self.steps = steps
-        self.source = source
-        self.options = options
+        self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._name = name
-        self._budget = budget
+        self._name, self._budget = name, budget
         self._levels = levels(steps)
         self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()

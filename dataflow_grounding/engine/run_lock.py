@@ -14,12 +14,8 @@ from contextlib import contextmanager, suppress
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.terminal import say
 
-BEAT_SECONDS = 5.0
-"""How often a lock without the system's help shows that its run is alive."""
-
-DEAD_SECONDS = 30.0
-"""How long it may show nothing before the run behind it, on another machine, is taken for dead."""
-
+BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
+DEAD_SECONDS = 30.0  # how long it may show nothing before the run behind it, on another machine, is taken for dead
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 

@@ -23,11 +23,9 @@ from dataflow_grounding.images import ImageFile, find_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
-SAMPLE = 1000
-"""Pictures looked at before a run to know their sizes."""
+SAMPLE = 1000  # pictures looked at before a run to know their sizes
 
-IMAGE_COLUMN = "image_path"
-"""The column of the image's path, unless a step names another."""
+IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step names another
 
 
 def identify(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> None:
@@ -63,8 +61,7 @@ class Source:
         self.path = step.storage.input_path
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
-        self._name = name
-        self._pilot = pilot
+        self._name, self._pilot = name, pilot
         self._folders = step.storage.image_folders
         self._image_root = step.storage.image_root
         self._rows_of_image = NumberTable()
@@ -123,9 +120,8 @@ class Source:
     def pictures(self) -> OwnPictures:
         """What the first pictures are. Reads the rows anew."""
         rows = (row for _, row in self._rows())
-        return pictures_of(
-            (Record(row.data, self._folders) for row in rows if row.data is not None), self._first_image_key
-        )
+        records = (Record(row.data, self._folders) for row in rows if row.data is not None)
+        return pictures_of(records, self._first_image_key)
 
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""
@@ -146,9 +142,7 @@ class Source:
         return None
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Digest of the file's rows and of the size and time of each image; None when it can't be read twice, or when an
-        image was written at or after `unchanged_since` (nanoseconds).
-        """
+        """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
         digest = hashlib.sha256()
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):

@@ -61,12 +61,9 @@ class Summary:
 
     def add_earlier(self, earlier: Summary) -> None:
         """Take in what the steps before this summary's did: their requests, time, and records that failed on the way."""
-        for mine, theirs in (
-            (self.requests, earlier.requests),
-            (self.notes, earlier.notes),
-            (self.failures, earlier.failures),
-        ):
-            mine.update(theirs)
+        self.requests.update(earlier.requests)
+        self.notes.update(earlier.notes)
+        self.failures.update(earlier.failures)
         self.records = max(self.records, earlier.records)
         self.failed += earlier.failed
         self.passing_failures += earlier.passing_failures

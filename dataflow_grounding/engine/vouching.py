@@ -8,8 +8,7 @@ from typing import Any
 
 from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog, Span
 
-MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
-"""The key of the marks; the last one counts."""
+MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]  # the key of the marks; the last one counts
 
 
 class Vouching:
@@ -54,9 +53,7 @@ class Vouching:
         self._write("unclear")
 
     def bad(self) -> int:
-        """A check has failed: all that is open is set aside, and all that is still to come. Returns how many replies that are
-        so far.
-        """
+        """A check has failed: all that is open, and to come, is set aside. Returns how many replies so far."""
         mine = self._entries[self._of]
         count = sum(1 for _ in self._replies(mine["open"]))
         mine["void"] += mine["open"]

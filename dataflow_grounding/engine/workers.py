@@ -13,17 +13,12 @@ GRACE_SECONDS = 5.0
 
 
 class Workers:
-    """The tasks of one run.
-
-    The first interrupt (Ctrl-C, SIGTERM, a cancellation of who waits for them) calls `stop`, and cancels them a few seconds
-    later; a second one, or one after another stop, cancels them at once. `stop` returns whether they were still going on.
-    """
+    """The tasks of one run: a first interrupt calls `stop` and cancels them soon after, a second one at once."""
 
     def __init__(self, stop: Callable[[], bool]) -> None:
         self._stop = stop
         self._tasks: list[asyncio.Task[None]] = []
-        self.cancelled = False
-        """Whether they have been cancelled. Until then, a CancelledError is somebody else's."""
+        self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
 
     def start(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Begin some more."""

@@ -14,10 +14,7 @@ LEFT_OUT = "dontcare"
 
 
 def read_kitti(path: str) -> list[Labelled]:
-    """Read the regions of a label file, with its own numbers; DontCare lines are left out.
-
-    Raises BrokenRow with file and line, OSError.
-    """
+    """Read a label file's regions with its own numbers, without DontCare lines. Raises BrokenRow, OSError."""
     regions = []
     for where, fields in label_lines(path):
         if fields[0].lower() == LEFT_OUT:

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.records import is_number
 
-Labelled: TypeAlias = dict[str, Any]
-"""A region: `bbox` ([x1, y1, x2, y2] in pixels) and `type`."""
+Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels) and `type`
 
 
 def label_lines(path: str) -> Iterator[tuple[str, list[str]]]:

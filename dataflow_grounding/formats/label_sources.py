@@ -25,18 +25,13 @@ class LabelSource:
     """Images under a folder, what reads their labels, and what was found on the way."""
 
     image_dir: str
-    images: list[str]
-    """Paths relative to the folder, sorted."""
+    images: list[str]  # paths relative to the folder, sorted
     read: ReadLabels
-    label_of: Callable[[str], str] | None = None
-    """The label file of an image, where each has its own."""
+    label_of: Callable[[str], str] | None = None  # the label file of an image, where each has its own
     without_label: list[str] = field(default_factory=list)
-    without_image: list[str] = field(default_factory=list)
-    """Labels for which there is no image."""
-    crowds: int = 0
-    """Crowd regions of a COCO file, which are left out."""
-    files: list[str] = field(default_factory=list)
-    """Files that the regions of all images are read from."""
+    without_image: list[str] = field(default_factory=list)  # labels for which there is no image
+    crowds: int = 0  # crowd regions of a COCO file, which are left out
+    files: list[str] = field(default_factory=list)  # files that the regions of all images are read from
 
     def report(self) -> dict[str, Any]:
         """Return counts and the first names."""
@@ -48,20 +43,15 @@ class LabelSource:
     def remarks(self) -> list[str]:
         """Return the report in words."""
         lines = []
-        for what, items in (
-            ("images without a label", self.without_label),
-            ("labels without an image", self.without_image),
-        ):
+        listed = {"images without a label": self.without_label, "labels without an image": self.without_image}
+        for what, items in listed.items():
             if items:
                 lines.append(f"{what}: {len(items)} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})")
         return [*lines, f"{self.crowds} crowd regions are left out"] if self.crowds else lines
 
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
-    """Find images and the label file of the same relative path for each: KITTI's, or YOLO's with a file of class names.
-
-    Raises InputError if a folder is missing or no label belongs to an image.
-    """
+    """Find images and their KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
     names_path = None
     if names_file is not None:
         names_path = names_file or _beside(label_dir, "classes.txt", f"{key.rpartition('.')[0]}.yolo_names")
@@ -86,9 +76,8 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     source.without_label = [image for image in images if _label_name(image) not in labels]
     source.without_image = sorted(labels - used)
     if not used:
-        raise InputError(
-            f"no label in {label_dir} belongs to an image in {image_dir}: the label of sub/a.jpg is sub/a.txt"
-        )
+        none = f"no label in {label_dir} belongs to an image in {image_dir}"
+        raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
     return source
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.coordinates import find_box_format
@@ -16,11 +17,7 @@ from dataflow_grounding.rows import read_rows
 
 
 def write_legacy(step: Step) -> None:
-    """Write `labels/<image's path without its ending>.txt.step<k>` beside a step's annotations, all files or none.
-
-    A step that the old layout doesn't know has none. Not done again while the annotations are as they were. Raises
-    StorageFailed.
-    """
+    """Write TAO's old label files beside a step's annotations, all or none, if changed. Raises StorageFailed."""
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
         return
@@ -58,21 +55,15 @@ def _write(path: str, text: str) -> None:
 
 
 def _text_of(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return None
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        return file.read()
+    return None
 
 
 def _regions(record: Mapping[str, Any]) -> str:
+    said = ("type", "color", "description")
     items = [
-        {
-            "bbox_2d": _in_1000(region, record),
-            "type": region.get("type") or "",
-            "color": region.get("color") or "",
-            "description": region.get("description") or "",
-        }
+        {"bbox_2d": _in_1000(region, record), **{name: region.get(name) or "" for name in said}}
         for region in record.get("regions") or []
     ]
     return json.dumps(items, ensure_ascii=False)

@@ -29,12 +29,9 @@ BATCH = 512
 class Seeds(Protocol):
     """Where seed records come from."""
 
-    folders: tuple[str, ...]
-    """Where relative image paths are looked for."""
-    files: list[str]
-    """Files of the user."""
-    origin: str
-    """What is read, for people."""
+    folders: tuple[str, ...]  # where relative image paths are looked for
+    files: list[str]  # files of the user
+    origin: str  # what is read, for people
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records, in order."""
@@ -50,9 +47,7 @@ class Seeds(Protocol):
 
 
 def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
-    """The seeds that a spec's `data` names. `left_out` are columns that the steps will make; with `boxless` annotations
-    may lack regions. Raises SpecError, InputError.
-    """
+    """The seeds of a spec's `data`; `left_out` are columns that steps will make. Raises SpecError, InputError."""
     block = "image_referring_expression.data"
     labels = {name: getattr(data, name) for name in ("kitti_label_dir", "coco_json", "yolo_label_dir")}
     given = {name: str(path) for name, path in labels.items() if path}
@@ -98,9 +93,8 @@ class LabelSeeds:
             regions = self.source.read(path, size)
             for region in regions:
                 if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
-                    raise BrokenRow(
-                        f"{path}: the box {region['bbox']} lies outside the image of {size[0]} x {size[1]} px"
-                    )
+                    outside = f"lies outside the image of {size[0]} x {size[1]} px"
+                    raise BrokenRow(f"{path}: the box {region['bbox']} {outside}")
             record["regions"] = regions
         except BrokenRow as error:
             record |= {"regions": [], SEED_ERROR: str(error)}
@@ -133,8 +127,7 @@ class AnnotationSeeds:
         self.origin = path
         beside = os.path.dirname(path) or "."
         self.folders: tuple[str, ...] = (image_dir, beside, ".") if image_dir else (beside, ".")
-        self._left_out = left_out
-        self._boxless = boxless
+        self._left_out, self._boxless = left_out, boxless
         self._broken: list[str] = []
         self._converted = 0
 
@@ -199,10 +192,7 @@ def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, unless the file is there and nothing has changed; returns the report.
-
-    Says on standard error what doesn't fit together. Raises InputError.
-    """
+    """Write the records to `path`, whole or not at all, unless nothing has changed. Raises InputError."""
     report = _write_seeds(seeds, path, state_path)
     for remark in seeds.remarks():
         say(f"Note: {remark}.")
@@ -232,10 +222,7 @@ def _written(path: str) -> list[int]:
 def seed_file(
     folder: str, image_dir: str, *, kitti: str = "", coco: str = "", yolo: str = "", yolo_names: str = ""
 ) -> str:
-    """Write `seed_annotations.jsonl` into `folder` from images and one kind of labels; returns its path.
-
-    The arguments are those of a spec's `data`. Says on standard error what doesn't fit together. Raises SpecError, InputError.
-    """
+    """Write seed records from images and one kind of labels; returns the path. Raises SpecError, InputError."""
     data = ReferringData(
         image_dir=image_dir, kitti_label_dir=kitti, coco_json=coco, yolo_label_dir=yolo, yolo_names=yolo_names
     )

@@ -26,10 +26,7 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 
 
 def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
-    """The record with its regions and instances in pixels of an image of `size` (width, height), without `kitti_bboxes`.
-
-    Raises BrokenRow if it is unclear what its numbers mean.
-    """
+    """The record in pixels of an image of `size` (width, height). Raises BrokenRow for unclear numbers."""
     exact = [_kitti(item) for item in row[COLUMN]]
     written = [_four(region, "a region") for region in row.get("regions") or []]
     # TAO takes 1920 x 1080 for an image whose size it wasn't told: the row's size may be the one that counted.
@@ -65,9 +62,8 @@ def _expression(
         box = _four(instance, "an instance")
         near = [n for n, other in enumerate(written) if _close(box, other)]
         if not near and not sure:
-            raise BrokenRow(
-                f"the instance {box} is not a region, and the record's size is not the image's: not converted"
-            )
+            why = "is not a region, and the record's size is not the image's"
+            raise BrokenRow(f"the instance {box} {why}: not converted")
         bbox = pixels[near[0]] if near else _converted(box, size)
         instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
     return {**expression, "instances": instances}

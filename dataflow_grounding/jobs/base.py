@@ -20,31 +20,19 @@ from dataflow_grounding.storage import ResultsStorage
 
 
 class SpecJob:
-    """One pipeline as a spec states it: all that the commands know of a pipeline.
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError, InputError."""
 
-    Made from a spec and its serving; a subclass puts `steps`, `inputs` and `box_format` together. Raises SpecError,
-    InputError for what is wrong.
-    """
+    name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
+    block: ClassVar[type[PipelineBlock]]  # the keys of that block
+    questions: ClassVar[Mapping[str, str]] = {}  # operator's name → what to ask of its file after a pilot
 
-    name: ClassVar[str]
-    """What `autolabel_type` says, and the key of the pipeline's block."""
-    block: ClassVar[type[PipelineBlock]]
-    """The keys of that block."""
-    questions: ClassVar[Mapping[str, str]] = {}
-    """Operator's name → what to ask of its file after a pilot."""
-
-    steps: list[Step]
-    """The steps that are asked for."""
-    inputs: list[str]
-    """Files of the user that must not be written over."""
-    box_format: FormatChoice | None
-    """The box format that the model is asked for; None for a pipeline without boxes."""
+    steps: list[Step]  # the steps that are asked for
+    inputs: list[str]  # files of the user that must not be written over
+    box_format: FormatChoice | None  # the box format that the model is asked for; None for a pipeline without boxes
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
-        self.spec = spec
-        self.serving = serving
-        self.servings = [serving]
-        """With those that answer single steps in its place."""
+        self.spec, self.serving = spec, serving
+        self.servings = [serving]  # with those that answer single steps in its place
         self._writers = writers_of(spec.block.workflow.output_format, spec.folders)
 
     @property
@@ -125,9 +113,8 @@ class RowsJob(SpecJob):
             raise InputError(f"no input file {first.input_path}: check data.input_jsonl")
         for one, next_one in pairwise(self.steps):
             if one.storage.output_path != next_one.storage.input_path:
-                raise SpecError(
-                    f"workflow.steps: between {one.label} and {next_one.label} there is a step: name it too"
-                )
+                between = f"between {one.label} and {next_one.label}"
+                raise SpecError(f"workflow.steps: {between} there is a step: name it too")
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """All steps of the pipeline as the spec states it, on `storage`."""

@@ -51,23 +51,18 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     found.problems += run.job.obstacles()
     found.remarks += run.job.needs()
     if run.box_format is not None and run.box_format.pending:
-        found.remarks.append(
-            f"{run.box_format.why}: the run starts with a calibration of {REQUESTS} (or set vlm.box_format)"
-        )
+        first = f"the run starts with a calibration of {REQUESTS} (or set vlm.box_format)"
+        found.remarks.append(f"{run.box_format.why}: {first}")
     workers, most = run.serving.max_workers, files_left()
     if workers > most:
-        found.remarks.append(
-            f"max_workers is {workers}, but ulimit -n allows {most} connections: raise the limit to use them all"
-        )
+        allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
+        found.remarks.append(f"max_workers is {workers}, but {allowed}")
     _check_rows(run, found)
     return found
 
 
 def _run_of(spec: Spec, found: Findings) -> SpecRun:
-    """The spec's run; where its model can't be used, one with the embedded grounder, to look the data over all the same.
-
-    Raises GroundingError where the data can't be read either.
-    """
+    """The spec's run, with the embedded grounder where its model can't be used. Raises GroundingError."""
     try:
         return SpecRun(spec)
     except GroundingError as error:

@@ -30,10 +30,8 @@ class Bill:
     def add(self, usage: Usage, prices: Prices | None) -> None:
         """One more reply."""
         self.replies += 1
-        for name, count in zip(
-            self.tokens, (usage.input_tokens, usage.cached_tokens, usage.output_tokens), strict=True
-        ):
-            self.tokens[name] += count
+        for name in self.tokens:
+            self.tokens[name] += getattr(usage, f"{name}_tokens")
         if self.cost_usd is None or prices is None:
             self.cost_usd = None
         else:
@@ -46,10 +44,7 @@ class Bill:
 
 
 def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
-    """What the replies of every step cost, over all runs in `folder`, and in all. See paid_by_step.
-
-    Without `prices`, those of the folder's run.json, else the table's. Raises InputError where there are no replies.
-    """
+    """What the replies of all runs in `folder` cost; `prices` default to run.json's. Raises InputError without any."""
     steps = paid_by_step(folder, prices or _stated_prices(folder))
     if not steps:
         raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
@@ -60,9 +55,7 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
 
 
 def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
-    """Each step's replies, tokens and USD; of it `retries` (replies that could not be read, asked again), `samples` (further
-    answers to one question) and `checks` (of the box format). Requests without a reply (rate limits, faults) are not in it.
-    """
+    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
     bills: dict[str, dict[str, Bill]] = {}
     with readable_store(os.path.join(folder, ".ckpt")) as path:
         for _, line in read_lines(path):

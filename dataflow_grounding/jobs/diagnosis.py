@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.engine.blocking import run_blocking
@@ -33,10 +34,7 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of(run: SpecRun, *, send: bool) -> dict[str, Any]:
-    """The spec's endpoint: what keeps it from being asked, or, with `send`, how it answered a small picture.
-
-    `problems` is empty where all is well.
-    """
+    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
     serving = run.serving
     found: dict[str, Any] = {"backend": run.block.vlm.backend, "endpoint": serving.endpoint, "model": serving.model}
     if run.box_format is not None:
@@ -84,7 +82,6 @@ def _asked(serving: Serving) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None

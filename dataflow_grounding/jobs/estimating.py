@@ -71,8 +71,7 @@ class StepEstimate:
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
     done: int = 0
-    coming: float = 0.0
-    """Records through it, and those of which not even what it will read is known."""
+    coming: float = 0.0  # records through it, and those of which not even what it will read is known
 
     def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
@@ -138,8 +137,7 @@ class _StepReplies(MemoryLog):
     def begin(self) -> None:
         """A new record."""
         self._lines = {}
-        self.used: dict[str, Usage] = {}
-        """What the stored replies cost that were asked for, by key."""
+        self.used: dict[str, Usage] = {}  # what the stored replies cost that were asked for, by key
 
     @property
     def asked(self) -> frozenset[str]:
@@ -169,11 +167,7 @@ class _Pass:
         self._rows: set[frozenset[str]] = set()
 
     async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
-        """Take a record through all steps: per step, what it would send, and what of its replies is stored.
-
-        A row whose first step asks what an earlier row's did is paid for already. Further on, requests that are equal by
-        made-up replies alone count each.
-        """
+        """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):
             serving.counted = Amount()
@@ -204,8 +198,7 @@ class Estimate:
     stored: int
     steps: list[StepEstimate]
     rules: TokenRules | None
-    not_guessed: list[str]
-    """Tasks whose replies could not be made up: what is asked because of them is not in it."""
+    not_guessed: list[str]  # tasks whose replies could not be made up: what is asked because of them is not in it
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as one JSON object; the total is under `requests`, `tokens`, `cost_usd`."""

@@ -45,16 +45,11 @@ def _expressions(request: Request[Any], box_format: BoxFormat) -> Any:
 
 
 def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
-    size = request.images[0].sent_size
-    width, height = size
+    width, height = size = request.images[0].sent_size
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
     numbers = box_format.from_pixels(box, original=size, sent=size)
-    return {
-        "objects": [
-            {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.92}
-            for phrase in request.input["phrases"]
-        ]
-    }
+    found = {box_format.key: numbers, "score": 0.92}
+    return {"objects": [{"id": p["id"], "label": p["text"], **found} for p in request.input["phrases"]]}
 
 
 def _regions(request: Request[Any], box_format: BoxFormat) -> Any:
@@ -64,11 +59,9 @@ def _regions(request: Request[Any], box_format: BoxFormat) -> Any:
 
 def _merged(request: Request[Any], box_format: BoxFormat) -> Any:
     regions = request.input["regions"]
-    return {
-        "expressions": [
-            {"text": str(region.get("description") or "the car"), "region_ids": [region["id"]]} for region in regions
-        ]
-    }
+    texts = [str(region.get("description") or "the car") for region in regions]
+    merged = zip(texts, regions, strict=True)
+    return {"expressions": [{"text": text, "region_ids": [region["id"]]} for text, region in merged]}
 
 
 def _checks(request: Request[Any], box_format: BoxFormat) -> Any:

@@ -12,8 +12,7 @@ from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
 
-GROUND = 1
-"""The step after which further ones may look at the boxes again."""
+GROUND = 1  # the step after which further ones may look at the boxes again
 
 
 class GroundingWorkflow(WorkflowBlock):

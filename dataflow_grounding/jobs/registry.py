@@ -22,10 +22,7 @@ JOBS: dict[str, type[SpecJob]] = {
 
 
 def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
-    """The job of a shipped pipeline, or of a subclass of Pipeline or SpecJob, `module:Name`, in `folders` or where Python looks.
-
-    Raises SpecError.
-    """
+    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`. Raises SpecError."""
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
     found = named(autolabel_type, "autolabel_type", JOBS, folders)

@@ -31,12 +31,8 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     if block.client == "sdk":
         from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
 
-        return OpenAISdkServing(
-            azure_endpoint=azure.endpoint,
-            api_version=azure.api_version,
-            token_provider=azure.token_provider,
-            **settings,
-        )
+        settings |= {"azure_endpoint": azure.endpoint, "api_version": azure.api_version}
+        return OpenAISdkServing(token_provider=azure.token_provider, **settings)
     if azure != AzureBlock():
         raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

@@ -57,8 +57,7 @@ class SpecRun:
     """A spec made ready to run: everything that can be wrong before the first request has been looked at."""
 
     def __init__(self, spec: Spec, **command: Any) -> None:
-        self.spec = spec
-        self.block = spec.block
+        self.spec, self.block = spec, spec.block
         self.options = options_of(self.block.vlm, self.block.workflow, **command)
         self.serving = serving_of(self.block.vlm, self.block.workflow)
         self.prices_from = "vlm.prices" if self.options.prices else None
@@ -110,9 +109,8 @@ class SpecRun:
             try:
                 copy_file(self.steps[-1].storage.output_path, target)
             except OSError as error:
-                raise StorageFailed(
-                    f"can't write {target}: {error.strerror or error}. Run the same command again"
-                ) from None
+                why = error.strerror or error
+                raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None
         summary.annotations = target
 
     def plan(self) -> dict[str, Any]:
@@ -170,9 +168,7 @@ class SpecRun:
             "sustained_concurrency": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
-            "steps": paid_by_step(self.spec.results_dir, self.options.prices)
-            if summary
-            else None,  # a stop should be quick
+            "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick
             "spec": {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **self.spec.as_stated()},
         }
         write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False, default=str) + "\n")

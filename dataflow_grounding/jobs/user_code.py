@@ -14,10 +14,7 @@ from dataflow_grounding.spec.problems import nearest
 
 
 def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str]) -> Any:
-    """What `name`, the value of `key`, means as `module:name`; a module in `folders` counts unless Python finds another first.
-
-    Raises SpecError.
-    """
+    """What `name`, the value of `key`, means as `module:name`; `folders` count last. Raises SpecError."""
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         known = f"{', '.join(shipped)}, nor of the form module:Name{nearest(name, shipped)}"
@@ -27,9 +24,8 @@ def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str])
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise SpecError(
-                f"{key}: no module {error.name!r} beside the spec or among the installed packages"
-            ) from None
+            where = "beside the spec or among the installed packages"
+            raise SpecError(f"{key}: no module {error.name!r} {where}") from None
         raise SpecError(f"{key}: module {module_name!r} needs {error.name!r}, which is not installed") from error
     except Exception as error:
         raise SpecError(f"{key}: module {module_name!r} can't be imported: {described(error)}") from error

@@ -16,8 +16,7 @@ from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import BoxWatch
 
-BLOCK = "pipeline"
-"""The key of the block of a pipeline without a `name`."""
+BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`
 
 
 class UserWorkflow(WorkflowBlock):
@@ -58,9 +57,8 @@ class UserJob(RowsJob):
         except Exception as error:
             raise SpecError(f"{key}: {described(error)}") from error
         if not steps or any(not isinstance(step.storage, ResultsStorage) for step in steps):
-            raise SpecError(
-                f"{key}: forward() should run each operator on step() of the storage that the class is given"
-            )
+            how = "forward() should run each operator on step() of the storage that the class is given"
+            raise SpecError(f"{key}: {how}")
         for step in steps:
             _watch_as_stated(step.operator, block.vlm)
         return steps

@@ -24,10 +24,7 @@ _FENCED = re.compile(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class AnswerText(NamedTuple):
-    """`text`: the answer; `blocks`: what is in its fences; `talk`: what is outside them, before and after each.
-
-    `cue`: the words before it that take back what the reply said before, such as "Wait, looking again", or nothing.
-    """
+    """`text`, the `blocks` in its fences, the `talk` outside them, and the `cue` that takes back an earlier answer."""
 
     text: str
     blocks: list[str]
@@ -36,10 +33,7 @@ class AnswerText(NamedTuple):
 
 
 def answers_of(reply: str) -> list[AnswerText]:
-    """Return the answers in a model's reply, in order: one, or several where it thinks between them.
-
-    Raises UnreadableReply when the reply is empty or ends while the model still thinks.
-    """
+    """Return the answers in a model's reply, in order. Raises UnreadableReply for none or an unfinished thought."""
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
     if _is_json(reply):  # whatever its strings hold

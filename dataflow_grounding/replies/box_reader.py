@@ -198,9 +198,8 @@ class _BoxReader:
         phrase_id = self.questions.id_of(raw) if self.phrases else said.id
         if self.phrases and phrase_id is None:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
-            raise _NoBox(
-                f"{thing} is not one of the phrases" if label or said.talk else "a box without an id or a label"
-            )
+            known = label or said.talk
+            raise _NoBox(f"{thing} is not one of the phrases" if known else "a box without an id or a label")
         phrase = self.phrases.get(phrase_id or 0, label)
         if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
             self.check_label(said, phrase_id)

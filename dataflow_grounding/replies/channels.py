@@ -86,10 +86,7 @@ class Marker(NamedTuple):
 
 
 def spoken(reply: str) -> list[str]:
-    """Return the parts of a reply that are said to the one who asked, in order: one, or several with thinking between them.
-
-    Raises UnreadableReply when the reply ends while the model still thinks.
-    """
+    """Return the parts of a reply said to the one who asked. Raises UnreadableReply for an unfinished thought."""
     text = _bare_channels(_messages(reply))
     parts = [_without_unknown(part) for part in _without_thinking(_turn_in_words(text))]
     parts = [part for part in parts if part.strip()]

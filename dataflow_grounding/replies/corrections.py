@@ -59,10 +59,7 @@ _NUMBER = re.compile(r"\d")
 
 
 def statements(text: str) -> list[tuple[str, str]]:
-    """Return a text cut where it begins to correct what it said: each part as the words that do so, and what follows.
-
-    Raises UnreadableReply for a reply that goes round in circles.
-    """
+    """Return a text cut where it corrects itself: those words and what follows. Raises UnreadableReply for circles."""
     cuts = [(0, 0)]  # where each part begins, and its words of correction end
     number = _NUMBER.search(text)
     counted = 0  # up to where the quotation marks of the line are counted

@@ -41,11 +41,7 @@ _BETWEEN_PAIRS = re.compile(
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
-    """Return all boxes and points in a reply with their numbers as written; `key` is the box key that was asked for.
-
-    Where a reply gives several answers, `RawBox.answer` says in which a box is. Empty only for a reply that says that
-    there is nothing. Raises UnreadableReply when the reply holds neither.
-    """
+    """Return a reply's boxes and points as written. Raises UnreadableReply unless it has some, or says none."""
     parsed = _as_asked(reply, key)
     if parsed is None:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]

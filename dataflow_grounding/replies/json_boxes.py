@@ -28,8 +28,7 @@ def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_S
 
 class _Walk:
     def __init__(self, parsed: ParsedReply, key: str) -> None:
-        self.parsed = parsed
-        self.key = key
+        self.parsed, self.key = parsed, key
         self.box_keys = keys.BOX_KEYS | keys.QUAD_KEYS | keys.ORDER_KEYS.keys() | {key}
         self.depth = 0
 

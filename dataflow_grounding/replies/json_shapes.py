@@ -64,10 +64,7 @@ def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
 
 
 def _stated_size(fields: Mapping[str, Any]) -> float | None:
-    """Return the longer side of the image, in pixels, that an object states beside its boxes; None for none.
-
-    Who writes it down writes pixels mostly. Sides such as 1000 by 1000 are the range of a relative format.
-    """
+    """Return the longer side, in pixels, that an object states for its image; None for a relative format's range."""
     sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
     for key in keys.IMAGE_SIZE_KEYS & fields.keys():
         item = fields[key]
@@ -136,10 +133,7 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
 
 
 def list_shape(items: Sequence[Any], *, boxy: bool) -> Literal["cut", "numbers", "broken", "corners", "mixed"]:
-    """Return what a list is: numbers, with labels around them or broken up, two or four corners, or anything else.
-
-    `boxy`: it is where a box was asked for.
-    """
+    """Return what a list is: numbers, corners or anything else; `boxy`: it is where a box was asked for."""
     kinds = "".join("n" if number(item) is not None else "s" if isinstance(item, str) else "o" for item in items)
     count = kinds.count("n")
     if getattr(items, "cut", False) and 1 < count == len(items) < 4:

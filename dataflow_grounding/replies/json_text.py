@@ -43,12 +43,7 @@ _KEYWORDS: dict[str, Any] = {
 
 
 def find_json(text: str) -> Scan:
-    """Return every outermost array and object in `text`, strict JSON or not.
-
-    Takes single quotes, Python's literals and tuples, bare keys and words, comments, missing and trailing commas, repeated
-    keys, quotes inside strings, and brackets that don't match; what is open at the end of the text is closed, and a value
-    that the end cuts through is left out. Raises UnreadableReply for brackets nested deeper than MAX_DEPTH.
-    """
+    """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply past MAX_DEPTH."""
     strict = _strict(text)
     if strict is None and not text.isascii():
         text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)

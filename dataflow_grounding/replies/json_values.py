@@ -23,11 +23,7 @@ class JsonArray(list[Any]):
 
 
 class JsonObject(dict[str, Any]):
-    """An object as read: the last of repeated keys wins; `parts` and `loose` keep what a plain dict would lose.
-
-    `parts` has the object split before each repeated key, when a key is repeated; `loose` the values without a key; `cut`:
-    the text ended inside of it.
-    """
+    """An object as read: the last of repeated keys wins; `parts` has all of them, `loose` the values without a key."""
 
     __slots__ = ("cut", "loose", "parts")
 

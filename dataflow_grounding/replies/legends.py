@@ -24,10 +24,7 @@ _IN_UNIT = re.compile(
 
 
 def stated_order(text: str) -> Order | None:
-    """Return the order of the four numbers that a text states, as in "[ymin, xmin, ymax, xmax]" and "xywh"; None for none.
-
-    Raises UnreadableReply where it states several, or one that is not known.
-    """
+    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for several or others."""
     stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
     if len(stated) > 1 or None in stated:
         raise UnreadableReply("the reply states an order of coordinates that is not clear")

@@ -48,10 +48,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> None:
 
 
 def number_groups(text: str) -> list[list[str]]:
-    """Return each list of numbers in a box's text: `[[1,2,3,4],[…]]`, `(1,2),(3,4)`, `1 2 3 4`, `<1><2><3><4>,<5>…`.
-
-    Two pairs that follow one another make one list of four.
-    """
+    """Return each list of numbers in a box's text; two pairs that follow one another make one list of four."""
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
     groups: list[list[str]] = []

@@ -30,9 +30,8 @@ class Missing(NamedTuple):
             if self.foreign:  # words of two languages can't be compared
                 return phrase.isascii() or self.thing.isascii() or bool(all_words(phrase) & all_words(self.thing))
             return any(head_word(part) == head_word(phrase) and _covers(part, phrase) for part in self.parts)
-        return {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])} == set(
-            phrases
-        )
+        covered = {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])}
+        return covered == set(phrases)
 
     @property
     def parts(self) -> list[str]:

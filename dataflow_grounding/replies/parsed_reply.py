@@ -21,10 +21,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 
 @dataclass(frozen=True)
 class Said:
-    """What a reply says about a box besides its numbers: the labels in order of preference, id, score, evidence.
-
-    `talk` is the thing that the words around the box name, if they are not a label.
-    """
+    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence, words around it."""
 
     labels: tuple[str, ...] = ()
     id: int | None = None
@@ -109,10 +106,7 @@ class ParsedReply:
         return bool(self.size or self.statuses)
 
     def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
-        """Take a list of numbers as the box or point that their count makes it, or note why it is neither.
-
-        `quad`: eight numbers are four corners and make the box around them. `corners`: two numbers can only be a broken box.
-        """
+        """Take numbers as the box or point that their count makes (`quad`: eight are four corners), or drop them."""
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:

@@ -74,11 +74,7 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 
 
 def label_before(text: str) -> str | None:
-    """Return the label that `text` ends with, as before the brackets of `car[[1, 2, 3, 4]]` and `- red mug: [1, 2, 3, 4]`.
-
-    Where the last line has none, or only a word such as "box", a line `label: …` or a heading up to two lines above it
-    counts. None for talk: more than eight words, words such as "is", or nothing that ties the label to what follows.
-    """
+    """Return the label that `text` ends with, before brackets or a colon, or in a heading above; None for talk."""
     *above, line = text[-400:].split("\n")
     tied = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in _MARKUP)
     if tied and plain_key(line) not in BOX_KEYS and not _TALK.search(line):

@@ -107,10 +107,7 @@ def _names(words: list[str], i: int) -> bool:
 
 
 def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None:
-    """Return the words by which talk says that boxes of `things` are none, or None.
-
-    `others`: things were asked for that have no box.
-    """
+    """Return the words by which talk says that boxes of `things` are none; `others` were asked for and have none."""
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
         return unreal[0]

@@ -63,11 +63,7 @@ class Questions:
         ]
 
     def learn(self, parsed: ParsedReply) -> None:
-        """Look at all that the reply says before its boxes are read one by one: how it counts, and how it translates.
-
-        With one phrase, the only name in letters that the phrase doesn't have is taken as its translation. Raises
-        UnreadableReply where ids count from 0, or go on past the phrases, and it is unclear whose they are.
-        """
+        """See how the reply counts and translates before its boxes are read. Raises UnreadableReply for unclear ids."""
         said = [raw.said for raw in parsed.boxes] + [absence for absence, _ in parsed.absences]
         said += [dropped.said for dropped in parsed.dropped]
         numbered = [one for one in said if one.id is not None] if self.phrases else []
@@ -112,10 +108,7 @@ class Questions:
         return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
 
     def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[str]]:
-        """Return the boxes without those of questions that a later answer in the reply answers anew, and notes on them.
-
-        Raises UnreadableReply when the reply corrects itself and doesn't say what.
-        """
+        """Return the boxes that no later answer takes back, and notes. Raises UnreadableReply if it is unclear."""
         if not parsed.answer:
             return kept, []
         if any(dropped.answer in parsed.corrections and self.of(dropped.said) is None for dropped in parsed.dropped):

@@ -55,9 +55,8 @@ def columns_of(line: str) -> Columns | None:
                 coordinates = tuple(names.index(corner) for corner in corners)
                 label = next((names.index(key) for key in LABEL_KEYS if key in names), None)
                 others = [i for i, name in enumerate(names) if name and i not in coordinates]
-                return Columns(
-                    separator, len(names), coordinates, order, others[0] if label is None and others else label
-                )
+                label = others[0] if label is None and others else label
+                return Columns(separator, len(names), coordinates, order, label)
     return None
 
 

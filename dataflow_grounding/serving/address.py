@@ -12,11 +12,7 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """The address without the secrets in it, which are remembered; `block` and `key` are its place in the spec.
-
-    Raises SpecError for an address that can't be used, or that holds what has a place of its own: a name, a password,
-    an API key. Other secrets (`?token=`, `?sig=`) may stand there, as some gateways take them nowhere else.
-    """
+    """The address without its secrets, which are remembered; `block.key` is its place. Raises SpecError."""
     name = f"{block}.{key}"
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"{name} should begin with http:// or https://")

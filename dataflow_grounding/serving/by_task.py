@@ -11,23 +11,17 @@ from dataflow_grounding.tasks import Request
 
 
 class ServingByTask(Serving):
-    """Passes each request to the serving named for its task in `others`, else to `first`.
-
-    Both count as one endpoint: they share the requests in flight and the budget.
-    """
+    """Passes each request to the serving named for its task in `others`, else to `first`; both are one endpoint."""
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
-        self.first = first
-        self.others = others
+        self.first, self.others = first, others
         servings = [first, *others.values()]
         self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
         self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
-        self.box_format = first.box_format
-        self.box_formats = first.box_formats
+        self.box_format, self.box_formats = first.box_format, first.box_formats
         self.max_workers = min(serving.max_workers for serving in servings)
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
-        self.regions_per_request = first.regions_per_request
-        self.needs_labels = first.needs_labels
+        self.regions_per_request, self.needs_labels = first.regions_per_request, first.needs_labels
         self.is_vlm = any(serving.is_vlm for serving in servings)
         grounding = others.get("phrase_grounding", first)
         self.takes_probes, self.exact_boxes = grounding.takes_probes, grounding.exact_boxes

@@ -77,12 +77,8 @@ class GeminiServing(Serving):
         self._url, self._version = _split_version(url)
         self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
-        self.max_workers = max_workers
-        self.timeout = timeout
-        self.media_resolution = media_resolution
-        self.temperature = temperature
-        self.max_output_tokens = max_output_tokens
-        self.box_format = box_format
+        self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
+        self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
         self._api_key = api_key or os.environ.get("GOOGLE_API_KEY") or None
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")

@@ -11,14 +11,10 @@ from dataflow_grounding.serving.http_errors import is_about_content
 _FORMATS = ("json_schema", "json_object", "none")
 _OPENAIS_OWN = (".openai.com", ".openai.azure.com")
 _NO_IMAGES = (
-    "not a multimodal model",
-    "does not support image",
-    "no endpoints found that support image",
-    "image input is not supported",
-    "image_url is only supported by certain models",
-    "unknown variant `image_url`",
+    "not a multimodal model", "does not support image", "no endpoints found that support image",
+    "image input is not supported", "image_url is only supported by certain models", "unknown variant `image_url`",
     "at most 0 image",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,7 @@ class Habits:
 
 
 def first_habits(endpoint: str) -> Habits:
-    """What to try first. On OpenAI's own service a schema stands before all else in the prompt: another for each task
-    would keep the picture out of the prompt cache from step to step, so there replies are asked for as `json_object`.
-    """
+    """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt cache."""
     host = f".{urlsplit(endpoint).hostname or ''}"
     return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()
 

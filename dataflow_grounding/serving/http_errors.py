@@ -9,14 +9,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from dataflow_grounding.errors import (
-    EndpointRefused,
-    GroundingError,
-    RateLimited,
-    RequestRefused,
-    ServerFault,
-    ServerOverloaded,
-)
+from dataflow_grounding import errors
 from dataflow_grounding.secrets import excerpt
 
 # Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
@@ -36,27 +29,27 @@ DAY = 86_400.0
 LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> GroundingError:
+def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> errors.GroundingError:
     """The exception for an answer with this status."""
     said = excerpt(_message(body))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
     if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
-        return EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
+        return errors.EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
     if status == 402 or "insufficient_quota" in said:
-        return EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
+        return errors.EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
     if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
-        return EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
+        return errors.EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
     if status == 407:
-        return EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
+        return errors.EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
     if status == 429:
-        return RateLimited(text, _wait(headers, body))
+        return errors.RateLimited(text, _wait(headers, body))
     if status in (503, 529):
-        return ServerOverloaded(text, _wait(headers, body))
+        return errors.ServerOverloaded(text, _wait(headers, body))
     if status >= 500 or status in (408, 409, 425):
-        return ServerFault(text)
+        return errors.ServerFault(text)
     if status >= 400:
-        return RequestRefused(text)
-    return ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+        return errors.RequestRefused(text)
+    return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
 
 
 def is_about_content(said: str) -> bool:
@@ -65,9 +58,7 @@ def is_about_content(said: str) -> bool:
 
 
 def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
-    """What the headers ask for, else the error's own `google.rpc.RetryInfo`; a day where Google says that a day's quota
-    is used up, whatever else it says.
-    """
+    """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
     details = _details(_parsed(body))
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return DAY
@@ -81,9 +72,7 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or the reset of
-    a limit that is used up; None when it asks for none.
-    """
+    """Seconds that the endpoint asks to wait, by its headers; None when it asks for none."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
         if milliseconds is not None:

@@ -21,8 +21,7 @@ from dataflow_grounding.serving.transport import ClientTransport, HttpTransport,
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
-LONGEST_HOLD = 600.0
-"""Seconds for which rate-limit headers of an answer are heeded; then a request finds out."""
+LONGEST_HOLD = 600.0  # seconds for which rate-limit headers of an answer are heeded; then a request finds out
 
 _OURS = ("messages", "model", "stream", "n")
 
@@ -87,12 +86,8 @@ class OpenAIServing(Serving):
         self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query
         self.endpoint = shown_address(self._url, "vlm.openai")
         check_settings(timeout, temperature, max_tokens)
-        self.model = model_name
-        self.max_workers = max_workers
-        self.timeout = timeout
-        self.temperature = temperature
-        self.max_output_tokens = max_tokens
-        self.box_format = box_format
+        self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
+        self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
         names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)

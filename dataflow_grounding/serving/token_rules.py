@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Size
 
-ASSUMED = 1000
-"""Tokens of an image where the model's rule isn't known."""
+ASSUMED = 1000  # tokens of an image where the model's rule isn't known
 _GEMINI_3 = {"MEDIA_RESOLUTION_LOW": 280, "MEDIA_RESOLUTION_MEDIUM": 560}
 _TILES = [  # (model, base, tokens of a tile); developers.openai.com/api/docs/guides/images-vision
     (r"gpt-4o-mini", 2833, 5667),
@@ -70,9 +69,7 @@ def _by_rule(model: str, resolution: str, size: Size) -> int | None:
             return math.ceil(min(math.ceil(width / 32) * math.ceil(height / 32), 1536) * factor)
     if re.match(r"claude", model):  # platform.claude.com/docs, vision: a token for 750 pixels, at most about 1,600
         return min(1600, math.ceil(width * height / 750))
-    if match := re.match(
-        r"qwen-?(2\.5|2|3(?:\.\d)?)-?vl", model
-    ):  # the models' preprocessors: two by two patches a token
+    if match := re.match(r"qwen-?(2\.5|2|3(?:\.\d)?)-?vl", model):  # their preprocessors: two by two patches a token
         side = 28 if match[1].startswith("2") else 32
         return min(16384, max(4, round(width / side) * round(height / side))) + 2
     return None

@@ -40,10 +40,7 @@ class HttpTransport:
         self.proxy = _proxy_for(self.url)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; status, headers and body of the answer, whatever its status.
-
-        Raises EndpointUnreachable, RateLimited, ServerFault, EndpointRefused.
-        """
+        """Send one body; status, headers and body of the answer. Raises what failed on the way."""
         import aiohttp
 
         try:
@@ -87,8 +84,7 @@ class ClientTransport:
         """`ours` says that the client is closed with the transport; a user's own stays open."""
         self.client = client.with_options(max_retries=0, timeout=timeout)
         self.headers = dict(extra_headers)
-        self.timeout = timeout
-        self.ours = ours
+        self.timeout, self.ours = timeout, ours
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """As HttpTransport.post."""

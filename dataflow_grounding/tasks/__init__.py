@@ -13,21 +13,7 @@ from dataflow_grounding.tasks.region_expression import Described, region_express
 from dataflow_grounding.tasks.request import Request
 
 __all__ = [
-    "MERGE_IOU",
-    "Asked",
-    "Check",
-    "Described",
-    "Extracted",
-    "Found",
-    "Merged",
-    "RegionCaptions",
-    "Request",
-    "double_check",
-    "expression_extraction",
-    "grounding_expression",
-    "image_caption",
-    "phrase_grounding",
-    "region_caption",
-    "region_expression",
-    "without_duplicates",
-]
+    "MERGE_IOU", "Asked", "Check", "Described", "Extracted", "Found", "Merged", "RegionCaptions", "Request",
+    "double_check", "expression_extraction", "grounding_expression", "image_caption", "phrase_grounding",
+    "region_caption", "region_expression", "without_duplicates",
+]  # fmt: skip

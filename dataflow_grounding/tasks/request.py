@@ -40,16 +40,14 @@ class Request(Generic[T]):
     sample: int = 0
     attempt: int = 0
     complaint: str = ""
-    cut_off: bool = False
-    """Whether the last reply to it was cut off: it is asked again cooler."""
+    cut_off: bool = False  # whether the last reply to it was cut off: it is asked again cooler
     divisible: bool = False
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
     before_another: Callable[[], None] = _nothing
     """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
-    of: str = ""
-    """What its reply is one of: checks of the endpoint vouch for all of these together."""
+    of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -88,10 +86,7 @@ class Request(Generic[T]):
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling.
-
-        A complaint, and how cool it is asked, are told by the attempt's number alone: other words for it don't ask again.
-        """
+        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint, model, sampling."""
         parts = {
             "serving": dict(identity),
             "system": self.system,

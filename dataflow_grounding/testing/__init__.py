@@ -11,18 +11,6 @@ from dataflow_grounding.testing.server import LoopbackServer
 from dataflow_grounding.testing.takes import Takes
 
 __all__ = [
-    "Answer",
-    "Answers",
-    "BadRequest",
-    "CannedAnswers",
-    "EchoAnswers",
-    "Fault",
-    "FaultRule",
-    "LoopbackServer",
-    "ReceivedImage",
-    "ReceivedRequest",
-    "Takes",
-    "Usage",
-    "faults",
-    "on",
-]
+    "Answer", "Answers", "BadRequest", "CannedAnswers", "EchoAnswers", "Fault", "FaultRule", "LoopbackServer",
+    "ReceivedImage", "ReceivedRequest", "Takes", "Usage", "faults", "on",
+]  # fmt: skip

@@ -81,11 +81,9 @@ class EchoAnswers:
         if request.task == "image_caption":
             return {"caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."}
         if request.task == "grounding_expression":
-            found = [
-                {"text": region.get("description") or described(region)["description"], "region_ids": [region["id"]]}
-                for region in regions
-            ]
-            return {"expressions": found}
+            texts = [region.get("description") or described(region)["description"] for region in regions]
+            named = zip(texts, regions, strict=True)
+            return {"expressions": [{"text": text, "region_ids": [region["id"]]} for text, region in named]}
         if request.task == "double_check":
             return {"checks": [agreed(expression) for expression in given["expressions"]]}
         if request.task == "region_caption":

@@ -55,11 +55,7 @@ def read_head(raw: bytes, longest_body: int) -> Head:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Reads one request after the other and hands each to `serve(connection, head, body)`; `end_exchange` reads on.
-
-    `scratch` is shared by all connections of a server (one thread). With `keep_body` false a body is thrown away, and
-    `serve` gets None for it. `gone(connection)` is called when the client has left or was cut off.
-    """
+    """Reads requests one by one, each handed to `serve(connection, head, body)`; `gone(connection)` ends it."""
 
     def __init__(
         self,

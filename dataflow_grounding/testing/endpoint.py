@@ -40,10 +40,7 @@ Latency = float | Callable[[ReceivedRequest], float]
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and the reply planned for it: `wire` holds the response's bytes, to be sent after `delay` seconds.
-
-    While `served` it counts towards the capacity until it ends; `counted` ones show in the counts.
-    """
+    """A request, and its reply's bytes, `wire`, to be sent after `delay` s; `served` ones fill the capacity."""
 
     request: ReceivedRequest
     dialect: Dialect

@@ -58,21 +58,14 @@ def too_many_requests(
     retry_after: float | None = None, *, http_date: bool = False, headers: Mapping[str, str] | None = None
 ) -> Fault:
     """429; with `Retry-After` in seconds or as an HTTP date, and headers such as `x-ratelimit-reset-requests`."""
-    return Fault(
-        429,
-        "Rate limit reached. Please try again later.",
-        "rate_limit_exceeded",
-        headers=headers or {},
-        retry_after=retry_after,
-        http_date=http_date,
-    )
+    said = "Rate limit reached. Please try again later."
+    return Fault(429, said, "rate_limit_exceeded", None, headers or {}, retry_after, http_date)
 
 
 def quota_exceeded() -> Fault:
     """429 that no waiting will cure: the account has no credit left."""
-    return Fault(
-        429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
-    )
+    said = "You exceeded your current quota, please check your plan and billing details."
+    return Fault(429, said, "insufficient_quota")
 
 
 def unauthorized() -> Fault:
@@ -97,16 +90,14 @@ def bad_request(message: str = "The request is not valid.", code: str = "", para
 
 def content_filter() -> Fault:
     """400: the endpoint's content filter stopped this one request."""
-    return Fault(
-        400, "The response was filtered due to the prompt triggering a content policy.", "content_filter", "prompt"
-    )
+    said = "The response was filtered due to the prompt triggering a content policy."
+    return Fault(400, said, "content_filter", "prompt")
 
 
 def server_error(status: int = 500, retry_after: float | None = None) -> Fault:
     """500, 502, 503, 529 …, with an error as JSON."""
-    return Fault(
-        status, "The server had an error while processing your request.", "server_error", retry_after=retry_after
-    )
+    said = "The server had an error while processing your request."
+    return Fault(status, said, "server_error", retry_after=retry_after)
 
 
 def html_error(status: int = 502) -> Fault:

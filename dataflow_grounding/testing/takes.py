@@ -67,9 +67,8 @@ class Takes:
         if not kind or self.ignores_format:
             return None
         if kind not in self.response_formats:
-            return bad_request(
-                f"This response_format type is unavailable now: '{kind}'.", "unsupported_value", "response_format"
-            )
+            said = f"This response_format type is unavailable now: '{kind}'."
+            return bad_request(said, "unsupported_value", "response_format")
         stated = (settings.get("response_format") or {}).get("json_schema") or {}
         if kind == JSON_SCHEMA and self.checks_schema and stated.get("strict"):
             for fault in open_objects(stated.get("schema") or {}, "()"):
