@@ -24,10 +24,7 @@ TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
 
 @dataclass(frozen=True)
 class ImageCrop(Image):
-    """The part of an image inside `region` (whole pixels, xyxy, of the upright image), each pixel `factor` times as large.
-
-    `size` is the region's, so that boxes are read in pixels of the image, from the region's top left corner.
-    """
+    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times; boxes count from its corner."""
 
     region: tuple[int, int, int, int]
     factor: int

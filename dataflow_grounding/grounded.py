@@ -71,10 +71,7 @@ class Grounded(Sequence[GroundedBox]):
         return [box.normalized(scale) for box in self.boxes]
 
     def to_supervision(self) -> supervision.Detections:
-        """As `supervision.Detections`: class_id is the phrase's place, `data["class_name"]` its text.
-
-        Scores the model didn't give are left out for all boxes. Raises MissingExtra without the extra `supervision`.
-        """
+        """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
         try:
             import supervision
         except ImportError:

@@ -14,10 +14,7 @@ from dataflow_grounding.kept_urls import kept_urls
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image sent with its `boxes` (pixels of the upright image) outlined, unless that isn't wanted, and numbered from 1.
-
-    Numbered marks as prompts: Yang et al. 2023, "Set-of-Mark Prompting", arXiv 2310.11441.
-    """
+    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1 (Set-of-Mark, Yang et al. 2023)."""
 
     boxes: tuple[Bbox, ...]
     outlined: bool = True

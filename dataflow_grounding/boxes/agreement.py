@@ -19,10 +19,7 @@ SLACK = 0.01
 
 
 async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size) -> list[Found]:
-    """The merged answers to one question asked `samples` times about an image of `size`; `ask_once` takes the answer's number.
-
-    Up to half of the answers may be unreadable: they count as disagreeing. Raises what failed otherwise.
-    """
+    """The answers of `ask_once(number)`, merged; up to half may be unreadable. Raises what failed otherwise."""
     answers = await asyncio.gather(*(ask_once(number) for number in range(samples)), return_exceptions=True)
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
     for error in failed:
@@ -33,12 +30,10 @@ async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int
 
 
 def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
-    """One answer of several to the same phrase.
+    """One answer of several to the same phrase: boxes that overlap at IoU 0.5, widened by `slack` px, at their median.
 
-    Boxes of different answers that overlap at IoU 0.5, each widened by `slack` pixels, are one box, each edge at the median;
-    it stays when at least half of `samples` answers have it, with the share of them as its score. `disagreement` is set
-    unless every answer has exactly the boxes that stay. Answers that found different things, none of them often enough,
-    make the phrase `ambiguous`. It is doubtful when half of `samples` answers are.
+    A box stays when half of `samples` answers have it, with their share as its score; where they found different things
+    and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half of `samples` answers are.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:

@@ -40,10 +40,9 @@ class GivenBoxes:
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """The boxes in a column, for an image of `size`; None where the row has none (missing, null, an empty list).
+    """The boxes in a column, for an image of `size`; None where the row has none. One box may stand without its list.
 
-    One box without its list is taken too. A row in which some box fits the image only as `[x1, y1, x2, y2]`, and every box
-    does, is taken to be stated so, and none of its boxes is used.
+    Where some fit only as `[x1, y1, x2, y2]`, and all do, the row is taken to mean that, and no box is used.
     """
     if value is None or value == "" or (isinstance(value, (list, tuple)) and not value):
         return None

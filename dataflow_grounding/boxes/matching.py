@@ -13,10 +13,9 @@ SAME = 0.5
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU).
+    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU ≥ `threshold`).
 
-    Pairs have an IoU of at least `threshold` and are made by falling IoU, of equal ones the first. With `most`, a box gives
-    its partner up where that makes one pair more (augmenting paths, Kuhn 1955).
+    Made by falling IoU, of equal ones the first. With `most`, as many pairs as can be (augmenting paths, Kuhn 1955).
     """
     overlaps = [[iou(a, b) for a in found] for b in wanted]
     near = [

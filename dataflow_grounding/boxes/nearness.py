@@ -13,18 +13,14 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """The places of the boxes, each once, in groups of at most `most`; the same boxes always give the same groups.
-
-    Cut in two halves at the median of the middles along the longer extent, and each half again, as in a k-d tree
-    (Bentley 1975). Within a group the places rise.
-    """
+    """The boxes' places in groups of at most `most`, always the same: halves along the longer extent (Bentley 1975)."""
     return _cut(list(range(len(boxes))), boxes, max(1, most))
 
 
 def _cut(places: list[int], boxes: Sequence[Bbox], most: int) -> list[list[int]]:
     if len(places) <= most:
         return [places] if places else []
-    middles = {place: _middle(boxes[place]) for place in places}
+    middles = {place: middle_of(boxes[place]) for place in places}
     extents = [max(m[axis] for m in middles.values()) - min(m[axis] for m in middles.values()) for axis in (0, 1)]
     axis = 0 if extents[0] >= extents[1] else 1
     ordered = sorted(places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place))
@@ -32,7 +28,8 @@ def _cut(places: list[int], boxes: Sequence[Bbox], most: int) -> list[list[int]]
     return _cut(sorted(ordered[:half]), boxes, most) + _cut(sorted(ordered[half:]), boxes, most)
 
 
-def _middle(box: Bbox) -> tuple[float, float]:
+def middle_of(box: Bbox) -> tuple[float, float]:
+    """The middle of a box, x and y."""
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
@@ -44,9 +41,7 @@ def batched(items: list[I], most: int) -> list[list[I]]:
 async def ask_in_parts(
     items: list[I], ask_for: Callable[[list[I]], Awaitable[T]], box_of_item: Callable[[I], Bbox] | None = None
 ) -> list[tuple[list[I], T]]:
-    """What `ask_for` says of the items; where its reply is cut off, of each half: of such as lie near each other, if they have
-    boxes.
-    """
+    """What `ask_for` says of the items; where its reply is cut off, of each half: of near ones, if they have boxes."""
     try:
         return [(items, await ask_for(items))]
     except TruncatedReply:

@@ -20,10 +20,7 @@ def check_seed(record: Record) -> None:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The record's regions: objects with `bbox` ([x1, y1, x2, y2] in pixels, its numbers as given) and `type`.
-
-    Raises BrokenRow for anything that is no region, and for a record whose labels can't be read.
-    """
+    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`. Raises BrokenRow."""
     check_seed(record)
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -43,10 +40,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 def instances_on(
     places: Sequence[int], regions: Sequence[Mapping[str, Any]], expression_id: str, known: int | None = None
 ) -> list[dict[str, Any]]:
-    """An instance for each region at `places` (from 0): the region's own numbers, no score, and which region it is.
-
-    Only the first `known` regions are the record's own and can be named; None means all of them.
-    """
+    """An instance for each region at `places` (from 0), numbers as given; the first `known` (None: all) are named."""
     instances = []
     for number, place in enumerate(places):
         bbox = list(regions[place]["bbox"])

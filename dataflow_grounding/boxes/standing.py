@@ -15,10 +15,7 @@ OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 
 @dataclass(frozen=True)
 class Standing:
-    """`verdicts` has each expression with boxes by its number, its places among `regions`.
-
-    The first `known` of these are the record's, the others stand for boxes that are in an expression and in no region.
-    """
+    """Each expression with boxes by number, its places among `regions`, of which the first `known` are the record's."""
 
     verdicts: dict[int, Verdict]
     regions: list[Mapping[str, Any]]

@@ -64,10 +64,7 @@ def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox]
 
 
 def combined(asked: Verdict, again: Verdict, before: Verdict) -> Verdict:
-    """What two judgements say together; `again` is of the text and regions that `asked` left, `before` is what stood first.
-
-    Mended only where they agree; ambiguous where either finds it so.
-    """
+    """Both judgements, mended only where they agree; `again` is of what `asked` left, `before` of what stood first."""
     several = next((verdict for verdict in (asked, again) if verdict.kind == "several"), None)
     if several is not None:
         return replace(several, text=before.text)

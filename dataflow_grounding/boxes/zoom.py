@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from dataflow_grounding.boxes.nearness import middle_of
 from dataflow_grounding.crops import ImageCrop, crop_around
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.images import Image
@@ -18,10 +19,7 @@ SMALL = 0.03  # the longer side of a small box, as a share of that side of the i
 async def zoomed(
     ground: Callable[[Image], Awaitable[Found]], image: Image, instances: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The instances of a phrase, every small box replaced by what `ground` finds in an enlarged crop around it, each once.
-
-    A box takes one more request. Where the crop shows no such thing to the model, the box stays as it was.
-    """
+    """The instances, each once; for a small box, what `ground` finds in an enlarged crop around it, if anything."""
 
     async def one(instance: dict[str, Any]) -> dict[str, Any]:
         bbox = box_of(instance["bbox"])
@@ -49,11 +47,7 @@ def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[s
     if not again.instances:
         return instance
     boxes = [crop.to_image(box_of(i["bbox"])) for i in again.instances]
-    centre = _centre(box_of(instance["bbox"]))
-    nearest = min(range(len(boxes)), key=lambda n: math.dist(_centre(boxes[n]), centre))
+    centre = middle_of(box_of(instance["bbox"]))
+    nearest = min(range(len(boxes)), key=lambda n: math.dist(middle_of(boxes[n]), centre))
     score = instance.get("score") if instance.get("score") is not None else again.instances[nearest].get("score")
     return {**instance, "bbox": [int(edge) for edge in boxes[nearest]], "score": score, "zoomed": True}
-
-
-def _centre(bbox: Bbox) -> tuple[float, float]:
-    return (bbox[0] + bbox[2]) / 2, (bbox[1] + bbox[3]) / 2

@@ -68,9 +68,8 @@ def calibrate(
 ) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
-    The first picture is asked for in the `stated` format, the others in the one that the first answer suggests, so that
-    what is confirmed is what a run will ask for. A model that counts pixels is asked for pictures of more sizes, until it is
-    known within which limits it sees them as they are sent; `own` are the run's pictures.
+    The first picture is asked for as `stated`, the others as its answer suggests, and as a run will. One that counts
+    pixels is asked in more sizes, until it is known which it sees as sent; `own` are the run's pictures.
     Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
     """
     own = own or OwnPictures()
@@ -96,10 +95,9 @@ def calibrate_elongated(
     usual: float | None,
     found: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Of a model whose format is known, in parts of the side: whether it needs pictures as elongated as its `own` padded, and
-    whether that helps, beside what was `found` of others. `usual` is as for verdict_on.
+    """Whether the model needs its `own` elongated pictures padded, and if it helps, beside what was `found` of others.
 
-    None where nothing was answered. Raises RunStopped.
+    `usual` is as for verdict_on. None where nothing was answered. Raises RunStopped.
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
     say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")

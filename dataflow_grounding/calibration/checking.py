@@ -40,9 +40,7 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
 @dataclass(frozen=True)
 class CheckVerdict:
-    """What a check shows. `fits`: the rectangles are where the format says; `misses`: they are not, and `why` and `remedy` say
-    more; `silent`: too few were answered to tell, for the reason `why`. `fitting` names a plain format that would fit.
-    """
+    """Rectangles are where the format says (`fits`), aren't (`misses`; `fitting` would), or unanswered (`silent`)."""
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
@@ -187,9 +185,7 @@ class _Ways:
         )
 
     def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
-        """How x and y would have to be stretched and shifted, where that surely matters and finds most of the rectangles; and how
-        many it finds.
-        """
+        """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
         lines, sure = [], False
         for start, side in enumerate(self._sides[:2]):
             pairs = [

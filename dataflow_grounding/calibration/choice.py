@@ -76,11 +76,7 @@ class FormatChoice:
         return repr((self.format, self.limits))
 
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
-        """As `settle`, for who asks the model for boxes: where the run has elongated pictures it is also found out, once for
-        the endpoint and model, whether boxes in them are better if they are padded.
-
-        Calls `on_poor`, which may raise, with a message where they are far off either way.
-        """
+        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far off either way."""
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
@@ -149,10 +145,9 @@ class FormatChoice:
             self.recall(os.path.join(folder, RUN_FILE))
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate if that is still to do; returns counts of requests and tokens. Says on standard error what it does.
+        """Calibrate if that is still to do, and tell; returns counts of requests and tokens.
 
-        The run's folder keeps the result beside the user's cache, so that the same run goes on in the same format wherever it
-        is resumed. Raises CalibrationUnclear, RunStopped.
+        The run's folder keeps the result, to be resumed in the same format. Raises CalibrationUnclear, RunStopped.
         """
         folder = start.folder
         if folder:

@@ -36,9 +36,7 @@ MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
 
 @dataclass(frozen=True)
 class Covered:
-    """What was proven: pictures within `limits` are seen as sent, but for sides rounded as `rounding` says. `residual` is how
-    far the largest pictures were from that, in the mean, as a share of the side.
-    """
+    """Pictures within `limits` are seen as sent, but for `rounding`; `residual`: how far off, as share of the side."""
 
     limits: SizeLimits
     rounding: Rounding
@@ -102,10 +100,7 @@ class Covering:
         return [replace(limits, multiple=multiple).fitted(self.largest(SHAPES[0]))]
 
     def covered(self, measured: Sequence[SeenSize], *, padded: bool = False) -> Covered:
-        """The verdict; a model that counts a `padded` picture is left no sides to be rounded.
-
-        Raises NoFit, with what was seen, where a picture within the limits was not seen as sent.
-        """
+        """The verdict; of a `padded` picture no sides are left to be rounded. Raises NoFit, with what was seen."""
         check_even(measured)
         limits = self.limits(measured)
         inside = [one for one in measured if limits.allows(one.sent)]
@@ -149,19 +144,15 @@ class Covering:
 
 
 def _limit_of(one: SeenSize, largest: int) -> float:
-    """What a picture's sides would have to be multiplied with to be seen as sent; 1 where rounding alone can explain it.
-
-    One of the `largest` side is always taken at its word: rounding means little to it, and a limit just below it could hide.
-    """
+    """By what a picture's sides are reduced; 1 where rounding alone can explain it."""
+    # One of the largest side is taken at its word: rounding means little to it, and a limit just below it could hide.
     scale = min(one.reduced, 1 / one.reduced)
     doubt = 0.0 if max(one.sent) == largest else CERTAIN / 2 + 3 * one.reduced_error + ROUNDED_PX / min(one.sent)
     return scale if 1 - scale > doubt else 1.0
 
 
 def _safe_limits(large: Sequence[tuple[Size, float]]) -> Iterator[tuple[float, tuple[float, float, float]]]:
-    """Limits of the long side, the area and the short side that keep every picture within what was seen of it, and how
-    much they leave: the sum of the logarithms of the scales.
-    """
+    """Limits (long side, area, short side) that keep what was seen of each picture, and how much they leave."""
     sizes = [(w * scale, h * scale) for (w, h), scale in large]
     longs = {max(size) for size in sizes}
     areas = {w * h for w, h in sizes} | {math.inf}

@@ -29,9 +29,7 @@ class Decision:
 
 @dataclass
 class Deciding:
-    """One model's case: `ask` puts probe pictures to it, `max_side` is the longest side that is sent, `own` are sizes of the
-    run's pictures, the commonest first. `pictures` are the answers so far.
-    """
+    """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the commonest first."""
 
     ask: AskProbes
     max_side: int
@@ -39,10 +37,7 @@ class Deciding:
     pictures: list[ProbedPicture] = field(default_factory=list)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits. Raises NoFit as soon as asking on is useless.
-
-        The first picture is asked for in the `stated` format, the others in the one that the first answer suggests.
-        """
+        """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit early."""
         first, *others = (reduced_to(size, self.max_side) for size in SIZES)
         await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)

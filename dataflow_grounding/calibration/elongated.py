@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from dataflow_grounding.calibration.probes import (
-    SIZES,
-    AskProbes,
-    ProbeBox,
-    ProbedPicture,
-    padded_probe,
-    probe_of,
-    reduced_to,
-)
+from dataflow_grounding.calibration import probes
+from dataflow_grounding.calibration.probes import AskProbes, ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.taken import MODERATE
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox, Size
@@ -28,9 +21,7 @@ USUAL = 0.01  # at least so far off are boxes in any picture
 
 @dataclass(frozen=True)
 class PaddingVerdict:
-    """Of pictures as elongated as `size`: the aspect to pad them to, None for as they are, and how far the median rectangle's
-    worst edge is then off, as a share of the side; `poor` where that is too far.
-    """
+    """For pictures like `size`: the aspect to pad to, or None; how far `off` boxes are then, as a share of the side."""
 
     size: Size
     aspect: float | None
@@ -43,13 +34,13 @@ async def verdict_on(
 ) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
     """Asks for a picture of this size in a format of parts of the side, padded ever more while that may help.
 
-    `usual` is how far boxes are off in other pictures; None to find out if it matters. No verdict where it isn't answered.
+    `usual` is how far boxes are off otherwise; None to find out. No verdict where nothing is answered.
     """
     pictures: list[ProbedPicture] = []
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        pictures += await ask([padded_probe(size, limits) if aspect else probe_of(size)], known)
+        pictures += await ask([probes.padded_probe(size, limits) if aspect else probes.probe_of(size)], known)
         if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
             break
         offs[aspect] = 1.0 if pictures[-1].refused else median_error(pictures[-1], known)
@@ -61,7 +52,7 @@ async def verdict_on(
     if offs[best] >= BETTER * plain:
         best = None
     if usual is None and offs[best] > FAR:
-        pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
+        pictures += await ask([probes.probe_of(probes.reduced_to(probes.SIZES[0], max_side))], known)
         usual = median_error(pictures[-1], known)
     poor = offs[best] > max(FAR, WORSE * (usual or 0))
     return PaddingVerdict(size, best, offs[best], poor), pictures

@@ -34,9 +34,8 @@ PADDED = ("pad_square", "pad_square_corner")
 
 @dataclass(frozen=True)
 class Fit:
-    """The format that fits. `error_px` is the mean distance of an edge in pixels, `error_share` that of the median
-    rectangle's worst edge as a share of the side; `boxes` are the answers in pixels of the picture, by phrase, in the
-    order of the pictures.
+    """The format that fits, and the answers in pixels (`boxes`), by phrase. `error_px` is an edge's mean distance,
+    `error_share` that of the median rectangle's worst edge as a share of the side.
     """
 
     format: BoxFormat
@@ -49,19 +48,14 @@ class Fit:
 
 @lru_cache(maxsize=1)
 def candidates() -> tuple[BoxFormat, ...]:
-    """Every order with every scale and padding that gives other boxes. Those in pixels stand for any size that a model may
-    have seen: each picture's own is measured.
-    """
+    """Every order with every scale and padding that gives other boxes; in pixels, each picture's size is measured."""
     plain = [f"{order}_{scale}" for scale in (1000, "px", *SCALES) for order in ORDERS]
     framed = [f"{name}@{frame}" for frame in PADDED for name in plain if (name[-2:], frame) != ("px", PADDED[1])]
     return tuple(find_box_format(name, "") for name in dict.fromkeys([*plain, *framed]))
 
 
 def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
-    """The one format in which all pictures were answered. Raises NoFit.
-
-    `stated` is what the model was asked for: it wins among formats that can't be told apart.
-    """
+    """The one format in which all pictures were answered, of equal ones the one that was `stated`. Raises NoFit."""
     scores = _Scores(pictures, stated)
     best = scores.best()
     scores.check_found(best)
@@ -88,10 +82,7 @@ def result_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
 
 
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
-    """The format that one picture suggests, for wording the next questions; the plainest of those that fit as well.
-
-    Raises NoFit when hardly anything was found in it.
-    """
+    """The plainest format that one picture suggests, for wording the next questions. Raises NoFit."""
     scores = _Scores([picture], stated)
     best = scores.best()
     scores.check_found(best, least=LEAST_OF_ONE)
@@ -191,10 +182,7 @@ class _Scores:
         return not apart.size or float(apart.max()) <= SAME
 
     def holds(self, one: int, other: int) -> bool:
-        """Whether a candidate is another one with scales of its own for each picture: it always fits about as well.
-
-        Padding at the right and below shifts nothing, so that it is such a scale too.
-        """
+        """Whether a candidate is the other one with free scales, padding at the right and below included."""
         free, plain = self.formats[one], self.formats[other]
         frames = [free.frame, PADDED[1]] if free.frame == "sent" else [free.frame]
         return free.scale == "px" != plain.scale and free.order == plain.order and plain.frame in frames
@@ -275,10 +263,7 @@ def _usable(answer: ProbeBox) -> bool:
 
 
 def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float, float, float]:
-    """A format as what x and y are multiplied with, and what is added, to get pixels of the picture.
-
-    With `measured`, those in pixels are taken in the scales that the answers themselves suggest.
-    """
+    """What x and y are multiplied with, and what is added, to get pixels; if `measured`, as the answers suggest."""
     if candidate.scale == "grid_32":  # cells are read by their family, never as numbers
         return 0.0, 0.0, 0.0, 0.0
     x0, y0 = candidate.point_to_pixels((0.0, 0.0), original=picture.size, sent=picture.sent)

@@ -16,19 +16,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 30, 36),
-    "orange": (245, 135, 20),
-    "yellow": (250, 222, 40),
-    "green": (36, 150, 60),
-    "turquoise": (50, 205, 200),
-    "blue": (30, 70, 200),
-    "purple": (120, 40, 160),
-    "pink": (250, 150, 195),
-    "brown": (125, 75, 35),
-    "black": (10, 10, 10),
-    "gray": (140, 140, 140),
-    "white": (255, 255, 255),
-}
+    "red": (214, 30, 36), "orange": (245, 135, 20), "yellow": (250, 222, 40), "green": (36, 150, 60),
+    "turquoise": (50, 205, 200), "blue": (30, 70, 200), "purple": (120, 40, 160), "pink": (250, 150, 195),
+    "brown": (125, 75, 35), "black": (10, 10, 10), "gray": (140, 140, 140), "white": (255, 255, 255),
+}  # fmt: skip
 BACKGROUND = (222, 232, 240)
 
 # The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
@@ -60,10 +51,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeBox:
-    """One rectangle as a model gave it: `asked` in pixels of the picture, `numbers` as the reply wrote them.
-
-    `order` is set where names in the reply settle it, `family` where special tokens do.
-    """
+    """One rectangle: `asked` in pixels of the picture, and as the reply wrote it: `numbers`, `order` or `family`."""
 
     phrase: str
     asked: Bbox
@@ -74,9 +62,7 @@ class ProbeBox:
 
 @dataclass(frozen=True)
 class ProbedPicture:
-    """What came back for one probe picture, which was sent in the size `sent`; `trouble` says what kept a reply unread,
-    `refused` why there is none.
-    """
+    """What came back for a picture `sent` in this size; `trouble`: what kept a reply unread, `refused`: why none is."""
 
     probe: Probe
     sent: Size
@@ -118,8 +104,7 @@ def reduced_to(size: Size, max_side: int) -> Size:
 def probe_of(size: Size, layout: int = 0) -> Probe:
     """The picture of this size, the same on every call; each `layout` has its rectangles elsewhere.
 
-    One rectangle in each cell of a grid, of a size and shape of its own. Those of the last column and row reach the
-    picture's edge, where a model writes the highest number of its scale.
+    One in each cell of a grid; the last column and row reach the edge, where a model writes the highest number.
     """
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     names = sorted(COLORS)

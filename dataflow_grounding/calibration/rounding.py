@@ -45,10 +45,7 @@ ROUNDINGS = (Rounding(), *(Rounding(factor, way) for factor in FACTORS for way i
 
 
 def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
-    """The roundings that the scales of these pictures don't rule out, the best first; none where all of them are ruled out.
-
-    The pictures should be ones that no other limit touches.
-    """
+    """The roundings that these pictures, touched by no other limit, don't rule out, the best first; perhaps none."""
     sides = [(one.sent[axis], one.scale[axis], one.error[axis]) for one in measured for axis in (0, 1)]
     costs = {rounding: _cost(rounding, sides) for rounding in ROUNDINGS}
     best = min(costs.values(), default=0.0)

@@ -30,9 +30,8 @@ class NoFit(SpecError):
 
 @dataclass(frozen=True)
 class SeenSize:
-    """One picture as its numbers count it, for x and y each: `scale` is numbers for one pixel of the picture as sent,
-    `error` its standard error, relative; `shift` the number at the picture's first edge, as a share of the side, and
-    `shift_error` its standard error.
+    """One picture, for x and y each: `scale` is numbers for a pixel as sent, `error` its standard error, relative;
+    `shift` is the number at the first edge as a share of the side, `shift_error` its standard error.
     """
 
     sent: Size
@@ -52,9 +51,7 @@ class SeenSize:
         return math.hypot(*self.error) / 2
 
     def is_as_expected(self, expected: Callable[[int], float], within: float) -> bool:
-        """Whether the scales are those `expected` for the sides, and no shift is there, `within` that share of the side and
-        the errors of measuring: four standard errors of x and of y, three of both together.
-        """
+        """Whether the scales are those `expected`, and no shift is there, `within` that share and the errors."""
         gaps = [scale / expected(side) - 1 for side, scale in zip(self.sent, self.scale, strict=True)]
         single = all(abs(gap) <= within + 4 * error for gap, error in zip(gaps, self.error, strict=True))
         level = all(abs(at) <= within + 4 * error for at, error in zip(self.shift, self.shift_error, strict=True))
@@ -67,11 +64,7 @@ class SeenSize:
 
 
 def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
-    """What the answers to one picture say of its size, read in `order`; `frame` is `sent` or one that pads.
-
-    Robust: a line through the first edge, by least squares over the edges within three deviations. None where fewer than
-    four boxes came back.
-    """
+    """A picture's size as its answers count it: a robust line through the first edge. None for under four boxes."""
     import numpy as np
 
     canvas = frame_of(frame, picture.sent)

@@ -78,9 +78,7 @@ class Calibration:
         return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> Calibration:
-        """This, with what was found out about elongated pictures of a size: that they are to be padded to an aspect, or that
-        boxes in them are `off`.
-        """
+        """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it are `off`."""
         if off is not None:
             return replace(self, date=now(), poor=[*self.poor, [*size, off]])
         shape = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
@@ -109,9 +107,7 @@ def cache_folder() -> str:
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
-    """The file of the user's cache for this endpoint, model and the prompt of today: for its format, or for what comes of
-    `elongated` pictures in the format of this name.
-    """
+    """The user's cached file of this endpoint, model and today's prompt: its format, or how `elongated` pictures do."""
     name = json.dumps([bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])])
     return os.path.join(cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json")
 

@@ -29,10 +29,7 @@ class NothingAnswered(Exception):
 
 
 class Taken:
-    """The limits within which an endpoint takes pictures, as far as they were asked for; none at first but `max_side`.
-
-    `own` are sizes of the run's pictures: a limit on the area is tried where they are left as they are.
-    """
+    """The limits within which an endpoint takes pictures, as far as known; `own` sizes should be left as they are."""
 
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
         self.limits = SizeLimits(max_side)
@@ -50,10 +47,7 @@ class Taken:
         return self.limits.fitted(self.limits.padded(size))
 
     def instead(self, refused: Sequence[ProbedPicture], answered: Sequence[Size]) -> list[Size]:
-        """The sizes to ask for in place of those that were `refused`; limits are narrowed so that these are outside.
-
-        Raises NothingAnswered, and NoFit for a size that is refused again though no limit explains it.
-        """
+        """The sizes to ask for in place of the `refused`, which limits now leave out. Raises NothingAnswered, NoFit."""
         if not answered and self._first:
             raise NothingAnswered(self._first[0].refused)
         if not answered and refused:

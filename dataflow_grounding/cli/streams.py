@@ -31,11 +31,7 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Makes printing safe for as long as a command runs.
-
-    A command that ended well leaves with 130 all the same where standard output could not be written; a reader that went away
-    (`| head`) has had enough.
-    """
+    """Makes printing safe: exits with 130 where output couldn't be written; a reader that went away is fine."""
     if sys.stdout is not sys.__stdout__:  # a caller's own
         yield
         return

@@ -10,12 +10,6 @@ from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.storage import FileStorage
 
 __all__ = [
-    "OPERATOR_REGISTRY",
-    "APIVLMServing_openai",
-    "DataFlowServing",
-    "ExistingBBoxDataGenConfig",
-    "FileStorage",
-    "GeneratesFromInput",
-    "ImageBboxGenerator",
-    "PromptedVQAGenerator",
-]
+    "OPERATOR_REGISTRY", "APIVLMServing_openai", "DataFlowServing", "ExistingBBoxDataGenConfig", "FileStorage",
+    "GeneratesFromInput", "ImageBboxGenerator", "PromptedVQAGenerator",
+]  # fmt: skip

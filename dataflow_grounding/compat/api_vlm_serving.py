@@ -14,8 +14,7 @@ from dataflow_grounding.serving.openai_compatible import OpenAIServing
 class GeneratesFromInput:
     """What DataFlow's operators call of a serving, for a serving of ours: mixed in before it.
 
-    A list of inputs is answered by as many requests, retried and paced as everywhere; where one fails to the end, the
-    whole call raises its GroundingError, as no error may pass for a text.
+    Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call.
     """
 
     def start_serving(self) -> None:

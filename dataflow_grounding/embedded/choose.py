@@ -13,8 +13,7 @@ _AXES = {"left": (0, 1.0), "right": (0, -1.0), "top": (1, 1.0), "bottom": (1, -1
 def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> list[Candidate] | None:
     """The candidates that the phrase means, in reading order; None when its words don't tell which.
 
-    A singular phrase means one, a phrase with an exact count that many, a plural without a count all that its position
-    words leave. Where a phrase says "left" and the only candidate is clearly on the right, that is not it: None.
+    One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
     """
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
     left = candidates

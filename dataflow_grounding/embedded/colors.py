@@ -86,10 +86,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class ColorRegions:
-    """The regions of one colour, largest first; ``total`` is the size of all of them and of the specks.
-
-    ``whole`` is the largest region with the pieces that lie next to it taken as one thing.
-    """
+    """The regions of a colour, largest first; ``total``: with all specks; ``whole``: the largest, pieces joined."""
 
     found: list[Region]
     whole: Region | None

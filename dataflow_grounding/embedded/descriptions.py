@@ -35,6 +35,7 @@ _TESTED = (
         "to", "of", "above", "over", "below", "under", "beneath",
     ])
 )  # fmt: skip
+_parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}
 
 
@@ -103,10 +104,8 @@ class Descriptions:
     def shortest(self, thing: Thing) -> str | None:
         """The shortest phrase that means this thing and no other; None when the words don't tell it from another.
 
-        Dale and Reiter (1995, "Computational interpretations of the Gricean maxims", Cognitive Science 19) add properties
-        in a fixed order of preference (type, colour, size, then place), each only if it rules out another thing. Here size
-        and place depend on what is left, so that a greedy choice may miss; all sets of properties are tried, small ones
-        first, in that order among equals.
+        Properties by preference as in Dale and Reiter (1995, Cognitive Science 19): type, colour, size, place. As size
+        and place depend on what is left, all sets are tried, small ones first.
         """
         return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
 
@@ -144,10 +143,7 @@ class Descriptions:
         return found
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Each kind of thing, counted ("two red cars"), and which they are: the many first, then the large.
-
-        A kind whose colours are all clear is counted by colour.
-        """
+        """Each kind of thing, counted ("two red cars", by colour if all are clear), and which they are, many first."""
         by_name: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
             same = [other.color for other in self.things if other.kind == thing.kind]
@@ -164,11 +160,6 @@ class Descriptions:
 
 def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Phrase:
-    return parse_phrase(text)
 
 
 def _joined(*parts: str) -> str:

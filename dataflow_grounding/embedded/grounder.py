@@ -156,7 +156,8 @@ def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | Non
 
 
 def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    _needs_no_color(phrase)
+    if phrase.color is not None:
+        raise _Undecided("unsupported", "the colour of a person can't be looked for")
     if sight.faces.doubtful:
         raise _Undecided("ambiguous", "there may be more faces than those that are clear")
     return sight.faces.found
@@ -167,11 +168,6 @@ def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     if not faces:
         raise _Undecided("unsupported", "people are found by a frontal face, and none was seen")
     return people_of(faces, sight.picture)
-
-
-def _needs_no_color(phrase: Phrase) -> None:
-    if phrase.color is not None:
-        raise _Undecided("unsupported", "the colour of a person can't be looked for")
 
 
 def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:

@@ -10,6 +10,8 @@ from . import words
 
 # Nobody says more in one phrase, and reading stays linear.
 _MOST_DETERMINERS, _MOST_WORDS = 3, 12
+_WHERE = words.DEPTHS.union(words.POSITIONS, ["distance"])
+_PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 
 
@@ -24,10 +26,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NounPhrase:
-    """Token indices of a noun phrase: ``[start, end)`` all of it, ``chunk`` its first word after the article.
-
-    ``head`` is the noun that names the thing; ``[end, tail)`` are position words that follow (empty when equal).
-    """
+    """Token indices: ``[start, end)``, ``chunk`` after articles, ``head`` the noun, ``[end, tail)`` position words."""
 
     start: int
     chunk: int
@@ -44,10 +43,7 @@ def tokenize(text: str) -> list[Token]:
 def read_noun_phrase(
     tokens: Sequence[Token], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
-    """The noun phrase that begins at ``tokens[at]``, or None.
-
-    ``is_label`` reads a bare unknown word as a noun too; ``is_inner`` is set for the phrase after an "of".
-    """
+    """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
     chunk = _skip_determiners(tokens, at)
     determined = chunk > at
     noun_at, end = _read_nouns(tokens, chunk, determined or is_label, _may_be_bare_plural(tokens, at))
@@ -55,11 +51,7 @@ def read_noun_phrase(
         return None
     head, singular_head = noun_at, words.singular(tokens[noun_at].lower)
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
-    if (
-        not is_inner
-        and _lower(tokens, end) == "of"
-        and (singular_head in words.OF_HEADS or singular_head in words.QUANTITIES)
-    ):
+    if not is_inner and _lower(tokens, end) == "of" and singular_head in words.OF_HEADS | words.QUANTITIES:
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
             if singular_head in words.QUANTITIES:
@@ -77,12 +69,9 @@ def read_position(tokens: Sequence[Token], at: int) -> int:
     if _lower(tokens, here) in ("the", "its"):
         here += 1
     first = here
-    while here < first + _MOST_WORDS and _places(_lower(tokens, here)):
+    while here < first + _MOST_WORDS and _lower(tokens, here) in _PLACING:
         here += 1
-    if not any(
-        tokens[i].lower in words.POSITIONS or tokens[i].lower in words.DEPTHS or tokens[i].lower == "distance"
-        for i in range(first, here)
-    ):
+    if not any(token.lower in _WHERE for token in tokens[first:here]):
         return at
     if _lower(tokens, here) != "of":
         # "in the left lane": the position word belongs to a noun of its own.
@@ -91,15 +80,6 @@ def read_position(tokens: Sequence[Token], at: int) -> int:
     if _lower(tokens, after) in ("the", "this", "a"):
         after += 1
     return after + 1 if _lower(tokens, after) in words.PICTURES else at
-
-
-def _places(word: str) -> bool:
-    return (
-        word in ("far", "very", "extreme", "hand")
-        or word in words.POSITIONS
-        or word in words.DEPTHS
-        or word in words.PLACES
-    )
 
 
 def _lower(tokens: Sequence[Token], at: int) -> str:

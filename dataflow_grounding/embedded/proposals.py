@@ -16,9 +16,7 @@ _LEAST, _MOST = 0.005, 0.8  # of the picture's area
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """At most ``most`` boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 (H, W, 3), BGR, upright), the largest, in reading
-    order. What they hold is not known.
-    """
+    """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).found]
     boxes += [r.candidate.bbox for term in TERMS for r in find_regions(picture, term).found if r.is_steady]

@@ -20,10 +20,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A region: ``kind`` is its label as an English noun, ``color`` a colour term or empty.
-
-    ``bbox`` is in pixels of the picture's reduced copy.
-    """
+    """A region in the reduced copy's pixels: ``kind`` is its label as a noun, ``color`` a colour term or empty."""
 
     id: int
     bbox: Box
@@ -89,10 +86,7 @@ def _plural(word: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """The colour term that holds for at least half of the inner quarter of the box; empty where none does.
-
-    The inner quarter (the middle half of each side) is mostly the thing, also where it does not fill its box.
-    """
+    """The colour term of at least half of the box's inner quarter, which is mostly the thing; empty where none is."""
     x1, y1, x2, y2 = bbox
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)

@@ -21,12 +21,8 @@ _POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon
 CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
 # Words that people use for one another; the second is taken when nothing fits the first.
 LOOSE_KINDS = {
-    "circle": "ellipse",
-    "ellipse": "circle",
-    "square": "rectangle",
-    "rectangle": "square",
-    "diamond": "square",
-}
+    "circle": "ellipse", "ellipse": "circle", "square": "rectangle", "rectangle": "square", "diamond": "square",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +95,7 @@ def _outline(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    """The region and the pixels next to it that are rather of its colour than of its surroundings'.
-
-    The median that takes out the grain rounds off sharp corners; they are read from the picture itself.
-    """
+    """The region with its sharp corners, which the median rounded off, read from the picture itself."""
     inside, outside = bgr[filled > 0].mean(axis=0), bgr[ring > 0].mean(axis=0)
     across = inside - outside
     share = (bgr - outside) @ across / max(float(across @ across), 1.0)

@@ -18,20 +18,7 @@ from dataflow_grounding.operators.region_marker import RegionMarker
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 
 __all__ = [
-    "OPERATOR_REGISTRY",
-    "Annotated",
-    "BBoxVisualizer",
-    "BoxRefiner",
-    "BoxVerifier",
-    "CaptionGenerator",
-    "DoubleChecker",
-    "ExpressionExtractor",
-    "FunctionOperator",
-    "Merger",
-    "Operator",
-    "PhraseGrounder",
-    "RegionCaptioner",
-    "RegionExpressionGenerator",
-    "RegionMarker",
-    "operator",
-]
+    "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
+    "DoubleChecker", "ExpressionExtractor", "FunctionOperator", "Merger", "Operator", "PhraseGrounder",
+    "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
+]  # fmt: skip

@@ -71,10 +71,7 @@ def _file_name(unique_id: str) -> str:
 
 
 def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: str) -> bytes | None:
-    """Write the picture with its marks, unless `path` has that of the same image with the same `drawn` (JSON).
-
-    Returns the file's bytes when it was written.
-    """
+    """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the bytes, if written."""
     from dataflow_grounding.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, drawn])

@@ -85,10 +85,7 @@ class BoxOperator(Operator):
     async def closer(
         self, image: Image, phrase: str, instances: Sequence[dict[str, Any]], ask: Ask, samples: Sequence[int] = (0,)
     ) -> list[dict[str, Any]]:
-        """The phrase's instances, small ones looked for again from closer by; of those that come out as one, the best.
-
-        `samples` are the numbers of the answers that are asked for and merged.
-        """
+        """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
 
         async def ground(crop: Image) -> Found:
             [found] = await self.answers(crop, [phrase], ask, samples)

@@ -41,14 +41,7 @@ class BoxRefiner(BoxOperator):
     }
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The update of one record.
-
-        Returns:
-            The expressions; in `instances`, boxes that were found from closer by have `zoomed: true`.
-
-        Raises:
-            RecordError: The image or an answer could not be had.
-        """
+        """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         refined = [await self._refined(expression, image, ask) for expression in expressions]

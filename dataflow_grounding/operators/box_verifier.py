@@ -46,15 +46,7 @@ class BoxVerifier(BoxOperator):
     }
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The update of one record.
-
-        Returns:
-            The expressions, those with boxes with `verified` (whether the mean IoU of the two answers' boxes is 0.5 or more) and
-            `verification`; Partial, `verified` null, where one could not be grounded again.
-
-        Raises:
-            RecordError: The image could not be had.
-        """
+        """Adds `verified` (mean IoU of 0.5 or more) and `verification`; Partial with null where an answer failed."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxed = [expression for expression in expressions if expression["instances"]]

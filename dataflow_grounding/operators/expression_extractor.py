@@ -42,14 +42,7 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The update of one record.
-
-        Returns:
-            `cleaned_caption`, `expressions` with spans in characters and no instances yet, and the image's size.
-
-        Raises:
-            RecordError: The row has no caption, or image or answer could not be had.
-        """
+        """Adds `cleaned_caption`, `expressions` with spans and no instances, and the size. Raises RecordError."""
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))

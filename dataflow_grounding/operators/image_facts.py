@@ -11,11 +11,7 @@ from dataflow_grounding.serving.base import Serving
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
-    """The record's `image_id` where it has none yet, and the size that the file has.
-
-    Where the row states another size, the file wins and a note is made. A serving that is not a VLM signs its records,
-    so that nobody takes them for one's.
-    """
+    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM serving's name."""
     width, height = image.size
     update: Update = {}
     if record.occurrence:

@@ -75,14 +75,7 @@ class PhraseGrounder(BoxOperator):
         self.phrases_per_request = phrases_per_request
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The update of one record.
-
-        Returns:
-            The expressions with `instances` and `status`, and `disagreement` where there are several answers.
-
-        Raises:
-            RecordError: The image or an answer could not be had.
-        """
+        """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found: list[Found] = []

@@ -65,16 +65,10 @@ class RegionMarker(Operator):
     input_keys = {"image": "image", "bbox": "bbox"}
     optional_keys = ("bbox",)
     output_keys = {
-        "image_with_bbox": "image_with_bbox",
-        "type": "type",
-        "bbox": "bbox",
-        "normalized_bbox": "normalized_bbox",
-        "result_file": "result_file",
-        "valid_bboxes_num": "valid_bboxes_num",
-        "prompt": "prompt",
-        "regions": "regions",
+        "image_with_bbox": "image_with_bbox", "type": "type", "bbox": "bbox", "normalized_bbox": "normalized_bbox",
+        "result_file": "result_file", "valid_bboxes_num": "valid_bboxes_num", "prompt": "prompt", "regions": "regions",
         "bbox_problems": "bbox_problems",
-    }
+    }  # fmt: skip
     descriptions = {
         "en": "Draws numbered marks for each box of an image; where there is none, regions are proposed.",
         "zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。",

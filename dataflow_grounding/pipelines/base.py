@@ -8,16 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import (
-    NoRecordLeft,
-    Step,
-    WholeFile,
-    check,
-    current_pipeline,
-    recorded_steps,
-    segments,
-)
+from dataflow_grounding.engine.plan import NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
@@ -27,10 +20,9 @@ from dataflow_grounding.storage import FileStorage
 class Pipeline:
     """Subclass it, and call operators one after the other in `forward()`, each on `self.storage.step()`.
 
-    `forward()` runs as it stands, step by step. After `compile()` it streams: records flow through all steps without
-    waiting for each other, and the files come out the same. `forward(resume_step=k)` begins with step k, whose input file
-    must be there. Returns a Summary. Operators of other libraries (anything with `run(storage, …)`), kept as attributes, run
-    in their turn on whole files.
+    `forward()` runs step by step; after `compile()` it streams records through all steps, to the same files.
+    `forward(resume_step=k)` begins with step k, whose input file must be there. Returns a Summary. Operators of other
+    libraries (anything with `run(storage, …)`), kept as attributes, run in their turn on whole files.
     """
 
     name: ClassVar[str | None] = None
@@ -48,10 +40,7 @@ class Pipeline:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def compile(self) -> list[Step]:
-        """Note the steps that `forward()` calls, without running them, and check that their columns fit the input.
-
-        Raises PlanError, InputError.
-        """
+        """Note the steps that `forward()` calls, and check their columns. Raises PlanError, InputError."""
         steps = self.steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
@@ -134,11 +123,11 @@ def _check_columns(steps: list[Step]) -> None:
     from dataflow_grounding.engine.source import Source
 
     written: set[str] = set()
-    for part in segments(steps):
+    for part in plan.segments(steps):
         first = part[0]
         path = first.storage.input_path
         if path not in written and not isinstance(first.operator, WholeFile) and not _is_pipe(path):
-            check(part, Source(first, None, None, None).columns())
+            plan.check(part, Source(first, None, None, None).columns())
         written.update(step.storage.output_path for step in part)
 
 

@@ -12,10 +12,9 @@ from dataflow_grounding.storage import FileStorage
 
 
 class ImageGroundingPipeline(Pipeline):
-    """Step 0 finds the referring expressions of each caption, step 1 their boxes, asking `samples` times.
+    """Expressions of each caption, then their boxes, asking `samples` times; `zoom` refines them, `verify` checks them.
 
-    With `zoom` and `verify` further steps follow, which refine and verify the boxes. `boxes` are the settings that all
-    who ask for boxes share.
+    `boxes` are the settings that all who ask for boxes share.
     """
 
     name = "image_grounding"

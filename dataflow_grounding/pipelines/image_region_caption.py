@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dataflow_grounding.operators import RegionCaptioner, RegionMarker
 from dataflow_grounding.operators.region_captioner import MarkStyle
-from dataflow_grounding.operators.region_marker import Proposals
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import ResultsStorage
-from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 
 class ImageRegionCaptionPipeline(Pipeline):
-    """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what is in each."""
+    """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what is in each.
+
+    `proposing` are RegionMarker's further settings, for images without boxes.
+    """
 
     name = "image_region_caption"
 
@@ -24,20 +27,10 @@ class ImageRegionCaptionPipeline(Pipeline):
         *,
         max_boxes: int | None = 10,
         marks: MarkStyle = "outline",
-        proposals: Proposals = "model",
-        on_suspect_boxes: OnSuspect = "stop",
-        check_every: int | None = CHECK_EVERY,
+        **proposing: Any,
     ) -> None:
         self.storage = storage
-        self.marker = RegionMarker(
-            output_dir,
-            max_boxes,
-            serving=serving,
-            proposals=proposals,
-            marks=marks,
-            on_suspect_boxes=on_suspect_boxes,
-            check_every=check_every,
-        )
+        self.marker = RegionMarker(output_dir, max_boxes, serving=serving, marks=marks, **proposing)
         self.captioner = RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:

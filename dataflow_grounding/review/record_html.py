@@ -216,11 +216,7 @@ def _describe(instance: Mapping[str, Any]) -> str:
 
 
 def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
-    """The caption with a mark around each phrase; where phrases overlap, the shorter one's mark lies within.
-
-    The caption is cut wherever a phrase begins or ends, so marks never cross. What is hovered is the text itself, as
-    part of the shortest phrase that holds it.
-    """
+    """The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested."""
     spans = sorted(((*e.span, e) for e in expressions if e.span), key=lambda span: (span[1] - span[0], span[0]))
     lanes: list[int] = []  # how far below the text a phrase's line runs: further than those of the phrases it holds
     for k, (start, end, _) in enumerate(spans):

@@ -65,10 +65,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the page of a results folder; returns its path and how many records it shows. Raises InputError.
-
-    Counts and image folders are those of its `run.json`.
-    """
+    """Write the page of a results folder, by its `run.json`; its path and count of records. Raises InputError."""
     annotations = os.path.join(results_dir, "annotations.jsonl")
     if not os.path.exists(annotations):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")

@@ -15,13 +15,5 @@ from dataflow_grounding.spec.schema import (
 )
 
 __all__ = [
-    "Block",
-    "Json",
-    "PipelineBlock",
-    "ReferringData",
-    "RowsData",
-    "Spec",
-    "VlmBlock",
-    "WorkflowBlock",
-    "read_spec",
-]
+    "Block", "Json", "PipelineBlock", "ReferringData", "RowsData", "Spec", "VlmBlock", "WorkflowBlock", "read_spec",
+]  # fmt: skip

@@ -165,10 +165,7 @@ def _learn_environment(stated: Any, named: bool) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:
-    """Make paths absolute: by the folder of the last file that states them, or, in overrides, the current one.
-
-    Paths are `results_dir` and every text in the pipeline's `data`.
-    """
+    """Make `results_dir` and the texts in `data` absolute: by the last file that states them, or the current folder."""
     blocks = [(name, block.get("data")) for name, block in values.items() if isinstance(block, dict)]
     keys = [f"{name}.data.{key}" for name, data in blocks if isinstance(data, dict) for key in data]
     for key in ["results_dir", *keys]:

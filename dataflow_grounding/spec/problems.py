@@ -34,9 +34,7 @@ class Places:
 
 
 def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M | None, list[str]]:
-    """The spec and what is wrong, one line each. With problems the spec has defaults in place of the keys that are wrong;
-    it is None where a key without a default is.
-    """
+    """The spec, with defaults for wrong keys (None where one has no default), and what is wrong, one line each."""
     problems: list[str] = []
     for _ in range(2):
         try:

@@ -49,10 +49,9 @@ class BoxWatch:
         return f"BoxWatch({self.on_suspect!r})"
 
     def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> tuple[BoxWatch, Counter[str]]:
-        """The watch of a run that starts, once the format has been settled, and what settling it took. Raises what that raises.
+        """The watch of a run that starts, shared by all who ask in one format, and what settling the format took.
 
-        The run's operators that ask for boxes in one format watch together. Unless it has begun, and where boxes can be in no
-        other format, requests pass unwatched.
+        Unless it has begun, and where boxes can be in no other format, requests pass unwatched. Raises as `settle`.
         """
         whose = (choice, self.on_suspect, self.every)
         if whose in start.shared:

@@ -164,9 +164,7 @@ class EndpointChecks:
         await self._free.wait()
 
     async def check(self, ask: Ask, *, waiting: bool, several: bool) -> CheckVerdict:
-        """Check the endpoint with pictures of the run's sizes, `several` where two formats may be mixed. Nothing else is sent
-        meanwhile where `waiting`, and where a picture is missed. Raises RunStopped.
-        """
+        """Check with the run's sizes; nothing else is sent if `waiting`, or once one is missed. Raises RunStopped."""
         from dataflow_grounding.calibration.checking import check
 
         assert self._vouching is not None
@@ -198,9 +196,7 @@ class EndpointChecks:
         return verdict
 
     def lost(self) -> str:
-        """The format is another one: what becomes of the answers that no check has vouched for, in words. The next call begins
-        anew.
-        """
+        """The format is another: what becomes of answers that no check vouched for. The next call begins anew."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
         known.begin_to_look(self._asked)

@@ -268,10 +268,6 @@ def _shape(phrase: str) -> str | None:
 
 
 SIGNS: dict[str, Callable[[Sequence[Seen], BoxFormat], tuple[str, str] | None]] = {
-    "fractions": _fractions,
-    "out_of_range": _out_of_range,
-    "wrong_way_round": _wrong_way_round,
-    "in_one_corner": _in_one_corner,
-    "mirrored": _mirrored,
-    "repeated": _repeated,
-}
+    "fractions": _fractions, "out_of_range": _out_of_range, "wrong_way_round": _wrong_way_round,
+    "in_one_corner": _in_one_corner, "mirrored": _mirrored, "repeated": _repeated,
+}  # fmt: skip
