@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
@@ -18,7 +18,6 @@ from dataflow_grounding.watch.signs import ADVICE, Seen
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.plan import Ask
-    from dataflow_grounding.watch.box_watch import BoxWatch
 
 T = TypeVar("T")
 
@@ -28,10 +27,19 @@ ODD = (
 )
 
 
+class Suspects(Protocol):
+    """Who is told that the boxes are wrong, and decides what comes of it."""
+
+    suspicion: str | None
+
+    def suspect(self, what: str, kept: str) -> None:
+        """Raises SuspectBoxes where the run is to stop."""
+
+
 class Watching:
     """One run that is watched."""
 
-    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
+    def __init__(self, watch: Suspects, asked: BoxFormat, checks: EndpointChecks) -> None:
         self._watch, self._asked, self._checks = watch, asked, checks
         self.of = checks.of
         self._signs = checks.known.signs
