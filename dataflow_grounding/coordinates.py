@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import GRID, Order, cells_to_fractions, fractions_to_cells, frame_of, from_xyxy, to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.model_names import bare_names, is_of_family, squeezed
+from dataflow_grounding.model_names import bare_names, check_row, is_of_family, squeezed
 
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
@@ -279,8 +279,8 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         scale: Any = row.get("scale")
         if order not in ORDERS or not (scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)):
             raise ValueError(f"order must be one of {', '.join(ORDERS)} and scale px, grid_32 or a whole number from 1")
-        frame = str(row.get("frame", "sent"))
-        frame_of(frame, (1, 1))
+        check_row(row, BoxFormat.__dataclass_fields__)
+        frame_of(frame := str(row.get("frame", "sent")), (1, 1))
         return BoxFormat(
             name=name,
             key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),

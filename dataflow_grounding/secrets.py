@@ -163,12 +163,15 @@ def excerpt(text: str, most: int = 300) -> str:
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`) kept."""
+    """Settings as they may be written: what is secret is blotted out, but for references (`${oc.env:KEY}`).
+
+    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` and a pipeline's own `settings` the names tell.
+    """
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
             named = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
-            inside[name] = masked(item, secret or named, ours and name != "extra_body")
+            inside[name] = masked(item, secret or named, ours and name not in ("extra_body", "settings"))
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]

@@ -227,6 +227,9 @@ def test_a_users_row_comes_before_the_table() -> None:
         {"scale": 1_000_000},
         {"scale": "px", "order": "xxyy"},
         {"scale": "px", "frame": "moon"},
+        {"scale": 512, "oder": "xywh"},
+        {"scale": 512, "offset": float("nan")},
+        {"scale": 1, "bins": True},
         {},
     ],
 )

@@ -129,6 +129,11 @@ def in_folders(steps: list[Step]) -> list[Step]:
     """The steps, each writing into a folder of `results_dir` that is named for it."""
     names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
     for step in steps:
+        if any(character in step.operator.name for character in "/\\\0"):
+            raise SpecError(
+                f"operator {step.operator.name!r}: a name with a slash names no folder: give it another `name`"
+            )
+    for step in steps:
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
     return steps

@@ -31,6 +31,8 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
         found = type(found.__name__, (UserJob,), known)
     if not (isinstance(found, type) and issubclass(found, SpecJob)):
         raise SpecError(f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline")
+    if not isinstance(getattr(found, "name", None), str):
+        raise SpecError(f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the spec")
     if found.name in SpecHead.model_fields or found.name in OTHER_BLOCKS:
         raise SpecError(f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of every spec")
     return found

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.spec.problems import nearest
 
 
@@ -27,7 +28,9 @@ def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str])
             where = "beside the spec or among the installed packages"
             raise SpecError(f"{key}: no module {error.name!r} {where}") from None
         raise SpecError(f"{key}: module {module_name!r} needs {error.name!r}, which is not installed") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module that ends the process, too
         raise SpecError(f"{key}: module {module_name!r} can't be imported: {described(error)}") from error
     if not hasattr(module, attribute):
         where = getattr(module, "__file__", None) or module_name
@@ -35,9 +38,9 @@ def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str])
     return getattr(module, attribute)
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An error of the user's code in one line, with the place where it was raised."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = f"{type(error).__name__}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):  # says where by itself
         return text
     *_, place = traceback.extract_tb(error.__traceback__)

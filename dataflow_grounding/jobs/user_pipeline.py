@@ -11,6 +11,7 @@ from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.jobs.user_code import described
 from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.secrets import learn_fields
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.storage import ResultsStorage
@@ -48,13 +49,14 @@ class UserJob(RowsJob):
         """Raises SpecError for settings that the class doesn't take, and for what its code raises."""
         block, key = self.spec.block, f"autolabel_type {self.spec.autolabel_type}"
         assert isinstance(block, UserBlock)
+        learn_fields(block.settings)
         _check_settings(self.pipeline_class, block.settings, f"{self.name}.settings")
         make: Callable[..., Pipeline] = self.pipeline_class
         try:
             steps = make(storage, self.serving, **block.settings).steps()
-        except GroundingError:
+        except (GroundingError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # code that ends the process, too
             raise SpecError(f"{key}: {described(error)}") from error
         if not steps or any(not isinstance(step.storage, ResultsStorage) for step in steps):
             how = "forward() should run each operator on step() of the storage that the class is given"

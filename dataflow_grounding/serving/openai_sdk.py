@@ -112,12 +112,16 @@ class OpenAISdkServing(OpenAIServing):
         try:
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
             token = await token if inspect.isawaitable(token) else token
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, and end the process
             said = excerpt(str(error)) or type(error).__name__
             raise EndpointRefused(f"vlm.openai.azure.token_provider gave no token: {said}", certain=False) from None
         if not isinstance(token, str) or not token:
             raise EndpointRefused("vlm.openai.azure.token_provider should return a token, a text that is not empty")
         learn(token)
+        if not (token.isascii() and token.isprintable()):
+            raise EndpointRefused(
+                "vlm.openai.azure.token_provider returned a token that no header can hold: a line break?"
+            )
         return token
 
 
@@ -128,7 +132,9 @@ def _found(name: str) -> TokenProvider:
         sys.path.append(os.getcwd())
     try:
         found = pkgutil.resolve_name(name)
-    except Exception as error:  # the user's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's module may raise anything, and end the process
         raise SpecError(f"{where} can't be imported: {excerpt(str(error), 200) or type(error).__name__}") from None
     if not callable(found):
         raise SpecError(f"{where} should be a function, written module:function")

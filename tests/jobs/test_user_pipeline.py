@@ -60,7 +60,9 @@ class Moods(Pipeline):
     name = "moods"
     questions = {"mood": "Would you call it that?"}
 
-    def __init__(self, storage, serving, language="en", boxes=True):
+    def __init__(self, storage, serving, language="en", boxes=True, api_token=None):
+        if language.startswith("my-key"):
+            raise ValueError("no entry with " + language)
         if language == "xx":
             raise SpecError("there is no language 'xx'")
         self.storage = storage
@@ -94,6 +96,21 @@ class Job(RowsJob):
 class Breaks(Pipeline):
     def __init__(self, storage, serving):
         [] [0]
+
+
+class Leaving(Pipeline):
+    def __init__(self, storage, serving):
+        raise SystemExit(0)
+
+
+class Numbered(Moods):
+    name = 5
+
+
+class Astray(Moods):
+    def __init__(self, storage, serving):
+        super().__init__(storage, serving)
+        self.mood.name = "../mood"
 
 
 class Idle(Pipeline):
@@ -193,6 +210,18 @@ def test_check_estimate_generate_again_and_report(moods: Moods, server: Loopback
     assert command(["cost", str(moods.results), "--json"]).summary["requests"] == 12
 
 
+def test_a_secret_among_the_settings_stands_in_no_file_and_no_message(moods: Moods) -> None:
+    secret = "my-key-0123456789abcdef"
+    moods.block["settings"] = {"api_token": secret}
+    assert moods.do("generate", "--no-progress").code == 0
+    assert json.loads((moods.results / "run.json").read_text())["spec"]["moods"]["settings"] == {"api_token": "***"}
+    moods.block["settings"]["language"] = secret
+    done = moods.do("generate", "--no-progress")
+    assert (done.code, "no entry with ***" in done.err) == (2, True), done
+    for path in moods.results.rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes(), path
+
+
 def test_after_a_stop_nothing_is_asked_twice(moods: Moods, server: LoopbackServer) -> None:
     stopped = moods.do("generate", "--no-progress", "moods.workflow.max_requests=5")
     assert stopped.code == 3, stopped
@@ -273,9 +302,13 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
             "autolabel_type: module 'MODULEbroken' can't be imported: SyntaxError: ",
         ),
         ({"autolabel_type": "MODULEraising:Moods"}, "WORK/MODULEraising.py, line 2"),
+        ({"autolabel_type": "MODULEending:Moods"}, "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)"),
+        ({"autolabel_type": "MODULE:Leaving", "pipeline": None}, "autolabel_type MODULE:Leaving: SystemExit: 0"),
+        ({"autolabel_type": "MODULE:Numbered", "pipeline": None}, "MODULE:Numbered needs a `name`, a text"),
         ({"autolabel_type": "MODULEneedy:Moods"}, "module 'MODULEneedy' needs 'not_installed', which is not installed"),
         ({"autolabel_type": "image_groundin"}, "is it 'image_grounding'?"),
         ({"autolabel_type": "MODULE:Breaks", "pipeline": None}, "autolabel_type MODULE:Breaks: IndexError: list index"),
+        ({"autolabel_type": "MODULE:Astray"}, "operator '../mood': a name with a slash names no folder"),
         ({"autolabel_type": "MODULE:Idle", "pipeline": None}, "autolabel_type MODULE:Idle: forward() should run each"),
         ({"moods.settings": {"langage": "sv"}}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
         ({"moods.settings": {"language": "xx"}}, "there is no language 'xx'"),
@@ -293,6 +326,7 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
 def test_what_is_wrong_is_told_in_a_line(moods: Moods, name: str, changes: dict[str, Any], expected: str) -> None:
     (moods.place.folder / f"{moods.module}broken.py").write_text("def f(:\n")
     (moods.place.folder / f"{moods.module}raising.py").write_text("\n1 / 0\n")
+    (moods.place.folder / f"{moods.module}ending.py").write_text("raise SystemExit(0)\n")
     (moods.place.folder / f"{moods.module}needy.py").write_text("import not_installed\n")
     for key, value in changes.items():
         block, _, inner = key.rpartition(".")

@@ -204,6 +204,8 @@ async def later():
     return {TOKEN!r}
 def fails(): raise RuntimeError("signed out\\nsign in")
 def empty(): return None
+def ends(): raise SystemExit(0)
+def broken(): return {TOKEN + chr(10)!r}
 text = "x"
 """
 
@@ -212,6 +214,7 @@ text = "x"
 def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """The workplace, as the current folder, with a module of token providers."""
     (workplace.folder / "my_tokens.py").write_text(PROVIDERS)
+    (workplace.folder / "my_exit.py").write_text("raise SystemExit(0)\n")
     monkeypatch.chdir(workplace.folder)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as for the installed command
     monkeypatch.delitem(sys.modules, "my_tokens", raising=False)
@@ -249,7 +252,7 @@ def test_azure_with_a_key(providers: Workplace, given: str, monkeypatch: pytest.
         assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
 
 
-@pytest.mark.parametrize("provider", ["fails", "empty"])
+@pytest.mark.parametrize("provider", ["fails", "empty", "ends", "broken"])
 def test_a_provider_without_a_token_stops_the_run_in_one_line(providers: Workplace, provider: str) -> None:
     with LoopbackServer() as server:
         done = providers.run(**azure(server, token_provider=f"my_tokens:{provider}"))
@@ -269,6 +272,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "can't be imported: No module named"),
     ("no name", {"azure.token_provider": "my_tokens:nobody"}, "can't be imported: module 'my_tokens' has no"),
     ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
+    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: 0"),
 ]
 
 
