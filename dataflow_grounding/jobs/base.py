@@ -12,6 +12,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.jobs.output_formats import writers_of
+from dataflow_grounding.jobs.user_code import needed, told
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
@@ -72,8 +73,8 @@ class SpecJob:
 
     def needs(self) -> list[str]:
         """What servings and operators lack, or what is good to know of them before a run, one line each."""
-        lines = [line for serving in self.servings for line in serving.needs()]
-        return list(dict.fromkeys(lines + [line for operator in self.operators for line in operator.needs()]))
+        whose: list[Operator | Serving] = [*self.servings, *self.operators]
+        return list(dict.fromkeys(line for what in whose for line in needed(what)))
 
     def remarks(self) -> list[str]:
         """What is good to know of the input before a run, one line each."""
@@ -81,9 +82,9 @@ class SpecJob:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says besides what it says of every pipeline."""
-        found = [operator.facts() for operator in self.operators]
-        told = [facts["suspect_boxes"] for facts in found if "suspect_boxes" in facts]
-        return {"suspect_boxes": next(filter(None, told), None)} if told else {}
+        found = [told(operator) for operator in self.operators]
+        suspects = [facts["suspect_boxes"] for facts in found if "suspect_boxes" in facts]
+        return {"suspect_boxes": next(filter(None, suspects), None)} if suspects else {}
 
     def finish(self) -> None:
         """Leave what the output format has besides step files. Raises StorageFailed."""

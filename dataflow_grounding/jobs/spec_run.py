@@ -22,6 +22,7 @@ from dataflow_grounding.errors import InputError, RunStopped, SpecError, Storage
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.user_code import told
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.secrets import masked
@@ -163,8 +164,8 @@ class SpecRun:
             "box_format": self._format_asked,
             "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
-            "serving": self.serving.facts(),
-            "operators": {s.label: s.operator.facts() for s in self.steps if isinstance(s.operator, Operator)},
+            "serving": told(self.serving),
+            "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
             "sustained_concurrency": int(limiter_of(self.serving).level),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,

@@ -10,7 +10,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.operators import Operator
 from dataflow_grounding.secrets import excerpt
+from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec.problems import nearest
 
 
@@ -36,6 +38,22 @@ def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str])
         where = getattr(module, "__file__", None) or module_name
         raise SpecError(f"{key}: there is no {attribute!r} in {where}{nearest(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def told(what: Operator | Serving) -> dict[str, Any]:
+    """The `facts()` of an operator or a serving, whoever wrote it: `error` where they can't be had."""
+    try:
+        return what.facts()
+    except Exception as error:
+        return {"error": described(error)}
+
+
+def needed(what: Operator | Serving) -> list[str]:
+    """The `needs()` of an operator or a serving, whoever wrote it."""
+    try:
+        return what.needs()
+    except Exception as error:
+        return [f"needs() of {type(what).__name__} raised {described(error)}"]
 
 
 def described(error: BaseException) -> str:

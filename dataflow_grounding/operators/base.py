@@ -146,7 +146,12 @@ class Operator(ABC):
             [record for record, error in results if error is None],
             [(place, error) for place, (_, error) in enumerate(results) if error is not None],
         )
-        return to_dataframe(done) if hasattr(data, "to_dict") else done
+        if not hasattr(data, "to_dict"):
+            return done
+        if done.failures:  # a DataFrame has no place for them
+            place, error = done.failures[0]
+            say(f"Warning: {len(done.failures)} of {len(rows)} rows failed and are left out. Row {place}: {error}")
+        return to_dataframe(done)
 
     def bound(self: O, **keys: str) -> O:
         """This operator with its columns set. Raises PlanError for a role that it doesn't have."""

@@ -79,7 +79,7 @@ class GeminiServing(Serving):
         self.model = model.removeprefix("models/")
         self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
-        self._api_key = api_key or os.environ.get("GOOGLE_API_KEY") or None
+        self._api_key = (api_key or os.environ.get("GOOGLE_API_KEY") or "").strip() or None
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
         learn(self._api_key)

@@ -91,7 +91,8 @@ class OpenAIServing(Serving):
         self.image_limits = image_limits or first_limits(self.endpoint)
         names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)
-        self._api_key = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
+        given = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
+        self._api_key = given and given.strip()  # a key read from a file ends in a newline
         if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise SpecError("the API key holds characters that no key has: copy it again")
         self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})

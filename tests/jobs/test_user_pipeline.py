@@ -353,3 +353,15 @@ def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[S
     kinds = vars(operators).values()
     names = {kind.name for kind in kinds if isinstance(kind, type) and issubclass(kind, operators.Operator)}
     assert set(job.questions) <= names
+
+
+@pytest.mark.parametrize("name", ["facts", "needs"])
+def test_what_an_operator_cannot_say_of_itself_costs_no_results(moods: Moods, name: str) -> None:
+    path = moods.place.folder / f"{moods.module}.py"
+    path.write_text(path.read_text().replace(f"def {name}(self):", f"def {name}(self):\n        1 / 0"))
+    done = command(["check", "-e", moods.path()])
+    assert done.code == 0, done
+    assert ("raised ZeroDivisionError" in done.out) == (name == "needs")
+    assert command(["generate", "-e", moods.path()]).code == 0
+    facts = json.loads((moods.results / "run.json").read_text())["operators"]["step0_mood"]
+    assert ("ZeroDivisionError" in facts.get("error", "")) == (name == "facts")

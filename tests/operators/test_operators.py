@@ -307,3 +307,11 @@ def test_what_is_drawn_alone(photo: str, tmp_path: Path) -> None:
     record = BBoxVisualizer(tmp_path / "out")({"image_path": photo, "expressions": expressions})
     with Image.open(record["image_with_bbox"]) as picture:
         assert picture.size == (40, 30)
+
+
+def test_rows_of_a_table_that_fail_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from dataflow_grounding import EmbeddedServing, PhraseGrounder
+
+    table = pandas.DataFrame([{"image_path": str(tmp_path / "none.png"), "expressions": ["a cat"]}])
+    assert len(PhraseGrounder(EmbeddedServing())(table)) == 0
+    assert "1 of 1 rows failed and are left out. Row 0: " in capsys.readouterr().err

@@ -271,3 +271,10 @@ def test_an_endpoint_that_is_gone_for_good_stops_the_run(row: dict[str, Any], mo
         with pytest.raises(OutOfService, match="run again to go on"):
             ExpressionExtractor(serving(server))(rows)
         assert server.count() <= 20
+
+
+def test_a_key_that_was_read_from_a_file_may_end_in_a_newline(row: dict[str, Any]) -> None:
+    with LoopbackServer(key="sk-1") as server:
+        serving = OpenAIServing(server.base_url, "loopback", api_key="sk-1\n", box_format="xyxy_px")
+        record = PhraseGrounder(serving, check_every=None)({**row, "expressions": ["a"]})
+    assert record["expressions"][0]["status"] == "grounded"
