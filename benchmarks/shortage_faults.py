@@ -68,7 +68,7 @@ def few_files(place: Workplace, full: bool) -> Outcome:
 
 def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
     """Something in the process takes all files, and gives them back after a while, or later than anybody waits."""
-    with at_work(place, 0, 0.02) as witness:
+    with at_work(place, 0, 0.1) as witness:  # long enough that the files are gone before the run is over
         pictures(place, 60)
         go = place.folder / "go"
         running = limited(place, 64, HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from . import words
-from .noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
 
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _READ_CHARACTERS = 20_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .phrases import Phrase
-from .picture import Box, Candidate, Picture
+from dataflow_grounding.embedded.phrases import Phrase
+from dataflow_grounding.embedded.picture import Box, Candidate, Picture
 
 _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one

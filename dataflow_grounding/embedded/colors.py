@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
 from dataflow_grounding.geometry import iou
-
-from .picture import Array, Box, Candidate, Picture
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6

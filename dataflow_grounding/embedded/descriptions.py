@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from . import words
-from .choose import beside, choose
-from .noun_phrases import tokenize
-from .phrases import Phrase, parse_phrase
-from .picture import Candidate, Picture
-from .regions import Thing, plural_of, with_article
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.choose import beside, choose
+from dataflow_grounding.embedded.noun_phrases import tokenize
+from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
+from dataflow_grounding.embedded.picture import Candidate, Picture
+from dataflow_grounding.embedded.regions import Thing, plural_of, with_article
 
 _STAND_IN = ("thing", "things")
 _SIZES = ("", "small", "large")
@@ -35,7 +35,6 @@ _TESTED = (
         "to", "of", "above", "over", "below", "under", "beneath",
     ])
 )  # fmt: skip
-_parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}
 
 
@@ -160,6 +159,11 @@ class Descriptions:
 
 def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Phrase:
+    return parse_phrase(text)
 
 
 def _joined(*parts: str) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 
 import cv2
 
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
 from dataflow_grounding.geometry import iou
-
-from .picture import Array, Box, Candidate, Picture
 
 # Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from the other.
 FACE_SCORE = 0.9

@@ -7,16 +7,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.choose import beside, choose
+from dataflow_grounding.embedded.colors import TERMS, ColorRegions, find_regions
+from dataflow_grounding.embedded.faces import Faces, find_faces, people_of
+from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.scenes import find_greenery, find_sky
+from dataflow_grounding.embedded.shapes import (
+    CLEAR_FIT,
+    LOOSE_KINDS,
+    LOOSE_SHAPE_SCORE,
+    Shape,
+    find_shapes,
+    select_shapes,
+)
 from dataflow_grounding.geometry import iou
-
-from . import words
-from .choose import beside, choose
-from .colors import TERMS, ColorRegions, find_regions
-from .faces import Faces, find_faces, people_of
-from .phrases import Phrase, parse_phrase
-from .picture import Array, Candidate, Picture
-from .scenes import find_greenery, find_sky
-from .shapes import CLEAR_FIT, LOOSE_KINDS, LOOSE_SHAPE_SCORE, Shape, find_shapes, select_shapes
 
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places

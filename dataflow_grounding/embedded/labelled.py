@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .descriptions import Descriptions
-from .picture import Array, Picture
-from .regions import Thing, read_things, with_article
+from dataflow_grounding.embedded.descriptions import Descriptions
+from dataflow_grounding.embedded.picture import Array, Picture
+from dataflow_grounding.embedded.regions import Thing, read_things, with_article
 
 Reply = dict[str, Any]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import words
+from dataflow_grounding.embedded import words
 
 # Nobody says more in one phrase, and reading stays linear.
 _MOST_DETERMINERS, _MOST_WORDS = 3, 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import words
-from .noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
 
 _READ_CHARACTERS = 400
 _RELATIONS = (

@@ -5,11 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dataflow_grounding.embedded.colors import TERMS, find_regions
+from dataflow_grounding.embedded.faces import find_faces
+from dataflow_grounding.embedded.picture import Array, Box, Picture
 from dataflow_grounding.geometry import iou
-
-from .colors import TERMS, find_regions
-from .faces import find_faces
-from .picture import Array, Box, Picture
 
 _SAME = 0.5  # IoU from which two boxes are one region
 _LEAST, _MOST = 0.005, 0.8  # of the picture's area

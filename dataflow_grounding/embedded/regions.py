@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import words
-from .colors import TERMS, color_mask
-from .picture import Array, Box, Picture
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.colors import TERMS, color_mask
+from dataflow_grounding.embedded.picture import Array, Box, Picture
 
 _DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
 _ON_FOOT_AND_ON_WHEELS = frozenset(["pedestrian", "cyclist", "rider", "driver", "passenger", "motorcyclist"])

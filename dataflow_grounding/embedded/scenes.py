@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .colors import color_matches
-from .picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.colors import color_matches
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 
 # Hand-set; the region is seen, that it is sky or plants is a guess from its look.
 SKY_SCORE = 0.75

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .colors import color_matches
-from .picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.colors import color_matches
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 
 # Hand-set: outline and colour were both checked.
 SHAPE_SCORE = 0.9
