@@ -16,8 +16,9 @@ from dataflow_grounding.jobs.user_code import needed, told
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spec import PipelineBlock, RowsData, Spec
+from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
 from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.watch.box_watch import BoxWatch
 
 
 class SpecJob:
@@ -103,6 +104,8 @@ class RowsJob(SpecJob):
         assert isinstance(data, RowsData)
         storage = ResultsStorage(data.input_jsonl, spec.results_dir, (), data.image_root or None)
         all_steps = in_folders(self.make_steps(storage))
+        for step in all_steps:
+            _watch_as_stated(step.operator, spec.block.vlm)
         self.steps = chosen(all_steps, self.wanted(all_steps))
         self.inputs = [data.input_jsonl]
         self.box_format = recalled(all_steps)
@@ -124,6 +127,15 @@ class RowsJob(SpecJob):
     def wanted(self, steps: list[Step]) -> list[str]:
         """The numbers of those of all `steps` that the spec asks for."""
         return self.spec.block.workflow.steps
+
+
+def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
+    """Let an operator that watches boxes do it as the spec says, where the spec says something."""
+    watch = getattr(operator, "watch", None)
+    if isinstance(watch, BoxWatch):
+        stated = vlm.model_fields_set
+        on_suspect = vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect
+        operator.watch = BoxWatch(on_suspect, vlm.check_every if "check_every" in stated else watch.every)
 
 
 def in_folders(steps: list[Step]) -> list[Step]:

@@ -54,8 +54,6 @@ class ImageGroundingJob(RowsJob):
             zoom=flow.zoom,
             verify=flow.verify == "reground",
             merge_iou=flow.merge_iou,
-            on_suspect_boxes=block.vlm.on_suspect_boxes,
-            check_every=block.vlm.check_every,
         )
         return pipeline.steps()
 

@@ -47,7 +47,5 @@ class ImageRegionCaptionJob(RowsJob):
             max_boxes=flow.max_boxes,
             marks=flow.marks,
             proposals=flow.proposals,
-            on_suspect_boxes=block.vlm.on_suspect_boxes,
-            check_every=block.vlm.check_every,
         )
         return pipeline.steps()

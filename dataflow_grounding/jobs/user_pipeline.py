@@ -12,10 +12,9 @@ from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.jobs.user_code import described
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.secrets import learn_fields
-from dataflow_grounding.spec import Json, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec import Json, PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.storage import ResultsStorage
-from dataflow_grounding.watch.box_watch import BoxWatch
 
 BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`
 
@@ -61,8 +60,6 @@ class UserJob(RowsJob):
         if not steps or any(not isinstance(step.storage, ResultsStorage) for step in steps):
             how = "forward() should run each operator on step() of the storage that the class is given"
             raise SpecError(f"{key}: {how}")
-        for step in steps:
-            _watch_as_stated(step.operator, block.vlm)
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
@@ -81,12 +78,3 @@ def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) ->
             if name not in takes:
                 raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{nearest(name, takes)}") from None
         raise SpecError(f"{kind.__name__} is made with (storage, serving, **settings), {key}: {error}") from None
-
-
-def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Let an operator that watches boxes do it as the spec says, where the spec says something."""
-    watch = getattr(operator, "watch", None)
-    if isinstance(watch, BoxWatch):
-        stated = vlm.model_fields_set
-        on_suspect = vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect
-        operator.watch = BoxWatch(on_suspect, vlm.check_every if "check_every" in stated else watch.every)
