@@ -128,18 +128,20 @@ def check_even(measured: Sequence[SeenSize]) -> None:
     if constant_side(measured, "sent"):
         return
     for one in measured:
-        uneven = abs(math.log(one.scale[0] / one.scale[1])) - 3 * math.hypot(*one.error)
-        if uneven > UNEVEN + ROUNDED_PX / min(one.size):
-            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+        _refuse_uneven(one, one.scale[0] / one.scale[1], UNEVEN + ROUNDED_PX / min(one.size), measured)
 
 
 def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
     """Raises NoFit where a model that should count parts of the sides of `frame` counts those of x and y differently."""
     for one in measured:
         width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
-        uneven = abs(math.log(one.scale[0] * width / (one.scale[1] * height))) - 3 * math.hypot(*one.error)
-        if uneven > UNEVEN:
-            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+        _refuse_uneven(one, one.scale[0] * width / (one.scale[1] * height), UNEVEN, measured)
+
+
+def _refuse_uneven(one: SeenSize, ratio: float, most: float, measured: Sequence[SeenSize]) -> None:
+    """Raises NoFit where x and y are further apart than `most` and three errors of measuring explain; `ratio` is 1 for none."""
+    if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
+        raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
