@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.secrets import learn
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks import Request
@@ -93,6 +94,15 @@ class Serving(ABC):
     async def aclose(self) -> None:
         """Give connections back; the serving can be used again afterwards."""
         await asyncio.sleep(0)
+
+
+def usable_key(given: str | None) -> str | None:
+    """An API key as it is sent, remembered as a secret; None for none. Raises SpecError for what can't be one."""
+    key = (given or "").strip() or None  # one that was read from a file ends in a newline
+    learn(key)
+    if key and not (key.isascii() and key.isprintable()):
+        raise SpecError("the API key holds characters that no key has: copy it again")
+    return key
 
 
 def check_settings(timeout: float, temperature: float | None, max_tokens: int) -> None:

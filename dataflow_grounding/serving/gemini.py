@@ -16,9 +16,9 @@ from dataflow_grounding.errors import (
     SpecError,
 )
 from dataflow_grounding.machine import SHORT
-from dataflow_grounding.secrets import excerpt, learn, learn_proxies
+from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.address import shown_address
-from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings
+from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
@@ -79,10 +79,7 @@ class GeminiServing(Serving):
         self.model = model.removeprefix("models/")
         self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
-        self._api_key = (api_key or os.environ.get("GOOGLE_API_KEY") or "").strip() or None
-        if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
-            raise SpecError("the API key holds characters that no key has: copy it again")
-        learn(self._api_key)
+        self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY"))
         learn_proxies()
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None

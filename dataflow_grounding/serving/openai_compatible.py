@@ -11,9 +11,9 @@ from typing import Any
 
 from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.secrets import excerpt, learn, learn_fields, learn_headers, learn_proxies
+from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding.serving.address import shown_address
-from dataflow_grounding.serving.base import Reply, Serving, check_settings
+from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.chat_reply import reply_of
 from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
 from dataflow_grounding.serving.http_errors import error_of, used_up
@@ -91,15 +91,11 @@ class OpenAIServing(Serving):
         self.image_limits = image_limits or first_limits(self.endpoint)
         names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)
-        given = api_key or next((os.environ[name] for name in names if os.environ.get(name)), None)
-        self._api_key = given and given.strip()  # a key read from a file ends in a newline
-        if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
-            raise SpecError("the API key holds characters that no key has: copy it again")
+        self._api_key = usable_key(api_key or next((os.environ[name] for name in names if os.environ.get(name)), None))
         self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})
         for name in _OURS:
             if name in self.extra_body:
                 raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
-        learn(self._api_key)
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
