@@ -22,11 +22,12 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.probe_model import answered, anywhere, seen
 from benchmarks.resize_rules import OTHERS, RULES, Rule
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.deciding import Deciding, Decision
 from dataflow_grounding.calibration.fitting import candidates
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probes
 from dataflow_grounding.calibration.seen import NoFit
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 

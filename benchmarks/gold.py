@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.geometry import Bbox, Size, iou
 from dataflow_grounding.records import parse_line
 from dataflow_grounding.testing.answers import IMAGES, agreed, described, unknown_task

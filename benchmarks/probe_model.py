@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
 from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in

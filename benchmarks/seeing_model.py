@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.probes import COLORS as PROBE_COLORS
-from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import IMAGES

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.probe_model import seen
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in

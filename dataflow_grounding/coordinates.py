@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib import resources
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import GRID, Order, cells_to_fractions, fractions_to_cells, frame_of, from_xyxy, to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.model_names import bare_names, check_row, is_of_family, squeezed
 
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
@@ -28,7 +21,6 @@ _ORDER_WORDS: dict[Order, str] = {
     "xywh": "[x, y, width, height], the top left corner, then the size",
     "cxcywh": "[x, y, width, height], the middle of the box, then the size",
 }
-_PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?")
 
 
 @dataclass(frozen=True)
@@ -167,134 +159,3 @@ def _keep_apart(corners: list[float], limits: tuple[float, float], unit: float) 
         if corners[i + 2] <= corners[i]:
             corners[i] = min(corners[i], limits[i] - unit)
             corners[i + 2] = corners[i] + unit
-
-
-@lru_cache(maxsize=1)
-def known_formats() -> Mapping[str, BoxFormat]:
-    """Return the contract table: family name → its format, as written in box_formats.yaml."""
-    import yaml
-
-    text = resources.files(__package__).joinpath("box_formats.yaml").read_text(encoding="utf-8")
-    families: dict[str, dict[str, Any]] = yaml.safe_load(text)["families"]
-    return {name: _format_from_row(name, row) for name, row in families.items()}
-
-
-def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
-    """Return the box format that a spec's `vlm.box_format` names.
-
-    `name` is `auto` (by the model's name, also behind router prefixes and with dates or quantisation after it), a plain
-    format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or `xyxy_px@smart_resize_28`, or a family of the contract table. `rows`
-    are the user's own rows, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
-    `offset`, `bins`, `words`. Raises SpecError when the name or, for `auto`, the model is not known: never a guess.
-    """
-    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
-    wanted = name.strip().lower()
-    if wanted == "calibrated":
-        raise SpecError(
-            f"vlm.box_format is 'calibrated', but no calibration is stored for {model!r}; state a format instead"
-        )
-    if wanted == "auto":
-        found = _by_model(model, own) or format_of_model(model)
-        if found is None or not found.verified:
-            raise SpecError(_unknown_model(model, found))
-        return _with_boxes(found)
-    for candidate in own:
-        if candidate.name.lower() == wanted:
-            return candidate
-    if wanted in known_formats():
-        return _with_boxes(known_formats()[wanted])
-    plain = _plain_format(wanted)
-    if plain is None:
-        raise SpecError(_unknown_name(name))
-    return plain
-
-
-def _with_boxes(found: BoxFormat) -> BoxFormat:
-    if not found.boxes:
-        raise SpecError(f"models of the family {found.name!r} answer with points, not boxes: use another model")
-    return found
-
-
-def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
-    hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
-    return (
-        f"it is not known how the model {model!r} writes boxes{hint}: state it as vlm.box_format, for example xyxy_1000, "
-        "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl"
-    )
-
-
-def _unknown_name(name: str) -> str:
-    plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
-    close = difflib.get_close_matches(
-        name.strip().lower(), [*known_formats(), *plain, "auto", "calibrated"], n=1, cutoff=0.5
-    )
-    nearest = f": did you mean {close[0]!r}?" if close else "."
-    return (
-        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole number, as "
-        "in xyxy_1000), or a family such as gemini or qwen2.5-vl"
-    )
-
-
-def _plain_format(name: str) -> BoxFormat | None:
-    match = _PLAIN.fullmatch(name)
-    if match is None:
-        return None
-    order = next(known for known in ORDERS if known == match["order"])
-    scale: Scale = "px" if match["scale"] == "px" else int(match["scale"])
-    frame = match["frame"] or "sent"
-    frame_of(frame, (1, 1))
-    return BoxFormat(name, "box_2d" if order == "yxyx" else "bbox_2d", order, scale, frame)
-
-
-def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format of the user's own row, or else of the contract table's, that the model's name falls under.
-
-    It may be a candidate that nobody has confirmed (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
-    """
-    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
-    return _by_model(model, own) or _family_of(model)
-
-
-def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
-    names = bare_names(model)
-    best: tuple[int, BoxFormat] | None = None
-    for candidate in formats:
-        for pattern in map(squeezed, candidate.models):
-            if any(fnmatch.fnmatchcase(name, pattern) for name in names) and (best is None or len(pattern) > best[0]):
-                best = len(pattern), candidate
-    return best[1] if best else None
-
-
-def _family_of(model: str) -> BoxFormat | None:
-    # The longest beginning wins: "gpt-5.2" is none of the "gpt-5".
-    families = known_formats().values()
-    found = [(len(squeezed(name)), row) for row in families for name in row.models if is_of_family(model, name)]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
-    try:
-        models = row.get("models", ())
-        order: Any = row.get("order", "xyxy")
-        scale: Any = row.get("scale")
-        if order not in ORDERS or not (scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)):
-            raise ValueError(f"order must be one of {', '.join(ORDERS)} and scale px, grid_32 or a whole number from 1")
-        check_row(row, BoxFormat.__dataclass_fields__)
-        frame_of(frame := str(row.get("frame", "sent")), (1, 1))
-        return BoxFormat(
-            name=name,
-            key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
-            order=order,
-            scale=scale,
-            frame=frame,
-            offset=float(row.get("offset", 0.0)),
-            bins=bool(row.get("bins", False)),
-            words=str(row.get("words", "")),
-            verified=bool(row.get("verified", True)),
-            boxes=bool(row.get("boxes", True)),
-            models=(models,) if isinstance(models, str) else tuple(str(pattern) for pattern in models),
-            source=str(row.get("source", "")),
-            date=str(row.get("date", "")),
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise SpecError(f"box format {name!r}: {error}") from None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 # What routers, clouds and packers write before a model's name, joined by a dot, a dash or a low line.
 _PREFIXES = (
@@ -71,17 +69,3 @@ def _without_prefixes(model: str) -> Iterator[str]:
     while (prefix := re.match(r"([a-z]+)[._-]", name)) and prefix[1] in _PREFIXES.split():
         name = name[prefix.end() :]
         yield name
-
-
-def check_row(row: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raises ValueError for a row of box formats with a key that means nothing, or with numbers that no box can be read with.
-
-    A misspelt `order` would otherwise be read as the usual one, and every box would be silently wrong.
-    """
-    for key in row:
-        if key not in known:
-            raise ValueError(f"{key!r} is not a key of a row; the keys are {', '.join(known)}")
-    if not math.isfinite(float(row.get("offset", 0.0))):
-        raise ValueError("offset must be a finite number")
-    if row.get("bins") and row.get("scale") == 1:
-        raise ValueError("with bins, scale must be above 1")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
+from dataflow_grounding.box_formats import find_box_format, known_formats
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import frame_of
 from dataflow_grounding.geometry import Bbox, Size
@@ -231,11 +232,16 @@ def test_a_users_row_comes_before_the_table() -> None:
         {"scale": 512, "offset": float("nan")},
         {"scale": 1, "bins": True},
         {},
+        {"models": ["gemini-*"], "scale": 1000, "bins": "false"},
     ],
 )
 def test_a_users_row_that_means_nothing_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         find_box_format("auto", "gemini-2.5-flash", [{"name": "mine", **row}])
+
+
+def test_a_users_row_may_leave_its_models_empty() -> None:
+    assert find_box_format("mine", "any model", [{"name": "mine", "scale": 512, "models": None}]).scale == 512
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.coordinates import format_of_model, known_formats
+from dataflow_grounding.box_formats import format_of_model, known_formats
 from dataflow_grounding.model_names import squeezed
 
 KNOWN = {

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.asking import question_of
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probe_of
 from dataflow_grounding.calibration.seen import by
-from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale, find_box_format, known_formats
+from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.geometry import Bbox, Size

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
-from dataflow_grounding.coordinates import BoxFormat, find_box_format, format_of_model, known_formats
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import SizeLimits

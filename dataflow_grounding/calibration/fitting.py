@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format, known_formats
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox
 

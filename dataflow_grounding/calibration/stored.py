@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits

@@ -41,7 +41,7 @@ class Partial:
 
 
 class Ask(Protocol):
-    """Puts one request to the serving and returns what its reply says. Raises RecordError: let it through."""
+    """An operator's only way to a model: puts one request and returns what its reply says. Raises RecordError: let it through."""
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
@@ -50,7 +50,10 @@ class Ask(Protocol):
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
     def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
-        """The answer to a request that is no record's, sent before all others and paid for, and notes on it."""
+        """The answer to a check of the endpoint, sent before all others and paid for, and notes on it.
+
+        Its reply is never taken for the answer to a record's request.
+        """
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
         """Which replies of the step's store are vouched for; see Vouching."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed
 from dataflow_grounding.geometry import box_of

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking

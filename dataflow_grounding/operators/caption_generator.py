@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator

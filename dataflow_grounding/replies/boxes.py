@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.replies.box_reader import to_reading

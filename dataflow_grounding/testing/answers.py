@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.probes import rectangles
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest

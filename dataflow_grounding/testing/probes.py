@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.checking import LAYOUTS
 from dataflow_grounding.calibration.probes import Probe, probe_of
-from dataflow_grounding.coordinates import find_box_format
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.testing.received import ReceivedRequest
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, find_box_format
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import Order, to_xyxy
 from dataflow_grounding.geometry import Size
 

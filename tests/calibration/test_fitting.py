@@ -9,10 +9,11 @@ import pytest
 from benchmarks.calibration import FORMATLESS, PROBES, STATED, Model, is_refused, one_format, one_rule
 from benchmarks.probe_model import answered, seen
 from benchmarks.resize_rules import OTHERS, RULES
+from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.fitting import candidates, fit
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit
-from dataflow_grounding.coordinates import ORDERS, SCALES, find_box_format, known_formats
+from dataflow_grounding.coordinates import ORDERS, SCALES
 
 
 def test_every_order_scale_and_padding_is_a_candidate() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding.coordinates import known_formats
+from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes, read_object, read_points
 from dataflow_grounding.replies.finding import parse_reply

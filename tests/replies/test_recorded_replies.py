@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.coordinates import BoxFormat, find_box_format
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import clamp, ordered
 from dataflow_grounding.replies import FoundBox, read_boxes, read_points

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.records import Record

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.coordinates import find_box_format
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image, ImageLimits, open_image
 from dataflow_grounding.records import Record
