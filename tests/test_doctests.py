@@ -5,18 +5,28 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
+import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
 import dataflow_grounding.testing
+from benchmarks.seeing_model import draw
 from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing
 from dataflow_grounding.storage import FileStorage
 
-ROOMS = (dataflow_grounding.replies, dataflow_grounding.serving, dataflow_grounding.tasks, dataflow_grounding.testing)
+ROOMS = (
+    dataflow_grounding.operators,
+    dataflow_grounding.replies,
+    dataflow_grounding.serving,
+    dataflow_grounding.tasks,
+    dataflow_grounding.testing,
+)
 MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
@@ -24,11 +34,28 @@ EXAMPLES = [
 ]
 
 
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examples look at: example data, a red square that is large, and one under 3% of the sides."""
+    monkeypatch.chdir(tmp_path)
+    Path("example_data").symlink_to(REPOSITORY / "example_data")
+    draw("square.png", (800, 600), {"red": [(300, 200, 500, 400)]})
+    draw("small.png", (1600, 1200), {"red": [(300, 200, 334, 234)]})
+
+
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("test", [pytest.param(test, id=test.name) for test in EXAMPLES])
-def test_an_example_shows_what_it_says(test: doctest.DocTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)  # with its example data
+def test_an_example_shows_what_it_says(test: doctest.DocTest) -> None:
     said: list[str] = []
     assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)
+
+
+OPERATORS = [cls for _, cls in OPERATOR_REGISTRY if cls.__module__.startswith("dataflow_grounding.operators")]
+
+
+@pytest.mark.parametrize("cls", [*OPERATORS, Operator], ids=lambda cls: cls.__name__)
+def test_every_operator_has_an_example(cls: type[Operator]) -> None:
+    assert "    Example:\n        >>> " in (cls.__doc__ or "")
 
 
 @pytest.mark.parametrize("name", dataflow_grounding.replies.__all__)

@@ -452,8 +452,8 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
     "usage",
     [
         pytest.param(Usage(0, 0), id="no usage"),
-        pytest.param(Usage(-5_000, -5_000), id="less than nothing"),
-        pytest.param(Usage(8_000, 0, 10_000_000), id="more cached than sent"),
+        pytest.param(Usage(-5_000, 0, -5_000), id="less than nothing"),
+        pytest.param(Usage(8_000, 10_000_000, 0), id="more cached than sent"),
     ],
 )
 def test_a_budget_holds_whatever_usage_the_endpoint_claims(workplace: Workplace, usage: Usage) -> None:

@@ -76,7 +76,7 @@ def color_matches(term: str, lab: Array) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class ColorRegion:
     """A region of one colour; steady when a looser and a stricter reading give its box too and it stands out."""
 
     candidate: Candidate
@@ -87,8 +87,8 @@ class Region:
 class ColorRegions:
     """The regions of a colour, largest first; ``total``: with all specks; ``whole``: the largest, pieces joined."""
 
-    found: list[Region]
-    whole: Region | None
+    found: list[ColorRegion]
+    whole: ColorRegion | None
     total: float
 
 
@@ -110,7 +110,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
             break
         agreed = _has(loose, component.bbox) and _has(strict, component.bbox)
         is_steady = agreed and _stands_out(picture, medium.labels == component.labels[0], component.bbox)
-        found.append(Region(Candidate(component.bbox, component.size, REGION_SCORE, "region"), is_steady))
+        found.append(ColorRegion(Candidate(component.bbox, component.size, REGION_SCORE, "region"), is_steady))
     whole = _read_whole(picture, loose, medium, strict) if found else None
     return ColorRegions(found, whole, float(masks[1].sum()))
 
@@ -119,14 +119,14 @@ def _has(level: _Level, bbox: Box) -> bool:
     return any(iou(bbox, part.bbox) >= _AGREEMENT for part in level.parts)
 
 
-def _read_whole(picture: Picture, loose: _Level, medium: _Level, strict: _Level) -> Region:
+def _read_whole(picture: Picture, loose: _Level, medium: _Level, strict: _Level) -> ColorRegion:
     whole = _grown(medium.parts, picture)
     is_steady = all(
         bool(level.parts) and iou(whole.bbox, _grown(level.parts, picture).bbox) >= _AGREEMENT
         for level in (loose, strict)
     )
     is_steady = is_steady and _stands_out(picture, np.isin(medium.labels, whole.labels), whole.bbox)
-    return Region(Candidate(whole.bbox, whole.size, REGION_SCORE, "region"), is_steady)
+    return ColorRegion(Candidate(whole.bbox, whole.size, REGION_SCORE, "region"), is_steady)
 
 
 @dataclass(frozen=True, slots=True)

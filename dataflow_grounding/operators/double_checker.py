@@ -18,7 +18,7 @@ from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.region_operator import Marks, RegionOperator
+from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
@@ -83,7 +83,7 @@ class DoubleChecker(RegionOperator):
         *,
         box_format: str | None = None,
         regions_per_request: int | None = None,
-        marks: Marks = "none",
+        marks: RegionMarks = "none",
     ) -> None:
         if method not in METHODS or not 0 < iou <= 1:
             raise SpecError(f"method should be one of {', '.join(METHODS)}, iou above 0 and at most 1")

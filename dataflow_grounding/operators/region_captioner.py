@@ -21,7 +21,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.region_caption import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 
-MarkStyle: TypeAlias = Literal["outline", "tag", "crop"]
+CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 
 
 @OPERATOR_REGISTRY.register()
@@ -61,7 +61,7 @@ class RegionCaptioner(RegionOperator):
         *,
         box_format: str | None = None,
         regions_per_request: int | None = None,
-        marks: MarkStyle = "outline",
+        marks: CaptionMarks = "outline",
     ) -> None:
         if marks not in SHOWN_AS:
             raise SpecError(f"marks {marks!r} is not one of {', '.join(SHOWN_AS)}")

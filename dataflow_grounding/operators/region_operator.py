@@ -16,7 +16,7 @@ from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.serving.base import Serving
 
-Marks: TypeAlias = Literal["none", "outline"]
+RegionMarks: TypeAlias = Literal["none", "outline"]
 
 
 class RegionOperator(Operator):
@@ -38,7 +38,7 @@ class RegionOperator(Operator):
         *,
         box_format: str | None = None,
         regions_per_request: int | None = None,
-        marks: Marks = "none",
+        marks: RegionMarks = "none",
     ) -> None:
         if marks not in ("none", "outline"):
             raise SpecError(f"marks {marks!r} is neither none nor outline")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
@@ -15,6 +14,9 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.storage import FileStorage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Pipeline:
@@ -28,12 +30,16 @@ class Pipeline:
     name: ClassVar[str | None] = None
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # DataFlow's shape wants both: a subclass that writes `forward(self)`, and a `pipeline.forward(resume_step=…)` that shares
-        # one budget over its steps, ends in a Summary, and streams once it is compiled. Only the class can join the two.
-        if "forward" in cls.__dict__:
-            setattr(cls, "forward", _runnable(cls.__dict__["forward"]))  # noqa: B010
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that shares one
+        # budget over its steps, ends in a Summary, and streams once compiled. The class stays as it was written.
+        pipeline = super().__new__(cls)
+        pipeline.__dict__["forward"] = pipeline._forward
+        return pipeline
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "forward"}  # a copy has its own
 
     def forward(self) -> Any:
         """Call the operators."""
@@ -56,7 +62,7 @@ class Pipeline:
         try:
             vars(self).update({name: _Noted(operator, steps) for name, operator in outside.items()})
             self._reset_storages()
-            type(self).forward.__wrapped__(self)  # type: ignore[attr-defined]
+            type(self).forward(self)
         finally:
             vars(self).update(outside)
             recorded_steps.reset(token)
@@ -68,7 +74,8 @@ class Pipeline:
             if isinstance(value, FileStorage):
                 value.reset()
 
-    def _run(self, body: Callable[[Any], Any], resume_step: int, options: RunOptions) -> Summary:
+    def _forward(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
+        options = options or current_options.get()
         steps: list[Step] | None = self.__dict__.get("_compiled")
         if steps is None and resume_step:
             steps = self.steps()
@@ -84,7 +91,7 @@ class Pipeline:
         try:
             self._reset_storages()
             with suppress(NoRecordLeft):
-                body(self)
+                type(self).forward(self)
         finally:
             current_options.reset(tokens[0])
             current_pipeline.reset(tokens[1])
@@ -133,13 +140,3 @@ def _check_columns(steps: list[Step]) -> None:
 
 def _is_pipe(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-
-
-def _runnable(body: Callable[[Any], Any]) -> Callable[..., Any]:
-    @functools.wraps(body)
-    def forward(self: Pipeline, resume_step: int = 0, options: RunOptions | None = None) -> Any:
-        if recorded_steps.get() is not None or current_pipeline.get() is self:  # called by a subclass's forward()
-            return body(self)
-        return self._run(body, resume_step, options or current_options.get())
-
-    return forward

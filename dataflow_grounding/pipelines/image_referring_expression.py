@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataflow_grounding.operators import CaptionGenerator, DoubleChecker, Merger, RegionExpressionGenerator
 from dataflow_grounding.operators.double_checker import Method
-from dataflow_grounding.operators.region_operator import Marks
+from dataflow_grounding.operators.region_operator import RegionMarks
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import FileStorage
@@ -23,7 +23,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         method: Method = "ask",
         reground_serving: Serving | None = None,
         iou: float = 0.5,
-        marks: Marks = "none",
+        marks: RegionMarks = "none",
     ) -> None:
         self.storage = storage
         self.describer = RegionExpressionGenerator(serving, marks=marks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dataflow_grounding.operators import RegionCaptioner, RegionMarker
-from dataflow_grounding.operators.region_captioner import MarkStyle
+from dataflow_grounding.operators.region_captioner import CaptionMarks
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.storage import ResultsStorage
@@ -26,7 +26,7 @@ class ImageRegionCaptionPipeline(Pipeline):
         output_dir: str,
         *,
         max_boxes: int | None = 10,
-        marks: MarkStyle = "outline",
+        marks: CaptionMarks = "outline",
         **proposing: Any,
     ) -> None:
         self.storage = storage

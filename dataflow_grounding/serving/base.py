@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that the endpoint counted for one reply; `cached_tokens` are part of `input_tokens`."""
+    """Tokens that the endpoint counted for one reply.
+
+    Args:
+        input_tokens: Those of the request.
+        cached_tokens: Those of `input_tokens` that are billed as a beginning seen before.
+        output_tokens: Those of the reply.
+    """
 
     input_tokens: int = 0
     cached_tokens: int = 0

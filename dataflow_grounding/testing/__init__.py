@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing import faults
 from dataflow_grounding.testing.answers import Answers, CannedAnswers, EchoAnswers
-from dataflow_grounding.testing.dialects import Answer, Usage
+from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.faults import Fault, FaultRule, on
 from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest
 from dataflow_grounding.testing.server import LoopbackServer

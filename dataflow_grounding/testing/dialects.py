@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, filled
 
 GEMINI_STATUS = {
@@ -14,21 +15,6 @@ GEMINI_STATUS = {
     429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one exchange.
-
-    Args:
-        prompt: Tokens of the request.
-        completion: Tokens of the reply.
-        cached: Those of `prompt` that are billed as a beginning seen before.
-    """
-
-    prompt: int
-    completion: int
-    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +83,10 @@ class OpenAI:
             "model": model,
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
             "usage": {
-                "prompt_tokens": usage.prompt,
-                "completion_tokens": usage.completion,
-                "total_tokens": usage.prompt + usage.completion,
-                "prompt_tokens_details": {"cached_tokens": usage.cached},
+                "prompt_tokens": usage.input_tokens,
+                "completion_tokens": usage.output_tokens,
+                "total_tokens": usage.input_tokens + usage.output_tokens,
+                "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
             },
         }
 
@@ -146,10 +132,10 @@ class Gemini:
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
         counts = {
-            "promptTokenCount": usage.prompt,
-            "candidatesTokenCount": usage.completion,
-            "totalTokenCount": usage.prompt + usage.completion,
-            "cachedContentTokenCount": usage.cached,
+            "promptTokenCount": usage.input_tokens,
+            "candidatesTokenCount": usage.output_tokens,
+            "totalTokenCount": usage.input_tokens + usage.output_tokens,
+            "cachedContentTokenCount": usage.cached_tokens,
         }
         about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
         if answer.refusal is not None:

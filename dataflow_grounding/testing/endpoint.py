@@ -12,9 +12,10 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
 from dataflow_grounding.testing.connection import Head, response
-from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, Usage, read_input
+from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, read_input
 from dataflow_grounding.testing.faults import (
     Fault,
     FaultRule,
@@ -175,12 +176,12 @@ class Endpoint:
     def _usage(self, request: ReceivedRequest, pictures: list[bytes] | None, answer: Answer) -> Usage:
         """A token for every four characters, a fixed number for an image; a beginning seen lately is cached."""
         if pictures is None:
-            return Usage(IMAGE_TOKENS, len(answer.text) // 4)
+            return Usage(IMAGE_TOKENS, output_tokens=len(answer.text) // 4)
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         key = hash((request.system, *pictures))
         before, self._beginnings[key] = self._beginnings.get(key), self.received
         cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
-        return Usage(beginning + len(request.text) // 4, len(answer.text) // 4, beginning if cached else 0)
+        return Usage(beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4)
 
     def _fail(self, exchange: Exchange, fault: Fault) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""

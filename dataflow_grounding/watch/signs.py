@@ -101,14 +101,8 @@ class Signs:
             self.found = None
 
 
-def suspicion(seen: Sequence[Seen], asked: BoxFormat) -> str | None:
-    """What is strange about these boxes, and the format that would fit, as a clause; None when nothing is."""
-    found = first_sign(seen, asked)
-    return found[1] if found else None
-
-
 def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
-    """The first sign's name, and what is strange, as `suspicion` says it; signs named in `but` are passed over."""
+    """The first sign's name, and what is strange with the format that would fit, as a clause; signs in `but` are passed over."""
     for name, sign in SIGNS.items():
         found = sign(seen, asked) if name not in but else None
         if found is not None:

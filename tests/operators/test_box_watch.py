@@ -12,12 +12,13 @@ import pytest
 from benchmarks.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.watch.signs import MOST, Seen, suspicion
+from dataflow_grounding.watch.signs import MOST, Seen, first_sign
 
 SIZES = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 1365), (1200, 1600), (500, 375), (800, 800)]
 TALL, WIDE, ANY = (
@@ -25,6 +26,11 @@ TALL, WIDE, ANY = (
     ("a red car", "the bus"),
     ("a mug", "a dog", "the sign", "two birds"),
 )
+
+
+def suspicion(seen: list[Seen], asked: BoxFormat) -> str | None:
+    found = first_sign(seen, asked)
+    return found[1] if found else None
 
 
 def things(draw: random.Random, size: Size, phrase: str) -> Bbox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -550,6 +551,16 @@ def test_a_pipeline_may_go_on_where_its_parent_ends(tmp_path: Path) -> None:
         results.append(files_of(tmp_path / way))
     assert results[0] == results[1]
     assert len(Parent("parent").compile()) == 1
+
+
+def test_a_copy_of_a_pipeline_runs_on_its_own_storage(tmp_path: Path) -> None:
+    workspace(tmp_path, [*ROWS[:2]])
+    pipeline = pipeline_of(tmp_path, [(count, {})])
+    for copied in (copy.copy(pipeline), copy.deepcopy(pipeline)):
+        copied.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "copy"), "s")
+        assert forward(copied).done == 2
+        assert (tmp_path / "copy").exists()
+        shutil.rmtree(tmp_path / "copy")
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
