@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.secrets import blotted, blotted_message
@@ -33,7 +38,56 @@ def say_json(value: Any, indent: int | None = None) -> None:
     _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
+_live: list[LiveLine] = []
+
+
+class LiveLine:
+    """The last line of a terminal's standard error, which is written over; what is said meanwhile stands above it."""
+
+    @classmethod
+    def on_terminal(cls) -> LiveLine | None:
+        """One, where standard error is a terminal that can write over a line."""
+        return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
+
+    def show(self, title: str, parts: Sequence[str]) -> None:
+        """Write over it with as many of `parts` as the terminal's width has room for now; the title goes before the first."""
+        _live[:] = [self]
+        columns = 80
+        with suppress(OSError):
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
+        text = f"{shown(title, lines=False)} {parts[0]}"
+        if _width(text) >= columns:  # the last column stays free: some terminals wrap there
+            text = parts[0][: columns - 1]
+        for part in parts[1:]:
+            if _width(text) + len(part) + 2 >= columns:
+                break
+            text += f", {part}"
+        self._write(text)
+
+    def clear(self) -> None:
+        """Make room for what is said."""
+        self._write("")
+
+    def end(self) -> None:
+        """Take it away."""
+        _live.clear()
+        self.clear()
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+
+
 def _print(text: str, err: bool = False) -> None:
     import click
 
+    for line in _live:
+        line.clear()
     click.echo(text, err=err)  # noqa: TID251

@@ -25,14 +25,22 @@ T = TypeVar("T")
 class StepAsk:
     """`ask` for one record in one step."""
 
-    def __init__(self, asking: Asking | None, store: ReplyLog, priority: Any, notes: Counter[str]) -> None:
+    def __init__(
+        self,
+        asking: Asking | None,
+        store: ReplyLog,
+        priority: Any,
+        notes: Counter[str],
+        unstored: Callable[[], None] = lambda: None,
+    ) -> None:
         self._asking, self._store, self._priority, self._notes = asking, store, priority, notes
+        self._unstored = unstored
 
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
-        found = await self._asking.answer(request, self._store, self._priority)
+        found = await self._asking.answer(request, self._store, self._priority, self._unstored)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")

@@ -48,8 +48,13 @@ class Asking:
         self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
-    async def answer(self, request: Request[T], store: ReplyLog, priority: Any) -> tuple[T, list[str]]:
-        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set."""
+    async def answer(
+        self, request: Request[T], store: ReplyLog, priority: Any, unstored: Callable[[], None] = lambda: None
+    ) -> tuple[T, list[str]]:
+        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
+
+        `unstored` is called where no stored reply answers it.
+        """
         attempt, error = 0, None
         if not self.force:
             attempt, error, found = self._replay(request, store, 0)
@@ -61,6 +66,7 @@ class Asking:
                 if not self.retry_failed or halved:
                     raise error
                 attempt, error = 0, None
+        unstored()
         return await self._ask(request, store, priority, attempt, error)
 
     def _is_final(self, request: Request[T], error: errors.RecordError, attempt: int) -> bool:

@@ -1,22 +1,26 @@
-"""Progress on standard error: records, rate, requests in flight, cost, time left."""
+"""Progress on standard error: records, rate, time left, cost, requests in flight."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataflow_grounding.terminal import shown
+from dataflow_grounding.terminal import LiveLine, say
 
 LINE_EVERY = 10.0
+LAST_SECONDS, LAST_RECORDS = 20.0, 10
+"""The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last ten."""
 
 
 class Now(NamedTuple):
-    """How far a run is."""
+    """How far a run is; `replayed` of the `finished` records were answered by stored replies alone."""
 
     finished: int
+    replayed: int
     failed: int
     total: int | None
     sent: int
@@ -31,8 +35,8 @@ class Progress:
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now, self._title = now, title
         self._silent = show is False or sys.stderr is None
-        self._live = not self._silent and sys.stderr.isatty()
-        self._start = time.monotonic()
+        self._live = None if self._silent else LiveLine.on_terminal()
+        self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)])
 
     async def run(self) -> None:
         """Show until cancelled."""
@@ -42,34 +46,43 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(every)
-                self._show()
+                if self._live:
+                    self._live.show(f"{self._title}:", self.parts())
+                else:
+                    say(f"{self._title}: {', '.join(self.parts())}")
         finally:
             if self._live:
-                sys.stderr.write("\r\x1b[K")
-                sys.stderr.flush()
+                self._live.end()
 
-    def _show(self) -> None:
-        text = shown(f"{self._title}: {self.line()}")
-        sys.stderr.write(f"\r\x1b[K{text[:200]}" if self._live else f"{text}\n")
-        sys.stderr.flush()
+    def parts(self) -> list[str]:
+        """The state, what matters most first."""
+        now = self._now()
+        per_second, asked = self._rate(now)
+        parts = [f"{now.finished}{'' if now.total is None else f'/{now.total}'} records"]
+        parts += [f"{now.failed} failed"] * bool(now.failed)
+        parts += [f"{per_second:.{1 if per_second < 100 else 0}f}/s"]
+        if now.total is not None and asked and per_second > 0:
+            parts.append(f"{duration((now.total - now.finished) / per_second)} left")
+        parts += [f"{now.cost_usd:.4f} USD"] if now.cost_usd is not None else []
+        parts += [f"{now.waiting_for_rate_limit} rate-limited"] * bool(now.waiting_for_rate_limit)
+        parts += [f"{now.replayed} from stored replies"] * bool(now.replayed)
+        return [*parts, f"{now.sent} requests", f"{now.in_flight} in flight"]
 
-    def line(self) -> str:
-        """The state in one line."""
-        now, seconds = self._now(), time.monotonic() - self._start
-        of = f"/{now.total}" if now.total is not None else ""
-        parts = [f"{now.finished}{of} records"]
-        if now.failed:
-            parts.append(f"{now.failed} failed")
-        rate = now.finished / seconds if seconds > 0 else 0.0
-        parts.append(f"{rate:.1f}/s")
-        parts.append(f"{now.sent} requests, {now.in_flight} in flight")
-        if now.waiting_for_rate_limit:
-            parts.append(f"{now.waiting_for_rate_limit} rate-limited")
-        if now.cost_usd is not None:
-            parts.append(f"{now.cost_usd:.4f} USD")
-        if now.total is not None and rate > 0:
-            parts.append(f"{duration((now.total - now.finished) / rate)} left")
-        return ", ".join(parts)
+    def _rate(self, now: Now) -> tuple[float, bool]:
+        """Records per second of late: of those that were asked for, or, where none was, of those that were replayed."""
+        at, asked = time.monotonic(), now.finished - now.replayed
+        if at - self._past[-1][0] >= 0.2:
+            self._past.append((at, now.finished, asked))
+        while len(self._past) > 2 and at - self._past[1][0] >= LAST_SECONDS and self._enough(now.finished):
+            self._past.popleft()
+        since, finished_then, asked_then = self._past[0]
+        seconds = max(at - since, 0.001)
+        if asked > asked_then:
+            return (asked - asked_then) / seconds, True
+        return (now.finished - finished_then) / seconds, False
+
+    def _enough(self, finished: int) -> bool:
+        return finished - self._past[1][1] >= LAST_RECORDS or len(self._past) > 4096
 
 
 def duration(seconds: float) -> str:

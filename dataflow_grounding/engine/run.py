@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -44,6 +45,8 @@ class Run:
         self._room: list[asyncio.Future[None]] = []
         self._workers = Workers(self._interrupt)
         self._taken = 0
+        self._asked: set[int] = set()  # places of the rows at work for which something was asked
+        self._replayed = 0  # rows that were finished without
 
     async def execute(self) -> Summary:
         """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
@@ -116,6 +119,8 @@ class Run:
                     self._room.append(room := asyncio.get_running_loop().create_future())
                     await room
                 self._outputs.put(place, await self._finish(place, row, record))
+                self._replayed += bool(self._held.askings) and place not in self._asked
+                self._asked.discard(place)
                 if place < self._outputs.next:
                     self._wake()
         except RunStopped as why:
@@ -189,7 +194,8 @@ class Run:
 
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = self._held.asking_of(self.steps[index])
-        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes)
+        asked = functools.partial(self._asked.add, place)
+        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked)
 
     def _progress(self) -> Progress:
         total = self.source.length()
@@ -199,7 +205,8 @@ class Run:
     def _now(self, total: int | None) -> Now:
         askings = self._held.askings.values()
         return Now(
-            finished=self._outputs.next,
+            finished=self.summary.records,
+            replayed=self._replayed,
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),

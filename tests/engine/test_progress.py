@@ -1,0 +1,89 @@
+"""The progress line on a real terminal: as wide as it has room for, also when that changes; the rate is that of late."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.workplace import Workplace, process
+from dataflow_grounding.testing import LoopbackServer
+
+OVER = "\r\x1b[K"
+
+
+class Terminal:
+    """A pseudo-terminal; `text` is what was written to it."""
+
+    def __init__(self, columns: int) -> None:
+        self.side, self.theirs = pty.openpty()
+        self.resize(columns)
+        self.text = ""
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read_while(self, running: subprocess.Popen[str], narrow: int | None = None) -> None:
+        """Read what a process prints; `narrow` columns once it has shown some lines."""
+        while running.poll() is None or select.select([self.side], [], [], 0)[0]:
+            if select.select([self.side], [], [], 0.1)[0]:
+                self.text += os.read(self.side, 4096).decode()
+            if narrow is not None and self.text.count(OVER) > 8:
+                self.resize(narrow)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal(70)
+    yield made
+    os.close(made.side)
+    os.close(made.theirs)
+
+
+def lines_of(text: str) -> list[str]:
+    """What stood on the progress line, one after the other."""
+    return [line for line in text.split(OVER)[1:] if " records" in line]
+
+
+def watched(workplace: Workplace, terminal: Terminal, server: LoopbackServer, narrow: int | None = None) -> str:
+    """What a run prints on the terminal."""
+    spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}))
+    running = process(["generate", "-e", spec, "--json"], env={"TERM": "xterm"}, stderr=terminal.theirs)
+    terminal.read_while(running, narrow)
+    running.communicate()
+    assert running.returncode == 0, terminal.text
+    return terminal.text
+
+
+def test_the_line_fits_the_terminal_also_when_it_is_resized(workplace: Workplace, terminal: Terminal) -> None:
+    workplace.many(20)
+    with LoopbackServer(latency=0.25) as server:
+        text = watched(workplace, terminal, server, narrow=34)
+    lines = lines_of(text)
+    assert re.fullmatch(r"expression_extraction \+ grounding: \d+/20 records, \d+\.\d/s, \d+ s left", lines[5])
+    assert max(map(len, lines)) < 70
+    assert re.fullmatch(r"\d+/20 records, \d+\.\d/s, \d+ s left", lines[-1])
+    assert "records" not in text.split(OVER)[-1], "it is taken away at the end"
+
+
+def test_replayed_records_make_no_rate_and_no_time_left(workplace: Workplace, terminal: Terminal) -> None:
+    terminal.resize(120)
+    latency = 0.0
+    with LoopbackServer(latency=lambda _: latency) as server:
+        workplace.many(30)
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        workplace.many(38)
+        latency = 0.4
+        lines = lines_of(watched(workplace, terminal, server))
+    assert any("30 from stored replies" in line for line in lines)
+    for line in lines:
+        finished, rate = re.findall(r"(\d+)/38 records, (?:[\d]+ failed, )?([\d.]+)/s", line)[0]
+        assert "left" not in line or (int(finished) > 30 and float(rate) < 8), line
