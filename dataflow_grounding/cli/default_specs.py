@@ -10,14 +10,22 @@ import click
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.terminal import say
 
 ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
+MODULE = "auto_label"
+"""What TAO's `module_name` is called of which these pipelines are."""
 
 
 @click.command("default_specs")
+@click.option(
+    "--backend",
+    type=click.Choice(["openai", "gemini", "embedded"]),
+    help="Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's key).",
+)
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
-def command(arguments: tuple[str, ...]) -> int:
+def command(backend: str | None, arguments: tuple[str, ...]) -> int:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
     given = dict(argument.partition("=")[::2] for argument in arguments)
     for name in given:
@@ -26,12 +34,16 @@ def command(arguments: tuple[str, ...]) -> int:
     wanted = given.get("autolabel_type") or ""
     if wanted and wanted not in JOBS:
         raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}")
+    if given.get("module_name", MODULE) != MODULE:
+        raise SpecError(f"module_name {given['module_name']!r} is not one that can be written: there is {MODULE} alone")
     folder = given.get("results_dir") or "."
-    for name in [wanted] if wanted else JOBS:
-        path = os.path.join(folder, f"{name}.yaml")
+    paths = {name: os.path.join(folder, f"{name}.yaml") for name in ([wanted] if wanted else JOBS)}
+    for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
+    backend = backend or backend_of_keys() or "gemini"
+    for name, path in paths.items():
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        write_text(path, text)
+        write_text(path, text.replace("backend: gemini #", f"backend: {backend} #"))
         say(path, err=False)
     return 0

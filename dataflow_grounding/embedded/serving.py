@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 from typing import Any
@@ -12,6 +13,7 @@ from dataflow_grounding.errors import RequestRefused
 from dataflow_grounding.images import Image
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.terminal import say
 
 VERSION = 1
 """Counts changes to its answers, so that stored ones are not taken for them."""
@@ -34,12 +36,21 @@ class EmbeddedServing(Serving):
     exact_boxes = True
     is_vlm = False
 
-    def __init__(self) -> None:
+    def __init__(self, notice: str = "") -> None:
         self.max_workers = min(8, os.cpu_count() or 1)
+        self._notice = notice  # what is said when a process is first answered
 
     async def answer(self, request: Request[Any]) -> Reply:
         """The answer to a task, as the text that a model would reply with."""
-        return Reply(await asyncio.to_thread(_answer, request))
+        reply = Reply(await asyncio.to_thread(_answer, request))
+        if self._notice:
+            _say_once(self._notice)
+        return reply
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def _answer(request: Request[Any]) -> str:

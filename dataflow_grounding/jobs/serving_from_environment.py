@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
-
 from dataflow_grounding.env_files import read_env_files
+from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.terminal import say
+from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.environment import with_environment
+from dataflow_grounding.spec.schema import GeminiBlock, OpenAIBlock
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
-    """The endpoint of `DF_BASE_URL`, `DF_MODEL` and `DF_API_KEY`; without any of them the embedded grounder, and says so.
+    """The endpoint that the environment names, as a spec with `vlm.backend: auto` has it; else the embedded grounder.
 
-    Names that aren't set are taken from a `.env` file in the current folder. `DF_BOX_FORMAT` states the model's box format
-    where it isn't known by name. Raises SpecError when the model isn't named.
+    Args:
+        max_workers: Most requests in flight.
+        timeout: Seconds, for one request.
+
+    Returns:
+        With `DF_BASE_URL` or `DF_API_KEY`: the OpenAI-compatible endpoint, with the model `DF_MODEL`. With `DF_MODEL` alone:
+        Gemini or OpenAI, by `GOOGLE_API_KEY` or `OPENAI_API_KEY`. Without these: the embedded grounder, which says so when
+        it first answers. `DF_BOX_FORMAT` states the model's box format where it isn't known by name. Names that aren't set
+        are taken from a `.env` file in the current folder.
+
+    Raises:
+        SpecError: The model isn't named.
     """
     read_env_files()
-    environment = os.environ
-    if not any(environment.get(name) for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL")):
-        from dataflow_grounding.embedded import EmbeddedServing
-
-        say(
-            "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is not a VLM. It "
-            "finds faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes; other phrases get "
-            "status unsupported."
-        )
-        return EmbeddedServing()
-    from dataflow_grounding.serving.openai_compatible import OpenAIServing
-
-    return OpenAIServing(
-        api_url=environment.get("DF_BASE_URL"),
-        model_name=environment.get("DF_MODEL", ""),
-        box_format=environment.get("DF_BOX_FORMAT", "auto"),
-        max_workers=max_workers,
-        timeout=timeout,
-    )
+    vlm = VlmBlock(backend="auto", openai=OpenAIBlock(timeout=timeout), gemini=GeminiBlock(timeout=timeout))
+    return serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=max_workers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.environment import unused_keys
 from dataflow_grounding.spec.schema import AzureBlock
 
 
@@ -16,10 +17,10 @@ def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
-    if vlm.backend == "embedded":
+    if vlm.backend in ("embedded", "auto"):
         from dataflow_grounding.embedded import EmbeddedServing
 
-        return EmbeddedServing()
+        return EmbeddedServing(notice=_notice() if vlm.backend == "auto" else "")
     if vlm.backend == "gemini":
         from dataflow_grounding.serving.gemini import GeminiServing
 
@@ -27,7 +28,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     block, azure = vlm.openai, vlm.openai.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url"})
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
-    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "OPENAI_API_KEY"
+    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
         from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
 
@@ -38,3 +39,12 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
     return OpenAIServing(**settings)
+
+
+def _notice() -> str:
+    why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
+    return (
+        f"{why}Running on the embedded OpenCV grounder, which is not a "
+        "VLM: it finds faces, people by their faces, sky, greenery, clearly colored things and drawn shapes; other phrases "
+        "get status unsupported."
+    )

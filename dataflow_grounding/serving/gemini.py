@@ -92,7 +92,12 @@ class GeminiServing(Serving):
         except MissingExtra as missing:
             found.append(str(missing))
         if not self._api_key:
-            found.append("no API key: set vlm.gemini.api_key or GOOGLE_API_KEY")
+            other = (
+                " (DF_BASE_URL, DF_MODEL and DF_API_KEY are for vlm.backend openai)"
+                if os.environ.get("DF_BASE_URL")
+                else ""
+            )
+            found.append(f"no API key: set vlm.gemini.api_key or GOOGLE_API_KEY{other}")
         return found
 
     def identity(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class OpenAIServing(Serving):
         client: Any = None,
     ) -> None:
         if not model_name:
-            raise SpecError("no model is named: set vlm.openai.model_name (model_name=…)")
+            raise SpecError("no model is named: set vlm.openai.model_name (model_name=…) or DF_MODEL")
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query
@@ -89,7 +89,7 @@ class OpenAIServing(Serving):
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
-        names = (key_name_of_api_key, "OPENAI_API_KEY", "DF_API_KEY")
+        names = (key_name_of_api_key, "DF_API_KEY", "OPENAI_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = usable_key(api_key or next((os.environ[name] for name in names if os.environ.get(name)), None))
         self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})
@@ -118,7 +118,7 @@ class OpenAIServing(Serving):
 
     def needs(self) -> list[str]:
         """A key, if the endpoint wants one."""
-        why = "no API key: set vlm.openai.api_key, OPENAI_API_KEY or DF_API_KEY if the endpoint wants one"
+        why = "no API key: set vlm.openai.api_key, DF_API_KEY or OPENAI_API_KEY if the endpoint wants one"
         return [] if self.has_key else [why]
 
     def identity(self) -> dict[str, Any]:

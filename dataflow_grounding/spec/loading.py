@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
+from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, PipelineBlock, Spec, SpecHead, spec_with
 
@@ -66,6 +67,7 @@ def read_spec(
     if not isinstance(spec, Spec):
         return None, [*asked, *told]
     spec._stated, spec._folders = stated, folders
+    spec.block.vlm = with_environment(spec.block.vlm)
     return spec, [*asked, *told]
 
 

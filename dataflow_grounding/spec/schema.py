@@ -83,7 +83,7 @@ class PricesBlock(Block):
 class VlmBlock(Block):
     """`vlm`: which model answers."""
 
-    backend: Literal["gemini", "openai", "embedded"] = "gemini"
+    backend: Literal["gemini", "openai", "embedded", "auto"] = "gemini"
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     box_format: str = "auto"

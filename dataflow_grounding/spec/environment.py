@@ -1,0 +1,59 @@
+"""What the environment says of the endpoint where a spec, or a script, leaves it open: `DF_*`, else the provider's names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from dataflow_grounding.spec.schema import VlmBlock
+
+Backend = Literal["gemini", "openai", "embedded"]
+
+
+def _given(*names: str) -> str:
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+
+
+def backend_named() -> Backend | None:
+    """The backend of the endpoint that the environment names; None where it names neither an address nor a model.
+
+    A provider's key alone names none: nobody means to pay for a script because a key is set for something else.
+    """
+    if _given("DF_BASE_URL", "DF_API_KEY"):
+        return "openai"
+    model = _given("DF_MODEL")
+    if not model:
+        return None
+    google = _given("GOOGLE_API_KEY") and (model.startswith("gemini") or not _given("OPENAI_API_KEY"))
+    return "gemini" if google else "openai"
+
+
+def backend_of_keys() -> Backend | None:
+    """`backend_named`, or the backend whose key is set: for a spec that is written, not run."""
+    if named := backend_named():
+        return named
+    return "openai" if _given("OPENAI_API_KEY", "OPENAI_BASE_URL") else "gemini" if _given("GOOGLE_API_KEY") else None
+
+
+def unused_keys() -> str:
+    """A sentence on providers' keys that are set and not used, as nothing names a model; empty where there are none."""
+    keys = [name for name in ("OPENAI_API_KEY", "GOOGLE_API_KEY") if _given(name)]
+    return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. " if keys else ""
+
+
+def with_environment(vlm: VlmBlock) -> VlmBlock:
+    """`vlm` with what it leaves open taken from the environment. `auto` stays where nothing is named there."""
+    backend: str = vlm.backend
+    if backend == "auto" or "backend" not in vlm.model_fields_set:
+        backend = backend_named() or backend
+    found: dict[str, Any] = {"backend": backend}
+    if backend == "openai":
+        block = vlm.openai
+        address = "" if block.azure.endpoint else _given("DF_BASE_URL", "OPENAI_BASE_URL")
+        filled = {"base_url": block.base_url or address, "model_name": block.model_name or _given("DF_MODEL")}
+        found["openai"] = block.model_copy(update=filled)
+    elif backend == "gemini" and "model" not in vlm.gemini.model_fields_set:
+        found["gemini"] = vlm.gemini.model_copy(update={"model": _given("DF_MODEL") or vlm.gemini.model})
+    if vlm.box_format == "auto" and backend in ("openai", "gemini"):
+        found["box_format"] = _given("DF_BOX_FORMAT") or "auto"
+    return vlm.model_copy(update=found)
