@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from dataflow_grounding.errors import (
+    SHORTAGES,
     EndpointRefused,
     EndpointUnreachable,
     MissingExtra,
@@ -15,12 +16,11 @@ from dataflow_grounding.errors import (
     ServerFault,
     SpecError,
 )
-from dataflow_grounding.machine import SHORT
 from dataflow_grounding.secrets import excerpt, learn_proxies
-from dataflow_grounding.serving.address import shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.transport import shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -128,7 +128,7 @@ class GeminiServing(Serving):
         import aiohttp
 
         said = excerpt(str(error) or type(error).__name__, 200)
-        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
+        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORTAGES:
             return RateLimited(f"this machine has no room for another connection: {said}")
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")
