@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy
+from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy, cant_read
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
-from dataflow_grounding.kept_urls import kept_urls
-from dataflow_grounding.machine import cant_read
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
@@ -96,6 +94,31 @@ class ImageLimits(SizeLimits):
 
 def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+class _UrlCache:
+    """The last pictures that were sent, as `data:` URLs, up to a total of bytes: for the record's next steps."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held = 0
+        self.urls: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        """The URL kept under this digest."""
+        return self.urls.get(key)
+
+    def put(self, key: str, url: bytes) -> bytes:
+        """Keep `url`; the oldest go where there are too many bytes."""
+        if key not in self.urls:
+            self.urls[key] = url
+            self.held += len(url)
+        while self.held > self.max_bytes and len(self.urls) > 1:
+            self.held -= len(self.urls.popitem(last=False)[1])
+        return url
+
+
+kept_urls = _UrlCache(32 * 2**20)
 
 
 @dataclass(frozen=True)

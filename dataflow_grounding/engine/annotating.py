@@ -13,8 +13,14 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator, Partial
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
-from dataflow_grounding.machine import machine_fault
+from dataflow_grounding.errors import (
+    GroundingError,
+    ImageChanged,
+    OperatorFailed,
+    RecordError,
+    RunStopped,
+    machine_fault,
+)
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request

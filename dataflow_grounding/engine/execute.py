@@ -36,10 +36,7 @@ def execute(
     """
     if not steps:
         raise PlanError("the pipeline has no steps")
-    if options.budget_usd is not None and options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
-    if options.budget_usd is not None and not 0 <= options.budget_usd < math.inf:
-        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
+    _check_budget(options)
     budget = budget or budget_of(options)
     total: Summary | None = None
     held = {locked}
@@ -61,6 +58,16 @@ def execute(
                 if total.failed and not total.done:
                     return total
     return total or Summary()
+
+
+def _check_budget(options: RunOptions) -> None:
+    """Raises SpecError for a budget that can't be kept to."""
+    if options.budget_usd is None:
+        return
+    if options.prices is None:
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+    if not 0 <= options.budget_usd < math.inf:
+        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:

@@ -1,22 +1,49 @@
-"""How a chat completion's body gets to the endpoint and its answer back: by aiohttp, or by OpenAI's client."""
+"""The way to an endpoint: its address, and how a body gets there and its answer back, by aiohttp or OpenAI's client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, RateLimited, ServerFault
-from dataflow_grounding.machine import SHORT
-from dataflow_grounding.secrets import excerpt
+from dataflow_grounding.errors import (
+    SHORTAGES,
+    EndpointRefused,
+    EndpointUnreachable,
+    RateLimited,
+    ServerFault,
+    SpecError,
+)
+from dataflow_grounding.secrets import excerpt, learn_address
 
 if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY_BYTES = 32 * 2**20
+_API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
+
+
+def shown_address(url: str, block: str, key: str = "base_url") -> str:
+    """The address without its secrets, which are remembered; `block.key` is its place. Raises SpecError."""
+    name = f"{block}.{key}"
+    if not url.startswith(("http://", "https://")):
+        raise SpecError(f"{name} should begin with http:// or https://")
+    try:
+        address = urlsplit(url)
+        usable = bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
+    if address.fragment:
+        raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
+    if address.username or address.password or re.search(":[^/]*@", address.path) or _API_KEY.search(address.query):
+        raise SpecError(f"{name} holds a name, a password or a key: give it as {block}.api_key")
+    return learn_address(url)
 
 
 class HttpTransport:
@@ -47,7 +74,7 @@ class HttpTransport:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            if getattr(error, "errno", None) in SHORT:
+            if getattr(error, "errno", None) in SHORTAGES:
                 raise RateLimited(f"this machine has no room for another connection: {_reason(error)}") from None
             raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
         except aiohttp.InvalidURL:
@@ -118,7 +145,7 @@ def _connection_fault(error: BaseException) -> Exception:
     why, cause = _reason(error), error
     while cause.__context__ is not None:
         cause = cause.__context__
-    if getattr(cause, "errno", None) in SHORT:
+    if getattr(cause, "errno", None) in SHORTAGES:
         return RateLimited(f"this machine has no room for another connection: {why}")
     if type(error).__name__ == "ConnectError":
         return EndpointUnreachable(f"no connection: {why}")
