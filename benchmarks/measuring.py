@@ -75,7 +75,9 @@ def generate(results: Path, rows: Path, base_url: str, *overrides: str, **settin
     values += [f"{block}vlm.openai.base_url={base_url}", f"{block}vlm.openai.model_name=loopback"]
     values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
     values += [block + override for override in overrides]
-    return run([*COMMAND, "generate", "-e", str(spec), "--no-progress", "--json", *values], settings=settings)
+    return run(
+        [*COMMAND, "generate", "-e", str(spec), "--no-progress", "--no-report", "--json", *values], settings=settings
+    )
 
 
 def median(numbers: Sequence[float]) -> float:

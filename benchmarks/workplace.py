@@ -108,7 +108,7 @@ class Workplace:
 
     def arguments(self, *arguments: str, **settings: Any) -> list[str]:
         """The arguments of a `generate` with these settings."""
-        return ["generate", "-e", str(self.spec(**settings)), "--json", "--no-progress", *arguments]
+        return ["generate", "-e", str(self.spec(**settings)), "--json", "--no-progress", "--no-report", *arguments]
 
     def run(self, *arguments: str, **settings: Any) -> Done:
         """`generate` within this process, through the command line's own entry."""

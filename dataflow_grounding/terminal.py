@@ -16,6 +16,9 @@ from dataflow_grounding.secrets import blotted, blotted_message
 # C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
+"""A list of numbers over several lines, which no JSON text holds: a box is easier to read in one."""
+
 
 def shown(text: str, lines: bool = True) -> str:
     """`text` as people may see it: secrets blotted out, `\\x1b` for an escape character; its `lines` may stay, or be made one."""
@@ -35,7 +38,14 @@ def say(text: str, *, err: bool = True) -> None:
 def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output: its data is as it is, written without such characters."""
     text = blotted(json.dumps(value, ensure_ascii=False, indent=indent))
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 record`, `1,200 replies`."""
+    several = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else several}"
 
 
 _live: list[LiveLine] = []

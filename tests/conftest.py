@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from benchmarks.workplace import Workplace
+from dataflow_grounding.jobs.diagnosis import NAMES
 
 
 @pytest.fixture
@@ -27,7 +28,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own. Nor may one rely
-    on the check of a server that listened on the same port before.
+    on the check of a server that listened on the same port before, or on an endpoint that the user's environment names.
     """
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("dataflow_grounding.watch.endpoint_checks._checked", {})

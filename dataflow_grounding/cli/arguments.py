@@ -9,12 +9,37 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NO_SPEC = (
+    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on example data, "
+    "`dataflowgrounding default_specs` complete ones to fill in"
+)
+
 
 def spec_option_for(what: str, *, required: bool = False) -> Callable[[F], F]:
     """`-e SPEC`, which may be given several times; `what` says what the spec is for."""
-    names = ("-e", "--experiment_spec", "spec_paths")
+
+    def given(ctx: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+        if required and not paths and not ctx.resilient_parsing:
+            raise click.UsageError(NO_SPEC, ctx)
+        return paths
+
+    names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
-    return click.option(*names, required=required, multiple=True, metavar="SPEC", help=text)
+    return click.option(*names, callback=given, multiple=True, metavar="SPEC", help=text)
 
 
 spec_option = spec_option_for("The spec, a YAML file", required=True)
+
+
+def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """For the shell's completion: the keys of every pipeline's spec that begin so."""
+    from dataflow_grounding.jobs.registry import JOBS
+    from dataflow_grounding.spec.problems import keys_of
+    from dataflow_grounding.spec.schema import spec_with
+
+    models = (spec_with(name, job.block) for name, job in JOBS.items())
+    keys = dict.fromkeys(key for model in models for key in keys_of(model))
+    return [f"{key}=" for key in keys if key.startswith(begun)]
+
+
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys)

@@ -8,25 +8,28 @@ import click
 
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
-from dataflow_grounding.cli.arguments import spec_option_for
+from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.environment import backend_named, with_environment
+from dataflow_grounding.spec.schema import OpenAIBlock
 from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
 @spec_option_for("Calibrate the model of this spec's vlm block")
-@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead; goes with --model.")
+@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead.")
 @click.option("--model", metavar="NAME", help="The model's name.")
 @click.option(
     "--plot", "plot_path", metavar="FILE", help="Write a picture of the rectangles asked for and those answered."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@overrides_argument
 def command(
     spec_paths: tuple[str, ...],
     base_url: str | None,
@@ -63,20 +66,24 @@ def _serving(
     spec_paths: tuple[str, ...], base_url: str | None, model: str | None, overrides: tuple[str, ...]
 ) -> tuple[Serving, RunOptions]:
     """Raises SpecError."""
-    if (not spec_paths) == (base_url is None and model is None):
+    given = base_url is not None or model is not None
+    if spec_paths and given:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
-    if not spec_paths:
-        from dataflow_grounding.serving.openai_compatible import OpenAIServing
-
-        if overrides:
-            raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
-        serving: Serving = OpenAIServing(api_url=base_url, model_name=model or "")
-        options = RunOptions()
-    else:
+    if spec_paths:
         block = load_spec(spec_paths, overrides).block
         serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
-        if serving.exact_boxes:
-            raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
+    elif overrides:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    elif not given and backend_named() is None:
+        raise SpecError(
+            "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+        )
+    else:
+        stated = {"base_url": base_url or "", "model_name": model or ""}
+        vlm = VlmBlock(backend="openai" if given else "auto", openai=OpenAIBlock(**stated))
+        serving, options = serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)), RunOptions()
+    if serving.exact_boxes:
+        raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))

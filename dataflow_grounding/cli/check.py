@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from dataflow_grounding.cli.arguments import spec_option
+from dataflow_grounding.cli.arguments import overrides_argument, spec_option
 from dataflow_grounding.jobs.checking import check_spec
-from dataflow_grounding.terminal import say, say_json
+from dataflow_grounding.terminal import counted, say, say_json
 
 
 @click.command("check")
 @spec_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@overrides_argument
 def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
     """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with 2 if there are problems."""
     found = check_spec(spec_paths, overrides)
@@ -23,5 +23,8 @@ def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ..
         say(remark, err=False)
     for problem in found.problems:
         say(f"Problem: {problem}")
-    say(f"{found.records} records checked, {len(found.problems)} problems. Nothing was sent.", err=False)
+    say(
+        f"{counted(found.records, 'record')} checked, {counted(len(found.problems), 'problem')}. Nothing was sent.",
+        err=False,
+    )
     return 2 if found.problems else 0

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dataflow_grounding.jobs.costs import costs_of
-from dataflow_grounding.terminal import say, say_json
+from dataflow_grounding.terminal import counted, say, say_json
 
 
 @click.command("cost")
@@ -33,4 +33,4 @@ def _words(bill: dict[str, Any]) -> str:
     tokens = bill["tokens"]
     cost = "" if bill["cost_usd"] is None else f", {bill['cost_usd']:.4f} USD"
     given = f"{tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out"
-    return f"{bill['requests']:,} replies, {given}{cost}"
+    return f"{counted(bill['requests'], 'reply')}, {given}{cost}"

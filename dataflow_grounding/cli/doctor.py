@@ -6,26 +6,34 @@ from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import spec_option_for
-from dataflow_grounding.jobs.diagnosis import endpoint_of, installation
+from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.spec.environment import backend_named
 from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("doctor")
-@spec_option_for("Check this spec's endpoint too")
+@spec_option_for("Check this spec's endpoint; without it, that of the environment")
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@overrides_argument
 def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
-    """Show what is installed, which keys are set, and whether SPEC's endpoint answers and what it accepts.
+    """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
-    Sends the endpoint one small picture, up to five times until it is accepted. Exits with 4 if there is no answer.
+    The endpoint is SPEC's, or else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
+    times until it is accepted. Exits with 4 if there is no answer.
     """
+    if overrides and not spec_paths:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     found = installation()
     if spec_paths:
-        found["endpoint"] = endpoint_of(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
+        found["endpoint"] = endpoint_of_spec(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
+    elif backend_named():
+        found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
     if as_json:
         say_json(found)
     else:
@@ -40,6 +48,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"extra {extra}: {version or missing}")
     lines += [f"{name}: {'set' if given else 'not set'}" for name, given in found["environment"].items()]
     endpoint = found.get("endpoint", {})
+    if not endpoint:
+        lines.append("endpoint: none named: set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e")
     for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
         if name in endpoint:
             lines.append(f"{name.replace('_', ' ')}: {endpoint[name]}")

@@ -7,18 +7,18 @@ from typing import Any
 import click
 
 from dataflow_grounding.calibration.choice import REQUESTS
-from dataflow_grounding.cli.arguments import spec_option
+from dataflow_grounding.cli.arguments import overrides_argument, spec_option
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.terminal import say, say_json
+from dataflow_grounding.terminal import counted, say, say_json
 
 
 @click.command("estimate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@overrides_argument
 def command(spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overrides: tuple[str, ...]) -> int:
     """Estimate the requests, tokens and cost that SPEC's run still needs, per step and in total. Sends nothing.
 
@@ -48,7 +48,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         for row in rows
     ]
     lines.append(
-        f"{found['model']}, {found['records']:,} records, {found['stored']:,} replies stored. Nothing was sent."
+        f"{found['model']}, {counted(found['records'], 'record')}, {counted(found['stored'], 'reply')} stored. Nothing was sent."
     )
     if found["looked_at"] < found["records"]:
         lines.append(f"Extrapolated from {found['looked_at']:,} of them.")

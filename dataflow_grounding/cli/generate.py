@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
-from dataflow_grounding.cli.arguments import spec_option
-from dataflow_grounding.cli.pilot import advice, set_workers
-from dataflow_grounding.errors import RunStopped
+from dataflow_grounding.cli.arguments import overrides_argument, spec_option
+from dataflow_grounding.cli.pilot import advice, next_steps, set_workers
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.review import report_folder
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -23,9 +25,10 @@ from dataflow_grounding.terminal import say, say_json
     "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
 )
 @click.option("--retry-failed", is_flag=True, help="Also retry permanent failures: refusals, unreadable replies.")
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@overrides_argument
 def command(
     spec_paths: tuple[str, ...],
     pilot: int | None,
@@ -33,6 +36,7 @@ def command(
     dry_run: bool,
     budget_usd: float | None,
     retry_failed: bool,
+    no_report: bool,
     no_progress: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -64,10 +68,20 @@ def command(
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
+    if summary.done and not summary.already_complete and not no_report:
+        _report(run, summary)
     if as_json:
         say_json(summary.to_json())
-    else:
-        say(str(summary))
-    if pilot and summary.done and not as_json:
-        say(advice(run))
+        return summary.exit_code
+    say(str(summary))
+    if summary.done:
+        say(advice(run) if pilot else next_steps(run, summary))
     return summary.exit_code
+
+
+def _report(run: SpecRun, summary: Summary) -> None:
+    """Write the page; what keeps it from being written fails no run."""
+    try:
+        summary.report, _ = report_folder(run.spec.results_dir)
+    except GroundingError as error:
+        say(f"Warning: no report: {error}")

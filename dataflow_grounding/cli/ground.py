@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from dataflow_grounding.cli.arguments import spec_option_for
@@ -24,17 +26,34 @@ def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], d
 
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
     """
+    if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
+        raise SpecError(f"phrase {blank[0]} is empty: say what to look for")
+    if draw_path:
+        _check_writable(draw_path)
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
     try:
         record = grounder({"image_path": image, "expressions": list(phrases)})
-        if draw_path:
-            _draw(image, record["expressions"], draw_path)
     except RecordError as error:
         raise GroundingError(str(error)) from None
     say_json(record, indent=1)
+    if draw_path:
+        _draw(image, record["expressions"], draw_path)
     return 0
+
+
+def _check_writable(path: str) -> None:
+    """Raises SpecError, before anything is paid for."""
+    from PIL import Image
+
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise SpecError(f"--draw {path}: there is no folder {folder}")
+    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise SpecError(f"--draw {path}: it can't be written there")
+    if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
+        raise SpecError(f"--draw {path}: its ending names no kind of picture, as .png or .jpg do")
 
 
 def _draw(image: str, expressions: list[dict[str, object]], path: str) -> None:

@@ -44,6 +44,15 @@ class _LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0].replace("-", "_") not in COMMANDS:
+            from dataflow_grounding.spec.problems import nearest
+
+            raise click.UsageError(f"{args[0]!r} is not a command{nearest(args[0].replace('-', '_'), COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.records import read_object
@@ -28,6 +30,21 @@ def advice(run: SpecRun) -> str:
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from here;"
     )
     lines.append("estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.")
+    return "\n".join(lines)
+
+
+def next_steps(run: SpecRun, summary: Summary) -> str:
+    """What to do after a run."""
+    folder = shlex.quote(run.spec.results_dir)
+    lines = [f"next: open {summary.report} in a browser"] if summary.report else []
+    if summary.failed:
+        again = (
+            "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
+        )
+        lines.append(f"next: see why records failed in {summary.failures_file}; {again}")
+    lines.append(
+        f"next: dataflowgrounding cost {folder}; dataflowgrounding eval {folder} --gold FILE, where you have one"
+    )
     return "\n".join(lines)
 
 

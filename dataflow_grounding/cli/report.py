@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dataflow_grounding.review import report_folder
-from dataflow_grounding.terminal import say, say_json
+from dataflow_grounding.terminal import counted, say, say_json
 
 
 @click.command("report")
@@ -19,5 +19,5 @@ def command(results: str, out: str | None, image_root: str | None, as_json: bool
     if as_json:
         say_json({"report": path, "records": shown})
     else:
-        say(f"{path}: {shown} records", err=False)
+        say(f"{path}: {counted(shown, 'record')}", err=False)
     return 0

@@ -35,6 +35,7 @@ class EmbeddedServing(Serving):
     needs_labels = True
     exact_boxes = True
     is_vlm = False
+    free = True
 
     def __init__(self, notice: str = "") -> None:
         self.max_workers = min(8, os.cpu_count() or 1)

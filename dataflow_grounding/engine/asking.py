@@ -16,7 +16,7 @@ from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.limiter import Limiter
+from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
@@ -33,7 +33,7 @@ class Asking:
         serving: Serving,
         options: RunOptions,
         budget: Budget,
-        limiter: Limiter,
+        limiter: Share,
         stop: Callable[[errors.RunStopped], None] | None = None,
     ) -> None:
         self.serving = serving

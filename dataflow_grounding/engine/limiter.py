@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from typing import Any
+from weakref import WeakSet
 
 from dataflow_grounding.serving.base import Serving
 
@@ -19,7 +20,7 @@ MOST_PATIENCE = 16.0
 
 
 class Limiter:
-    """Additive increase, multiplicative decrease, with a memory of where the endpoint last refused.
+    """An endpoint's: additive increase, multiplicative decrease, with a memory of where it last refused.
 
     The level grows by one per success until the first refusal; after that by one per window (as many successes as the level),
     up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
@@ -29,8 +30,8 @@ class Limiter:
     """
 
     def __init__(self, most: int) -> None:
-        self.most = max(1, most)
-        self.level = float(min(START, self.most))
+        self.most = most
+        self.level = float(min(START, most))
         self.in_flight = 0
         self._refused_at: float | None = None
         self._patience = PATIENCE
@@ -41,20 +42,21 @@ class Limiter:
         self._refused_of_flight = 0
         self._sent = 0
         self._changed_at = 0
-        self._waiting: list[tuple[Any, int, _Waiter]] = []
+        self._shares = WeakSet[Share]()
         self._order = itertools.count()
         self._held_until = 0.0
         self._lock = threading.RLock()
 
-    async def acquire(self, priority: Any) -> int:
-        """Wait for a place; returns the request's number, for `release`."""
+    async def acquire(self, share: Share, priority: Any) -> int:
+        """Wait for a place; returns the request's number."""
         with self._lock:
-            if not self._waiting and self.in_flight < int(self.level) and time.monotonic() >= self._held_until:
-                self.in_flight += 1
+            if self._has_room(share) and not share.waiting:
+                self._enter(share)
                 self._sent += 1
                 return self._sent
             waiter = _Waiter(asyncio.get_running_loop())
-            heapq.heappush(self._waiting, (priority, next(self._order), waiter))
+            heapq.heappush(share.waiting, (priority, next(self._order), waiter))
+            self._shares.add(share)
             self._let_in()
         try:
             await waiter.turn
@@ -62,7 +64,7 @@ class Limiter:
             with self._lock:
                 waiter.gone = True
                 if waiter.let_in:
-                    self.in_flight -= 1
+                    self._enter(share, -1)
                     self._let_in()
             raise
         with self._lock:
@@ -70,13 +72,13 @@ class Limiter:
             return self._sent
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for a while: the endpoint has said that it takes no more until then."""
+        """Let nobody in for a while."""
         with self._lock:
             self._held_until = max(self._held_until, time.monotonic() + seconds)
         asyncio.get_running_loop().call_later(seconds, self._let_in)
 
-    def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
-        """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
+    def release(self, share: Share, number: int, *, refused: bool, answered: bool) -> None:
+        """Give the place back, and learn from what came of it."""
         with self._lock:
             if refused:
                 if number > self._changed_at:
@@ -85,8 +87,17 @@ class Limiter:
                     self._shrink_further()
             elif answered and self.in_flight >= int(self.level):
                 self._grow(number)
-            self.in_flight -= 1
+            self._enter(share, -1)
             self._let_in()
+
+    def _has_room(self, share: Share) -> bool:
+        if self.in_flight >= int(self.level) or share.in_flight >= share.most:
+            return False
+        return time.monotonic() >= self._held_until
+
+    def _enter(self, share: Share, number: int = 1) -> None:
+        self.in_flight += number
+        share.in_flight += number
 
     def _shrink(self) -> None:
         if self._level_before_probe is not None:
@@ -136,23 +147,50 @@ class Limiter:
 
     def _let_in(self) -> None:
         with self._lock:
-            if time.monotonic() < self._held_until:
-                return
-            while self._waiting and self.in_flight < int(self.level):
-                waiter = heapq.heappop(self._waiting)[2]
+            while waiting := [share for share in self._shares if share.waiting and self._has_room(share)]:
+                share = min(waiting, key=lambda share: share.waiting[0][:2])
+                waiter = heapq.heappop(share.waiting)[2]
                 if not waiter.gone and waiter.wake():
-                    self.in_flight += 1
+                    self._enter(share)
+
+
+class Share:
+    """A serving's part of its endpoint's limiter: of what the endpoint takes, never more than `most` in flight."""
+
+    def __init__(self, limiter: Limiter, most: int) -> None:
+        self._limiter, self.most = limiter, most
+        self.in_flight = 0
+        self.waiting: list[tuple[Any, int, _Waiter]] = []
+
+    @property
+    def level(self) -> int:
+        """How many may be in flight now."""
+        return min(int(self._limiter.level), self.most)
+
+    async def acquire(self, priority: Any) -> int:
+        """Wait for a place; returns the request's number, for `release`."""
+        return await self._limiter.acquire(self, priority)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody in for a while: the endpoint has said that it takes no more until then."""
+        self._limiter.hold(seconds)
+
+    def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
+        """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
+        self._limiter.release(self, number, refused=refused, answered=answered)
 
 
 _limiters: dict[tuple[str, str], Limiter] = {}
 
 
-def limiter_of(serving: Serving, servings: int = 1) -> Limiter:
-    """The limiter of an endpoint and model, for all of this process; `servings` share the connections it may open."""
-    limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(serving.max_workers))
-    limiter.most = max(1, min(serving.max_workers, files_left() // servings))
-    limiter.level = min(limiter.level, float(limiter.most))
-    return limiter
+def limiter_of(serving: Serving, servings: int = 1) -> Share:
+    """The serving's share of the limiter that its endpoint and model have in this process; `servings` share the connections
+    that it may open.
+    """
+    most = max(1, min(serving.max_workers, files_left() // servings))
+    limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(most))
+    limiter.most = max(limiter.most, most)
+    return Share(limiter, most)
 
 
 def files_left() -> int:

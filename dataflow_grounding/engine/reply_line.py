@@ -19,7 +19,12 @@ def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, 
     line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": text}
     refusal = reply.refusal and blotted(reply.refusal)
     line |= {"finish_reason": blotted(reply.finish_reason), "usage": usage, "refusal": refusal}
-    again: dict[str, Any] = {"attempt": request.attempt, "sample": request.sample, "of": request.of}
+    again: dict[str, Any] = {
+        "attempt": request.attempt,
+        "sample": request.sample,
+        "of": request.of,
+        "free": serving.free,
+    }
     return {**line, **{name: value for name, value in again.items() if value}}
 
 

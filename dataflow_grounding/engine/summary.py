@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.records import STATUSES
-from dataflow_grounding.terminal import shown
+from dataflow_grounding.records import STATUSES, Record
+from dataflow_grounding.terminal import counted, shown
 
 WARNINGS = {
     "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
@@ -19,6 +20,10 @@ WARNINGS = {
     "bbox_cut": "boxes reach outside their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
+
+
+SHOWN = 5
+"""How many of the first boxes a summary shows."""
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Summary:
     annotations: str = ""
     failures_file: str = ""
     report: str = ""
+    boxes: list[tuple[int, str]] = field(default_factory=list)  # of the first records with any, by place: for people
     already_complete: bool = False
 
     @property
@@ -48,8 +54,10 @@ class Summary:
             return 0
         return 1 if self.done else 4
 
-    def count_expressions(self, record: dict[str, Any]) -> None:
+    def count_expressions(self, record: Record) -> None:
         """Add one finished record's expressions."""
+        if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
+            self.boxes = sorted([*self.boxes, *((record.place, line) for line in _boxes(record))])[:SHOWN]
         expressions = record.get("expressions")
         if not isinstance(expressions, list):
             return
@@ -99,10 +107,12 @@ class Summary:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status])
-        lines = [f"{self.records} images: {self.done} done, {self.failed} failed"]
+        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"]
         if self.expressions["total"]:
-            lines.append(f"{self.expressions['total']} expressions" + (f": {counts}" if counts else ""))
-        sent = f"{self.requests['sent']} requests sent, {self.requests['replayed']} replies read from the store"
+            lines.append(counted(self.expressions["total"], "expression") + (f": {counts}" if counts else ""))
+        lines += [f"  {line}" for _, line in self.boxes]
+        sent = f"{counted(self.requests['sent'], 'request')} sent, "
+        sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
             sent = "nothing to do: this run is complete, 0 requests sent"
         if self.cost_usd is not None:
@@ -112,7 +122,22 @@ class Summary:
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
-        lines.append(f"results: {self.annotations}")
+        lines.append(
+            f"results: {self.annotations}" if self.done or self.already_complete else "no results were written"
+        )
         if self.report:
-            lines.append(f"to look at: {self.report}")
+            lines.append(f"report: {self.report}")
         return shown("\n".join(lines))
+
+
+def _boxes(record: Record) -> Iterator[str]:
+    """The record's grounded expressions, each with its boxes, in a line."""
+    expressions = record.get("expressions")
+    for expression in expressions if isinstance(expressions, list) else ():
+        instances = expression.get("instances") if isinstance(expression, dict) else None
+        found = (
+            [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i] if isinstance(instances, list) else []
+        )
+        if found:
+            line = f"{record.unique_id:.60}: {expression.get('text')!s:.60} {', '.join(map(str, found[:3]))}"
+            yield shown(line, lines=False)

@@ -21,6 +21,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.terminal import counted
 
 SMALL_DISK = 100 * 2**20
 
@@ -120,7 +121,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     found.remarks += run.job.remarks()
     for folder, count in folders.items():
         if folder:
-            found.remarks.append(f"{count} images found in {folder}")
+            found.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 
 def _folder_of(record: Record, image_key: str) -> str:

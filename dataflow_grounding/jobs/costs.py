@@ -18,6 +18,8 @@ from dataflow_grounding.serving.base import Usage
 
 PARTS = {"retries": "attempt", "samples": "sample", "checks": "check"}
 
+FREE = Prices(0, 0)
+
 
 class Bill:
     """Replies and tokens; `cost_usd` is None once a reply came of a model without a price."""
@@ -63,7 +65,7 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
                 continue
             usage = usage_of(line)
             row = None if prices else listed_price(str(line.get("model")))
-            price = prices or (row.prices if row else None)
+            price = FREE if line.get("free") else prices or (row.prices if row else None)
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
             bill["all"].add(usage, price)
             for part in ("attempt", "sample"):

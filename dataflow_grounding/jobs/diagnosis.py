@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +21,10 @@ from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
 EXTRAS = {"gemini": "google-genai", "parquet": "pyarrow", "supervision": "supervision"}
-NAMES = ("GOOGLE_API_KEY", "OPENAI_API_KEY", "DF_API_KEY", "DF_BASE_URL", "DF_MODEL", "GOOGLE_GEMINI_BASE_URL")
+NAMES = (
+    *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),
+    *("OPENAI_BASE_URL", "OPENAI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_API_KEY"),
+)
 
 
 def installation() -> dict[str, Any]:
@@ -33,17 +37,19 @@ def installation() -> dict[str, Any]:
     }
 
 
-def endpoint_of(run: SpecRun, *, send: bool) -> dict[str, Any]:
+def endpoint_of_spec(run: SpecRun, *, send: bool) -> dict[str, Any]:
     """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
-    serving = run.serving
-    found: dict[str, Any] = {"backend": run.block.vlm.backend, "endpoint": serving.endpoint, "model": serving.model}
+    found: dict[str, Any] = {"backend": run.block.vlm.backend}
     if run.box_format is not None:
         found["box_format"] = "to be calibrated" if run.calibrates else run.box_format.format.name
-    found["problems"] = run.job.obstacles()
-    found |= serving.facts()
-    if send and not found["problems"]:
-        found |= _asked(serving)
-    return found
+    return {**found, **endpoint_of(run.serving, send=send, obstacles=run.job.obstacles())}
+
+
+def endpoint_of(serving: Serving, *, send: bool, obstacles: Sequence[str] | None = None) -> dict[str, Any]:
+    """The same of a serving; `obstacles` are its own unless given."""
+    problems = list(serving.obstacles() if obstacles is None else obstacles)
+    found = {"endpoint": serving.endpoint, "model": serving.model, "problems": problems, **serving.facts()}
+    return {**found, **_asked(serving)} if send and not problems else found
 
 
 def _asked(serving: Serving) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
-from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.user_code import told
@@ -66,6 +66,8 @@ class SpecRun:
         if listed is not None:
             self.options = replace(self.options, prices=listed.prices)
             self.prices_from = f"{listed.source}, {listed.date}"
+        if self.serving.free:
+            self.options, self.prices_from = replace(self.options, prices=FREE), "it runs on this machine"
         self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
         self.steps = self.job.steps
         self.box_format = self.job.box_format
@@ -166,7 +168,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
-            "sustained_concurrency": int(limiter_of(self.serving).level),
+            "sustained_concurrency": limiter_of(self.serving).level,
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick

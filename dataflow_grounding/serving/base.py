@@ -70,6 +70,8 @@ class Serving(ABC):
     needs_labels: bool = False
     """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
+    free: bool = False
+    """Whether its answers cost nothing, as it runs on this machine by itself."""
     is_vlm: bool = True
     """Whether a vision-language model answers; records of what is none say which it was."""
     takes_probes: bool = True

@@ -44,6 +44,8 @@ def read_spec(
     given = _read_overrides(overrides)
     try:
         merged: Any = OmegaConf.merge(*files, given)
+        if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
+            merged.autolabel_type = blocks[0]
         model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
         missing = _tidied(merged, model, others)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)

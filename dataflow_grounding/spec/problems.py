@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, get_args
 
@@ -52,7 +52,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"{key} is not a key of the spec{nearest(location[-1], _keys_beside(location, model), 0.5)}"
+        near = nearest(location[-1], _keys_beside(location, model), 0.5) or _inside(location, model)
+        return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
         if location == [_alias_of_block(model)]:
             return f"there is no block {key} for the pipeline that autolabel_type names"
@@ -74,6 +75,23 @@ def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:
             return []
         model = inner[0]
     return list(_fields(model))
+
+
+def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Every key of a block that holds a value, with dots between the blocks that it is in."""
+    for name, field in _fields(model).items():
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)]
+        if inner:
+            yield from keys_of(inner[0], f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
+    """The end of a message about a key that would be one with further blocks before it."""
+    wanted = "." + ".".join(location)
+    found = [key for key in keys_of(model) if f".{key}.".find(f"{wanted}.") > 0]
+    return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
 
 
 def _alias_of_block(model: type[BaseModel]) -> str | None:

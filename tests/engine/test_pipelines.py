@@ -183,3 +183,22 @@ def test_all_are_answered_with_hardly_more_requests(
         summary = each.forward()
         assert (summary.done, server.count(200)) == (records, records)
         assert server.count() <= records * 1.1 + 16, "a tenth more, and the first two flights"
+
+
+@pytest.mark.parametrize("narrow_first", [True, False])
+def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
+    tmp_path: Path, rows: list[dict[str, Any]], narrow_first: bool
+) -> None:
+    many = [dict(rows[0], caption=caption(n)) for n in range(120)]
+    with LoopbackServer(latency=0.1) as server:
+        each = pipeline(tmp_path, "each", many, server, max_workers=2 if narrow_first else 48)
+        wide = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=48 if narrow_first else 2)
+        each.grounder = PhraseGrounder(wide, check_every=None)
+        assert each.forward().done == 120
+        most = server.max_in_flight
+        assert 24 < most <= 48
+        server.max_in_flight = 0
+        one = pipeline(tmp_path, "one", many[:20], server, max_workers=2)
+        one.extractor.serving.max_workers = 2
+        one.forward()
+        assert server.max_in_flight == 2
