@@ -1,6 +1,6 @@
 """Every exception of the package, in one tree: each message is one line that says what is wrong and what to do.
 
-At the end, what the system's own errors mean: files, memory or threads that run out, disks that are full or don't answer.
+At the end, what the system's own errors mean: files, memory or threads that run out, disks full or not answering.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class ServerFault(RecordError):
 
 
 class NoCompletion(ServerFault):
-    """The endpoint answered with something that is no reply at all: a page, a stream, another API's JSON."""
+    """The endpoint answered with something that is not a reply at all: a page, a stream, another API's JSON."""
 
 
 class ServerOverloaded(ServerFault):
@@ -186,7 +186,7 @@ class Interrupted(RunStopped):
     exit_code = 130
 
 
-SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 """No files or memory are left for now."""
 
 _AWAY = {
@@ -200,7 +200,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def cant_read(path: str, error: OSError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
-    busy = error.errno in SHORTAGES or error.errno in _AWAY
+    busy = error.errno in SHORT or error.errno in _AWAY
     return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {error.strerror or error}")
 
 
@@ -211,7 +211,7 @@ def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
         return MachineBusy(f"there is not enough memory{f': {said}' if said else ''}")
     if isinstance(error, RuntimeError) and "start new thread" in said:
         return MachineBusy(f"this machine {said}")
-    if isinstance(error, OSError) and error.errno in SHORTAGES:
+    if isinstance(error, OSError) and error.errno in SHORT:
         return MachineBusy(f"this machine has none left: {said}")
     if isinstance(error, OSError) and error.errno in _FULL:
         return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 L = TypeVar("L", bound="SizeLimits")
 PADDING = (127, 127, 127)
+MAX_KEPT_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,22 @@ def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
-class _UrlCache:
-    """The last pictures that were sent, as `data:` URLs, up to a total of bytes: for the record's next steps."""
+class _KeptUrls(OrderedDict[str, bytes]):
+    """The last pictures that were sent, as `data:` URLs by digest, up to MAX_KEPT_BYTES: for the record's next steps."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.held = 0
-        self.urls: OrderedDict[str, bytes] = OrderedDict()
-
-    def get(self, key: str) -> bytes | None:
-        """The URL kept under this digest."""
-        return self.urls.get(key)
+    held = 0
 
     def put(self, key: str, url: bytes) -> bytes:
         """Keep `url`; the oldest go where there are too many bytes."""
-        if key not in self.urls:
-            self.urls[key] = url
+        if key not in self:
+            self[key] = url
             self.held += len(url)
-        while self.held > self.max_bytes and len(self.urls) > 1:
-            self.held -= len(self.urls.popitem(last=False)[1])
+        while self.held > MAX_KEPT_BYTES and len(self) > 1:
+            self.held -= len(self.popitem(last=False)[1])
         return url
 
 
-kept_urls = _UrlCache(32 * 2**20)
+kept_urls = _KeptUrls()
 
 
 @dataclass(frozen=True)
@@ -211,10 +205,6 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    def keep(self, data: bytes) -> None:
-        """Make the `data:` URL from the file's bytes, which are at hand."""
-        kept_urls.put(self.sent_digest, self._url_of(data))
-
     @contextmanager
     def decoded(self) -> Iterator[PillowImage]:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
@@ -268,10 +258,8 @@ def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
     """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing, ImageBroken."""
     data = read_file(path)
     facts = parse_facts(data, path)
-    if keep_for:
-        image = Image(path, facts, keep_for)
-        if image.as_is:
-            image.keep(data)
+    if keep_for and (image := Image(path, facts, keep_for)).as_is:
+        kept_urls.put(image.sent_digest, image._url_of(data))
     return facts
 
 

@@ -56,7 +56,7 @@ class StepAsk:
         return found[0]
 
     async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
-        """Puts a request that is no record's: what its reply says, and notes on reading it. Raises what failed."""
+        """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self._asking.counts["probes"] += 1
@@ -106,7 +106,7 @@ async def annotated(
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """An operator's update. Raises OperatorFailed where it is none."""
+    """An operator's update. Raises OperatorFailed for anything else."""
     if isinstance(update, Mapping):
         return dict(update)
     kind = type(update).__name__

@@ -73,7 +73,7 @@ class Serving(ABC):
     free: bool = False
     """Whether its answers cost nothing, as it runs on this machine by itself."""
     is_vlm: bool = True
-    """Whether a vision-language model answers; records of what is none say which it was."""
+    """Whether a vision-language model answers; records that something else answered name it."""
     takes_probes: bool = True
     """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
     exact_boxes: bool = False

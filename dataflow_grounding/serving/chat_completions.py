@@ -91,7 +91,7 @@ def _text(content: Any) -> str:
 
 
 def usage_of(data: Any) -> Usage:
-    """Token counts by any of the names in use; what is missing or no number counts 0."""
+    """Token counts by any of the names in use; what is missing or not a number counts 0."""
     if not isinstance(data, dict):
         return Usage()
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")

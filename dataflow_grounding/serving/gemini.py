@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from dataflow_grounding.errors import (
-    SHORTAGES,
+    SHORT,
     EndpointRefused,
     EndpointUnreachable,
     MissingExtra,
@@ -133,7 +133,7 @@ class GeminiServing(Serving):
         import aiohttp
 
         said = excerpt(str(error) or type(error).__name__, 200)
-        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORTAGES:
+        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
             return RateLimited(f"this machine has no room for another connection: {said}")
         if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
             return EndpointUnreachable(f"no connection to {where}: {said}")

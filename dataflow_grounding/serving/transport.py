@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dataflow_grounding.errors import (
-    SHORTAGES,
-    EndpointRefused,
-    EndpointUnreachable,
-    RateLimited,
-    ServerFault,
-    SpecError,
-)
+from dataflow_grounding.errors import SHORT, EndpointRefused, EndpointUnreachable, RateLimited, ServerFault, SpecError
 from dataflow_grounding.secrets import excerpt, learn_address
 
 if TYPE_CHECKING:
@@ -74,7 +67,7 @@ class HttpTransport:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            if getattr(error, "errno", None) in SHORTAGES:
+            if getattr(error, "errno", None) in SHORT:
                 raise RateLimited(f"this machine has no room for another connection: {_reason(error)}") from None
             raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
         except aiohttp.InvalidURL:
@@ -145,7 +138,7 @@ def _connection_fault(error: BaseException) -> Exception:
     why, cause = _reason(error), error
     while cause.__context__ is not None:
         cause = cause.__context__
-    if getattr(cause, "errno", None) in SHORTAGES:
+    if getattr(cause, "errno", None) in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
     if type(error).__name__ == "ConnectError":
         return EndpointUnreachable(f"no connection: {why}")

@@ -17,7 +17,7 @@ CODE = re.compile(r"(`+)[^`]+\1")
 
 
 def too_long(page: str) -> Iterator[int]:
-    """Numbers of the lines of prose that are too long and could be broken: those of several words; a span of code is one."""
+    """Numbers of the lines of prose that are too long and have several words, a span of code being one."""
     fence = ""
     for number, line in enumerate(page.splitlines(), 1):
         start = line.lstrip()[:3]
