@@ -27,7 +27,7 @@ def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], d
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
     """
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
-        raise SpecError(f"phrase {blank[0]} is empty: say what to look for")
+        raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
     if draw_path:
         _check_writable(draw_path)
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
@@ -49,11 +49,11 @@ def _check_writable(path: str) -> None:
 
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise SpecError(f"--draw {path}: there is no folder {folder}")
+        raise SpecError(f"can't write {path}: there is no folder {folder}")
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise SpecError(f"--draw {path}: it can't be written there")
+        raise SpecError(f"can't write {path}: choose another file")
     if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
-        raise SpecError(f"--draw {path}: its ending names no kind of picture, as .png or .jpg do")
+        raise SpecError(f"can't write {path}: its ending should name a kind of picture, as .png or .jpg")
 
 
 def _draw(image: str, expressions: list[dict[str, object]], path: str) -> None:

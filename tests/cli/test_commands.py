@@ -39,8 +39,8 @@ def test_version() -> None:
 
 
 WRONG = [
-    (["generat"], "No such command 'generat'"),
-    (["generate"], "Missing option '-e'"),
+    (["generat"], "'generat' is not a command; is it 'generate'?"),
+    (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
     (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
     (["generate", "-e", "."], "can't read ."),
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
