@@ -35,7 +35,7 @@ def test_it_names_the_format_and_stores_it(workplace: Workplace, by: str) -> Non
 
 def test_a_key_in_the_place_of_spec_and_address_is_asked_for(tmp_path: Path) -> None:
     for arguments, expected in [
-        ([], "either a spec"),
+        ([], "no endpoint: give a spec"),
         (["-e", "a.yaml", "--model", "b"], "either a spec"),
         (["--base-url", "http://127.0.0.1:9/v1"], "no model is named"),
         (["--base-url", "http://127.0.0.1:9/v1", "--model", "b", "vlm.x=1"], "vlm.x=1"),
