@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 32 * 2**20
 
 
 class HttpTransport:
-    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/performance.md)."""
+    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
     def __init__(self, endpoint: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
         import aiohttp

@@ -1,4 +1,4 @@
-"""Every spec in the docs runs, and every command in them and the README, against loopback endpoints."""
+"""Every spec in the docs runs, and every command in them, against loopback endpoints; README and tutorial: test_pages_run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def blocks() -> Iterator[Block]:
 
 
 SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
-COMMANDS = [block for block in blocks() if block.kind == "bash" and block.mark not in ("first", "tests")]
+WHOLE = (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md")
+"""Pages that are run from beginning to end, in test_pages_run.py."""
+COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
 ENDPOINTS = ["Gemini", "NVIDIA NIM", "TAO inference microservice", "vLLM", "SGLang", "llama.cpp", "Ollama", "LM Studio"]
 ENDPOINTS += ["OpenRouter", "DashScope", "Azure OpenAI", "OpenAI"]
 
