@@ -30,11 +30,10 @@ def links(text: str) -> list[str]:
 
 def test_on_an_index_page_every_link_leads_to_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
     text, urls = description(monkeypatch, f"{ADDRESS}/")
-    readme = links((REPOSITORY / "README.md").read_text("utf-8"))
+    readme = links((REPOSITORY / "README.md").read_text("utf-8"))  # all of them relative
     assert len(readme) > 10
-    assert links(text) == [
-        f"{ADDRESS}/{'raw' if path.endswith('.jpg') else 'blob'}/v{__version__}/{path}" for path in readme
-    ]
+    kinds = ["raw" if path.endswith(".jpg") else "blob" for path in readme]
+    assert links(text) == [f"{ADDRESS}/{kind}/v{__version__}/{path}" for kind, path in zip(kinds, readme, strict=True)]
     assert urls["Repository"] == ADDRESS
 
 
