@@ -42,7 +42,7 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
 
 
 class HttpTransport:
-    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/performance.md)."""
+    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
     def __init__(self, endpoint: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
         import aiohttp
