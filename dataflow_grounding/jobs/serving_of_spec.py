@@ -11,7 +11,7 @@ from dataflow_grounding.spec.environment import unused_keys
 from dataflow_grounding.spec.schema import AzureBlock
 
 
-def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
     """The serving that `vlm` of a spec in `folders` names. Raises SpecError."""
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
