@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded import cascades, words
+from dataflow_grounding.embedded.cascades import Sightings
 from dataflow_grounding.embedded.choose import beside, choose
 from dataflow_grounding.embedded.colors import TERMS, ColorRegions, find_regions
-from dataflow_grounding.embedded.faces import Faces, find_faces, people_of
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import (
     CLEAR_FIT,
@@ -44,21 +44,28 @@ class _Sight:
     colors: dict[str, ColorRegions] = field(default_factory=dict)
 
     @cached_property
-    def faces(self) -> Faces:
-        return find_faces(self.picture)
+    def faces(self) -> Sightings:
+        return cascades.find_faces(self.picture)
+
+    @cached_property
+    def bodies(self) -> Sightings:
+        return cascades.find_bodies(self.picture)
+
+    @cached_property
+    def cats(self) -> Sightings:
+        return cascades.find_cat_faces(self.picture)
 
     @cached_property
     def shapes(self) -> list[Shape]:
         return find_shapes(self.picture)
 
-    @cached_property
-    def greenery(self) -> Candidate | None:
-        return find_greenery(self.picture)
-
     def regions(self, term: str) -> ColorRegions:
         if term not in self.colors:
             self.colors[term] = find_regions(self.picture, term)
         return self.colors[term]
+
+
+_Finder = Callable[[Phrase, _Sight], list[Candidate]]
 
 
 def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -145,13 +152,10 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     return chosen
 
 
-def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | None:
-    if phrase.head in words.FACES:
-        return _face
-    if phrase.head in words.PEOPLE:
-        return _people
-    if phrase.head in words.SKIES:
-        return _sky
+def _finder(phrase: Phrase) -> _Finder | None:
+    for nouns, finder in _FINDERS:
+        if phrase.head in nouns:
+            return finder
     if phrase.head in words.GREENERY or (phrase.is_plural and phrase.head in words.PLANTS):
         return _greenery
     if phrase.shape is not None:
@@ -161,19 +165,52 @@ def _finder(phrase: Phrase) -> Callable[[Phrase, _Sight], list[Candidate]] | Non
     return None
 
 
-def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _clear(phrase: Phrase, sightings: Sightings) -> list[Candidate]:
     if phrase.color is not None:
-        raise _Undecided("unsupported", "the colour of a person can't be looked for")
-    if sight.faces.doubtful:
-        raise _Undecided("ambiguous", "there may be more faces than those that are clear")
-    return sight.faces.found
+        raise _Undecided("unsupported", "the colour of a person, a cat or a plate can't be looked for")
+    if sightings.doubtful:
+        raise _Undecided("ambiguous", "there may be more of them than those that are clear")
+    return sightings.found
+
+
+def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    return _clear(phrase, sight.faces)
 
 
 def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    faces = _face(phrase, sight)
+    faces, bodies = _clear(phrase, sight.faces), _clear(phrase, sight.bodies)
+    if not faces and not bodies:
+        raise _Undecided("unsupported", "people are found by a frontal face or from head to foot, and none was seen")
+    rest = [face for face in faces if not any(_holds(body.bbox, face.bbox) for body in bodies)]
+    return bodies + cascades.people_of(rest, sight.picture)
+
+
+def _holds(box: Box, other: Box) -> bool:
+    """Whether the middle of the other lies inside."""
+    x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+
+
+def _eyes(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    faces = _clear(phrase, sight.faces)
+    if len(faces) != 1:
+        raise _Undecided("unsupported", "eyes are found in a frontal face, and not just one was seen")
+    return cascades.find_eyes(faces[0], sight.picture)
+
+
+def _cat_face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    return _clear(phrase, sight.cats)
+
+
+def _cat(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    faces = _clear(phrase, sight.cats)
     if not faces:
-        raise _Undecided("unsupported", "people are found by a frontal face, and none was seen")
-    return people_of(faces, sight.picture)
+        raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
+    return cascades.cats_of(faces, sight.picture)
+
+
+def _plate(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    return _clear(phrase, cascades.find_plates(sight.picture))
 
 
 def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -185,8 +222,14 @@ def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     if phrase.color not in (None, "green"):
         raise _Undecided("unsupported", "only green plants can be looked for")
     if phrase.count is not None or phrase.positions or phrase.size is not None:
-        raise _Undecided("unsupported", "plants are seen as one region only")
-    return [] if sight.greenery is None else [sight.greenery]
+        raise _Undecided("unsupported", "single plants can't be told apart")
+    return find_greenery(sight.picture, phrase.head)
+
+
+_FINDERS: tuple[tuple[frozenset[str], _Finder], ...] = (
+    (words.FACES, _face), (words.PEOPLE, _people), (words.EYES, _eyes), (words.CATS, _cat),
+    (words.CAT_FACES, _cat_face), (words.PLATES, _plate), (words.SKIES, _sky),
+)  # fmt: skip
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -249,21 +292,22 @@ def _is_round(candidate: Candidate) -> bool:
     return 0.8 <= width / height <= 1.25 and 0.68 <= candidate.size / (width * height) <= 0.86
 
 
-def _check_extent(largest: Candidate, picture: Picture) -> None:
-    width, height = _sides(largest)
-    if largest.size < 0.001 * picture.area:
+def _check_extent(region: Candidate, picture: Picture) -> None:
+    width, height = _sides(region)
+    if region.size < 0.001 * picture.area:
         raise _Undecided("ambiguous", "the colour's region is too small to tell")
-    x1, y1, x2, y2 = largest.bbox
+    x1, y1, x2, y2 = region.bbox
     sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
-    if largest.size < 0.3 * width * height or sides >= 3:
+    if region.size < 0.3 * width * height or sides >= 2 or width * height > 0.7 * picture.area:
         raise _Undecided("ambiguous", "the colour is spread over the picture")
 
 
 def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
     """A green or blue region may be no thing but the plants or the sky."""
+    scene = []
     if phrase.color == "green":
-        scene = sight.greenery
-    else:
-        scene = find_sky(sight.picture, phrase.color) if phrase.color in ("blue", "cyan") else None
-    if scene is not None and iou(scene.bbox, largest.bbox) > 0.3:
+        scene = find_greenery(sight.picture)
+    elif phrase.color in ("blue", "cyan"):
+        scene = _sky(phrase, sight)
+    if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

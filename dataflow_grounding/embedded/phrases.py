@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_noun_phrase, tokenize
 
 _READ_CHARACTERS = 400
+_ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
 _RELATIONS = (
     (("to", "the", "left", "of"), "left"), (("on", "the", "left", "of"), "left"), (("left", "of"), "left"),
     (("to", "the", "right", "of"), "right"), (("on", "the", "right", "of"), "right"), (("right", "of"), "right"),
@@ -43,7 +45,7 @@ class Phrase:
 
 def parse_phrase(text: str) -> Phrase:
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
-    tokens = tokenize(text[:_READ_CHARACTERS])
+    tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
     while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
         tokens.pop()
     lowered = [token.lower for token in tokens]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dataflow_grounding.embedded.cascades import find_faces
 from dataflow_grounding.embedded.colors import TERMS, find_regions
-from dataflow_grounding.embedded.faces import find_faces
 from dataflow_grounding.embedded.picture import Array, Box, Picture
 from dataflow_grounding.geometry import iou
 

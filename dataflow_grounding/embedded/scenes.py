@@ -1,34 +1,36 @@
-"""Sky and greenery: wide regions told by place, smoothness and colour."""
+"""Sky and greenery: wide regions told by place, smoothness, texture and colour, where they look it."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.colors import color_matches
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 
 # Hand-set; the region is seen, that it is sky or plants is a guess from its look.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.10, 0.60
-_GREENERY_AREA = 0.08
+_SKY_AREA, _SKY_WIDTH, _SKY_BLUE = 0.10, 0.75, 4.0
+_HORIZON = 14.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
+_GREENERY_AREA = 0.05
+_FINE, _COARSE = 2.5, 2.2  # of the texture, in L*: a lawn's is at most, that of leaves at least
 
 
 def find_sky(picture: Picture, color: str | None) -> Candidate | None:
-    """The smooth region along the top row, at least 10% of the area and 60% of the width, of the stated colour."""
+    """The smooth bluish regions along the top, down to a horizon, of the stated colour; a gray one may be a wall."""
     if picture.area < 32 * 32:
         return None
     region = _smooth_from_top(picture)
     size = int(region.sum())
     # A page or a wall goes on down to the lower edge; under a sky there is something.
-    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.15:
+    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25 or region[0].mean() < _SKY_WIDTH:
         return None
-    if color is not None and not _is_called(color, picture.lab[region > 0].mean(axis=0)):
+    mean = picture.lab[region > 0].mean(axis=0)
+    if mean[2] > -_SKY_BLUE or (color is not None and not _is_called(color, mean)):
         return None
     x, y, w, h = cv2.boundingRect(region)
-    if w < _SKY_WIDTH * picture.width:
-        return None
     return Candidate((x, y, x + w, y + h), float(size), SKY_SCORE, "region")
 
 
@@ -45,40 +47,56 @@ def _smooth_from_top(picture: Picture) -> Array:
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     _, labels = cv2.connectedComponents(joined, connectivity=4)
-    top = labels[0][joined[0] > 0]
-    if top.size < _SKY_WIDTH * 0.5 * picture.width:
-        return np.zeros_like(even)
-    return np.asarray((labels == np.bincount(top).argmax()).astype(np.uint8) & smooth)
+    parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
+    region = np.isin(labels, parts[widths >= 0.1 * picture.width]).astype(np.uint8) & smooth
+    region[_horizon(picture, region > 0) :] = 0
+    return np.asarray(region)
+
+
+def _horizon(picture: Picture, region: Array) -> int:
+    """The first row at which the region changes all along, as from sky to sea; the height where none does."""
+    step = max(2, picture.height // 50)
+    for row in range(step, picture.height - step):
+        both = region[row - step] & region[row + step]
+        if both.sum() >= 0.15 * picture.width:
+            change = np.median(picture.lab[row + step][both] - picture.lab[row - step][both], axis=0)
+            if np.abs(change).sum() > _HORIZON:
+                return row
+    return picture.height
 
 
 def _is_called(color: str, mean: Array) -> bool:
     """Whether a sky of this mean colour may be called by the term: a pale or dark blue is blue too."""
-    chroma = float(np.hypot(mean[1], mean[2]))
     if color == "blue":
-        return float(mean[2]) < -4 and chroma > 6
-    if color in ("gray", "white"):
-        return chroma < 12
+        return float(np.hypot(mean[1], mean[2])) > 6
     return color_matches(color, mean)
 
 
-def find_greenery(picture: Picture) -> Candidate | None:
-    """The textured green regions together, at least 8% of the area: one box around those that are not stray."""
+def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
+    """The green regions, of at least 5% of the area each, whose texture is that of what ``head`` names, or of any."""
     lightness, chroma, hue = picture.lch
     green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
-    gray = picture.gray.astype(np.float32)
-    mean = cv2.blur(gray, (9, 9))
-    spread = cv2.blur(gray * gray, (9, 9)) - mean * mean
-    textured = cv2.blur((spread > 12.0).astype(np.float32), (15, 15)) > 0.4
-    mask = cv2.morphologyEx(green & textured.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
-    if count < 2:
-        return None
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = stats[1:][areas >= max(0.15 * areas.max(), 0.01 * picture.area)]
-    total = float(kept[:, cv2.CC_STAT_AREA].sum()) if len(kept) else 0.0
-    if total < _GREENERY_AREA * picture.area:
-        return None
-    x1, y1 = kept[:, 0].min(), kept[:, 1].min()
-    x2, y2 = (kept[:, 0] + kept[:, 2]).max(), (kept[:, 1] + kept[:, 3]).max()
-    return Candidate((float(x1), float(y1), float(x2), float(y2)), total, GREENERY_SCORE, "region")
+    texture = np.abs(cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    found = []
+    for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1):
+        if size < _GREENERY_AREA * picture.area:
+            continue
+        region = labels == label
+        if _looks_like(head, y, float(texture[region].mean()), lightness[region], hue[region]):
+            box = (float(x), float(y), float(x + w), float(y + h))
+            found.append(Candidate(box, float(size), GREENERY_SCORE, "region"))
+    return sorted(found, key=lambda c: c.bbox)
+
+
+def _looks_like(head: str, top: int, texture: float, lightness: Array, hue: Array) -> bool:
+    low, high = np.percentile(hue, [10, 90])
+    # A cloth is even or shaded, a fur of many hues.
+    is_plant = texture >= 0.2 * float(lightness.std()) and high - low < 30
+    is_lawn = is_plant and texture <= _FINE and top > 0
+    is_leafy = is_plant and texture >= _COARSE and high - low > 5
+    if head in words.LAWNS:
+        return is_lawn
+    return is_leafy if head in words.PLANTS else is_lawn or is_leafy

@@ -44,9 +44,14 @@ PLACES = _words("places")
 PICTURES = _words("pictures")
 SHAPES = _terms("shapes")
 FACES = _words("faces")
+EYES = _words("eyes")
+CATS = _words("cats")
+CAT_FACES = _words("cat_faces")
+PLATES = _words("plates")
 PEOPLE = _words("people")
 ANYONE = _words("anyone")
-GREENERY = _words("greenery")
+LAWNS = _words("lawns")
+GREENERY = LAWNS | _words("greenery")
 PLANTS = _words("plants")
 SKIES = _words("skies")
 ONE_COLORED = _words("one_colored")
@@ -65,7 +70,7 @@ VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(
 VERBS -= {"leaves"}
 ADJECTIVES = _words("adjectives")
 NOUNS = (
-    _words("common_nouns") | PEOPLE | FACES | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY
+    _words("common_nouns") | PEOPLE | FACES | EYES | CATS | CAT_FACES | PLATES | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY
     | MANY_COLORED_THINGS | OF_HEADS | frozenset(SHAPES)
 )  # fmt: skip
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]

@@ -1,0 +1,151 @@
+"""What OpenCV's own detectors see, where two of them agree: faces, eyes, people, cats, license plates."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
+from dataflow_grounding.geometry import iou
+
+# Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from the other.
+FACE_SCORE = 0.9
+GUESS_SCORE = 0.7
+_SEARCH_SIDE = 480  # px; the cascades take most of the time and see little less at this size
+_MIN_VOTES, _FEW_VOTES = 10, 4
+_MIN_WEIGHT = 0.5  # of the people detector, where its zero is undecided
+_AGREEMENT = 0.4
+# The part of a cascade's box that is the thing: a face's stands high and ends above the chin, an eye's has the brow.
+_FACE, _EYE, _BODY, _ALL = (0, 0.05, 1, 1.15), (0.08, 0.25, 0.92, 0.75), (0.2, 0.17, 0.8, 0.92), (0, 0, 1, 1)
+# What belongs to a face, in parts of the face's box.
+_PERSON_OF_FACE, _CAT_OF_FACE = (-1.1, -0.45, 2.1, 6.82), (-1, -0.3, 2, 3.5)
+
+_loaded = threading.local()  # a cascade may not be used by two threads at once
+
+
+def _cascade(name: str) -> Any:
+    if not hasattr(_loaded, name):
+        path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
+        setattr(_loaded, name, cv2.CascadeClassifier(path))
+    return getattr(_loaded, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """What two detectors agree on, left to right, and how many more places are a bit like it."""
+
+    found: list[Candidate]
+    doubtful: int = 0
+
+
+def find_faces(picture: Picture) -> Sightings:
+    """Human faces that look at the camera; boxes from the hairline to the chin."""
+    return _find(picture, "frontalface_alt2", "frontalface_default", _FACE)
+
+
+def find_cat_faces(picture: Picture) -> Sightings:
+    """Faces of cats that look at the camera, ears and all."""
+    return _find(picture, "frontalcatface_extended", "frontalcatface", _ALL)
+
+
+def find_plates(picture: Picture) -> Sightings:
+    """License plates of cars, wide ones, seen from the front."""
+    return _find(picture, "russian_plate_number", "license_plate_rus_16stages", _ALL)
+
+
+def _find(picture: Picture, first: str, second: str, fit: Box) -> Sightings:
+    scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
+    if scale * min(picture.width, picture.height) < 24:
+        return Sightings([])
+    gray = cv2.equalizeHist(cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    found, doubtful = [], 0
+    for box, votes in _hits(first, gray, max(20, min(gray.shape) // 17)):
+        is_confirmed = _confirmed(second, gray, box) is not None
+        if is_confirmed and votes >= _MIN_VOTES:
+            in_picture = tuple(value / scale for value in box)
+            found.append(_part_of(in_picture, fit, picture, FACE_SCORE, "seen"))  # type: ignore[arg-type]
+        elif is_confirmed or votes >= _MIN_VOTES:
+            doubtful += 1
+    return Sightings(found, doubtful)
+
+
+def _hits(name: str, gray: Array, least: int, step: float = 1.1, votes: int = _FEW_VOTES) -> list[tuple[Box, int]]:
+    hits, counts = _cascade(name).detectMultiScale2(gray, scaleFactor=step, minNeighbors=votes, minSize=(least, least))
+    boxes = (tuple(map(int, hit)) for hit in hits)
+    return sorted(((x, y, x + w, y + h), int(n)) for (x, y, w, h), n in zip(boxes, counts, strict=True))
+
+
+def _confirmed(name: str, gray: Array, box: Box) -> Box | None:
+    """The same thing as another cascade sees it in the surroundings of a box."""
+    x1, y1, x2, y2 = (int(v) for v in box)
+    margin = (x2 - x1) // 2
+    left, top = max(0, x1 - margin), max(0, y1 - margin)
+    around = gray[top : y2 + margin, left : x2 + margin]
+    again = (_moved(hit, left, top) for hit, _ in _hits(name, around, min(x2 - x1, y2 - y1) // 2, 1.05, 3))
+    return next((hit for hit in again if iou(hit, box) > _AGREEMENT), None)
+
+
+def _moved(box: Box, dx: float, dy: float) -> Box:
+    return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
+
+
+def _part_of(box: Box, part: Box, picture: Picture, score: float, evidence: str) -> Candidate:
+    """A part of a box, or what it is a part of, as far as it lies in the picture; its size is the box's."""
+    (x1, y1, x2, y2), (left, top, right, bottom) = box, part
+    width, height = x2 - x1, y2 - y1
+    wide, high = float(picture.width), float(picture.height)
+    inside = (max(0.0, x1 + left * width), max(0.0, y1 + top * height))
+    outside = (min(wide, x1 + right * width), min(high, y1 + bottom * height))
+    return Candidate((*inside, *outside), width * height, score, evidence)
+
+
+def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
+    """Both open eyes of a face, or none."""
+    x1, y1, x2, y2 = (int(v) for v in face.bbox)
+    scale = 200 / (x2 - x1)
+    upper = picture.gray[y1 : y1 + round(0.6 * (y2 - y1)), x1:x2]
+    gray = cv2.equalizeHist(cv2.resize(upper, None, fx=scale, fy=scale))
+    eyes = []
+    for hit, votes in _hits("eye", gray, 24, 1.05):
+        if votes >= _MIN_VOTES and _confirmed("eye_tree_eyeglasses", gray, hit):
+            box = _moved(tuple(value / scale for value in hit), x1, y1)  # type: ignore[arg-type]
+            eyes.append(_part_of(box, _EYE, picture, FACE_SCORE, "seen"))
+    if len(eyes) != 2:
+        return []
+    (one, other), middle = eyes, (x1 + x2) / 2
+    is_pair = one.bbox[2] < middle + 0.1 * (x2 - x1) < other.bbox[2] and abs(one.bbox[1] - other.bbox[1]) < 0.15 * (
+        y2 - y1
+    )
+    return eyes if is_pair else []
+
+
+def find_bodies(picture: Picture) -> Sightings:
+    """People who stand or walk, seen whole, by the people detector and a cascade."""
+    if picture.width < 64 or picture.height < 128:
+        return Sightings([])
+    people = cv2.HOGDescriptor()
+    people.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
+    hits, weights = people.detectMultiScale(picture.bgr, winStride=(8, 8), padding=(8, 8), scale=1.05)
+    found, doubtful = [], 0
+    for (x, y, w, h), weight in sorted(zip(map(tuple, hits), np.ravel(weights), strict=True)):
+        box = _confirmed("fullbody", picture.gray, (int(x), int(y), int(x + w), int(y + h)))
+        if box is not None and weight >= _MIN_WEIGHT:
+            found.append(_part_of(box, _BODY, picture, GUESS_SCORE, "seen"))
+        else:
+            doubtful += bool(weight >= 2 * _MIN_WEIGHT)
+    return Sightings(found, doubtful)
+
+
+def people_of(faces: list[Candidate], picture: Picture) -> list[Candidate]:
+    """A person for each face: 3.2 face widths wide, half a face above to seven below, inside the picture."""
+    return [_part_of(face.bbox, _PERSON_OF_FACE, picture, GUESS_SCORE, "inferred") for face in faces]
+
+
+def cats_of(faces: list[Candidate], picture: Picture) -> list[Candidate]:
+    """A cat for each face of one: three face widths wide, a third of a face above to two and a half below."""
+    return [_part_of(face.bbox, _CAT_OF_FACE, picture, GUESS_SCORE, "inferred") for face in faces]
