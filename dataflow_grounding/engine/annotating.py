@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import Annotator, Partial
+from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import (
     GroundingError,
@@ -98,8 +98,13 @@ async def annotated(
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """An operator's update. Raises OperatorFailed for anything else."""
-    if isinstance(update, Mapping):
-        return dict(update)
-    kind = type(update).__name__
-    raise OperatorFailed(f"annotate of {operator.name} returned {kind}: return a dict of columns to add, {{}} for none")
+    """An operator's update. Raises OperatorFailed where it isn't one, or has columns that no plan could know of."""
+    if not isinstance(update, Mapping):
+        wanted = "return a dict of columns to add, {} for none"
+        raise OperatorFailed(f"annotate of {operator.name} returned {type(update).__name__}: {wanted}")
+    undeclared = [] if operator.sees_all else [*update.keys() - {*operator.writes().values(), *FACT_COLUMNS}]
+    if undeclared:
+        columns = ", ".join(sorted(map(repr, undeclared)))
+        wanted = "which its output_keys don't declare: add it there, so that later steps can read it"
+        raise OperatorFailed(f"{operator.name} returned column {columns}, {wanted}")
+    return dict(update)
