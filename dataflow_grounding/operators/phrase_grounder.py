@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
@@ -80,7 +82,7 @@ class PhraseGrounder(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found: list[Found] = []
         for chunk in batched([expression["text"] for expression in expressions], self.phrases_per_request):
-            found += await self.answers(image, chunk, ask, range(self.samples))
+            found += await agreed(partial(self.ground, image, chunk, ask), self.samples, image.size)
         filled = [_filled(e, f) for e, f in zip(expressions, found, strict=True)]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
         if any(f.doubtful for f in found) or "doubtful" in record:
