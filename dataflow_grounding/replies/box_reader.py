@@ -12,12 +12,12 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.absence import denies_itself
+from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
-from dataflow_grounding.replies.none_words import denies_itself
-from dataflow_grounding.replies.parsed_reply import Dropped, ParsedReply, RawBox, Said, number
-from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
-from dataflow_grounding.replies.reading import FoundBox, Reading
+from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
+from dataflow_grounding.replies.talk import denial
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -127,7 +127,7 @@ class _BoxReader:
             self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
-        self.reading.notes.append(f"{code}: {what}")
+        self.reading.notes.append(Note(code, what))
 
     def note_once(self, code: str, what: str) -> None:
         if what not in self.noted:

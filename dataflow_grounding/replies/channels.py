@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.none_words import says_none
+from dataflow_grounding.replies.absence import says_none
 
 # Headers of messages in chat templates; the first group that matches says whose it is.
 _HEADER = re.compile(

@@ -9,20 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies.absence import missing_in, refuses
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
-from dataflow_grounding.replies.corrections import adds, before_numbers, denies, takes_back
 from dataflow_grounding.replies.json_boxes import read_value
-from dataflow_grounding.replies.json_keys import WRAPPERS, plain_key
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.json_values import FoundJson, Scan
+from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
-from dataflow_grounding.replies.legends import LEGEND, apply, stated_order, stated_unit
 from dataflow_grounding.replies.native import read_tokens
-from dataflow_grounding.replies.none_words import missing_in, refuses
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number, resolved
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
-from dataflow_grounding.replies.prose import named_before, named_behind
+from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, resolved
+from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
+from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, plain_key, stated_order, stated_unit
 
 EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only if nothing around it may be a box.
@@ -100,7 +98,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
         read(answer, key, parsed)
         if read is _tokens and parsed.boxes:
             _hear_around(answer.text, parsed)
-        apply(parsed.boxes, 0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
+        parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
             return parsed
         unusable.append(parsed)
@@ -115,7 +113,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
     read_plain(text, parsed)
     if parsed.boxes:
         _hear_around(text, parsed)
-        apply(parsed.boxes, 0, stated_order(text), stated_unit(text))
+        parsed.state(0, stated_order(text), stated_unit(text))
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
@@ -213,7 +211,7 @@ def _read_scan(scan: Scan, parsed: ParsedReply, key: str, lead: str = "") -> Non
                 said = _said_beside(before, scan.text[item.end : following])
             read_value(item.value, parsed, key, said)
             in_talk += [*parsed.boxes[since[0] :], *parsed.points[since[1] :]]
-        apply(parsed.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
+        parsed.state(since[0], None, stated_unit(before) or unit or stated_unit(rest))
         end = item.end
     around.append(scan.text[end:])
     parsed.hear(around[0], behind=False)
@@ -259,9 +257,11 @@ def _take_state(scan: Scan, parsed: ParsedReply) -> None:
     if scan.truncated:
         parsed.truncated = True
     elif scan.broken and scan.found:
-        parsed.notes.append("broken_json: brackets or quotation marks don't match, so that something may be missing")
+        parsed.notes.append(
+            Note("broken_json", "brackets or quotation marks don't match, so that something may be missing")
+        )
     elif scan.repaired and scan.found:
-        parsed.notes.append("repaired_json: the reply is not quite JSON")
+        parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
 
 
 def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:

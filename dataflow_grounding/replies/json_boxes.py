@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies import json_keys as keys
 from dataflow_grounding.replies import json_shapes as shapes
+from dataflow_grounding.replies import vocabulary as keys
+from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
-from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.legends import apply
+from dataflow_grounding.replies.json_values import JsonObject, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
-from dataflow_grounding.replies.none_words import missing_in, says_none
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, measured, number
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
@@ -81,7 +80,7 @@ class _Walk:
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
-        apply(self.parsed.boxes, since, None, unit)
+        self.parsed.state(since, None, unit)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
@@ -132,7 +131,7 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        shapes.apply_stated(self.parsed.boxes, since, fields)
+        shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -171,7 +170,7 @@ class _Walk:
         since = len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
-            apply(self.parsed.boxes, since, None, "px")
+            self.parsed.state(since, None, "px")
         if plain in keys.ORDER_KEYS:
             self.parsed.boxes[since:] = [
                 replace(raw, order=keys.ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies import json_keys as keys
-from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.legends import apply, stated_order, stated_unit
-from dataflow_grounding.replies.none_words import says_none
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said, around, measured, number
+from dataflow_grounding.replies import vocabulary as keys
+from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.json_values import JsonObject, around, measured, number
+from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 
 class _Cut(Exception):
@@ -47,13 +47,13 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     )
 
 
-def apply_stated(boxes: list[RawBox], since: int, fields: Mapping[str, Any]) -> None:
+def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
     """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
     order, unit = _stated_by(fields)
     side = _stated_size(fields)
-    if unit is None and side and all(max(raw.numbers) <= side for raw in boxes[since:]):
+    if unit is None and side and all(max(raw.numbers) <= side for raw in parsed.boxes[since:]):
         unit = "px"
-    apply(boxes, since, order, unit)
+    parsed.state(since, order, unit)
 
 
 def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
@@ -184,7 +184,7 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
     if labels is None and count > 1:
         labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
     if labels is not None and len(labels) != count:
-        parsed.notes.append("labels_ignored: the lists of boxes and labels differ in length")
+        parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
     elif labels is not None:
         parsed.say(since, labels=[(text.strip(),) for text in labels])
     for key, item in lists.items():

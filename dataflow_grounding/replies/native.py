@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.none_words import says_none
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number
+from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(

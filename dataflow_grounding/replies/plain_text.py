@@ -1,14 +1,15 @@
-"""Boxes and points written as plain text, without JSON or tokens: `red mug: 10, 20, 30, 40`."""
+"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables that name their columns."""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from dataflow_grounding.replies.json_keys import BOX_KEYS, CORNERS, plain_key
-from dataflow_grounding.replies.legends import LEGEND
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
-from dataflow_grounding.replies.prose import named_before
-from dataflow_grounding.replies.tables import Columns, columns_of
+from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said
+from dataflow_grounding.replies.talk import named_before
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -36,6 +37,9 @@ _LABEL_LINE = re.compile(
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
+_COLUMN_ENDS = "|\t;,"
+_RULE = re.compile(r"[\s|:+=-]+")
+_CELL_MARKUP = " *`\"'_"
 
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
@@ -117,3 +121,53 @@ def _few_words(before: str) -> str | None:
 
 def _said(label: str | None, before: str) -> Said:
     return Said((label,) if label else (), talk=named_before(before))
+
+
+class Columns(NamedTuple):
+    """Where a table has its four coordinates and its labels; `width` is how many columns it has."""
+
+    separator: str
+    width: int
+    coordinates: tuple[int, ...]
+    order: Order
+    label: int | None
+
+    def take_row(self, line: str, parsed: ParsedReply) -> bool:
+        """Add the box of one row to `parsed`; False if the line is not one of the table's."""
+        cells = _cells(line, self.separator)
+        if _RULE.fullmatch(line):
+            return True
+        if len(cells) != self.width:
+            if sum(number(cell) is not None for cell in cells) >= 4:
+                parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
+                return True
+            return False
+        numbers = [number(cells[i]) for i in self.coordinates]
+        label = cells[self.label] if self.label is not None else ""
+        said = Said((label,) if label else ())
+        known = tuple(value for value in numbers if value is not None)
+        if len(known) == 4:
+            parsed.put(RawBox("box", known, said, self.order))
+        else:
+            parsed.add([cells[i] for i in self.coordinates], said)
+        return True
+
+
+def columns_of(line: str) -> Columns | None:
+    """Return the columns that a line names, when coordinates are among them."""
+    for separator in _COLUMN_ENDS if len(line) > 6 else "":
+        if line.count(separator) < 3:
+            continue
+        names = [plain_key(cell) for cell in _cells(line[:1000], separator)]
+        for corners, order in CORNERS:
+            if all(names.count(corner) == 1 for corner in corners):
+                coordinates = tuple(names.index(corner) for corner in corners)
+                label = next((names.index(key) for key in LABEL_KEYS if key in names), None)
+                others = [i for i, name in enumerate(names) if name and i not in coordinates]
+                label = others[0] if label is None and others else label
+                return Columns(separator, len(names), coordinates, order, label)
+    return None
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip(_CELL_MARKUP) for cell in line.split(separator)]

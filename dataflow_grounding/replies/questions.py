@@ -15,8 +15,7 @@ from dataflow_grounding.replies.labels import (
     matching_ids,
     named_ids,
 )
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
-from dataflow_grounding.replies.reading import FoundBox
+from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
 Question: TypeAlias = int | str | None
@@ -107,7 +106,7 @@ class Questions:
             return next(iter(self.about(said)), None)
         return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
 
-    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[str]]:
+    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[Note]]:
         """Return the boxes that no later answer takes back, and notes. Raises UnreadableReply if it is unclear."""
         if not parsed.answer:
             return kept, []
@@ -124,9 +123,11 @@ class Questions:
             of_it = [one for one in kept if one.question == question]
             before = {one.box.bbox for one in of_it if one.answer < answer}
             if before and before == {one.box.bbox for one in of_it if one.answer == answer}:
-                notes.append(f"merged: {_named(question)} is answered more than once, the same each time")
+                notes.append(Note("merged", f"{_named(question)} is answered more than once, the same each time"))
             elif before:
-                notes.append(f"superseded: {_named(question)} is answered more than once: the last answer counts")
+                notes.append(
+                    Note("superseded", f"{_named(question)} is answered more than once: the last answer counts")
+                )
         return [one for one in kept if one.answer >= last[one.question]], notes
 
     def _told(self, kept: list[Kept], corrections: set[int]) -> list[Kept]:
