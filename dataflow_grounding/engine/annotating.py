@@ -38,7 +38,8 @@ class StepAsk:
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         for note in found[1]:
-            self.note(*(note if isinstance(note, Note) else Note.of(note)))
+            code, text = note if isinstance(note, Note) else note.partition(":")[::2]
+            self.note(code, text.strip())
         return found[0]
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:

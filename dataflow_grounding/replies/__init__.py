@@ -144,17 +144,17 @@ def _with_key(scan: Scan, required: str) -> dict[str, Any] | None:
     level: list[Any] = [item.value for item in scan.found]
     for _ in range(3):
         for value in reversed(level):
-            if isinstance(value, dict):
-                for key in value:
-                    if key == required or plain_key(key) == plain_key(required):
-                        return {**{k: v for k, v in value.items() if k != key}, required: value[key]}
-        children = [
-            list(value.values()) if isinstance(value, dict) else value
-            for value in level
-            if isinstance(value, (dict, list))
-        ]
-        level = [child for group in children if len(group) <= 8 for child in group if isinstance(child, (dict, list))]
+            for key in value if isinstance(value, dict) else ():
+                if plain_key(key) == plain_key(required):
+                    return {**{k: v for k, v in value.items() if k != key}, required: value[key]}
+        level = [child for value in level for child in _children(value)]
     return None
+
+
+def _children(value: Any) -> list[Any]:
+    """Return the arrays and objects in a value that holds few things."""
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return [child for child in inner if isinstance(child, (dict, list))] if len(inner) <= 8 else []
 
 
 def _wrapped(scan: Scan, required: str) -> dict[str, Any] | None:

@@ -239,19 +239,21 @@ def missing_in(text: str) -> Missing | None:
     text = text.strip()
     if len(text) > _LONGEST or _NEGATION.search(text) is None:
         return None
-    text = _NUMBERING.sub("", text)
-    sentences = [part for part in SENTENCE_END.split(text) if part.strip(_MARKUP)]
-    readings = [_missing_in_sentence(part) for part in sentences]
-    missing = [reading for reading in readings if reading is not None]
-    others = [part for part, reading in zip(sentences, readings, strict=True) if reading is None]
-    anything = not all(reading.thing for reading in missing)
-    if not missing or (others and (anything or any(_CONTRAST.search(part) for part in others))):
+    sentences = [part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)]
+    readings = [(part, _missing_in_sentence(part)) for part in sentences]
+    missing = [reading for _, reading in readings if reading is not None]
+    if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
         return None
+    things = [reading.thing for reading in missing]
+    return Missing(", ".join(things) if all(things) else "", any(reading.foreign for reading in missing))
+
+
+def _in_doubt(missing: list[Missing], others: list[str]) -> bool:
+    """Whether the other sentences of a text may take back what it misses, or speak of the same thing."""
+    if others and not all(reading.thing for reading in missing):
+        return True
     named = {head_word(part) for reading in missing for part in reading.parts}
-    if any(named & all_words(part) for part in others):
-        return None  # what one sentence misses another one speaks of
-    things = "" if anything else ", ".join(reading.thing for reading in missing)
-    return Missing(things, any(reading.foreign for reading in missing))
+    return any(_CONTRAST.search(part) or named & all_words(part) for part in others)
 
 
 def says_none(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,45 @@ from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
+
+
+def read_as_asked(reply: str, key: str) -> ParsedReply | None:
+    """Return what a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
+    try:
+        data = json.loads(reply, object_pairs_hook=_no_key_twice)
+    except (ValueError, RecursionError):
+        return None
+    objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
+    if not isinstance(objects, list):
+        return None
+    parsed = ParsedReply()
+    if not objects:
+        parsed.lack()
+    known = {"id", "label", key, "score", "evidence"}
+    for item in objects:
+        raw = _as_asked(item, key) if isinstance(item, dict) and item.keys() <= known else None
+        if raw is None:
+            return None
+        parsed.boxes.append(raw)
+    return parsed
+
+
+def _as_asked(item: dict[str, Any], key: str) -> RawBox | None:
+    numbers, label, phrase_id, evidence = item.get(key), item.get("label"), item.get("id"), item.get("evidence")
+    if not isinstance(numbers, list) or len(numbers) != 4 or type(phrase_id) is not int:
+        return None
+    if any(type(n) not in (int, float) or number(n) is None for n in numbers):
+        return None
+    if not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
+        return None
+    return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key is repeated")
+    return fields
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
@@ -167,14 +207,12 @@ class _Walk:
             item is None or (isinstance(item, str) and not re.search(r"\d", item))
         ):
             return False  # words such as "top left" are a description and no box
-        since = len(self.parsed.boxes)
+        boxes, since = self.parsed.boxes, len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
             self.parsed.state(since, None, "px")
         if plain in keys.ORDER_KEYS:
-            self.parsed.boxes[since:] = [
-                replace(raw, order=keys.ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]
-            ]
+            boxes[since:] = [replace(raw, order=keys.ORDER_KEYS[plain]) for raw in boxes[since:]]
         shapes.take_lists_beside(self.parsed, since, lists)
         return True
 

@@ -46,35 +46,40 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
     columns: Columns | None = None
     lines = text.rstrip().splitlines()
-    for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=False):
+    for i, line in enumerate(lines, start=1):
         columns, table = columns_of(line) or columns, columns
-        if columns is not table or (columns is not None and columns.take_row(line, parsed)):
-            continue
-        columns = None
-        named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-        names, order = next(
-            ((names, order) for names, order in CORNERS if all(name in named for name in names)), ((), None)
-        )
-        four = _FOUR.search(line[-200:])
-        if order is not None:
-            before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-            said = _said(label_before(before), before)
-            parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
-        elif four is not None:
-            before = line[: len(line) - len(line[-200:]) + four.start()]
-            if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
-                parsed.truncated = True
-                parsed.drop("a box that is cut off", _said(label_before(before), before))
-                continue
-            if _A_FIFTH.search(before[-20:]):
-                parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
-                continue
-            before = LEGEND.sub(" ", before)
-            label = label_before(before) or _few_words(before)
-            if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-                parsed.add(list(four.groups()), _said(label, before))
-        elif "x" in named and "y" in named:
-            parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+        if columns is table and not (columns is not None and columns.take_row(line, parsed)):
+            columns = None
+            _read_line(line, parsed, last=i == len(lines))
+
+
+def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
+    named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
+    names, order = next(
+        ((names, order) for names, order in CORNERS if all(name in named for name in names)), ((), None)
+    )
+    four = _FOUR.search(line[-200:])
+    if order is not None:
+        before = line[: match.start()] if (match := _NAMED.search(line)) else ""
+        said = _said(label_before(before), before)
+        parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
+    elif four is not None:
+        before = line[: len(line) - len(line[-200:]) + four.start()]
+        if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
+            parsed.truncated = True
+            parsed.drop("a box that is cut off", _said(label_before(before), before))
+        elif _A_FIFTH.search(before[-20:]):
+            parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
+        else:
+            _take_four(list(four.groups()), LEGEND.sub(" ", before), parsed)
+    elif "x" in named and "y" in named:
+        parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+
+
+def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
+    label = label_before(before) or _few_words(before)
+    if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
+        parsed.add(numbers, _said(label, before))
 
 
 def label_before(text: str) -> str | None:
@@ -105,12 +110,8 @@ def _label(line: str) -> str | None:
     without_tags = _TAG.sub(" ", line)
     line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
-    if (
-        not re.search(r"[^\W\d]", label)
-        or _CORNER.fullmatch(label)
-        or re.search(r"[=({]", label)
-        or len(label.split()) > 8
-    ):
+    letter = re.search(r"[^\W\d]", label)
+    if letter is None or _CORNER.fullmatch(label) or re.search(r"[=({]", label) or len(label.split()) > 8:
         return None
     return label
 
@@ -162,10 +163,9 @@ def columns_of(line: str) -> Columns | None:
         for corners, order in CORNERS:
             if all(names.count(corner) == 1 for corner in corners):
                 coordinates = tuple(names.index(corner) for corner in corners)
-                label = next((names.index(key) for key in LABEL_KEYS if key in names), None)
-                others = [i for i, name in enumerate(names) if name and i not in coordinates]
-                label = others[0] if label is None and others else label
-                return Columns(separator, len(names), coordinates, order, label)
+                labels = [names.index(key) for key in LABEL_KEYS if key in names]
+                labels += [i for i, name in enumerate(names) if name and i not in coordinates]
+                return Columns(separator, len(names), coordinates, order, next(iter(labels), None))
     return None
 
 

@@ -35,12 +35,6 @@ class Note(NamedTuple):
     code: str
     text: str = ""
 
-    @classmethod
-    def of(cls, said: str) -> Note:
-        """Return the note that a text "code: what was done", or a code alone, stands for."""
-        code, _, text = said.partition(":")
-        return cls(code, text.strip())
-
     def __str__(self) -> str:
         return f"{self.code}: {self.text}" if self.text else self.code
 
@@ -194,10 +188,8 @@ class ParsedReply:
 
     def state(self, since: int, order: Order | None, unit: str | None) -> None:
         """Give the boxes from the `since`-th on an order and a unit, where they have none of their own."""
-        if order or unit:
-            self.boxes[since:] = [
-                replace(raw, order=raw.order or order, unit=raw.unit or unit) for raw in self.boxes[since:]
-            ]
+        for i, raw in enumerate(self.boxes[since:] if order or unit else (), start=since):
+            self.boxes[i] = replace(raw, order=raw.order or order, unit=raw.unit or unit)
 
     @property
     def size(self) -> int:

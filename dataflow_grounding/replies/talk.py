@@ -10,11 +10,10 @@ from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, miss
 from dataflow_grounding.replies.labels import alike, comparable
 from dataflow_grounding.replies.reading import Talk
 
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+# fmt: off
 # Words that name no thing: a sentence's first ones are passed over.
-_FILLER = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_FILLER = frozenset(_WORD.findall("""
     t isn don certain a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re
     m am is are was were be been being has have had do does did can could will would shall should may might must seems appears see
     sees seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
@@ -28,22 +27,15 @@ _FILLER = frozenset(
     corrected refined revised updated based upon after before checking all another one more other same only just very well step
     object objects item items target thing things phrase phrases expression description instance instances values value numbers
     pixel pixels normalized normalised relative absolute
-""",
-    )
-)
+"""))
 # Where the words that name a thing end.
-_STOPS = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_STOPS = frozenset(_WORD.findall("""
     is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
     located found seen visible who which that while but where s isn aren wasn doesn refers bounding bbox coordinates
-""",
-    )
-)
+"""))
+# fmt: on
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
-_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _DIGIT = re.compile(r"\d")
 _CORNER = re.compile(
     r"\b(?:top|upper|bottom|lower)[- ](?:left|right)(?:\s+(?:corner|point))?(?:\s+of)?\b", re.IGNORECASE
@@ -160,14 +152,23 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
         return unreal[0]
-    if talk.behind and (rejects := _REJECTS.search(talk.text)) and not _IF.search(talk.text[: rejects.start()][-300:]):
+    return (_rejection(talk.text, things) if talk.behind else None) or _absence(talk.text, things, others=others)
+
+
+def _rejection(text: str, things: Mapping[int, str]) -> str | None:
+    """Return the words that point back at a box and say that it is wrong, or none of the things."""
+    rejects = _REJECTS.search(text)
+    if rejects is not None and not _IF.search(text[: rejects.start()][-300:]):
         return rejects[0]
-    for match in _NOT_A.finditer(talk.text) if talk.behind else ():
+    for match in _NOT_A.finditer(text):
         if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
             return match[0]
-    sentences = SENTENCE_END.split(talk.text)
-    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
-    for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
+    return None
+
+
+def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
+    """Return the first clause that says that one of the things, or anything at all, is not there."""
+    for clause in _clauses(text):
         missing = missing_in_clause(clause)
         if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):
             continue
@@ -176,6 +177,13 @@ def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None
         if same or unknown or not missing.thing:
             return clause.strip()
     return None
+
+
+def _clauses(text: str) -> list[str]:
+    """Return the sentences of a text and the clauses of each, the first and the last ones of very many."""
+    sentences = SENTENCE_END.split(text)
+    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
+    return clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]
 
 
 def statements(text: str) -> list[tuple[str, str]]:

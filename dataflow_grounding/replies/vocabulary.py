@@ -30,6 +30,7 @@ LABEL_KEYS = (
 )
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
+EVIDENCE = (None, "seen", "inferred", "region")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
 FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch",
               "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
