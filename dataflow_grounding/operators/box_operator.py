@@ -13,10 +13,10 @@ from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.box_watching import BoxWatching
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
