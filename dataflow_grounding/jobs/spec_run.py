@@ -108,7 +108,7 @@ class SpecRun:
         target = self.annotations_path
         if summary.done:
             try:
-                copy_file(self.steps[-1].storage.output_path, target)
+                copy_file(summary.annotations, target)
             except OSError as error:
                 why = error.strerror or error
                 raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None

@@ -48,10 +48,11 @@ class Request(Generic[T]):
     before_another: Callable[[], None] = _nothing
     """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError(f"a {self.task} request without its image")
+        if self.text_only == bool(self.images):
+            raise ValueError(f"a {self.task} request {'of text with an' if self.images else 'without its'} image")
 
     @cached_property
     def question(self) -> str:
