@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.records import Record
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 HELPFUL = "You are a helpful assistant."
@@ -121,7 +122,10 @@ class GeneratesFromInput:
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
         asker = PromptedVQAGenerator(self, system_prompt)
-        done = asker([{**row, "image": given} for row, given in zip(rows, pictures or repeat(None), strict=False)])
+        records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
+        for record in records:  # one that fails is the failure of all, so before anything is paid
+            asker.look_over(record)
+        done = asker(records)
         for _, error in done.failures:
             raise error
         return [row["answer"] for row in done]

@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
-from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.images import Image, find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
@@ -96,6 +96,12 @@ class PromptedVQAGenerator(Operator):
     def settings(self) -> None:
         """Not told: a finished run isn't known again by pictures in lists, so it looks at each, and at its stored replies."""
 
+    def look_over(self, record: Record) -> None:
+        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that aren't there."""
+        self._turns(record)
+        for row, key in self._each_picture(record):
+            find_image(row, key)
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the answer; null, and no request, where there is no region to ask about."""
         prompt, earlier = self._turns(record)
@@ -119,12 +125,15 @@ class PromptedVQAGenerator(Operator):
             raise BrokenRow(f"column {key!r}: its last turn should be the user's, and ask something")
         return last["content"], earlier
 
-    def _pictures(self, record: Record) -> tuple[Image, ...]:
+    def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
+        """The record with each of its pictures alone, and that picture's column."""
         key = vars(self.keys).get("image", "")
         given = record.get(key)
         paths = given if isinstance(given, list) else [given]
-        there = [path for path in paths if path is not None and path != ""]
-        return tuple(open_image(record.updated({key: path}), key, self.serving.image_limits) for path in there)
+        return [(record.updated({key: path}), key) for path in paths if path is not None and path != ""]
+
+    def _pictures(self, record: Record) -> tuple[Image, ...]:
+        return tuple(open_image(row, key, self.serving.image_limits) for row, key in self._each_picture(record))
 
 
 def read_conversation(record: Mapping[str, Any], key: str) -> list[dict[str, str]]:

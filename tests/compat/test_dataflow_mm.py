@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from benchmarks.workplace import REPOSITORY
 from dataflow_grounding import FileStorage, GeminiServing, GroundingError, PhraseGrounder
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
@@ -385,3 +387,14 @@ def test_its_own_prompt_column_may_go_by_another_name(tmp_path: Path) -> None:
     [row] = storage.step().read("dict")
     assert row["prompt"] == "mine"
     assert row["asked"].startswith("Describe the content of each marked region")
+
+
+def test_the_page_on_dataflow_shows_what_its_script_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs" / "dataflow.md").read_text(encoding="utf-8")
+    [(script, printed)] = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DF_API_KEY", "")  # put back afterwards
+    exec(compile(script, "dataflow.md", "exec"), {})
+    assert capsys.readouterr().out == printed

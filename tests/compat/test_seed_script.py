@@ -121,6 +121,7 @@ def test_no_error_text_passes_for_an_answer(tmp_path: Path, server: LoopbackServ
     serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback", timeout=20)
     with pytest.raises(GroundingError, match="no image"):
         serving.generate_from_input([*pictures(tmp_path, 1), str(tmp_path / "missing.png")])
+    assert server.count() == 0  # the call fails as a whole, so before anything is paid
 
 
 class TheirServing:

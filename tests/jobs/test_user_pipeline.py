@@ -422,5 +422,9 @@ def test_rows_with_several_pictures_or_none_are_checked_and_run(moods: Moods, se
     checked = moods.do("check")
     assert (checked.code, "3 records checked, 0 problems" in checked.out) == (0, True), checked
     assert moods.told("estimate")["requests"] == 3
+    path.write_text(json.dumps({"caption": "Where?", "image_path": [*several, "gone.jpg"]}) + "\n" + path.read_text())
+    checked = moods.do("check")
+    assert "line 1: no image 'gone.jpg'" in checked.out + checked.err, checked
+    path.write_text(path.read_text().split("\n", 1)[1])
     assert moods.told("generate")["done"] == 3
     assert sorted(len(request.images) for request in server.requests) == [0, 1, 3]
