@@ -13,8 +13,14 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.plan import Annotator, Partial, image_column
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
-from dataflow_grounding.machine import machine_fault
+from dataflow_grounding.errors import (
+    GroundingError,
+    ImageChanged,
+    OperatorFailed,
+    RecordError,
+    RunStopped,
+    machine_fault,
+)
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
@@ -42,7 +48,7 @@ class StepAsk:
         return found[0]
 
     async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
-        """Puts a request that is no record's: what its reply says, and notes on reading it. Raises what failed."""
+        """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self._asking.counts["probes"] += 1
@@ -92,7 +98,7 @@ async def annotated(
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """An operator's update. Raises OperatorFailed where it is none."""
+    """An operator's update. Raises OperatorFailed for anything else."""
     if isinstance(update, Mapping):
         return dict(update)
     kind = type(update).__name__

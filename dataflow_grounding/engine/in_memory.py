@@ -26,7 +26,7 @@ from dataflow_grounding.records import Record, Update
 
 
 def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
-    """Each row as a record with the operator's update, or with what failed. Raises RunStopped."""
+    """Each row, in order, as a record with the operator's update, or with what failed. Raises RunStopped."""
     records = _records(rows, operator.reads().get("image"))
     options = current_options.get()
     budget = budget_of(options)

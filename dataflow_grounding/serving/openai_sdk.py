@@ -13,9 +13,8 @@ from urllib.parse import parse_qsl
 
 from dataflow_grounding.errors import EndpointRefused, SpecError
 from dataflow_grounding.secrets import excerpt, learn
-from dataflow_grounding.serving.address import shown_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
-from dataflow_grounding.serving.transport import ClientTransport, Transport
+from dataflow_grounding.serving.transport import ClientTransport, Transport, shown_address
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 

@@ -1,22 +1,42 @@
-"""How a chat completion's body gets to the endpoint and its answer back: by aiohttp, or by OpenAI's client."""
+"""The way to an endpoint: its address, and how a body gets there and its answer back, by aiohttp or OpenAI's client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dataflow_grounding.errors import EndpointRefused, EndpointUnreachable, RateLimited, ServerFault
-from dataflow_grounding.machine import SHORT
-from dataflow_grounding.secrets import excerpt
+from dataflow_grounding.errors import SHORT, EndpointRefused, EndpointUnreachable, RateLimited, ServerFault, SpecError
+from dataflow_grounding.secrets import excerpt, learn_address
 
 if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY_BYTES = 32 * 2**20
+_API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
+
+
+def shown_address(url: str, block: str, key: str = "base_url") -> str:
+    """The address without its secrets, which are remembered; `block.key` is its place. Raises SpecError."""
+    name = f"{block}.{key}"
+    if not url.startswith(("http://", "https://")):
+        raise SpecError(f"{name} should begin with http:// or https://")
+    try:
+        address = urlsplit(url)
+        usable = bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
+    if address.fragment:
+        raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
+    if address.username or address.password or re.search(":[^/]*@", address.path) or _API_KEY.search(address.query):
+        raise SpecError(f"{name} holds a name, a password or a key: give it as {block}.api_key")
+    return learn_address(url)
 
 
 class HttpTransport:

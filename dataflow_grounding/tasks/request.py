@@ -52,7 +52,7 @@ class Request(Generic[T]):
 
     def __post_init__(self) -> None:
         if self.text_only == bool(self.images):
-            raise ValueError(f"a {self.task} request {'of text with an' if self.images else 'without its'} image")
+            raise ValueError(f"a {self.task} request {'with an' if self.text_only else 'without its'} image")
 
     @cached_property
     def question(self) -> str:
@@ -71,8 +71,8 @@ class Request(Generic[T]):
 
     @property
     def system(self) -> str:
-        """The system message, the same for every task."""
-        return load_prompt("system")
+        """The system message, the same for every task about an image."""
+        return load_prompt("system_text_only" if self.text_only else "system")
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> Request[T]:
         """The same question once more, saying what was wrong with the last reply."""

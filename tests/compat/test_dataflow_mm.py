@@ -197,7 +197,11 @@ def test_its_operator_and_ours_of_that_name_ask_the_same(
 ) -> None:
     assert kind(ours_at(server), "Be brief.").run(storage.step(), *keys) == "answer"
     assert [row["answer"] for row in storage.step().read("dict")] == wanted
-    assert all("\nBe brief.\n" in request.text for request in server.requests)
+    for request in server.requests:
+        assert "\nBe brief.\n" in request.text
+        pictures = len(request.images)
+        said = request.system + request.text
+        assert (pictures > 0, pictures > 1) == ("the picture" in said, "these pictures" in said)
 
 
 def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:
