@@ -10,6 +10,7 @@ from typing import Any
 from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.records import Record
+from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 HELPFUL = "You are a helpful assistant."
@@ -23,11 +24,16 @@ WHY = {
 
 
 class GeneratesFromInput:
-    """What operators of DataFlow and DataFlow-MM call of a serving, for a serving of ours: mixed in before it.
+    """What operators of DataFlow and DataFlow-MM call of a serving, mixed in before one of ours (or ServingForDataFlow).
 
     Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call. An
     answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
     """
+
+    @property
+    def _serving(self) -> Any:
+        """Who answers."""
+        return self
 
     def start_serving(self) -> None:
         """Nothing to start."""
@@ -89,7 +95,7 @@ class GeneratesFromInput:
             ValueError: There are more paths than prompts, or fewer.
             SpecError: What is not supported is given.
         """
-        other = [model] if model != getattr(self, "model", None) else []
+        other = [model] if model != getattr(self._serving, "model", None) else []
         _refuse(model=other, json_schema=json_schema and [json_schema])
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
 
@@ -121,7 +127,7 @@ class GeneratesFromInput:
     ) -> list[str | None]:
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
-        asker = PromptedVQAGenerator(self, system_prompt)
+        asker = PromptedVQAGenerator(self._serving, system_prompt)
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
@@ -129,6 +135,29 @@ class GeneratesFromInput:
         for _, error in done.failures:
             raise error
         return [row["answer"] for row in done]
+
+
+class ServingForDataFlow(GeneratesFromInput):
+    """Any serving of ours, for operators of DataFlow and DataFlow-MM.
+
+    Args:
+        serving: Who answers.
+
+    Example:
+        >>> from dataflow_grounding import OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     serving = ServingForDataFlow(OpenAIServing(server.base_url, "any-model"))
+        ...     serving.generate_from_input_one_image(["square.png"], ["What colour is it?"])
+        ['It is red.']
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+    @property
+    def _serving(self) -> Serving:
+        return self.serving
 
 
 def _refuse(**given: Sequence[Any] | None) -> None:

@@ -13,7 +13,8 @@ from dataflow_grounding.secrets import excerpt, learn, learn_address
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 
-METHODS = ("generate_from_input_messages", "generate_from_input_one_image", "generate_from_input")
+MESSAGES, ONE_IMAGE, PATHS = "generate_from_input_messages", "generate_from_input_one_image", "generate_from_input"
+METHODS = (MESSAGES, ONE_IMAGE, PATHS)
 
 
 class DataFlowServing(Serving):
@@ -40,7 +41,7 @@ class DataFlowServing(Serving):
     async def answer(self, request: Request[Any]) -> Reply:
         """Sends one request through the other serving. See Serving.answer for what it raises."""
         count = len(request.images)
-        if count != 1 and self._method != METHODS[0]:
+        if count != 1 and self._method != MESSAGES:
             raise RequestRefused(f"{self.model} takes one picture, and a {request.task} request has {count or 'none'}")
         return Reply(await asyncio.to_thread(self._generate, request))
 
@@ -57,13 +58,13 @@ class DataFlowServing(Serving):
         return text
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        if self._method == METHODS[0]:
+        if self._method == MESSAGES:
             # Its servings of endpoints read role and content, those of local models from and value, marks included.
             marked = "<image>" * len(paths) + request.text
             turn = {"role": "user", "content": request.text, "from": "human", "value": marked}
             ask = self._serving.generate_from_input_messages
             return ask(conversations=[[turn]], image_list=[paths] if paths else None, system_prompt=request.system)
-        if self._method == METHODS[1]:
+        if self._method == ONE_IMAGE:
             return self._serving.generate_from_input_one_image(paths, [request.text], request.system)
         return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
 

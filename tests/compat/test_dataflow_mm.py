@@ -22,9 +22,9 @@ from dataflow_grounding import FileStorage, GeminiServing, GroundingError, Phras
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
-    GeneratesFromInput,
     ImageBboxGenerator,
     PromptedVQAGenerator,
+    ServingForDataFlow,
 )
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.rows import read_records
@@ -342,10 +342,8 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
 
 
 def test_gemini_answers_without_a_picture_too(server: LoopbackServer) -> None:
-    class Gemini(GeneratesFromInput, GeminiServing):
-        pass
-
-    serving = Gemini("gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}")
+    gemini = GeminiServing("gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}")
+    serving = ServingForDataFlow(gemini)
     assert serving.generate_from_input_messages([[{"role": "user", "content": "Why?"}]]) == ["[] [] Why?"]
 
 
