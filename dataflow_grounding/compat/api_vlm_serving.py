@@ -92,11 +92,13 @@ class GeneratesFromInput:
             model, json_schema: Not supported.
 
         Raises:
-            ValueError: There are more paths than prompts, or fewer.
+            ValueError: There are more paths than prompts, or fewer, or one is missing.
             SpecError: What is not supported is given.
         """
         other = [model] if model != getattr(self._serving, "model", None) else []
         _refuse(model=other, json_schema=json_schema and [json_schema])
+        if not all(image_paths):
+            raise ValueError("image_paths should hold a path for every prompt")
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
 
     def generate_from_input_messages(
