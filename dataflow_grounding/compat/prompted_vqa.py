@@ -16,10 +16,9 @@ from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import Record, Update, dump_text, read_text
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import STRING, Request, object_of
 
 NO_REGIONS = prompt_for(0)
 """What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
@@ -170,7 +169,7 @@ def _request(system: str, prompt: str, earlier: list[dict[str, str]], pictures: 
     )
 
 
-def _read(reply: str) -> tuple[str, list[str]]:
+def _read(reply: str) -> tuple[str, list[Note]]:
     """The answer in the object that was asked for; any other reply is a text, or an object that the prompt asked for."""
     try:
         data, notes = read_object(reply, required="answer")
@@ -178,8 +177,8 @@ def _read(reply: str) -> tuple[str, list[str]]:
         if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
             raise
         data, notes = {}, []
-    if data.keys() != {"answer"} or any(note.startswith("wrapped") for note in notes):
-        data, notes = {"answer": reply}, ["own_words: the reply is not the object that was asked for"]
+    if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
+        data, notes = {"answer": reply}, [Note("own_words", "the reply is not the object that was asked for")]
     answer = data["answer"]
     text = answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
     if not text:

@@ -318,11 +318,12 @@ def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Pa
     ):
         with pytest.raises(GroundingError, match=says):
             call()
-    for wrong in (
-        lambda: serving.generate_from_input([path, "One?"]),
-        lambda: serving.generate_from_input(["?"], "", []),
+    for wrong, says in (
+        (lambda: serving.generate_from_input([path, "One?"]), "give these as image_inputs"),
+        (lambda: serving.generate_from_input(["?"], "", []), "same length"),
+        (lambda: serving.generate_from_input_one_image([path, None], ["?", "?"]), "a path for every prompt"),
     ):
-        with pytest.raises(ValueError, match=r"image_inputs|same length"):
+        with pytest.raises(ValueError, match=says):
             wrong()
     assert server.count() == 4
 
