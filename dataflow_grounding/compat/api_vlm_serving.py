@@ -202,7 +202,7 @@ class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
     ) -> None:
         if image_io is not None:
             raise SpecError(
-                "image_io is not supported: pictures are read from their paths (max_workers goes by its name)"
+                "image_io is not supported: pictures are read from their paths. Give max_workers by its name"
             )
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")

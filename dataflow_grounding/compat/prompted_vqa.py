@@ -25,7 +25,7 @@ NO_REGIONS = prompt_for(0)
 
 _ROLES = {"human": "user", "user": "user", "system": "system"}  # any other turn is the assistant's
 _LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
-_ABOUT = ("", " about this picture", " about these pictures, which stand in the order that it counts them in")
+_ABOUT = ("", " about this picture", " about these pictures, which come in order")
 
 
 @OPERATOR_REGISTRY.register()
@@ -33,7 +33,7 @@ class PromptedVQAGenerator(Operator):
     """Answers each row's prompt, or the last turn of its conversation.
 
     The column of pictures holds a path, a list of paths, or nothing: such a row is asked without a picture. A conversation is
-    a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; its `<image>` marks are left out.
+    a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is left out.
 
     Args:
         serving: Ours or DataFlow's.
@@ -93,7 +93,7 @@ class PromptedVQAGenerator(Operator):
         return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
 
     def settings(self) -> None:
-        """Not told: a finished run isn't known again by pictures in lists, so it looks at each, and at its stored replies."""
+        """None: pictures in lists aren't among what a finished run is recognised by, so its rows are gone through again."""
 
     def look_over(self, record: Record) -> None:
         """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that aren't there."""

@@ -183,7 +183,7 @@ def test_what_is_not_supported_is_said(tmp_path: Path, server: LoopbackServer) -
     serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback")
     with pytest.raises(GroundingError, match="input_video_key is not supported"):
         PromptedVQAGenerator(serving=serving).run(storage.step(), input_video_key="video")
-    with pytest.raises(GroundingError, match=r"image_io is not supported: .* \(max_workers goes by its name\)"):
+    with pytest.raises(GroundingError, match=r"image_io is not supported: .* Give max_workers by its name"):
         APIVLMServing_openai(server.base_url, "DF_API_KEY", "loopback", 10)
 
 
