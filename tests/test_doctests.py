@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import dataflow_grounding.compat
 import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
@@ -21,6 +22,7 @@ from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAISe
 from dataflow_grounding.storage import FileStorage
 
 ROOMS = (
+    dataflow_grounding.compat,
     dataflow_grounding.operators,
     dataflow_grounding.replies,
     dataflow_grounding.serving,

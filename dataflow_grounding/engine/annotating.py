@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial
+from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial, image_column
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import (
     GroundingError,
@@ -77,7 +77,7 @@ async def annotated(
 ) -> Update | Partial | RecordError:
     """The update of a copy of the record, as plain JSON, or why there is none. Raises RunStopped."""
     try:
-        image_key = operator.reads().get("image")
+        image_key = image_column(operator, record)
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was written and read again.

@@ -78,6 +78,10 @@ class Annotator(Protocol):
     def optional_keys(self) -> Collection[str]:
         """Roles whose column a record may lack."""
 
+    @property
+    def needs_image(self) -> bool:
+        """Whether every record has one image in the image's column, rather than any number."""
+
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
 
@@ -103,6 +107,7 @@ class WholeFile:
     serving = None
     sees_all = True
     optional_keys = ()
+    needs_image = False
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
@@ -146,6 +151,15 @@ class Step:
     def image_key(self) -> str | None:
         """The column with the image's path, if the operator looks at images."""
         return self.operator.reads().get("image")
+
+
+def image_column(operator: Annotator, record: Record) -> str | None:
+    """The column with the path of the record's one image; None where the operator, or the record, has no such."""
+    column = operator.reads().get("image")
+    if column is None or operator.needs_image:
+        return column
+    given = record.get(column)
+    return column if given and isinstance(given, str) else None
 
 
 class NoRecordLeft(Exception):

@@ -60,10 +60,11 @@ class Request(Generic[T]):
     before_another: Callable[[], None] = _nothing
     """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError(f"a {self.task} request without its image")
+        if self.text_only == bool(self.images):
+            raise ValueError(f"a {self.task} request {'with an' if self.text_only else 'without its'} image")
 
     @cached_property
     def question(self) -> str:
@@ -82,8 +83,8 @@ class Request(Generic[T]):
 
     @property
     def system(self) -> str:
-        """The system message, the same for every task."""
-        return load_prompt("system")
+        """The system message, the same for every task about an image."""
+        return load_prompt("system_text_only" if self.text_only else "system")
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> Request[T]:
         """The same question once more, saying what was wrong with the last reply."""

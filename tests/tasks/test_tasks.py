@@ -96,6 +96,9 @@ def test_a_request_never_goes_without_its_image() -> None:
     assert request
     with pytest.raises(ValueError, match="without its image"):
         Request("task", {}, (), "", {}, lambda reply: (reply, []))
+    assert Request("task", {}, (), "", {}, lambda reply: (reply, []), text_only=True).system.startswith(
+        "You are a careful annotator. Do"
+    )
 
 
 def test_a_key_depends_on_all_that_the_reply_depends_on(image: Image, tmp_path: Path) -> None:
