@@ -18,6 +18,7 @@ from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
+from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 
 
@@ -80,7 +81,7 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     for row in read_rows(path):
         summary.records += 1
         summary.done += 1
-        summary.count_expressions(row.data or {})
+        summary.count_expressions(Record(row.data or {}, place=row.line))
     if earlier is not None:
         summary.add_earlier(earlier)
     return summary

@@ -44,9 +44,7 @@ def read_spec(
     given = _read_overrides(overrides)
     try:
         merged: Any = OmegaConf.merge(*files, given)
-        if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
-            merged.autolabel_type = blocks[0]
-        model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
+        model, unknown = _model_of(merged, block_of, folders, others)
         missing = _tidied(merged, model, others)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
@@ -69,8 +67,13 @@ def read_spec(
     return spec, [*asked, *told]
 
 
-def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; where no pipeline is found, of its head alone, and why."""
+def _model_of(
+    merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
+) -> tuple[type[SpecHead], str]:
+    """The model of the whole spec; where no pipeline is found, of its head alone, and why. The only block names it too."""
+    if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
+        merged.autolabel_type = blocks[0]
+    wanted = merged.get("autolabel_type")
     try:
         return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
     except SpecError as error:
