@@ -163,9 +163,8 @@ class _Pass:
         self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
         self.stores = [_StepReplies(replies) for _ in run.steps]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
-        self._askings = [
-            Asking(serving, options, Budget(None, None, None), Share(Limiter(1), 1)) for serving in self.servings
-        ]
+        budget = Budget(None, None, None)
+        self._askings = [Asking(serving, options, budget, Share(Limiter(1), 1)) for serving in self.servings]
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
