@@ -36,15 +36,11 @@ def advice(run: SpecRun) -> str:
 def next_steps(run: SpecRun, summary: Summary) -> str:
     """What to do after a run."""
     folder = shlex.quote(run.spec.results_dir)
-    lines = [f"next: open {summary.report} in a browser"] if summary.report else []
+    lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed:
-        again = (
-            "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
-        )
-        lines.append(f"next: see why records failed in {summary.failures_file}; {again}")
-    lines.append(
-        f"next: dataflowgrounding cost {folder}; dataflowgrounding eval {folder} --gold FILE, where you have one"
-    )
+        way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
+        lines.append(f"next: see in failures.jsonl why records failed; {way}")
+    lines.append(f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold FILE")
     return "\n".join(lines)
 
 
