@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.geometry import clamp, iou
 
 # Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from the other.
 FACE_SCORE = 0.9
@@ -20,10 +20,16 @@ _SEARCH_SIDE = 480  # px; the cascades take most of the time and see little less
 _MIN_VOTES, _FEW_VOTES = 10, 4
 _MIN_WEIGHT = 0.5  # of the people detector, where its zero is undecided
 _AGREEMENT = 0.4
-# The part of a cascade's box that is the thing: a face's stands high and ends above the chin, an eye's has the brow.
-_FACE, _EYE, _BODY, _ALL = (0, 0.05, 1, 1.15), (0.08, 0.25, 0.92, 0.75), (0.2, 0.17, 0.8, 0.92), (0, 0, 1, 1)
-# What belongs to a face, in parts of the face's box.
-_PERSON_OF_FACE, _CAT_OF_FACE = (-1.1, -0.45, 2.1, 6.82), (-1, -0.3, 2, 3.5)
+_ALL = (0, 0, 1, 1)
+# For each kind two cascades, and the part of the first one's box that is the thing: a face's stands high and ends above
+# the chin.
+_CASCADES: dict[str, tuple[str, str, Box]] = {
+    "face": ("frontalface_alt2", "frontalface_default", (0, 0.05, 1, 1.15)),
+    "cat face": ("frontalcatface_extended", "frontalcatface", _ALL),
+    "plate": ("russian_plate_number", "license_plate_rus_16stages", _ALL),
+}
+_EYE, _BODY = (0.08, 0.25, 0.92, 0.75), (0.2, 0.17, 0.8, 0.92)
+_OWNERS: dict[str, Box] = {"face": (-1.1, -0.4545, 2.1, 6.818), "cat face": (-1, -0.3, 2, 3.5)}
 
 _loaded = threading.local()  # a cascade may not be used by two threads at once
 
@@ -43,22 +49,11 @@ class Sightings:
     doubtful: int = 0
 
 
-def find_faces(picture: Picture) -> Sightings:
-    """Human faces that look at the camera; boxes from the hairline to the chin."""
-    return _find(picture, "frontalface_alt2", "frontalface_default", _FACE)
-
-
-def find_cat_faces(picture: Picture) -> Sightings:
-    """Faces of cats that look at the camera, ears and all."""
-    return _find(picture, "frontalcatface_extended", "frontalcatface", _ALL)
-
-
-def find_plates(picture: Picture) -> Sightings:
-    """License plates of cars, wide ones, seen from the front."""
-    return _find(picture, "russian_plate_number", "license_plate_rus_16stages", _ALL)
-
-
-def _find(picture: Picture, first: str, second: str, fit: Box) -> Sightings:
+def find(kind: str, picture: Picture) -> Sightings:
+    """Things of a kind: "face" and "cat face" (frontal), "plate" (of a car), "body" (people from head to foot)."""
+    if kind == "body":
+        return _find_bodies(picture)
+    first, second, part = _CASCADES[kind]
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < 24:
         return Sightings([])
@@ -67,8 +62,7 @@ def _find(picture: Picture, first: str, second: str, fit: Box) -> Sightings:
     for box, votes in _hits(first, gray, max(20, min(gray.shape) // 17)):
         is_confirmed = _confirmed(second, gray, box) is not None
         if is_confirmed and votes >= _MIN_VOTES:
-            in_picture = tuple(value / scale for value in box)
-            found.append(_part_of(in_picture, fit, picture, FACE_SCORE, "seen"))  # type: ignore[arg-type]
+            found.append(_part_of(_placed(box, scale), part, picture, FACE_SCORE, "seen"))
         elif is_confirmed or votes >= _MIN_VOTES:
             doubtful += 1
     return Sightings(found, doubtful)
@@ -86,22 +80,21 @@ def _confirmed(name: str, gray: Array, box: Box) -> Box | None:
     margin = (x2 - x1) // 2
     left, top = max(0, x1 - margin), max(0, y1 - margin)
     around = gray[top : y2 + margin, left : x2 + margin]
-    again = (_moved(hit, left, top) for hit, _ in _hits(name, around, min(x2 - x1, y2 - y1) // 2, 1.05, 3))
+    again = (_placed(hit, 1, left, top) for hit, _ in _hits(name, around, min(x2 - x1, y2 - y1) // 2, 1.05, 3))
     return next((hit for hit in again if iou(hit, box) > _AGREEMENT), None)
 
 
-def _moved(box: Box, dx: float, dy: float) -> Box:
-    return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
+def _placed(box: Box, scale: float, left: float = 0, top: float = 0) -> Box:
+    """A box in the picture that was found in an enlarged part of it."""
+    return box[0] / scale + left, box[1] / scale + top, box[2] / scale + left, box[3] / scale + top
 
 
 def _part_of(box: Box, part: Box, picture: Picture, score: float, evidence: str) -> Candidate:
     """A part of a box, or what it is a part of, as far as it lies in the picture; its size is the box's."""
     (x1, y1, x2, y2), (left, top, right, bottom) = box, part
     width, height = x2 - x1, y2 - y1
-    wide, high = float(picture.width), float(picture.height)
-    inside = (max(0.0, x1 + left * width), max(0.0, y1 + top * height))
-    outside = (min(wide, x1 + right * width), min(high, y1 + bottom * height))
-    return Candidate((*inside, *outside), width * height, score, evidence)
+    whole = (x1 + left * width, y1 + top * height, x1 + right * width, y1 + bottom * height)
+    return Candidate(clamp(whole, (picture.width, picture.height)), width * height, score, evidence)
 
 
 def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
@@ -113,18 +106,12 @@ def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
     eyes = []
     for hit, votes in _hits("eye", gray, 24, 1.05):
         if votes >= _MIN_VOTES and _confirmed("eye_tree_eyeglasses", gray, hit):
-            box = _moved(tuple(value / scale for value in hit), x1, y1)  # type: ignore[arg-type]
-            eyes.append(_part_of(box, _EYE, picture, FACE_SCORE, "seen"))
-    if len(eyes) != 2:
-        return []
-    (one, other), middle = eyes, (x1 + x2) / 2
-    is_pair = one.bbox[2] < middle + 0.1 * (x2 - x1) < other.bbox[2] and abs(one.bbox[1] - other.bbox[1]) < 0.15 * (
-        y2 - y1
-    )
-    return eyes if is_pair else []
+            eyes.append(_part_of(_placed(hit, scale, x1, y1), _EYE, picture, FACE_SCORE, "seen"))
+    is_pair = len(eyes) == 2 and abs(eyes[0].bbox[1] - eyes[1].bbox[1]) < 0.15 * (y2 - y1)
+    return eyes if is_pair and eyes[0].bbox[2] < eyes[1].bbox[0] else []
 
 
-def find_bodies(picture: Picture) -> Sightings:
+def _find_bodies(picture: Picture) -> Sightings:
     """People who stand or walk, seen whole, by the people detector and a cascade."""
     if picture.width < 64 or picture.height < 128:
         return Sightings([])
@@ -141,11 +128,6 @@ def find_bodies(picture: Picture) -> Sightings:
     return Sightings(found, doubtful)
 
 
-def people_of(faces: list[Candidate], picture: Picture) -> list[Candidate]:
-    """A person for each face: 3.2 face widths wide, half a face above to seven below, inside the picture."""
-    return [_part_of(face.bbox, _PERSON_OF_FACE, picture, GUESS_SCORE, "inferred") for face in faces]
-
-
-def cats_of(faces: list[Candidate], picture: Picture) -> list[Candidate]:
-    """A cat for each face of one: three face widths wide, a third of a face above to two and a half below."""
-    return [_part_of(face.bbox, _CAT_OF_FACE, picture, GUESS_SCORE, "inferred") for face in faces]
+def owners_of(kind: str, faces: list[Candidate], picture: Picture) -> list[Candidate]:
+    """A person or a cat for each face: a guess that is three face widths wide, inside the picture."""
+    return [_part_of(face.bbox, _OWNERS[kind], picture, GUESS_SCORE, "inferred") for face in faces]

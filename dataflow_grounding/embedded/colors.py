@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, around
 from dataflow_grounding.geometry import iou
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
@@ -15,6 +15,7 @@ REGION_SCORE = 0.6
 _AGREEMENT = 0.75
 _MIN_CONTRAST = 24.0
 _MIN_CLEAR_SIDES = 0.8  # of the band around a region
+_MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +61,21 @@ def color_mask(
     return np.asarray(holds)
 
 
+def dull_masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
+    """Where black, white, gray and brown hold, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue)."""
+    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
+    gray = (lightness > 25) & (lightness < 88) & (chroma < 10)
+    masks = {"black": (lightness < 20) & (chroma < 12), "white": (lightness > 88) & (chroma < 10)}
+    return {**masks, "gray": gray, "brown": brown}
+
+
 def color_matches(term: str, lab: Array) -> bool:
     """Whether one L*a*b* colour may be called by the term; for flat fills, so black, white, gray and brown too."""
     lightness, a, b = (float(v) for v in lab)
     chroma, hue = float(np.hypot(a, b)), float(np.degrees(np.arctan2(b, a)) % 360)
-    if term == "black":
-        return lightness < 20 and chroma < 12
-    if term == "white":
-        return lightness > 88 and chroma < 10
-    if term == "gray":
-        return 25 < lightness < 88 and chroma < 10
-    if term == "brown":
-        return 15 < lightness < 55 and 15 < chroma < 60 and 30 < hue < 85
+    dull = dull_masks(np.float64(lightness), np.float64(chroma), np.float64(hue))
+    if term in dull:
+        return bool(dull[term])
     return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), inset=-2.0, factor=0.9))
 
 
@@ -150,8 +154,7 @@ def _grown(parts: list[_Component], picture: Picture) -> _Component:
     box, labels, size = parts[0].bbox, parts[0].labels, parts[0].size
     left = [part for part in parts[1:] if part.size >= 0.01 * size]
     while near := [part for part in left if _gap(part.bbox, box) <= reach]:
-        boxes = [box, *(part.bbox for part in near)]
-        box = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
+        box = around([box, *(part.bbox for part in near)])
         labels += tuple(part.labels[0] for part in near)
         size += sum(part.size for part in near)
         left = [part for part in left if part not in near]
@@ -190,6 +193,9 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     if not around.any():
         return False
     mean, band_lab = lab[inside > 0].mean(axis=0), lab[around > 0]
-    if float(np.linalg.norm(band_lab.mean(axis=0) - mean)) < _MIN_CONTRAST:
+    if (
+        lab[inside > 0].std(axis=0).max() > _MAX_SPREAD
+        or float(np.linalg.norm(band_lab.mean(axis=0) - mean)) < _MIN_CONTRAST
+    ):
         return False
     return float((np.linalg.norm(band_lab - mean, axis=1) >= 0.8 * _MIN_CONTRAST).mean()) >= _MIN_CLEAR_SIDES

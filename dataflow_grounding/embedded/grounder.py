@@ -10,9 +10,9 @@ from typing import Any
 from dataflow_grounding.embedded import cascades, words
 from dataflow_grounding.embedded.cascades import Sightings
 from dataflow_grounding.embedded.choose import beside, choose
-from dataflow_grounding.embedded.colors import TERMS, ColorRegions, find_regions
+from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
-from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import (
     CLEAR_FIT,
@@ -22,9 +22,11 @@ from dataflow_grounding.embedded.shapes import (
     find_shapes,
     select_shapes,
 )
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.geometry import area, intersection, iou
 
+_LEAST_COLORED = 0.01  # of the picture: less may be a part of anything
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
+_NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
 
 
@@ -42,22 +44,16 @@ class _Sight:
 
     picture: Picture
     colors: dict[str, ColorRegions] = field(default_factory=dict)
-
-    @cached_property
-    def faces(self) -> Sightings:
-        return cascades.find_faces(self.picture)
-
-    @cached_property
-    def bodies(self) -> Sightings:
-        return cascades.find_bodies(self.picture)
-
-    @cached_property
-    def cats(self) -> Sightings:
-        return cascades.find_cat_faces(self.picture)
+    sightings: dict[str, Sightings] = field(default_factory=dict)
 
     @cached_property
     def shapes(self) -> list[Shape]:
         return find_shapes(self.picture)
+
+    def seen(self, kind: str) -> Sightings:
+        if kind not in self.sightings:
+            self.sightings[kind] = cascades.find(kind, self.picture)
+        return self.sightings[kind]
 
     def regions(self, term: str) -> ColorRegions:
         if term not in self.colors:
@@ -130,8 +126,8 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     finder = _finder(phrase)
     if finder is None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
-    if phrase.unread and not (finder is _people and len(sight.faces.found) == 1):
-        # Of one person alone, what she wears or does need not be known.
+    if phrase.unread and not (finder is _people and len(sight.seen("face").found) == 1):
+        # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
     if not candidates:
@@ -153,9 +149,16 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
 
 
 def _finder(phrase: Phrase) -> _Finder | None:
-    for nouns, finder in _FINDERS:
-        if phrase.head in nouns:
-            return finder
+    if phrase.head in words.SEEN:
+        return _seen
+    if phrase.head in words.PEOPLE:
+        return _people
+    if phrase.head in words.CATS:
+        return _cats
+    if phrase.head in words.EYES:
+        return _eyes
+    if phrase.head in words.SKIES:
+        return _sky
     if phrase.head in words.GREENERY or (phrase.is_plural and phrase.head in words.PLANTS):
         return _greenery
     if phrase.shape is not None:
@@ -165,52 +168,35 @@ def _finder(phrase: Phrase) -> _Finder | None:
     return None
 
 
-def _clear(phrase: Phrase, sightings: Sightings) -> list[Candidate]:
+def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
-        raise _Undecided("unsupported", "the colour of a person, a cat or a plate can't be looked for")
+        raise _Undecided("unsupported", f"the colour of a {phrase.head} can't be looked for")
+    sightings = sight.seen(kind or words.SEEN[phrase.head])
     if sightings.doubtful:
-        raise _Undecided("ambiguous", "there may be more of them than those that are clear")
+        raise _Undecided("ambiguous", "there may be more than those that are clear")
     return sightings.found
 
 
-def _face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    return _clear(phrase, sight.faces)
-
-
 def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    faces, bodies = _clear(phrase, sight.faces), _clear(phrase, sight.bodies)
+    faces, bodies = _seen(phrase, sight, "face"), _seen(phrase, sight, "body")
     if not faces and not bodies:
         raise _Undecided("unsupported", "people are found by a frontal face or from head to foot, and none was seen")
-    rest = [face for face in faces if not any(_holds(body.bbox, face.bbox) for body in bodies)]
-    return bodies + cascades.people_of(rest, sight.picture)
+    rest = [face for face in faces if not any(area(intersection(face.bbox, body.bbox)) for body in bodies)]
+    return bodies + cascades.owners_of("face", rest, sight.picture)
 
 
-def _holds(box: Box, other: Box) -> bool:
-    """Whether the middle of the other lies inside."""
-    x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
-    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+def _cats(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+    faces = _seen(phrase, sight, "cat face")
+    if not faces:
+        raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
+    return cascades.owners_of("cat face", faces, sight.picture)
 
 
 def _eyes(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    faces = _clear(phrase, sight.faces)
+    faces = _seen(phrase, sight, "face")
     if len(faces) != 1:
         raise _Undecided("unsupported", "eyes are found in a frontal face, and not just one was seen")
     return cascades.find_eyes(faces[0], sight.picture)
-
-
-def _cat_face(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    return _clear(phrase, sight.cats)
-
-
-def _cat(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    faces = _clear(phrase, sight.cats)
-    if not faces:
-        raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
-    return cascades.cats_of(faces, sight.picture)
-
-
-def _plate(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    return _clear(phrase, cascades.find_plates(sight.picture))
 
 
 def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -226,17 +212,11 @@ def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     return find_greenery(sight.picture, phrase.head)
 
 
-_FINDERS: tuple[tuple[frozenset[str], _Finder], ...] = (
-    (words.FACES, _face), (words.PEOPLE, _people), (words.EYES, _eyes), (words.CATS, _cat),
-    (words.CAT_FACES, _cat_face), (words.PLATES, _plate), (words.SKIES, _sky),
-)  # fmt: skip
-
-
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     kind, color = phrase.shape or "", phrase.color
     found = select_shapes(sight.shapes, kind, color)
     if color is None and any(shape.fit < CLEAR_FIT for shape in found):
-        # In a photo, some smooth patch is always a bit like a circle.
+        # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
     if found or color not in TERMS:
         return [shape.candidate for shape in found]
@@ -264,26 +244,37 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     regions = sight.regions(phrase.color or "")
     if not regions.found:
         return []
-    found = regions.found
     if phrase.head in words.ROUND:
-        found = [region for region in found if _is_round(region.candidate)]
+        found = [region for region in regions.found if _is_round(region.candidate)]
         if not found:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
-    one = found[0]
-    rivals = [r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size]
-    has_rival = any(rival.is_steady for rival in rivals)
-    if regions.whole is not None and not (phrase.is_plural or phrase.head in words.ROUND or has_rival):
-        # Pieces of one thing, parted by what lies over it.
-        one, rivals = regions.whole, []
-    chosen = [one, *rivals]
+        chosen, accounted_for = _with_rivals(found), regions.found
+    else:
+        chosen = accounted_for = _whole_or_rivals(phrase, regions)
     if not all(region.is_steady for region in chosen):
         raise _Undecided("ambiguous", "the colour's region has no clear border")
-    known = sum(region.candidate.size for region in (chosen if found is regions.found else regions.found))
-    if regions.total - known > _FEW_ELSEWHERE * one.candidate.size:
+    largest = chosen[0].candidate
+    if regions.total - sum(region.candidate.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
         raise _Undecided("ambiguous", "the colour is in other places too")
-    _check_extent(one.candidate, sight.picture)
-    _check_scene(phrase, one.candidate, sight)
+    _check_extent(largest, sight.picture)
+    _check_scene(phrase, largest, sight)
     return [region.candidate for region in chosen]
+
+
+def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
+    """The largest region, and others that could be meant as well."""
+    one = found[0]
+    return [one, *(r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size)]
+
+
+def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
+    chosen = _with_rivals(regions.found)
+    whole = regions.whole
+    if whole is None or phrase.is_plural or sum(region.candidate.size for region in chosen) > whole.candidate.size:
+        return chosen
+    if any(rival.is_steady for rival in chosen[1:]) and whole.candidate.size < _NEARLY_ALL * regions.total:
+        return chosen
+    return [whole]  # pieces of one thing, parted by what lies over it
 
 
 def _is_round(candidate: Candidate) -> bool:
@@ -294,7 +285,7 @@ def _is_round(candidate: Candidate) -> bool:
 
 def _check_extent(region: Candidate, picture: Picture) -> None:
     width, height = _sides(region)
-    if region.size < 0.001 * picture.area:
+    if region.size < _LEAST_COLORED * picture.area:
         raise _Undecided("ambiguous", "the colour's region is too small to tell")
     x1, y1, x2, y2 = region.bbox
     sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)

@@ -7,13 +7,15 @@ import numpy as np
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.colors import color_matches
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around
+from dataflow_grounding.geometry import area, intersection
 
-# Hand-set; the region is seen, that it is sky or plants is a guess from its look.
+# Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH, _SKY_BLUE = 0.10, 0.75, 4.0
-_HORIZON = 14.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
+_SKY_AREA, _SKY_WIDTH = 0.10, 0.75
+_SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
+_HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
 _FINE, _COARSE = 2.5, 2.2  # of the texture, in L*: a lawn's is at most, that of leaves at least
 
@@ -24,11 +26,12 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
         return None
     region = _smooth_from_top(picture)
     size = int(region.sum())
-    # A page or a wall goes on down to the lower edge; under a sky there is something.
+    # A page or a wall reaches down to the lower edge; a sky has something below it.
     if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25 or region[0].mean() < _SKY_WIDTH:
         return None
-    mean = picture.lab[region > 0].mean(axis=0)
-    if mean[2] > -_SKY_BLUE or (color is not None and not _is_called(color, mean)):
+    lab = picture.lab[region > 0]
+    mean = lab.mean(axis=0)
+    if mean[2] > -_SKY_BLUE or lab[:, 2].std() > _SKY_SPREAD or (color is not None and not _is_called(color, mean)):
         return None
     x, y, w, h = cv2.boundingRect(region)
     return Candidate((x, y, x + w, y + h), float(size), SKY_SCORE, "region")
@@ -50,12 +53,12 @@ def _smooth_from_top(picture: Picture) -> Array:
     parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
     region = np.isin(labels, parts[widths >= 0.1 * picture.width]).astype(np.uint8) & smooth
     region[_horizon(picture, region > 0) :] = 0
-    return np.asarray(region)
+    return region
 
 
 def _horizon(picture: Picture, region: Array) -> int:
     """The first row at which the region changes all along, as from sky to sea; the height where none does."""
-    step = max(2, picture.height // 50)
+    step = 8
     for row in range(step, picture.height - step):
         both = region[row - step] & region[row + step]
         if both.sum() >= 0.15 * picture.width:
@@ -79,24 +82,29 @@ def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     texture = np.abs(cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0))
+    gray = picture.gray.astype(np.float32)
+    grain = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    found = []
+    found: list[Candidate] = []
     for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1):
-        if size < _GREENERY_AREA * picture.area:
-            continue
         region = labels == label
-        if _looks_like(head, y, float(texture[region].mean()), lightness[region], hue[region]):
+        if size >= _GREENERY_AREA * picture.area and _looks_like(
+            head, y, texture[region], grain[region], lightness[region], hue[region]
+        ):
             box = (float(x), float(y), float(x + w), float(y + h))
+            meeting = [one for one in found if area(intersection(one.bbox, box))]
+            box, size = around([box, *(one.bbox for one in meeting)]), size + sum(one.size for one in meeting)
+            found = [one for one in found if one not in meeting]
             found.append(Candidate(box, float(size), GREENERY_SCORE, "region"))
-    return sorted(found, key=lambda c: c.bbox)
+    return found
 
 
-def _looks_like(head: str, top: int, texture: float, lightness: Array, hue: Array) -> bool:
-    low, high = np.percentile(hue, [10, 90])
+def _looks_like(head: str, top: int, texture: Array, grain: Array, lightness: Array, hue: Array) -> bool:
+    coarseness, (low, high) = float(texture.mean()), np.percentile(hue, [10, 90])
     # A cloth is even or shaded, a fur of many hues.
-    is_plant = texture >= 0.2 * float(lightness.std()) and high - low < 30
-    is_lawn = is_plant and texture <= _FINE and top > 0
-    is_leafy = is_plant and texture >= _COARSE and high - low > 5
+    is_plant = coarseness >= 0.2 * float(lightness.std()) and high - low < 30
+    is_lawn = is_plant and coarseness <= _FINE and top > 0 and float(np.percentile(grain, 10)) >= 9
+    is_leafy = is_plant and coarseness >= _COARSE and high - low > 5
     if head in words.LAWNS:
         return is_lawn
     return is_leafy if head in words.PLANTS else is_lawn or is_leafy

@@ -43,11 +43,9 @@ DEPTHS = _words("depths")
 PLACES = _words("places")
 PICTURES = _words("pictures")
 SHAPES = _terms("shapes")
-FACES = _words("faces")
+SEEN = _terms("seen")
 EYES = _words("eyes")
 CATS = _words("cats")
-CAT_FACES = _words("cat_faces")
-PLATES = _words("plates")
 PEOPLE = _words("people")
 ANYONE = _words("anyone")
 LAWNS = _words("lawns")
@@ -70,8 +68,8 @@ VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(
 VERBS -= {"leaves"}
 ADJECTIVES = _words("adjectives")
 NOUNS = (
-    _words("common_nouns") | PEOPLE | FACES | EYES | CATS | CAT_FACES | PLATES | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY
-    | MANY_COLORED_THINGS | OF_HEADS | frozenset(SHAPES)
+    _words("common_nouns") | PEOPLE | EYES | CATS | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY
+    | MANY_COLORED_THINGS | OF_HEADS | frozenset(SHAPES) | frozenset(SEEN)
 )  # fmt: skip
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 ALWAYS_PLURAL = _words("always_plural")
