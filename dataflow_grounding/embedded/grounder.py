@@ -16,6 +16,7 @@ from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import (
     CLEAR_FIT,
+    COLORED_FIT,
     LOOSE_KINDS,
     LOOSE_SHAPE_SCORE,
     Shape,
@@ -24,7 +25,7 @@ from dataflow_grounding.embedded.shapes import (
 )
 from dataflow_grounding.geometry import area, intersection, iou
 
-_LEAST_COLORED = 0.01  # of the picture: less may be a part of anything
+_LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
@@ -215,7 +216,7 @@ def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     kind, color = phrase.shape or "", phrase.color
     found = select_shapes(sight.shapes, kind, color)
-    if color is None and any(shape.fit < CLEAR_FIT for shape in found):
+    if any(shape.fit < (CLEAR_FIT if color is None else COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
     if found or color not in TERMS:
@@ -256,7 +257,7 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     largest = chosen[0].candidate
     if regions.total - sum(region.candidate.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
         raise _Undecided("ambiguous", "the colour is in other places too")
-    _check_extent(largest, sight.picture)
+    _check_extent(phrase, largest, sight.picture)
     _check_scene(phrase, largest, sight)
     return [region.candidate for region in chosen]
 
@@ -283,13 +284,14 @@ def _is_round(candidate: Candidate) -> bool:
     return 0.8 <= width / height <= 1.25 and 0.68 <= candidate.size / (width * height) <= 0.86
 
 
-def _check_extent(region: Candidate, picture: Picture) -> None:
+def _check_extent(phrase: Phrase, region: Candidate, picture: Picture) -> None:
     width, height = _sides(region)
-    if region.size < _LEAST_COLORED * picture.area:
+    is_any = phrase.head in words.ROUND or phrase.head in words.ANYTHING
+    if region.size < (0.001 if is_any else _LEAST_COLORED) * picture.area:
         raise _Undecided("ambiguous", "the colour's region is too small to tell")
     x1, y1, x2, y2 = region.bbox
     sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
-    if region.size < 0.3 * width * height or sides >= 2 or width * height > 0.7 * picture.area:
+    if region.size < 0.3 * width * height or sides >= 2 or width * height > _MOST_COLORED * picture.area:
         raise _Undecided("ambiguous", "the colour is spread over the picture")
 
 

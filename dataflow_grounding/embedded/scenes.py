@@ -13,11 +13,12 @@ from dataflow_grounding.geometry import area, intersection
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.10, 0.75
+_SKY_AREA, _SKY_WIDTH = 0.05, 0.75
 _SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
-_FINE, _COARSE = 2.5, 2.2  # of the texture, in L*: a lawn's is at most, that of leaves at least
+_FINE = 40.0  # variance of gray within 5 px that all plants have
+_LAWN, _LEAVES = 1.8, 2.0  # coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
 
 
 def find_sky(picture: Picture, color: str | None) -> Candidate | None:
@@ -81,17 +82,16 @@ def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
     green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    texture = np.abs(cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0))
-    gray = picture.gray.astype(np.float32)
-    grain = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     found: list[Candidate] = []
     for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1):
-        region = labels == label
-        if size >= _GREENERY_AREA * picture.area and _looks_like(
-            head, y, texture[region], grain[region], lightness[region], hue[region]
-        ):
+        if size < _GREENERY_AREA * picture.area:
+            continue
+        is_lawn, is_leafy = _textures(picture, labels == label)
+        is_lawn = is_lawn and y > 0 and w >= picture.width / 2
+        if (is_lawn and head not in words.PLANTS) or (is_leafy and head not in words.LAWNS):
             box = (float(x), float(y), float(x + w), float(y + h))
+            # Boxes that meet are not apart.
             meeting = [one for one in found if area(intersection(one.bbox, box))]
             box, size = around([box, *(one.bbox for one in meeting)]), size + sum(one.size for one in meeting)
             found = [one for one in found if one not in meeting]
@@ -99,12 +99,15 @@ def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
     return found
 
 
-def _looks_like(head: str, top: int, texture: Array, grain: Array, lightness: Array, hue: Array) -> bool:
-    coarseness, (low, high) = float(texture.mean()), np.percentile(hue, [10, 90])
-    # A cloth is even or shaded, a fur of many hues.
-    is_plant = coarseness >= 0.2 * float(lightness.std()) and high - low < 30
-    is_lawn = is_plant and coarseness <= _FINE and top > 0 and float(np.percentile(grain, 10)) >= 9
-    is_leafy = is_plant and coarseness >= _COARSE and high - low > 5
-    if head in words.LAWNS:
-        return is_lawn
-    return is_leafy if head in words.PLANTS else is_lawn or is_leafy
+def _textures(picture: Picture, region: Array) -> tuple[bool, bool]:
+    """Whether a green region looks like a lawn, and whether like leaves: a cloth is even or shaded, a fur many-hued."""
+    lightness, _, hue = picture.lch
+    coarse = np.abs(cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0))
+    gray = picture.gray.astype(np.float32)
+    fine = float(np.median((cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2)[region]))
+    coarseness, spread = float(np.median(coarse[region])), float(lightness[region].std())
+    low, middle, high = np.percentile(hue[region], [10, 50, 90])
+    if fine < _FINE or high - low > 30 or middle > 140:
+        return False, False
+    is_lawn = coarseness <= _LAWN and coarseness >= 0.14 * spread
+    return is_lawn, coarseness >= _LEAVES and coarseness >= 0.18 * spread and high - low > 5

@@ -18,6 +18,7 @@ _MIN_CONTRAST = 12.0
 _FIT, _SMALL_FIT, _ROUGH_FIT = 0.93, 0.88, 0.78  # IoU with the ideal shape
 _MOST_SHAPES = 400
 _POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon"}
+COLORED_FIT = 0.91
 CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
 # Words that people use for one another; the second is taken when nothing fits the first.
 LOOSE_KINDS = {
