@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -85,18 +86,12 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     for key in _claimed_twice(found, read):
         undecided[key] = _Undecided("ambiguous", "two different things are named for the same place")
         del found[key]
-    labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
+    to_full, labels = sight.picture.to_full, {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
     return {
         "objects": [
-            {
-                "id": key,
-                "label": labels[key],
-                "bbox": sight.picture.to_full(candidate.bbox),
-                "score": candidate.score,
-                "evidence": candidate.evidence,
-            }
+            {"id": key, "label": labels[key], "bbox": to_full(c.bbox), "score": c.score, "evidence": c.evidence}
             for key, candidates in found.items()
-            for candidate in candidates
+            for c in candidates
         ],
         "statuses": [
             {"id": key, "status": reason.status, "reason": str(reason)} for key, reason in sorted(undecided.items())
@@ -104,17 +99,16 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     }
 
 
-def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -> list[int]:
+def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -> set[int]:
     """Phrases with different heads whose guessed boxes are the same: at least one of them is wrong."""
     guessed = [(key, c.bbox) for key, candidates in found.items() for c in candidates if c.evidence != "seen"]
-    clashing = {
+    pairs = itertools.combinations(guessed, 2)
+    return {
         key
-        for i, (one, box) in enumerate(guessed)
-        for other, other_box in guessed[:i] + guessed[i + 1 :]
-        for key in (one, other)
+        for (one, box), (other, other_box) in pairs
         if _differ(read[one].head, read[other].head) and iou(box, other_box) > 0.8
+        for key in (one, other)
     }
-    return sorted(clashing)
 
 
 def _differ(one: str, other: str) -> bool:
@@ -150,29 +144,18 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
 
 
 def _finder(phrase: Phrase) -> _Finder | None:
-    if phrase.head in words.SEEN:
-        return _seen
-    if phrase.head in words.PEOPLE:
-        return _people
-    if phrase.head in words.CATS:
-        return _cats
-    if phrase.head in words.EYES:
-        return _eyes
-    if phrase.head in words.SKIES:
-        return _sky
-    if phrase.head in words.GREENERY or (phrase.is_plural and phrase.head in words.PLANTS):
-        return _greenery
+    kind = words.KINDS.get(phrase.head)
+    if kind is not None and (kind != "leaves" or phrase.is_plural):
+        return _FINDERS.get(kind, _seen)
     if phrase.shape is not None:
         return _shape
-    if phrase.color in TERMS and phrase.head in words.ONE_COLORED:
-        return _colored
-    return None
+    return _colored if phrase.color in TERMS and phrase.head in words.ONE_COLORED else None
 
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
         raise _Undecided("unsupported", f"the colour of a {phrase.head} can't be looked for")
-    sightings = sight.seen(kind or words.SEEN[phrase.head])
+    sightings = sight.seen(kind or words.KINDS[phrase.head])
     if sightings.doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
     return sightings.found
@@ -210,7 +193,13 @@ def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         raise _Undecided("unsupported", "only green plants can be looked for")
     if phrase.count is not None or phrase.positions or phrase.size is not None:
         raise _Undecided("unsupported", "single plants can't be told apart")
-    return find_greenery(sight.picture, phrase.head)
+    return find_greenery(sight.picture, words.KINDS[phrase.head])
+
+
+_FINDERS: dict[str, _Finder] = {
+    "person": _people, "cat": _cats, "eyes": _eyes, "sky": _sky, "greenery": _greenery, "lawn": _greenery,
+    "leaves": _greenery,
+}  # fmt: skip
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -281,7 +270,7 @@ def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]
 def _is_round(candidate: Candidate) -> bool:
     width, height = _sides(candidate)
     # A disc fills pi / 4 of its box.
-    return 0.8 <= width / height <= 1.25 and 0.68 <= candidate.size / (width * height) <= 0.86
+    return 0.85 <= width / height <= 1.18 and 0.7 <= candidate.size / (width * height) <= 0.86
 
 
 def _check_extent(phrase: Phrase, region: Candidate, picture: Picture) -> None:

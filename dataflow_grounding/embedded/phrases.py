@@ -113,19 +113,13 @@ def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | N
 
 
 def _refused_noun(head: str, compound: list[str], modifiers: list[str]) -> str:
-    if head in words.PICTURES or (head in words.PLACES | words.DEPTHS and head not in words.BODY_PARTS):
+    if head in words.PICTURES or (head in words.PLACES | words.DEPTHS and head not in words.NEVER):
         return "no object is named"
     if any(word.endswith(("'s", "s'")) for word in modifiers):
         return "whose it is can't be seen"
     if len(compound) > 1:
         return "things made of things can't be looked for"
-    refused = (
-        (words.BODY_PARTS, "body parts can't be looked for"),
-        (words.ANIMALS, "animals can't be looked for"),
-        (words.IMAGINARY, "imaginary beings can't be looked for"),
-        (words.MANY_COLORED_THINGS, "things of many colours can't be looked for"),
-    )
-    return next((reason for nouns, reason in refused if head in nouns), "")
+    return f"{words.NEVER[head]} can't be looked for" if head in words.NEVER else ""
 
 
 def _refused_looks(modifiers: list[str]) -> str:
@@ -141,7 +135,7 @@ def _refused_looks(modifiers: list[str]) -> str:
 
 
 def _refused_words(modifiers: list[str], tail: list[str]) -> str:
-    if any(word in words.ANIMALS or word in words.BODY_PARTS for word in modifiers):
+    if any(words.NEVER.get(word) in ("animals", "body parts") for word in modifiers):
         return "animals and body parts can't be looked for"
     if any(word in words.DEPTHS or word == "distance" for word in modifiers + tail):
         return "depth can't be seen"

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dataflow_grounding.geometry import whole_pixels
+
 Array: TypeAlias = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
 
@@ -78,7 +80,5 @@ class Picture:
     def to_full(self, bbox: Box) -> list[int]:
         """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1 px each way."""
         sx, sy = self.full_width / self.width, self.full_height / self.height
-        x1, x2 = (min(max(round(x * sx), 0), self.full_width) for x in (bbox[0], bbox[2]))
-        y1, y2 = (min(max(round(y * sy), 0), self.full_height) for y in (bbox[1], bbox[3]))
-        x1, y1 = min(x1, self.full_width - 1), min(y1, self.full_height - 1)
-        return [x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)]
+        scaled = (bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy)
+        return list(whole_pixels(scaled, (self.full_width, self.full_height)))

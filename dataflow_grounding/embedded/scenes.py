@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.colors import color_matches
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around
 from dataflow_grounding.geometry import area, intersection
@@ -13,7 +12,7 @@ from dataflow_grounding.geometry import area, intersection
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.05, 0.75
+_SKY_AREA, _SKY_WIDTH = 0.05, 0.55
 _SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
@@ -32,7 +31,11 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
         return None
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
-    if mean[2] > -_SKY_BLUE or lab[:, 2].std() > _SKY_SPREAD or (color is not None and not _is_called(color, mean)):
+    if (
+        mean[2] > -_SKY_BLUE
+        or lab[:, 2].std() > _SKY_SPREAD
+        or not (color in (None, "blue") or color_matches(color, mean))
+    ):
         return None
     x, y, w, h = cv2.boundingRect(region)
     return Candidate((x, y, x + w, y + h), float(size), SKY_SCORE, "region")
@@ -69,15 +72,8 @@ def _horizon(picture: Picture, region: Array) -> int:
     return picture.height
 
 
-def _is_called(color: str, mean: Array) -> bool:
-    """Whether a sky of this mean colour may be called by the term: a pale or dark blue is blue too."""
-    if color == "blue":
-        return float(np.hypot(mean[1], mean[2])) > 6
-    return color_matches(color, mean)
-
-
-def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
-    """The green regions, of at least 5% of the area each, whose texture is that of what ``head`` names, or of any."""
+def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
+    """The green regions, of at least 5% of the area each, that look like a "lawn", "leaves", or either."""
     lightness, chroma, hue = picture.lch
     green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -89,7 +85,7 @@ def find_greenery(picture: Picture, head: str = "") -> list[Candidate]:
             continue
         is_lawn, is_leafy = _textures(picture, labels == label)
         is_lawn = is_lawn and y > 0 and w >= picture.width / 2
-        if (is_lawn and head not in words.PLANTS) or (is_leafy and head not in words.LAWNS):
+        if (is_lawn and kind != "leaves") or (is_leafy and kind != "lawn"):
             box = (float(x), float(y), float(x + w), float(y + h))
             # Boxes that meet are not apart.
             meeting = [one for one in found if area(intersection(one.bbox, box))]

@@ -43,22 +43,13 @@ DEPTHS = _words("depths")
 PLACES = _words("places")
 PICTURES = _words("pictures")
 SHAPES = _terms("shapes")
-SEEN = _terms("seen")
-EYES = _words("eyes")
-CATS = _words("cats")
-PEOPLE = _words("people")
+KINDS = _terms("kinds")
+PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
 ANYONE = _words("anyone")
-LAWNS = _words("lawns")
-GREENERY = LAWNS | _words("greenery")
-PLANTS = _words("plants")
-SKIES = _words("skies")
 ANYTHING = _words("anything")
 ONE_COLORED = _words("one_colored") | ANYTHING
 ROUND = _words("round")
-BODY_PARTS = _words("body_parts")
-ANIMALS = _words("animals")
-IMAGINARY = _words("imaginary")
-MANY_COLORED_THINGS = _words("many_colored_things")
+NEVER = _terms("never")
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
 OF_HEADS = _words("of_heads")
 QUANTITIES = _words("quantities")
@@ -68,10 +59,7 @@ STOPS = PREPOSITIONS | CONJUNCTIONS | NEGATIONS | _words("pronouns") | _words("a
 VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words("verb_irregular")
 VERBS -= {"leaves"}
 ADJECTIVES = _words("adjectives")
-NOUNS = (
-    _words("common_nouns") | PEOPLE | EYES | CATS | GREENERY | PLANTS | SKIES | BODY_PARTS | ANIMALS | IMAGINARY
-    | MANY_COLORED_THINGS | OF_HEADS | frozenset(SHAPES) | frozenset(SEEN)
-)  # fmt: skip
+NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 ALWAYS_PLURAL = _words("always_plural")
 FOREIGN = _words("foreign")
