@@ -12,7 +12,7 @@ from dataflow_grounding.geometry import area, intersection
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.05, 0.55
+_SKY_AREA, _SKY_WIDTH = 0.05, 0.75
 _SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05

@@ -188,6 +188,24 @@ def test_a_man_and_a_woman_are_not_one_person() -> None:
     assert person["evidence"] == "inferred"
 
 
+def test_the_eyes_of_the_only_face() -> None:
+    eyes = outcome(portraits("astronaut"), "her eyes")
+    assert len(eyes) == 2
+    assert all(
+        iou(box, right) > 0.5 for box, right in zip(eyes, [[192, 95, 214, 108], [233, 97, 258, 109]], strict=True)
+    )
+    assert outcome(portraits("astronaut", "grace_hopper"), "the eyes") == "unsupported"
+    assert outcome(portraits("astronaut"), "green eyes") == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [("a license plate", "none"), ("the number plates", "none"), ("a cat's face", "none"), ("a cat", "unsupported")],
+)
+def test_plates_and_cats_are_looked_for(phrase: str, expected: str) -> None:
+    assert outcome(scene(), phrase) == expected
+
+
 def test_threads_get_the_answers_of_one() -> None:
     picture = portraits("astronaut", "grace_hopper")
     with ThreadPoolExecutor(4) as pool:
@@ -210,6 +228,51 @@ def test_sky_and_grass_are_regions() -> None:
     assert iou(grass["bbox"], [0, 220, 640, 480]) > 0.95
     assert (sky["evidence"], grass["evidence"]) == ("region", "region")
     assert outcome(picture, "an orange sky") == "none"
+
+
+def outdoors(*plants: tuple[int, int, int, int]) -> Any:
+    """Blue sky over a paler sea over sand, and plants: shadow and light in leaves of 8 px, with grain."""
+    rng = np.random.default_rng(5)
+    picture = np.empty((480, 640, 3), np.uint8)
+    picture[:200], picture[260:] = (230, 160, 100), (150, 190, 210)
+    for row in range(200, 260):  # haze, not a line
+        picture[row] = np.array((230, 160, 100)) + min(row - 200, 12) * np.array((-40, -5, 30)) // 12
+    for x1, y1, x2, y2 in plants:
+        leaves = rng.integers(60, 210, ((y2 - y1) // 8, (x2 - x1) // 8, 1)).repeat(8, 0).repeat(8, 1)
+        tints = rng.integers(20, 70, leaves.shape[:2]).reshape(leaves.shape)
+        colors = np.concatenate([leaves * 0.35, leaves, leaves * 0.6 + tints / 4], axis=2)
+        picture[y1:y2, x1:x2] = np.clip(colors + rng.normal(0, 12, colors.shape), 0, 255)
+    return picture
+
+
+LEFT, RIGHT = (0, 280, 160, 480), (440, 304, 640, 480)
+
+
+def test_plants_that_are_apart_get_a_box_each() -> None:
+    found = outcome(outdoors(LEFT, RIGHT), "the trees")
+    assert len(found) == 2
+    assert all(iou(box, right) > 0.8 for box, right in zip(sorted(found), [LEFT, RIGHT], strict=True))
+    assert outcome(outdoors(LEFT, RIGHT), "the grass") == "none"
+
+
+def test_a_sky_ends_at_the_horizon() -> None:
+    [sky] = outcome(outdoors(), "the sky")
+    assert iou(sky, [0, 0, 640, 200]) > 0.9
+    wall = outdoors()
+    wall[:200] = (226, 228, 228)
+    assert outcome(wall, "the sky") == "none"
+
+
+def test_a_thing_of_a_color_is_large_and_plain() -> None:
+    small, shaded = scene(), scene()
+    ImageDraw.Draw(small).rectangle((250, 160, 450, 360), fill=PAPER)
+    ImageDraw.Draw(small).rectangle((300, 200, 360, 260), fill=RED)
+    draw = ImageDraw.Draw(shaded)
+    for x in range(260, 441):
+        draw.line((x, 170, x, 350), fill=(95 + (x - 260) * 160 // 181, 10, 10))
+    assert isinstance(outcome(small, "the red thing"), list)
+    assert isinstance(outcome(scene(), "the red car"), list)
+    assert [outcome(image, "the red car") for image in (small, shaded)] == ["ambiguous", "ambiguous"]
 
 
 def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
