@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextvars import ContextVar
 from typing import Any
 
 from dataflow_grounding.secrets import blotted, blotted_message
@@ -12,14 +13,36 @@ from dataflow_grounding.secrets import blotted, blotted_message
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+_SPEC_KEY = re.compile(
+    r"(?<![\w.])(?:vlm|workflow)\.(?P<key>[a-z_]+(?:\.[a-z_]+)*)"
+    r"(?:: (?P<value>null|calibrated|warn|stop|\w+_\d+|\d+(?![\w.])))?"
+)
+_ARGUMENTS = {"openai.base_url": "api_url", "openai.azure.endpoint": "azure_endpoint"}
+"""Keys below `vlm` and `workflow` whose last part is not what Python calls them."""
+
+speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
+"""Whether a spec is read: its keys are then called as it has them, and elsewhere as Python's arguments."""
+
+
 def shown(text: str, lines: bool = True) -> str:
     """`text` as people may see it: secrets blotted out, `\\x1b` for an escape character; its `lines` may stay, or be made one."""
     text = blotted_message(text)
+    if not speaks_of_specs.get():
+        text = _SPEC_KEY.sub(_as_argument, text)
     if text.isprintable():
         return text
     if not lines:
         text = text.replace("\n", "\\n")
     return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _as_argument(found: re.Match[str]) -> str:
+    """`vlm.box_format: calibrated` as `box_format='calibrated'`."""
+    key, value = found["key"], found["value"]
+    name = _ARGUMENTS.get(key, key.rpartition(".")[2])
+    return (
+        name if value is None else f"{name}={value if value.isdigit() else 'None' if value == 'null' else repr(value)}"
+    )
 
 
 def say(text: str, *, err: bool = True) -> None:

@@ -37,7 +37,7 @@ def execute(
     if not steps:
         raise PlanError("the pipeline has no steps")
     if options.budget_usd is not None and options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
     if options.budget_usd is not None and not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
     budget = budget or budget_of(options)
