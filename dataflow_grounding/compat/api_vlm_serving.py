@@ -37,10 +37,7 @@ class GeneratesFromInput:
             raise ValueError("image_paths and text_prompts should have the same length")
         asker = PromptedVQAGenerator(self, system_prompt)
         rows = [{"image": path, "prompt": text} for path, text in zip(image_paths, text_prompts, strict=True)]
-        done = asker(rows)
-        for _, error in done.failures:
-            raise error
-        return [row["answer"] for row in done]
+        return [row["answer"] for row in asker(rows, on_error="raise")]
 
 
 class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
