@@ -1,6 +1,11 @@
-"""Every exception of the package, in one tree: each message is one line that says what is wrong and what to do."""
+"""Every exception of the package, in one tree: each message is one line that says what is wrong and what to do.
+
+At the end, what the system's own errors mean: files, memory or threads that run out, disks full or not answering.
+"""
 
 from __future__ import annotations
+
+import errno
 
 from dataflow_grounding.terminal import shown
 
@@ -57,7 +62,7 @@ class ImageMissing(RecordError):
 
 
 class ImageBroken(RecordError):
-    """The record's image file is there but is no picture that can be used."""
+    """The record's image file is there but can't be used as a picture."""
 
     kind = "image_broken"
 
@@ -107,7 +112,7 @@ class ServerFault(RecordError):
 
 
 class NoCompletion(ServerFault):
-    """The endpoint answered with something that is no reply at all: a page, a stream, another API's JSON."""
+    """The endpoint answered with something that is not a reply at all: a page, a stream, another API's JSON."""
 
 
 class ServerOverloaded(ServerFault):
@@ -179,3 +184,35 @@ class Interrupted(RunStopped):
     """The user, or the system, asked the run to stop."""
 
     exit_code = 130
+
+
+SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+"""No files or memory are left for now."""
+
+_AWAY = {
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
+"""The disk, or the server of a network's disk, doesn't answer."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cant_read(path: str, error: OSError) -> RecordError:
+    """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
+    busy = error.errno in SHORT or error.errno in _AWAY
+    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {error.strerror or error}")
+
+
+def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
+    """What an exception out of a decoder or an operator means, if it isn't about what was worked on."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "out of memory" in said:  # Pillow's decoders say so in an OSError
+        return MachineBusy(f"there is not enough memory{f': {said}' if said else ''}")
+    if isinstance(error, RuntimeError) and "start new thread" in said:
+        return MachineBusy(f"this machine {said}")
+    if isinstance(error, OSError) and error.errno in SHORT:
+        return MachineBusy(f"this machine has none left: {said}")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")
+    return None

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from dataflow_grounding.errors import ImageBroken
+from dataflow_grounding.errors import ImageBroken, cant_read, machine_fault
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.machine import cant_read, machine_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

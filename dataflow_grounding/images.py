@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy
+from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy, cant_read
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
-from dataflow_grounding.kept_urls import kept_urls
-from dataflow_grounding.machine import cant_read
 from dataflow_grounding.records import Record
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 L = TypeVar("L", bound="SizeLimits")
 PADDING = (127, 127, 127)
+MAX_KEPT_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,24 @@ class ImageLimits(SizeLimits):
 
 def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+class _KeptUrls(OrderedDict[str, bytes]):
+    """The last pictures that were sent, as `data:` URLs by digest, up to MAX_KEPT_BYTES: for the record's next steps."""
+
+    held = 0
+
+    def put(self, key: str, url: bytes) -> bytes:
+        """Keep `url`; the oldest go where there are too many bytes."""
+        if key not in self:
+            self[key] = url
+            self.held += len(url)
+        while self.held > MAX_KEPT_BYTES and len(self) > 1:
+            self.held -= len(self.popitem(last=False)[1])
+        return url
+
+
+kept_urls = _KeptUrls()
 
 
 @dataclass(frozen=True)
@@ -188,10 +205,6 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    def keep(self, data: bytes) -> None:
-        """Make the `data:` URL from the file's bytes, which are at hand."""
-        kept_urls.put(self.sent_digest, self._url_of(data))
-
     @contextmanager
     def decoded(self) -> Iterator[PillowImage]:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
@@ -245,10 +258,8 @@ def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
     """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing, ImageBroken."""
     data = read_file(path)
     facts = parse_facts(data, path)
-    if keep_for:
-        image = Image(path, facts, keep_for)
-        if image.as_is:
-            image.keep(data)
+    if keep_for and (image := Image(path, facts, keep_for)).as_is:
+        kept_urls.put(image.sent_digest, image._url_of(data))
     return facts
 
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.images import Image
-from dataflow_grounding.kept_urls import kept_urls
+from dataflow_grounding.images import Image, kept_urls
 
 
 @dataclass(frozen=True)

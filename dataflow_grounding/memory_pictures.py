@@ -12,9 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.errors import BrokenRow, GroundingError, ImageBroken
+from dataflow_grounding.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
 from dataflow_grounding.image_files import parse_facts
-from dataflow_grounding.machine import machine_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

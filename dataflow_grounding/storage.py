@@ -161,7 +161,8 @@ class ResultsStorage(FileStorage):
         """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
         if step <= 0:
             return super().path_of(step)
-        return os.path.join(self.cache_path, self.steps[step - 1], "annotations.jsonl")
+        folder = self.steps[step - 1] if step <= len(self.steps) else f"step_{step - 1}"  # not named yet: see compile()
+        return os.path.join(self.cache_path, folder, "annotations.jsonl")
 
     @property
     def failures_path(self) -> str:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from dataflow_grounding.secrets import blotted, blotted_message
 
 # C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_answers: TextIO | None = None
+
+
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Standard output has nothing but what is said here; what other code prints (the user's) goes to standard error."""
+    global _answers
+    _answers, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, _answers = _answers, None
 
 
 _SPEC_KEY = re.compile(
@@ -59,4 +74,4 @@ def say_json(value: Any, indent: int | None = None) -> None:
 def _print(text: str, err: bool = False) -> None:
     import click
 
-    click.echo(text, err=err)  # noqa: TID251
+    click.echo(text, None if err else _answers, err=err)  # noqa: TID251

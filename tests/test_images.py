@@ -18,6 +18,7 @@ import PIL.ImageOps
 import PIL.PngImagePlugin
 import pytest
 
+from dataflow_grounding import images
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
 from dataflow_grounding.image_files import PIXELS_AT_ONCE
 from dataflow_grounding.images import Image, ImageLimits, open_image
@@ -149,6 +150,19 @@ def test_a_png_may_keep_its_exif_before_or_after_its_pixels(tmp_path: Path, befo
     path = tmp_path / "x.png"
     path.write_bytes(with_chunk(plain.getvalue(), b"eXIf", orientation(6).tobytes()[6:], before))
     assert opened(path).size == as_seen(path).size == (24, 40)
+
+
+def test_the_last_pictures_sent_are_kept_up_to_a_total_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_KEPT_BYTES", 100_000)
+    noise = numpy.random.default_rng(0).integers(0, 256, (4, 100, 100, 3), numpy.uint8)  # as URLs 40 KB each
+    for number, pixels in enumerate(noise):
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    opened_ones = [opened(tmp_path / f"{number}.png") for number in range(4)]
+    urls = [image.data_url() for image in (*opened_ones, opened_ones[3])]
+    assert [image.ready for image in opened_ones] == [False, False, True, True]
+    assert urls[3] == urls[4]
 
 
 @pytest.mark.parametrize(

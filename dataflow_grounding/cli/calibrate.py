@@ -73,8 +73,9 @@ def _serving(
         serving: Serving = OpenAIServing(api_url=base_url, model_name=model or "")
         options = RunOptions()
     else:
-        block = load_spec(spec_paths, overrides).block
-        serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
+        spec = load_spec(spec_paths, overrides)
+        vlm, workflow = spec.block.vlm, spec.block.workflow
+        serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
         if serving.exact_boxes:
             raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
     obstacles = serving.obstacles()

@@ -11,10 +11,16 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import Annotator, Partial
+from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
-from dataflow_grounding.errors import GroundingError, ImageChanged, OperatorFailed, RecordError, RunStopped
-from dataflow_grounding.machine import machine_fault
+from dataflow_grounding.errors import (
+    GroundingError,
+    ImageChanged,
+    OperatorFailed,
+    RecordError,
+    RunStopped,
+    machine_fault,
+)
 from dataflow_grounding.records import Record, Update, as_json
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks import Request
@@ -42,7 +48,7 @@ class StepAsk:
         return found[0]
 
     async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
-        """Puts a request that is no record's: what its reply says, and notes on reading it. Raises what failed."""
+        """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self._asking.counts["probes"] += 1
@@ -92,8 +98,13 @@ async def annotated(
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """An operator's update. Raises OperatorFailed where it is none."""
-    if isinstance(update, Mapping):
-        return dict(update)
-    kind = type(update).__name__
-    raise OperatorFailed(f"annotate of {operator.name} returned {kind}: return a dict of columns to add, {{}} for none")
+    """An operator's update. Raises OperatorFailed where it isn't one, or has columns that no plan could know of."""
+    if not isinstance(update, Mapping):
+        wanted = "return a dict of columns to add, {} for none"
+        raise OperatorFailed(f"annotate of {operator.name} returned {type(update).__name__}: {wanted}")
+    undeclared = [] if operator.sees_all else [*update.keys() - {*operator.writes().values(), *FACT_COLUMNS}]
+    if undeclared:
+        columns = ", ".join(sorted(map(repr, undeclared)))
+        wanted = "which its output_keys don't declare: add it there, so that later steps can read it"
+        raise OperatorFailed(f"{operator.name} returned column {columns}, {wanted}")
+    return dict(update)

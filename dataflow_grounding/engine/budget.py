@@ -15,7 +15,16 @@ from dataflow_grounding.tasks import Request
 
 @dataclass(frozen=True)
 class Prices:
-    """USD per million tokens. Raises SpecError for anything that is not a price."""
+    """What tokens cost, in USD per million.
+
+    Args:
+        input: Tokens of a request.
+        output: Tokens of a reply.
+        cached_input: Tokens of a request that are billed as a beginning seen before; None takes `input`.
+
+    Raises:
+        SpecError: A price is not a number of 0 or more.
+    """
 
     input: float
     output: float
@@ -43,7 +52,7 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
 
 
 class Budget:
-    """What this run may send (`max_requests`) and spend (`usd`, which needs `prices`); None is without limit."""
+    """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is without limit."""
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests, self.usd, self.prices = max_requests, usd, prices

@@ -27,19 +27,25 @@ def execute(
     budget: Budget | None = None,
     locked: str | None = None,
 ) -> Summary:
-    """Run the steps over their storage's files; the summary is the last segment's, with what the earlier ones sent and lost.
+    """Run the steps over their storage's files.
 
-    `budget` is shared by several calls that make one run; without it the options' limits are this call's. `locked` is a
-    checkpoint folder whose lock (`only_run`) the caller holds.
+    Args:
+        steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
+        options: How the run goes.
+        name: What `source` and `pipeline_steps` of the records say; None leaves them out.
+        budget: Shared by several calls that make one run; without it the options' limits are this call's.
+        locked: A checkpoint folder whose lock (`only_run`) the caller holds.
 
-    Raises PlanError, InputError, SpecError before anything is sent; RunStopped when the run could not be finished.
+    Returns:
+        The last segment's summary, with what the earlier ones sent and lost.
+
+    Raises:
+        PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
+        RunStopped: The run could not be finished; what was paid for is stored.
     """
     if not steps:
         raise PlanError("the pipeline has no steps")
-    if options.budget_usd is not None and options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
-    if options.budget_usd is not None and not 0 <= options.budget_usd < math.inf:
-        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
+    _check_budget(options)
     budget = budget or budget_of(options)
     total: Summary | None = None
     held = {locked}
@@ -61,6 +67,16 @@ def execute(
                 if total.failed and not total.done:
                     return total
     return total or Summary()
+
+
+def _check_budget(options: RunOptions) -> None:
+    """Raises SpecError for a budget that can't be kept to."""
+    if options.budget_usd is None:
+        return
+    if options.prices is None:
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
+    if not 0 <= options.budget_usd < math.inf:
+        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
@@ -112,7 +128,7 @@ def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: So
 
 
 def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
-    """The stop with what is done and what the rest would take, at a request a step and what these ones cost."""
+    """The stop with what is done and what the rest would take, at one request per step and what these ones cost."""
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. {answered} replies are stored"
     if total is not None:

@@ -40,9 +40,9 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     records, outcomes = _records(rows, image_key)
     options = current_options.get()
     budget = budget_of(options)
-    sound = [record for place, record in enumerate(records) if place not in outcomes]
-    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(sound, image_key or IMAGE_COLUMN)))
-    run_blocking(lambda: _annotate_all(operator, records, outcomes, budget, until_failure))
+    left = {place: record for place, record in enumerate(records) if place not in outcomes}
+    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
@@ -82,14 +82,13 @@ def _image_column(row: Mapping[str, Any]) -> str:
 
 
 async def _annotate_all(
-    operator: Annotator, records: list[Record], outcomes: dict[int, Outcome], budget: Budget, until_failure: bool
+    operator: Annotator, left: Mapping[int, Record], outcomes: dict[int, Outcome], budget: Budget, until_failure: bool
 ) -> None:
+    """Fills in the outcomes of the records that are left, by place."""
     asking = _asking(operator, budget)
     store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
-    queue, patience = (
-        iter([(place, record) for place, record in enumerate(records) if place not in outcomes]),
-        Patience(),
-    )
+    queue, patience = iter(left.items()), Patience()
+    after_all = len(left) + len(outcomes)
 
     async def work() -> None:
         for place, record in queue:
@@ -111,13 +110,13 @@ async def _annotate_all(
         return False
 
     workers = Workers(stop)
-    count = min(len(records), 2 * (asking.limiter.most if asking else 4))
+    count = min(len(left), 2 * (asking.limiter.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
         await workers.finish()
         if workers.cancelled:
             raise asyncio.CancelledError
-        await operator.conclude(StepAsk(asking, store, (len(records),), notes))
+        await operator.conclude(StepAsk(asking, store, (after_all,), notes))
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way

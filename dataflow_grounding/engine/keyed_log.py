@@ -81,12 +81,18 @@ ReplyLog: TypeAlias = MemoryLog | StepLog  # where replies are kept while, and a
 
 
 class KeyedLog:
-    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes a line.
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
-    A line is with the operating system when `put` returns, so that a killed process loses none; `sync` puts all on disk. With
-    `buffered`, lines are written some at a time, for what can be found out again at no cost. A line that was torn by a
-    stop is dropped when the file is opened. With `read_only` nothing is touched, as a run may be at work on the file, and a
-    file that is missing has no lines. Raises StorageFailed when it can't be written.
+    A line is with the operating system when `put` returns, so that a killed process loses none; `sync` puts all on disk. A
+    line that was torn by a stop is dropped when the file is opened.
+
+    Args:
+        path: The file; made where it is missing.
+        buffered: Write lines some at a time, for what can be found out again at no cost.
+        read_only: Touch nothing, as a run may be at work on the file; one that is missing has no lines.
+
+    Raises:
+        StorageFailed: It can't be written.
     """
 
     def __init__(self, path: str, *, buffered: bool = False, read_only: bool = False) -> None:

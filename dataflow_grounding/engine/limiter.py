@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 import threading
 import time
 from typing import Any
 
-from dataflow_grounding.machine import files_left
 from dataflow_grounding.serving.base import Serving
 
 START = 8
@@ -153,6 +153,20 @@ def limiter_of(serving: Serving, servings: int = 1) -> Limiter:
     limiter.most = max(1, min(serving.max_workers, files_left() // servings))
     limiter.level = min(limiter.level, float(limiter.most))
     return limiter
+
+
+def files_left() -> int:
+    """How many connections this process may open besides the files that it has open, with some left for all else."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most == resource.RLIM_INFINITY:
+        return 1_000_000
+    try:
+        left = most - len(os.listdir("/dev/fd")) - 8
+    except OSError:  # not even that many
+        return 1
+    return max(1, left - min(40, left // 4))
 
 
 class _Waiter:

@@ -14,19 +14,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Settings of a run; every one has a default that asks for nothing twice."""
+    """Settings of a run; every one has a default that asks for nothing twice.
 
-    max_attempts: int = 3  # tries per request for replies that can't be read and for server faults
-    max_wait: float = 600.0  # seconds: how long rate limits are waited for while no answer comes; then the run stops
+    Args:
+        max_attempts: Tries per request, for replies that can't be read and for server faults.
+        max_wait: Seconds for which rate limits are waited for while no answer comes; then the run stops.
+        max_requests: Most requests of the run, tries included; None is without limit.
+        budget_usd: Most USD of the run, which needs `prices`; None is without limit.
+        prices: What the model's tokens cost.
+        force_reprocess: Ask everything again, whatever replies are stored.
+        retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the end.
+        stream: Records flow through all steps of a compiled pipeline; False finishes a step for all records first.
+        pilot: Only the first so many records; None takes all.
+        progress: Show progress; None does where standard error is a terminal, and else writes a line now and then.
+    """
+
+    max_attempts: int = 3
+    max_wait: float = 600.0
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: Prices | None = None
-    force_reprocess: bool = False  # ask everything again, whatever replies are stored
-    retry_failed: bool = False  # ask again what failed for good: refusals, replies unreadable or cut off to the end
+    force_reprocess: bool = False
+    retry_failed: bool = False
     stream: bool = True
-    """Records flow through all steps of a compiled pipeline; False finishes a step for all records first."""
-    pilot: int | None = None  # only the first so many records
-    progress: bool | None = None  # show progress; None: when standard error is a terminal, else a line now and then
+    pilot: int | None = None
+    progress: bool | None = None
 
 
 # `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
@@ -50,11 +62,18 @@ class OwnPictures:
 
 @dataclass(frozen=True)
 class RunStart:
-    """What an operator can know before the first record: how the run goes, and what its pictures are."""
+    """What an operator can know before the first record.
+
+    Args:
+        options: How the run goes.
+        budget: What it may send and spend.
+        folder: The run's own folder for what it finds out; None without files.
+        pictures: Looks at the run's first pictures.
+        shared: What the operators of one run have in common, by whatever tells it apart.
+    """
 
     options: RunOptions
     budget: Budget
-    folder: str | None  # the run's own folder for what it finds out; None without files
-    pictures: Callable[[], OwnPictures]  # looks at the first pictures
+    folder: str | None
+    pictures: Callable[[], OwnPictures]
     shared: dict[Hashable, Any] = field(default_factory=dict)
-    """What the operators of one run have in common, by whatever tells it apart."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", ROW_OF_IMAGE)
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE)
 """Columns of the record schema that steps fill in without naming them."""
 
 

@@ -1,4 +1,4 @@
-"""The store of a folder's replies: one file for all steps; made from the older layout, a file a step, where that is there."""
+"""The store of a folder's replies: one file for all steps, made from an older layout's files, one per step."""
 
 from __future__ import annotations
 

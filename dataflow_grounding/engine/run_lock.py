@@ -24,7 +24,8 @@ def only_run(folder: str) -> Iterator[None]:
     """Hold the lock of a checkpoint folder. The system releases it however the process ends; on file systems without
     `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat takes its place.
 
-    Raises InputError where another run holds it, or the folder can't be written.
+    Raises:
+        InputError: Another run holds it, or the folder can't be written.
     """
     import fcntl
 

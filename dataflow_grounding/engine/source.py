@@ -55,7 +55,14 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 
 
 class Source:
-    """The first step's input file. Rows come with their place in it, from 0."""
+    """The first step's input file. Rows come with their place in it, from 0.
+
+    Args:
+        step: The step that reads the file.
+        image_key: The column with the image's path; None takes `image_path`.
+        name: What `source` of the records says; None leaves it out.
+        pilot: Only the first so many rows; None takes all.
+    """
 
     def __init__(self, step: Step, image_key: str | None, name: str | None, pilot: int | None) -> None:
         self.path = step.storage.input_path

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
+from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.machine import files_left
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.spec import Spec

@@ -265,14 +265,19 @@ async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> 
             if measured.requests and not to_send.requests:
                 steps[place].measured.add(measured)
                 steps[place].guessed.add(guessed[place][0])
-    watched = 0.0  # requests of the steps that watch their boxes together
-    for step, to_send in zip(run.steps, (found.to_send for found in steps), strict=True):
-        if to_send.requests and (every := _check_every(step)):
+    _add_checks(run.steps, steps)
+    unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
+    return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
+
+
+def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
+    """Add the checks of the box format to what is sent; the steps that watch their boxes do it together."""
+    watched = 0.0  # requests
+    for step, found in zip(steps, estimates, strict=True):
+        if (to_send := found.to_send).requests and (every := _check_every(step)):
             before, watched = watched, watched + to_send.requests
             checks = checks_for(round(watched), every) - checks_for(round(before), every)
             to_send.add(to_send, checks / to_send.requests)
-    unreadable = sorted(set().union(*(serving.unreadable for serving in real.servings)))
-    return Estimate(run, total, looked_at, stored, steps, rules, unreadable)
 
 
 def _check_every(step: Step) -> int | None:

@@ -58,10 +58,8 @@ def _regions(request: Request[Any], box_format: BoxFormat) -> Any:
 
 
 def _merged(request: Request[Any], box_format: BoxFormat) -> Any:
-    regions = request.input["regions"]
-    texts = [str(region.get("description") or "the car") for region in regions]
-    merged = zip(texts, regions, strict=True)
-    return {"expressions": [{"text": text, "region_ids": [region["id"]]} for text, region in merged]}
+    texts = {region["id"]: str(region.get("description") or "the car") for region in request.input["regions"]}
+    return {"expressions": [{"text": text, "region_ids": [own]} for own, text in texts.items()]}
 
 
 def _checks(request: Request[Any], box_format: BoxFormat) -> Any:

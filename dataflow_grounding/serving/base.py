@@ -71,7 +71,7 @@ class Serving(ABC):
     """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
     is_vlm: bool = True
-    """Whether a vision-language model answers; records of what is none say which it was."""
+    """Whether a vision-language model answers; records that something else answered name it."""
     takes_probes: bool = True
     """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
     exact_boxes: bool = False

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from dataflow_grounding.errors import (
+    SHORT,
     EndpointRefused,
     EndpointUnreachable,
     MissingExtra,
@@ -15,12 +16,11 @@ from dataflow_grounding.errors import (
     ServerFault,
     SpecError,
 )
-from dataflow_grounding.machine import SHORT
 from dataflow_grounding.secrets import excerpt, learn_proxies
-from dataflow_grounding.serving.address import shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.transport import shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -204,13 +204,18 @@ def _reply_of(response: Any, where: str) -> Reply:
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
-    parts = (candidate.content.parts if candidate.content else None) or []
-    text = "".join(part.text for part in parts if part.text and not part.thought)
+    text = _text_of(candidate)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
         return Reply(text, _WHOLE[finish], usage)
     rated = [rating.category.value for rating in candidate.safety_ratings or [] if rating.blocked and rating.category]
     return Reply(text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated)))
+
+
+def _text_of(candidate: Any) -> str:
+    """What the candidate says, its thoughts left out."""
+    parts = (candidate.content.parts if candidate.content else None) or []
+    return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _refusal(reason: Any, said: str | None) -> str:

@@ -33,14 +33,9 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     """The exception for an answer with this status."""
     said = excerpt(_message(body))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
-    if status == 402 or "insufficient_quota" in said:
-        return errors.EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
-    if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
-        return errors.EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
-    if status == 407:
-        return errors.EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
+    refused = _refused(status, said, text)
+    if refused is not None:
+        return refused
     if status == 429:
         return errors.RateLimited(text, _wait(headers, body))
     if status in (503, 529):
@@ -50,6 +45,19 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str
     if status >= 400:
         return errors.RequestRefused(text)
     return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def _refused(status: int, said: str, text: str) -> errors.EndpointRefused | None:
+    """The error where key, account, address, model or proxy are wrong, so that other requests fail like this one."""
+    if status in (401, 403) or (status in (400, 422) and _KEY.search(said)):
+        return errors.EndpointRefused(f"{text}. Check the API key.", certain=status == 401)
+    if status == 402 or "insufficient_quota" in said:
+        return errors.EndpointRefused(f"{text}. The account has no credit left.", certain=status != 402)
+    if status in (404, 405) or (status in (400, 422) and _MODEL.search(said)):
+        return errors.EndpointRefused(f"{text}. Check the address and the model's name.", certain=False)
+    if status == 407:
+        return errors.EndpointRefused(f"{text}. Check the proxy's name and password.", certain=False)
+    return None
 
 
 def is_about_content(said: str) -> bool:

@@ -12,12 +12,10 @@ from typing import Any
 from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
-from dataflow_grounding.serving.address import shown_address
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
-from dataflow_grounding.serving.chat_reply import reply_of
-from dataflow_grounding.serving.habits import Habits, first_habits, first_limits, takes_no_images
+from dataflow_grounding.serving.chat_completions import Habits, first_habits, first_limits, reply_of, takes_no_images
 from dataflow_grounding.serving.http_errors import error_of, used_up
-from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport
+from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport, shown_address
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -217,7 +215,7 @@ class OpenAIServing(Serving):
     def _open(self) -> Transport:
         """What sends: opened once for each event loop."""
         if self._client is not None:
-            return ClientTransport(self._client, self.timeout, self.extra_headers)
+            return ClientTransport(self._client, self._url, self.timeout, self.extra_headers)
         return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:

@@ -55,11 +55,7 @@ def read_spec(
     plain_given: Any = OmegaConf.to_container(given)
     _resolve_paths(values, [*zip(paths, containers, strict=True), (None, plain_given)])
     places = Places(paths, plain_given)
-    asked = [f"{places.of(key.split('.'))}: {key} is '???': give it a value" for key in missing]
-    for key in missing:
-        block, name = _find(values, key)
-        if block is not None:
-            block.pop(name)
+    asked = _without_missing(values, missing, places)
     asked += [f"{places.of(['autolabel_type'])}: {unknown}"] if unknown else []
     spec, problems = validated(values, model, places)
     told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
@@ -89,6 +85,15 @@ def _tidied(merged: Any, model: type[SpecHead], others: Collection[str]) -> list
     for key in missing:
         OmegaConf.update(merged, key, None)
     return missing
+
+
+def _without_missing(values: dict[str, Any], missing: list[str], places: Places) -> list[str]:
+    """Take the keys out whose value is '???'; returns what to do about each."""
+    for key in missing:
+        block, name = _find(values, key)
+        if block is not None:
+            block.pop(name)
+    return [f"{places.of(key.split('.'))}: {key} is '???': give it a value" for key in missing]
 
 
 def _read_yaml(path: str) -> Any:

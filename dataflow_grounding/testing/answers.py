@@ -70,10 +70,7 @@ class EchoAnswers:
         given = request.input
         regions = given.get("regions", [])
         if request.task == "expression_extraction":
-            caption = " ".join(str(given["caption"]).split())
-            words = WORD.findall(caption)
-            told = [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
-            return {"cleaned_caption": caption, "expressions": [{"text": word, "noun_chunk": word} for word in told]}
+            return extracted(" ".join(str(given["caption"]).split()))
         if request.task == "phrase_grounding":
             return rectangles(request, self.box_format) or {"objects": self._objects(request)}
         if request.task == "region_expression":
@@ -81,9 +78,7 @@ class EchoAnswers:
         if request.task == "image_caption":
             return {"caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."}
         if request.task == "grounding_expression":
-            texts = [region.get("description") or described(region)["description"] for region in regions]
-            named = zip(texts, regions, strict=True)
-            return {"expressions": [{"text": text, "region_ids": [region["id"]]} for text, region in named]}
+            return {"expressions": [named(region) for region in regions]}
         if request.task == "double_check":
             return {"checks": [agreed(expression) for expression in given["expressions"]]}
         if request.task == "region_caption":
@@ -117,6 +112,18 @@ def drawn(seed: str, part: int) -> int:
     """A number from 0 to 65,535 that depends on the seed only; `part` is 0 to 15."""
     digest = hashlib.sha256(seed.encode()).digest()
     return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
+
+
+def extracted(caption: str) -> dict[str, Any]:
+    """The caption with its capitalised and longer words as expressions."""
+    words = WORD.findall(caption)
+    told = [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
+    return {"cleaned_caption": caption, "expressions": [{"text": word, "noun_chunk": word} for word in told]}
+
+
+def named(region: dict[str, Any]) -> dict[str, Any]:
+    """An expression that means the region: its description, made up where it has none."""
+    return {"text": region.get("description") or described(region)["description"], "region_ids": [region["id"]]}
 
 
 def described(region: dict[str, Any]) -> dict[str, Any]:

@@ -54,11 +54,8 @@ class OpenAI:
         if not request.model:
             raise BadRequest("you must provide a model parameter")
         for message in messages:
-            content, role = message.get("content"), message.get("role")
-            parts: list[dict[str, Any]] = content or []
-            if isinstance(content, str):
-                parts = [{"type": "text", "text": content}]
-            for part in parts:
+            role = message.get("role")
+            for part in _parts_of(message.get("content")):
                 if part.get("type") == "text":
                     if role in ("system", "developer"):
                         request.system += part["text"]
@@ -177,6 +174,11 @@ def read_input(text: str) -> dict[str, Any]:
     if not mark or not isinstance(value, dict):
         raise BadRequest("<input> must hold one JSON object and end with </input>")
     return value
+
+
+def _parts_of(content: Any) -> list[dict[str, Any]]:
+    """A message's parts; a plain text is one."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 def _data_url(url: str, pictures: Sequence[bytes]) -> bytes:

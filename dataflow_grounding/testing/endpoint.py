@@ -113,11 +113,7 @@ class Endpoint:
         pictures = self._read(exchange, body) if body is not None else None
         if self.capacity is not None and self.serving >= self.capacity:
             return self._fail(exchange, self.limit_fault)
-        rule = self.faults if callable(self.faults) else first_of(self.faults)
-        fault = rule(exchange.request)
-        if fault is None and pictures is not None:
-            known = not self.models or exchange.request.model in self.models
-            fault = self.takes.refuses(exchange.request, len(pictures)) if known else model_not_found()
+        fault = self._fault_for(exchange.request, pictures)
         exchange.served = True
         self.serving += 1
         latency = self.latency
@@ -127,6 +123,15 @@ class Endpoint:
         exchange.fault = fault or Fault()
         self._answer(exchange, pictures)
         return None
+
+    def _fault_for(self, request: ReceivedRequest, pictures: list[bytes] | None) -> Fault | None:
+        """The fault of the first rule that strikes, else what the model doesn't take."""
+        rule = self.faults if callable(self.faults) else first_of(self.faults)
+        fault = rule(request)
+        if fault is not None or pictures is None:
+            return fault
+        known = not self.models or request.model in self.models
+        return self.takes.refuses(request, len(pictures)) if known else model_not_found()
 
     def _has_key(self, head: Head) -> bool:
         if self.key is None:

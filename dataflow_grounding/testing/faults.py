@@ -220,9 +220,7 @@ def on(
 
     def rule(request: ReceivedRequest) -> Fault | None:
         if not (
-            (indexes is None or request.index in indexes)
-            and (task is None or request.task == task)
-            and (containing is None or containing in request.text)
+            _matches(request, indexes, task, containing)
             and (where is None or where(request))
             and (share >= 1.0 or random.Random(f"{seed}/{request.index}").random() < share)
         ):
@@ -236,6 +234,17 @@ def on(
         return fault
 
     return rule
+
+
+def _matches(
+    request: ReceivedRequest, indexes: Container[int] | None, task: str | None, containing: str | None
+) -> bool:
+    """Whether a request has such a number, task and text; None stands for any."""
+    return (
+        (indexes is None or request.index in indexes)
+        and (task is None or request.task == task)
+        and (containing is None or containing in request.text)
+    )
 
 
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:

@@ -13,8 +13,7 @@ from benchmarks.workplace import Workplace
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.serving.chat_reply import reply_of, usage_of
-from dataflow_grounding.serving.habits import first_habits, first_limits
+from dataflow_grounding.serving.chat_completions import first_habits, first_limits, reply_of, usage_of
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
 
