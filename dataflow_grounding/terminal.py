@@ -29,11 +29,20 @@ def answers_alone() -> Iterator[None]:
 
 
 _SPEC_KEY = re.compile(
-    r"(?<![\w.])(?:vlm|workflow)\.(?P<key>[a-z_]+(?:\.[a-z_]+)*)"
-    r"(?:: (?P<value>null|calibrated|warn|stop|\w+_\d+|\d+(?![\w.])))?"
+    r"(?<![\w./\\-])(?:vlm|workflow|(?:image_\w+\.)?data)\.(?P<block>openai\.azure\.|openai\.|gemini\.|)(?P<name>"
+    r"api_key|api_version|backend|base_url|box_formats?|budget_usd|check_every|endpoint|extra_body|extra_headers|"
+    r"force_reprocess|max_requests|max_wait|media_resolution|model|model_name|on_suspect_boxes|prices|token_provider|"
+    r"image_dir|kitti_label_dir|coco_json|yolo_label_dir|yolo_names)\b"
+    r"(?:: (?P<value>null|calibrated|warn|stop)\b)?"
 )
-_ARGUMENTS = {"openai.base_url": "api_url", "openai.azure.endpoint": "azure_endpoint"}
-"""Keys below `vlm` and `workflow` whose last part is not what Python calls them."""
+_ARGUMENTS = {
+    "openai.base_url": "api_url",
+    "openai.azure.endpoint": "azure_endpoint",
+    "kitti_label_dir": "kitti",
+    "coco_json": "coco",
+    "yolo_label_dir": "yolo",
+}
+"""Keys that Python doesn't call by their last part."""
 
 speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
 """Whether a spec is read: its keys are then called as it has them, and elsewhere as Python's arguments."""
@@ -53,11 +62,9 @@ def shown(text: str, lines: bool = True) -> str:
 
 def _as_argument(found: re.Match[str]) -> str:
     """`vlm.box_format: calibrated` as `box_format='calibrated'`."""
-    key, value = found["key"], found["value"]
-    name = _ARGUMENTS.get(key, key.rpartition(".")[2])
-    return (
-        name if value is None else f"{name}={value if value.isdigit() else 'None' if value == 'null' else repr(value)}"
-    )
+    name = _ARGUMENTS.get(found["block"] + found["name"], found["name"])
+    value = found["value"]
+    return name if value is None else f"{name}={'None' if value == 'null' else repr(value)}"
 
 
 def say(text: str, *, err: bool = True) -> None:

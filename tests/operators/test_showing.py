@@ -36,6 +36,7 @@ from dataflow_grounding import (
     operator,
 )
 from dataflow_grounding.errors import PlanError
+from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
 from dataflow_grounding.testing import LoopbackServer
 
@@ -350,3 +351,12 @@ def test_limits_are_called_as_in_python(tmp_path: Path) -> None:
     pipeline = ImageGroundingPipeline(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")), SERVING)
     with pytest.raises(GroundingError, match=r"^budget_usd needs the model's prices: set prices \(input and output\)$"):
         pipeline.run(options=RunOptions(budget_usd=1))
+
+
+def test_labels_are_called_as_in_python_and_files_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(GroundingError, match=r"^image_dir: no folder /nowhere"):
+        seed_file(str(tmp_path), "/nowhere", kitti=str(tmp_path))
+    with pytest.raises(GroundingError, match=r"^kitti: no folder /nowhere"):
+        seed_file(str(tmp_path), str(tmp_path), kitti="/nowhere")
+    with pytest.raises(GroundingError, match=r"vlm\.py data\.json workflow\.yaml /x/vlm\.prices"):
+        raise GroundingError("vlm.py data.json workflow.yaml /x/vlm.prices")
