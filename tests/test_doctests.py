@@ -28,6 +28,7 @@ ROOMS = (
     dataflow_grounding.testing,
 )
 MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
+MODULES += [room.__name__ for room in ROOMS]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
     test for name in MODULES for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples

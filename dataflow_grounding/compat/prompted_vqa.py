@@ -11,10 +11,9 @@ from dataflow_grounding.images import open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import Record, Update, read_text
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import STRING, Request, object_of
 
 
 @OPERATOR_REGISTRY.register()
@@ -50,13 +49,14 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(request)}
 
 
-def _read(reply: str) -> tuple[str, list[str]]:
+def _read(reply: str) -> tuple[str, list[Note]]:
     try:
         data, notes = read_object(reply, required="answer")
     except TruncatedReply:
         raise
     except UnreadableReply:
-        data, notes = {"answer": reply}, ["own_words: the reply is a text, not the object that was asked for"]
+        note = Note("own_words", "the reply is a text, not the object that was asked for")
+        data, notes = {"answer": reply}, [note]
     text = data["answer"].strip() if isinstance(data["answer"], str) else ""
     if not text:
         raise UnreadableReply("there is no text in the answer.")

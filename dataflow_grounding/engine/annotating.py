@@ -22,8 +22,9 @@ from dataflow_grounding.errors import (
     machine_fault,
 )
 from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.replies import Note
 from dataflow_grounding.secrets import excerpt
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -43,11 +44,11 @@ class StepAsk:
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         for note in found[1]:
-            code, _, text = note.partition(":")
+            code, text = note if isinstance(note, Note) else note.partition(":")[::2]
             self.note(code, text.strip())
         return found[0]
 
-    async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
+    async def aside(self, request: Request[T]) -> ReadReply[T]:
         """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")

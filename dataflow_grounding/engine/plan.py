@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import RecordError
     from dataflow_grounding.serving.base import Serving
     from dataflow_grounding.storage import FileStorage
-    from dataflow_grounding.tasks import Request
+    from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Ask(Protocol):
     def note(self, code: str, text: str = "") -> None:
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
-    def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
+    def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """The answer to a check of the endpoint, sent before all others and paid for, and notes on it.
 
         Its reply is never taken for the answer to a record's request.

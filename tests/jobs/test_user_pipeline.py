@@ -23,8 +23,7 @@ from dataflow_grounding.images import open_image
 from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import Request, STRING, object_of
 
 
 class MoodFinder(Operator):

@@ -6,7 +6,7 @@ import pytest
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes, read_points
-from dataflow_grounding.replies.none_words import missing_in
+from dataflow_grounding.replies.absence import missing_in
 
 # fmt: off
 NONE = [
