@@ -33,7 +33,7 @@ _SPEC_KEY = re.compile(
     r"api_key|api_version|backend|base_url|box_formats?|budget_usd|check_every|endpoint|extra_body|extra_headers|"
     r"force_reprocess|max_requests|max_wait|media_resolution|model|model_name|on_suspect_boxes|prices|token_provider|"
     r"image_dir|kitti_label_dir|coco_json|yolo_label_dir|yolo_names)\b"
-    r"(?:: (?P<value>null|calibrated|warn|stop)\b)?"
+    r"(?:: (?P<value>null|calibrated|warn|stop|xyxy_1000)\b)?"
 )
 _ARGUMENTS = {
     "openai.base_url": "api_url",
