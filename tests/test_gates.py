@@ -45,8 +45,8 @@ def test_gate(command: list[str]) -> None:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A folder with the scripts that users copy: those of `api_pipelines/`, and each of the README and the docs."""
-    for path in (ROOT / "api_pipelines").glob("*.py"):
+    """A folder with what users copy: `api_pipelines/`, `extensions/`, and each whole script of the README and the docs."""
+    for path in (*(ROOT / "api_pipelines").glob("*.py"), *(ROOT / "extensions").glob("*.py")):
         shutil.copy(path, tmp_path)
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.plan import Ask, Partial
-    from dataflow_grounding.serving.base import Serving
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
@@ -55,7 +54,8 @@ class Operator(ABC):
     """Input roles whose column a record may lack."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
-    serving: Serving | None = None
+    serving: Any = None
+    """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
 
     if not TYPE_CHECKING:  # it takes what __init__ takes
 
