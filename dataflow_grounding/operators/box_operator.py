@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,37 @@ from dataflow_grounding.boxes.nearness import ask_in_parts
 from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, zoomed
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.images import Image
-from dataflow_grounding.operators.box_watching import BoxWatching
+from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+
+
+class BoxWatching(Operator):
+    """Settles the format in which boxes are asked for, if any are, and watches over a run that they are in it."""
+
+    format_choice: FormatChoice | None
+    watch: BoxWatch
+
+    def prepare(self, start: RunStart) -> Counter[str]:
+        """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
+        if self.serving is None or self.format_choice is None:
+            return Counter()
+        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
+        return asked
+
+    def facts(self) -> dict[str, Any]:
+        """Those of its watch."""
+        return self.watch.facts()
+
+    async def conclude(self, ask: Ask) -> None:
+        """Lets the watch have its last word. Raises SuspectBoxes."""
+        await self.watch.conclude(ask)
 
 
 class BoxOperator(BoxWatching):

@@ -14,7 +14,7 @@ from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.bbox_visualizer import draw_once
-from dataflow_grounding.operators.box_watching import BoxWatching
+from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update

@@ -1,9 +1,8 @@
-"""Reading what models write: boxes, points and objects out of replies of any shape."""
+"""Reading what models write: boxes and objects out of replies of any shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
@@ -15,10 +14,10 @@ from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.json_values import Scan
-from dataflow_grounding.replies.reading import FoundBox, FoundPoint, Note, Reading
+from dataflow_grounding.replies.reading import FoundBox, Note, Reading
 from dataflow_grounding.replies.vocabulary import plain_key
 
-__all__ = ["FoundBox", "FoundPoint", "Note", "Reading", "read_boxes", "read_object", "read_points"]
+__all__ = ["FoundBox", "Note", "Reading", "read_boxes", "read_object"]
 
 
 def read_boxes(
@@ -58,43 +57,6 @@ def read_boxes(
     parsed = parse_reply(reply, box_format.key)
     wanted = dict(phrases) if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
     return to_reading(parsed, box_format, image_size, sent_size or image_size, wanted)
-
-
-def read_points(
-    reply: str, *, format: BoxFormat | str, image_size: Size, sent_size: Size | None = None
-) -> list[FoundPoint]:
-    """Read the points in the reply of a model that points.
-
-    Args:
-        reply: The reply's text, in any of the shapes that `read_boxes` takes.
-        format: The box format whose scale and frame the points are in, or its name.
-        image_size: Width and height of the upright image in pixels.
-        sent_size: Width and height of the picture as sent, if it was resized.
-
-    Returns:
-        The points in pixels of the upright image; none if the reply says nothing is there.
-
-    Raises:
-        UnreadableReply: There is no point, and the reply doesn't say that nothing is there.
-        SpecError: The format is unknown.
-
-    Example:
-        >>> read_points('<point x="25" y="50" alt="cup">cup</point>', format="xyxy_100", image_size=(640, 480))
-        [FoundPoint(point=(160.0, 240.0), label='cup', numbers=(25.0, 50.0))]
-    """
-    box_format = find_box_format(format, "") if isinstance(format, str) else format
-    parsed = parse_reply(reply, box_format.key)
-    if not parsed.points and not parsed.absences:
-        raise UnreadableReply("there is no point in the reply")
-    found = []
-    last = max((raw.answer for raw in parsed.points), default=0)
-    for raw in parsed.points:
-        if raw.answer < last:
-            continue
-        meant = replace(box_format, order=raw.order) if raw.order else box_format
-        point = meant.point_to_pixels(raw.numbers, original=image_size, sent=sent_size)
-        found.append(FoundPoint(point, raw.said.labels[0] if raw.said.labels else None, raw.numbers))
-    return found
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:

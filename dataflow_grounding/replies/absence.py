@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
-
-
-def _compiled(*patterns: str) -> list[re.Pattern[str]]:
-    return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
-
+from dataflow_grounding.replies.vocabulary import WORDINGS
 
 _IMAGE = r"(?:image|picture|photo(?:graph)?|scene|frame|view|screenshot|shot|figure|footage|screen|video)s?"
 _PLACE = (
@@ -28,80 +24,19 @@ _CANNOT = r"can(?:not|['’]?t|\s+not)"
 _THING = r"(?P<thing>[^.!?\n]{1,120}?)"
 _IS = r"(?:is|are|was|were)"
 
-_ENGLISH = _compiled(
-    # there is no cat, I see no cat, the image shows no cat
-    rf"(?:there(?:['’]s|\s+(?:{_IS}|seems?\s+to\s+be|appears?\s+to\s+be))"
-    r"|(?:i|we)\s+(?:can\s+)?(?:see|saw|found|find|detect(?:ed)?|observe)"
-    rf"|(?:(?:the|this)\s+{_IMAGE}|it)\s+(?:has|contains|shows|includes|depicts))\s+"
-    rf"(?:nothing|none|neither|(?:no|neither|not\s+(?:an?|any)|zero|0|nothing\s+matching)\b\s+{_THING})(?:\s+{_SEEN})?{_PLACE}",
-    # there isn't a cat
-    rf"there\s+(?:{_IS}{_NOT}|(?:do|does|did){_NOT}\s+(?:appear|seem)\s+to\s+be)\s+(?:an?|any)\s+{_THING}"
-    rf"(?:\s+{_SEEN})?{_PLACE}",
-    # no cat found
-    rf"(?:nothing\s+(?:is\s+|was\s+)?{_SEEN}|nothing\s+match(?:es|ed)"
-    rf"|(?:no|none\s+of|zero|0|not\s+a\s+single)\b\s+{_THING}"
-    rf"(?:(?:\s+(?:{_IS}|(?:has|have)\s+been|(?:can|could)\s+be))?\s+{_SEEN}|\s+(?:appears?|match(?:es)?(?:\s+anything)?))?){_PLACE}",
-    # the phrase matches nothing
-    rf"(?:the|this)\s+(?:phrase|expression|description|query)s?\s+(?:does|do){_NOT}\s+match\s+any(?:thing|\s+\w+)?{_PLACE}",
-    # neither the cat nor the dog is visible
-    rf"neither\s+{_THING}(?:\s+{_IS})?\s+{_SEEN}{_PLACE}",
-    # the cat is not visible, cat not found
-    rf"{_THING}(?:(?:['’]s\s+not|\s+(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
-    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:(?:is|are)\s+)?(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
-    # I don't see a cat
-    rf"(?:(?:i|we)\s+)?(?:(?:do|did|could){_NOT}|{_CANNOT}|(?:was\s+|were\s+|am\s+)?(?:unable|not able)\s+to)\s+"
-    rf"(?:see|find|spot|detect|locate|observe|notice)\s+"
-    rf"(?:(?:such an?|an?|any|the|such|single)\s+)?{_THING}(?:\s+{_SEEN})?{_PLACE}",
-    # the image doesn't show a cat
-    rf"(?:the|this)\s+(?:\w+\s+)?{_IMAGE}\s+(?:does|did){_NOT}\s+"
-    rf"(?:contain|show|include|have|depict|feature|display)\s+(?:(?:an?|any|the|such)\s+)?{_THING}{_PLACE}",
-    # cat: none
-    rf"{_THING}\s*[:=：–—-]\s*(?:none(?:\s+{_SEEN})?|null|n/?a|0|not\s+{_SEEN}|nothing|absent|no|无|没有|未找到|未检测到){_PLACE}",
-)
-
 _ZH_PLACE = r"(?:这张|该|此|这幅|给定的?|所给的?|提供的)?(?:图片|图像|图|画面|照片|场景)(?:之?[中里内上])?"
 _LATIN_PLACE = (
     r"(?:\s+(?:en|na|no|nell['’]|nella|dans|sur|auf|im|in)\s*(?:l['’]|la|el|esta|questa|cette|dem|diesem)?\s*"
     r"(?:imagen|imagem|immagine|image|photo|foto\w*|bild))?"
 )
 
-_OTHER_LANGUAGES = _compiled(
-    # Chinese: 图中没有猫, 未检测到任何目标; 猫不在图中
-    rf"(?:抱歉|对不起|很抱歉)?[，,]?\s*(?:根据[^，,]{{1,12}}[，,])?(?:在?{_ZH_PLACE})?[，,]?(?:我|我们|并|也|中)*"
-    r"(?:(?:没有|没能?|未能?|并未)"
-    r"(?:找到|发现|检测到|检测出|看到|看见|识别到|识别出|出现|见到|定位到|包含|显示)"
-    r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到)|没有|不存在|不包含|不含|无(?!法|从|需|所)|没(?!法|错|事|关|用))"
-    r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?(?:，(?:因此|所以)[^。]{0,20})?",
-    r"(?P<thing>[^，。,.\s]{1,20}?)(?:并)?"
-    r"(?:不存在|不可见|(?:没有|没|未)(?:被)?(?:找到|出现|检测到|发现|显示)|(?:找|看)不到|不在)"
-    rf"(?:于)?(?:{_ZH_PLACE})?",
-    # Japanese, Korean
-    r"(?:(?:この)?(?:画像|写真)(?:の?中)?(?:には?|では)、?)?(?P<thing>.{0,40}?)(?:(?:が|は|も)?"
-    r"(?:見つかりません|見当たりません|検出されません|検出できません|存在しません|写っていません)|[がはも](?:ありません|いません))"
-    r"(?:でした)?",
-    r"(?:이?\s?(?:이미지|사진)에(?:서|는|서는)?\s+)?(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
-    r"(?:없습니다|없음|없어요|찾을 수 없습니다|발견되지 않았습니다|감지되지 않았습니다|보이지 않습니다)",
-    # German
-    r"(?:es (?:gibt|wurden?|ist|sind) |ich sehe |(?:auf|in) (?:dem|diesem|dieser) (?:bild|aufnahme|foto) (?:ist|sind|gibt es) )?"
-    r"(?:kein(?:e[rnms]?)?|nichts)\b(?P<thing>.{0,60}?)"
-    r"(?:\s*(?:gefunden|erkannt|entdeckt|vorhanden|sichtbar|zu (?:sehen|finden)|(?:auf|in) (?:dem|diesem) bild|im bild))+",
-    r"(?P<thing>.{1,60}?) (?:ist|sind|wurden?) nicht (?:gefunden|erkannt|vorhanden|sichtbar|zu (?:sehen|finden)|im bild)",
-    # French
-    r"(?:il n['’]y a (?:pas|aucune?)(?: de| d['’])?|je ne (?:vois|trouve) (?:pas|aucune?)(?: de| d['’])?|aucune?)"
-    r"(?P<thing>.{0,60}?)(?:\s+(?:n['’]a été |n['’]est )?(?:trouvée?s?|détectée?s?|visibles?|présente?s?))*"
-    rf"{_LATIN_PLACE}",
-    # Spanish, Portuguese, Italian
-    r"(?:no (?:se (?:encontr|detect|observ|ve)\w*|hay|existen?|veo)(?: ning[uú]n[oa]?)?|ning[uú]n[oa]?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:encontrad|detectad|visible|present)\w*)?{_LATIN_PLACE}",
-    r"(?:n[ãa]o (?:h[áa]|foi|foram|existem?|vejo)(?: encontrad\w+| detectad\w+)?(?: nenhuma?)?|nenhuma?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:foi |foram )?(?:encontrad|detectad|vis[íi]ve|presente)\w*)?{_LATIN_PLACE}",
-    r"(?:non (?:c['’]è|ci sono|è stat[oa]|sono stat[ei]|vedo)(?: trovat\w+| rilevat\w+)?(?: nessun[oa]?)?|nessun[oa]?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:trovat|rilevat|visibil|present)\w*)?{_LATIN_PLACE}",
-    # Russian
-    r"(?:на (?:изображении|фото|картинке) )?(?P<thing>.{0,60}?)\s*"
-    r"(?:не (?:найден|обнаружен|видно|присутству|вижу)\w*|нет|отсутству\w*)"
-    r"(?:\s+(?P<behind>\w+(?: \w+)?))?(?: на (?:изображении|фото|картинке))?",
-)
+
+def _compiled(patterns: list[str]) -> list[re.Pattern[str]]:
+    named = (re.sub("<<([A-Z_]+)>>", lambda name: globals()[f"_{name[1]}"], pattern) for pattern in patterns)
+    return [re.compile(pattern.replace("\n", ""), re.IGNORECASE) for pattern in named]
+
+
+_ENGLISH, _OTHER_LANGUAGES = _compiled(WORDINGS["english"]), _compiled(WORDINGS["other_languages"])
 
 # A whole reply, or what stands for a box.
 _WORDS = re.compile(

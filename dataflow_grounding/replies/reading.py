@@ -225,21 +225,6 @@ class FoundBox:
     evidence: str | None
 
 
-@dataclass(frozen=True)
-class FoundPoint:
-    """One point of a reply.
-
-    Attributes:
-        point: x and y in pixels of the upright image, perhaps outside it.
-        label: The reply's name for it.
-        numbers: The coordinates as the reply wrote them.
-    """
-
-    point: tuple[float, float]
-    label: str | None
-    numbers: tuple[float, ...]
-
-
 @dataclass
 class Reading:
     """What a reply says.

@@ -9,31 +9,11 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
 from dataflow_grounding.replies.labels import alike, comparable
 from dataflow_grounding.replies.reading import Talk
+from dataflow_grounding.replies.vocabulary import WORDINGS
 
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
-# fmt: off
-# Words that name no thing: a sentence's first ones are passed over.
-_FILLER = frozenset(_WORD.findall("""
-    t isn don certain a an the this that these those it its he she they their there here s i we you me my our your us let ll ve re
-    m am is are was were be been being has have had do does did can could will would shall should may might must seems appears see
-    sees seen saw find finds found locate located locates detect detected detects identify identified mark marked marks draw drew
-    spot spotted notice noticed give gives given giving provide provided provides show shows shown showing contain contains return
-    returned place placed outline outlined spans covers occupies lies sits use used using get set asked requested corresponding
-    following below above as so then thus hence therefore now first finally also and but or while with for of in on at to from by
-    around within into box boxes bounding bbox bboxes boundingbox coordinate coordinates coords location locations position
-    positions region area rectangle corner corners answer answers output outputs result results response final detection
-    detections annotation annotations grounding json list format code image picture photo photograph scene frame sure ok okay yes
-    certainly course please note wait actually sorry hmm no rather looking look again closer closely inspection correction
-    corrected refined revised updated based upon after before checking all another one more other same only just very well step
-    object objects item items target thing things phrase phrases expression description instance instances values value numbers
-    pixel pixels normalized normalised relative absolute
-"""))
-# Where the words that name a thing end.
-_STOPS = frozenset(_WORD.findall("""
-    is are was were can could has have had must should would will may might at spans covers occupies appears seems lies sits
-    located found seen visible who which that while but where s isn aren wasn doesn refers bounding bbox coordinates
-"""))
-# fmt: on
+# Words that name no thing, of which a sentence's first ones are passed over; and where the words that name a thing end.
+_FILLER, _STOPS = (frozenset(WORDINGS[group].split()) for group in ("filler", "stops"))
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = re.compile(r"\d")
@@ -69,32 +49,7 @@ _RE = (
     r"re-?(?:check|examin|consider|evaluat|assess|view|think|fin|vis|do|calibrat|measur|adjust|look|locat|estimat|verif|analy[sz]|"
     r"count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
 )
-_CUE = re.compile(
-    r"(?=[a-z])(?<![\w'’\"“,:={\[<])(?:"
-    r"(?:oh |oops,? |no,? |but |and )?"
-    r"(?:wait|hold on|hang on|hmm+|scratch that|on second thoughts?|correction|my (?:mistake|apologies|bad)|apologies|oops)\b"
-    r"|(?:actually|sorry|no|rather)\s*[,:—–-]|i (?:made|see) (?:a|my|an) (?:mistake|error)"
-    r"|(?:looking|look|checking|examining|inspecting|thinking|reading)"
-    r" (?:again|closer|more closely|more carefully|at it again|twice)"
-    rf"|(?:let me|let['’]s|i(?:['’]ll| will| should| need to))"
-    rf" (?:{_RE}|correct|fix|adjust|double[- ]check|look (?:again|closer)|check again|verify|try again)"
-    rf"|(?:up)?on (?:closer|further|second|{_RE})|after (?:a closer|double|looking|verif|{_RE})|double-?checking|{_RE}"
-    r"|(?:here (?:is|are) )?(?:the |my )?"
-    r"(?:corrected|revised|refined|updated|adjusted|improved|final|correct|better)(?: \w+){0,2}? "
-    r"(?:answer|boxe?s?|bboxe?s?|coordinates?|results?|output|detections?|versions?|positions?|json|list|one)\b"
-    r"|(?:corrected|revised|refined|updated|final)\s*[:：]"
-    r"|(?:(?<=\n)|(?<=\n\*\*)|(?<=\n# )|(?<=\n## )|(?<=\n### ))(?:answer|conclusion|result)\*{0,2}\s*[:：\n]"
-    r"|(?:therefore|thus|hence|in (?:conclusion|summary)|to (?:conclude|summarize))\b"
-    r"|so,? (?:the|my) (?:\w+ ){0,2}?(?:boxe?s?|bboxe?s?|answers?|coordinates)\b"
-    r"|that(?:['’]s| is| was) (?:wrong|incorrect|not (?:right|correct|it))"
-    r")"
-    r"|(?=[^\x00-\x7f])(?:(?<=\n)(?:答案|回答)[:：]|等等|等一下|等下|不对|不，|更正|修正|纠正|重新(?:检查|看|审视|确认|考虑|观察|定位|标注)"
-    r"|再(?:看|检查|确认|仔细)|仔细(?:看|检查|观察)|最终(?:答案|结果|坐标)|实际上|其实|应该是|修改后|更准确|因此|所以|综上"
-    r"|подожди|исправ|на самом деле|待って|訂正|修正|いや、|もう一度|잠깐|수정|다시)"
-    r"|(?=[acegikmnr])\b(?:espera|corrección|en realidad|moment mal|korrektur|genauer betrachtet|attendez?|en fait|rectification"
-    r"|correção|na verdade|aspetta|correzione|in realtà)\b",
-    re.IGNORECASE,
-)
+_CUE = re.compile(WORDINGS["corrections"].replace("\n", "").replace("<<RE>>", _RE), re.IGNORECASE)
 _MORE = re.compile(
     r"\b(?:another|also|additional(?:ly)?|one more|as well|in addition|furthermore|moreover|remaining"
     r"|missed (?:one|some|another))\b|另(?:外|一)|还有|也(?!许)|以及|同样",

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import yaml
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.frames import Order
 
+# What replies say in words: patterns of sentences, and lists of words.
+WORDINGS: dict[str, Any] = yaml.load(
+    resources.files(__package__).joinpath("wordings.yaml").read_text(encoding="utf-8"),
+    Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+)
 # Keys are compared by `plain_key`.
 # fmt: off
 BOX_KEYS = frozenset([
