@@ -27,7 +27,7 @@ Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A box of a phrase: pixels, (x1, y1, x2, y2), of the upright image of `size`; `score` None where the model gave none."""
+    """A box of a phrase: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None without one."""
 
     phrase: str
     bbox: Bbox
@@ -139,8 +139,8 @@ def ground(
     """Find one phrase or several in one picture.
 
     Args:
-        image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4
-            RGBA). EXIF orientation is applied: boxes are those of the upright image.
+        image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
+            H×W×4 RGBA). EXIF orientation is applied: boxes are those of the upright image.
         phrases: What to look for, such as "red mug"; one string or several of them.
         serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or,
             where none of them is set, the embedded grounder.
@@ -148,8 +148,8 @@ def ground(
         settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
 
     Returns:
-        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image, `score` is
-        in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
+        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image,
+        `score` is in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
 
     Raises:
         GroundingError: For everything that can go wrong, in one sentence.

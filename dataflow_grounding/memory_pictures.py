@@ -1,4 +1,4 @@
-"""Pictures given in memory: the bytes of an image file, PIL images, NumPy arrays. Files hold them while the process runs."""
+"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the process runs."""
 
 from __future__ import annotations
 

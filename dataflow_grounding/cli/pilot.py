@@ -21,18 +21,17 @@ def advice(run: SpecRun) -> str:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
     lines.append(f"  or at everything in a browser: dataflowgrounding report {run.spec.results_dir}")
-    lines.append(
-        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens."
-    )
-    lines.append(
-        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from here;"
-    )
-    lines.append("estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.")
+    lines += [
+        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
+        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
+        "here;",
+        "estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.",
+    ]
     return "\n".join(lines)
 
 
 def set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise `max_workers`: for a pilot to what it may try, for a full run to what the pilot sustained. Raises SpecError."""
+    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained. Raises SpecError."""
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

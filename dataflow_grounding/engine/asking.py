@@ -49,7 +49,7 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(self, request: Request[T], store: ReplyLog, priority: Any) -> ReadReply[T]:
-        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set."""
+        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set."""
         attempt, error = 0, None
         if not self.force:
             attempt, error, found = self._replay(request, store, 0)

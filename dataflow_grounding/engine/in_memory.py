@@ -31,9 +31,9 @@ Outcome: TypeAlias = Update | RecordError
 
 
 def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
-    """By place, each row with the operator's update or with what failed; `until_failure` begins no more after one that did.
+    """By place, each row with the operator's update or with what failed; `until_failure` begins none after a failure.
 
-    A picture that a row holds in memory is a file while the operator works, and the caller's own object again afterwards.
+    A picture that a row holds in memory is a file while the operator works, and afterwards the caller's own object.
     Raises RunStopped.
     """
     image_key = operator.reads().get("image")

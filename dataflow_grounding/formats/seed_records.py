@@ -56,7 +56,7 @@ class LabelSeeds:
         self.origin = f"{source.image_dir} with {origin}"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One record per image; without a size if the image can't be opened, with the reason if its labels can't be read."""
+        """One record per image; without a size if it can't be opened, with the reason if its labels can't be read."""
         numbers = iter(range(len(self.source.images)))
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(numbers, BATCH)):
@@ -163,7 +163,7 @@ Seeds: TypeAlias = LabelSeeds | AnnotationSeeds  # `files`: of the user; `origin
 
 
 def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Width and height of the upright image; None when it can't be opened, on which its record will fail. Raises MachineBusy."""
+    """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
         facts = known_facts(file) or remember_facts(file, read_facts(file.path))

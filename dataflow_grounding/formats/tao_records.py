@@ -1,8 +1,7 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are recognised by their source together with their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't
-have. A box that is one of those, written in 0-1000, gets its exact numbers back; others are converted where it is certain
-what the 1000 stands for.
+They are recognised by source and column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. A box
+that is one of those in 0-1000 gets its exact numbers back; others are converted if what 1000 stands for is certain.
 """
 
 from __future__ import annotations

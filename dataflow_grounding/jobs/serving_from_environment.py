@@ -10,10 +10,10 @@ from dataflow_grounding.terminal import say
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
-    """The endpoint of `DF_BASE_URL`, `DF_MODEL` and `DF_API_KEY`; without any of them the embedded grounder, and says so.
+    """The endpoint of `DF_BASE_URL`, `DF_MODEL` and `DF_API_KEY`; without any, the embedded grounder, and says so.
 
-    Names that aren't set are taken from a `.env` file in the current folder. `DF_BOX_FORMAT` states the model's box format
-    where it isn't known by name. Raises SpecError when the model isn't named.
+    Names that aren't set are taken from a `.env` file in the current folder. `DF_BOX_FORMAT` states the model's box
+    format where it isn't known by name. Raises SpecError when the model isn't named.
     """
     read_env_files()
     environment = os.environ
@@ -21,9 +21,9 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
         from dataflow_grounding.embedded import EmbeddedServing
 
         say(
-            "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is not a VLM. It "
-            "finds faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes; other phrases get "
-            "status unsupported."
+            "No DF_API_KEY, DF_BASE_URL or DF_MODEL set: running on the embedded OpenCV grounder, which is not a VLM. "
+            "It finds faces, people by their faces, sky, greenery, clearly coloured things and drawn shapes; other "
+            "phrases get status unsupported."
         )
         return EmbeddedServing()
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

@@ -32,8 +32,8 @@ O = TypeVar("O", bound="Operator")  # noqa: E741
 class Operator(ABC):
     """Turns a record into its update by asking a serving.
 
-    A subclass names its columns in `input_keys` and `output_keys` (role → default column), and does its work in `annotate`,
-    with no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
+    A subclass names its columns in `input_keys` and `output_keys` (role → default column) and works in `annotate`, with
+    no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
 
     Example:
         >>> from dataflow_grounding import Operator
@@ -88,7 +88,7 @@ class Operator(ABC):
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
     async def conclude(self, ask: Ask) -> None:  # noqa: B027
-        """Called after a run's last record, before its files are put in place. Raises RunStopped, and then they are not."""
+        """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
     @with_columns
     def run(self, storage: Any, **columns: str) -> str:
@@ -147,15 +147,15 @@ class Operator(ABC):
         """Work on records in memory.
 
         Args:
-            data: One record, a list of records, or a DataFrame. The image's column may hold a path, the bytes of an image
-                file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
-            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many, "keep"
-                keeps them with null in the columns that the operator fills, "raise" stops at the first.
+            data: One record, a list of records, or a DataFrame. The image's column may hold a path, the bytes of an
+                image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
+            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many,
+                "keep" keeps them with null in the columns that the operator fills, "raise" stops at the first.
             columns: As of `run`.
 
         Returns:
-            The same kind, with the columns added: a list has `failures`, (place, error) each; a DataFrame, which keeps its
-            index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
+            The same kind, with the columns added: a list has `failures`, (place, error) each; a DataFrame, which keeps
+            its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
 
         Raises:
             RecordError: What failed, of one record, or with on_error="raise".
@@ -207,7 +207,7 @@ class Operator(ABC):
         return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of it after a run, as JSON; `check_every` says after how many requests it sends one more."""
+        """What `run.json` says of it after a run, as JSON; `check_every`: requests after which it sends one more."""
         return {}
 
     def needs(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Records in memory through an operator: a list, or a DataFrame that keeps its index, and what becomes of rows that fail."""
+"""Lists and DataFrames through an operator, and what becomes of rows that fail."""
 
 from __future__ import annotations
 

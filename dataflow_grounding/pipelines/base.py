@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class Pipeline:
     """Subclass it, and call operators one after the other in `forward()`, each on `self.storage.step()`.
 
-    `run()` works step by step; after `compile()` it streams records through all steps, to the same files. `run(resume_step=k)`
-    begins with step k, whose input file must be there. As in DataFlow, an object's `forward(…)` is the same call. Operators
-    of other libraries (anything with `run(storage, …)`), kept as attributes, run in their turn on whole files.
+    `run()` works step by step; after `compile()` it streams records through all steps, to the same files.
+    `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow, an object's `forward(…)` is
+    the same call. Operators of other libraries (anything with `run(storage, …)`), kept as attributes, run in their turn
+    on whole files.
     """
 
     name: ClassVar[str | None] = None
@@ -32,8 +33,8 @@ class Pipeline:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
-        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that shares one
-        # budget over its steps, ends in a Summary, and streams once compiled. The class stays as it was written.
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
+        # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
@@ -153,7 +154,7 @@ def _is_from_elsewhere(value: Any) -> bool:
 
 
 def _check_columns(steps: list[Step]) -> None:
-    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at when their turn comes."""
+    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at in their turn."""
     from dataflow_grounding.engine.source import Source
 
     written: set[str] = set()
