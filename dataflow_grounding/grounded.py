@@ -27,7 +27,7 @@ Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A box of a phrase: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None without one."""
+    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None if none was given."""
 
     phrase: str
     bbox: Bbox

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from dataflow_grounding.secrets import blotted, blotted_message
 
-# C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
+# C0 (but tab and newline), DEL, C1, marks that turn a line's direction, line separators, halves of surrogate pairs.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _answers: TextIO | None = None
 
@@ -49,7 +49,7 @@ speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape character; its `lines` may stay, or be made one."""
+    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape; its `lines` may stay, or be made one."""
     text = blotted_message(text)
     if not speaks_of_specs.get():
         text = _SPEC_KEY.sub(_as_argument, text)
