@@ -47,6 +47,8 @@ def command(
     the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
+    for remark in spec.remarks:
+        say(f"Note: {remark}.")
     if set_from:
         set_workers(spec, in_pilot=pilot is not None)
     run = SpecRun(

@@ -13,10 +13,11 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, validated
-from dataflow_grounding.spec.schema import OTHER_BLOCKS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.schema import OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
+_HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
@@ -41,13 +42,15 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
-    given = _read_overrides(overrides)
+    of_hydra = [override for override in overrides if _HYDRA.match(override)]
+    given = _read_overrides(override for override in overrides if override not in of_hydra)
     try:
         merged: Any = OmegaConf.merge(*files, given)
         if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
             merged.autolabel_type = blocks[0]
         model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
-        missing = _tidied(merged, model, others)
+        passed_over = _passed_over(merged, model, others)
+        missing = _missing(merged)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -65,6 +68,7 @@ def read_spec(
     if not isinstance(spec, Spec):
         return None, [*asked, *told]
     spec._stated, spec._folders = stated, folders
+    spec._passed_over = sorted({*passed_over, *(["hydra"] if of_hydra else [])})
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, [*asked, *told]
 
@@ -77,14 +81,29 @@ def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[t
         return SpecHead, str(error)
 
 
-def _tidied(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
-    """Take blocks of other pipelines out, and put null where a value is '???'; returns the keys of the latter."""
+def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    """Take out blocks of other pipelines and keys of TAO's that ours have no use for; returns what they are called."""
     from omegaconf import OmegaConf
 
     known = {field.alias or name for name, field in model.model_fields.items()}
-    for name in [name for name in merged if name not in known]:
-        if name in others or name in OTHER_BLOCKS or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
-            merged.pop(name)
+    unknown = [name for name in merged if name not in known]
+    names = [name for name in unknown if name in others or name in OTHER_BLOCKS]
+    for name in unknown:
+        if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
+            del merged[name]
+    for place, keys in OTHER_KEYS.items():
+        for block in [name for name in merged if name in others]:
+            inside = OmegaConf.select(merged, f"{block}.{place}")
+            for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
+                del inside[key]
+                names.append(f"{block}.{place}.{key}")
+    return names
+
+
+def _missing(merged: Any) -> list[str]:
+    """Put null where a value is '???'; returns the keys."""
+    from omegaconf import OmegaConf
+
     missing = sorted(OmegaConf.missing_keys(merged))
     for key in missing:
         OmegaConf.update(merged, key, None)
