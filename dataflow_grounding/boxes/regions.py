@@ -10,7 +10,7 @@ from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.records import Record, is_number
 
 SEED_ERROR = "seed_error"
-"""Column of a record that was made from files of which one can't be read: what is wrong. The record fails on it."""
+"""Column that says why the files that a record was made from can't be read; the record fails on it."""
 
 
 def check_seed(record: Record) -> None:

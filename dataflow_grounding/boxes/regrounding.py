@@ -1,4 +1,4 @@
-"""Texts grounded afresh, no box being shown, to see whether they are found where they were said to be."""
+"""Texts grounded again without showing any box, to see whether they are found where they were said to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrating: sends probe pictures through the engine's own door and fits a format to the answers."""
+"""Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format to the answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Calibrated:
 
 
 class CalibrationUnclear(SpecError):
-    """The answers name no format; `counts` is what was sent for nothing."""
+    """The answers name no format; `counts` are the requests and tokens spent on finding that out."""
 
     def __init__(self, message: str, pictures: list[ProbedPicture], counts: Counter[str]) -> None:
         super().__init__(message)
@@ -68,9 +68,17 @@ def calibrate(
 ) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
-    The first picture is asked for as `stated`, the others as its answer suggests, and as a run will. One that counts
-    pixels is asked in more sizes, until it is known which it sees as sent; `own` are the run's pictures.
-    Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
+    One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        stated: The format that the first picture is asked for in; its answer decides for the others.
+        options, budget: Retries and limits as in a run, and what may be spent (None: that of `options`).
+        own: Sizes (width, height in pixels, the commonest first) and file types of the run's pictures.
+
+    Raises:
+        CalibrationUnclear: The answers name no format; the message says how to state it.
+        RunStopped: The endpoint doesn't answer.
     """
     own = own or OwnPictures()
     asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits))
@@ -95,7 +103,7 @@ def calibrate_elongated(
     usual: float | None,
     found: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Whether the model needs its `own` elongated pictures padded, and if it helps, beside what was `found` of others.
+    """Find out whether the run's `own` elongated pictures need padding, and add that to what was `found` for others.
 
     `usual` is as for verdict_on. None where nothing was answered. Raises RunStopped.
     """
@@ -109,7 +117,7 @@ def calibrate_elongated(
 
     for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
         if verdict is None:
-            say("That was not answered, and they are sent as they are.")
+            say("Nothing was answered: they are sent as they are.")
             continue
         if found is None:
             found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
@@ -149,7 +157,7 @@ class _Asker:
         self.asking = Asking(serving, afresh, budget, limiter_of(serving))
 
     async def closing(self, work: Awaitable[T]) -> T:
-        """What comes of asking; connections are given back. Raises NoFit, RunStopped."""
+        """The result of `work`; connections are closed. Raises NoFit, RunStopped."""
         try:
             return await work
         except NothingAnswered as refused:

@@ -64,7 +64,7 @@ class SeenSize:
 
 
 def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
-    """A picture's size as its answers count it: a robust line through the first edge. None for under four boxes."""
+    """A picture's size as its answers count it: a robust line through the first edge. None for under 4 boxes."""
     import numpy as np
 
     canvas = frame_of(frame, picture.sent)

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
@@ -27,8 +27,8 @@ class Calibration:
     """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
     `error_share` that of the median rectangle's worst edge, in parts of the side. `date` is UTC, `YYYY-MM-DDTHH:MM:SSZ`.
     `limits` are those of SizeLimits within which pixels are those of the picture as sent, None for formats that don't count
-    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes are not
-    to be had, each as width, height, and how far they are off as a share of the side.
+    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes
+    are wrong however they are asked for: width, height, and how far off boxes are as a share of the side.
     """
 
     endpoint: str
@@ -68,7 +68,7 @@ class Calibration:
         return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
 
     def covers(self, size: Size) -> bool:
-        """Whether it is known what comes of elongated pictures of this size."""
+        """Whether it is known how boxes turn out in elongated pictures of this size."""
         limits = self.size_limits or SizeLimits()
         limit = limits.max_wide if size[0] > size[1] else limits.max_tall
         measured = any(_is_beyond(one, size) for one in self.sizes)
@@ -102,9 +102,8 @@ class Calibration:
 def cache_folder() -> str:
     """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    return os.path.join(
-        home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache")), "dataflow-grounding"
-    )
+    folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
+    return os.path.join(folder, "dataflow-grounding")
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
@@ -159,18 +158,14 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a stored row. Raises KeyError, TypeError, ValueError when one is missing or of another type."""
     values: dict[str, Any] = {}
-    kinds: dict[str, Callable[[Any], bool]] = {
-        "str": lambda value: isinstance(value, str),
-        "int": is_number,
-        "float": is_number,
-    }
     for one in fields(Calibration):
-        if one.name not in row and not (one.default is MISSING and one.default_factory is MISSING):
-            continue
-        value = row[one.name]
-        if one.type in kinds and not kinds[one.type](value):
-            raise ValueError(f"{one.name} is {type(value).__name__}")
-        values[one.name] = value
+        if one.name in row or (one.default is MISSING and one.default_factory is MISSING):
+            value = values[one.name] = row[one.name]
+            right = (
+                isinstance(value, str) if one.type == "str" else one.type not in ("int", "float") or is_number(value)
+            )
+            if not right:
+                raise ValueError(f"{one.name} is {type(value).__name__}")
     return values
 
 

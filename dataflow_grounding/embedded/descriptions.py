@@ -26,7 +26,7 @@ _PLACES = (
 _AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
 _SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
-# The only words whose meaning is tested here: with any other, a phrase says more than can be told.
+# The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = (
     frozenset(_STAND_IN) | frozenset(words.CHROMATIC) | frozenset(words.ACHROMATIC) | frozenset(words.SIZES)
     | frozenset(words.POSITIONS) | frozenset(words.NUMBERS)

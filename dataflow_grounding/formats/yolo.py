@@ -10,7 +10,7 @@ from dataflow_grounding.geometry import Size
 
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
 DECIMALS = 4
-SLACK = 1e-3  # of a side: rounding may carry a box that much over the edge
+SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:

@@ -60,7 +60,6 @@ class BoxWatch:
         watch = start.shared[whose] = BoxWatch(self.on_suspect, self.every)
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            trusting, in_memory = self.on_suspect == "warn", start.folder is None
             from dataflow_grounding.watch.endpoint_checks import EndpointChecks
             from dataflow_grounding.watch.watching import Watching
 
@@ -69,8 +68,8 @@ class BoxWatch:
                 asked,
                 self.every,
                 calibrated=calibrated,
-                in_memory=in_memory,
-                trusting=trusting,
+                in_memory=start.folder is None,
+                trusting=self.on_suspect == "warn",
                 coming=lambda: start.pictures().sizes,
             )
             watch._watching = Watching(watch, asked, checks)
@@ -102,7 +101,7 @@ class BoxWatch:
         say(f"Warning: {what}.")
 
     def suspect(self, what: str, kept: str) -> None:
-        """Say that the boxes are wrong; `kept` is what becomes of the replies. Raises SuspectBoxes unless it only warns."""
+        """Say that the boxes are wrong; `kept` says what happens to the replies. Raises SuspectBoxes unless set to warn."""
         self.suspicion = what
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what}. {kept}")

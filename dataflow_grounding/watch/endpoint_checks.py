@@ -52,7 +52,7 @@ class Known:
         self.begin_to_look(asked)
 
     def begin_to_look(self, asked: BoxFormat) -> None:
-        """Look at the numbers as if for the first time."""
+        """Forget the numbers seen so far, and look at the next ones as the first."""
         self.signs, self.drift = Signs(asked), Drift(asked)
 
     def is_fresh(self) -> bool:
@@ -65,14 +65,14 @@ _checked: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None) -> int:
-    """How many pictures the checks of a run of so many requests take, in one size each, where no numbers drift."""
+    """How many probe pictures the checks of a run with this many requests take, in one size, if no numbers drift."""
     if not requests or every is None:
         return 0
     return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
 
 
 class EndpointChecks:
-    """The checks of one run: one before its first request, one every `every` requests, one when it is told of a drift.
+    """The checks of one run: one before its first request, one every `every` requests, one when it is told of drift.
 
     `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the run has no
     files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were set aside count.
@@ -196,7 +196,7 @@ class EndpointChecks:
         return verdict
 
     def lost(self) -> str:
-        """The format is another: what becomes of answers that no check vouched for. The next call begins anew."""
+        """The format is another: what happens to answers that no check vouched for. The next call starts over."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
         known.begin_to_look(self._asked)

@@ -28,7 +28,7 @@ ODD = (
 
 
 class Suspects(Protocol):
-    """Who is told that the boxes are wrong, and decides what comes of it."""
+    """Is told that the boxes are wrong, and decides what to do about it."""
 
     suspicion: str | None
 
