@@ -42,14 +42,11 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
-    of_hydra = [override for override in overrides if _HYDRA.match(override)]
-    given = _read_overrides(override for override in overrides if override not in of_hydra)
+    given, of_hydra = _read_overrides(overrides)
     try:
-        merged: Any = OmegaConf.merge(*files, given)
-        if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
-            merged.autolabel_type = blocks[0]
+        merged = _merged([*files, given], others)
         model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
-        passed_over = _passed_over(merged, model, others)
+        passed_over = {*of_hydra, *_passed_over(merged, model, others)}
         missing = _missing(merged)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
@@ -68,9 +65,19 @@ def read_spec(
     if not isinstance(spec, Spec):
         return None, [*asked, *told]
     spec._stated, spec._folders = stated, folders
-    spec._passed_over = sorted({*passed_over, *(["hydra"] if of_hydra else [])})
+    spec._passed_over = sorted(passed_over)
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, [*asked, *told]
+
+
+def _merged(parts: list[Any], others: Collection[str]) -> Any:
+    """The parts, later ones over earlier ones; where one pipeline's block is there, that pipeline is the one to run."""
+    from omegaconf import OmegaConf
+
+    merged: Any = OmegaConf.merge(*parts)
+    if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
+        merged.autolabel_type = blocks[0]
+    return merged
 
 
 def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
@@ -91,8 +98,16 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
     for name in unknown:
         if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
             del merged[name]
+    return [*names, *_keys_passed_over(merged, [name for name in merged if name in others])]
+
+
+def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
+    """Take keys of TAO's out of these blocks; returns what they are called."""
+    from omegaconf import OmegaConf
+
+    names = []
     for place, keys in OTHER_KEYS.items():
-        for block in [name for name in merged if name in others]:
+        for block in blocks:
             inside = OmegaConf.select(merged, f"{block}.{place}")
             for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
                 del inside[key]
@@ -153,11 +168,15 @@ def _check_depth(text: str, where: str) -> None:
             raise SpecError(f"{where}: more than {DEEPEST} lists and mappings inside each other")
 
 
-def _read_overrides(overrides: Iterable[str]) -> Any:
+def _read_overrides(overrides: Iterable[str]) -> tuple[Any, list[str]]:
+    """The overrides; and `hydra` where some are Hydra's own, which are not read."""
     from omegaconf import OmegaConf
 
-    cleaned = []
+    cleaned, of_hydra = [], []
     for number, override in enumerate(overrides, 1):
+        if _HYDRA.match(override):
+            of_hydra = ["hydra"]
+            continue
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():  # not shown: it may be a key that lost its name
             raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
@@ -165,7 +184,7 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
     try:
         for override in cleaned:
             _check_depth(override.partition("=")[2], "the overrides")
-        return OmegaConf.from_dotlist(cleaned)
+        return OmegaConf.from_dotlist(cleaned), of_hydra
     except SpecError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -34,8 +35,8 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _folder(value: str) -> str:
-    if not value:  # as TAO's default spec has it: the current folder is nobody's choice
+def _folder(value: Any) -> Any:
+    if value in (None, ""):  # as TAO's default spec has it: the current folder is nobody's choice
         raise PydanticCustomError("folder", "give it a folder for the results")
     return value
 
@@ -149,7 +150,7 @@ class PipelineBlock(Block):
 class SpecHead(Block):
     """What a spec says whatever its pipeline is."""
 
-    results_dir: Annotated[str, AfterValidator(_folder)]
+    results_dir: Annotated[str, BeforeValidator(_folder)]
     autolabel_type: str
 
 
