@@ -25,10 +25,9 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import object_of
+from dataflow_grounding.tasks.request import Request, object_of
 
 MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [{"id": 1, "type": "mug", "bbox": [5, 5, 30, 40]}, {"id": 2, "type": "table", "bbox": [0, 30, 64, 48]}]
@@ -61,7 +60,7 @@ class Question(Operator):
             finished_at.append(time.perf_counter())
         return {self.keys.output: answer}
 
-    def _read(self, reply: str) -> tuple[Any, list[str]]:
+    def _read(self, reply: str) -> tuple[Any, list[Note]]:
         data, notes = read_object(reply, required=self.answer)
         return data[self.answer], notes
 

@@ -7,14 +7,27 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from dataflow_grounding.secrets import blotted, blotted_message
 
 # C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_answers: TextIO | None = None
+
+
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Standard output has nothing but what is said here; what other code prints (the user's) goes to standard error."""
+    global _answers
+    _answers, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, _answers = _answers, None
+
 
 _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 """A list of numbers over several lines, which no JSON text holds: a box is easier to read in one."""
@@ -100,4 +113,4 @@ def _print(text: str, err: bool = False) -> None:
 
     for line in _live:
         line.clear()
-    click.echo(text, err=err)  # noqa: TID251
+    click.echo(text, None if err else _answers, err=err)  # noqa: TID251

@@ -140,7 +140,7 @@ def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Pat
     source.mkdir()
     for name in ("dataflow_grounding", "api_pipelines", "example_data", "init_template"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "hatch_build.py"):
         shutil.copy(ROOT / name, source / name)
     built = run("-m", "hatchling", "build", "-t", "wheel", cwd=source)
     assert built.returncode == 0, built.stderr

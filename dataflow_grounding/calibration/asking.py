@@ -30,7 +30,7 @@ from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.parsed_reply import Said
+from dataflow_grounding.replies.reading import Note, Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.terminal import say
@@ -175,18 +175,18 @@ class _Asker:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
         image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         try:
-            answers, troubles = await self.asking.answer(question, MemoryLog(), (probe.size,))
+            (answers, trouble), _ = await self.asking.answer(question, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
-            answers, troubles = [], [str(error)]
+            answers, trouble = [], str(error)
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
             say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
-        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
+        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def question_of(
     probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
-) -> tuple[Image, Request[list[ProbeBox]]]:
+) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
     """A probe picture, drawn into a file of this name, and the question for its rectangles."""
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -209,12 +209,12 @@ def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
 
 
-def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[ProbeBox], list[str]]:
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
     """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
     try:
         parsed = parse_reply(reply, key)
     except UnreadableReply as error:
-        return [], [str(error)]
+        return ([], str(error)), []
     phrases = dict(enumerate(probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
     for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
@@ -222,7 +222,7 @@ def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[ProbeBox], li
         if number is not None and number not in answers:
             phrase = phrases[number]
             answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
-    return [answers[number] for number in sorted(answers)], []
+    return ([answers[number] for number in sorted(answers)], ""), []
 
 
 def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:

@@ -122,12 +122,12 @@ async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            answers, troubles = await ask.aside(question)
+            (answers, trouble), _ = await ask.aside(question)
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
-            answers, troubles = [], [str(error)]
-        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
+            answers, trouble = [], str(error)
+        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:

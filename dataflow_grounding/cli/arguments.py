@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from dataflow_grounding.terminal import answers_alone
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 NO_SPEC = (
@@ -16,7 +18,7 @@ NO_SPEC = (
 
 
 def spec_option_for(what: str, *, required: bool = False) -> Callable[[F], F]:
-    """`-e SPEC`, which may be given several times; `what` says what the spec is for."""
+    """`-e SPEC`, which may be given several times; `what` says what the spec is for: it may name code that prints."""
 
     def given(ctx: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
         if required and not paths and not ctx.resilient_parsing:
@@ -25,7 +27,8 @@ def spec_option_for(what: str, *, required: bool = False) -> Callable[[F], F]:
 
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
-    return click.option(*names, callback=given, multiple=True, metavar="SPEC", help=text)
+    option = click.option(*names, callback=given, multiple=True, metavar="SPEC", help=text)
+    return lambda command: option(answers_alone()(command))
 
 
 spec_option = spec_option_for("The spec, a YAML file", required=True)

@@ -70,8 +70,9 @@ def _serving(
     if spec_paths and given:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if spec_paths:
-        block = load_spec(spec_paths, overrides).block
-        serving, options = serving_of(block.vlm, block.workflow), options_of(block.vlm, block.workflow)
+        spec = load_spec(spec_paths, overrides)
+        vlm, workflow = spec.block.vlm, spec.block.workflow
+        serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
     elif overrides:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     elif not given and backend_named() is None:

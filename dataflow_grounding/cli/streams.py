@@ -39,7 +39,8 @@ def standard_streams() -> Iterator[None]:
         if getattr(sys, name) is None:  # closed: the next file that is opened would be it, and take what others print
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
     streams: list[Any] = [sys.stdout, sys.stderr]
-    sinks = [_Sink(stream.fileno(), "w", closefd=False) for stream in streams]
+    sinks = [_Sink(os.dup(stream.fileno()), "w") for stream in streams]
+    os.dup2(streams[1].fileno(), streams[0].fileno())  # what user code starts prints there, not into the answer
     sys.stdout, sys.stderr = map(_over, sinks, streams)
     try:
         yield

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import RecordError
     from dataflow_grounding.serving.base import Serving
     from dataflow_grounding.storage import FileStorage
-    from dataflow_grounding.tasks import Request
+    from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", ROW_OF_IMAGE)
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE)
 """Columns of the record schema that steps fill in without naming them."""
 
 
@@ -49,7 +49,7 @@ class Ask(Protocol):
     def note(self, code: str, text: str = "") -> None:
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
-    def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
+    def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """The answer to a check of the endpoint, sent before all others and paid for, and notes on it.
 
         Its reply is never taken for the answer to a record's request.
@@ -78,6 +78,10 @@ class Annotator(Protocol):
     def optional_keys(self) -> Collection[str]:
         """Roles whose column a record may lack."""
 
+    @property
+    def needs_image(self) -> bool:
+        """Whether every record has one image in the image's column, rather than any number."""
+
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
 
@@ -103,6 +107,7 @@ class WholeFile:
     serving = None
     sees_all = True
     optional_keys = ()
+    needs_image = False
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
@@ -146,6 +151,15 @@ class Step:
     def image_key(self) -> str | None:
         """The column with the image's path, if the operator looks at images."""
         return self.operator.reads().get("image")
+
+
+def image_column(operator: Annotator, record: Record) -> str | None:
+    """The column with the path of the record's one image; None where the operator, or the record, has no such."""
+    column = operator.reads().get("image")
+    if column is None or operator.needs_image:
+        return column
+    given = record.get(column)
+    return column if given and isinstance(given, str) else None
 
 
 class NoRecordLeft(Exception):

@@ -106,11 +106,7 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status])
-        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"]
-        if self.expressions["total"]:
-            lines.append(counted(self.expressions["total"], "expression") + (f": {counts}" if counts else ""))
-        lines += [f"  {line}" for _, line in self.boxes]
+        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed", *self._found()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
@@ -128,6 +124,15 @@ class Summary:
         if self.report:
             lines.append(f"report: {self.report}")
         return shown("\n".join(lines))
+
+    def _found(self) -> Iterator[str]:
+        if self.expressions["total"]:
+            counts = ", ".join(
+                f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status]
+            )
+            yield counted(self.expressions["total"], "expression") + (f": {counts}" if counts else "")
+        for _, line in self.boxes:
+            yield f"  {line}"
 
 
 def _boxes(record: Record) -> Iterator[str]:

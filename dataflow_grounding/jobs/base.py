@@ -12,11 +12,11 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.jobs.output_formats import writers_of
-from dataflow_grounding.jobs.user_code import needed, told
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
+from dataflow_grounding.spec.user_code import described, in_one_line
 from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import BoxWatch
 
@@ -88,11 +88,13 @@ class SpecJob:
         return {"suspect_boxes": next(filter(None, suspects), None)} if suspects else {}
 
     def finish(self) -> None:
-        """Leave what the output format has besides step files. Raises StorageFailed."""
+        """Leave what the output format has besides step files. Raises SpecError, StorageFailed."""
+        failed = f"workflow.output_format {self.spec.block.workflow.output_format} failed; the annotations are written"
         for step in self.steps:
             if os.path.exists(step.storage.output_path):
                 for write in self._writers:
-                    write(step)
+                    with in_one_line(f"{failed}, so fix it and run the same command again"):
+                        write(step)
 
 
 class RowsJob(SpecJob):
@@ -167,3 +169,19 @@ def chosen(steps: list[Step], names: list[str]) -> list[Step]:
     if wrong or not names:
         raise SpecError(f"workflow.steps {names}: the steps are {', '.join(known)}")
     return [step for place, step in enumerate(steps) if str(place) in names]
+
+
+def told(what: Operator | Serving) -> dict[str, Any]:
+    """The `facts()` of an operator or a serving, whoever wrote it: `error` where they can't be had."""
+    try:
+        return what.facts()
+    except (Exception, SystemExit) as error:
+        return {"error": described(error)}
+
+
+def needed(what: Operator | Serving) -> list[str]:
+    """The `needs()` of an operator or a serving, whoever wrote it."""
+    try:
+        return what.needs()
+    except (Exception, SystemExit) as error:
+        return [f"needs() of {type(what).__name__} raised {described(error)}"]

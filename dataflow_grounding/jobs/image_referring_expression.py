@@ -88,7 +88,7 @@ class ImageReferringExpressionJob(SpecJob):
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
         check = block.double_check
-        other = serving_of(check.vlm, block.workflow) if check.vlm and check.method != "ask" else None
+        other = serving_of(check.vlm, block.workflow, spec.folders) if check.vlm and check.method != "ask" else None
         self.servings += [other] if other else []
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = SeededStorage(self._seed_file, spec.results_dir, ("",))

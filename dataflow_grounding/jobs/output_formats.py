@@ -8,7 +8,7 @@ from typing import TypeAlias
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
-from dataflow_grounding.jobs.user_code import named
+from dataflow_grounding.spec.user_code import named
 
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""

@@ -9,11 +9,11 @@ from dataflow_grounding.jobs.base import SpecJob
 from dataflow_grounding.jobs.image_grounding import ImageGroundingJob
 from dataflow_grounding.jobs.image_referring_expression import ImageReferringExpressionJob
 from dataflow_grounding.jobs.image_region_caption import ImageRegionCaptionJob
-from dataflow_grounding.jobs.user_code import named
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec, read_spec
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, SpecHead
+from dataflow_grounding.spec.user_code import named
 
 JOBS: dict[str, type[SpecJob]] = {
     job.name: job for job in (ImageGroundingJob, ImageReferringExpressionJob, ImageRegionCaptionJob)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
@@ -9,14 +11,14 @@ from dataflow_grounding.spec.environment import unused_keys
 from dataflow_grounding.spec.schema import AzureBlock
 
 
-def serving_of(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
-    """The serving that `vlm` names. Raises SpecError."""
-    serving = _backend(vlm, workflow)
+def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
+    """The serving that `vlm` of a spec in `folders` names. Raises SpecError."""
+    serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
     return serving
 
 
-def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
+def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     if vlm.backend in ("embedded", "auto"):
         from dataflow_grounding.embedded import EmbeddedServing
 
@@ -30,10 +32,11 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
-        from dataflow_grounding.serving.openai_sdk import OpenAISdkServing
+        from dataflow_grounding.serving.openai_sdk import OpenAISdkServing, provider_named
 
         settings |= {"azure_endpoint": azure.endpoint, "api_version": azure.api_version}
-        return OpenAISdkServing(token_provider=azure.token_provider, **settings)
+        provider = provider_named(azure.token_provider, [*folders, "."]) if azure.token_provider else None
+        return OpenAISdkServing(token_provider=provider, **settings)
     if azure != AzureBlock():
         raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     from dataflow_grounding.serving.openai_compatible import OpenAIServing

@@ -19,10 +19,10 @@ from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.jobs.user_code import told
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.secrets import masked
@@ -33,9 +33,9 @@ from dataflow_grounding.version import __version__
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
     """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
-    block = load_spec(paths).block
-    serving = serving_of(block.vlm, block.workflow)
-    vlm = block.vlm
+    spec = load_spec(paths)
+    vlm = spec.block.vlm
+    serving = serving_of(vlm, spec.block.workflow, spec.folders)
     return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
 
 
@@ -60,7 +60,7 @@ class SpecRun:
     def __init__(self, spec: Spec, **command: Any) -> None:
         self.spec, self.block = spec, spec.block
         self.options = options_of(self.block.vlm, self.block.workflow, **command)
-        self.serving = serving_of(self.block.vlm, self.block.workflow)
+        self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
         self.prices_from = "vlm.prices" if self.options.prices else None
         listed = listed_price(self.serving.model) if self.options.prices is None else None
         if listed is not None:
@@ -110,7 +110,8 @@ class SpecRun:
         target = self.annotations_path
         if summary.done:
             try:
-                copy_file(self.steps[-1].storage.output_path, target)
+                written = [step.storage.output_path for step in self.steps if os.path.exists(step.storage.output_path)]
+                copy_file(written[-1], target)  # an operator from elsewhere may write nothing
             except OSError as error:
                 why = error.strerror or error
                 raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import RowsJob
-from dataflow_grounding.jobs.user_code import described
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.secrets import learn_fields
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.spec.problems import nearest
+from dataflow_grounding.spec.user_code import in_one_line
 from dataflow_grounding.storage import ResultsStorage
 
 BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`
@@ -51,14 +51,13 @@ class UserJob(RowsJob):
         learn_fields(block.settings)
         _check_settings(self.pipeline_class, block.settings, f"{self.name}.settings")
         make: Callable[..., Pipeline] = self.pipeline_class
-        try:
-            steps = make(storage, self.serving, **block.settings).steps()
-        except (GroundingError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # code that ends the process, too
-            raise SpecError(f"{key}: {described(error)}") from error
-        if not steps or any(not isinstance(step.storage, ResultsStorage) for step in steps):
-            how = "forward() should run each operator on step() of the storage that the class is given"
+        with in_one_line(key):
+            pipeline = make(storage, self.serving, **block.settings)
+            storage.reset()  # which it may have stepped through: compile() does
+            steps = pipeline.steps()
+        places = [step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)]
+        if not steps or places != [*range(len(steps))]:
+            how = "forward() should run each operator on a step() of its own of the storage that the class is given"
             raise SpecError(f"{key}: {how}")
         return steps
 
@@ -69,12 +68,17 @@ class UserJob(RowsJob):
 
 def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:
     """Raises SpecError for a class that can't be made as `kind(storage, serving, **settings)`."""
-    signature = inspect.signature(kind)
-    takes = list(signature.parameters)[2:]
+    made = f"{kind.__name__}.__init__ is given storage and serving, and what {key} holds as keyword arguments"
+    if kind.__init__ is object.__init__:
+        raise SpecError(f"{made}: write def __init__(self, storage, serving), which keeps both for forward()")
+    signature = inspect.signature(kind.__init__)
+    parameters = list(signature.parameters.values())[3:]
+    takes = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     try:
-        signature.bind(None, None, **settings)
+        signature.bind(None, None, None, **settings)
     except TypeError as error:
         for name in settings:
-            if name not in takes:
-                raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{nearest(name, takes)}") from None
-        raise SpecError(f"{kind.__name__} is made with (storage, serving, **settings), {key}: {error}") from None
+            if name not in takes and not any(one.kind is one.VAR_KEYWORD for one in parameters):
+                hint = nearest(name, takes) or f"; it takes {', '.join(takes) or 'none'}"
+                raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{hint}") from None
+        raise SpecError(f"{made}: {error}") from None

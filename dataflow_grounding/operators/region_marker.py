@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
-from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.bbox_visualizer import draw_once
+from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
@@ -36,7 +34,7 @@ MOST_PROPOSED = 10
 
 
 @OPERATOR_REGISTRY.register()
-class RegionMarker(Operator):
+class RegionMarker(BoxWatching):
     """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them with their numbers, `{n}_bbox_vis.jpg`.
 
     n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
@@ -100,26 +98,11 @@ class RegionMarker(Operator):
         self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
-    def prepare(self, start: RunStart) -> Counter[str]:
-        """Where the model proposes boxes, calibrates one whose box format isn't known, and begins to watch them."""
-        if self.serving is None or self.format_choice is None:
-            return Counter()
-        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
-        return asked
-
-    def facts(self) -> dict[str, Any]:
-        """Those of its watch."""
-        return self.watch.facts()
-
     def look_over(self, record: Record) -> None:
         """Raises BrokenRow for boxes that can't be used."""
         given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
         if given is not None and given.problems:
             raise BrokenRow(given.report())
-
-    async def conclude(self, ask: Ask) -> None:
-        """Lets the watch have its last word. Raises SuspectBoxes."""
-        await self.watch.conclude(ask)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""

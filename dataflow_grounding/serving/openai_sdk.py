@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import pkgutil
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
 
 from dataflow_grounding.errors import EndpointRefused, SpecError
-from dataflow_grounding.secrets import excerpt, learn
+from dataflow_grounding.secrets import learn
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.serving.transport import ClientTransport, Transport, shown_address
 
@@ -31,7 +28,7 @@ class OpenAISdkServing(OpenAIServing):
         azure_endpoint: The Azure resource: `https://NAME.openai.azure.com`.
         api_version: Azure's version of the API: `2024-10-21`.
         token_provider: What gives an Entra token, instead of a key: a function without arguments, async or not, or
-            its name, `module:function`. It is called for each request.
+            its name, `module:function`, which is found in the current folder, too. It is called for each request.
         settings: All other settings of OpenAIServing.
 
     Raises:
@@ -75,7 +72,7 @@ class OpenAISdkServing(OpenAIServing):
             raise SpecError("vlm.openai.azure.endpoint is missing: name the Azure resource")
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None
-        self._provider = _found(provider) if isinstance(provider, str) else provider
+        self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
 
     @property
     def has_key(self) -> bool:
@@ -103,7 +100,7 @@ class OpenAISdkServing(OpenAIServing):
             client: Any = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
         else:
             client = openai.AsyncOpenAI(**settings)
-        return ClientTransport(client, self.timeout, headers, ours=True)
+        return ClientTransport(client, self._url, self.timeout, headers, ours=True)
 
     async def _token(self) -> str:
         """An Entra token, remembered as a secret. Raises EndpointRefused."""
@@ -112,8 +109,8 @@ class OpenAISdkServing(OpenAIServing):
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
             token = await token if inspect.isawaitable(token) else token
         except (Exception, SystemExit) as error:  # the user's code may raise anything, and end the process
-            said = excerpt(str(error)) or type(error).__name__
-            raise EndpointRefused(f"vlm.openai.azure.token_provider gave no token: {said}", certain=False) from None
+            raised = f"it raised {type(error).__name__}; call it in Python to see why"  # its words may hold the secret
+            raise EndpointRefused(f"vlm.openai.azure.token_provider gave no token: {raised}", certain=False) from None
         if not isinstance(token, str) or not token:
             raise EndpointRefused("vlm.openai.azure.token_provider should return a token, a text that is not empty")
         learn(token)
@@ -124,17 +121,12 @@ class OpenAISdkServing(OpenAIServing):
         return token
 
 
-def _found(name: str) -> TokenProvider:
-    """The function that `module:function` names; modules of the current folder, too. Raises SpecError."""
-    where = f"vlm.openai.azure.token_provider {name!r}"
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = pkgutil.resolve_name(name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the user's module may raise anything, and end the process
-        raise SpecError(f"{where} can't be imported: {excerpt(str(error), 200) or type(error).__name__}") from None
+def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
+    """The function that `module:function` names, its module perhaps in one of `folders`. Raises SpecError."""
+    from dataflow_grounding.spec.user_code import named  # with pydantic, which a serving made by hand does without
+
+    key = "vlm.openai.azure.token_provider"
+    found = named(name, key, (), folders, quoting=False)
     if not callable(found):
-        raise SpecError(f"{where} should be a function, written module:function")
+        raise SpecError(f"{key} {name!r} should be a function, written module:function")
     return cast(TokenProvider, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BODY_BYTES = 32 * 2**20
+CONNECT_SECONDS = 20.0
 _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
@@ -40,13 +42,12 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
 
 
 class HttpTransport:
-    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/performance.md)."""
+    """aiohttp, with a body of our own: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
     def __init__(self, endpoint: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]) -> None:
         import aiohttp
 
-        address, mark, query = endpoint.partition("?")
-        self.url = f"{address}/chat/completions{mark}{query}"
+        self.url = _completions(endpoint)
         self.timeout = timeout
         headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         if api_key:
@@ -54,7 +55,7 @@ class HttpTransport:
         headers |= extra_headers
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 20)),
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)),
             headers=headers,
         )
         self.proxy = _proxy_for(self.url)
@@ -66,16 +67,12 @@ class HttpTransport:
         try:
             async with self.session.post(self.url, data=body, proxy=self.proxy, allow_redirects=False) as response:
                 return response.status, response.headers, await self._read(response)
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            if getattr(error, "errno", None) in SHORT:
-                raise RateLimited(f"this machine has no room for another connection: {_reason(error)}") from None
-            raise EndpointUnreachable(f"no connection to {self.url}: {_reason(error)}") from None
         except aiohttp.InvalidURL:
             raise EndpointRefused(f"{self.url!r} is not an address: check vlm.openai.base_url") from None
-        except asyncio.TimeoutError:
-            raise ServerFault(f"{self.url} did not answer within {self.timeout:g} s") from None
+        except asyncio.TimeoutError as error:
+            raise _too_slow(self.url, self.timeout, isinstance(error, aiohttp.ConnectionTimeoutError)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ServerFault(f"{self.url}: the answer broke off: {_reason(error)}") from None
+            raise _broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         data = bytearray()
@@ -100,10 +97,13 @@ def _proxy_for(url: str) -> str | None:
 class ClientTransport:
     """An `openai` client, its retries off: the engine's wait for the whole run, not for one request."""
 
-    def __init__(self, client: Any, timeout: float, extra_headers: Mapping[str, Any], ours: bool = False) -> None:
+    def __init__(
+        self, client: Any, endpoint: str, timeout: float, headers: Mapping[str, Any], ours: bool = False
+    ) -> None:
         """`ours` says that the client is closed with the transport; a user's own stays open."""
         self.client = client.with_options(max_retries=0, timeout=timeout)
-        self.headers = dict(extra_headers)
+        self.url = _completions(endpoint)
+        self.headers = dict(headers)
         self.timeout, self.ours = timeout, ours
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
@@ -113,15 +113,17 @@ class ClientTransport:
         settings = json.loads(body)
         named = {name: settings.pop(name) for name in ("model", "messages")}
         completions = self.client.chat.completions.with_raw_response
-        sent = completions.create(**named, extra_body=settings, extra_headers=self.headers)
+        limits = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS))
+        sent = completions.create(**named, extra_body=settings, extra_headers=self.headers, timeout=limits)
         try:  # the client's own time limit begins anew with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
-        except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise ServerFault(f"{self.client.base_url} did not answer within {self.timeout:g} s") from None
+        except (openai.APITimeoutError, asyncio.TimeoutError) as error:
+            raise _too_slow(self.url, self.timeout, type(error.__cause__).__name__ == "ConnectTimeout") from None
         except openai.APIConnectionError as error:
-            raise _connection_fault(error.__cause__ or error) from None
+            cause = error.__cause__ or error  # httpx's, or httpx2's in openai 3
+            raise _broken(self.url, cause, type(cause).__name__ == "ConnectError") from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
@@ -133,16 +135,30 @@ class ClientTransport:
 Transport: TypeAlias = HttpTransport | ClientTransport
 
 
-def _connection_fault(error: BaseException) -> Exception:
-    """What an error of the client's transport means: httpx's, or httpx2's in openai 3."""
-    why, cause = _reason(error), error
-    while cause.__context__ is not None:
-        cause = cause.__context__
+def _completions(endpoint: str) -> str:
+    address, mark, query = endpoint.partition("?")
+    return f"{address}/chat/completions{mark}{query}"
+
+
+def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
+    """What a time limit means that ran out, in the same words whichever client sent."""
+    if connecting:
+        return EndpointUnreachable(f"no connection to {url} within {min(seconds, CONNECT_SECONDS):g} s")
+    return ServerFault(f"{url} did not answer within {seconds:g} s")
+
+
+def _broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
+    """What an error of a client's connection means, in the same words whichever client sent."""
+    if not connecting:
+        return ServerFault(f"{url}: the answer broke off: {_reason(error)}")
+    cause: BaseException | None = error  # under the libraries' errors lies the system's
+    while cause is not None and not getattr(cause, "errno", None):
+        cause = cause.__cause__ or cause.__context__
+    why = excerpt(getattr(cause, "strerror", None) or str(error), 200)
     if getattr(cause, "errno", None) in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
-    if type(error).__name__ == "ConnectError":
-        return EndpointUnreachable(f"no connection: {why}")
-    return ServerFault(f"the answer broke off: {why}")
+    refused = getattr(cause, "errno", None) == errno.ECONNREFUSED
+    return EndpointUnreachable(f"no connection to {url}: {'Connection refused' if refused else why}")
 
 
 def _reason(error: BaseException) -> str:

@@ -44,8 +44,8 @@ def read_spec(
     files = [_read_yaml(path) for path in paths]
     given, of_hydra = _read_overrides(overrides)
     try:
-        merged = _merged([*files, given], others)
-        model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
+        merged: Any = OmegaConf.merge(*files, given)
+        model, unknown = _model_of(merged, block_of, folders, others)
         passed_over = {*of_hydra, *_passed_over(merged, model, others)}
         missing = _missing(merged)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
@@ -70,18 +70,13 @@ def read_spec(
     return spec, [*asked, *told]
 
 
-def _merged(parts: list[Any], others: Collection[str]) -> Any:
-    """The parts, later ones over earlier ones; where one pipeline's block is there, that pipeline is the one to run."""
-    from omegaconf import OmegaConf
-
-    merged: Any = OmegaConf.merge(*parts)
+def _model_of(
+    merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
+) -> tuple[type[SpecHead], str]:
+    """The model of the whole spec; where no pipeline is found, of its head alone, and why. The only block names it too."""
     if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
         merged.autolabel_type = blocks[0]
-    return merged
-
-
-def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; where no pipeline is found, of its head alone, and why."""
+    wanted = merged.get("autolabel_type")
     try:
         return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
     except SpecError as error:

@@ -41,7 +41,8 @@ def _folder(value: Any) -> Any:
     return value
 
 
-Json = Annotated[dict[str, Any], AfterValidator(_jsonable)]
+Json = Annotated[dict[str, Any], BeforeValidator(lambda it: {} if it is None else it), AfterValidator(_jsonable)]
+"""Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
 
 class GeminiBlock(Block):

@@ -11,7 +11,7 @@ from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.replies.finding import parse_reply
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.endpoint_checks import EndpointChecks
 from dataflow_grounding.watch.signs import ADVICE, Seen
@@ -59,7 +59,7 @@ class Watching:
             await self._ready(ask)
             self._checks.sending()
 
-        def read(reply: str) -> tuple[T, list[str]]:
+        def read(reply: str) -> ReadReply[T]:
             self._look(reply, sent, dict(enumerate(phrases, 1)))
             return request.read(reply)
 

@@ -1,4 +1,4 @@
-"""Every spec in the docs runs, and every command in them and the README, against loopback endpoints."""
+"""Every spec in the docs runs, and every command in them, against loopback endpoints; README and tutorial: test_pages_run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def blocks() -> Iterator[Block]:
 
 
 SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
-COMMANDS = [block for block in blocks() if block.kind == "bash" and block.mark not in ("first", "tests")]
+WHOLE = (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md")
+"""Pages that are run from beginning to end, in test_pages_run.py."""
+COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
 ENDPOINTS = ["Gemini", "NVIDIA NIM", "TAO inference microservice", "vLLM", "SGLang", "llama.cpp", "Ollama", "LM Studio"]
 ENDPOINTS += ["OpenRouter", "DashScope", "Azure OpenAI", "OpenAI"]
 
@@ -63,6 +65,7 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     workplace.picture("photo.jpg")
     workplace.picture("images/a.jpg")
     (workplace.folder / "labels").mkdir()
+    (workplace.folder / "boxes.jsonl").write_text('{"image": "photo.jpg", "bbox": [[5, 5, 25, 35]]}\n')
     (workplace.folder / "labels" / "a.txt").write_text("Car 0 0 0 5 5 30 40 1 1 1 0 0 0 0\n")
     [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
@@ -115,7 +118,7 @@ def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | N
     """Run one command of a page; None for one that starts a server."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
-    program = words[0].removeprefix(".venv/bin/")
+    program = words[0]
     if "--base-url" in words:
         words[words.index("--base-url") + 1] = server.base_url
     if program in SERVERS or words[:3] == ["python", "-m", "sglang.launch_server"]:
@@ -125,13 +128,12 @@ def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | N
             name, _, value = word.partition("=")
             os.environ[name] = server.base_url if name == "DF_BASE_URL" else value
         return None
-    if program == "pip":
-        return None
     if program == "python":
         return python(words[1:])
     assert program == "dataflowgrounding", f"nobody runs {words}"
     with_spec = words[1] in ("generate", "check", "estimate", "doctor", "calibrate") and "-e" in words
-    pipeline = "image_referring_expression" if "image_referring_expression.yaml" in words else "image_grounding"
+    others = ("image_referring_expression", "image_region_caption")
+    pipeline = next((name for name in others if f"{name}.yaml" in words), "image_grounding")
     return command([*words[1:], *([f"{pipeline}.vlm.{address}"] if with_spec else [])])
 
 
@@ -149,6 +151,7 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
     pytest.importorskip("google.genai")
     for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
         monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
     for folder in ("example_data", "api_pipelines"):  # as in a clone
         shutil.copytree(REPOSITORY / folder, folder)

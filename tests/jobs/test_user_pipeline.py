@@ -23,8 +23,7 @@ from dataflow_grounding.images import open_image
 from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import Request, STRING, object_of
 
 
 class MoodFinder(Operator):
@@ -78,6 +77,38 @@ class Moods(Pipeline):
             self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
 
 
+class Loud:
+    def run(self, storage, input_key="mood", output_key="loud"):
+        frame = storage.read()
+        frame[output_key] = frame[input_key].str.upper()
+        storage.write(frame)
+
+
+class EndsElsewhere(Moods):
+    name = "loud"
+
+    def __init__(self, storage, serving):
+        super().__init__(storage, serving, boxes=False)
+        self.loud = Loud()
+
+    def forward(self):
+        super().forward()
+        self.loud.run(self.storage.step())
+
+
+class Asking(Pipeline):
+    name = "asking"
+
+    def __init__(self, storage, serving):
+        from dataflow_grounding.compat import PromptedVQAGenerator
+
+        self.storage = storage
+        self.vqa = PromptedVQAGenerator(serving)
+
+    def forward(self):
+        self.vqa.run(self.storage.step(), input_prompt_key="caption", input_image_key="image_path")
+
+
 class Nameless(Moods):
     name = None
 
@@ -119,6 +150,53 @@ class Idle(Pipeline):
 
     def forward(self):
         pass
+
+
+class Compiled(Moods):
+    def __init__(self, storage, serving, *, language="en"):
+        super().__init__(storage, serving, language)
+        self.compile()
+
+
+class IdleCompiled(Idle):
+    def __init__(self, storage, serving):
+        self.compile()
+
+
+class Skipping(Moods):
+    def forward(self):
+        self.storage.step()
+        super().forward()
+
+
+class Unmade(Pipeline):
+    def forward(self):
+        self.mood.run(self.storage.step())
+
+
+class Needy(Moods):
+    def __init__(self, storage, serving, tone):
+        super().__init__(storage, serving)
+
+
+class Open(Moods):
+    def __init__(self, storage, serving, **settings):
+        super().__init__(storage, serving, **settings)
+
+
+class Untidy(MoodFinder):
+    async def annotate(self, record, ask):
+        return {**await super().annotate(record, ask), "width": 64, "shade": "dark"}
+
+
+class UntidyMoods(Moods):
+    def __init__(self, storage, serving):
+        super().__init__(storage, serving, boxes=False)
+        self.mood = Untidy(serving, "en")
+
+
+def leave(step):
+    raise SystemExit(0)
 
 
 def write_moods(step):
@@ -279,6 +357,89 @@ def test_an_output_format_of_the_users_own(moods: Moods) -> None:
     assert (moods.results / "step_0_mood" / "moods.txt").read_text() == "\n".join(["calm, en"] * 4)
 
 
+def test_what_user_code_prints_is_not_in_the_answer(moods: Moods) -> None:
+    path = moods.place.folder / f"{moods.module}.py"
+    told = ["imported", "made", "planned", "at work", "by a process", "written"]
+    text = "import os\nprint('imported')\n" + path.read_text()
+    text = text.replace("        self.storage = storage\n", "        self.storage = storage\n        print('made')\n")
+    text = text.replace("        self.mood.run(", "        print('planned')\n        self.mood.run(")
+    at_work = "        print('at work')\n        os.system('echo by a process')\n        image = open_image("
+    text = text.replace("        image = open_image(", at_work)
+    path.write_text(text.replace("    import json\n", "    import json\n    print('written')\n"))
+    moods.block["workflow"] = {"output_format": f"{moods.module}:write_moods"}
+    for arguments, least in (
+        (["check", "--json"], told[:3]),
+        (["estimate", "--json"], told[:3]),
+        (["generate", "--json", "--dry-run"], told[:3]),
+        (["generate", "--json", "--no-progress"], told),
+        (["check"], told[:3]),
+    ):
+        done = moods.do(*arguments)
+        assert done.code == 0, done
+        assert "--json" not in arguments or isinstance(json.loads(done.out), dict)
+        assert [word for word in told if word in done.out] == []
+        assert [word for word in least if word not in done.err] == []
+    assert "Usage: " in moods.do("check", "--help").out
+
+
+def test_a_pipeline_may_compile_itself(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Compiled"
+    checked = moods.do("check")
+    assert (checked.code, "4 records checked, 0 problems" in checked.out) == (0, True), checked
+    assert moods.do("generate", "--no-progress").code == 0
+    assert moods.do("generate", "--no-progress").code == 0
+    assert server.count() == 12
+    folders = {path.name for path in moods.results.glob("step_*")}
+    assert folders == {"step_0_mood", "step_1_expression_extraction", "step_2_grounding"}
+
+
+def test_settings_left_empty_are_none(moods: Moods) -> None:
+    moods.block["settings"] = None
+    moods.block["vlm"]["openai"]["extra_body"] = None
+    done = moods.do("generate", "--no-progress")
+    assert done.code == 0, done
+    assert json.loads((moods.results / "run.json").read_text())["spec"]["moods"]["settings"] == {}
+
+
+def test_a_column_that_no_plan_can_know_of_fails_its_record(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:UntidyMoods"
+    done = moods.do("generate", "--no-progress")
+    assert done.code == 4, done
+    failures = [json.loads(line) for line in (moods.results / "failures.jsonl").read_text().splitlines()]
+    said = "mood returned column 'shade', which its output_keys don't declare: add it there"
+    assert [said in failure["message"] for failure in failures] == [True] * 4, failures
+    path = moods.place.folder / f"{moods.module}.py"
+    path.write_text(
+        path.read_text().replace(
+            "class Untidy(MoodFinder):",
+            "class Untidy(MoodFinder):\n    output_keys = {'mood': 'mood', 'shade': 'shade'}",
+        )
+    )
+    assert moods.do("generate", "--no-progress").code == 0
+    records = [json.loads(line) for line in (moods.results / "annotations.jsonl").read_text().splitlines()]
+    assert [(record["mood"], record["shade"]) for record in records] == [("calm, en", "dark")] * 4
+    assert server.count() == 4, "what the records had asked is not asked again"
+
+
+@pytest.mark.parametrize("leaves", ["raise SystemExit(0)", "1 / 0", "exit('bye')"])
+def test_a_writer_that_breaks_off_costs_no_results(moods: Moods, server: LoopbackServer, leaves: str) -> None:
+    path = moods.place.folder / f"{moods.module}.py"
+    path.write_text(path.read_text().replace("raise SystemExit(0)\n", f"{leaves}\n"))
+    moods.block["workflow"] = {"output_format": f"{moods.module}:leave"}
+    done = moods.do("generate", "--json", "--no-progress")
+    assert (done.code, done.out) == (2, ""), done
+    [line] = done.err.splitlines()
+    assert line.startswith(f"Error: workflow.output_format {moods.module}:leave failed; the annotations are written")
+    assert f"{moods.module}.py, line " in line or "exit" in leaves
+    assert len((moods.results / "annotations.jsonl").read_text().splitlines()) == 4
+    assert json.loads((moods.results / "run.json").read_text())["summary"]["done"] == 4
+    assert list(moods.results.rglob("*.part")) == []
+    moods.block["workflow"] = {"output_format": f"{moods.module}:write_moods"}
+    assert moods.do("generate", "--no-progress").code == 0
+    assert (moods.results / "step_0_mood" / "moods.txt").exists()
+    assert server.count() == 12
+
+
 def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(workplace: Workplace) -> None:
     workplace.many(1)
     (workplace.folder / "supervision.py").write_text("raise SystemExit('imported')")
@@ -311,6 +472,26 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
         ({"autolabel_type": "MODULE:Astray"}, "operator '../mood': a name with a slash names no folder"),
         ({"autolabel_type": "MODULE:Idle", "pipeline": None}, "autolabel_type MODULE:Idle: forward() should run each"),
         ({"moods.settings": {"langage": "sv"}}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
+        (
+            {"moods.settings": {"zzz": 1}},
+            "moods.settings.zzz is not a setting of Moods; it takes language, boxes, api_",
+        ),
+        ({"moods.settings": {"self": 1}}, "moods.settings.self is not a setting of Moods; it takes language,"),
+        ({"moods.settings": {"storage": 1}}, "moods.settings.storage is not a setting of Moods; it takes language,"),
+        (
+            {"autolabel_type": "MODULE:Open", "moods.settings": {"self": 1}},
+            "and what moods.settings holds as keyword arguments: multiple values for argument 'self'",
+        ),
+        (
+            {"autolabel_type": "MODULE:Needy"},
+            "Needy.__init__ is given storage and serving, and what moods.settings holds as keyword arguments: missing a",
+        ),
+        (
+            {"autolabel_type": "MODULE:Unmade", "pipeline": None},
+            "pipeline.settings holds as keyword arguments: write def __init__(self, storage, serving), which keeps both",
+        ),
+        ({"autolabel_type": "MODULE:Skipping"}, "MODULE:Skipping: forward() should run each operator on a step() of"),
+        ({"autolabel_type": "MODULE:IdleCompiled", "pipeline": None}, "IdleCompiled.forward() calls no operator"),
         ({"moods.settings": {"language": "xx"}}, "there is no language 'xx'"),
         ({"moods.stetings": {}}, "moods.stetings is not a key of the spec; is it 'settings'?"),
         (
@@ -365,3 +546,34 @@ def test_what_an_operator_cannot_say_of_itself_costs_no_results(moods: Moods, na
     assert command(["generate", "-e", moods.path()]).code == 0
     facts = json.loads((moods.results / "run.json").read_text())["operators"]["step0_mood"]
     assert ("ZeroDivisionError" in facts.get("error", "")) == (name == "facts")
+
+
+def test_a_pipeline_that_ends_with_an_operator_from_elsewhere_publishes_its_file(moods: Moods) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:EndsElsewhere"
+    moods.spec["loud"] = moods.spec.pop("moods")
+    annotations = moods.results / "annotations.jsonl"
+    moods.told("generate", "loud.workflow.steps=['0']")
+    assert "loud" not in json.loads(annotations.read_text().splitlines()[0])
+    for steps in (["1"], ["0", "1"]):
+        annotations.unlink()
+        moods.told("generate", f"loud.workflow.steps={steps}")
+        assert [json.loads(line)["loud"] for line in annotations.read_text().splitlines()] == ["CALM, EN"] * 4
+
+
+def test_rows_with_several_pictures_or_none_are_checked_and_run(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Asking"
+    moods.spec["asking"] = moods.spec.pop("moods")
+    path = moods.place.folder / "captions.jsonl"
+    first, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    several = [row["image_path"] for row in rows]
+    rows = [first, {"caption": "Which?", "image_path": several}, {"caption": "Why?", "image_path": None}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checked = moods.do("check")
+    assert (checked.code, "3 records checked, 0 problems" in checked.out) == (0, True), checked
+    assert moods.told("estimate")["requests"] == 3
+    path.write_text(json.dumps({"caption": "Where?", "image_path": [*several, "gone.jpg"]}) + "\n" + path.read_text())
+    checked = moods.do("check")
+    assert "line 1: no image 'gone.jpg'" in checked.out + checked.err, checked
+    path.write_text(path.read_text().split("\n", 1)[1])
+    assert moods.told("generate")["done"] == 3
+    assert sorted(len(request.images) for request in server.requests) == [0, 1, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import Workplace
+from benchmarks.workplace import Workplace, ended, process
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import EndpointRefused, GroundingError, SpecError
@@ -121,8 +122,9 @@ def test_a_fault_is_the_same_error_after_as_many_requests(row: dict[str, Any], f
             with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
                 with pytest.raises(GroundingError) as caught:
                     ExpressionExtractor(sdk_or_direct(kind, server))(row)
-                found.append((type(caught.value), getattr(caught.value, "certain", None), server.count()))
                 said = str(caught.value)
+                start = said.replace(server.address, "SERVER").partition("the answer broke off")[0]
+                found.append((type(caught.value), getattr(caught.value, "certain", None), server.count(), start))
                 assert KEY not in said
                 assert "\n" not in said
                 if fault.status is not None and fault.status >= 400:
@@ -134,16 +136,36 @@ def test_a_fault_is_the_same_error_after_as_many_requests(row: dict[str, Any], f
 
 def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
     token = current_options.set(RunOptions(max_attempts=2))
-    kinds = []
+    found = []
     try:
         for kind in (OpenAIServing, OpenAISdkServing):
             with pytest.raises(GroundingError) as caught:
                 ExpressionExtractor(kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px"))(row)
-            kinds.append(type(caught.value))
-            assert "no connection" in str(caught.value)
+            found.append((type(caught.value), str(caught.value)))
     finally:
         current_options.reset(token)
-    assert kinds[0] is kinds[1]
+    assert found[0] == found[1]
+    assert "no connection to http://127.0.0.1:9/v1/chat/completions: Connection refused" in found[0][1]
+
+
+def test_a_connection_that_takes_too_long_is_the_same_error(
+    row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataflow_grounding.serving.transport.CONNECT_SECONDS", 0.3)
+    token = current_options.set(RunOptions(max_attempts=1))
+    with socket.socket() as listening, socket.socket() as first, socket.socket() as second:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for waiting in (first, second):  # which fill its queue
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        try:
+            for kind in (OpenAIServing, OpenAISdkServing):
+                with pytest.raises(GroundingError, match=f"^no connection to {url}/chat/completions within 0.3 s"):
+                    ExpressionExtractor(kind(url, "loopback", box_format="xyxy_px", timeout=5))(row)
+        finally:
+            current_options.reset(token)
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
@@ -202,7 +224,16 @@ def token(): return {TOKEN!r}
 async def later():
     await asyncio.sleep(0)
     return {TOKEN!r}
-def fails(): raise RuntimeError("signed out\\nsign in")
+def fails(): raise RuntimeError("signed out\\nsign in, {TOKEN}")
+calls = []
+def later_fails():
+    calls.append(1)
+    if len(calls) > 1:
+        raise RuntimeError("refused {TOKEN}, and {TOKEN[:12]}")
+    return {TOKEN!r}
+def prints():
+    print("asked for a token")
+    return {TOKEN!r}
 def empty(): return None
 def ends(): raise SystemExit(0)
 def broken(): return {TOKEN + chr(10)!r}
@@ -215,6 +246,7 @@ def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplac
     """The workplace, as the current folder, with a module of token providers."""
     (workplace.folder / "my_tokens.py").write_text(PROVIDERS)
     (workplace.folder / "my_exit.py").write_text("raise SystemExit(0)\n")
+    (workplace.folder / "my_leak.py").write_text(f"raise ValueError({TOKEN!r})\n")
     monkeypatch.chdir(workplace.folder)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as for the installed command
     monkeypatch.delitem(sys.modules, "my_tokens", raising=False)
@@ -252,14 +284,26 @@ def test_azure_with_a_key(providers: Workplace, given: str, monkeypatch: pytest.
         assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
 
 
-@pytest.mark.parametrize("provider", ["fails", "empty", "ends", "broken"])
-def test_a_provider_without_a_token_stops_the_run_in_one_line(providers: Workplace, provider: str) -> None:
+@pytest.mark.parametrize("provider", ["fails", "later_fails", "empty", "ends", "broken"])
+def test_a_provider_without_a_token_is_told_in_one_line(providers: Workplace, provider: str) -> None:
     with LoopbackServer() as server:
-        done = providers.run(**azure(server, token_provider=f"my_tokens:{provider}"))
-        assert (done.code, server.count()) == (4, 0), done
-    [line] = [line for line in done.err.splitlines() if "token_provider" in line]
-    assert "Traceback" not in done.err
-    assert line.startswith("Error: vlm.openai.azure.token_provider ")
+        arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
+        done = ended(process(["--debug", *arguments], cwd="/"))
+        assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
+    told = [failure["message"] for failure in providers.failures()]  # after a first answer it is the record's failure
+    [line] = told or [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert line.removeprefix("Error: ").startswith("vlm.openai.azure.token_provider ")
+    assert "fails" not in provider or " it raised RuntimeError; call it in Python to see why" in line
+    written = done.out + done.err + "".join(data.decode("utf-8", "replace") for _, data in providers.everything())
+    assert TOKEN[:12] not in written
+    assert "sign in" not in written
+
+
+def test_what_a_provider_prints_is_not_in_the_answer(providers: Workplace) -> None:
+    with LoopbackServer() as server:
+        done = ended(providers.start(**azure(server, token_provider="my_tokens:prints")))
+    assert done.summary["done"] == 1
+    assert "asked for a token" in done.err
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -268,11 +312,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("no endpoint", {"azure.api_version": VERSION}, "vlm.openai.azure.endpoint is missing"),
     ("no scheme", {"azure.endpoint": "x", "azure.api_version": VERSION}, "vlm.openai.azure.endpoint should begin with"),
     ("two addresses", {"base_url": "http://x", "azure.endpoint": "https://x"}, "are both set"),
-    ("no function", {"azure.token_provider": "my_tokens"}, "module:function"),
-    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "can't be imported: No module named"),
-    ("no name", {"azure.token_provider": "my_tokens:nobody"}, "can't be imported: module 'my_tokens' has no"),
+    ("no function", {"azure.token_provider": "my_tokens"}, "is not of the form module:name"),
+    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "no module 'nobodys_tokens' in /"),
+    ("no name", {"azure.token_provider": "my_tokens:tokne"}, "my_tokens.py; is it 'token'?"),
     ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
-    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: 0"),
+    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: SystemExit (/"),
+    ("a module with a secret", {"azure.token_provider": "my_leak:token"}, "can't be imported: ValueError (/"),
 ]
 
 
@@ -287,6 +332,7 @@ def test_settings_that_cannot_be_are_told_in_one_line(
     assert done.code == 2, done
     [line] = done.err.strip().splitlines()
     assert says in line
+    assert TOKEN not in line
 
 
 def test_by_hand_a_provider_is_a_function(row: dict[str, Any]) -> None:

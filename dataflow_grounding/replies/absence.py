@@ -1,13 +1,13 @@
-"""Sentences that say that a thing is not there, as patterns: English, Chinese, and a few other languages."""
+"""Whether a reply says that a thing is not there, or refuses to look: patterns of such sentences, and reading by them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
-
-def _compiled(*patterns: str) -> list[re.Pattern[str]]:
-    return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
-
+from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
+from dataflow_grounding.replies.vocabulary import WORDINGS
 
 _IMAGE = r"(?:image|picture|photo(?:graph)?|scene|frame|view|screenshot|shot|figure|footage|screen|video)s?"
 _PLACE = (
@@ -24,83 +24,22 @@ _CANNOT = r"can(?:not|['’]?t|\s+not)"
 _THING = r"(?P<thing>[^.!?\n]{1,120}?)"
 _IS = r"(?:is|are|was|were)"
 
-ENGLISH = _compiled(
-    # there is no cat, I see no cat, the image shows no cat
-    rf"(?:there(?:['’]s|\s+(?:{_IS}|seems?\s+to\s+be|appears?\s+to\s+be))"
-    r"|(?:i|we)\s+(?:can\s+)?(?:see|saw|found|find|detect(?:ed)?|observe)"
-    rf"|(?:(?:the|this)\s+{_IMAGE}|it)\s+(?:has|contains|shows|includes|depicts))\s+"
-    rf"(?:nothing|none|neither|(?:no|neither|not\s+(?:an?|any)|zero|0|nothing\s+matching)\b\s+{_THING})(?:\s+{_SEEN})?{_PLACE}",
-    # there isn't a cat
-    rf"there\s+(?:{_IS}{_NOT}|(?:do|does|did){_NOT}\s+(?:appear|seem)\s+to\s+be)\s+(?:an?|any)\s+{_THING}"
-    rf"(?:\s+{_SEEN})?{_PLACE}",
-    # no cat found
-    rf"(?:nothing\s+(?:is\s+|was\s+)?{_SEEN}|nothing\s+match(?:es|ed)"
-    rf"|(?:no|none\s+of|zero|0|not\s+a\s+single)\b\s+{_THING}"
-    rf"(?:(?:\s+(?:{_IS}|(?:has|have)\s+been|(?:can|could)\s+be))?\s+{_SEEN}|\s+(?:appears?|match(?:es)?(?:\s+anything)?))?){_PLACE}",
-    # the phrase matches nothing
-    rf"(?:the|this)\s+(?:phrase|expression|description|query)s?\s+(?:does|do){_NOT}\s+match\s+any(?:thing|\s+\w+)?{_PLACE}",
-    # neither the cat nor the dog is visible
-    rf"neither\s+{_THING}(?:\s+{_IS})?\s+{_SEEN}{_PLACE}",
-    # the cat is not visible, cat not found
-    rf"{_THING}(?:(?:['’]s\s+not|\s+(?:{_IS}|could|does|do|did|has|have){_NOT}|{_CANNOT})\s+(?:be\s+|been\s+)?"
-    rf"(?:{_SEEN}|appear|exist|occur)|\s+(?:(?:is|are)\s+)?(?:absent|missing)|\s+not\s+{_SEEN}){_PLACE}",
-    # I don't see a cat
-    rf"(?:(?:i|we)\s+)?(?:(?:do|did|could){_NOT}|{_CANNOT}|(?:was\s+|were\s+|am\s+)?(?:unable|not able)\s+to)\s+"
-    rf"(?:see|find|spot|detect|locate|observe|notice)\s+"
-    rf"(?:(?:such an?|an?|any|the|such|single)\s+)?{_THING}(?:\s+{_SEEN})?{_PLACE}",
-    # the image doesn't show a cat
-    rf"(?:the|this)\s+(?:\w+\s+)?{_IMAGE}\s+(?:does|did){_NOT}\s+"
-    rf"(?:contain|show|include|have|depict|feature|display)\s+(?:(?:an?|any|the|such)\s+)?{_THING}{_PLACE}",
-    # cat: none
-    rf"{_THING}\s*[:=：–—-]\s*(?:none(?:\s+{_SEEN})?|null|n/?a|0|not\s+{_SEEN}|nothing|absent|no|无|没有|未找到|未检测到){_PLACE}",
-)
-
 _ZH_PLACE = r"(?:这张|该|此|这幅|给定的?|所给的?|提供的)?(?:图片|图像|图|画面|照片|场景)(?:之?[中里内上])?"
 _LATIN_PLACE = (
     r"(?:\s+(?:en|na|no|nell['’]|nella|dans|sur|auf|im|in)\s*(?:l['’]|la|el|esta|questa|cette|dem|diesem)?\s*"
     r"(?:imagen|imagem|immagine|image|photo|foto\w*|bild))?"
 )
 
-OTHER_LANGUAGES = _compiled(
-    # Chinese: 图中没有猫, 未检测到任何目标; 猫不在图中
-    rf"(?:抱歉|对不起|很抱歉)?[，,]?\s*(?:根据[^，,]{{1,12}}[，,])?(?:在?{_ZH_PLACE})?[，,]?(?:我|我们|并|也|中)*"
-    r"(?:(?:没有|没能?|未能?|并未)"
-    r"(?:找到|发现|检测到|检测出|看到|看见|识别到|识别出|出现|见到|定位到|包含|显示)"
-    r"|(?:找|看|检测|识别)不到|看不见|无法(?:找到|检测到)|没有|不存在|不包含|不含|无(?!法|从|需|所)|没(?!法|错|事|关|用))"
-    r"(?:任何|所?要求的|所?描述的|指定的|相关的?|符合[^。]{0,12}的|对应的?)*(?P<thing>[^，。,.\s]{0,20}?)(?:的?存在|出现)?(?:，(?:因此|所以)[^。]{0,20})?",
-    r"(?P<thing>[^，。,.\s]{1,20}?)(?:并)?"
-    r"(?:不存在|不可见|(?:没有|没|未)(?:被)?(?:找到|出现|检测到|发现|显示)|(?:找|看)不到|不在)"
-    rf"(?:于)?(?:{_ZH_PLACE})?",
-    # Japanese, Korean
-    r"(?:(?:この)?(?:画像|写真)(?:の?中)?(?:には?|では)、?)?(?P<thing>.{0,40}?)(?:(?:が|は|も)?"
-    r"(?:見つかりません|見当たりません|検出されません|検出できません|存在しません|写っていません)|[がはも](?:ありません|いません))"
-    r"(?:でした)?",
-    r"(?:이?\s?(?:이미지|사진)에(?:서|는|서는)?\s+)?(?P<thing>.{0,40}?)(?:이|가|은|는|을|를)?\s*"
-    r"(?:없습니다|없음|없어요|찾을 수 없습니다|발견되지 않았습니다|감지되지 않았습니다|보이지 않습니다)",
-    # German
-    r"(?:es (?:gibt|wurden?|ist|sind) |ich sehe |(?:auf|in) (?:dem|diesem|dieser) (?:bild|aufnahme|foto) (?:ist|sind|gibt es) )?"
-    r"(?:kein(?:e[rnms]?)?|nichts)\b(?P<thing>.{0,60}?)"
-    r"(?:\s*(?:gefunden|erkannt|entdeckt|vorhanden|sichtbar|zu (?:sehen|finden)|(?:auf|in) (?:dem|diesem) bild|im bild))+",
-    r"(?P<thing>.{1,60}?) (?:ist|sind|wurden?) nicht (?:gefunden|erkannt|vorhanden|sichtbar|zu (?:sehen|finden)|im bild)",
-    # French
-    r"(?:il n['’]y a (?:pas|aucune?)(?: de| d['’])?|je ne (?:vois|trouve) (?:pas|aucune?)(?: de| d['’])?|aucune?)"
-    r"(?P<thing>.{0,60}?)(?:\s+(?:n['’]a été |n['’]est )?(?:trouvée?s?|détectée?s?|visibles?|présente?s?))*"
-    rf"{_LATIN_PLACE}",
-    # Spanish, Portuguese, Italian
-    r"(?:no (?:se (?:encontr|detect|observ|ve)\w*|hay|existen?|veo)(?: ning[uú]n[oa]?)?|ning[uú]n[oa]?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:encontrad|detectad|visible|present)\w*)?{_LATIN_PLACE}",
-    r"(?:n[ãa]o (?:h[áa]|foi|foram|existem?|vejo)(?: encontrad\w+| detectad\w+)?(?: nenhuma?)?|nenhuma?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:foi |foram )?(?:encontrad|detectad|vis[íi]ve|presente)\w*)?{_LATIN_PLACE}",
-    r"(?:non (?:c['’]è|ci sono|è stat[oa]|sono stat[ei]|vedo)(?: trovat\w+| rilevat\w+)?(?: nessun[oa]?)?|nessun[oa]?)\b"
-    rf"(?P<thing>.{{0,60}}?)(?: (?:trovat|rilevat|visibil|present)\w*)?{_LATIN_PLACE}",
-    # Russian
-    r"(?:на (?:изображении|фото|картинке) )?(?P<thing>.{0,60}?)\s*"
-    r"(?:не (?:найден|обнаружен|видно|присутству|вижу)\w*|нет|отсутству\w*)"
-    r"(?:\s+(?P<behind>\w+(?: \w+)?))?(?: на (?:изображении|фото|картинке))?",
-)
+
+def _compiled(patterns: list[str]) -> list[re.Pattern[str]]:
+    named = (re.sub("<<([A-Z_]+)>>", lambda name: globals()[f"_{name[1]}"], pattern) for pattern in patterns)
+    return [re.compile(pattern.replace("\n", ""), re.IGNORECASE) for pattern in named]
+
+
+_ENGLISH, _OTHER_LANGUAGES = _compiled(WORDINGS["english"]), _compiled(WORDINGS["other_languages"])
 
 # A whole reply, or what stands for a box.
-WORDS = re.compile(
+_WORDS = re.compile(
     rf"none|null|nil|n/?a|nothing|absent|empty|not in (?:the|this) {_IMAGE}"
     rf"|not (?:found|present|visible|there|detected|applicable|seen|available|shown)(?: in (?:the|this) {_IMAGE})?"
     r"|無|无|没有|沒有|空|不存在|不可见|未找到|没有找到|没找到|未检测到|未发现|なし|該当なし|없음|нет"
@@ -108,31 +47,31 @@ WORDS = re.compile(
     re.IGNORECASE,
 )
 # One of these is in each of the above: most texts are done with after this look.
-NEGATION = re.compile(
+_NEGATION = re.compile(
     r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bunable\b|\bzero\b|\b0\b|absent|missing|empty|\bn[ãa]o\b"
     r"|ning[uú]n|kein|\bnicht\b|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없|않|\bне\b|нет|отсутств",
     re.IGNORECASE,
 )
 # What comes before such a sentence without changing it.
-PREAMBLE = re.compile(
+_PREAMBLE = re.compile(
     r"(?:(?:i(?:['’]m| am) sorry|sorry|unfortunately|apologies|based on|after|upon|in (?:this|the)"
     r"|it (?:seems|appears|looks like)|looking|as far as|ok(?:ay)?|wait|actually|hmm+|no"
     r"|on second thoughts?|i (?:have )?(?:looked|searched|checked))\b"
     r"[^.!?\n]{0,80}?(?:,|…|\.\.\.|\bthat\b|\bbut\b)\s*(?:but\s+|and\s+)?)+",
     re.IGNORECASE,
 )
-CAPTION = re.compile(
+_CAPTION = re.compile(
     r"(?:the |my )?(?:final )?(?:answer|output|results?|response|答案|结果|输出)(?:\s*[:：=]\s*|\s+is\s+)",
     re.IGNORECASE,
 )
 # Words that name no thing, before a thing and instead of one.
-LEADING = re.compile(
+_LEADING = re.compile(
     r"(?:(?:any|such|matching|relevant|visible|target|the|this|that|both|an?|of|these|those|specified|requested|described|mentioned"
     r"|given|listed|corresponding|bounding|detected|queried"
     r"|instances? of|signs? of|traces? of)\s+)*",
     re.IGNORECASE,
 )
-ANYTHING = re.compile(
+_ANYTHING = re.compile(
     r"(?:(?:objects?|things?|items?|targets?|instances?|detections?|match(?:es)?|results?|box(?:es)?|entit(?:y|ies)"
     r"|phrases?|elements?|anything|ones?|them|it|this|that|regions?|subjects?|expressions?"
     r"|物体|对象|目标|东西|物品|结果|匹配|オブジェクト|物体|対象|객체|물체|대상|objekte?|objets?|objetos?|oggett[oi]|объект\w*)"
@@ -141,7 +80,7 @@ ANYTHING = re.compile(
     re.IGNORECASE,
 )
 # What may be missing without any thing being absent.
-NO_THING = re.compile(
+_NO_THING = re.compile(
     rf"\b(?:{_IMAGE}|files?|attachments?|inputs?|uploads?|urls?|links?|problems?|worries|thanks?|issues?|ideas?|way"
     r"|access|why|wrong|permission|tools?|coordinates?|answers?|responses?|information|ability|need|doubt|comment"
     r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*|good|suitable|perfect|obvious|second|third|further|additional)\b"
@@ -150,7 +89,7 @@ NO_THING = re.compile(
     r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|\bprobl[eèé]m|\bd[ou][ud]|\bdubb|изображени|фото|пробл",
     re.IGNORECASE,
 )
-REFUSAL = re.compile(
+_REFUSAL = re.compile(
     rf"(?:\b{_CANNOT}|\bunable to|\bnot able to|\bwon['’]?t|\b(?:do|will|would) not|\bdon['’]t"
     r"|\bnot (?:allowed|permitted) to)\s+(?:\w+\s+)?"
     r"(?:help|assist|provide|process|view|open|access|analy[sz]e|comply|complete|fulfil|identify|determine|give"
@@ -186,12 +125,105 @@ UNREAL = re.compile(
     re.IGNORECASE,
 )
 # With one of these a further sentence may take back what the others say.
-CONTRAST = re.compile(
+_CONTRAST = re.compile(
     r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"
     r"|unless|partial\w*|likely|rather|actually|sorry|can['’]?t|cannot|unable|there\s+(?:is|are|was|were)|several|many"
     r"|multiple)\b"
     r"|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
     re.IGNORECASE,
 )
-AND = re.compile(r"(?:[,;/、]|\b(?:and|or|nor)\b|[和或与及])(?:\s*\b(?:and|or|nor|no|any|an?|the)\b)*", re.IGNORECASE)
+_AND = re.compile(r"(?:[,;/、]|\b(?:and|or|nor)\b|[和或与及])(?:\s*\b(?:and|or|nor|no|any|an?|the)\b)*", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
+_MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
+_PUNCTUATION = re.compile(r"[\s(),;:–—-]+")
+_NUMBERING = re.compile(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
+_LONGEST = 600
+
+
+class Missing(NamedTuple):
+    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not in English."""
+
+    thing: str
+    foreign: bool = False
+
+    def answers_for(self, phrases: Mapping[int, str]) -> bool:
+        """Whether it answers for all of the phrases that were asked: it is anything, the only phrase, or each of them."""
+        if not self.thing or not phrases:
+            return True
+        if len(phrases) == 1:
+            phrase = next(iter(phrases.values()))
+            if self.foreign:  # words of two languages can't be compared
+                return phrase.isascii() or self.thing.isascii() or bool(all_words(phrase) & all_words(self.thing))
+            return any(head_word(part) == head_word(phrase) and _covers(part, phrase) for part in self.parts)
+        covered = {i for part in self.parts for i in matching_ids(part, phrases) if _covers(part, phrases[i])}
+        return covered == set(phrases)
+
+    @property
+    def parts(self) -> list[str]:
+        """The things, one by one."""
+        return [part for part in _AND.split(self.thing) if part.strip()]
+
+
+def _covers(part: str, phrase: str) -> bool:
+    """Whether the lack of a thing is that of a phrase's: of a narrower thing, as "second cat", it may be any other."""
+    return all_words(part) <= all_words(phrase)
+
+
+def missing_in(text: str) -> Missing | None:
+    """Return what a text says is not there, when it says nothing else; None for any other text."""
+    text = text.strip()
+    if len(text) > _LONGEST or _NEGATION.search(text) is None:
+        return None
+    sentences = [part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)]
+    readings = [(part, _missing_in_sentence(part)) for part in sentences]
+    missing = [reading for _, reading in readings if reading is not None]
+    if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
+        return None
+    things = [reading.thing for reading in missing]
+    return Missing(", ".join(things) if all(things) else "", any(reading.foreign for reading in missing))
+
+
+def _in_doubt(missing: list[Missing], others: list[str]) -> bool:
+    """Whether the other sentences of a text may take back what it misses, or speak of the same thing."""
+    if others and not all(reading.thing for reading in missing):
+        return True
+    named = {head_word(part) for reading in missing for part in reading.parts}
+    return any(_CONTRAST.search(part) or named & all_words(part) for part in others)
+
+
+def says_none(text: str) -> bool:
+    """Whether a text says, and only says, that something, or anything at all, is not there."""
+    return missing_in(text) is not None
+
+
+def missing_in_clause(text: str) -> Missing | None:
+    """Return what a sentence, or a part of one, says is not there; None for any other."""
+    return _missing_in_sentence(text) if len(text) <= _LONGEST and _NEGATION.search(text) else None
+
+
+def denies_itself(label: str) -> bool:
+    """Whether a label says that what it names is not there, as "cat (not visible)" and "no cat" do."""
+    return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that the model can't or won't look: whatever else it gives is not an answer."""
+    return _REFUSAL.search(text[:4000]) is not None
+
+
+def _missing_in_sentence(asked: str) -> Missing | None:
+    sentence = _CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
+    if "?" in asked or "？" in asked:
+        return None
+    if _WORDS.fullmatch(sentence):
+        return Missing("")
+    for text in dict.fromkeys((sentence, _PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):
+        for group in (_OTHER_LANGUAGES, _ENGLISH):
+            match = next((match for pattern in group if (match := pattern.fullmatch(text))), None)
+            if match is not None:
+                thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
+                thing = _LEADING.sub("", thing + " ", count=1).strip()
+                if _NO_THING.search(thing):
+                    return None
+                return Missing("" if _ANYTHING.fullmatch(thing) else thing, group is _OTHER_LANGUAGES)
+    return None

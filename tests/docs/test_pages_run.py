@@ -1,0 +1,140 @@
+"""The commands of the README and the tutorial, as they stand and in their order, where only the core is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.testing import LoopbackServer
+
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
+README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
+
+
+def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
+    """The page's blocks of a kind, each with its mark."""
+    return [(b["mark"] or "", b["text"]) for b in BLOCK.finditer(page.read_text("utf-8")) if b["kind"] == kind]
+
+
+def of_a_stranger(home: Path) -> dict[str, str]:
+    """An environment in which nothing is set or installed, with a home of its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DF_", "OPENAI_", "GOOGLE_", "PYTHON", "XDG_"))}
+    here = (sys.prefix, str(REPOSITORY))
+    path = [part for part in os.environ["PATH"].split(os.pathsep) if not part.startswith(here)]
+    return {**kept, "HOME": str(home), "PATH": os.pathsep.join(path)}
+
+
+def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
+    """One bash process, which ends at the first command that fails; what it wrote."""
+    script = folder.parent / "blocks.sh"
+    script.write_text(f"set -e\n{command}", encoding="utf-8")
+    done = subprocess.run(
+        ["bash", script],
+        cwd=folder,
+        env=of_a_stranger(home),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=within,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
+    """All bash blocks of a page in one shell; of its export line, the values are the reader's own."""
+    texts = [text for mark, text in blocks(page, "bash") if mark != "tests"]
+    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
+        own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
+        whole = before + "\n".join(texts)
+        assert len(EXPORT.findall(whole)) == 1
+        out = run(EXPORT.sub(own, whole), folder, home)
+        assert server.requests
+    return out
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout in which the README's first command has run, and with it the core install."""
+    folder = tmp_path_factory.mktemp("clone") / "dataflow-grounding"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0"):
+        if name and (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
+    out = run(first, folder, folder.parent / "home")
+    assert "10 images: 10 done, 0 failed" in out
+    assert (folder / "cache" / "image_grounding" / "report.html").is_file()
+    return folder
+
+
+def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
+    out = run_page(README, clone, tmp_path / "home")
+    assert (clone / "out" / "report.html").is_file()
+    assert (clone / "boxes.png").is_file()
+    assert len((clone / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_the_readmes_python_runs_as_it_stands(clone: Path, tmp_path: Path, place: int) -> None:
+    texts = [text for _, text in blocks(README, "python")]
+    assert len(texts) == 2
+    (tmp_path / "script.py").write_text(texts[place], encoding="utf-8")
+    out = run(f"{clone}/.venv/bin/python {tmp_path}/script.py", clone, tmp_path / "home")
+    assert ["the astronaut grounded", "10 images: 10 done"][place] in out
+
+
+def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(clone / "example_data" / "images", work / "pictures")
+    turned(work / "pictures" / "turned.jpg")
+    for kind in ("python", "yaml"):
+        for mark, text in blocks(TUTORIAL, kind):
+            (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    run_page(TUTORIAL, work, tmp_path / "home", before=f"source {clone}/.venv/bin/activate\n")
+    lines = [json.loads(line) for line in (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 11
+    for line in lines:
+        check_odvg(line, work / "train" / "images")
+
+
+def turned(path: Path) -> None:
+    """A picture that is stored lying on its side."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40), "navy").save(path, exif=exif.tobytes())
+
+
+def check_odvg(line: dict[str, object], images: Path) -> None:
+    """What MMDetection's ODVGDataset expects of a line, and that spans and boxes lie within caption and picture."""
+    from PIL import Image
+
+    with Image.open(images / str(line["filename"])) as picture:
+        assert picture.size == (line["width"], line["height"])
+        assert picture.getexif().get(0x0112, 1) == 1
+        width, height = picture.size
+    grounding = line["grounding"]
+    assert isinstance(grounding, dict)
+    assert grounding["regions"]
+    for region in grounding["regions"]:
+        [[start, end]] = region["tokens_positive"]
+        assert grounding["caption"][start:end] == region["phrase"]
+        for x1, y1, x2, y2 in region["bbox"]:
+            assert 0 <= x1 < x2 <= width
+            assert 0 <= y1 < y2 <= height
