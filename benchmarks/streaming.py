@@ -3,10 +3,9 @@
     python -m benchmarks.streaming
 
 A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests
-per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the
-server: a request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()`
-without `compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side
-count as one.
+per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. The server plays a provider's prompt cache: a
+request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()` without
+`compile()`: each step does all records before the next. "Barriers" is `stream: false`: steps side by side count as one.
 """
 
 from __future__ import annotations

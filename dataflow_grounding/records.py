@@ -74,15 +74,15 @@ def name_within(path: str, root: str | None) -> str:
 
     Args:
         path: As the row states it.
-        root: The folder that paths start from. An absolute path within it counts from there; of any other only the file's
-            name is left.
+        root: The folder that paths start from. An absolute path within it counts from there; of any other only the
+            file's name is left.
 
     Returns:
         A relative path with `/` that stays where it is put: each `..` becomes `_`.
 
     Example:
-        >>> name_within("/data/a/x.jpg", "/data"), name_within("/elsewhere/x.jpg", "/data"), name_within("../x.jpg", None)
-        ('a/x', 'x', '_/x')
+        >>> [name_within(path, "/data") for path in ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")]
+        ['a/x', 'x', '_/x']
     """
     if os.path.isabs(path):
         inside = os.path.relpath(path, os.path.abspath(root)) if root else os.pardir

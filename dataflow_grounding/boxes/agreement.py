@@ -15,8 +15,8 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 
 T = TypeVar("T")
 
-# Where boxes are compared, a side counts as at least this share of the image's longer side. A model errs by a share of the
-# picture, however small the thing is: it sees the picture in patches of 1 to 3% of its side. At IoU 0.5, sides of 7% let two
+# Where boxes are compared, a side counts as at least this share of the image's longer side. A model errs by a share of
+# the picture, however small the thing is: it sees it in patches of 1 to 3% of its side. At IoU 0.5, sides of 7% let two
 # answers differ by 2.3% along one side, or 1.3% along both. Larger boxes are compared as they are.
 LEAST = 0.07
 
@@ -61,9 +61,8 @@ def _readable(answers: Sequence[T | BaseException], samples: int) -> list[T]:
 def merged(answers: Sequence[Found], samples: int, least: float = 0.0) -> Found:
     """One answer of several to the same phrase: boxes that overlap at IoU 0.5 at their median.
 
-    Sides count as `least` px or more. A box stays when half of `samples` answers have it, with their share as its score;
-    where they found different things and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half
-    of `samples` answers are.
+    Sides count as `least` px or more. A box stays when half of `samples` answers have it, their share its score; where
+    they differ and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half of `samples` are.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:

@@ -10,7 +10,7 @@ from typing import Any
 from dataflow_grounding.geometry import Bbox, Size, area, clamp
 
 SLACK = 0.02
-"""How far a box may reach out of the image and still be taken for one that was measured loosely, as a share of the side."""
+"""How far out of the image a box may reach and still pass for one measured loosely, as a share of the side."""
 
 REASONS = {
     "not_numbers": "is not four numbers",

@@ -50,7 +50,7 @@ def instances_on(
 
 
 def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """The places (from 0) of the regions that the instances stand on: those with the very same box; None when one has none."""
+    """The places (from 0) of the regions with the very boxes of the instances; None when an instance has none."""
     places = []
     for instance in instances:
         stated = instance.get("region_id")

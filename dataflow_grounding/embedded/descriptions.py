@@ -31,8 +31,8 @@ _TESTED = (
     frozenset(_STAND_IN) | frozenset(words.CHROMATIC) | frozenset(words.ACHROMATIC) | frozenset(words.SIZES)
     | frozenset(words.POSITIONS) | frozenset(words.NUMBERS)
     | frozenset([
-        "a", "an", "the", "one", "all", "both", "side", "corner", "half", "part", "edge", "picture", "image", "on", "at", "in",
-        "to", "of", "above", "over", "below", "under", "beneath",
+        "a", "an", "the", "one", "all", "both", "side", "corner", "half", "part", "edge", "picture", "image", "on",
+        "at", "in", "to", "of", "above", "over", "below", "under", "beneath",
     ])
 )  # fmt: skip
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}

@@ -51,7 +51,7 @@ class Asking:
     async def answer(
         self, request: Request[T], store: ReplyLog, priority: Any, unstored: Callable[[], None] = lambda: None
     ) -> ReadReply[T]:
-        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
+        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
 
         `unstored` is called where no stored reply answers it.
         """

@@ -41,7 +41,7 @@ class Partial:
 
 
 class Ask(Protocol):
-    """An operator's only way to a model: puts one request and returns what its reply says. Raises RecordError: let it through."""
+    """An operator's only way to a model: puts a request, returns what its reply says. Let its RecordErrors through."""
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
@@ -68,7 +68,7 @@ class Annotator(Protocol):
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read or write columns that it doesn't name: then it runs after all before it, before all after it."""
+        """Whether it may touch columns that it doesn't name: then it runs after all before it, before all after it."""
 
     @property
     def serving(self) -> Serving | None:
@@ -102,7 +102,7 @@ class Annotator(Protocol):
 
 
 class WholeFile:
-    """An operator from elsewhere (DataFlow's, for instance): it reads and writes its storage itself, all rows at once."""
+    """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
 
     serving = None
     sees_all = True
@@ -177,7 +177,7 @@ class RunningPipeline(Protocol):
         """What `source` of its records says."""
 
 
-# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` leave no argument by which a run could reach its operators.
+# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand operators their run.
 current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""
@@ -207,7 +207,7 @@ def _nearest(column: str, there: Mapping[str, str]) -> str:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps of one storage in which each reads what the one before wrote; one that takes whole files is alone."""
+    """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile stands alone."""
     parts: list[list[Step]] = []
     for step in steps:
         before = parts[-1][-1] if parts else None
@@ -258,7 +258,7 @@ def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | No
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source of a function or class and of the file around it, which it may use; None when there is none."""
+    """Digest of the source of a function or class and of its file, which it may use; None when there is none."""
     try:
         file = inspect.getsourcefile(thing)
         if file and os.path.exists(file):

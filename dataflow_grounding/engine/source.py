@@ -43,7 +43,7 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
 
 
 def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> str | None:
-    """The record's id; of absolute paths that are called the same without their folders, the later ones get a number."""
+    """The record's id; absolute paths that are called the same without their folders are numbered from the second on."""
     image_id, path = image_id_of(record, image_key, image_root), record.get(image_key)
     given = has_id(record.get("image_id")) or not isinstance(path, str) or not os.path.isabs(path)
     if image_id is None or "/" in image_id or given:
@@ -105,7 +105,7 @@ class Source:
         return list(dict.fromkeys(column for row in readable for column in row))
 
     def _first_readable(self) -> list[dict[str, Any]]:
-        """The first row that can be read, however far down it is. A file is read anew; what is read of a pipe is kept."""
+        """The first row that can be read, however far down. A file is read anew; what is read of a pipe is kept."""
         rows = self._rows() if os.path.isfile(self.path) else self._numbered
         for _, row in rows:
             if rows is self._numbered:
@@ -115,7 +115,7 @@ class Source:
         return []
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped when they can't be read."""
+        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""
         if self._read_more is None:
             self._read_more = asyncio.Lock()
         async with self._read_more:

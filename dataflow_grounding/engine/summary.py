@@ -15,8 +15,8 @@ WARNINGS = {
     "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
     "unanswered_check": "checks of the box format were not answered: see docs/calibration.md, The standing check",
     "input_changed": "input changed while it was read: run the same command again for what is new in it",
-    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows done "
-    "before that was seen",
+    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows "
+    "done before that was seen",
     "bbox_cut": "boxes reach outside their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
@@ -68,7 +68,7 @@ class Summary:
                 self.expressions[status] += 1
 
     def add_earlier(self, earlier: Summary) -> None:
-        """Take in what the steps before this summary's did: their requests, time, and records that failed on the way."""
+        """Take in what the steps before this summary's did: their requests, time, and records that failed."""
         self.requests.update(earlier.requests)
         self.notes.update(earlier.notes)
         self.failures.update(earlier.failures)

@@ -18,7 +18,7 @@ SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
 
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[dict[str, Any]], list[str]]]
-"""The regions of an image, by its path, of this size (None when that isn't known), and which labels are left out and why.
+"""The regions of an image, by its path, of this size (None when that isn't known), and why others are left out.
 Raises BrokenRow."""
 
 
@@ -65,7 +65,7 @@ def counted_items(what: str, items: list[str]) -> list[str]:
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
-    """Which boxes reach out of an image of `size` (width, height), each with `where` it stands; half a pixel is rounding."""
+    """Which boxes reach out of an image of `size` (width, height), each with where it stands; half a pixel is rounding."""
     limits = (-ROUNDING, -ROUNDING, size[0] + ROUNDING, size[1] + ROUNDING)
     boxes = [region["bbox"] for region in regions]
     out = [b for b in boxes if b[0] < limits[0] or b[1] < limits[1] or b[2] > limits[2] or b[3] > limits[3]]
@@ -135,7 +135,7 @@ def _beside(folder: str, name: str, key: str) -> str:
 
 
 def _files(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """Return the files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
+    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
     if not os.path.isdir(folder):
         raise InputError(f"{key}: no folder {folder}")
     found = []

@@ -82,17 +82,14 @@ class LabelSeeds:
         self.origin = f"{source.image_dir} with {origin}"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One record per image; without a size if the image can't be opened, with the reason if its labels can't be read.
+        """One record per image; without a size if it can't be opened, with the reason if its labels can't be read.
 
         Raises:
             InputError: At the end, if there was no box at all and the steps need some.
         """
-        records = self._records()
-        return (
-            records
-            if self._boxless
-            else _with_boxes(records, lambda: "; ".join([self.origin, *self.source.left_out[:1]]))
-        )
+        if self._boxless:
+            return self._records()
+        return _with_boxes(self._records(), lambda: "; ".join([self.origin, *self.source.left_out[:1]]))
 
     def _records(self) -> Iterator[dict[str, Any]]:
         self.source.left_out, self.source.beyond = [], []
@@ -135,7 +132,7 @@ class LabelSeeds:
 
 
 class AnnotationSeeds:
-    """From records: ours, with boxes in pixels, or TAO's. In their order, with all their columns but those made anew."""
+    """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but those made anew."""
 
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
         if not os.path.isfile(path):
@@ -193,7 +190,7 @@ class AnnotationSeeds:
         return record
 
     def _at_hand(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row; one of TAO's with its image's name alone, where the path is that of the container that TAO ran in."""
+        """The row; one of TAO's with its image's name alone, if the path is that of the container that TAO ran in."""
         path = row.get("image_path")
         if self._image_dir and isinstance(path, str) and is_tao(row) and _size_of(path, self.folders) is None:
             name = os.path.basename(path)
@@ -231,7 +228,7 @@ Seeds: TypeAlias = LabelSeeds | AnnotationSeeds  # `files`: of the user; `origin
 
 
 def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Width and height of the upright image; None when it can't be opened, on which its record will fail. Raises MachineBusy."""
+    """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
         facts = known_facts(file) or remember_facts(file, read_facts(file.path))

@@ -1,8 +1,8 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have; `source` names the
-pipeline or is missing. Where no region is described yet, those boxes are the regions. A region that is one of them, written in
-0-1000, gets its exact numbers back; others are converted where it is certain what the 1000 stands for.
+They are recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. Where no
+region is described yet, those boxes are the regions. A region that is one of them, in 0-1000, gets its exact numbers
+back; others are converted if what 1000 stands for is certain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 
 
 class Regions(NamedTuple):
-    """A record's regions in pixels and as TAO wrote them, the size that its 1000 stands for, and whether that is certain."""
+    """Regions in pixels and as TAO wrote them, the size that its 1000 stands for, and whether that is certain."""
 
     regions: list[dict[str, Any]]
     written: list[list[float]]
@@ -40,15 +40,14 @@ class Regions(NamedTuple):
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
-    """Raises InputError where one of these files of `results_dir` is TAO's: a run would write over what was paid for."""
+    """Raises InputError if one of these files of `results_dir` is TAO's: a run would write over what was paid for."""
     for path in filter(os.path.exists, files):
         first = next((row.data for row in read_rows(path) if row.data is not None), {})
         if is_tao(first):
-            merged = os.path.join(results_dir, "annotations.jsonl")
-            go_on = f"data.input_annotations_jsonl={merged if os.path.exists(merged) else path}"
-            raise InputError(
-                f"{results_dir} holds TAO's own results: to go on from them, choose another results_dir and give {go_on}"
-            )
+            last = os.path.join(results_dir, "annotations.jsonl")
+            given = f"data.input_annotations_jsonl={last if os.path.exists(last) else path}"
+            why = f"{results_dir} holds TAO's own results"
+            raise InputError(f"{why}: to go on from them, choose another results_dir and give {given}")
 
 
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:

@@ -1,4 +1,4 @@
-"""YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of the image's sides."""
+"""YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of its sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
-    """Read the label file of an image of `size` (width, height) in pixels. Raises BrokenRow with file and line, OSError."""
+    """Read the label file of an image of `size` (width, height) in px. Raises BrokenRow with file and line, OSError."""
     regions = []
     for where, fields in label_lines(path):
         if len(fields) not in (5, 6):

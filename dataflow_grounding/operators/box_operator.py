@@ -77,7 +77,7 @@ class BoxOperator(BoxWatching):
         return self.format_choice.format
 
     async def ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
-        """What is found for each phrase, in one request; where its reply is cut off, in two with half of the phrases each."""
+        """What is found for each phrase, in one request; if its reply is cut off, in two with half the phrases each."""
 
         async def once(some: list[str]) -> list[Found]:
             request = replace(phrase_grounding(image, some, self.box_format, self.merge_iou), sample=sample)

@@ -29,8 +29,7 @@ class PhraseGrounder(BoxOperator):
 
     Args:
         serving: The model that is asked.
-        box_format: The convention in which it writes boxes; None takes the serving's. A model that `auto` doesn't know is
-            calibrated before the first record.
+        box_format: How it writes boxes; None takes the serving's. A model that `auto` doesn't know is calibrated first.
         phrases_per_request: Most phrases that are asked for at once.
         samples: Answers to each question, merged to one; each box then has the share of them that agree as its score.
         merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None keeps them all.

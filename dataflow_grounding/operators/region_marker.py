@@ -35,11 +35,10 @@ MOST_PROPOSED = 10
 
 @OPERATOR_REGISTRY.register()
 class RegionMarker(BoxWatching):
-    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them with their numbers, `{n}_bbox_vis.jpg`.
+    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them numbered, `{n}_bbox_vis.jpg`.
 
-    n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
-    gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
-    embedded one.
+    n is the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept. A row without boxes gets regions that
+    the serving's model proposes, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
 
     Args:
         output_dir: Folder of the pictures.
@@ -178,9 +177,9 @@ class RegionMarker(BoxWatching):
             marked(image, [box_of(bbox) for bbox in boxes], outlined=self.outlined).keep_drawn(drawn)
 
 
-def prompt_for(count: int) -> str:
+def prompt_for(n: int) -> str:
     """The prompt that states how many regions there are, in DataFlow's words."""
-    return f"Describe the content of each marked region in the image. There are {count} regions: <region1> to <region{count}>."
+    return f"Describe the content of each marked region in the image. There are {n} regions: <region1> to <region{n}>."
 
 
 def _as_given(bbox: Bbox) -> list[float]:

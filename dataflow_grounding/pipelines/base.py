@@ -32,8 +32,8 @@ class Pipeline:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
-        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that shares one
-        # budget over its steps, ends in a Summary, and streams once compiled. The class stays as it was written.
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
+        # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = pipeline._forward
         return pipeline
@@ -135,7 +135,7 @@ def _is_from_elsewhere(value: Any) -> bool:
 
 
 def _check_columns(steps: list[Step]) -> None:
-    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at when their turn comes."""
+    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at in their turn."""
     from dataflow_grounding.engine.source import Source
 
     written: set[str] = set()

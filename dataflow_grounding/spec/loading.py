@@ -16,19 +16,19 @@ from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
-"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
+"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
-"""Of an `autolabel_type` and the folders of the spec's files: the key of the pipeline's block and its model, or SpecError."""
+"""Of an `autolabel_type` and the folders of the spec's files: the pipeline's block key and its model, or SpecError."""
 
 
 def read_spec(
     paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str] = ()
 ) -> tuple[Spec | None, list[str]]:
-    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and everything
+    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and all
     that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
@@ -73,7 +73,7 @@ def read_spec(
 def _model_of(
     merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
 ) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; where no pipeline is found, of its head alone, and why. The only block names it too."""
+    """The model of the whole spec; if no pipeline is found, of its head alone, and why. The only block names it too."""
     if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
         merged.autolabel_type = blocks[0]
     wanted = merged.get("autolabel_type")
@@ -191,7 +191,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _learn_environment(stated: Any, named: bool) -> None:
-    """Remember the secrets that a spec takes from the environment, told by the variable's name, or by the key's (`named`)."""
+    """Remember the secrets a spec takes from the environment, told by the variable's name, or the key's (`named`)."""
     if isinstance(stated, dict):
         for key, item in stated.items():
             _learn_environment(item, named or names_secret(str(key)))

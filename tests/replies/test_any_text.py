@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a piece of a reply stands on one line, however long
 """Any text at all, and texts made of what models write: boxes inside the image, or one kind of error.
 
 A few hundred texts each time; FUZZ_TEXTS=200000 for a long run.

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """Boxes that a model only considered, or took back, are none of its answer."""
 
 from __future__ import annotations

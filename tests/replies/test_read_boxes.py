@@ -1,5 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
-
 from __future__ import annotations
 
 import json

@@ -1,6 +1,5 @@
 """Replies that real models gave, as published: the folder is not part of the project, so these tests run where it is."""
 
-# ruff: noqa: E501 - a reason stands on one line
 from __future__ import annotations
 
 import json
