@@ -43,7 +43,7 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
 
 
 def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> str | None:
-    """The record's id; absolute paths that are called the same without their folders are numbered from the second on."""
+    """The record's id; absolute paths that are called the same without their folders get numbers from the second on."""
     image_id, path = image_id_of(record, image_key, image_root), record.get(image_key)
     given = has_id(record.get("image_id")) or not isinstance(path, str) or not os.path.isabs(path)
     if image_id is None or "/" in image_id or given:

@@ -65,7 +65,7 @@ def counted_items(what: str, items: list[str]) -> list[str]:
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
-    """Which boxes reach out of an image of `size` (width, height), each with where it stands; half a pixel is rounding."""
+    """Which boxes reach out of an image of `size` (width, height), and where they stand; half a pixel is rounding."""
     limits = (-ROUNDING, -ROUNDING, size[0] + ROUNDING, size[1] + ROUNDING)
     boxes = [region["bbox"] for region in regions]
     out = [b for b in boxes if b[0] < limits[0] or b[1] < limits[1] or b[2] > limits[2] or b[3] > limits[3]]
