@@ -101,7 +101,8 @@ class ImageReferringExpressionJob(SpecJob):
         self.box_format = recalled(all_steps)
         pipeline.checker.reground_choice.recall_beside(storage.checkpoint_folder)
         places = [step.storage.operator_step for step in self.steps]
-        refuse_taos_results(spec.results_dir, [self._seed_file, *(step.storage.output_path for step in all_steps)])
+        if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
+            refuse_taos_results(spec.results_dir, [self._seed_file, *(step.storage.output_path for step in all_steps)])
         self._seeds: Seeds = find_seeds(self._data, _made(all_steps, places), places in ([CAPTION], [CHECK]))
         self.inputs = self._seeds.files
         for path in self.inputs:

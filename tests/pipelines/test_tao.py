@@ -306,6 +306,14 @@ def test_in_taos_own_results_folder_one_sentence_says_how_to_go_on(
     assert boxes(place) == KEPT
 
 
+def test_a_folder_of_ours_that_a_run_without_images_left_is_not_taken_for_taos(place: ReferringPlace) -> None:
+    given(place, [seed(name) for name in SIZES])
+    assert place.run(**{"data.image_dir": None}).code == 4
+    assert "kitti_bboxes" in (place.results / "seed_annotations.jsonl").read_text()
+    assert place.run().code == 0
+    assert boxes(place) == KEPT
+
+
 def test_the_seeds_are_not_written_over_the_file_that_they_are_read_from(place: ReferringPlace) -> None:
     assert place.run().code == 0
     place.settings |= {"data.kitti_label_dir": None}
