@@ -58,7 +58,7 @@ class Operator(ABC):
     optional_keys: ClassVar[Collection[str]] = ()
     """Input roles whose column a record may lack."""
     needs_image: ClassVar[bool] = True
-    """Whether every record has one image in the column of the role `image`, rather than a list of any number, or none."""
+    """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
     serving: Serving | None = None

@@ -65,7 +65,7 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        """Runs `forward()` as it was written, however often it ran before; operators from elsewhere tell of their steps."""
+        """Runs `forward()` as written, however often it ran before; operators from elsewhere tell of their steps."""
         outside = {name: value for name, value in vars(self).items() if _is_from_elsewhere(value)}
         try:
             for value in vars(self).values():
@@ -109,7 +109,7 @@ class _FromElsewhere:
         self._operator = operator
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Works through the storage's step, whose file then is the result; while a pipeline is compiled, only notes it."""
+        """Works through the storage's step, whose file is then the result; while compiling, only notes it."""
         storage = next((value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)), None)
         if storage is None:
             return self._operator.run(*arguments, **keys)

@@ -73,7 +73,7 @@ def read_spec(
 def _model_of(
     merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
 ) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; if no pipeline is found, of its head alone, and why. The only block names it too."""
+    """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
     if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
         merged.autolabel_type = blocks[0]
     wanted = merged.get("autolabel_type")
