@@ -84,7 +84,7 @@ class Source:
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot = name, pilot
         self._folders = step.storage.image_folders
-        self._image_root = self._folders[0]
+        self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
         self._ahead: list[Row] = []

@@ -62,11 +62,11 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
 
 def _with_boxes(records: Iterator[dict[str, Any]], why: Callable[[], str]) -> Iterator[dict[str, Any]]:
-    """The records. Raises InputError at their end if none had a box, or something else that is wrong with it."""
+    """The records. Raises InputError at their end if none had a box; those that fail for another reason tell that."""
     some, count = False, 0
-    for record in records:
-        count += 1
-        some = some or bool(record.get("regions")) or SEED_ERROR in record or "width" not in record
+    for count, record in enumerate(records, 1):  # noqa: B007
+        fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
+        some = some or fails or bool(record.get("regions"))
         yield record
     if count and not some:
         raise InputError(f"none of the {count} images has a box: {why()}")
@@ -173,10 +173,14 @@ class AnnotationSeeds:
         self._broken: list[str] = []
         self._without_area: list[str] = []
         self._beyond: list[str] = []
+        self._not_here: list[str] = []
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         size = _size_of(row.get("image_path"), self.folders)
-        if size is not None and is_tao(row):
+        if is_tao(row):
+            if size is None:
+                self._not_here.append(str(row.get("image_path")))
+                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
             row, without_area = from_tao(row, size)
             self._converted += 1
             self._without_area += [f"{where}: {box}" for box in without_area]
@@ -221,6 +225,7 @@ class AnnotationSeeds:
         lines = [f"TAO records taken over, with boxes in pixels: {self._converted}"] if self._converted else []
         lines += counted_items("boxes without an area are left out", self._without_area)
         lines += counted_items("boxes reach beyond their image and are kept as they are", self._beyond)
+        lines += counted_items("images can't be opened, give data.image_dir their folder", self._not_here)
         return [*lines, *self._broken[:5]]
 
 

@@ -125,7 +125,7 @@ def _best_matches(
     """The size by which most boxes match an exact one, the first of equals, and those matches. Raises BrokenRow."""
     tried = [(size, _matches(written, exact, size)) for size in sizes]
     best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))
-    if written and exact and all(match is None for match in matches):
+    if written and (exact or sizes[0] != sizes[1]) and all(match is None for match in matches):
         raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
     return best, matches
 

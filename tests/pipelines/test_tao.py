@@ -308,7 +308,10 @@ def test_in_taos_own_results_folder_one_sentence_says_how_to_go_on(
 
 def test_a_folder_of_ours_that_a_run_without_images_left_is_not_taken_for_taos(place: ReferringPlace) -> None:
     given(place, [seed(name) for name in SIZES])
-    assert place.run(**{"data.image_dir": None}).code == 4
+    done = place.run(**{"data.image_dir": None})
+    assert done.code == 4, done
+    assert "images can't be opened, give data.image_dir their folder: 2 (/data/images/a.png; " in done.err
+    assert [failure["kind"] for failure in place.failures()] == ["image_missing"] * 2
     assert "kitti_bboxes" in (place.results / "seed_annotations.jsonl").read_text()
     assert place.run().code == 0
     assert boxes(place) == KEPT
