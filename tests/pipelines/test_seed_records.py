@@ -298,6 +298,9 @@ def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> N
     [
         pytest.param({"kitti_bboxes": [[1, 2, 3, 4, "Car"]]}, "no region matches", id="labels that are others"),
         pytest.param({"kitti_bboxes": ["x"]}, "kitti_bboxes", id="labels that are none"),
+        pytest.param(
+            {"kitti_bboxes": [], "width": 1920, "height": 1080}, "no region matches", id="another size, no labels"
+        ),
         pytest.param({"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"),
     ],
 )
