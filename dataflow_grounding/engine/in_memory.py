@@ -14,7 +14,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
@@ -88,7 +88,9 @@ async def _annotate_all(
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
     asking = _asking(operator, budget)
-    store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
+    memo, notes = ImageMemo(None), Counter[str]()
+    kept = KeyedLog(path) if (path := current_options.get().replies) else None
+    store = StepLog(kept, operator.name) if kept is not None else MemoryLog()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
 
@@ -124,6 +126,8 @@ async def _annotate_all(
             asking.stopped = why  # nothing more is sent for the records that are under way
         raise
     finally:
+        if kept is not None:
+            kept.close()
         if asking is not None:
             await asking.serving.aclose()
 
