@@ -14,7 +14,7 @@ from dataflow_grounding.terminal import counted, say, say_json
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def command(results: str, out: str | None, image_root: str | None, as_json: bool) -> int:
-    """Write one self-contained HTML page of the folder RESULTS: pictures, boxes, captions, counts, failures."""
+    """Write pages of HTML that show the folder RESULTS: failures, pictures, boxes, captions, counts; no other files needed."""
     path, shown = report_folder(results, out, image_root)
     if as_json:
         say_json({"report": path, "records": shown})

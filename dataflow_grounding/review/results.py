@@ -11,7 +11,7 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.review.report import write_report
-from dataflow_grounding.rows import copy_file, read_rows
+from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import FileStorage
 
 
@@ -25,7 +25,7 @@ def report_results(
     image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
-    """Write the page of an annotations file; returns how many records it shows. Raises InputError."""
+    """Write the report of an annotations file; returns how many records it shows. Raises InputError."""
     folders = tuple(image_folders)
 
     def image_of(record: Mapping[str, Any]) -> str | None:
@@ -34,7 +34,6 @@ def report_results(
         except GroundingError:
             return None
 
-    failures = _objects(failures_file) if failures_file and os.path.exists(failures_file) else iter(())
     try:
         return write_report(
             _objects(annotations),
@@ -42,7 +41,7 @@ def report_results(
             out_path=out_path,
             title=title,
             summary=summary,
-            failures=failures,
+            failures=_objects(failures_file),
         )
     except OSError as error:
         raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
@@ -53,21 +52,25 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
     page = os.path.join(storage.cache_path, "report.html")
     if summary.done:
-        copy_file(summary.annotations, annotations)
+        if file_type_of(summary.annotations) == "jsonl":
+            copy_file(summary.annotations, annotations)
+        else:
+            write_rows(annotations, _objects(summary.annotations))
         report_results(
             annotations,
             page,
             summary={**summary.to_json(), "model": ", ".join(summary.models)},
             image_folders=storage.image_folders,
             failures_file=summary.failures_file,
+            title=_title(storage.file_name_prefix, storage.first_entry_file_name),
         )
         summary.annotations, summary.report = annotations, page
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the page of a results folder, by its `run.json`; its path and count of records. Raises InputError."""
-    annotations = os.path.join(results_dir, "annotations.jsonl")
-    if not os.path.exists(annotations):
+    """Write the report of a results folder, by its `run.json`; its path and count of records. Raises InputError."""
+    annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
+    if not os.path.exists(annotations) and not os.path.exists(failures):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
     run = read_object(os.path.join(results_dir, "run.json"))
     found, counts = run.get("image_folders"), run.get("summary")
@@ -75,12 +78,30 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     folders = [image_root] if image_root else [*known, "."]
     summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
     path = out_path or os.path.join(results_dir, "report.html")
-    failures = os.path.join(results_dir, "failures.jsonl")
-    shown = report_results(annotations, path, summary=summary, image_folders=folders, failures_file=failures)
+    if os.path.splitext(path)[1] in (".json", ".jsonl"):
+        raise InputError(f"{path} is a name for data: call the report something that ends with .html")
+    title = _title(*_pipeline_and_data(run.get("spec"))) or os.path.basename(os.path.abspath(results_dir))
+    shown = report_results(
+        annotations, path, summary=summary, image_folders=folders, failures_file=failures, title=title
+    )
     return path, shown
 
 
+def _pipeline_and_data(spec: Any) -> tuple[str, str]:
+    """The pipeline that a run's spec names, and the first file or folder that its `data` does; empty where unknown."""
+    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    block = spec.get(pipeline) if isinstance(pipeline, str) else None
+    data = block.get("data") if isinstance(block, dict) else None
+    paths = [value for value in data.values() if isinstance(value, str) and value] if isinstance(data, dict) else []
+    return pipeline if isinstance(pipeline, str) else "", paths[0] if paths else ""
+
+
+def _title(pipeline: str, data: str) -> str:
+    return " · ".join(filter(None, [pipeline, os.path.basename(os.path.normpath(data)) if data else ""]))
+
+
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    for row in read_rows(path):
+    """The rows of a file that can be read; none without the file."""
+    for row in read_rows(path) if os.path.exists(path) else ():
         if row.data is not None:
             yield row.data
