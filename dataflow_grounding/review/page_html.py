@@ -143,7 +143,7 @@ def _filters_html(group: str, legend: str, filters: Mapping[str, str], pieces: P
 
 
 def _facts(summary: Mapping[str, Any]) -> list[str]:
-    facts = [page_text(summary["model"])] if summary.get("model") else []
+    facts = [f"<bdi>{page_text(summary['model'])}</bdi>"] if summary.get("model") else []
     timed = is_number(summary.get("seconds")) and not summary.get("already_complete")
     return [*facts, _duration(summary["seconds"])] if timed else facts
 

@@ -154,16 +154,14 @@ def _regions_as_expressions(given: Any) -> Any:
     """Regions or region captions as expressions, each with its own box."""
     if not isinstance(given, list):
         return given
-    return [
-        {"text": item.get("text") or item.get("description") or item.get("type") or f"region {number}", **_boxed(item)}
-        if isinstance(item, Mapping)
-        else item
-        for number, item in enumerate(given, 1)
-    ]
-
-
-def _boxed(region: Mapping[str, Any]) -> dict[str, Any]:
-    return {"instances": [{"bbox": region.get("bbox")}]}
+    rows: list[Any] = []
+    for number, item in enumerate(given, 1):
+        if isinstance(item, Mapping):
+            text = item.get("text") or item.get("description") or item.get("type") or f"region {number}"
+            rows.append({"text": text, "instances": [{"bbox": item.get("bbox")}]})
+        else:
+            rows.append(item)
+    return rows
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:

@@ -22,7 +22,6 @@ def report_results(
     summary: Mapping[str, Any],
     image_folders: Sequence[str] = (),
     failures_file: str = "",
-    image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
     """Write the report of an annotations file; returns how many records it shows. Raises InputError."""
@@ -30,7 +29,7 @@ def report_results(
 
     def image_of(record: Mapping[str, Any]) -> str | None:
         try:
-            return find_image(Record(record, folders), image_key if image_key in record else "image").path
+            return find_image(Record(record, folders), "image_path" if "image_path" in record else "image").path
         except GroundingError:
             return None
 
