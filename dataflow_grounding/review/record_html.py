@@ -137,9 +137,8 @@ def _overlay_html(expressions: Sequence[Expression], size: tuple[int, int]) -> s
 def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
     """The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested."""
     spans = sorted(((*e.span, e) for e in expressions if e.span), key=lambda span: (span[1] - span[0], span[0]))
-    lanes = _lanes([(start, end) for start, end, _ in spans])
     cuts = sorted({0, len(caption), *(at for start, end, _ in spans for at in (start, end))})
-    layers, parts = list(zip(lanes, spans, strict=True)), []
+    layers, parts = list(zip(_lanes(spans), spans, strict=True)), []
     for start, end in pairwise(cuts):
         around = [(lane, span) for lane, span in layers if span[0] <= start and end <= span[1]][:_MAX_LANES]
         part = page_text(caption[start:end])
@@ -153,10 +152,10 @@ def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
     return "".join(parts)
 
 
-def _lanes(spans: Sequence[tuple[int, int]]) -> list[int]:
+def _lanes(spans: Sequence[tuple[int, int, Expression]]) -> list[int]:
     """How far below the text each phrase's line runs: further than those of the phrases before it that it meets."""
     lanes: list[int] = []
-    for k, (start, end) in enumerate(spans):
+    for k, (start, end, _) in enumerate(spans):
         lanes.append(max((lanes[j] + 1 for j in range(k) if spans[j][0] < end and start < spans[j][1]), default=0))
     return lanes
 

@@ -28,11 +28,20 @@ def write_report(
 ) -> int:
     """Write the report, one HTML page or several, all or none, and return how many records it shows.
 
-    The first page is `out_path`. The next, where there are more than `per_page` records or failures, are beside it:
-    `report-2.html` and so on; those that a longer report left earlier go. Failures come first, then doubtful and
-    unverified records. `records` are read once, one at a time. `find_image` gives the path of a record's image file, or
-    None; a record whose image can't be opened is shown without it. Of `summary`, `model` and `seconds` are shown. A page
-    loads nothing, runs no script, and shows all text as text. Raises OSError.
+    A page loads nothing, runs no script, and shows all text as text. Failures come first, then doubtful and unverified
+    records. Further pages are beside the first, as `report-2.html` and so on; those that a longer report left go.
+
+    Args:
+        records: Read once, one at a time.
+        find_image: Gives the path of a record's image file, or None. An image that can't be opened is left out.
+        out_path: The first page.
+        title: The heading: what ran, and on which data.
+        summary: Shown of it: `model` and `seconds`. All counts are of `records` and `failures`.
+        failures: Rows with `id`, `line`, `step`, `kind` and `message`.
+        per_page: How many records, and how many failures, a page has at most.
+
+    Raises:
+        OSError: A page can't be written, or its name is taken by a file that is not a page of a report.
     """
     folder, name = os.path.split(os.path.abspath(out_path))
     with ExitStack() as files:

@@ -22,14 +22,25 @@ def report_results(
     summary: Mapping[str, Any],
     image_folders: Sequence[str] = (),
     failures_file: str = "",
+    image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
-    """Write the report of an annotations file; returns how many records it shows. Raises InputError."""
+    """Write the report of an annotations file, and return how many records it shows.
+
+    Args:
+        summary, title: As for write_report.
+        image_folders: Where relative image paths are looked for, in this order.
+        failures_file: Failures to list; it may be missing, as the annotations may.
+        image_key: Column of the image's path; `image` for records that don't have it.
+
+    Raises:
+        InputError: A file can't be read or written.
+    """
     folders = tuple(image_folders)
 
     def image_of(record: Mapping[str, Any]) -> str | None:
         try:
-            return find_image(Record(record, folders), "image_path" if "image_path" in record else "image").path
+            return find_image(Record(record, folders), image_key if image_key in record else "image").path
         except GroundingError:
             return None
 
@@ -47,7 +58,7 @@ def report_results(
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
-    """Leave `annotations.jsonl` and `report.html` in the storage's folder, from what a run wrote last."""
+    """Leave `annotations.jsonl` and `report.html` of a run that is done in its folder; `summary` then names them."""
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
     page = os.path.join(storage.cache_path, "report.html")
     if summary.done:
@@ -67,7 +78,17 @@ def publish(summary: Summary, storage: FileStorage) -> None:
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the report of a results folder, by its `run.json`; its path and count of records. Raises InputError."""
+    """Write the report of a run's folder; returns the path of its first page and how many records it shows.
+
+    Args:
+        results_dir: The folder, with `annotations.jsonl`, or `failures.jsonl` where all records failed; `run.json` says
+            what ran.
+        out_path: The first page; None for `report.html` in that folder.
+        image_root: Where relative image paths are looked for; None for where the run looked.
+
+    Raises:
+        InputError: The folder has neither, or a page can't be written.
+    """
     annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
     if not os.path.exists(annotations) and not os.path.exists(failures):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
