@@ -53,7 +53,7 @@ class Report:
 
     @cached_property
     def style(self) -> str:
-        """The style sheet: the file's, the palette, the filters, and for each place in a record what lights up with it."""
+        """The style sheet: the file's, the palette, the filters, and what lights up with each place in a record."""
         rules = [resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")]
         for index, color in enumerate(PALETTE):
             rules.append(f".c{index} {{ --c: rgb{color}; --ink: rgb{text_color(color)}; }}\n")
