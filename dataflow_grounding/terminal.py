@@ -73,7 +73,7 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str]) -> None:
-        """Write over it with as many of `parts` as the terminal has room for now; the title goes first to be left out."""
+        """Write over it with as many of `parts` as the terminal has room for; the title is the first to be left out."""
         _live[:] = [self]
         columns = 80
         with suppress(OSError):
