@@ -34,8 +34,8 @@ _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 def record_html(view: View, find_image: FindImage, folder: str) -> str:
     """The record as an `article`; its picture opens in full size, by a link that holds for a page in `folder`."""
     picture, size, missing = _picture(view, find_image, folder)
-    path = view.record.get("image_path") or view.record.get("image") or ""
-    facts = [f"<bdi>{page_text(blotted_message(str(path)))}</bdi>"] if path else []
+    path = blotted_message(str(view.record.get("image_path") or view.record.get("image") or ""))
+    facts = [f"<bdi>{page_text(path)}</bdi>"] if path else []
     facts += [f"{size[0]:,} × {size[1]:,} px"] if size else []
     caption = f'<p class="caption" dir="auto">{_caption_html(view.caption, view.expressions)}</p>\n'
     if not view.caption:
