@@ -7,12 +7,12 @@ import os
 import click
 
 from dataflow_grounding.cli.arguments import spec_option_for
+from dataflow_grounding.display import marks_of
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
-from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.terminal import say_json
 
 

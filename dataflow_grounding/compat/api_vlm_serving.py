@@ -133,10 +133,7 @@ class GeneratesFromInput:
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
-        done = asker(records)
-        for _, error in done.failures:
-            raise error
-        return [row["answer"] for row in done]
+        return [row["answer"] for row in asker(records, on_error="raise")]
 
 
 class ServingForDataFlow(GeneratesFromInput):

@@ -92,7 +92,7 @@ def _check_budget(options: RunOptions) -> None:
     if options.budget_usd is None:
         return
     if options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
     if not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
 
