@@ -37,7 +37,7 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     Raises RunStopped.
     """
     image_key = operator.reads().get("image")
-    records, outcomes = _records(rows, image_key)
+    records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
@@ -54,7 +54,9 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     return results
 
 
-def _records(rows: Sequence[Mapping[str, Any]], image_key: str | None) -> tuple[list[Record], dict[int, Outcome]]:
+def _records(
+    rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
+) -> tuple[list[Record], dict[int, Outcome]]:
     """The rows as records, their pictures as files; and, by place, what is wrong with pictures."""
     records: list[Record] = []
     broken: dict[int, Outcome] = {}
@@ -62,7 +64,7 @@ def _records(rows: Sequence[Mapping[str, Any]], image_key: str | None) -> tuple[
     for place, row in enumerate(rows):
         column, file = image_key or _image_column(row), {}
         given = row.get(column)
-        if not isinstance(given, str) and (is_picture(given) or (image_key and column in row)):
+        if not isinstance(given, str) and (is_picture(given) or (needed and image_key and column in row)):
             try:
                 file = {column: as_path(given, column)}
             except RecordError as error:
