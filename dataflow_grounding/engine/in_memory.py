@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, StepLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
@@ -42,7 +43,8 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     budget = budget_of(options)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
     operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
-    run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, until_failure))
+    with _store(operator, options.replies) as store:
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
@@ -83,14 +85,29 @@ def _image_column(row: Mapping[str, Any]) -> str:
     return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
 
 
+@contextmanager
+def _store(operator: Annotator, path: str | None) -> Iterator[ReplyLog]:
+    if path is None:
+        yield MemoryLog()
+        return
+    log = KeyedLog(path)
+    try:
+        yield StepLog(log, operator.name)
+    finally:
+        log.close()
+
+
 async def _annotate_all(
-    operator: Annotator, left: Mapping[int, Record], outcomes: dict[int, Outcome], budget: Budget, until_failure: bool
+    operator: Annotator,
+    left: Mapping[int, Record],
+    outcomes: dict[int, Outcome],
+    budget: Budget,
+    store: ReplyLog,
+    until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
     asking = _asking(operator, budget)
     memo, notes = ImageMemo(None), Counter[str]()
-    kept = KeyedLog(path) if (path := current_options.get().replies) else None
-    store = StepLog(kept, operator.name) if kept is not None else MemoryLog()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
 
@@ -126,8 +143,6 @@ async def _annotate_all(
             asking.stopped = why  # nothing more is sent for the records that are under way
         raise
     finally:
-        if kept is not None:
-            kept.close()
         if asking is not None:
             await asking.serving.aclose()
 
