@@ -78,7 +78,8 @@ def say(text: str, *, err: bool = True) -> None:
 
 def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output: its data is as it is, written without such characters."""
-    text = blotted(json.dumps(value, ensure_ascii=False, indent=indent))
+    only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
+    text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
     text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
