@@ -149,11 +149,13 @@ class _FromElsewhere:
         if steps is not None:
             steps.append(step)
             return next((value for name, value in keys.items() if name.startswith("output")), "")
-        returned = work()
-        if pipeline is not None:
-            from dataflow_grounding.engine.execute import published
+        if pipeline is None:
+            return work()
+        from dataflow_grounding.engine.execute import published, replies_kept
 
-            pipeline.summaries += filter(None, [published(step)])
+        with replies_kept(step, current_options.get()):
+            returned = work()
+        pipeline.summaries += filter(None, [published(step)])
         return returned
 
     def __getattr__(self, name: str) -> Any:
