@@ -15,7 +15,7 @@ from dataflow_grounding.errors import BrokenRow
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""Column of the second and later rows of one image: which it is, from 1. Rows that fail before it don't change its ids."""
+"""Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't change its ids."""
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 
@@ -23,9 +23,8 @@ STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 class Record(dict[str, Any]):
     """One row of a data set, and where it came from.
 
-    `folders` are looked through, in order, for a relative image path. `image_id` is the row's own, or made from its path.
-    `occurrence` counts the earlier rows of the data set with the same `image_id`, so that ids made from it stay unique.
-    `place` is the row's in its file, from 0.
+    `folders` are searched in order for a relative image path. `image_id` is the row's own, or made from its path.
+    `occurrence` counts earlier rows of the same `image_id`, so that ids stay unique. `place`: in its file, from 0.
     """
 
     __slots__ = ("folders", "image_id", "occurrence", "place")
@@ -59,17 +58,36 @@ class Record(dict[str, Any]):
 
 
 def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
-    """The row's own `image_id`, else its image path, relative to `image_root` where it lies inside, without ending."""
+    """The row's own `image_id`, else what its image path is called within `image_root`."""
     given = row.get("image_id")
     if has_id(given):
         return str(given)
     path = row.get(image_key)
     if not isinstance(path, str) or not path:
         return None
-    if image_root and os.path.isabs(path):
-        inside = os.path.relpath(path, os.path.abspath(image_root))
-        path = path if inside.startswith("..") else inside
-    return os.path.splitext(os.path.normpath(path))[0].lstrip("/")
+    return name_within(path, image_root)
+
+
+def name_within(path: str, root: str | None) -> str:
+    """What an image is called in ids and in files about it: its path without ending, the same on every machine.
+
+    Args:
+        path: As the row states it.
+        root: The folder that paths start from. An absolute path within it counts from there; of any other only the
+            file's name is left.
+
+    Returns:
+        A relative path with `/` that stays where it is put: each `..` becomes `_`.
+
+    Example:
+        >>> [name_within(path, "/data") for path in ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")]
+        ['a/x', 'x', '_/x']
+    """
+    if os.path.isabs(path):
+        inside = os.path.relpath(path, os.path.abspath(root)) if root else os.pardir
+        path = os.path.basename(path) if inside.split(os.sep)[0] == os.pardir else inside
+    parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
+    return "/".join("_" if part == os.pardir else part for part in parts)
 
 
 def has_id(given: Any) -> bool:
@@ -165,7 +183,7 @@ def _of_numpy(value: Any) -> Any:
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """One JSON object from a line. Raises BrokenRow with the reason; NaN, Infinity and numbers beyond a double are refused."""
+    """A line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double."""
     row = parse_value(line)
     if not isinstance(row, dict):
         raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
@@ -181,7 +199,7 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file that the package wrote for itself; an empty one if it is missing, damaged or not an object."""
+    """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not an object."""
     with suppress(OSError, BrokenRow), open(path, "rb") as file:
         return parse_line(file.read())
     return {}

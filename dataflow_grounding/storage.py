@@ -22,7 +22,7 @@ class FileStorage:
         first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`, `.tsv`, `.parquet`.
         cache_path: Folder of the steps' files, and of `.ckpt`, which holds what was paid for.
         file_name_prefix: What the steps' files are called.
-        cache_type: Type of the steps' files: jsonl, json, csv, tsv or parquet; no pickle, since to read one runs its code.
+        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one runs its code.
         image_root: Folder of relative image paths; without it they are looked for beside the user's file, then in the
             current folder.
 

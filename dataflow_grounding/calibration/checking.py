@@ -221,7 +221,7 @@ class _Ways:
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Factor and shift that most (read, true) pairs agree on (Theil and Sen), and the error of what they say at a far end."""
+    """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
     slopes = [
         (true - other_true) / (read - other_read)
         for place, (read, true) in enumerate(pairs)

@@ -74,8 +74,8 @@ class FormatChoice:
         self.recall()
         if self.pending and name == "calibrated":
             raise SpecError(
-                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at {serving.endpoint} is stored: "
-                "run dataflowgrounding calibrate first"
+                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at {serving.endpoint} is "
+                "stored: run dataflowgrounding calibrate first"
             )
 
     def __repr__(self) -> str:
@@ -184,7 +184,7 @@ def stated_format(model: str) -> BoxFormat:
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format: never for pixels of the table, as servers reduce pictures as they like."""
+    """Whether a model's name settles its format: never pixels of the table, as servers reduce pictures as they like."""
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
@@ -210,7 +210,7 @@ def _in_words(limits: SizeLimits) -> str:
 
 
 def keep(found: Calibration, *more_paths: str) -> str | None:
-    """Store a calibration in the user's cache and at `more_paths`; returns the cache's file, None where it can't be written."""
+    """Store `found` in the user's cache and at `more_paths`; returns the cache's file, None if it can't be written."""
     cached = cache_path(found.endpoint, found.model)
     written, *_ = [_write(found, path, cached) for path in (cached, *more_paths)]
     return cached if written else None

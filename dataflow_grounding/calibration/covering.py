@@ -1,9 +1,9 @@
-"""For models that count pixels: the sizes at which a picture was measured to be seen as it is sent, and what to ask next.
+"""For models that count pixels: the sizes at which a picture proved to be seen as it is sent, and what to ask next.
 
-Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in multiples), which answers
-about some sizes never settle for all others. So no rule is named. Large pictures of several shapes show how much the model
-saw of each; from that follow limits within which all of them should arrive untouched; pictures at those limits prove it.
-A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
+Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in multiples), which
+answers about some sizes never settle for all others. So no rule is named. Large pictures of several shapes show how
+much the model saw of each; from that follow limits within which all should arrive untouched; pictures at those limits
+prove it. A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Covered:
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side that is ever sent, `taken` what the
-    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the
-    run's longest, up to 16.
+    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side ever sent, `taken` what the
+    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for,
+    and the run's longest, up to 16.
     """
 
     def __init__(
@@ -66,9 +66,7 @@ class Covering:
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
-            return [
-                size for size in map(self.largest, self.shapes) if not is_near(size, [one.sent for one in measured])
-            ]
+            return [one for one in map(self.largest, self.shapes) if not is_near(one, [seen.sent for seen in measured])]
         limits = self.limits(measured)
         wanted = self.unproven(measured, limits)
         roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
@@ -93,7 +91,7 @@ class Covering:
         return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
     def untried(self, measured: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
-        """A size in such multiples, as a run sends them, where none was asked for: others may look rounded by chance."""
+        """A size in such multiples, as runs send them, where none was asked for: others may look rounded by chance."""
         inside = [one.sent for one in measured if limits.allows(one.sent)]
         if multiple == 1 or any(side[0] % multiple == side[1] % multiple == 0 for side in inside):
             return []

@@ -20,7 +20,7 @@ from dataflow_grounding.images import SizeLimits
 
 @dataclass(frozen=True)
 class Decision:
-    """The format, and the pictures that speak for it; `limits` are those within which pixels are the picture's as sent."""
+    """The format, and the pictures that speak for it; `limits` are those within which pixels are the sent picture's."""
 
     fit: Fit
     pictures: list[ProbedPicture]
@@ -86,7 +86,7 @@ class Deciding:
         return Decision(fit_as(_name(found, str(constant[0]), constant[1]), self.pictures), self.pictures)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes, and of others that are taken where some are refused. Raises NothingAnswered, NoFit."""
+        """Ask for pictures of these sizes, and of others where some are refused. Raises NothingAnswered, NoFit."""
         sent = [picture.sent for picture in self.pictures]
         fitted = dict.fromkeys(map(self.taken.fitted, sizes))
         sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]

@@ -91,7 +91,7 @@ def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
 
 
 class _Scores:
-    """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
+    """The errors of all candidates on all answers: `errors[k, i]` has answer i's four edges, as shares of the side."""
 
     def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
         import numpy as np
@@ -131,7 +131,7 @@ class _Scores:
         return to_xyxy(answer.numbers, answer.order or candidate.order)
 
     def losses(self, noise: float, rows: Any = slice(None)) -> Array:
-        """A candidate's negative log-likelihood; an answer costs at most as much as one three deviations off everywhere."""
+        """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = self.np.minimum(squares, 18.0).sum(axis=1)
         pictures = len(set(self.picture_of[rows].tolist()))
@@ -207,7 +207,7 @@ class _Scores:
             raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
 
     def check_one_format(self, best: int) -> None:
-        """Raises NoFit when another format fits about as well, fits one picture better, or fits what the best does not."""
+        """Raises NoFit when another format fits about as well, fits one picture better, or what the best does not."""
         noise, name = self.noise(best), self.formats[best].name
         others = [k for k in range(len(self.formats)) if not self.same(k, best) and not self.holds(k, best)]
         losses = self.losses(noise)

@@ -18,7 +18,7 @@ ANSWERED = (213, 0, 120)
 
 
 def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
-    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, picture by picture, drawn dashed."""
+    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
     from PIL import Image
 
     drawn = []

@@ -1,4 +1,4 @@
-"""Calibrations on disk: one small file per endpoint, model and prompt, in the user's cache folder and beside a run's results."""
+"""Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside a run's results."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from dataflow_grounding.records import is_number
 @dataclass(frozen=True)
 class Calibration:
     """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
-    `error_share` that of the median rectangle's worst edge, in parts of the side. `date` is UTC, `YYYY-MM-DDTHH:MM:SSZ`.
-    `limits` are those of SizeLimits within which pixels are those of the picture as sent, None for formats that don't count
+    `error_share` that of the median rectangle's worst edge, in parts of the side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+    `limits` are those of SizeLimits within which pixels are the sent picture's, None for formats that don't count
     pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes
     are wrong however they are asked for: width, height, and how far off boxes are as a share of the side.
     """
@@ -52,7 +52,7 @@ class Calibration:
 
     @property
     def size_limits(self) -> SizeLimits | None:
-        """The sizes in which a run sends its pictures; None where any will do. Raises TypeError, ValueError for bad ones."""
+        """The sizes a run sends its pictures in; None where any will do. Raises TypeError, ValueError for bad ones."""
         if self.limits is None:
             return None
         limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ class Calibration:
         return limit is not None or measured or self.off_in(size) is not None
 
     def off_in(self, size: Size) -> float | None:
-        """How far boxes are off in elongated pictures of this size, as a share of the side; None where they are not poor."""
+        """How far off boxes are in elongated pictures of this size, as a share of the side; None if not poor."""
         return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> Calibration:
@@ -161,10 +161,8 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     for one in fields(Calibration):
         if one.name in row or (one.default is MISSING and one.default_factory is MISSING):
             value = values[one.name] = row[one.name]
-            right = (
-                isinstance(value, str) if one.type == "str" else one.type not in ("int", "float") or is_number(value)
-            )
-            if not right:
+            fits = isinstance(value, str) if one.type == "str" else one.type not in ("int", "float") or is_number(value)
+            if not fits:
                 raise ValueError(f"{one.name} is {type(value).__name__}")
     return values
 

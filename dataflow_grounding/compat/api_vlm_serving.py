@@ -24,10 +24,10 @@ WHY = {
 
 
 class GeneratesFromInput:
-    """What operators of DataFlow and DataFlow-MM call of a serving, mixed in before one of ours (or ServingForDataFlow).
+    """What operators of DataFlow and DataFlow-MM call of a serving, mixed in before one of ours.
 
-    Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call. An
-    answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
+    Each input takes a request, retried and paced as everywhere; one that fails raises its GroundingError for the call.
+    An answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
     """
 
     @property
@@ -53,8 +53,8 @@ class GeneratesFromInput:
         """A text for each input.
 
         Args:
-            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths of pictures, of each of
-                which `system_prompt` is asked; where none is a file's or a picture's name, prompts about no picture.
+            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths of pictures, of
+                each of which `system_prompt` is asked; where none names a file or a picture, prompts about none.
             system_prompt: Where it isn't given, "Describe the image in detail." or "You are a helpful assistant."
             image_inputs: The pictures of each prompt: a path, a list of paths, or None.
             video_inputs, audio_inputs, json_schema: Not supported.
@@ -113,7 +113,7 @@ class GeneratesFromInput:
 
         Args:
             conversations: Lists of turns, `{"role": "user", "content": …}` or `{"from": "human", "value": …}`.
-            image_list: The pictures of each conversation: a path, a list of paths, or None; None for no pictures at all.
+            image_list: Each conversation's pictures: a path, a list of paths, or None; None for no pictures at all.
             video_list, audio_list: Not supported.
             system_prompt: What the model is told before each.
 
@@ -133,10 +133,7 @@ class GeneratesFromInput:
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
-        done = asker(records)
-        for _, error in done.failures:
-            raise error
-        return [row["answer"] for row in done]
+        return [row["answer"] for row in asker(records, on_error="raise")]
 
 
 class ServingForDataFlow(GeneratesFromInput):
@@ -170,7 +167,7 @@ def _refuse(**given: Sequence[Any] | None) -> None:
 
 
 class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
-    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in their order, and DataFlow's `temperature`.
+    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and DataFlow's `temperature`.
 
     Args:
         api_url: Address of the endpoint.

@@ -18,7 +18,7 @@ METHODS = (MESSAGES, ONE_IMAGE, PATHS)
 
 
 class DataFlowServing(Serving):
-    """A serving of DataFlow-MM's (`generate_from_input_messages`) or DataFlow's (`generate_from_input_one_image`) as ours.
+    """DataFlow-MM's serving (`generate_from_input_messages`) or DataFlow's (`generate_from_input_one_image`) as ours.
 
     It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored when it comes. Its
     texts are all that is known of a reply: no tokens are counted, and a reply cut off can only be told by its JSON.

@@ -1,4 +1,4 @@
-"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, with pictures or without."""
+"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, pictures or not."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _ABOUT = ("", " about this picture", " about these pictures, which come in order
 class PromptedVQAGenerator(Operator):
     """Answers each row's prompt, or the last turn of its conversation.
 
-    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without a picture. A conversation is
-    a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is left out.
+    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without one. A conversation
+    is a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
+    left out.
 
     Args:
         serving: Ours or DataFlow's.
@@ -93,7 +94,7 @@ class PromptedVQAGenerator(Operator):
         return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
 
     def settings(self) -> None:
-        """None: pictures in lists aren't among what a finished run is recognised by, so its rows are gone through again."""
+        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through again."""
 
     def look_over(self, record: Record) -> None:
         """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that aren't there."""
@@ -170,7 +171,7 @@ def _request(system: str, prompt: str, earlier: list[dict[str, str]], pictures: 
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
-    """The answer in the object that was asked for; any other reply is a text, or an object that the prompt asked for."""
+    """The answer in the object asked for; any other reply is a text, or an object that the prompt asked for."""
     try:
         data, notes = read_object(reply, required="answer")
     except UnreadableReply as error:

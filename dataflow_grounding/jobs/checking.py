@@ -42,6 +42,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     run: SpecRun | None = None
     try:
         spec, found.problems = look_into_spec(paths, overrides)
+        found.remarks += spec.remarks if spec is not None else []
         run = _run_of(spec, found) if spec is not None else None
         if run is not None:
             check_plan(run.steps, run.job.columns())
@@ -59,7 +60,10 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     if workers > most:
         allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
         found.remarks.append(f"max_workers is {workers}, but {allowed}")
-    _check_rows(run, found)
+    try:
+        _check_rows(run, found)
+    except GroundingError as error:  # which reading a few rows may have told already
+        found.problems += [line for line in str(error).splitlines() if line not in found.problems]
     return found
 
 

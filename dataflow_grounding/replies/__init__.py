@@ -39,8 +39,8 @@ def read_boxes(
             with a note; without phrases, all boxes are kept.
 
     Returns:
-        The boxes in pixels of the upright image, inside it, and notes on what was done to read them. No boxes means that
-        the reply says nothing is there.
+        The boxes in pixels of the upright image, inside it, and notes on what was done to read them. No boxes means
+        that the reply says nothing is there.
 
     Raises:
         UnreadableReply: There is nothing to read, or nothing that was read can be used; the message says why.
@@ -64,8 +64,8 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
     Args:
         reply: The reply's text.
-        required: The key that the object has to have. If several objects have it, the last one counts; one within another
-            object or in a list of one is found too. A bare list, or items without their list, become `{required: [...]}`.
+        required: The key that the object must have. If several have it, the last one counts; one within another object
+            or in a list of one is found too. A bare list, or items without their list, become `{required: [...]}`.
 
     Returns:
         The object, and notes whose codes are truncated, repaired_json or wrapped.

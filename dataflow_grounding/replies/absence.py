@@ -1,4 +1,4 @@
-"""Whether a reply says that a thing is not there, or refuses to look: patterns of such sentences, and reading by them."""
+"""Whether a reply says a thing is not there, or refuses to look: patterns of such sentences, and reading by them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ _PLACE = (
     r"|\s+(?:here|at all|currently|anywhere))*"
 )
 _SEEN = (
-    r"(?:to be\s+)?(?:currently\s+|actually\s+)?"
-    r"(?:found|detected|present|visible|there|seen|identified|located|depicted|shown|recogni[sz]ed|spotted|observed"
-    rf"|available|in\s+(?:the|this)\s+(?:\w+\s+)?{_IMAGE})"
+    r"(?:to be\s+)?(?:currently\s+|actually\s+)?(?:found|detected|present|visible|there|seen|identified|located"
+    rf"|depicted|shown|recogni[sz]ed|spotted|observed|available|in\s+(?:the|this)\s+(?:\w+\s+)?{_IMAGE})"
 )
 _NOT = r"(?:n['’]?t|\s+not|\s+never)"
 _CANNOT = r"can(?:not|['’]?t|\s+not)"
@@ -48,8 +47,9 @@ _WORDS = re.compile(
 )
 # One of these is in each of the above: most texts are done with after this look.
 _NEGATION = re.compile(
-    r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bunable\b|\bzero\b|\b0\b|absent|missing|empty|\bn[ãa]o\b"
-    r"|ning[uú]n|kein|\bnicht\b|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없|않|\bне\b|нет|отсутств",
+    r"\bn(?:o|on|ot|one|othing|either|il|/?a|ull|ada|ichts|iente)\b|n['’]?t\b|cannot|\bunable\b|\bzero\b|\b0\b|absent"
+    r"|missing|empty|\bn[ãa]o\b|ning[uú]n|kein|\bnicht\b|aucun|\brien\b|nenhum|nessun|\bn['’]|\bne\b|[无無没沒未不空]|ません|なし|없"
+    r"|않|\bне\b|нет|отсутств",
     re.IGNORECASE,
 )
 # What comes before such a sentence without changing it.
@@ -66,8 +66,8 @@ _CAPTION = re.compile(
 )
 # Words that name no thing, before a thing and instead of one.
 _LEADING = re.compile(
-    r"(?:(?:any|such|matching|relevant|visible|target|the|this|that|both|an?|of|these|those|specified|requested|described|mentioned"
-    r"|given|listed|corresponding|bounding|detected|queried"
+    r"(?:(?:any|such|matching|relevant|visible|target|the|this|that|both|an?|of|these|those|specified|requested"
+    r"|described|mentioned|given|listed|corresponding|bounding|detected|queried"
     r"|instances? of|signs? of|traces? of)\s+)*",
     re.IGNORECASE,
 )
@@ -83,7 +83,8 @@ _ANYTHING = re.compile(
 _NO_THING = re.compile(
     rf"\b(?:{_IMAGE}|files?|attachments?|inputs?|uploads?|urls?|links?|problems?|worries|thanks?|issues?|ideas?|way"
     r"|access|why|wrong|permission|tools?|coordinates?|answers?|responses?|information|ability|need|doubt|comment"
-    r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*|good|suitable|perfect|obvious|second|third|further|additional)\b"
+    r"|longer|matter|more|other|can|i|except|only|just|but|fully|entire\w*|complete\w*|clear\w*|precise\w*|exact\w*"
+    r"|good|suitable|perfect|obvious|second|third|further|additional)\b"
     r"|图片|图像|照片|文件|信息|坐标|能力|权限|问题|办法|疑问|必要|意义|足够|其他|其它|另外|别的|清晰|清楚|明显|更多|完整|第[二三]|他の|다른|друг|画像|写真|ファイル|問題|情報"
     r"|이미지|사진|파일|정보|문제|권한|수$"
     r"|\bbild\w*|\bimagen|\bimagem|\bimmagin|\bprobl[eèé]m|\bd[ou][ud]|\bdubb|изображени|фото|пробл",
@@ -111,25 +112,24 @@ _REFUSAL = re.compile(
 )
 # Beside a box: nobody looked at the picture, or the box is made up.
 BLIND = re.compile(
-    rf"\b(?:{_CANNOT}|unable to|not able to|(?:do not|don['’]t) have (?:the |an? )?(?:ability|capability|access) (?:to|of))"
-    r"\s+(?:\w+\s+)?(?:process(?:ing)?|view(?:ing)?|open|access|analy[sz]e|see(?:ing)?|load|read|interpret|look at)"
-    rf"\s+(?:\w+\s+)?{_IMAGE}\b|\bas an? (?:ai|large language|language|text)\b"
+    rf"\b(?:{_CANNOT}|unable to|not able to|(?:do not|don['’]t) have (?:the |an? )?(?:ability|capability|access)"
+    r" (?:to|of))\s+(?:\w+\s+)?(?:process(?:ing)?|view(?:ing)?|open|access|analy[sz]e|see(?:ing)?|load|read|interpret"
+    rf"|look at)\s+(?:\w+\s+)?{_IMAGE}\b|\bas an? (?:ai|large language|language|text)\b"
     r"|(?:无法|不能|没法)(?:查看|处理|访问|打开|看到|分析)(?:图|照片)|作为一?个?(?:AI|人工智能|语言模型)",
     re.IGNORECASE,
 )
 UNREAL = re.compile(
     r"\b(?:hypothetical\w*|placeholders?|dummy|made[- ]up|fictional|fictitious|fabricated|imaginary"
-    r"|for (?:illustration|demonstration)|illustrative|(?:sample|example|typical) (?:output|answer|response|format|json)"
-    r"|(?:only|just|merely|purely|pure|wild|random|blind) (?:an? )?(?:\w+ )?guess|(?:will|would|['’]ll|must|have to) guess)\b"
-    r"|占位|假设的|虚构|示例(?:输出|格式)|随便猜",
+    r"|for (?:illustration|demonstration)|illustrative|(?:sample|example|typical) (?:output|answer|response|format"
+    r"|json)|(?:only|just|merely|purely|pure|wild|random|blind) (?:an? )?(?:\w+ )?guess"
+    r"|(?:will|would|['’]ll|must|have to) guess)\b|占位|假设的|虚构|示例(?:输出|格式)|随便猜",
     re.IGNORECASE,
 )
 # With one of these a further sentence may take back what the others say.
 _CONTRAST = re.compile(
     r"\d|\b(?:but|however|although|though|instead|only|except|maybe|perhaps|possibly|might|may|could|appears?|seems?"
     r"|unless|partial\w*|likely|rather|actually|sorry|can['’]?t|cannot|unable|there\s+(?:is|are|was|were)|several|many"
-    r"|multiple)\b"
-    r"|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
+    r"|multiple)\b|但|不过|然而|可能|也许|只有|除了|似乎|抱歉",
     re.IGNORECASE,
 )
 _AND = re.compile(r"(?:[,;/、]|\b(?:and|or|nor)\b|[和或与及])(?:\s*\b(?:and|or|nor|no|any|an?|the)\b)*", re.IGNORECASE)
@@ -147,7 +147,7 @@ class Missing(NamedTuple):
     foreign: bool = False
 
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
-        """Whether it answers for all of the phrases that were asked: it is anything, the only phrase, or each of them."""
+        """Whether it answers for all of the phrases asked: it is anything, the only phrase, or each of them."""
         if not self.thing or not phrases:
             return True
         if len(phrases) == 1:

@@ -26,11 +26,9 @@ OUT_OF_SCALE_SHARE = 1 / 10
 STATUSES = ("ambiguous", "unsupported")
 
 
-def to_reading(
-    parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
-) -> Reading:
+def to_reading(parsed: ParsedReply, asked: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> Reading:
     """Return what a reply says, its boxes in pixels of the original. Raises UnreadableReply, TruncatedReply."""
-    reader = _BoxReader(box_format, original, sent, phrases)
+    reader = _BoxReader(asked, original, sent, phrases)
     reader.take(parsed)
     return reader.reading
 
@@ -102,7 +100,7 @@ class _BoxReader:
                 parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
 
     def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
-        """Raise UnreadableReply where an answer that counts is written in another scale; one that was taken back may be."""
+        """Raise UnreadableReply if an answer that counts is in another scale; one that was taken back may be."""
         boxes = Counter(raw.answer for raw in parsed.boxes)
         outside = Counter(raw.answer for raw in self.out_of_scale)
         if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):

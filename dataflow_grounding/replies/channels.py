@@ -1,6 +1,6 @@
 """What a model says to the one who asked: without other turns, without other channels, without thinking.
 
-Providers name these in ever new ways, so they go by rule: a part that was opened and closed before the answer is not the answer.
+Providers name these in ever new ways, so they go by rule: a part opened and closed before the answer isn't the answer.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _bare_channels(text: str) -> str:
 
 
 def _turn_in_words(text: str) -> str:
-    """Return a text without the word "Assistant:" before it, an echo of the question above it, and a next turn below it."""
+    """Return a text without "Assistant:" before it, an echo of the question above it, and a next turn below it."""
     roles = [(match.start(), match.end(), (match[1] or match[2]).lower()) for match in _ROLE_LINE.finditer(text)]
     answers = [i for i, role in enumerate(roles) if role[2] == "assistant"]
     if not answers:
@@ -244,7 +244,7 @@ def _without_unknown(text: str) -> str:
 
 
 def _unknown_parts(text: str) -> Iterator[tuple[Marker, Marker | None]]:
-    """Yield the tags whose names are neither layout nor an answer's; one that opens a part with the next that closes it."""
+    """Yield tags whose names are neither layout nor an answer's; one that opens a part with the next that closes it."""
     found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
     found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
     ends: dict[str, list[Marker]] = {}

@@ -53,7 +53,7 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
 
 
 def _unwrapped(reply: str) -> str:
-    """Return the string that a JSON object of one known key holds, as in `{"answer": "[…]"}`; any other reply as it is."""
+    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`; any other reply as it is."""
     found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
     fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
     ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
@@ -218,7 +218,7 @@ def _said_beside(before: str, behind: str) -> Said:
 
 
 def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
-    """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of no other thing."""
+    """Drop lists of numbers in talk around an answer of objects: its own boxes again, or boxes of no other thing."""
     outside = set(map(id, in_talk))
     answer = [raw for raw in parsed.boxes if id(raw) not in outside]
     inside = {raw.numbers for raw in answer}

@@ -182,7 +182,7 @@ class _Walk:
             self.object(part, said, boxy=boxy)
 
     def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
-        """Take an object's own box: under a box key; else of coordinates with a key each; else an outline, or a point."""
+        """Take an object's own box: under a box key; else coordinates with a key each; else an outline, or a point."""
         parsed, since = self.parsed, len(self.parsed.boxes)
         dropped = len(parsed.dropped)
         used = False

@@ -212,7 +212,7 @@ def _are_texts(items: list[Any]) -> bool:
 
 
 def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
-    """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
+    """Drop the boxes from the `since`-th on without a label, where the text was apparently cut off before one."""
     if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
     for raw in parsed.boxes[since:]:
@@ -222,7 +222,7 @@ def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
 
 
 def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
-    """Drop boxes of one thing that differ from key to key, but those under the only key that is a word for the answer."""
+    """Drop boxes of one thing that differ from key to key, except under the only key that is a word for the answer."""
     answers = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
     unclear = _things_that_differ(groups)
@@ -241,7 +241,7 @@ def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
 
 
 def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
-    """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
+    """Return which of several box keys counts: a refined one, or the one asked for; `bbox1`, `bbox2` all do."""
     given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
     refined = {plain: item for plain, item in given.items() if keys.REFINED.search(plain)}
     given = refined or {plain: item for plain, item in given.items() if plain == key} or given

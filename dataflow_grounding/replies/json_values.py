@@ -1,4 +1,4 @@
-"""Values as replies write them: arrays and objects of JSON, what had to be repaired to read them, numbers and their units."""
+"""Values as replies write them: JSON arrays and objects, what had to be repaired to read them, numbers and units."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class FoundJson:
 class Scan:
     """What a text holds: arrays and objects in order.
 
-    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or in the
-    wrong place. `truncated`: the text ends inside of an array or object. `commented`: the numbers of boxes that stand in
-    comments within an array or object, and are not read.
+    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or
+    misplaced. `truncated`: the text ends inside an array or object. `commented`: the numbers of boxes in comments
+    within an array or object, which are not read.
     """
 
     text: str
@@ -94,7 +94,7 @@ def unescaped(raw: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string that is one; None for anything else, NaN and the like included."""
+    """Return a coordinate as a number, also from a string; None for anything else, NaN and the like included."""
     if isinstance(value, str):
         value = value.strip()
         if _NUMBER.fullmatch(value) is None:

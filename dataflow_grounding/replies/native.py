@@ -14,7 +14,8 @@ from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox
 _TAG = re.compile(
     r"<\|(?P<bar>/?(?:ref|det))\|>"
     r"|<\|(?P<word>object_ref|box|quad|point)_(?P<side>start|end)\|>"
-    r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
+    r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))"
+    r"(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
 )
 _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
@@ -72,7 +73,7 @@ def _split(text: str) -> list[str]:
 
 
 class _TagReader:
-    """Reads labels and boxes in the order of their tags; a tag that opens before the last one closed breaks that one off."""
+    """Reads labels and boxes in the order of their tags; one that opens before the last has closed breaks it off."""
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed

@@ -1,4 +1,4 @@
-"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables that name their columns."""
+"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with named columns."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ _FOUR = re.compile(
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
 _TALK = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
-    r"|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final"
+    r"|found|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
     re.IGNORECASE,
 )
 _BOX_WORD = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at|answer|"
-    r"results?|output)\b|[在框是]|坐标|位置|区域",
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at"
+    r"|answer|results?|output)\b|[在框是]|坐标|位置|区域",
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
-_LABEL_LINE = re.compile(
-    r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE
-)
+_LABELED = re.compile(r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE)
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
@@ -43,7 +41,7 @@ _CELL_MARKUP = " *`\"'_"
 
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
+    """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
     columns: Columns | None = None
     lines = text.rstrip().splitlines()
     for i, line in enumerate(lines, start=1):
@@ -55,9 +53,7 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-    names, order = next(
-        ((names, order) for names, order in CORNERS if all(name in named for name in names)), ((), None)
-    )
+    names, order = next(((names, order) for names, order in CORNERS if all(one in named for one in names)), ((), None))
     four = _FOUR.search(line[-200:])
     if order is not None:
         before = line[: match.start()] if (match := _NAMED.search(line)) else ""
@@ -91,7 +87,7 @@ def label_before(text: str) -> str | None:
     if line.strip(_MARKUP + "-") and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
         return None
     for other in reversed([other for other in above if other.strip()][-2:]):
-        stated = _LABEL_LINE.fullmatch(other)
+        stated = _LABELED.fullmatch(other)
         if stated is not None:
             return _label(stated[1])
         if _HEADING.fullmatch(other.strip()):

@@ -57,9 +57,7 @@ class Questions:
     def about(self, said: Said) -> list[int]:
         """Return the phrases that something without a usable box speaks of."""
         ids = self.ids(said) or [i for i in self.phrases if said.id is not None and i == said.id + self.shift]
-        return ids or [
-            i for i, phrase in self.phrases.items() if said.talk and all_words(phrase) <= all_words(said.talk)
-        ]
+        return ids or [i for i, text in self.phrases.items() if said.talk and all_words(text) <= all_words(said.talk)]
 
     def learn(self, parsed: ParsedReply) -> None:
         """See how the reply counts and translates before its boxes are read. Raises UnreadableReply for unclear ids."""
@@ -79,9 +77,7 @@ class Questions:
     def _count(self, numbered: list[Said]) -> None:
         ids, count = {said.id or 0 for said in numbered}, set(range(len(self.phrases)))
         from_0 = ids <= count and {i + 1 for i in count} == self.phrases.keys()
-        from_0 = from_0 and all(
-            _agree(said.labels, self.phrases[(said.id or 0) + 1]) for said in numbered if said.labels
-        )
+        from_0 = from_0 and all(_agree(one.labels, self.phrases[(one.id or 0) + 1]) for one in numbered if one.labels)
         if from_0 and (ids == count or all(said.labels for said in numbered)):
             self.shift = 1
         elif all(self._named(said) for said in numbered):
@@ -94,7 +90,7 @@ class Questions:
         return found or (named_ids(said.talk, self.phrases) if said.talk else [])
 
     def id_of(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
+        """Return the phrase a box belongs to: phrases that read the same get boxes in turn, the last one the rest."""
         said, ids = raw.said, self.ids(raw.said)
         if not ids or ids[0] == said.id or not (said.labels or said.talk):
             return ids[0] if ids else None

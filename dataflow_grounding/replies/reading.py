@@ -67,9 +67,9 @@ NOTHING_SAID = Said()
 class RawBox:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens that
-    only one family writes do, None otherwise; `corners` where the numbers are two corners even in a format of a corner and a
-    size; `answer` counts the answers in the reply, where it has several.
+    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family` where special tokens
+    that only one family writes do, None otherwise; `corners` where the numbers are two corners even in a format of a
+    corner and a size; `answer` counts the answers in the reply, where it has several.
     """
 
     kind: Kind
@@ -102,10 +102,10 @@ class Dropped(NamedTuple):
 class ParsedReply:
     """All that a reply says, in its order.
 
-    `absences` are what the reply says is not there, each with the number of the answer that says so; `unclear` is set where
-    there are other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
-    reply ends in the middle; `answer` numbers the answer that is being read, and `corrections` has the numbers of those that
-    take back what was said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
+    `absences` are what the reply says is not there, each with its answer's number; `unclear` is set where there are
+    other things around that; `missing` is what a sentence instead of an answer says is not there; `truncated` when the
+    reply ends in the middle; `answer` numbers the answer being read, and `corrections` those that take back what was
+    said before; `statuses` and `reasons` are the embedded grounder's; `talk` are the words beside the boxes.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -197,7 +197,7 @@ class ParsedReply:
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
     def say(self, since: int, **lists: Sequence[Any]) -> None:
-        """Give the boxes from the `since`-th on what lists beside them say, one entry a box, under the names of `Said`."""
+        """Give the boxes from the `since`-th on what lists beside them say, one entry each, under names of `Said`."""
         for name, values in lists.items():
             for i, value in enumerate(values, start=since):
                 raw = self.boxes[i]
@@ -250,7 +250,7 @@ class Reading:
 
     @property
     def doubtful(self) -> bool:
-        """Whether boxes may be missing, or so many were dropped, moved or turned round that the others deserve a look too."""
+        """Whether boxes may be missing, or so many were dropped, moved or turned round that the rest need a look."""
         if self.count("truncated") or self.count("broken_json"):
             return True
         touched = sum(map(self.count, ("dropped", "clamped", "swapped", "superseded", "unlike_label")))

@@ -1,4 +1,4 @@
-"""What the words around a box say: what it is the box of, whether they take it back, and where a reply corrects itself."""
+"""What words around a box say: what it is the box of, whether they take it back, and where a reply corrects itself."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ _CORNER = re.compile(
 )
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _SPACELESS_FILLER = re.compile(
-    r"^(?:在?(?:这张|该|此|这幅)?(?:图片|图像|图|画面|照片|画像|写真)(?:の?中)?(?:[中里内上]|には?|では)?[，,、]?|(?:这里|以下)是|它|其|所以|因此|应该|我|看到|有一?[辆个只]?)+"
+    r"^(?:在?(?:这张|该|此|这幅)?(?:图片|图像|图|画面|照片|画像|写真)(?:の?中)?(?:[中里内上]|には?|では)?[，,、]?"
+    r"|(?:这里|以下)是|它|其|所以|因此|应该|我|看到|有一?[辆个只]?)+"
     r"|的?(?:所在)?(?:左上角|边界框|检测框|矩形框|框|坐标|位置|の?バウンディングボックス|の?位置)*(?:坐标)?(?:位于|在|是|为|如下|は|에)*(?:左上角)?\W*$"
 )
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _CLAUSE_END = re.compile(
-    r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?|但是?|因为|所以|注意[:：]?",
+    r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?"
+    r"|但是?|因为|所以|注意[:：]?",
     re.IGNORECASE,
 )
 # What points back at a box and says that it is wrong, or another thing's.
 _REJECTS = re.compile(
-    r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result|label)s?)"
-    r"(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
-    r"(?:wrong|incorrect|invalid|inaccurate|mistaken|false|actually an?\b|not (?:right|correct|valid|accurate|really|it\b))"
-    r"|\b(?:ignore|disregard|discard|forget|do not use|don['’]t use)\b|忽略|不正确|错误|弄错|并不是",
+    r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result"
+    r"|label)s?)(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
+    r"(?:wrong|incorrect|invalid|inaccurate|mistaken|false|actually an?\b|not (?:right|correct|valid|accurate|really"
+    r"|it\b))|\b(?:ignore|disregard|discard|forget|do not use|don['’]t use)\b|忽略|不正确|错误|弄错|并不是",
     re.IGNORECASE,
 )
 _NOT_A = re.compile(
@@ -46,8 +48,8 @@ _MOST_CLAUSES = 60
 _MOST_CORRECTIONS = 50
 
 _RE = (
-    r"re-?(?:check|examin|consider|evaluat|assess|view|think|fin|vis|do|calibrat|measur|adjust|look|locat|estimat|verif|analy[sz]|"
-    r"count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
+    r"re-?(?:check|examin|consider|evaluat|assess|view|think|fin|vis|do|calibrat|measur|adjust|look|locat|estimat"
+    r"|verif|analy[sz]|count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
 )
 _CUE = re.compile(WORDINGS["corrections"].replace("\n", "").replace("<<RE>>", _RE), re.IGNORECASE)
 _MORE = re.compile(
@@ -56,15 +58,16 @@ _MORE = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
+    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t"
+    r"|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
     re.IGNORECASE,
 )
 # What comes right before a box that doesn't count.
 _DENIED = re.compile(
-    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如|不在|不是)"
-    r"(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
-    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}(?:\n[^.!?\n\d]{0,60})?$"
-    r"|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
+    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如"
+    r"|不在|不是)(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
+    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}"
+    r"(?:\n[^.!?\n\d]{0,60})?$|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
     re.IGNORECASE,
 )
 

@@ -1,4 +1,4 @@
-"""The words that models use: keys for a box, its label or its score; the order and unit that a reply states for its numbers."""
+"""Words that models use: keys for a box, its label or score; the order and unit that a reply states for its numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WORDINGS: dict[str, Any] = yaml.load(
 # Keys are compared by `plain_key`.
 # fmt: off
 BOX_KEYS = frozenset([
-    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d", "bboxlist",
-    "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
+    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d",
+    "bboxlist", "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
     "region", "rect", "rectangle", "startbox",
 ])
 # Box keys whose name settles the order, whatever the format says.
@@ -33,16 +33,16 @@ QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
 POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
 # In order of preference.
 LABEL_KEYS = (
-    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
-    "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
-    "tag", "type", "desc", "element",
+    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class",
+    "category", "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item",
+    "title", "names", "tag", "type", "desc", "element",
 )
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
 EVIDENCE = (None, "seen", "inferred", "region")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch",
-              "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
+FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match",
+              "ismatch", "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
 # Keys that hold detections and name nothing; any other key that does is taken as their label.
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
@@ -51,8 +51,8 @@ WRAPPERS = frozenset([
     "children", "function", "toolcalls", "final", "content", "message", "solution", "verdict",
 ])
 OUTLINE_KEYS = frozenset([
-    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours", "outline",
-    "vertices", "corners",
+    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours",
+    "outline", "vertices", "corners",
 ])
 # What a model considered, and what an endpoint complains of: nothing there is an answer.
 THINKING_KEYS = frozenset([

@@ -23,7 +23,7 @@ class Found:
 
     Attributes:
         status: grounded, none, ambiguous or unsupported.
-        instances: `bbox` (x1, y1, x2, y2 in whole pixels of the upright image), `score` and perhaps `evidence` of each box.
+        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`, perhaps `evidence`.
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one.
         doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had the whole picture.

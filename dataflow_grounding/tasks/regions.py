@@ -59,7 +59,7 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """Read the objects in the list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
+    """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
 
     Returns:
         Id → object, and notes on what was done to read them.

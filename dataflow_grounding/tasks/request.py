@@ -26,8 +26,8 @@ INTEGER: Schema = {"type": "integer"}
 BOOLEAN: Schema = {"type": "boolean"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 
-# A model decodes in circles most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6
-# answers at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
+# A model loops most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6 answers
+# at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
 COOLEST = 0.2
 
 
@@ -58,7 +58,7 @@ class Request(Generic[T]):
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
     before_another: Callable[[], None] = _nothing
-    """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
+    """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
     text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
 
@@ -93,7 +93,7 @@ class Request(Generic[T]):
         return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
 
     def temperature(self, usual: float | None) -> float | None:
-        """What to sample at, of a serving that samples at `usual`: half of it with each try after a reply that was cut off."""
+        """The temperature for a serving that samples at `usual`: halved with each try after a cut-off reply."""
         if usual is None or not self.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
 LEAST_BETWEEN = 20
-"""Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
+"""Answers between two checks, however the numbers drift; a run of as many ends with a check of several pictures."""
 
 MORE_OFTEN = 25
 """Answers between two checks once a picture was clearly answered in another format."""
@@ -34,7 +34,7 @@ FRESH = 600.0  # seconds for which a check holds for further calls in this proce
 
 
 class Known:
-    """What is known of an endpoint, model and format: in one run, or, for records in memory, in all calls of this process."""
+    """What is known of an endpoint, model and format: in one run or, for records in memory, in all of this process."""
 
     def __init__(self, asked: BoxFormat) -> None:
         self.at = -math.inf
@@ -74,9 +74,9 @@ def checks_for(requests: int, every: int | None) -> int:
 class EndpointChecks:
     """The checks of one run: one before its first request, one every `every` requests, one when it is told of drift.
 
-    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the run has no
-    files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were set aside count.
-    `coming` looks at the run's pictures: their sizes, the commonest first.
+    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the
+    run has no files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were
+    set aside count. `coming` looks at the run's pictures: their sizes, the commonest first.
     """
 
     def __init__(
@@ -202,7 +202,8 @@ class EndpointChecks:
         known.begin_to_look(self._asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
         if not self.in_memory:
-            aside = f"The {self._set_aside} replies since the last good check are set aside: the next run asks for them again"
+            aside = f"The {self._set_aside} replies since the last good check are set aside"
+            aside += ": the next run asks for them again"
             if mixed:
                 aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
             return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"

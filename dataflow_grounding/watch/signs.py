@@ -25,22 +25,21 @@ MIXED_SHAPES, LEAST_MIXED_SHAPES = 0.25, 60  # the same for things that are the 
 ADVICE = f": check vlm.box_format, or {CALIBRATE}"
 
 BLIND = (
-    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their pictures, "
-    "state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
+    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their "
+    "pictures, state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
 )
 
 # Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
-# fmt: off
-TALL = frozenset([
-    "person", "man", "woman", "boy", "girl", "child", "pedestrian", "lady", "guy", "tower", "bottle", "lamp", "door", "tree",
-    "giraffe", "vase", "skyscraper",
-])
-WIDE = frozenset([
-    "car", "bus", "truck", "train", "van", "sofa", "couch", "bed", "table", "bench", "boat", "ship", "airplane", "plane",
-    "river", "keyboard",
-])
-# fmt: on
 _WORD = re.compile(r"[a-z]+")
+# Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
+# fmt: off
+TALL = frozenset(_WORD.findall(
+    "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper"
+))
+WIDE = frozenset(_WORD.findall(
+    "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Signs:
 
 
 def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
-    """The first sign's name, and what is strange with the format that would fit, as a clause; signs in `but` are passed over."""
+    """The first sign not in `but`: its name, and what is strange with the format that would fit, as a clause."""
     for name, sign in SIGNS.items():
         found = sign(seen, asked) if name not in but else None
         if found is not None:
@@ -200,7 +199,7 @@ def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = OR
 
 
 def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
-    """The plain format in which nearly all boxes lie inside their pictures, the right way round, and spread over them."""
+    """The plain format in which nearly all boxes lie in their pictures, the right way round, and spread over them."""
     best: tuple[float, str] | None = None
     for order in sorted(orders, key=lambda order: order != asked.order):
         for scale in SCALES:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ODD = (
-    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
-    "are there several servers or models behind its address? Look at some boxes"
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one "
+    "format: are there several servers or models behind its address? Look at some boxes"
 )
 
 
@@ -80,7 +80,7 @@ class Watching:
             say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
 
     async def _ready(self, ask: Ask) -> None:
-        """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
+        """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
         if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
             await self._check(ask, waiting=True)
         else:
