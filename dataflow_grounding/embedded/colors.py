@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, around
 from dataflow_grounding.geometry import iou
 
@@ -27,18 +28,7 @@ class ColorTerm:
     lightness: tuple[float, float]
 
 
-# Hand-set from where sRGB's named colours lie in LCh (D65).
-TERMS = {
-    "red": ColorTerm((12, 44), 45, (22, 70)),
-    "orange": ColorTerm((44, 80), 46, (38, 95)),
-    "yellow": ColorTerm((80, 113), 45, (66, 100)),
-    "green": ColorTerm((112, 176), 24, (18, 100)),
-    "cyan": ColorTerm((176, 226), 18, (35, 100)),
-    "blue": ColorTerm((226, 312), 25, (8, 90)),
-    "purple": ColorTerm((297, 338), 28, (12, 76)),
-    "magenta": ColorTerm((318, 352), 60, (40, 80)),
-    "pink": ColorTerm((325, 382), 18, (56, 95)),
-}
+TERMS = {term: ColorTerm(*bounds) for term, bounds in words.COLOR_BOUNDS.items()}
 # Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
 _STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 

@@ -33,6 +33,7 @@ NEGATIONS = _words("negations")
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
 VAGUE_COUNTS = _words("vague_counts")
 CHROMATIC = _terms("chromatic")
+COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
 ACHROMATIC = _terms("achromatic")
 MANY_COLORED = _words("many_colored")
 OTHER_COLORS = _words("other_colors")
@@ -63,6 +64,7 @@ NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 ALWAYS_PLURAL = _words("always_plural")
 FOREIGN = _words("foreign")
+TESTED = _words("tested")
 _KNOWN = STOPS.union(
     ARTICLES, NUMBERS, VERBS, ADJECTIVES, CHROMATIC, ACHROMATIC, SIZES, POSITIONS, TONES, VAGUE_COUNTS, NOT_OBJECTS,
     OTHER_COLORS, MANY_COLORED,
