@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.embedded import cascades, words
-from dataflow_grounding.embedded.cascades import Sightings
+from dataflow_grounding.embedded import cascades, shapes, words
 from dataflow_grounding.embedded.choose import beside, choose
 from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
-from dataflow_grounding.embedded.shapes import (
-    CLEAR_FIT,
-    COLORED_FIT,
-    LOOSE_KINDS,
-    LOOSE_SHAPE_SCORE,
-    Shape,
-    find_shapes,
-    select_shapes,
-)
+from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
 
 _LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
@@ -40,27 +31,14 @@ class _Undecided(Exception):
         self.status = status
 
 
-@dataclass(eq=False)
 class _Sight:
     """What was seen in one picture, each kind looked for at most once."""
 
-    picture: Picture
-    colors: dict[str, ColorRegions] = field(default_factory=dict)
-    sightings: dict[str, Sightings] = field(default_factory=dict)
-
-    @cached_property
-    def shapes(self) -> list[Shape]:
-        return find_shapes(self.picture)
-
-    def seen(self, kind: str) -> Sightings:
-        if kind not in self.sightings:
-            self.sightings[kind] = cascades.find(kind, self.picture)
-        return self.sightings[kind]
-
-    def regions(self, term: str) -> ColorRegions:
-        if term not in self.colors:
-            self.colors[term] = find_regions(self.picture, term)
-        return self.colors[term]
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.shapes = functools.cache(lambda: find_shapes(picture))
+        self.seen = functools.cache(lambda kind: cascades.find(kind, picture))
+        self.regions = functools.cache(lambda term: find_regions(picture, term))
 
 
 _Finder = Callable[[Phrase, _Sight], list[Candidate]]
@@ -204,8 +182,8 @@ _FINDERS: dict[str, _Finder] = {
 
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     kind, color = phrase.shape or "", phrase.color
-    found = select_shapes(sight.shapes, kind, color)
-    if any(shape.fit < (CLEAR_FIT if color is None else COLORED_FIT) for shape in found):
+    found = select_shapes(sight.shapes(), kind, color)
+    if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
     if found or color not in TERMS:
@@ -213,10 +191,12 @@ def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    loose = [s for s in select_shapes(sight.shapes, LOOSE_KINDS.get(kind, ""), color) if _may_be_called(kind, s)]
+    loose = [
+        s for s in select_shapes(sight.shapes(), shapes.LOOSE_KINDS.get(kind, ""), color) if _may_be_called(kind, s)
+    ]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
-    return [replace(shape.candidate, score=LOOSE_SHAPE_SCORE) for shape in loose]
+    return [replace(shape.candidate, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
 
 
 def _may_be_called(kind: str, shape: Shape) -> bool:

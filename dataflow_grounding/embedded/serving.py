@@ -22,7 +22,7 @@ ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "
 
 
 class EmbeddedServing(Serving):
-    """Small closed vocabulary, deterministic: faces and people, sky and greenery, clear colours, drawn shapes.
+    """Small closed vocabulary, deterministic: faces, eyes, people, cats, plates, sky, plants, clear colours, shapes.
 
     What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not sure of.
     Given regions it describes by their labels, colours, sizes and places.
