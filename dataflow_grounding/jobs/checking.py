@@ -58,7 +58,10 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     if workers > most:
         allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
         found.remarks.append(f"max_workers is {workers}, but {allowed}")
-    _check_rows(run, found)
+    try:
+        _check_rows(run, found)
+    except GroundingError as error:  # which reading a few rows may have told already
+        found.problems += [line for line in str(error).splitlines() if line not in found.problems]
     return found
 
 
