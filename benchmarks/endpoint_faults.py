@@ -22,8 +22,7 @@ ONE = "Cup 7 "
 class Weather:
     """A run of 20 records (40 requests) under `rule`, then the same command once more in good weather.
 
-    `code` and `failed` are of the first run. `final`: the failures stand until --retry-failed. `most` bounds what it
-    sends.
+    `code`, `failed`: of the first run. `final`: the failures stand until --retry-failed. `most` bounds what it sends.
     """
 
     name: str

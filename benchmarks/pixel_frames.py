@@ -24,7 +24,7 @@ from dataflow_grounding.geometry import Bbox, Size
 
 MODEL = "qwen2.5-vl-7b-instruct"
 SIZES: tuple[Size, ...] = (
-    (2048, 1536), (1242, 375), (1920, 1080), (640, 480), (480, 640), (3024, 4032), (1000, 1000), (333, 500), (3000, 760),
+    (2048, 1536), (1242, 375), (1920, 1080), (640, 480), (480, 640), (3024, 4032), (1000, 1000), (333, 500), (3000, 760)
 )  # fmt: skip
 SERVERS: dict[str, Rule] = {
     "default limits": RULES["multiples of 28, area 3136 to 12845056"],

@@ -22,11 +22,11 @@ from dataflow_grounding.spans import find_spans
 
 # fmt: off
 WORDS = [
-    "a", "the", "car", "cart", "scar", "park", "dog", "dogs", "s", "cafe", "café", "caf", "é", "e", "naïve", "naive", "señor",
-    "Ångström", "Straße", "Strasse", "œuvre", "10", "12", "2nd", "x2", "ệ", "ê", "αβγ", "λόγος", "машина", "й", "и", "सड़क",
-    "की", "क", "İzmir", "ﬁsh", "fish", "vis_a",
+    "a", "the", "car", "cart", "scar", "park", "dog", "dogs", "s", "cafe", "café", "caf", "é", "e", "naïve", "naive",
+    "señor", "Ångström", "Straße", "Strasse", "œuvre", "10", "12", "2nd", "x2", "ệ", "ê", "αβγ", "λόγος", "машина", "й",
+    "и", "सड़क", "की", "क", "İzmir", "ﬁsh", "fish", "vis_a",
 ]
-SIGNS = ["狗", "猫", "黑", "が", "か", "한", "하", "赤", "👍🏽", "👍", "👩\u200d👧", "👩"]  # nothing need stand between them
+SIGNS = ["狗", "猫", "黑", "が", "か", "한", "하", "赤", "👍🏽", "👍", "👩\u200d👧", "👩"]  # no gap needed between them
 # fmt: on
 BLANKS = ("  ", "\u00a0", "\t", " \n ", "\u3000", "\u2009", " \u200b ")
 UNSEEN = ("\u00ad", "\u200b", "\u2060")

@@ -3,10 +3,9 @@
     python -m benchmarks.streaming
 
 A caption and two regions are asked for side by side, then expressions from both, then a check of these: four requests
-per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. A provider's prompt cache is played by the
-server: a request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()`
-without `compile()`: each step finishes all records before the next. "Barriers" is `stream: false`: steps side by side
-count as one.
+per image. Log-normal latencies (mean 0.1 s, sigma 0.7), 16 in flight. The server plays a provider's prompt cache: a
+request whose system message and image came at most 64 requests earlier is a hit. "As written" is `forward()` without
+`compile()`: each step does all records before the next. "Barriers" is `stream: false`: steps side by side count as one.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import object_of
+from dataflow_grounding.tasks.request import Request, object_of
 
 MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [{"id": 1, "type": "mug", "bbox": [5, 5, 30, 40]}, {"id": 2, "type": "table", "bbox": [0, 30, 64, 48]}]
@@ -61,7 +59,7 @@ class Question(Operator):
             finished_at.append(time.perf_counter())
         return {self.keys.output: answer}
 
-    def _read(self, reply: str) -> tuple[Any, list[str]]:
+    def _read(self, reply: str) -> tuple[Any, list[Note]]:
         data, notes = read_object(reply, required=self.answer)
         return data[self.answer], notes
 

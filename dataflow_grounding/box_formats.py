@@ -33,9 +33,9 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     """Return the box format that a spec's `vlm.box_format` names.
 
     `name` is `auto` (by the model's name, also behind router prefixes and with dates or quantisation after it), a plain
-    format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or `xyxy_px@smart_resize_28`, or a family of the contract table. `rows`
-    are the user's own rows, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
-    `offset`, `bins`, `words`. Raises SpecError when the name or, for `auto`, the model is not known: never a guess.
+    format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or `xyxy_px@smart_resize_28`, or a family of the contract table.
+    `rows` are the user's own, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`,
+    `frame`, `offset`, `bins`, `words`. Raises SpecError for an unknown name or, for `auto`, model: never a guess.
     """
     own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
     wanted = name.strip().lower()
@@ -68,8 +68,8 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
 def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
     hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
     return (
-        f"it is not known how the model {model!r} writes boxes{hint}: state it as vlm.box_format, for example xyxy_1000, "
-        "yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl"
+        f"it is not known how the model {model!r} writes boxes{hint}: state it as vlm.box_format, for example "
+        "xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl"
     )
 
 
@@ -80,8 +80,8 @@ def _unknown_name(name: str) -> str:
     )
     nearest = f": did you mean {close[0]!r}?" if close else "."
     return (
-        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole number, as "
-        "in xyxy_1000), or a family such as gemini or qwen2.5-vl"
+        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
+        "number, as in xyxy_1000), or a family such as gemini or qwen2.5-vl"
     )
 
 
@@ -99,7 +99,7 @@ def _plain_format(name: str) -> BoxFormat | None:
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
     """Return the format of the user's own row, or else of the contract table's, that the model's name falls under.
 
-    It may be a candidate that nobody has confirmed (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
+    It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
     own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
     return _by_model(model, own) or _family_of(model)
@@ -153,7 +153,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def _check_row(row: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises ValueError for a row of box formats with a key that means nothing, or with numbers that no box can be read with.
+    """Raises ValueError for a row of box formats with a meaningless key, or with numbers that no box can be read with.
 
     A misspelt `order` would otherwise be read as the usual one, and every box would be silently wrong.
     """

@@ -1,4 +1,4 @@
-"""Box formats: what the numbers of a box mean to a model, translated exactly to pixels of the original image and back."""
+"""Box formats: what a box's numbers mean to a model, translated exactly to pixels of the original image and back."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ORDER_WORDS: dict[Order, str] = {
 class BoxFormat:
     """One box convention.
 
-    `key` names a box in JSON. `order` is the order of the four numbers. `scale` says what stands for the whole side: `px`
-    (the side in pixels), a number, or `grid_32` (two cell numbers of a 32 x 32 grid instead of four). `offset` is added to
-    a number before it is divided by `scale`; `bins` says that the highest number is `scale - 1`. `frame` is the picture
-    that the numbers refer to (see `frame_of`); it matters only for `px` and for padded frames, as fractions survive a
-    resize. `verified` is false for a convention that nobody has confirmed for the model.
+    `key` names a box in JSON. `order` is that of the four numbers. `scale` says what stands for the whole side: `px`
+    (the side in pixels), a number, or `grid_32` (two cell numbers of a 32 x 32 grid instead of four). `offset` is added
+    to a number before it is divided by `scale`; `bins` says that the highest number is `scale - 1`. `frame` is the
+    picture that the numbers refer to (see `frame_of`); it matters only for `px` and padded frames, as fractions survive
+    a resize. `verified` is false for a convention that nobody has confirmed for the model.
     """
 
     name: str
@@ -49,30 +49,27 @@ class BoxFormat:
     date: str = ""
 
     def instructions(self, sent: Size) -> str:
-        """Return the sentences for a prompt that state the key, order, scale and frame; `sent` is the picture as sent."""
+        """Return the sentences of a prompt that state key, order, scale and frame; `sent` is the picture as sent."""
         if self.scale == "grid_32":
             form = (
-                "the two numbers of the cells that hold its top left and its bottom right corner, in a grid of 32 x 32 cells "
-                "laid over the picture and numbered from 0 row by row"
+                "the two numbers of the cells that hold its top left and its bottom right corner, in a grid of 32 x 32 "
+                "cells laid over the picture and numbered from 0 row by row"
             )
-            sentences = [f'Write a box under the key "{self.key}" as {form}.']
+            axes = ""
         else:
-            sentences = [
-                f'Write a box under the key "{self.key}" as {_ORDER_WORDS[self.order]}, {self._scale_words(sent)}.'
-            ]
-            sentences.append("x grows to the right and y downwards from the top left corner of the picture.")
-        return " ".join([*sentences, self.words] if self.words else sentences)
+            form = f"{_ORDER_WORDS[self.order]}, {self._scale_words(sent)}"
+            axes = "x grows to the right and y downwards from the top left corner of the picture."
+        return " ".join(filter(None, (f'Write a box under the key "{self.key}" as {form}.', axes, self.words)))
 
     def _scale_words(self, sent: Size) -> str:
         if self.scale == "px":
-            canvas = frame_of(self.frame, sent)
-            return (
-                f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and {canvas.height:.0f} px high"
-            )
+            frame = frame_of(self.frame, sent)
+            return f"in whole pixels of the picture, which is {frame.width:.0f} px wide and {frame.height:.0f} px high"
         top = self.limits(sent)[0]
         usual = "numbers" if self._decimals else "whole numbers"
         numbers = "fractions" if self.scale == 1 else "per cent" if self.scale == 100 else usual
-        return f"in {numbers} from 0 to {top:g}: x in parts of the picture's width, y in parts of its height, whatever its shape"
+        shares = "x in parts of the picture's width, y in parts of its height, whatever its shape"
+        return f"in {numbers} from 0 to {top:g}: {shares}"
 
     @property
     def _decimals(self) -> int:
@@ -90,10 +87,9 @@ class BoxFormat:
         return top, top
 
     def to_pixels(self, numbers: Sequence[float], *, original: Size, sent: Size | None = None) -> Bbox:
-        """Return the box that `numbers` mean, as float xyxy pixels of the original upright image, neither sorted nor clamped.
+        """Return the box that `numbers` mean, in float xyxy pixels of the upright original, neither sorted nor clamped.
 
-        `original` and `sent` are (width, height); `sent` defaults to `original`. Raises ValueError when there are not four
-        numbers (two for a grid).
+        Sizes are (width, height); `sent` defaults to `original`. Raises ValueError without 4 numbers (2 for a grid).
         """
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
@@ -105,7 +101,7 @@ class BoxFormat:
     def point_to_pixels(
         self, point: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> tuple[float, float]:
-        """Return a point, written in this format's order of x and y, scale and frame, as x and y in pixels of the original."""
+        """Return a point in this format's order, scale and frame as x and y in pixels of the original."""
         x, y = point[::-1] if self.order == "yxyx" else point
         x1, y1, _, _ = replace(self, order="xyxy").to_pixels((x, y, x, y), original=original, sent=sent)
         return x1, y1
@@ -132,7 +128,7 @@ class BoxFormat:
         return list(values) if decimals else [int(value) for value in values]
 
     def _sides(self, original: Size, sent: Size | None) -> tuple[tuple[float, float, float, int], ...]:
-        """Of x and of y: the frame's side, where the image begins on it and how long it is there, and its original length."""
+        """Of x and y: the frame's side, where the image begins on it, its length there, and its original length."""
         canvas = frame_of(self.frame, sent or original)
         across = (canvas.width, canvas.left, canvas.image_width, original[0])
         return across, (canvas.height, canvas.top, canvas.image_height, original[1])

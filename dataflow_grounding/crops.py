@@ -81,7 +81,7 @@ class ImageCrop(Image):
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """A square part of the image around a box (pixels of the upright image), moved inside it, enlarged as far as is taken."""
+    """A square part of the upright image around a box in its pixels, moved inside it, enlarged as far as is taken."""
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
     left, width = _span(bbox[0], bbox[2], side, image.size[0])

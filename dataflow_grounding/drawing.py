@@ -72,7 +72,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
     Outlines lie outside their boxes, except where the picture ends, so that nothing marked is covered. Labels lie
     beside their boxes where there is room, clear of other labels, and never leave the picture. A label without room is
-    shortened, down to the mark's number, counted from 1, which also replaces a label that no font on the system can write.
+    shortened, down to the mark's number, from 1, which also replaces a label that no font on the system can write.
     What lies outside the picture is cut off; a mark wholly outside is not drawn.
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.

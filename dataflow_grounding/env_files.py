@@ -9,13 +9,8 @@ from dataflow_grounding.errors import SpecError
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Take `.env` of each folder into the environment, where the names in it aren't set yet; returns the files found.
-
-    Raises SpecError.
-    """
-    found = [
-        path for path in (os.path.join(folder, ".env") for folder in dict.fromkeys(folders)) if os.path.isfile(path)
-    ]
+    """Add what each folder's `.env` sets and the environment doesn't; returns the files found. Raises SpecError."""
+    found = list(filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders))))
     for path in found:
         from dotenv import load_dotenv
 

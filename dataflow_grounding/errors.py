@@ -74,7 +74,7 @@ class ImageChanged(ImageBroken):
 
 
 class MachineBusy(RecordError):
-    """This machine is short of open files, memory or threads, or its disk doesn't answer: waited for, and tried again."""
+    """This machine is short of open files, memory or threads, or its disk doesn't answer: wait, then try again."""
 
     kind = "machine_busy"
     passing = True
@@ -116,7 +116,7 @@ class NoCompletion(ServerFault):
 
 
 class ServerOverloaded(ServerFault):
-    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asked for, in seconds, or None."""
+    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in seconds, or None."""
 
     kind = "server_overloaded"
 
@@ -138,7 +138,7 @@ class EndpointUnreachable(ServerFault):
 
 
 class RunStopped(GroundingError):
-    """The whole run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
+    """The run stops; everything paid for is stored, and the same command goes on. `exit_code` is the command's."""
 
     exit_code = 130
     summary: dict[str, object] | None = None  # what was done before the stop

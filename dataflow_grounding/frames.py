@@ -1,4 +1,4 @@
-"""What the numbers of a box refer to: their order, a grid of cells, and the frame, which is the picture as the model sees it."""
+"""What the numbers of a box refer to: their order, a grid of cells, and the frame, the picture as the model sees it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 GRID = 32
 
 _FRAME = re.compile(
-    r"sent|pad_square|pad_square_corner"
-    r"|round_(?P<nearest>\d+)"
+    r"sent|pad_square|pad_square_corner|round_(?P<nearest>\d+)"
     r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
     r"|long_edge_(?P<edge>\d+)(?:_patch_(?P<patch>\d+)_(?P<patches>\d+))?"
 )
@@ -35,12 +34,11 @@ class Canvas(NamedTuple):
 def frame_of(frame: str, sent: Size) -> Canvas:
     """Return the picture that a model's numbers refer to, for a picture sent in the size `sent` (width, height).
 
-    `sent`: the picture as sent. `round_F`: sides rounded to multiples of F px. `smart_resize_F` or `smart_resize_F_MIN_MAX`:
-    that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in qwen-vl-utils'
-    vision_process.py).
-    `long_edge_N`: reduced, never enlarged, until the longer side is N px at most; with `_patch_P_M` also until it takes M
-    patches of P px at most. `pad_square`: padded to a square with the image in the middle; `pad_square_corner`: with the
-    image in the top left corner. Raises SpecError for any other name.
+    `sent`: the picture as sent. `round_F`: sides rounded to multiples of F px. `smart_resize_F` or
+    `smart_resize_F_MIN_MAX`: that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL; the formula is in
+    qwen-vl-utils' vision_process.py). `long_edge_N`: reduced, never enlarged, until the longer side is N px at most;
+    with `_patch_P_M` also until it takes M patches of P px at most. `pad_square`: padded to a square with the image in
+    the middle; `pad_square_corner`: with the image in the top left corner. Raises SpecError for any other name.
     """
     match = _FRAME.fullmatch(frame)
     if match is None:
@@ -96,7 +94,7 @@ def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError when there are not four."""
+    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError unless there are four."""
     a, b, c, d = numbers
     if order == "yxyx":
         return b, a, d, c
@@ -128,7 +126,7 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
 
 
 def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Return the cells of a 32 x 32 grid over an image of `original` size that hold the corners of a box in its pixels."""
+    """Return the cells of a 32 x 32 grid over an image of `original` size that hold the corners of a pixel box."""
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
     column1, row1 = (math.floor(bbox[i] / original[i] * GRID + hair) for i in (0, 1))
     column2, row2 = (math.ceil(bbox[i + 2] / original[i] * GRID - hair) - 1 for i in (0, 1))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A box of a phrase: pixels, (x1, y1, x2, y2), of the upright image of `size`; `score` None where the model gave none."""
+    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None if none was given."""
 
     phrase: str
     bbox: Bbox
@@ -107,8 +107,8 @@ def ground(
         settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
 
     Returns:
-        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image, `score` is
-        in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
+        A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of the upright image,
+        `score` is in [0, 1] or None. `phrases` has the status of each phrase, also of those without a box.
 
     Raises:
         GroundingError: For everything that can go wrong, in one sentence.

@@ -98,7 +98,7 @@ def _least(one: N | None, other: N | None) -> N | None:
 
 
 class _KeptUrls(OrderedDict[str, bytes]):
-    """The last pictures that were sent, as `data:` URLs by digest, up to MAX_KEPT_BYTES: for the record's next steps."""
+    """The last pictures sent, as `data:` URLs by digest, up to MAX_KEPT_BYTES: for the record's next steps."""
 
     held = 0
 
@@ -158,10 +158,8 @@ class Image:
     @cached_property
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
-        padded = "" if self.shown_size == self.size else "+padding"
-        return (
-            self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{padded}"
-        )
+        pad = "" if self.shown_size == self.size else "+padding"
+        return self.facts.digest if self.as_is else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{pad}"
 
     @property
     def ready(self) -> bool:

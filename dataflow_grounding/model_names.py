@@ -8,10 +8,10 @@ from functools import lru_cache
 
 # What routers, clouds and packers write before a model's name, joined by a dot, a dash or a low line.
 _PREFIXES = (
-    "us eu apac global jp au ca gov databricks anthropic amazon google openai qwen nvidia deepseek moonshotai zai org meta xai "
-    "microsoft opengvlab openbmb unsloth lmstudio community bartowski ggml mlx mradermacher"
+    "us eu apac global jp au ca gov databricks anthropic amazon google openai qwen nvidia deepseek moonshotai zai org "
+    "meta xai microsoft opengvlab openbmb unsloth lmstudio community bartowski ggml mlx mradermacher"
 )
-# What may stand after a family's name without making another model of it. What isn't here may be a fine-tune, or a model
+# What may follow a family's name without making another model of it. What isn't here may be a fine-tune, or a model
 # for something else (…-embedding, …-image, …-coder), which writes boxes in numbers of its own or none at all.
 _WORDS = (
     "instruct chat thinking it base pretrained mpo hf preview latest exp default "
@@ -21,7 +21,7 @@ _WORDS = (
 )
 _KINDS = (
     r"\d+(?:\.\d+)?[bm]|[ae]\d+(?:\.\d+)?b",  # sizes: 7b, 0.8b, 450m, a3b, e4b
-    r"20\d\d[-.]?\d\d(?:[-.]?\d\d)?|\d\d-20\d\d|\d\d-\d\d|\d{6}|\d{3,4}",  # dates and builds: 2025-09-23, 05-20, 0711, 001
+    r"20\d\d[-.]?\d\d(?:[-.]?\d\d)?|\d\d-20\d\d|\d\d-\d\d|\d{6}|\d{3,4}",  # dates, builds: 2025-09-23, 05-20, 0711, 001
     r"v\d+(?:[-.:]\d+)*|\d+k",  # v1, v1:0, v1-5; a context of 200k
     r"i?q\d(?:[-_](?:k|[01]|xxs|xs|s|m|l|xl|nl))*|\d-?bit|(?:int|fp|mxfp|nvfp|nf|bf|f)\d+|w\d+a\d+|\d+(?:\.\d+)?bpw",
     r"\d{5}-of-\d{5}",  # parts of a file
@@ -43,7 +43,7 @@ def bare_names(model: str) -> list[str]:
 
 
 def is_of_family(model: str, family: str) -> bool:
-    """Whether `model` is a name of the family: `family`, then nothing but sizes, dates, versions, quantisation and the like.
+    """Whether `model` is a name of the family: `family`, then only sizes, dates, versions, quantisation and the like.
 
     `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
     """

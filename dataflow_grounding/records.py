@@ -15,7 +15,7 @@ from dataflow_grounding.errors import BrokenRow
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""Column of the second and later rows of one image: which it is, from 1. Rows that fail before it don't change its ids."""
+"""Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't change its ids."""
 
 BROKEN_ROW = "_broken_row"
 """Column of a row that stands for one that can't be read: why it can't."""
@@ -26,9 +26,8 @@ STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 class Record(dict[str, Any]):
     """One row of a data set, and where it came from.
 
-    `folders` are looked through, in order, for a relative image path. `image_id` is the row's own, or made from its path.
-    `occurrence` counts the earlier rows of the data set with the same `image_id`, so that ids made from it stay unique.
-    `place` is the row's in its file, from 0.
+    `folders` are searched in order for a relative image path. `image_id` is the row's own, or made from its path.
+    `occurrence` counts earlier rows of the same `image_id`, so that ids stay unique. `place`: in its file, from 0.
     """
 
     __slots__ = ("folders", "image_id", "occurrence", "place")
@@ -168,7 +167,7 @@ def _of_numpy(value: Any) -> Any:
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """One JSON object from a line. Raises BrokenRow with the reason; NaN, Infinity and numbers beyond a double are refused."""
+    """A line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double."""
     row = parse_value(line)
     if not isinstance(row, dict):
         raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
@@ -184,7 +183,7 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file that the package wrote for itself; an empty one if it is missing, damaged or not an object."""
+    """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not an object."""
     with suppress(OSError, BrokenRow), open(path, "rb") as file:
         return parse_line(file.read())
     return {}

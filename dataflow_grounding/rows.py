@@ -18,6 +18,7 @@ from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, Mis
 from dataflow_grounding.records import BROKEN_ROW, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
+NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -37,6 +38,8 @@ def file_type_of(path: str) -> str:
 
 def read_rows(path: str) -> Iterator[Row]:
     """All rows of a data file. A broken row comes with its error; InputError when the file can't be read at all."""
+    if path.endswith((".pickle", ".pkl")):
+        raise InputError(f"{path}: {NO_PICKLE}")
     readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
     try:
         yield from readers.get(file_type_of(path), _read_jsonl)(path)
@@ -274,6 +277,8 @@ def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def check_file_type(name: str) -> str:
     """`name` if it is a type of file that can be written here. Raises GroundingError."""
+    if name == "pickle":
+        raise GroundingError(f"cache_type {NO_PICKLE}")
     if name not in FILE_TYPES:
         raise GroundingError(f"cache_type {name!r} is not one of {', '.join(FILE_TYPES)}")
     if name == "parquet" and find_spec("pyarrow") is None:

@@ -1,6 +1,6 @@
 """Keys and passwords: what the process knows of them, and texts without them.
 
-Whoever is given a secret calls `learn`; text from outside passes `blotted` or a function like it before it is written or printed.
+Whoever is given a secret calls `learn`; text from outside passes `blotted` or the like before it is written or printed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote
 BLOT = "***"
 
 _SECRET_NAME = re.compile(
-    r"(?<!cache[_-])key(?!word|point|frame|phrase)|token(?!s|i[sz])|secret|passw|passphrase|pwd|auth(?!or(?!i))|credential"
-    r"|cookie|signature|bearer|jwt|(?<![a-z])(?:sig|sas|pass)(?![a-z])"
+    r"(?<!cache[_-])key(?!word|point|frame|phrase)|token(?!s|i[sz])|secret|passw|passphrase|pwd|auth(?!or(?!i))"
+    r"|credential|cookie|signature|bearer|jwt|(?<![a-z])(?:sig|sas|pass)(?![a-z])"
 )
 _PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
 _KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")

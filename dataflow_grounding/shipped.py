@@ -12,7 +12,7 @@ _FOLDERS = ("api_pipelines", "example_data", "init_template")
 
 
 def shipped_files() -> Iterator[tuple[str, str]]:
-    """Each file, and its name in a new working folder. What is in `init_template` goes to the top. Raises InputError."""
+    """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
     for folder in _FOLDERS:
         top = _find(folder)
         for path, names, files in os.walk(top):

@@ -10,8 +10,8 @@ Span: TypeAlias = tuple[int, int]
 
 _QUOTES = dict.fromkeys(map(ord, "‘’‚‛ʼ′"), "'") | dict.fromkeys(map(ord, "“”„‟″"), '"')
 _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too: models write a hyphen for it
-# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. Joiners (U+200C, U+200D)
-# stay: they make other letters and emoji of those around them.
+# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. Joiners (U+200C,
+# U+200D) stay: they make other letters and emoji of those around them.
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 
@@ -38,9 +38,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         caption: The text to look in.
 
     Returns:
-        For each phrase `[start, end)` in code points of the caption, at word edges, or None if it doesn't occur (again).
-        The text there equals the phrase up to case, spacing, kind of quotation mark and dash, Unicode composition and
-        invisible characters.
+        For each phrase `[start, end)` in code points, at word edges; None if it doesn't occur (again). The text equals
+        the phrase but for case, spacing, kinds of quotation mark and dash, Unicode composition, unseen characters.
 
     Example:
         >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
@@ -119,7 +118,7 @@ def _letters(text: str) -> Iterator[Span]:
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether `after` is a part of the letter before it: an accent, the rest of a Hangul syllable or of a joined emoji."""
+    """Whether `after` is part of the letter before: an accent, the rest of a Hangul syllable or of a joined emoji."""
     if after < "\u0300" or before.isspace():
         return before == "\u200d" and not after.isspace()
     if unicodedata.category(after).startswith("M") or "\u1160" <= after <= "\u11ff":

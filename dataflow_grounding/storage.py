@@ -22,7 +22,7 @@ class FileStorage:
         first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`, `.tsv`, `.parquet`.
         cache_path: Folder of the steps' files, and of `.ckpt`, which holds what was paid for.
         file_name_prefix: What the steps' files are called.
-        cache_type: Type of the steps' files: jsonl, json, csv, tsv or parquet.
+        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one runs its code.
         image_root: Folder of relative image paths; without it they are looked for beside the user's file, then in the
             current folder.
 
@@ -123,8 +123,10 @@ class FileStorage:
             The rows, in the file's order.
 
         Raises:
-            InputError: For a file that can't be read, or with a broken row; names file and line.
+            InputError: For a file that can't be read, or with a broken row; names file and line. For another type.
         """
+        if output_type not in ("dataframe", "dict"):
+            raise InputError(f"read() gives a 'dataframe' or a 'dict', not {output_type!r}")
         rows = read_records(self.input_path)
         return to_dataframe(rows) if output_type == "dataframe" else rows
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from dataflow_grounding.secrets import blotted, blotted_message
 
-# C0 (but tab and newline), DEL, C1, marks that turn the direction of a line, line separators, and halves of surrogate pairs.
+# C0 (but tab and newline), DEL, C1, marks that turn a line's direction, line separators, halves of surrogate pairs.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _answers: TextIO | None = None
 
@@ -34,7 +34,7 @@ _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape character; its `lines` may stay, or be made one."""
+    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape; its `lines` may stay, or be made one."""
     text = blotted_message(text)
     if text.isprintable():
         return text
@@ -73,7 +73,7 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str]) -> None:
-        """Write over it with as many of `parts` as the terminal's width has room for now; the title goes before the first."""
+        """Write over it with as many of `parts` as the terminal has room for now; the title goes first to be left out."""
         _live[:] = [self]
         columns = 80
         with suppress(OSError):

@@ -9,7 +9,7 @@ The spec names it by module and class; the module is looked for beside the spec.
       data: {input_jsonl: captions.jsonl}
       settings: {samples: 3}
 
-Then `check`, `estimate`, `generate`, `report` and `cost` work as for the shipped ones: dataflowgrounding generate -e shares.yaml
+`check`, `estimate`, `generate`, `report` and `cost` work as for shipped ones: dataflowgrounding generate -e shares.yaml
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataflow_grounding.tasks import Request
 
 
 class WithFallback(Serving):
-    """Asks `first`, and `second` where `first` refuses. Both have to write boxes in the same format, which is `first`'s."""
+    """Asks `first`, and `second` where `first` refuses. Both have to write boxes in the same format, `first`'s."""
 
     def __init__(self, first: Serving, second: Serving) -> None:
         self.first, self.second = first, second

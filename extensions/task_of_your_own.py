@@ -12,6 +12,7 @@ from typing import Any
 from dataflow_grounding import OPERATOR_REGISTRY, Operator, Serving
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import Request
 
 INSTRUCTIONS = """\
@@ -32,7 +33,7 @@ def count_of(image: Image, thing: str) -> Request[int]:
     )
 
 
-def _read(reply: str) -> tuple[int, list[str]]:
+def _read(reply: str) -> tuple[int, list[Note]]:
     """The count, and no notes. An UnreadableReply is asked again, its message told to the model."""
     try:
         count = json.loads(reply)["count"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import dataflow_grounding.compat
 import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
@@ -21,6 +22,7 @@ from dataflow_grounding.serving import GeminiServing, OpenAISdkServing, OpenAISe
 from dataflow_grounding.storage import FileStorage
 
 ROOMS = (
+    dataflow_grounding.compat,
     dataflow_grounding.operators,
     dataflow_grounding.replies,
     dataflow_grounding.serving,
@@ -28,6 +30,7 @@ ROOMS = (
     dataflow_grounding.testing,
 )
 MODULES = ["dataflow_grounding.geometry", "dataflow_grounding.spans", "dataflow_grounding.storage"]
+MODULES += [room.__name__ for room in ROOMS]
 MODULES += [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
 EXAMPLES = [
     test for name in MODULES for test in doctest.DocTestFinder().find(importlib.import_module(name)) if test.examples

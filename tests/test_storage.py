@@ -76,6 +76,30 @@ def test_an_unknown_type_names_the_known_ones(tmp_path: Path) -> None:
         FileStorage("x", str(tmp_path), cache_type="xlsx")
 
 
+def test_a_pickle_is_refused_because_it_is_code(tmp_path: Path) -> None:
+    why = r"pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet$"
+    with pytest.raises(GroundingError, match=f"^cache_type {why}"):
+        FileStorage("x", str(tmp_path), cache_type="pickle")
+    path = tmp_path / "in.pickle"
+    pandas.DataFrame(ROWS).to_pickle(path)
+    with pytest.raises(GroundingError, match=rf"in\.pickle: {why}"):
+        FileStorage(str(path), str(tmp_path)).step().read()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_read_gives_a_dataframe_unless_asked_for_something_else(tmp_path: Path, kind: str) -> None:
+    path = str(tmp_path / f"in.{kind}")
+    write_rows(path, ROWS)
+    storage = FileStorage(path, str(tmp_path / "cache"), cache_type=kind)
+    for _ in range(2):
+        step = storage.step()
+        pandas.testing.assert_frame_equal(step.read(), step.read("dataframe"))
+        assert step.read()["list"].tolist() == [[1, 2], []]
+        step.write(step.read())
+    with pytest.raises(InputError, match=r"read\(\) gives a 'dataframe' or a 'dict', not 'list'"):
+        storage.step().read("list")  # type: ignore[arg-type]
+
+
 def test_parquet_without_its_part_names_the_extra_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,1 +1,1 @@
-"""What operators share about boxes: matching, agreement, verdicts, boxes of the user's."""
+"""What operators share about boxes: matching, agreement, verdicts, boxes that the user gives."""

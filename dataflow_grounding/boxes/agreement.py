@@ -4,40 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.tasks.phrase_grounding import Found
 
-# Boxes are widened by this share of the image's longer side before they are compared: models err by pixels of the picture,
-# and two answers to a box of 15 px that differ by 8 px still mean one thing.
-SLACK = 0.01
+T = TypeVar("T")
+
+# Where boxes are compared, a side counts as at least this share of the image's longer side. A model errs by a share of
+# the picture, however small the thing is: it sees it in patches of 1 to 3% of its side. At IoU 0.5, sides of 7% let two
+# answers differ by 2.3% along one side, or 1.3% along both. Larger boxes are compared as they are.
+LEAST = 0.07
 
 
 async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size) -> list[Found]:
     """The answers of `ask_once(number)`, merged; up to half may be unreadable. Raises what failed otherwise."""
-    answers = await asyncio.gather(*(ask_once(number) for number in range(samples)), return_exceptions=True)
+    if samples == 1:
+        return await ask_once(0)
+    readable = _readable(await _gathered(ask_once, range(samples)), samples)
+    return [merged(of_one, samples, LEAST * max(size)) for of_one in zip(*readable, strict=True)]
+
+
+async def located(ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size) -> Found:
+    """Where a thing is that was found before, by `samples` answers at most: those that find nothing have no vote.
+
+    The first ones, just over half, are enough where they agree: the others couldn't outvote them.
+    """
+    if samples == 1:
+        return await ask_once(0)
+    least, enough = LEAST * max(size), samples // 2 + 1
+    answers = await _gathered(ask_once, range(enough))
+    if merged(_readable(answers, samples), enough, least).disagreement:
+        answers += await _gathered(ask_once, range(enough, samples))
+    readable = _readable(answers, samples)
+    voting = [answer for answer in readable if answer.instances] or readable
+    return merged(voting, len(voting), least)
+
+
+async def _gathered(ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]) -> list[T | BaseException]:
+    return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
+
+
+def _readable(answers: Sequence[T | BaseException], samples: int) -> list[T]:
+    """The answers that could be read, where at most half of `samples` couldn't. Raises what failed otherwise."""
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
     for error in failed:
         if not isinstance(error, UnreadableReply) or 2 * len(failed) > samples:
             raise error
-    readable = [answer for answer in answers if not isinstance(answer, BaseException)]
-    return [merged(of_one, samples, SLACK * max(size)) for of_one in zip(*readable, strict=True)]
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
-def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
-    """One answer of several to the same phrase: boxes that overlap at IoU 0.5, widened by `slack` px, at their median.
+def merged(answers: Sequence[Found], samples: int, least: float = 0.0) -> Found:
+    """One answer of several to the same phrase: boxes that overlap at IoU 0.5 at their median.
 
-    A box stays when half of `samples` answers have it, with their share as its score; where they found different things
-    and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half of `samples` answers are.
+    Sides count as `least` px or more. A box stays when half of `samples` answers have it, their share its score; where
+    they differ and none stays, it is `ambiguous`. `disagreement` unless all agree; doubtful when half of `samples` are.
     """
     clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
     for answer in answers:
-        _add(clusters, answer, slack)
+        _add(clusters, answer, least)
     kept = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
     same = len(answers) == samples and all(len(cluster) == samples for cluster in clusters)
     disagreement = not (same and len({answer.status for answer in answers}) == 1)
@@ -50,19 +79,20 @@ def merged(answers: Sequence[Found], samples: int, slack: float = 0.0) -> Found:
     return Found("ambiguous" if common == "grounded" else common, [], reason, disagreement, doubtful)
 
 
-def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, slack: float) -> None:
+def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, least: float) -> None:
     """Sort one answer's boxes into the clusters, by falling IoU, at most one into each."""
     boxed = [(box_of(instance["bbox"]), instance) for instance in answer.instances]
-    middles = [_widened(_middle(cluster), slack) for cluster in clusters]
-    same = match_boxes([_widened(box, slack) for box, _ in boxed], middles)
+    middles = [_grown(_middle(cluster), least) for cluster in clusters]
+    same = match_boxes([_grown(box, least) for box, _ in boxed], middles)
     for k, (n, _) in same.items():
         clusters[k].append(boxed[n])
     placed = {n for n, _ in same.values()}
     clusters += [[one] for n, one in enumerate(boxed) if n not in placed]
 
 
-def _widened(bbox: Bbox, by: float) -> Bbox:
-    return bbox[0] - by, bbox[1] - by, bbox[2] + by, bbox[3] + by
+def _grown(bbox: Bbox, least: float) -> Bbox:
+    x, y = (max(0.0, least - (bbox[side + 2] - bbox[side])) / 2 for side in (0, 1))
+    return bbox[0] - x, bbox[1] - y, bbox[2] + x, bbox[3] + y
 
 
 def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:

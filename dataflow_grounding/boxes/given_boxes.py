@@ -1,4 +1,4 @@
-"""Boxes as a user's row states them, `[x, y, width, height]`: read, and what is wrong with each told apart."""
+"""Boxes as a user's row states them, `[x, y, width, height]`: read, with a reason for each that can't be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from dataflow_grounding.geometry import Bbox, Size, area, clamp
 
 SLACK = 0.02
-"""How far a box may reach out of the image and still be taken for one that was measured loosely, as a share of the side."""
+"""How far out of the image a box may reach and still pass for one measured loosely, as a share of the side."""
 
 REASONS = {
     "not_numbers": "is not four numbers",
@@ -44,19 +44,11 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
     Where some fit only as `[x1, y1, x2, y2]`, and all do, the row is taken to mean that, and no box is used.
     """
-    if value is None or value == "" or (isinstance(value, (list, tuple)) and not value):
+    items = _listed(value)
+    if not items:
         return None
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if len(items) == 4 and not any(isinstance(item, (list, tuple)) for item in items):
-        items = [items]
-    kinds = [_wrong(item, size) for item in items]
-    plain = [item for item, kind in zip(items, kinds, strict=True) if kind not in ("not_numbers", "not_finite")]
-    if "xyxy" in kinds and all(_fits_as_corners(item, size) for item in plain):
-        kinds = ["xyxy" if item in plain else kind for item, kind in zip(items, kinds, strict=True)]
-    else:  # each for itself: one that reaches out, in a row of others that can't be corners, is cut
-        kinds = [None if kind == "xyxy" else kind for kind in kinds]
     found = GivenBoxes()
-    for place, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+    for place, (item, kind) in enumerate(zip(items, _kinds(items, size), strict=True)):
         if kind is None:
             x, y, width, height = item
             found.boxes.append((place, _tidy(clamp((x, y, x + width, y + height), size))))
@@ -66,19 +58,28 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     return found
 
 
+def _listed(value: Any) -> Sequence[Any]:
+    if value is None or value == "":
+        return []
+    items = value if isinstance(value, (list, tuple)) else [value]
+    is_one_box = len(items) == 4 and not any(isinstance(item, (list, tuple)) for item in items)
+    return [items] if is_one_box else items
+
+
+def _kinds(items: Sequence[Any], size: Size) -> list[str | None]:
+    """What is wrong with each; whether they are corners is decided for the row as a whole."""
+    kinds = [_wrong(item, size) for item in items]
+    numbers = [item for item, kind in zip(items, kinds, strict=True) if kind not in _UNREADABLE]
+    if "xyxy" in kinds and all(_fits_as_corners(item, size) for item in numbers):
+        return [kind if kind in _UNREADABLE else "xyxy" for kind in kinds]
+    # Each on its own: one that reaches out, in a row of others that can't be corners, is cut.
+    return [None if kind == "xyxy" else kind for kind in kinds]
+
+
 def _wrong(item: Any, size: Size) -> str | None:
-    if not (isinstance(item, (list, tuple)) and len(item) == 4):
-        return "not_numbers"
-    if any(n is None for n in item):  # what NaN becomes in a table
-        return "not_finite"
-    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in item):
-        return (
-            "not_finite"
-            if any(isinstance(n, str) and n.strip().lower() in _NOT_FINITE for n in item)
-            else "not_numbers"
-        )
-    if not all(math.isfinite(n) for n in item):
-        return "not_finite"
+    unreadable = _unreadable(item)
+    if unreadable is not None:
+        return unreadable
     x, y, width, height = item
     if width <= 0 or height <= 0:
         return "no_area"
@@ -90,6 +91,18 @@ def _wrong(item: Any, size: Size) -> str | None:
     return "too_small" if min(inside[2] - inside[0], inside[3] - inside[1]) < 1 else None
 
 
+def _unreadable(item: Any) -> str | None:
+    if not (isinstance(item, (list, tuple)) and len(item) == 4):
+        return "not_numbers"
+    if any(n is None for n in item):  # what NaN becomes in a table
+        return "not_finite"
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in item):
+        spelt_out = any(isinstance(n, str) and n.strip().lower() in _NOT_FINITE for n in item)
+        return "not_finite" if spelt_out else "not_numbers"
+    return None if all(map(math.isfinite, item)) else "not_finite"
+
+
+_UNREADABLE = ("not_numbers", "not_finite")
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 

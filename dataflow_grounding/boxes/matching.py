@@ -21,14 +21,25 @@ def match_boxes(
     near = [
         sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n]) for row in overlaps
     ]
-    partner: dict[int, int] = {}  # place in found → place in wanted
+    partner = _by_falling_iou(near, overlaps)
+    if most:
+        _add_more(partner, near)
+    return {want: (which, overlaps[want][which]) for which, want in sorted(partner.items(), key=lambda item: item[1])}
+
+
+def _by_falling_iou(near: Sequence[Sequence[int]], overlaps: Sequence[Sequence[float]]) -> dict[int, int]:
+    """Place in found → place in wanted."""
+    partner: dict[int, int] = {}
     placed: set[int] = set()
-    for _, want, which in sorted(
-        (-overlaps[want][which], want, which) for want, places in enumerate(near) for which in places
-    ):
+    for _, want, which in sorted((-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row):
         if want not in placed and which not in partner:
             partner[which] = want
             placed.add(want)
+    return partner
+
+
+def _add_more(partner: dict[int, int], near: Sequence[Sequence[int]]) -> None:
+    """Place those left over where others can move to another box for it."""
 
     def place(want: int, tried: set[int]) -> bool:
         for which in near[want]:
@@ -39,7 +50,5 @@ def match_boxes(
                     return True
         return False
 
-    for want in range(len(wanted)) if most else ():
-        if want not in placed:
-            place(want, set())
-    return {want: (which, overlaps[want][which]) for which, want in sorted(partner.items(), key=lambda item: item[1])}
+    for want in sorted(set(range(len(near))) - set(partner.values())):
+        place(want, set())

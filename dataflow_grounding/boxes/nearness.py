@@ -1,4 +1,4 @@
-"""Many regions in several requests: groups of such as lie near each other."""
+"""Many regions in several requests: groups of regions that lie near each other."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.records import Record, is_number
 
 SEED_ERROR = "seed_error"
-"""Column of a record that was made from files of which one can't be read: what is wrong. The record fails on it."""
+"""Column that says why the files that a record was made from can't be read; the record fails on it."""
 
 
 def check_seed(record: Record) -> None:
@@ -50,7 +50,7 @@ def instances_on(
 
 
 def places_of(instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> list[int] | None:
-    """The places (from 0) of the regions that the instances stand on: those with the very same box; None when one has none."""
+    """The places (from 0) of the regions with the very boxes of the instances; None when an instance has none."""
     places = []
     for instance in instances:
         stated = instance.get("region_id")

@@ -1,4 +1,4 @@
-"""Texts grounded afresh, no box being shown, to see whether they are found where they were said to be."""
+"""Texts grounded again without showing any box, to see whether they are found where they were said to be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """What each text is found at, or why that isn't known. Equal texts are grounded once, at most `at_once` in a request."""
+    """What each text is found at, or why it isn't known. Equal texts are grounded once, at most `at_once` a request."""
 
     async def grounded(some: list[str]) -> Sequence[Found | RecordError]:
         try:

@@ -1,4 +1,4 @@
-"""What expressions stand on when they are to be checked, and what a check enters into them."""
+"""Which regions expressions stand on when they are checked, and what a check writes into them."""
 
 from __future__ import annotations
 

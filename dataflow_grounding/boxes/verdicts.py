@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -18,8 +18,8 @@ Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 class Verdict:
     """What stands after a check: `text` on the regions at `places` (from 0).
 
-    `matches`: as it was. `mended`: text or regions are others now. `several`: it is meant for one region and fits all of
-    `places`. `wrong`: it doesn't match, and nothing better is known. `unknown`: the check could not tell.
+    `matches`: as it was. `mended`: its text or its regions were corrected. `several`: it is meant for one region and
+    fits all of `places`. `wrong`: it doesn't match, and nothing better is known. `unknown`: the check could not tell.
     """
 
     kind: Kind
@@ -46,21 +46,28 @@ def regrounded(found: Found, text: str, places: list[int], boxes: Sequence[Bbox]
     if found.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, found.reason or found.status)
     again = [box_of(instance["bbox"]) for instance in found.instances]
-    own = match_boxes(again, [boxes[place] for place in places], threshold, most=True)
-    if len(own) == len(places) == len(again):
-        return Verdict("matches", text, places, "", _mean([overlap for _, overlap in own.values()]))
-    used = {which for which, _ in own.values()}
-    rest = [which for which in range(len(again)) if which not in used]
-    free = [place for place in range(len(boxes)) if place not in {places[n] for n in own}]
-    others = match_boxes([again[which] for which in rest], [boxes[place] for place in free], threshold, most=True)
-    if again and len(others) == len(rest):
-        at = sorted([places[n] for n in own] + [free[n] for n in others])
-        overlap = _mean([value for _, value in (*own.values(), *others.values())])
+    own, rest = _found_on(places, again, boxes, threshold)
+    if len(own) == len(places) and not rest:
+        return Verdict("matches", text, places, "", _mean(own.values()))
+    others, stray = _found_on([place for place in range(len(boxes)) if place not in own], rest, boxes, threshold)
+    if again and not stray:
+        at = sorted([*own, *others])
         kind: Kind = "several" if len(places) == 1 < len(at) else "mended"
+        overlap = _mean([*own.values(), *others.values()])
         return Verdict(kind, text, at, f"grounded afresh, it is found at {_regions(at)}", overlap)
     best = _mean([max((iou(boxes[place], box) for box in again), default=0.0) for place in places])
-    more = f"{len(rest) - len(others)} of {len(again)} boxes are on no region" if again else "nothing is found"
+    more = f"{len(stray)} of {len(again)} boxes are on no region" if again else "nothing is found"
     return Verdict("wrong", text, places, f"grounded afresh, {more}", best)
+
+
+def _found_on(
+    places: Sequence[int], again: Sequence[Bbox], boxes: Sequence[Bbox], threshold: float
+) -> tuple[dict[int, float], list[Bbox]]:
+    """On which of the regions at `places` boxes lie (place → IoU), and the boxes that lie on none of them."""
+    matched = match_boxes(again, [boxes[place] for place in places], threshold, most=True)
+    used = {which for which, _ in matched.values()}
+    rest = [box for which, box in enumerate(again) if which not in used]
+    return {places[n]: overlap for n, (_, overlap) in matched.items()}, rest
 
 
 def combined(asked: Verdict, again: Verdict, before: Verdict) -> Verdict:
@@ -92,7 +99,7 @@ def _regions(places: Sequence[int]) -> str:
     return f"region{'s' * (len(places) != 1)} {', '.join(str(place + 1) for place in places)}"
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(values: Collection[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 

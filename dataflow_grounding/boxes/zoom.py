@@ -14,16 +14,17 @@ from dataflow_grounding.images import Image
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
+SMALL_OF_SEVERAL = 0.035  # where several answers are asked for; noise makes the boxes of some small things that large
 
 
 async def zoomed(
-    ground: Callable[[Image], Awaitable[Found]], image: Image, instances: Sequence[dict[str, Any]]
+    ground: Callable[[Image], Awaitable[Found]], image: Image, instances: Sequence[dict[str, Any]], small: float = SMALL
 ) -> list[dict[str, Any]]:
     """The instances, each once; for a small box, what `ground` finds in an enlarged crop around it, if anything."""
 
     async def one(instance: dict[str, Any]) -> dict[str, Any]:
         bbox = box_of(instance["bbox"])
-        if not is_small(bbox, image.size):
+        if not _is_small(bbox, image.size, small):
             return instance
         crop = crop_around(image, bbox)
         return _replaced(instance, crop, await ground(crop))
@@ -37,9 +38,8 @@ async def zoomed(
     return closer
 
 
-def is_small(bbox: Bbox, size: Size) -> bool:
-    """Whether both sides of a box are under 3% of the image's."""
-    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < SMALL
+def _is_small(bbox: Bbox, size: Size, small: float) -> bool:
+    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
 
 
 def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[str, Any]:

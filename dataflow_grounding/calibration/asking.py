@@ -1,4 +1,4 @@
-"""Calibrating: sends probe pictures through the engine's own door and fits a format to the answers."""
+"""Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format to the answers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.parsed_reply import Said
+from dataflow_grounding.replies.reading import Note, Said
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
 
-WAY_OUT = "State it as vlm.box_format, for example xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl"
+WAY_OUT = (
+    "State it as vlm.box_format, for example xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, "
+    "or a family such as gemini or qwen3-vl"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Calibrated:
 
 
 class CalibrationUnclear(SpecError):
-    """The answers name no format; `counts` is what was sent for nothing."""
+    """The answers name no format; `counts` are the requests and tokens spent on finding that out."""
 
     def __init__(self, message: str, pictures: list[ProbedPicture], counts: Counter[str]) -> None:
         super().__init__(message)
@@ -68,9 +71,17 @@ def calibrate(
 ) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
-    The first picture is asked for as `stated`, the others as its answer suggests, and as a run will. One that counts
-    pixels is asked in more sizes, until it is known which it sees as sent; `own` are the run's pictures.
-    Raises CalibrationUnclear, which names `vlm.box_format`; RunStopped when the endpoint does not answer.
+    One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        stated: The format that the first picture is asked for in; its answer decides for the others.
+        options, budget: Retries and limits as in a run, and what may be spent (None: that of `options`).
+        own: Sizes (width, height in pixels, the commonest first) and file types of the run's pictures.
+
+    Raises:
+        CalibrationUnclear: The answers name no format; the message says how to state it.
+        RunStopped: The endpoint doesn't answer.
     """
     own = own or OwnPictures()
     asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits))
@@ -95,7 +106,7 @@ def calibrate_elongated(
     usual: float | None,
     found: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Whether the model needs its `own` elongated pictures padded, and if it helps, beside what was `found` of others.
+    """Find out whether the run's `own` elongated pictures need padding, and add that to what was `found` for others.
 
     `usual` is as for verdict_on. None where nothing was answered. Raises RunStopped.
     """
@@ -109,7 +120,7 @@ def calibrate_elongated(
 
     for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
         if verdict is None:
-            say("That was not answered, and they are sent as they are.")
+            say("Nothing was answered: they are sent as they are.")
             continue
         if found is None:
             found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
@@ -149,7 +160,7 @@ class _Asker:
         self.asking = Asking(serving, afresh, budget, limiter_of(serving))
 
     async def closing(self, work: Awaitable[T]) -> T:
-        """What comes of asking; connections are given back. Raises NoFit, RunStopped."""
+        """The result of `work`; connections are closed. Raises NoFit, RunStopped."""
         try:
             return await work
         except NothingAnswered as refused:
@@ -167,18 +178,18 @@ class _Asker:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
         image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
         try:
-            answers, troubles = await self.asking.answer(question, MemoryLog(), (probe.size,))
+            (answers, trouble), _ = await self.asking.answer(question, MemoryLog(), (probe.size,))
         except UnreadableReply as error:  # cut off
-            answers, troubles = [], [str(error)]
+            answers, trouble = [], str(error)
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either
             say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
-        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
+        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def question_of(
     probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
-) -> tuple[Image, Request[list[ProbeBox]]]:
+) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
     """A probe picture, drawn into a file of this name, and the question for its rectangles."""
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -201,12 +212,12 @@ def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
 
 
-def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[ProbeBox], list[str]]:
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
     """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
     try:
         parsed = parse_reply(reply, key)
     except UnreadableReply as error:
-        return [], [str(error)]
+        return ([], str(error)), []
     phrases = dict(enumerate(probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
     for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
@@ -214,7 +225,7 @@ def read_answers(reply: str, probe: Probe, key: str) -> tuple[list[ProbeBox], li
         if number is not None and number not in answers:
             phrase = phrases[number]
             answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
-    return [answers[number] for number in sorted(answers)], []
+    return ([answers[number] for number in sorted(answers)], ""), []
 
 
 def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:

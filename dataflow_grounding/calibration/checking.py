@@ -23,7 +23,7 @@ from dataflow_grounding.errors import RunStopped
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.images import ImageLimits
 
-LAYOUTS = 256  # a layout that came lately would be answered from a gateway's cache, whatever the model does by now
+LAYOUTS = 256  # a layout used lately might be answered from a gateway's cache, whatever the model does by now
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
 NARROWEST = 96  # the same, where the longest side allows no more
 
@@ -63,10 +63,17 @@ async def check(
     at_least: int = 1,
     odd: str | None = None,
 ) -> CheckVerdict:
-    """Ask for the rectangles of `at_least` so many probe pictures of about these sizes; where they are missed, of another.
+    """Whether the rectangles of probe pictures are where the run's format puts them. Raises RunStopped.
 
-    Where one is clearly answered in another format, and the next is not, `MORE` are asked for, and a second of its kind is
-    enough; `odd` is the format of one that came before. `in_doubt` is called before further pictures. Raises RunStopped.
+    A picture that misses counts only if another of its size misses too. Where the first was clearly answered in another
+    format and the next was not, `MORE` are asked for, and a second of its kind is enough.
+
+    Args:
+        ask, asked: How the run sends requests, and its format.
+        sizes: Width and height in pixels; a picture of about each is asked for, within the serving's `limits`.
+        in_doubt: Called when a picture misses, before more are asked for.
+        at_least: How many pictures to ask for, whatever the number of sizes.
+        odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
     """
     left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
     left += left[:1] * (at_least - len(left))
@@ -91,9 +98,8 @@ async def check(
                     left = [size] * MORE
                 verdict = second
             found.append(verdict)
-    silent = next((verdict for verdict in found if verdict.kind == "silent"), None)
-    fits = silent is None or any(verdict.kind == "fits" for verdict in found)
-    return CheckVerdict("fits", odd=newly) if fits or silent is None else replace(silent, odd=newly)
+    all_silent = found and all(verdict.kind == "silent" for verdict in found)
+    return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
@@ -111,32 +117,36 @@ def probe_size(size: Size, max_side: int) -> Size:
 
 
 async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> ProbedPicture:
-    """A probe picture with what came back for it. If none can be had, it has no answers."""
+    """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            answers, troubles = await ask.aside(question)
+            (answers, trouble), _ = await ask.aside(question)
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
-            answers, troubles = [], [str(error)]
-        return ProbedPicture(probe, image.sent_size, answers, "; ".join(troubles))
+            answers, trouble = [], str(error)
+        return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """What these pictures show: that the format is missed, only where all of them do."""
-    usable = [[a for a in picture.answers if len(a.numbers) == 4 or a.family] for picture in pictures]
-    for picture, answers in zip(pictures, usable, strict=True):
-        if len(answers) < LEAST:
+    ways = []
+    for picture in pictures:
+        usable = [a for a in picture.answers if len(a.numbers) == 4 or a.family]
+        if len(usable) < LEAST:
             trouble = f": {picture.trouble}" if picture.trouble else ""
-            return CheckVerdict("silent", f"{len(answers)} of {picture.asked} rectangles were answered{trouble}")
-    ways = [_Ways(picture, answers, asked) for picture, answers in zip(pictures, usable, strict=True)]
-    if not all(way.missed for way in ways):
-        return CheckVerdict("fits")
-    total, found = sum(map(len, usable)), sum(way.found for way in ways)
-    shown_as = f"{_pictures(len(ways))} of {by(pictures[0].sent)} px"
-    seen = f"{found} of {total} rectangles in {shown_as} are where it puts them"
+            return CheckVerdict("silent", f"{len(usable)} of {picture.asked} rectangles were answered{trouble}")
+        ways.append(_Ways(picture, usable, asked))
+    return _missed(ways) if all(way.missed for way in ways) else CheckVerdict("fits")
+
+
+def _missed(ways: Sequence[_Ways]) -> CheckVerdict:
+    """What would put the rectangles of these pictures where they are."""
+    total, found = sum(way.count for way in ways), sum(way.found for way in ways)
+    pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"
+    seen = f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts them"
     counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
     best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)  # 1000 rather than 1024
     explained = counts[best]
@@ -160,11 +170,11 @@ class _Ways:
         self._truth = [answer.asked for answer in answers]
         self._picture, self._answers, self._asked = picture, answers, asked
         mine = _boxes(picture, answers, asked)
-        self._count = len(answers)
+        self.count, self.sent = len(answers), picture.sent
         self.found = self._near(mine)
         self.moved = self._moved(mine)
-        enough = self.found >= FOUND * self._count and self.moved is None
-        self.missed = not enough or (self.found + BETTER <= self._count and any(map(self.is_better, self.others)))
+        enough = self.found >= FOUND * self.count and self.moved is None
+        self.missed = not enough or (self.found + BETTER <= self.count and any(map(self.is_better, self.others)))
 
     @cached_property
     def others(self) -> dict[str, int]:
@@ -176,7 +186,7 @@ class _Ways:
 
     def is_better(self, name: str) -> bool:
         """Whether a format finds most of the rectangles, and clearly more than the one that was asked for."""
-        return self.others[name] >= max(self.found + BETTER, 0.6 * self._count)
+        return self.others[name] >= max(self.found + BETTER, 0.6 * self.count)
 
     def _near(self, boxes: Sequence[Bbox]) -> int:
         """How many are where they should be."""
@@ -205,13 +215,13 @@ class _Ways:
                 for x1, y1, x2, y2 in boxes
             ]
         )
-        if not sure or found < max(self.found, 0.6 * self._count):
+        if not sure or found < max(self.found, 0.6 * self.count):
             return None
         return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Factor and shift that most (read, true) pairs agree on (Theil and Sen), and the error of what they say at a far end."""
+    """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
     slopes = [
         (true - other_true) / (read - other_read)
         for place, (read, true) in enumerate(pairs)
@@ -236,7 +246,3 @@ def _boxes(picture: ProbedPicture, answers: Sequence[ProbeBox], box_format: BoxF
         x1, y1, x2, y2 = written.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
         boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
     return boxes
-
-
-def _pictures(count: int) -> str:
-    return "a probe picture" if count == 1 else f"{count} probe pictures"

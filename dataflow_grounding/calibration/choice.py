@@ -27,7 +27,7 @@ REQUESTS = "3 requests, 10 to 40 if it counts pixels"
 """What a calibration takes, in words."""
 
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
-"""What to do about a format that isn't known: the result is used for any model, also one whose name says something else."""
+"""What to do about a format that isn't known: the result is used even for a model whose name says something else."""
 
 RUN_FILE = "calibration.json"
 """Where a run keeps its calibration, in its `.ckpt`."""
@@ -39,14 +39,19 @@ _settled: dict[str, Calibration] = {}
 class FormatChoice:
     """The box format of a serving's model, and how it is known.
 
-    `wanted` is a name as in `vlm.box_format`; None takes the serving's. While `pending`, `format` is only what will be
-    stated in the first question: `settle` has to come before any box is asked for. Raises SpecError for a name that isn't
-    known, a model that draws no boxes, and `calibrated` without a stored calibration.
+    While `pending`, `format` is only what the first question will state: call `settle` before any box is asked for.
+
+    Args:
+        serving: The model; its `image_limits` are narrowed to the sizes in which it was calibrated.
+        wanted: A name as in `vlm.box_format`; None takes the serving's.
+
+    Raises:
+        SpecError: The name isn't known, the model draws no boxes, or it is `calibrated` and no calibration is stored.
     """
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
         self._serving = serving
-        self._given = wanted is not None
+        by_serving = wanted is None and type(serving).box_format == serving.box_format
         wanted = wanted or serving.box_format
         self.pending = False
         self._usual: float | None = None
@@ -56,7 +61,7 @@ class FormatChoice:
         if name not in ("auto", "calibrated"):
             self.format = find_box_format(wanted, serving.model, serving.box_formats)
             if self.format != known_formats().get(name) or self.format.scale != "px":
-                self.origin = self._stated_by()
+                self.origin = "the serving's own" if by_serving else "vlm.box_format"
                 return
         elif name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
             self.format = find_box_format("auto", serving.model, serving.box_formats)
@@ -69,15 +74,15 @@ class FormatChoice:
         self.recall()
         if self.pending and name == "calibrated":
             raise SpecError(
-                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at {serving.endpoint} is stored: "
-                "run dataflowgrounding calibrate first"
+                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at {serving.endpoint} is "
+                "stored: run dataflowgrounding calibrate first"
             )
 
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
-        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far off either way."""
+        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far off even so."""
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
@@ -103,9 +108,8 @@ class FormatChoice:
         for size in own:
             off = found.off_in(size)
             if off is not None:
-                what = (
-                    f"boxes of {serving.model} in pictures as elongated as {by(size)} are off by {off:.0%} of the side"
-                )
+                shape = f"pictures as elongated as {by(size)}"
+                what = f"boxes of {serving.model} in {shape} are off by {off:.0%} of the side"
                 on_poor(f"{what}, padded or not: leave such pictures out, or cut them into shorter ones")
         self._narrow(found)
         return counts
@@ -116,10 +120,6 @@ class FormatChoice:
         if self.format.scale == "px":
             return f"{self._serving.model} counts pixels, and it is not known of which size it sees a picture here"
         return f"It is not known how {self._serving.model} writes boxes"
-
-    def _stated_by(self) -> str:
-        from_serving = not self._given and type(self._serving).box_format == self._serving.box_format
-        return "the serving's own" if from_serving else "vlm.box_format"
 
     def recall(self, *more_paths: str) -> None:
         """Take a stored calibration, if there is one. Sends nothing."""
@@ -146,7 +146,7 @@ class FormatChoice:
             self.recall(os.path.join(folder, RUN_FILE))
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate if that is still to do, and tell; returns counts of requests and tokens.
+        """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
         The run's folder keeps the result, to be resumed in the same format. Raises CalibrationUnclear, RunStopped.
         """
@@ -168,7 +168,7 @@ class FormatChoice:
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
-    """The choice that all who ask this serving share, so that it is settled once. Raises what FormatChoice does."""
+    """The FormatChoice that all who ask this serving share, so that it is settled once. Raises SpecError."""
     choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
     choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
@@ -178,18 +178,18 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
 
 def stated_format(model: str) -> BoxFormat:
-    """What a model is asked for to calibrate it: the table's candidate for it, else xyxy_1000."""
+    """The format in which a model is asked first to calibrate it: that of the table for its name, else xyxy_1000."""
     candidate = format_of_model(model)
     return candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format: never for pixels of the table, as servers reduce pictures as they like."""
+    """Whether a model's name settles its format: never pixels of the table, as servers reduce pictures as they like."""
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
 def summary(done: Calibrated) -> str:
-    """How well it fits, in words."""
+    """How well the format fits, and what it took, in words."""
     found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
@@ -210,7 +210,7 @@ def _in_words(limits: SizeLimits) -> str:
 
 
 def keep(found: Calibration, *more_paths: str) -> str | None:
-    """Store a calibration in the user's cache and at `more_paths`; returns the cache's file, None where it can't be written."""
+    """Store `found` in the user's cache and at `more_paths`; returns the cache's file, None if it can't be written."""
     cached = cache_path(found.endpoint, found.model)
     written, *_ = [_write(found, path, cached) for path in (cached, *more_paths)]
     return cached if written else None
@@ -222,6 +222,6 @@ def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
         found.save(path)
     except OSError as error:
         _settled[cached or path] = found
-        say(f"The calibration can't be kept in {path}: {error.strerror or error}")
+        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
         return False
     return True

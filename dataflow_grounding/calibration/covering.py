@@ -1,9 +1,9 @@
-"""For models that count pixels: the sizes at which a picture was measured to be seen as it is sent, and what to ask next.
+"""For models that count pixels: the sizes at which a picture proved to be seen as it is sent, and what to ask next.
 
-Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in multiples), which answers
-about some sizes never settle for all others. So no rule is named. Large pictures of several shapes show how much the model
-saw of each; from that follow limits within which all of them should arrive untouched; pictures at those limits prove it.
-A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
+Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in multiples), which
+answers about some sizes never settle for all others. So no rule is named. Large pictures of several shapes show how
+much the model saw of each; from that follow limits within which all should arrive untouched; pictures at those limits
+prove it. A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))
 ASPECT = 4
 UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
 UNTOUCHED_MEAN = 0.006  # the same for several pictures together, beyond one and a half standard errors
-ALIKE = 4  # so many pictures of about one area are taken together
-MARGIN = 0.95  # of a side: pictures are kept so far within a limit that was measured
+ALIKE = 4  # this many pictures of about the same area are taken together
+MARGIN = 0.95  # of a side: pictures are kept this far within a limit that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
 ENLARGED = 1.15  # more than rounded sides alone can do to a small picture
 ROUNDS = 7
@@ -46,9 +46,9 @@ class Covered:
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side that is ever sent, `taken` what the
-    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the
-    run's longest, up to 16.
+    `own` are sizes of the run's pictures, the commonest first, `max_side` the longest side ever sent, `taken` what the
+    endpoint takes. Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked for,
+    and the run's longest, up to 16.
     """
 
     def __init__(
@@ -66,9 +66,7 @@ class Covering:
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
-            return [
-                size for size in map(self.largest, self.shapes) if not is_near(size, [one.sent for one in measured])
-            ]
+            return [one for one in map(self.largest, self.shapes) if not is_near(one, [seen.sent for seen in measured])]
         limits = self.limits(measured)
         wanted = self.unproven(measured, limits)
         roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
@@ -93,7 +91,7 @@ class Covering:
         return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
 
     def untried(self, measured: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
-        """A size in such multiples, as a run sends them, where none was asked for: others may look rounded by chance."""
+        """A size in such multiples, as runs send them, where none was asked for: others may look rounded by chance."""
         inside = [one.sent for one in measured if limits.allows(one.sent)]
         if multiple == 1 or any(side[0] % multiple == side[1] % multiple == 0 for side in inside):
             return []
@@ -111,18 +109,10 @@ class Covering:
         unproven = self.unproven(measured, limits) or (len(roundings) == 1 and self.untried(measured, limits, multiple))
         if not 1 <= multiple <= MOST_MULTIPLE or unproven:
             raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
-        for one in inside:
-            if not one.is_as_expected(roundings[0].scale, UNTOUCHED):
-                raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
-        by_area = sorted(inside, key=lambda one: math.prod(one.sent), reverse=True)
-        groups = [by_area[place : place + ALIKE] for place in range(0, len(by_area), ALIKE)]
-        means = [pooled(group, roundings[0].scale) for group in groups]
-        if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
-            raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
+        residual = _residual(inside, roundings[0], measured)
         if len(roundings) > 1 or not roundings[0].has_frame or padded:
-            limits = replace(limits, multiple=multiple)
-            return Covered(limits, Rounding(), abs(means[0][0]))
-        return Covered(limits, roundings[0], abs(means[0][0]))
+            return Covered(replace(limits, multiple=multiple), Rounding(), residual)
+        return Covered(limits, roundings[0], residual)
 
     def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent, and was taken."""
@@ -141,6 +131,19 @@ class Covering:
             max_short_side=int(short * MARGIN) if short < math.inf else None,
             min_pixels=least,
         )
+
+
+def _residual(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]) -> float:
+    """How far off the largest pictures' sides are, as a share. Raises NoFit where any aren't seen as they are sent."""
+    for one in inside:
+        if not one.is_as_expected(rounding.scale, UNTOUCHED):
+            raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
+    by_area = sorted(inside, key=lambda one: math.prod(one.sent), reverse=True)
+    groups = [by_area[place : place + ALIKE] for place in range(0, len(by_area), ALIKE)]
+    means = [pooled(group, rounding.scale) for group in groups]
+    if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
+        raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
+    return abs(means[0][0])
 
 
 def _limit_of(one: SeenSize, largest: int) -> float:

@@ -20,7 +20,7 @@ from dataflow_grounding.images import SizeLimits
 
 @dataclass(frozen=True)
 class Decision:
-    """The format, and the pictures that speak for it; `limits` are those within which pixels are the picture's as sent."""
+    """The format, and the pictures that speak for it; `limits` are those within which pixels are the sent picture's."""
 
     fit: Fit
     pictures: list[ProbedPicture]
@@ -37,7 +37,7 @@ class Deciding:
     pictures: list[ProbedPicture] = field(default_factory=list)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit early."""
+        """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit."""
         first, *others = (reduced_to(size, self.max_side) for size in SIZES)
         await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)
@@ -55,7 +55,7 @@ class Deciding:
         return Taken(self.max_side, self.own)
 
     async def _in_pixels(self, found: BoxFormat) -> Decision:
-        """Of a model that counts pixels: the limits within which it counts those of the picture as sent."""
+        """For a model that counts pixels: the limits within which it counts those of the picture as sent."""
         measured = measured_in(self.pictures, found.order, found.frame)
         if constant_side(measured, found.frame):
             return await self._in_parts(found)
@@ -78,7 +78,7 @@ class Deciding:
         return covering.covered(measured, padded=found.frame != "sent")
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
-        """Of a model for which a number of its own means the whole side, if the further pictures say so too."""
+        """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
         await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:
@@ -86,7 +86,7 @@ class Deciding:
         return Decision(fit_as(_name(found, str(constant[0]), constant[1]), self.pictures), self.pictures)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes, and of others that are taken where some are refused. Raises NothingAnswered, NoFit."""
+        """Ask for pictures of these sizes, and of others where some are refused. Raises NothingAnswered, NoFit."""
         sent = [picture.sent for picture in self.pictures]
         fitted = dict.fromkeys(map(self.taken.fitted, sizes))
         sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]

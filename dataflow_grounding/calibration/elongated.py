@@ -1,4 +1,4 @@
-"""Whether a model's boxes in elongated pictures are right as they are, right with padding, or not to be had."""
+"""Whether a model's boxes in elongated pictures are right as they are, right with padding, or wrong either way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dataflow_grounding.images import SizeLimits
 
 WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
 WORSE, BETTER = 2.0, 0.6  # how much worse than usual boxes have to be, and how much better with padding
-FAR = 0.05  # of the side: further off than usual by WORSE, and by so much, boxes are of no use
-USUAL = 0.01  # at least so far off are boxes in any picture
+FAR = 0.05  # of the side: boxes that are further off than this, and than WORSE times the usual, are of no use
+USUAL = 0.01  # boxes are at least this far off in any picture
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PaddingVerdict:
 async def verdict_on(
     ask: AskProbes, size: Size, known: BoxFormat, max_side: int, usual: float | None
 ) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
-    """Asks for a picture of this size in a format of parts of the side, padded ever more while that may help.
+    """Ask for a picture of this size in a format of parts of the side, padded ever more while that may help.
 
     `usual` is how far boxes are off otherwise; None to find out. No verdict where nothing is answered.
     """
@@ -40,10 +40,10 @@ async def verdict_on(
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        pictures += await ask([probes.padded_probe(size, limits) if aspect else probes.probe_of(size)], known)
+        pictures += await ask([probes.padded_probe(size, limits)], known)
         if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
             break
-        offs[aspect] = 1.0 if pictures[-1].refused else median_error(pictures[-1], known)
+        offs[aspect] = median_error(pictures[-1], known)
         if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):
             break
     if not offs or all(picture.refused for picture in pictures):

@@ -24,7 +24,7 @@ MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of 
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of the side
-SAME = 0.003  # formats whose boxes differ by no more than this share of the side are one
+SAME = 0.003  # formats whose boxes differ by no more than this share of the side count as one
 SURE, DISAGREE = 6.0, 15.0  # log-likelihood ratio by which the best format has to beat others; in one picture alone
 SECOND = 3  # rectangles that the best format misses and one other explains: too many for an accident
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
@@ -91,7 +91,7 @@ def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
 
 
 class _Scores:
-    """The errors of all candidates on all answers: `errors[k, i]` has the four edges of answer i, as shares of the side."""
+    """The errors of all candidates on all answers: `errors[k, i]` has answer i's four edges, as shares of the side."""
 
     def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
         import numpy as np
@@ -119,10 +119,8 @@ class _Scores:
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
             if answer.family is not None:
-                picture = self.pictures[p]
-                boxes[i] = known_formats()[answer.family].to_pixels(
-                    answer.numbers, original=picture.size, sent=picture.sent
-                )
+                picture, family = self.pictures[p], known_formats()[answer.family]
+                boxes[i] = family.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
@@ -133,7 +131,7 @@ class _Scores:
         return to_xyxy(answer.numbers, answer.order or candidate.order)
 
     def losses(self, noise: float, rows: Any = slice(None)) -> Array:
-        """A candidate's negative log-likelihood; an answer costs at most as much as one three deviations off everywhere."""
+        """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = self.np.minimum(squares, 18.0).sum(axis=1)
         pictures = len(set(self.picture_of[rows].tolist()))
@@ -166,15 +164,18 @@ class _Scores:
             if not (in_parts and self.formats[k].scale == "px")
             and (self.same(k, best) or (margin and losses[k] - losses[best] < margin))
         ]
+        return self._by_far_edge(near)
+
+    def _by_far_edge(self, near: Sequence[int]) -> int:
+        """The first; of formats to 999 and 1000, a thousandth apart, the one that numbers at the far edge fit."""
         pair = [k for k in near if self.formats[k].scale in (999, 1000) and self.same(k, near[0])]
-        if self.formats[near[0]].scale in (999, 1000) and len(pair) > 1:
-            # They differ by a thousandth: told apart by the number at the far edge.
-            order = self.formats[pair[0]].order
-            edges = [to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4]
-            corners = [n for corner in edges for n in corner if 998 < n < 1001]
-            scale = 999 if len(corners) > 1 and self.np.median(corners) < 999.3 else 1000
-            return next((k for k in pair if self.formats[k].scale == scale), near[0])
-        return near[0]
+        if self.formats[near[0]].scale not in (999, 1000) or len(pair) < 2:
+            return near[0]
+        order = self.formats[pair[0]].order
+        edges = self.np.array([to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4])
+        far = edges[(edges > 998) & (edges < 1001)]
+        scale = 999 if len(far) > 1 and self.np.median(far) < 999.3 else 1000
+        return next((k for k in pair if self.formats[k].scale == scale), near[0])
 
     def same(self, one: int, other: int) -> bool:
         """Whether two candidates mean the same boxes, as far as these pictures tell."""
@@ -194,9 +195,8 @@ class _Scores:
         found = self.worst[best] <= NEAR
         asked = sum(picture.asked for picture in self.pictures)
         if found.sum() < least * asked:
-            raise NoFit(
-                self.seen(f"only {found.sum()} of {asked} rectangles are where even the best format, {name}, says")
-            )
+            why = f"only {found.sum()} of {asked} rectangles are where even the best format, {name}, says"
+            raise NoFit(self.seen(why))
         for p, picture in enumerate(self.pictures):
             here = int(found[self.picture_of == p].sum())
             if here < LEAST_OF_ONE * picture.asked:
@@ -207,7 +207,7 @@ class _Scores:
             raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
 
     def check_one_format(self, best: int) -> None:
-        """Raises NoFit when another format fits about as well, fits one picture better, or fits what the best does not."""
+        """Raises NoFit when another format fits about as well, fits one picture better, or what the best does not."""
         noise, name = self.noise(best), self.formats[best].name
         others = [k for k in range(len(self.formats)) if not self.same(k, best) and not self.holds(k, best)]
         losses = self.losses(noise)
@@ -222,7 +222,11 @@ class _Scores:
             if here[best] - here[k] > DISAGREE:
                 what = f"{self.formats[k].name} fits the {by(picture.size)} picture, {name} the others"
                 raise NoFit(self.seen(f"the pictures disagree: {what}"))
-        missed = self.worst[best] > NEAR
+        self._check_left_over(best, others)
+
+    def _check_left_over(self, best: int, others: Sequence[int]) -> None:
+        """Raises NoFit when one other format explains several of the rectangles that the best one misses."""
+        name, missed = self.formats[best].name, self.worst[best] > NEAR
         as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]  # no scale fits the few that are in pixels
         boxes = [self.boxes[others], self.np.stack([self._boxes(known, False) for known in as_sent])]
         errors = self.np.abs(self.np.concatenate(boxes) - self.asked) / self.sides

@@ -23,7 +23,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 BACKGROUND = (222, 232, 240)
 
 # The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
-# off every such multiple, so that rounding sides shows; the third is over the usual limits of pixels and of the long side.
+# off every such multiple, so that rounding shows; the third is over the usual limits of pixels and of the long side.
 SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.float64]
 
 UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
-BORDER = 0.99  # edges further out are left out: models don't write numbers beyond the picture, which pulls their mean inwards
+BORDER = 0.99  # edges further out are left out: models write no numbers beyond the picture, which pulls their mean in
 ROUNDS = 6
 UNTRIMMED = 1.15  # by how much the deviation is larger than that of the edges which are kept
 
@@ -42,7 +42,7 @@ class SeenSize:
 
     @property
     def reduced(self) -> float:
-        """By how much the model saw less than was sent, as the side of a square: 0.5 for half the width and half the height."""
+        """How much less the model saw than was sent, as the side of a square: 0.5 for half the width and height."""
         return math.sqrt(self.scale[0] * self.scale[1])
 
     @property
@@ -64,7 +64,7 @@ class SeenSize:
 
 
 def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
-    """A picture's size as its answers count it: a robust line through the first edge. None for under four boxes."""
+    """A picture's size as its answers count it: a robust line through the first edge. None for under 4 boxes."""
     import numpy as np
 
     canvas = frame_of(frame, picture.sent)
@@ -117,14 +117,14 @@ def _line(true: Array, written: Array, far: float) -> tuple[float, float, float,
 
 
 def pooled(measured: Sequence[SeenSize], expected: Callable[[int], float]) -> tuple[float, float]:
-    """The mean of how far the scales of these pictures are from what is `expected` for a side, and its standard error."""
+    """How far these pictures' scales are on average from what is `expected` for a side, and its standard error."""
     gaps = [(one.scale[axis] / expected(one.sent[axis]) - 1, one.error[axis]) for one in measured for axis in (0, 1)]
     weight = sum(1 / error**2 for _, error in gaps)
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
 
 def check_even(measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit where x and y of one picture are counted in different pixels, and not in parts of the side either."""
+    """Raises NoFit if x and y of one picture are counted in different pixels, and not in parts of the side either."""
     if constant_side(measured, "sent"):
         return
     for one in measured:
@@ -132,14 +132,14 @@ def check_even(measured: Sequence[SeenSize]) -> None:
 
 
 def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
-    """Raises NoFit where a model that should count parts of the sides of `frame` counts those of x and y differently."""
+    """Raises NoFit if a model that should count parts of the sides of `frame` counts those of x and y differently."""
     for one in measured:
         width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
         _refuse_uneven(one, one.scale[0] * width / (one.scale[1] * height), UNEVEN, measured)
 
 
 def _refuse_uneven(one: SeenSize, ratio: float, most: float, measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit where x and y are further apart than `most` and three errors of measuring explain; `ratio` is 1 for none."""
+    """Raises NoFit if x and y differ by more than `most` and three measuring errors explain; `ratio` is 1 for none."""
     if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
         raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 

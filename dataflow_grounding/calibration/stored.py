@@ -1,4 +1,4 @@
-"""Calibrations on disk: one small file per endpoint, model and prompt, in the user's cache folder and beside a run's results."""
+"""Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside a run's results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
@@ -25,10 +25,10 @@ from dataflow_grounding.records import is_number
 @dataclass(frozen=True)
 class Calibration:
     """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of the probe pictures;
-    `error_share` that of the median rectangle's worst edge, in parts of the side. `date` is UTC, `YYYY-MM-DDTHH:MM:SSZ`.
-    `limits` are those of SizeLimits within which pixels are those of the picture as sent, None for formats that don't count
-    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes are not
-    to be had, each as width, height, and how far they are off as a share of the side.
+    `error_share` that of the median rectangle's worst edge, in parts of the side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+    `limits` are those of SizeLimits within which pixels are the sent picture's, None for formats that don't count
+    pixels; `sizes` are the sizes, within them, at which that was measured. `poor` are elongated sizes in which boxes
+    are wrong however they are asked for: width, height, and how far off boxes are as a share of the side.
     """
 
     endpoint: str
@@ -52,7 +52,7 @@ class Calibration:
 
     @property
     def size_limits(self) -> SizeLimits | None:
-        """The sizes in which a run sends its pictures; None where any will do. Raises TypeError, ValueError for bad ones."""
+        """The sizes a run sends its pictures in; None where any will do. Raises TypeError, ValueError for bad ones."""
         if self.limits is None:
             return None
         limits = SizeLimits(**self.limits)  # type: ignore[arg-type]
@@ -68,14 +68,14 @@ class Calibration:
         return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
 
     def covers(self, size: Size) -> bool:
-        """Whether it is known what comes of elongated pictures of this size."""
+        """Whether it is known how boxes turn out in elongated pictures of this size."""
         limits = self.size_limits or SizeLimits()
         limit = limits.max_wide if size[0] > size[1] else limits.max_tall
         measured = any(_is_beyond(one, size) for one in self.sizes)
         return limit is not None or measured or self.off_in(size) is not None
 
     def off_in(self, size: Size) -> float | None:
-        """How far boxes are off in elongated pictures of this size, as a share of the side; None where they are not poor."""
+        """How far off boxes are in elongated pictures of this size, as a share of the side; None if not poor."""
         return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> Calibration:
@@ -102,9 +102,8 @@ class Calibration:
 def cache_folder() -> str:
     """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    return os.path.join(
-        home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache")), "dataflow-grounding"
-    )
+    folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
+    return os.path.join(folder, "dataflow-grounding")
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
@@ -159,18 +158,12 @@ def load(path: str, endpoint: str, model: str) -> Calibration | None:
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a stored row. Raises KeyError, TypeError, ValueError when one is missing or of another type."""
     values: dict[str, Any] = {}
-    kinds: dict[str, Callable[[Any], bool]] = {
-        "str": lambda value: isinstance(value, str),
-        "int": is_number,
-        "float": is_number,
-    }
     for one in fields(Calibration):
-        if one.name not in row and not (one.default is MISSING and one.default_factory is MISSING):
-            continue
-        value = row[one.name]
-        if one.type in kinds and not kinds[one.type](value):
-            raise ValueError(f"{one.name} is {type(value).__name__}")
-        values[one.name] = value
+        if one.name in row or (one.default is MISSING and one.default_factory is MISSING):
+            value = values[one.name] = row[one.name]
+            fits = isinstance(value, str) if one.type == "str" else one.type not in ("int", "float") or is_number(value)
+            if not fits:
+                raise ValueError(f"{one.name} is {type(value).__name__}")
     return values
 
 

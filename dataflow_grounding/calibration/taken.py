@@ -1,4 +1,4 @@
-"""Which sizes an endpoint takes: a probe picture that it refuses, or never answers, is a limit, and is not asked for again."""
+"""Which sizes an endpoint takes: a probe picture that it refuses or never answers is a limit, and isn't sent again."""
 
 from __future__ import annotations
 

@@ -17,20 +17,23 @@ _HEAD = """\
 # dataflow-grounding {version}
 Turns images and captions into grounded annotations with a vision-language model (VLM).
 Every reply is stored; after any stop the same command goes on, and a finished run sends nothing.
-Scripts and `ground` ask the endpoint in DF_BASE_URL, DF_MODEL, DF_API_KEY; without them the embedded OpenCV grounder (not a VLM).
+Scripts and `ground` ask the endpoint in DF_BASE_URL, DF_MODEL, DF_API_KEY; \
+without them the embedded OpenCV grounder (not a VLM).
 Order of work: default_specs, check, estimate, generate --pilot 10, report (look at it), generate.
 Exit codes: 0 all done, 1 some records failed, 2 spec or input wrong, 3 stopped by a limit,
 4 endpoint refused or nothing succeeded, 130 interrupted.
 """
 _FILES = """\
 ## Files in results_dir
-annotations.jsonl: finished records, in input order. failures.jsonl: id, kind, message of the others. step_*: after each step.
+annotations.jsonl: finished records, in input order. failures.jsonl: id, kind, message of the others. \
+step_*: after each step.
 run.json: spec, model, counts, tokens, cost. report.html: written by `report`.
 .ckpt/: the replies, which were paid for: never delete it.
 """
 _FIELDS = f"""\
 ## Fields of an expression (column `expressions`)
-expression_id; text; char_span: [start, end) in cleaned_caption, code points, null where it isn't there; caption_span: in caption;
+expression_id; text; char_span: [start, end) in cleaned_caption, code points, null where it isn't there; \
+caption_span: in caption;
 noun_chunk; status: {", ".join(STATUSES)}; reason;
 instances: bbox_id, bbox [x1, y1, x2, y2] in pixels of the upright image, score 0 to 1 or null, region_id;
 disagreement (samples > 1); verified: true, false or null; verification: method, iou, reason, before.

@@ -40,9 +40,9 @@ def command(
 ) -> int:
     """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
-    Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by endpoint,
-    model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know. Exits with 2 if
-    the answers fit no format.
+    Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by
+    endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
+    Exits with 2 if the answers fit no format.
     """
     serving, options = _serving(spec_paths, base_url, model, overrides)
     try:

@@ -14,7 +14,8 @@ from dataflow_grounding.terminal import counted, say, say_json
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @overrides_argument
 def command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
-    """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with 2 if there are problems."""
+    """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with 2 if there are
+    problems."""
     found = check_spec(spec_paths, overrides)
     if as_json:
         say_json({"problems": found.problems, "remarks": found.remarks, "records": found.records})

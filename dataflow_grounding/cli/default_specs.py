@@ -13,7 +13,6 @@ from dataflow_grounding.rows import write_text
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.terminal import say
 
-ARGUMENTS = ("results_dir", "autolabel_type", "module_name")
 MODULE = "auto_label"
 """What TAO's `module_name` is called of which these pipelines are."""
 
@@ -27,17 +26,9 @@ MODULE = "auto_label"
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
 def command(backend: str | None, arguments: tuple[str, ...]) -> int:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    for name in given:
-        if name not in ARGUMENTS:
-            raise SpecError(f"{name!r} is not one of {', '.join(ARGUMENTS)}")
-    wanted = given.get("autolabel_type") or ""
-    if wanted and wanted not in JOBS:
-        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}")
-    if given.get("module_name", MODULE) != MODULE:
-        raise SpecError(f"module_name {given['module_name']!r} is not one that can be written: there is {MODULE} alone")
-    folder = given.get("results_dir") or "."
-    paths = {name: os.path.join(folder, f"{name}.yaml") for name in ([wanted] if wanted else JOBS)}
+    given = _read(arguments)
+    wanted = given["autolabel_type"]
+    paths = {name: os.path.join(given["results_dir"] or ".", f"{name}.yaml") for name in ([wanted] if wanted else JOBS)}
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
@@ -47,3 +38,17 @@ def command(backend: str | None, arguments: tuple[str, ...]) -> int:
         write_text(path, text.replace("backend: gemini #", f"backend: {backend} #"))
         say(path, err=False)
     return 0
+
+
+def _read(arguments: tuple[str, ...]) -> dict[str, str]:
+    """Raises SpecError."""
+    given = {"autolabel_type": "", "results_dir": "", "module_name": MODULE}
+    for name, _, value in (argument.partition("=") for argument in arguments):
+        if name not in given:
+            raise SpecError(f"{name!r} is not one of {', '.join(given)}")
+        given[name] = value
+    if given["autolabel_type"] and given["autolabel_type"] not in JOBS:
+        raise SpecError(f"autolabel_type {given['autolabel_type']!r} is not one of {', '.join(JOBS)}")
+    if given["module_name"] != MODULE:
+        raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {MODULE} alone")
+    return given

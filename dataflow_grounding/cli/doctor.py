@@ -24,7 +24,7 @@ from dataflow_grounding.terminal import say, say_json
 def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
     """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
-    The endpoint is SPEC's, or else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
+    The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
     times until it is accepted. Exits with 4 if there is no answer.
     """
     if overrides and not spec_paths:

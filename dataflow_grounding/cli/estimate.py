@@ -48,7 +48,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         for row in rows
     ]
     lines.append(
-        f"{found['model']}, {counted(found['records'], 'record')}, {counted(found['stored'], 'reply')} stored. Nothing was sent."
+        f"{found['model']}, {counted(found['records'], 'record')}, {counted(found['stored'], 'reply')} stored. "
+        "Nothing was sent."
     )
     if found["looked_at"] < found["records"]:
         lines.append(f"Extrapolated from {found['looked_at']:,} of them.")

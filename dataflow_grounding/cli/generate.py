@@ -43,8 +43,8 @@ def command(
 ) -> int:
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
-    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded or
-    the endpoint refused, 130 interrupted. After any stop, the same command resumes.
+    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
+    or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
     if set_from:

@@ -23,33 +23,28 @@ def advice(run: SpecRun) -> str:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
     lines.append(f"  or at everything in a browser: dataflowgrounding report {run.spec.results_dir}")
-    lines.append(
-        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens."
-    )
-    lines.append(
-        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from here;"
-    )
-    lines.append("estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.")
+    lines += [
+        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
+        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
+        "here;",
+        "estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.",
+    ]
     return "\n".join(lines)
 
 
 def next_steps(run: SpecRun, summary: Summary) -> str:
     """What to do after a run."""
     folder = shlex.quote(run.spec.results_dir)
-    lines = [f"next: open {summary.report} in a browser"] if summary.report else []
+    lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed:
-        again = (
-            "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
-        )
-        lines.append(f"next: see why records failed in {summary.failures_file}; {again}")
-    lines.append(
-        f"next: dataflowgrounding cost {folder}; dataflowgrounding eval {folder} --gold FILE, where you have one"
-    )
+        way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
+        lines.append(f"next: see in failures.jsonl why records failed; {way}")
+    lines.append(f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold FILE")
     return "\n".join(lines)
 
 
 def set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise `max_workers`: for a pilot to what it may try, for a full run to what the pilot sustained. Raises SpecError."""
+    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained. Raises SpecError."""
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

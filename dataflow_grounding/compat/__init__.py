@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput
+from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput, ServingForDataFlow
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.compat.image_bbox_generator import ExistingBBoxDataGenConfig, ImageBboxGenerator
 from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
@@ -11,5 +11,5 @@ from dataflow_grounding.storage import FileStorage
 
 __all__ = [
     "OPERATOR_REGISTRY", "APIVLMServing_openai", "DataFlowServing", "ExistingBBoxDataGenConfig", "FileStorage",
-    "GeneratesFromInput", "ImageBboxGenerator", "PromptedVQAGenerator",
+    "GeneratesFromInput", "ImageBboxGenerator", "PromptedVQAGenerator", "ServingForDataFlow",
 ]  # fmt: skip

@@ -30,12 +30,12 @@ class ImageBboxGenerator(RegionMarker):
         super().__init__(max_boxes=self.cfg.max_boxes)
 
     def run(self, storage: Any, input_image_key: str = "image", input_bbox_key: str = "bbox", **keys: str) -> str:
-        """Work through the rows; returns the column with the paths of the pictures."""
+        """Work through the rows; returns the column with the pictures' paths. `keys` are RegionMarker's others."""
         between = _Between(FileStorage.like(storage), self.cfg)
         here = copy.copy(self)
         here.output_dir = between.cache_path
         return super(ImageBboxGenerator, here).run(
-            between, input_image_key=input_image_key, input_bbox_key=input_bbox_key
+            between, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
         )
 
 

@@ -1,63 +1,187 @@
-"""DataFlow's `PromptedVQAGenerator`: a free answer to each row's prompt about its picture."""
+"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, with or without pictures."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SpecError, TruncatedReply, UnreadableReply
-from dataflow_grounding.images import open_image
+from dataflow_grounding.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding.images import Image, find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
+from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.records import Record, Update, read_text
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.records import Record, Update, dump_text, read_text
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import STRING, Request, object_of
+
+NO_REGIONS = prompt_for(0)
+"""What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
+
+_ROLES = {"human": "user", "user": "user", "system": "system"}  # any other turn is the assistant's
+_LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
+_ABOUT = ("", " about this picture", " about these pictures, which come in order")
 
 
 @OPERATOR_REGISTRY.register()
 class PromptedVQAGenerator(Operator):
-    """Asks each row's prompt about its picture; `serving` may be ours or DataFlow's."""
+    """Answers each row's prompt, or the last turn of its conversation.
+
+    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without a picture. A conversation
+    is a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
+    left out.
+
+    Args:
+        serving: Ours or DataFlow's.
+        system_prompt: What the model is told before every prompt.
+        prompt_template: Its `build_prompt()` gives the text of every conversation's first turn.
+
+    Raises:
+        SpecError: The template gives no text, or the serving is none.
+
+    Example:
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
+        ...     asker({"image": "square.png", "prompt": "What colour is it?"})["answer"]
+        'It is red.'
+    """
 
     name = "prompted_vqa"
-    input_keys = {"image": "image", "prompt": "prompt"}
+    input_keys = {"conversation": "conversation", "prompt": "prompt", "image": "image"}
     output_keys = {"answer": "answer"}
-    descriptions = {"en": "Reads prompts and images and writes answers.", "zh": "读取提示词与图像,生成回答。"}
+    needs_image = False
+    descriptions = {
+        "en": "Reads prompts or conversations, with images or without, and writes answers.",
+        "zh": "读取提示词或对话(可附图像),生成回答。",
+    }
 
-    def __init__(self, serving: Any, system_prompt: str = "You are a helpful assistant.") -> None:
+    def __init__(
+        self, serving: Any, system_prompt: str = "You are a helpful assistant.", prompt_template: Any = None
+    ) -> None:
         self.serving: Serving = serving if isinstance(serving, Serving) else DataFlowServing(serving)
         self.system_prompt = system_prompt
+        self.first_turn = prompt_template.build_prompt() if prompt_template is not None else None
+        if not isinstance(self.first_turn, (str, type(None))):
+            raise SpecError(f"prompt_template.build_prompt() should give a text, not {type(self.first_turn).__name__}")
 
-    def run(self, storage: Any, **keys: str | None) -> str:
-        """Work through the rows. Raises SpecError for DataFlow's keys of videos and conversations."""
-        for other in ("input_video_key", "input_conversation_key"):
-            if keys.pop(other, None):
-                raise SpecError(f"{other} is not supported: give input_image_key and input_prompt_key")
-        return super().run(storage, **{name: key for name, key in keys.items() if key is not None})
+    def run(  # type: ignore[override]
+        self,
+        storage: Any,
+        input_conversation_key: str = "conversation",
+        input_prompt_key: str | None = None,
+        input_image_key: str | None = None,
+        input_video_key: str | None = None,
+        output_answer_key: str = "answer",
+    ) -> str:
+        """Work through the rows. A key that is None is not read, and a prompt's goes before a conversation's.
+
+        Raises:
+            SpecError: Videos are wanted.
+            PlanError: A column that is named isn't there.
+        """
+        if input_video_key is not None:
+            raise SpecError("input_video_key is not supported: only pictures are read, which input_image_key names")
+        asked = {"prompt": input_prompt_key} if input_prompt_key else {"conversation": input_conversation_key}
+        here = copy.copy(self)
+        here.input_keys = {**asked, **({"image": input_image_key} if input_image_key else {})}  # type: ignore[misc]
+        return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
+
+    def settings(self) -> None:
+        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through again."""
+
+    def look_over(self, record: Record) -> None:
+        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that aren't there."""
+        self._turns(record)
+        for row, key in self._each_picture(record):
+            find_image(row, key)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the answer."""
-        request = Request(
-            task="prompted_vqa",
-            input={"prompt": read_text(record, self.keys.prompt)},
-            images=(open_image(record, self.keys.image, self.serving.image_limits),),
-            instructions=load_prompt("prompted_vqa").replace("{system_prompt}", self.system_prompt),
-            schema=object_of(answer=STRING),
-            read=_read,
-        )
-        return {self.keys.answer: await ask(request)}
+        """Adds the answer; null, and no request, where there is no region to ask about."""
+        prompt, earlier = self._turns(record)
+        if prompt == NO_REGIONS:
+            ask.note("nothing_to_ask", "a picture without regions")
+            return {self.keys.answer: None}
+        pictures = await asyncio.to_thread(self._pictures, record)
+        return {self.keys.answer: await ask(_request(self.system_prompt, prompt, earlier, pictures))}
+
+    def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
+        """The prompt, and the turns before it. Raises BrokenRow."""
+        columns = vars(self.keys)
+        key = columns.get("conversation")
+        if "prompt" in columns and (key is None or record.get(key) is None):
+            return read_text(record, columns["prompt"]), []
+        turns = read_conversation(record, str(key))
+        if self.first_turn is not None:
+            turns[0]["content"] = self.first_turn
+        *earlier, last = turns
+        if last["role"] != "user" or not last["content"].strip():
+            raise BrokenRow(f"column {key!r}: its last turn should be the user's, and ask something")
+        return last["content"], earlier
+
+    def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
+        """The record with each of its pictures alone, and that picture's column."""
+        key = vars(self.keys).get("image", "")
+        given = record.get(key)
+        paths = given if isinstance(given, list) else [given]
+        return [(record.updated({key: path}), key) for path in paths if path is not None and path != ""]
+
+    def _pictures(self, record: Record) -> tuple[Image, ...]:
+        return tuple(open_image(row, key, self.serving.image_limits) for row, key in self._each_picture(record))
 
 
-def _read(reply: str) -> tuple[str, list[str]]:
+def read_conversation(record: Mapping[str, Any], key: str) -> list[dict[str, str]]:
+    """The turns in column `key`, each with `role` and `content`. Raises BrokenRow."""
+    given = record.get(key)
+    turns = [_turn(turn) for turn in given] if isinstance(given, list) else []
+    if not turns or not all(turns):
+        raise BrokenRow(f"column {key!r} should be a list of turns, each {{'from': 'human' or 'gpt', 'value': text}}")
+    return turns
+
+
+def _turn(given: Any) -> dict[str, str]:
+    """A turn as endpoints know it; an empty one for anything else."""
+    text = given.get("value", given.get("content")) if isinstance(given, Mapping) else None
+    if not isinstance(text, str):
+        return {}
+    role = _ROLES.get(given.get("from", given.get("role")), "assistant")
+    return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
+
+
+def _request(system: str, prompt: str, earlier: list[dict[str, str]], pictures: Sequence[Image]) -> Request[str]:
+    if len(pictures) == 1 and not earlier:
+        instructions = load_prompt("prompted_vqa")
+    else:
+        instructions = load_prompt("prompted_conversation").replace("{pictures}", _ABOUT[min(len(pictures), 2)])
+    return Request(
+        task="prompted_vqa",
+        input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
+        images=tuple(pictures),
+        instructions=instructions.replace("{system_prompt}", system),
+        schema=object_of(answer=STRING),
+        read=_read,
+        text_only=not pictures,
+    )
+
+
+def _read(reply: str) -> tuple[str, list[Note]]:
+    """The answer in the object asked for; any other reply is a text, or an object that the prompt asked for."""
     try:
         data, notes = read_object(reply, required="answer")
-    except TruncatedReply:
-        raise
-    except UnreadableReply:
-        data, notes = {"answer": reply}, ["own_words: the reply is a text, not the object that was asked for"]
-    text = data["answer"].strip() if isinstance(data["answer"], str) else ""
+    except UnreadableReply as error:
+        if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
+            raise
+        data, notes = {}, []
+    if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
+        data, notes = {"answer": reply}, [Note("own_words", "the reply is not the object that was asked for")]
+    answer = data["answer"]
+    text = answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes

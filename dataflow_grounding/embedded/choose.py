@@ -18,10 +18,7 @@ def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> lis
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
     left = candidates
     if phrase.positions:
-        left = [c for c in candidates if all(_lies(c.bbox, p, picture) for p in phrase.positions)]
-        if wanted is not None and len(left) < wanted:
-            # "the left one" of two that both lie on the right.
-            left = candidates if len(candidates) > wanted else []
+        left = _on_its_side(candidates, phrase, wanted, picture)
     if wanted is None:
         return _in_order(left) if len(left) > 1 and phrase.size is None else None
     if len(left) > wanted and phrase.size is not None:
@@ -29,6 +26,14 @@ def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> lis
     if len(left) > wanted and phrase.positions:
         left = _by_position(left, phrase.positions, wanted, picture)
     return _in_order(left) if len(left) == wanted else None
+
+
+def _on_its_side(candidates: list[Candidate], phrase: Phrase, wanted: int | None, picture: Picture) -> list[Candidate]:
+    left = [c for c in candidates if all(_lies(c.bbox, position, picture) for position in phrase.positions)]
+    if wanted is None or len(left) >= wanted:
+        return left
+    # "the left one" of two that both lie on the right.
+    return candidates if len(candidates) > wanted else []
 
 
 def _in_order(candidates: list[Candidate]) -> list[Candidate]:

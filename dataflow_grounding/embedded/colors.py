@@ -60,18 +60,21 @@ def color_mask(
     return np.asarray(holds)
 
 
+def dull_masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
+    """Where black, white, gray and brown hold, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue)."""
+    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
+    gray = (lightness > 25) & (lightness < 88) & (chroma < 10)
+    masks = {"black": (lightness < 20) & (chroma < 12), "white": (lightness > 88) & (chroma < 10)}
+    return {**masks, "gray": gray, "brown": brown}
+
+
 def color_matches(term: str, lab: Array) -> bool:
     """Whether one L*a*b* colour may be called by the term; for flat fills, so black, white, gray and brown too."""
     lightness, a, b = (float(v) for v in lab)
     chroma, hue = float(np.hypot(a, b)), float(np.degrees(np.arctan2(b, a)) % 360)
-    if term == "black":
-        return lightness < 20 and chroma < 12
-    if term == "white":
-        return lightness > 88 and chroma < 10
-    if term == "gray":
-        return 25 < lightness < 88 and chroma < 10
-    if term == "brown":
-        return 15 < lightness < 55 and 15 < chroma < 60 and 30 < hue < 85
+    dull = dull_masks(np.float64(lightness), np.float64(chroma), np.float64(hue))
+    if term in dull:
+        return bool(dull[term])
     return bool(color_mask(term, np.float32(lightness), np.float32(chroma), np.float32(hue), inset=-2.0, factor=0.9))
 
 

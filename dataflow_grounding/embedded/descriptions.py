@@ -26,13 +26,13 @@ _PLACES = (
 _AT_A_SIDE, _IN_A_CORNER = 0.42, 0.36
 _SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
-# The only words whose meaning is tested here: with any other, a phrase says more than can be told.
+# The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = (
     frozenset(_STAND_IN) | frozenset(words.CHROMATIC) | frozenset(words.ACHROMATIC) | frozenset(words.SIZES)
     | frozenset(words.POSITIONS) | frozenset(words.NUMBERS)
     | frozenset([
-        "a", "an", "the", "one", "all", "both", "side", "corner", "half", "part", "edge", "picture", "image", "on", "at", "in",
-        "to", "of", "above", "over", "below", "under", "beneath",
+        "a", "an", "the", "one", "all", "both", "side", "corner", "half", "part", "edge", "picture", "image", "on",
+        "at", "in", "to", "of", "above", "over", "below", "under", "beneath",
     ])
 )  # fmt: skip
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}

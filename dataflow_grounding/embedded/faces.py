@@ -19,7 +19,6 @@ _SEARCH_SIDE = 480  # px
 _MIN_NEIGHBORS, _FEW_NEIGHBORS = 10, 4
 _AGREEMENT = 0.4
 
-
 _loaded = threading.local()  # a cascade may not be used by two threads at once
 
 
@@ -32,7 +31,7 @@ def _cascade(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """Faces seen, left to right, and how many more places are a bit like a face."""
+    """Faces seen, left to right, and how many more places look a bit like a face."""
 
     found: list[Candidate]
     doubtful: int

@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.choose import beside, choose
-from dataflow_grounding.embedded.colors import TERMS, ColorRegions, find_regions
+from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.faces import Faces, find_faces, people_of
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
@@ -124,7 +124,7 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     if finder is None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
     if phrase.unread and not (finder is _people and len(sight.faces.found) == 1):
-        # Of one person alone, what she wears or does need not be known.
+        # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
     if not candidates:
@@ -193,7 +193,7 @@ def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     kind, color = phrase.shape or "", phrase.color
     found = select_shapes(sight.shapes, kind, color)
     if color is None and any(shape.fit < CLEAR_FIT for shape in found):
-        # In a photo, some smooth patch is always a bit like a circle.
+        # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
     if found or color not in TERMS:
         return [shape.candidate for shape in found]
@@ -221,26 +221,34 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     regions = sight.regions(phrase.color or "")
     if not regions.found:
         return []
-    found = regions.found
     if phrase.head in words.ROUND:
-        found = [region for region in found if _is_round(region.candidate)]
+        found = [region for region in regions.found if _is_round(region.candidate)]
         if not found:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
-    one = found[0]
-    rivals = [r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size]
-    has_rival = any(rival.is_steady for rival in rivals)
-    if regions.whole is not None and not (phrase.is_plural or phrase.head in words.ROUND or has_rival):
-        # Pieces of one thing, parted by what lies over it.
-        one, rivals = regions.whole, []
-    chosen = [one, *rivals]
+        chosen, accounted_for = _with_rivals(found), regions.found
+    else:
+        chosen = accounted_for = _whole_or_rivals(phrase, regions)
     if not all(region.is_steady for region in chosen):
         raise _Undecided("ambiguous", "the colour's region has no clear border")
-    known = sum(region.candidate.size for region in (chosen if found is regions.found else regions.found))
-    if regions.total - known > _FEW_ELSEWHERE * one.candidate.size:
+    largest = chosen[0].candidate
+    if regions.total - sum(region.candidate.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
         raise _Undecided("ambiguous", "the colour is in other places too")
-    _check_extent(one.candidate, sight.picture)
-    _check_scene(phrase, one.candidate, sight)
+    _check_extent(largest, sight.picture)
+    _check_scene(phrase, largest, sight)
     return [region.candidate for region in chosen]
+
+
+def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
+    """The largest region, and others that could be meant as well."""
+    one = found[0]
+    return [one, *(r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size)]
+
+
+def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
+    chosen = _with_rivals(regions.found)
+    if regions.whole is None or phrase.is_plural or any(rival.is_steady for rival in chosen[1:]):
+        return chosen
+    return [regions.whole]  # pieces of one thing, parted by what lies over it
 
 
 def _is_round(candidate: Candidate) -> bool:

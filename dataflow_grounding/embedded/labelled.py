@@ -44,7 +44,7 @@ def _caption_regions(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
 
 
 def _plain_caption(seen: Descriptions, thing: Thing) -> str:
-    """Colour, size and place, which is all that is known of a region without a label; and that it is all."""
+    """Colour, size and place, which is all that is known of a region without a label; and a remark that says so."""
     share = thing.size / seen.picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > 0.98:

@@ -12,6 +12,11 @@ from dataflow_grounding.embedded import words
 _MOST_DETERMINERS, _MOST_WORDS = 3, 12
 _WHERE = words.DEPTHS.union(words.POSITIONS, ["distance"])
 _PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
+_BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS  # a bare plural may come after
+_MODIFIERS = words.ADJECTIVES.union(
+    words.CHROMATIC, words.ACHROMATIC, words.TONES, words.SIZES, words.POSITIONS, words.MANY_COLORED,
+    words.VAGUE_COUNTS, words.NUMBERS,
+)  # fmt: skip
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 
 
@@ -45,11 +50,11 @@ def read_noun_phrase(
 ) -> NounPhrase | None:
     """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
     chunk = _skip_determiners(tokens, at)
-    determined = chunk > at
-    noun_at, end = _read_nouns(tokens, chunk, determined or is_label, _may_be_bare_plural(tokens, at))
-    if noun_at is None:
+    noun = _first_noun(tokens, chunk, chunk > at or is_label, _lower(tokens, at - 1) in _BEFORE_PLURALS)
+    if noun is None:
         return None
-    head, singular_head = noun_at, words.singular(tokens[noun_at].lower)
+    head = _last_noun(tokens, noun, chunk + _MOST_WORDS)
+    end, singular_head = head + 1, words.singular(tokens[head].lower)
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
     if not is_inner and _lower(tokens, end) == "of" and singular_head in words.OF_HEADS | words.QUANTITIES:
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
@@ -93,47 +98,43 @@ def _skip_determiners(tokens: Sequence[Token], at: int) -> int:
     return here
 
 
-def _may_be_bare_plural(tokens: Sequence[Token], at: int) -> bool:
-    before = _lower(tokens, at - 1)
-    return before in words.PREPOSITIONS or before in words.VERBS or before in words.CONJUNCTIONS
-
-
-def _read_nouns(
-    tokens: Sequence[Token], start: int, may_be_unknown: bool, may_be_plural: bool
-) -> tuple[int | None, int]:
-    """The index of the last noun of a run of adjectives and nouns that begins at ``start``, and the run's end."""
-    noun: int | None = None
+def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_be_plural: bool) -> int | None:
+    """The index of the first noun after the adjectives that begin at ``start``."""
     modified = may_be_unknown
-    at = start
-    while at < min(len(tokens), start + _MOST_WORDS):
+    for at in range(start, min(len(tokens), start + _MOST_WORDS)):
         word = tokens[at].lower
-        if _joins_adjectives(tokens, at, noun is None and at > start):
-            at += 1
+        if at > start and _joins_adjectives(tokens, at):
             continue
-        if word in words.STOPS or word in words.ARTICLES or not word[0].isalnum():
-            break
-        if _is_modifier(word) and not (word == "light" and noun is not None):
-            if noun is not None:
-                break
+        if not _continues(tokens, at):
+            return None
+        if _is_modifier(word):
+            if word in ("orange", "square", "oval") and may_be_unknown and not _continues(tokens, at + 1):
+                return at
             modified = True
-            at += 1
-            if word in ("orange", "square", "oval") and not _continues(tokens, at) and may_be_unknown:
-                noun = at - 1
-                break
-            continue
-        if noun is None and not modified and may_be_plural and _describes_next(tokens, at):
+        elif not modified and may_be_plural and _describes_next(tokens, at):
             modified = True
-            at += 1
-            continue
-        if not _is_noun_here(tokens, at, noun, modified, may_be_plural):
-            if noun is None and word.endswith(("ing", "ed", "ly")) and modified and _continues(tokens, at + 1):
-                at += 1
-                continue
-            break
-        noun = at
-        modified = True
+        elif _is_noun_here(tokens, at, modified, may_be_plural):
+            return at
+        elif not modified:
+            return None
+    return None
+
+
+def _last_noun(tokens: Sequence[Token], first: int, limit: int) -> int:
+    """The last of the nouns in a row that begins at ``first``."""
+    at = first
+    while at + 1 < limit and _continues(tokens, at + 1) and _extends(tokens[at].lower, tokens[at + 1].lower):
         at += 1
-    return noun, at if noun is None else noun + 1
+    return at
+
+
+def _extends(noun: str, word: str) -> bool:
+    """Whether the word after a noun is a noun too, as in "traffic light"."""
+    known = words.is_known_noun(word)
+    if (_is_modifier(word) and word != "light") or word in words.VERBS or (words.is_plural(noun) and not known):
+        return False
+    # After a noun, an unknown word in -s, -ing, -ed or -ly is rather a verb or an adverb.
+    return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
 
 
 def _describes_next(tokens: Sequence[Token], at: int) -> bool:
@@ -144,19 +145,16 @@ def _describes_next(tokens: Sequence[Token], at: int) -> bool:
 
 def _is_modifier(word: str) -> bool:
     return (
-        (word in words.CHROMATIC or word in words.ACHROMATIC or word in words.TONES or word in words.SIZES)
-        or (word in words.POSITIONS or word in words.MANY_COLORED or word in words.VAGUE_COUNTS)
-        or (word in words.ADJECTIVES or word in words.NUMBERS or word.isdecimal() or word.endswith(("'s", "s'")))
+        (word in _MODIFIERS or word.isdecimal() or word.endswith(("'s", "s'")))
         or ("-" in word and word.endswith("ed"))
         or any(word.startswith(color + "-") for color in words.CHROMATIC)
     )
 
 
-def _joins_adjectives(tokens: Sequence[Token], at: int, inside: bool) -> bool:
+def _joins_adjectives(tokens: Sequence[Token], at: int) -> bool:
     """Whether a comma or "and" stands between two adjectives of one noun ("a big, red ball", "black and white cat")."""
     return (
-        inside
-        and tokens[at].lower in (",", "and")
+        tokens[at].lower in (",", "and")
         and _is_modifier(_lower(tokens, at - 1))
         and _is_modifier(_lower(tokens, at + 1))
         and not tokens[at - 1].lower.isdecimal()
@@ -169,15 +167,9 @@ def _continues(tokens: Sequence[Token], at: int) -> bool:
     return bool(word) and word[0].isalnum() and word not in words.STOPS and word not in words.ARTICLES
 
 
-def _is_noun_here(tokens: Sequence[Token], at: int, noun: int | None, modified: bool, may_be_plural: bool) -> bool:
+def _is_noun_here(tokens: Sequence[Token], at: int, modified: bool, may_be_plural: bool) -> bool:
     word = tokens[at].lower
     known, verb = words.is_known_noun(word), word in words.VERBS
-    if noun is not None:
-        before = tokens[noun].lower
-        if verb or (words.is_plural(before) and not known):
-            return False
-        # After a noun, an unknown word in -s, -ing, -ed or -ly is rather a verb or an adverb.
-        return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
     if modified:
         return known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
     if known:

@@ -63,7 +63,8 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase
     tail = lowered[read.end : read.tail]
     positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
     relation, anchor, rest = _relation(tokens, lowered, read.tail)
-    refusal = _refusal(head, lowered[read.head : read.end], modifiers, tail)
+    refusal = _refused_noun(head, lowered[read.head : read.end], modifiers)
+    refusal = refusal or _refused_looks(modifiers) or _refused_words(modifiers, tail)
     return Phrase(
         head=head,
         is_plural=words.is_plural(lowered[read.head]),
@@ -109,7 +110,7 @@ def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | N
     return None, None, True
 
 
-def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
+def _refused_noun(head: str, compound: list[str], modifiers: list[str]) -> str:
     if head in words.PICTURES or (head in words.PLACES | words.DEPTHS and head not in words.BODY_PARTS):
         return "no object is named"
     if any(word.endswith(("'s", "s'")) for word in modifiers):
@@ -122,9 +123,10 @@ def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[st
         (words.IMAGINARY, "imaginary beings can't be looked for"),
         (words.MANY_COLORED_THINGS, "things of many colours can't be looked for"),
     )
-    for nouns, reason in refused:
-        if head in nouns:
-            return reason
+    return next((reason for nouns, reason in refused if head in nouns), "")
+
+
+def _refused_looks(modifiers: list[str]) -> str:
     if any(word in words.MANY_COLORED for word in modifiers):
         return "patterns can't be looked for"
     if any(word in words.OTHER_COLORS for word in modifiers):
@@ -133,8 +135,10 @@ def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[st
     if unknown is not None:
         return f"{unknown!r} is not understood"
     colors = {color for color in map(_color, modifiers) if color}
-    if len(colors) > 1:
-        return "only one colour at a time can be looked for"
+    return "only one colour at a time can be looked for" if len(colors) > 1 else ""
+
+
+def _refused_words(modifiers: list[str], tail: list[str]) -> str:
     if any(word in words.ANIMALS or word in words.BODY_PARTS for word in modifiers):
         return "animals and body parts can't be looked for"
     if any(word in words.DEPTHS or word == "distance" for word in modifiers + tail):

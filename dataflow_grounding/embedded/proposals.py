@@ -8,7 +8,7 @@ import numpy as np
 from dataflow_grounding.embedded.colors import TERMS, find_regions
 from dataflow_grounding.embedded.faces import find_faces
 from dataflow_grounding.embedded.picture import Array, Box, Picture
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.geometry import area, iou
 
 _SAME = 0.5  # IoU from which two boxes are one region
 _LEAST, _MOST = 0.005, 0.8  # of the picture's area
@@ -21,8 +21,8 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     boxes += [r.candidate.bbox for term in TERMS for r in find_regions(picture, term).found if r.is_steady]
     boxes += _outlined(picture)
     kept: list[Box] = []
-    for box in sorted(boxes, key=_area, reverse=True):
-        fits = _LEAST * picture.area <= _area(box) <= _MOST * picture.area
+    for box in sorted(boxes, key=area, reverse=True):
+        fits = _LEAST * picture.area <= area(box) <= _MOST * picture.area
         if fits and all(iou(box, other) < _SAME for other in kept):
             kept.append(box)
     return [picture.to_full(box) for box in sorted(kept[:most], key=lambda box: (box[1], box[0]))]
@@ -35,7 +35,3 @@ def _outlined(picture: Picture) -> list[Box]:
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found = [cv2.boundingRect(contour) for contour in contours]
     return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found if 0.2 <= w / h <= 5]
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

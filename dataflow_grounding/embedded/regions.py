@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.colors import TERMS, color_mask
-from dataflow_grounding.embedded.picture import Array, Box, Picture
+from dataflow_grounding.embedded.colors import TERMS, color_mask, dull_masks
+from dataflow_grounding.embedded.picture import Box, Picture
 
 _DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
 _ON_FOOT_AND_ON_WHEELS = frozenset(["pedestrian", "cyclist", "rider", "driver", "passenger", "motorcyclist"])
@@ -91,7 +89,8 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     left, right = _inner(x1, x2, picture.width)
     top, bottom = _inner(y1, y2, picture.height)
     lightness, chroma, hue = (plane[top:bottom, left:right] for plane in picture.lch)
-    shares = {term: float(mask.mean()) for term, mask in _masks(lightness, chroma, hue).items()}
+    masks = {term: color_mask(term, lightness, chroma, hue) for term in TERMS} | dull_masks(lightness, chroma, hue)
+    shares = {term: float(mask.mean()) for term, mask in masks.items()}
     best = max(shares, key=lambda term: shares[term])
     return best if shares[best] >= _DOMINANT else ""
 
@@ -100,14 +99,3 @@ def _inner(low: float, high: float, length: int) -> tuple[int, int]:
     quarter = (high - low) / 4
     first = min(max(int(low + quarter), 0), length - 1)
     return first, min(max(int(high - quarter) + 1, first + 1), length)
-
-
-def _masks(lightness: Array, chroma: Array, hue: Array) -> dict[str, Array]:
-    """Where each term holds; the bounds of the colourless ones are those by which shapes are called."""
-    masks = {term: color_mask(term, lightness, chroma, hue) for term in TERMS}
-    masks["black"] = np.asarray((lightness < 20) & (chroma < 12))
-    masks["white"] = np.asarray((lightness > 88) & (chroma < 10))
-    masks["gray"] = np.asarray((lightness > 25) & (lightness < 88) & (chroma < 10))
-    brown = (lightness > 15) & (lightness < 55) & (chroma > 15) & (chroma < 60) & (hue > 30) & (hue < 85)
-    masks["brown"] = np.asarray(brown)
-    return masks

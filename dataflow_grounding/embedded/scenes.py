@@ -8,7 +8,7 @@ import numpy as np
 from dataflow_grounding.embedded.colors import color_matches
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 
-# Hand-set; the region is seen, that it is sky or plants is a guess from its look.
+# Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
 _SKY_AREA, _SKY_WIDTH = 0.10, 0.60
@@ -21,7 +21,7 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
         return None
     region = _smooth_from_top(picture)
     size = int(region.sum())
-    # A page or a wall goes on down to the lower edge; under a sky there is something.
+    # A page or a wall reaches down to the lower edge; a sky has something below it.
     if size < _SKY_AREA * picture.area or region[-1].mean() > 0.15:
         return None
     if color is not None and not _is_called(color, picture.lab[region > 0].mean(axis=0)):

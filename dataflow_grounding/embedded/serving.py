@@ -56,18 +56,18 @@ def _say_once(text: str) -> None:
 
 def _answer(request: Request[Any]) -> str:
     if request.task == "expression_extraction":
-        return json.dumps(extract_expressions(request.input["caption"]), ensure_ascii=False)
-    if request.task == "phrase_grounding":
+        answer: dict[str, Any] = extract_expressions(request.input["caption"])
+    elif request.task == "phrase_grounding":
         from dataflow_grounding.embedded.grounder import ground_phrases
 
-        [image] = request.images
-        return json.dumps(ground_phrases(_bgr(image), list(request.input["phrases"])), ensure_ascii=False)
-    if request.task in ABOUT_REGIONS:
+        answer = ground_phrases(_bgr(request.images[0]), list(request.input["phrases"]))
+    elif request.task in ABOUT_REGIONS:
         from dataflow_grounding.embedded.labelled import answer_about_regions
 
-        [image] = request.images
-        return json.dumps(answer_about_regions(request.task, _bgr(image), request.input), ensure_ascii=False)
-    raise RequestRefused(f"the embedded grounder has no answer to {request.task}")
+        answer = answer_about_regions(request.task, _bgr(request.images[0]), request.input)
+    else:
+        raise RequestRefused(f"the embedded grounder has no answer to {request.task}")
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def _bgr(image: Image) -> Any:

@@ -112,8 +112,7 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
         return frozenset({"star"}), least_fit  # told by its corners, which are not there yet
     if solidity < 0.8:
         return (frozenset({"star"}), 1.0) if _is_star(contour, hull, solidity) else (frozenset(), 0.0)
-    (_, sides, _) = rotated = cv2.minAreaRect(contour)
-    ratio = min(sides) / max(max(sides), 1.0)
+    rotated = cv2.minAreaRect(contour)
     corners = cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
@@ -129,14 +128,18 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
     # Blunt corners make a triangle fit worse, but nothing else comes near it.
     if fits[best] < least_fit - (0.04 if best == "triangle" else 0.0):
         return frozenset(), fits[best]
-    names = {best}
-    if best == "ellipse" and axes_ratio >= 0.88:
-        names = {"circle"}
-    elif best == "rectangle" and ratio >= 0.9:
-        names = {"square"}
-    if best == "rectangle" and _stands_on_corner(corners):
-        names.add("diamond")
-    return frozenset(_POLYGONS.get(name, name) for name in names), fits[best]
+    return _names(best, axes_ratio, rotated[1], corners), fits[best]
+
+
+def _names(best: str, axes_ratio: float, sides: tuple[float, float], corners: Array) -> frozenset[str]:
+    """What the ideal shape is called, by how long it is and how it stands."""
+    if best == "ellipse":
+        return frozenset({"circle" if axes_ratio >= 0.88 else "ellipse"})
+    if best == "rectangle":
+        is_square = min(sides) / max(max(sides), 1.0) >= 0.9
+        names = {"square" if is_square else "rectangle"}
+        return frozenset(names | {"diamond"} if _stands_on_corner(corners) else names)
+    return frozenset({_POLYGONS.get(best, best)})
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:

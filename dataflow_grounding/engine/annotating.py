@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial
+from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial, image_column
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import (
     GroundingError,
@@ -22,8 +22,9 @@ from dataflow_grounding.errors import (
     machine_fault,
 )
 from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.replies import Note
 from dataflow_grounding.secrets import excerpt
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -51,11 +52,11 @@ class StepAsk:
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         for note in found[1]:
-            code, _, text = note.partition(":")
+            code, text = note if isinstance(note, Note) else note.partition(":")[::2]
             self.note(code, text.strip())
         return found[0]
 
-    async def aside(self, request: Request[T]) -> tuple[T, list[str]]:
+    async def aside(self, request: Request[T]) -> ReadReply[T]:
         """Puts a request about no record: what its reply says, and notes on reading it. Raises what failed."""
         if self._asking is None:
             raise OperatorFailed("this operator has no serving to ask")
@@ -76,7 +77,7 @@ async def annotated(
 ) -> Update | Partial | RecordError:
     """The update of a copy of the record, as plain JSON, or why there is none. Raises RunStopped."""
     try:
-        image_key = operator.reads().get("image")
+        image_key = image_column(operator, record)
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was written and read again.

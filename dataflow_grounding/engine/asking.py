@@ -20,7 +20,7 @@ from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ class Asking:
 
     async def answer(
         self, request: Request[T], store: ReplyLog, priority: Any, unstored: Callable[[], None] = lambda: None
-    ) -> tuple[T, list[str]]:
-        """What the reply to `request` says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
+    ) -> ReadReply[T]:
+        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
 
         `unstored` is called where no stored reply answers it.
         """
@@ -76,7 +76,7 @@ class Asking:
 
     def _replay(
         self, request: Request[T], store: ReplyLog, since: int
-    ) -> tuple[int, errors.RecordError | None, tuple[T, list[str]] | None]:
+    ) -> tuple[int, errors.RecordError | None, ReadReply[T] | None]:
         """Reads the stored replies, try by try: the number of tries stored, the last one's error, or what it says."""
         error: errors.RecordError | None = None
         attempt = 0
@@ -96,7 +96,7 @@ class Asking:
 
     async def _ask(
         self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: errors.RecordError | None
-    ) -> tuple[T, list[str]]:
+    ) -> ReadReply[T]:
         while True:
             tried = _again(request, attempt, error)
             line = await self._sent(tried, store, priority)

@@ -18,8 +18,7 @@ class Prices:
     """What tokens cost, in USD per million.
 
     Args:
-        input: Tokens of a request.
-        output: Tokens of a reply.
+        input: Tokens of a request; `output`: of a reply.
         cached_input: Tokens of a request that are billed as a beginning seen before; None takes `input`.
 
     Raises:

@@ -21,7 +21,7 @@ OUTAGE_SECONDS = 300.0
 
 
 class EndpointState:
-    """Counts what came since the last answer. `max_wait` is in seconds: how long rate limits are waited for without one."""
+    """Counts what came since the last answer. `max_wait`: seconds for which rate limits are waited for without one."""
 
     def __init__(self, max_wait: float) -> None:
         self._max_wait = max_wait

@@ -18,6 +18,8 @@ from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
+from dataflow_grounding.records import Record
+from dataflow_grounding.rows import read_rows
 
 
 def execute(
@@ -54,6 +56,7 @@ def execute(
             operator = segment[0].operator
             if isinstance(operator, WholeFile):
                 operator.work()
+                total = published(segment[0], total)
                 continue
             for part in [segment] if options.stream else _stages(segment):
                 folder = part[0].storage.checkpoint_folder
@@ -67,6 +70,21 @@ def execute(
                 if total.failed and not total.done:
                     return total
     return total or Summary()
+
+
+def published(step: Step, earlier: Summary | None = None) -> Summary | None:
+    """The summary after an operator that writes a whole file: that file's rows; `earlier` where it wrote none."""
+    path = step.storage.output_path
+    if not os.path.exists(path):
+        return earlier
+    summary = Summary(annotations=path, failures_file=step.storage.failures_path)
+    for row in read_rows(path):
+        summary.records += 1
+        summary.done += 1
+        summary.count_expressions(Record(row.data or {}, place=row.line))
+    if earlier is not None:
+        summary.add_earlier(earlier)
+    return summary
 
 
 def _check_budget(options: RunOptions) -> None:

@@ -15,7 +15,7 @@ from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.records import Record, sealed, unsealed
 
 SLOW = 0.005
-"""Seconds that a reading may take on the event loop; after three in a row that take longer, threads read for a while."""
+"""Seconds that a reading may take on the event loop; after three longer ones in a row, threads read for a while."""
 _FACTS = ImageFacts.__dataclass_fields__
 
 

@@ -12,7 +12,7 @@ from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import StorageFailed
 
 CHECK = "check"
-"""The task of lines that answer no record's question: checks of the endpoint, and what they say of the lines before them."""
+"""The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
 
 _HEAD = b'{"key": "'
 Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
@@ -83,8 +83,8 @@ ReplyLog: TypeAlias = MemoryLog | StepLog  # where replies are kept while, and a
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
-    A line is with the operating system when `put` returns, so that a killed process loses none; `sync` puts all on disk. A
-    line that was torn by a stop is dropped when the file is opened.
+    A line is with the operating system when `put` returns, so a killed process loses none; `sync` puts all on disk. A
+    line torn by a stop is dropped when the file is opened.
 
     Args:
         path: The file; made where it is missing.
@@ -214,7 +214,7 @@ class KeyedLog:
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of a log between two places, each with its place; damaged ones are passed over. A missing file has none."""
+    """The whole lines of a log between two places, each with its place, bar damaged ones; a missing file has none."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:

@@ -22,11 +22,11 @@ MOST_PATIENCE = 16.0
 class Limiter:
     """An endpoint's: additive increase, multiplicative decrease, with a memory of where it last refused.
 
-    The level grows by one per success until the first refusal; after that by one per window (as many successes as the level),
-    up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
-    is sustained; a refused probe is taken back, and the next waits twice as many windows. Any other refusal cuts the level
-    by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by half. Waiting
-    requests are let in by priority: the oldest record first. Event loops of several threads may share it.
+    The level grows by one per success until the first refusal, then by one per window (as many successes as the level)
+    up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, …
+    while that is sustained; a refused probe is taken back, and the next waits twice as many windows. Any other refusal
+    cuts the level by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by
+    half. Waiting requests are let in by priority: the oldest record first. Event loops of several threads may share it.
     """
 
     def __init__(self, most: int) -> None:
@@ -184,9 +184,7 @@ _limiters: dict[tuple[str, str], Limiter] = {}
 
 
 def limiter_of(serving: Serving, servings: int = 1) -> Share:
-    """The serving's share of the limiter that its endpoint and model have in this process; `servings` share the connections
-    that it may open.
-    """
+    """The serving's share of its endpoint's and model's limiter; `servings` share the connections that may be opened."""
     most = max(1, min(serving.max_workers, files_left() // servings))
     limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(most))
     limiter.most = max(limiter.most, most)

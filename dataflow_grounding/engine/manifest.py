@@ -18,7 +18,7 @@ from dataflow_grounding.version import __version__
 
 
 class Manifest:
-    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of the files that came out."""
+    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of the files it wrote."""
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions, name: str | None) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import RecordError
     from dataflow_grounding.serving.base import Serving
     from dataflow_grounding.storage import FileStorage
-    from dataflow_grounding.tasks import Request
+    from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Partial:
 
 
 class Ask(Protocol):
-    """An operator's only way to a model: puts one request and returns what its reply says. Raises RecordError: let it through."""
+    """An operator's only way to a model: puts a request, returns what its reply says. Let its RecordErrors through."""
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
@@ -49,7 +49,7 @@ class Ask(Protocol):
     def note(self, code: str, text: str = "") -> None:
         """Count a remark on this record under `code`, for the run's summary; `text` says it in words."""
 
-    def aside(self, request: Request[T]) -> Awaitable[tuple[T, list[str]]]:
+    def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """The answer to a check of the endpoint, sent before all others and paid for, and notes on it.
 
         Its reply is never taken for the answer to a record's request.
@@ -68,7 +68,7 @@ class Annotator(Protocol):
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read or write columns that it doesn't name: then it runs after all before it, before all after it."""
+        """Whether it may touch columns that it doesn't name: then it runs after all before it, before all after it."""
 
     @property
     def serving(self) -> Serving | None:
@@ -77,6 +77,10 @@ class Annotator(Protocol):
     @property
     def optional_keys(self) -> Collection[str]:
         """Roles whose column a record may lack."""
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether every record has one image in the image's column, rather than any number."""
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
@@ -98,11 +102,12 @@ class Annotator(Protocol):
 
 
 class WholeFile:
-    """An operator from elsewhere (DataFlow's, for instance): it reads and writes its storage itself, all rows at once."""
+    """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
 
     serving = None
     sees_all = True
     optional_keys = ()
+    needs_image = False
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
@@ -148,6 +153,15 @@ class Step:
         return self.operator.reads().get("image")
 
 
+def image_column(operator: Annotator, record: Record) -> str | None:
+    """The column with the path of the record's one image; None where the operator, or the record, has no such."""
+    column = operator.reads().get("image")
+    if column is None or operator.needs_image:
+        return column
+    given = record.get(column)
+    return column if given and isinstance(given, str) else None
+
+
 class NoRecordLeft(Exception):
     """No record got through a step: what is left of `forward()` has nothing to do."""
 
@@ -163,7 +177,7 @@ class RunningPipeline(Protocol):
         """What `source` of its records says."""
 
 
-# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` leave no argument by which a run could reach its operators.
+# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand operators their run.
 current_pipeline: ContextVar[RunningPipeline | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far."""
@@ -193,7 +207,7 @@ def _nearest(column: str, there: Mapping[str, str]) -> str:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps of one storage in which each reads what the one before wrote; one that takes whole files is alone."""
+    """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile stands alone."""
     parts: list[list[Step]] = []
     for step in steps:
         before = parts[-1][-1] if parts else None
@@ -244,7 +258,7 @@ def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | No
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source of a function or class and of the file around it, which it may use; None when there is none."""
+    """Digest of the source of a function or class and of its file, which it may use; None when there is none."""
     try:
         file = inspect.getsourcefile(thing)
         if file and os.path.exists(file):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
 from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving, Usage
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def usage_of(line: dict[str, Any]) -> Usage:
     return Usage(*counts) if whole and counts is not None else Usage()
 
 
-def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> tuple[T, list[str]]:
+def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
     """What a stored reply says. Raises RecordError with `attempts` and `reply` set; RunStopped where a watch does."""
     error: RecordError
     if line.get("refusal"):

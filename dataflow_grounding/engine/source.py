@@ -91,7 +91,7 @@ class Source:
         return list(dict.fromkeys(column for row in readable for column in row))
 
     def _first_readable(self) -> list[dict[str, Any]]:
-        """The first row that can be read, however far down it is. A file is read anew; what is read of a pipe is kept."""
+        """The first row that can be read, however far down. A file is read anew; what is read of a pipe is kept."""
         rows = self._rows() if os.path.isfile(self.path) else self._numbered
         for _, row in rows:
             if rows is self._numbered:
@@ -101,7 +101,7 @@ class Source:
         return []
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped when they can't be read."""
+        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""
         if self._read_more is None:
             self._read_more = asyncio.Lock()
         async with self._read_more:

@@ -15,8 +15,8 @@ WARNINGS = {
     "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
     "unanswered_check": "checks of the box format were not answered: see docs/calibration.md, The standing check",
     "input_changed": "input changed while it was read: run the same command again for what is new in it",
-    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows done "
-    "before that was seen",
+    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows "
+    "done before that was seen",
     "bbox_cut": "boxes reach outside their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""
@@ -68,7 +68,7 @@ class Summary:
                 self.expressions[status] += 1
 
     def add_earlier(self, earlier: Summary) -> None:
-        """Take in what the steps before this summary's did: their requests, time, and records that failed on the way."""
+        """Take in what the steps before this summary's did: their requests, time, and records that failed."""
         self.requests.update(earlier.requests)
         self.notes.update(earlier.notes)
         self.failures.update(earlier.failures)
@@ -106,11 +106,7 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status])
-        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"]
-        if self.expressions["total"]:
-            lines.append(counted(self.expressions["total"], "expression") + (f": {counts}" if counts else ""))
-        lines += [f"  {line}" for _, line in self.boxes]
+        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed", *self._found()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
@@ -128,6 +124,15 @@ class Summary:
         if self.report:
             lines.append(f"report: {self.report}")
         return shown("\n".join(lines))
+
+    def _found(self) -> Iterator[str]:
+        if self.expressions["total"]:
+            counts = ", ".join(
+                f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status]
+            )
+            yield counted(self.expressions["total"], "expression") + (f": {counts}" if counts else "")
+        for _, line in self.boxes:
+            yield f"  {line}"
 
 
 def _boxes(record: Record) -> Iterator[str]:

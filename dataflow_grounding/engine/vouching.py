@@ -12,11 +12,11 @@ MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]  # the 
 
 
 class Vouching:
-    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and those that are set aside.
+    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and those set aside.
 
-    Open is what came since the last check that passed. Where a check fails it is set aside: the next run asks for it again, as if
-    it had never come. A run that was killed leaves its last replies open, so that whoever goes on checks first. What came
-    before anybody checked is trusted. With `trusting`, replies that were set aside count all the same.
+    Open is what came since the last check that passed. Where a check fails it is set aside: the next run asks for it
+    again, as if it had never come. A run that was killed leaves its last replies open, so that whoever goes on checks
+    first. What came before anybody checked is trusted. With `trusting`, replies that were set aside count all the same.
     """
 
     def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:

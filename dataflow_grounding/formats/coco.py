@@ -1,4 +1,4 @@
-"""COCO annotation files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels), `categories`."""
+"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels), `categories`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
     """Read a COCO file.
 
     Returns:
-        The images with their regions in pixels (corners are decimal sums, free of binary rounding; what is wrong with an
-        annotation is its image's `error`), how many crowd regions were left out, how many annotations belong to no image.
+        The images with their regions in pixels (corners are decimal sums, free of binary rounding; an annotation's
+        fault is its image's `error`), how many crowd regions were left out, how many annotations belong to no image.
 
     Raises:
         InputError: The file can't be read, or is not a COCO file.

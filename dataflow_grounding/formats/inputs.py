@@ -155,7 +155,7 @@ def _datasets() -> Any:
 
 
 def _load(path: str) -> Any:
-    """The data set in a folder, or of `datasets:NAME` and `datasets:NAME:CONFIGURATION`. Raises InputError, MissingExtra."""
+    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
     datasets = _datasets()
     name, _, configuration = path.removeprefix(BY_NAME).partition(":")
     try:

@@ -1,7 +1,7 @@
 """KITTI label files: one text file per image, one line per object.
 
-Fields (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in
-pixels, then size, place and angle in space (7 numbers), and in detections a score.
+Fields (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2,
+y2 in pixels, then size, place and angle in space (7 numbers), and in detections a score.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _beside(folder: str, name: str, key: str) -> str:
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """Return the files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
+    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
     if not os.path.isdir(folder):
         raise InputError(f"{key}: no folder {folder}")
     found = []

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, SpecError
@@ -24,26 +24,6 @@ from dataflow_grounding.version import __version__
 
 READERS = 8  # threads that read image headers
 BATCH = 512
-
-
-class Seeds(Protocol):
-    """Where seed records come from."""
-
-    folders: tuple[str, ...]  # where relative image paths are looked for
-    files: list[str]  # files of the user
-    origin: str  # what is read, for people
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The records, in order."""
-
-    def fingerprint(self) -> str:
-        """Digest of all that they depend on."""
-
-    def report(self) -> dict[str, Any]:
-        """What was found, for `run.json`."""
-
-    def remarks(self) -> list[str]:
-        """What the user should know, one remark per line."""
 
 
 def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
@@ -76,7 +56,7 @@ class LabelSeeds:
         self.origin = f"{source.image_dir} with {origin}"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One record per image; without a size if the image can't be opened, with the reason if its labels can't be read."""
+        """One record per image; without a size if it can't be opened, with the reason if its labels can't be read."""
         numbers = iter(range(len(self.source.images)))
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(numbers, BATCH)):
@@ -175,12 +155,15 @@ class AnnotationSeeds:
 
     def remarks(self) -> list[str]:
         """The same in words."""
-        lines = [f"{self._converted} records of TAO's, in 0-1000, are taken over in pixels"] if self._converted else []
+        lines = [f"{self._converted} TAO records were converted from 0-1000 to pixels"] if self._converted else []
         return [*lines, *self._broken[:5]]
 
 
+Seeds: TypeAlias = LabelSeeds | AnnotationSeeds  # `files`: of the user; `origin`: what is read, for people
+
+
 def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Width and height of the upright image; None when it can't be opened, on which its record will fail. Raises MachineBusy."""
+    """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
         facts = known_facts(file) or remember_facts(file, read_facts(file.path))
@@ -192,26 +175,22 @@ def _size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, unless nothing has changed. Raises InputError."""
-    report = _write_seeds(seeds, path, state_path)
-    for remark in seeds.remarks():
-        say(f"Note: {remark}.")
-    return report
-
-
-def _write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
+    """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises InputError."""
     fingerprint = seeds.fingerprint()
     known = unsealed(read_object(state_path))
     if known and os.path.exists(path) and known["fingerprint"] == fingerprint and known["written"] == _written(path):
         report: dict[str, Any] = known["report"]
-        return report
-    try:
-        write_rows(path, seeds.records())
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    state = sealed(as_json({"fingerprint": fingerprint, "written": _written(path), "report": seeds.report()}))
-    write_text(state_path, json.dumps(state) + "\n")
-    return seeds.report()
+    else:
+        try:
+            write_rows(path, seeds.records())
+        except OSError as error:
+            raise InputError(f"can't write {path}: {error.strerror or error}") from None
+        report = seeds.report()
+        state = sealed(as_json({"fingerprint": fingerprint, "written": _written(path), "report": report}))
+        write_text(state_path, json.dumps(state) + "\n")
+    for remark in seeds.remarks():
+        say(f"Note: {remark}.")
+    return report
 
 
 def _written(path: str) -> list[int]:

@@ -1,8 +1,7 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are recognised by their source together with their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't
-have. A box that is one of those, written in 0-1000, gets its exact numbers back; others are converted where it is certain
-what the 1000 stands for.
+They are recognised by source and column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. A box
+that is one of those in 0-1000 gets its exact numbers back; others are converted if what 1000 stands for is certain.
 """
 
 from __future__ import annotations
@@ -28,28 +27,36 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """The record in pixels of an image of `size` (width, height). Raises BrokenRow for unclear numbers."""
     exact = [_kitti(item) for item in row[COLUMN]]
-    written = [_four(region, "a region") for region in row.get("regions") or []]
-    # TAO takes 1920 x 1080 for an image whose size it wasn't told: the row's size may be the one that counted.
-    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    sizes = [size, stated] if all(is_number(n) and n > 0 for n in stated) and stated != size else [size]
-    best = max(sizes, key=lambda s: sum(match is not None for match in _matches(written, exact, s)))
-    matches = _matches(written, exact, best)
-    if written and exact and not any(match is not None for match in matches):
-        raise BrokenRow(f"none of its regions is one of its {COLUMN} in 0-{SIDE}: it isn't known what they are")
-    pixels = [
-        list(exact[match][0]) if match is not None else _converted(box, best)
-        for box, match in zip(written, matches, strict=True)
-    ]
+    given = row.get("regions") or []
+    written = [_four(region, "a region") for region in given]
+    best, matches = _best_matches(written, exact, [size, *_stated(row)])
     regions = []
-    for region, bbox, match in zip(row.get("regions") or [], pixels, matches, strict=True):
-        kind = region.get("type") or (exact[match][1] if match is not None else "")
-        regions.append({**region, "bbox": bbox, "type": kind})
+    for region, box, match in zip(given, written, matches, strict=True):
+        bbox, kind = exact[match] if match is not None else (_converted(box, best), "")
+        regions.append({**region, "bbox": list(bbox), "type": region.get("type") or kind})
     record = {name: value for name, value in row.items() if name != COLUMN}
     record |= {"width": size[0], "height": size[1], "regions": regions}
     if row.get("expressions"):
-        sure = best == size
+        pixels, sure = [region["bbox"] for region in regions], best == size
         record["expressions"] = [_expression(e, written, pixels, best, sure) for e in row["expressions"]]
     return record
+
+
+def _stated(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """The size that the row states: TAO assumes 1920 x 1080 where it isn't told one, and may have converted by that."""
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
+    return [stated] if all(is_number(n) and n > 0 for n in stated) else []
+
+
+def _best_matches(
+    written: list[list[float]], exact: list[tuple[list[float], str]], sizes: Sequence[tuple[Any, Any]]
+) -> tuple[tuple[Any, Any], list[int | None]]:
+    """The size by which most boxes match an exact one, the first of equals, and those matches. Raises BrokenRow."""
+    tried = [(size, _matches(written, exact, size)) for size in sizes]
+    best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))
+    if written and exact and all(match is None for match in matches):
+        raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
+    return best, matches
 
 
 def _expression(

@@ -1,4 +1,4 @@
-"""YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of the image's sides."""
+"""YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of its sides."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataflow_grounding.geometry import Size
 
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
 DECIMALS = 4
-SLACK = 1e-3  # of a side: rounding may carry a box that much over the edge
+SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
-    """Read the label file of an image of `size` (width, height) in pixels. Raises BrokenRow with file and line, OSError."""
+    """Read the label file of an image of `size` (width, height) in px. Raises BrokenRow with file and line, OSError."""
     regions = []
     for where, fields in label_lines(path):
         if len(fields) not in (5, 6):

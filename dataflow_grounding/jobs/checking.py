@@ -13,6 +13,7 @@ from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
+from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import find_image, open_image
@@ -106,7 +107,7 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         try:
             record = source.record(row)
             check_seed(record)
-            if step.image_key is not None or source.image_key in record:
+            if image_column(step.operator, record) or (step.image_key is None and source.image_key in record):
                 folders[_folder_of(record, source.image_key)] += 1
                 open_image(record, source.image_key)
             if isinstance(step.operator, Operator):

@@ -79,7 +79,7 @@ def _asked(serving: Serving) -> dict[str, Any]:
     found["takes"] = serving.facts().get("takes", "JSON schemas, a system message")
     try:
         _, notes = request.read(reply.text)
-        found["reply"] = "as asked for" if not notes else f"readable ({', '.join(notes)})"
+        found["reply"] = "as asked for" if not notes else f"readable ({', '.join(map(str, notes))})"
     except RecordError as error:
         found["reply"] = f"not readable: {error}"
     if not reply.usage.input_tokens:

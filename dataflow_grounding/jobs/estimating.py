@@ -65,7 +65,7 @@ class Amount:
 
 @dataclass
 class StepEstimate:
-    """One step: what is still to be sent, by guess; and, for what is stored, what was measured and what the guess was."""
+    """One step: what is still to be sent, by guess; for what is stored, what was measured and what the guess was."""
 
     label: str
     to_send: Amount = field(default_factory=Amount)
@@ -163,9 +163,8 @@ class _Pass:
         self.servings = [_Guessing(step.operator.serving or run.serving, box_format, rules, seen) for step in run.steps]
         self.stores = [_StepReplies(replies) for _ in run.steps]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
-        self._askings = [
-            Asking(serving, options, Budget(None, None, None), Share(Limiter(1), 1)) for serving in self.servings
-        ]
+        budget = Budget(None, None, None)
+        self._askings = [Asking(serving, options, budget, Share(Limiter(1), 1)) for serving in self.servings]
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
@@ -283,7 +282,7 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
 
 
 def _check_every(step: Step) -> int | None:
-    """Requests between two checks of a step's box format, each about as much as one of these; None where it isn't checked."""
+    """Requests between two checks of a step's box format, each much like one of these; None where it isn't checked."""
     if not isinstance(operator := step.operator, Operator) or operator.serving is None:
         return None
     unchecked = operator.serving.exact_boxes or not operator.serving.takes_probes

@@ -14,7 +14,7 @@ _SENTENCE = "A street with parked cars and two people who cross it in front of a
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A reply to a request of any task, about as long as a model's; to a task of the user's own, one that fits its schema."""
+    """A reply to a request of any task, about as long as a model's; to a user's own task, one that fits its schema."""
     make = _GUESSES.get(request.task)
     return json.dumps(make(request, box_format) if make else _fitting(request.schema), ensure_ascii=False)
 

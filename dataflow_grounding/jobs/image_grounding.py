@@ -57,7 +57,8 @@ class ImageGroundingJob(RowsJob):
     name = "image_grounding"
     block = ImageGroundingBlock
     questions = {
-        "expression_extraction": "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?",
+        "expression_extraction": "Are cleaned_caption and expressions right? "
+        "Are the phrases those that you want boxed?",
         "grounding": "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are any?",
     }
 

@@ -25,7 +25,7 @@ CAPTION, MERGE, CHECK = 1, 2, 3
 
 
 class SeededStorage(ResultsStorage):
-    """Begins from the seed file; images are looked for in `folders`. A step may read another file than the one before it."""
+    """Begins from the seed file; images are looked for in `folders`. Steps may read different files."""
 
     def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
         super().__init__(seed_file, results_dir, (), folders[0] if len(folders) == 1 else None)
@@ -51,7 +51,7 @@ class ReferringWorkflow(WorkflowBlock):
 
 
 class DoubleCheckBlock(Block):
-    """`image_referring_expression.double_check`: how step 3 checks; `vlm` is the model that grounds afresh, if another."""
+    """`image_referring_expression.double_check`: how step 3 checks; `vlm` grounds afresh, if another model is to."""
 
     method: Literal["ask", "reground", "both"] = "ask"
     iou: float = Field(0.5, gt=0, le=1)
@@ -103,7 +103,7 @@ class ImageReferringExpressionJob(SpecJob):
         self._chain(all_steps)
 
     def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
-        """With step 0 also step 1 where that was run before it: its replies are stored, and its file lacks what step 0 adds."""
+        """With step 0 also step 1 if it was run before: its replies are stored, and its file lacks what step 0 adds."""
         describe, caption = all_steps[:MERGE]
         if "0" not in names or "1" in names or force:
             return names
@@ -117,7 +117,7 @@ class ImageReferringExpressionJob(SpecJob):
         return sorted(set(written) - {"regions"})
 
     def _chain(self, all_steps: list[Step]) -> None:
-        """Let each step read what the one before it in this run writes, and the first one what there is. Raises InputError."""
+        """Let each step read what the one before it in this run writes, the first what there is. Raises InputError."""
         chained = []
         for number, step in enumerate(self.steps):
             storage = copy.copy(step.storage)

@@ -18,10 +18,10 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
         timeout: Seconds, for one request.
 
     Returns:
-        With `DF_BASE_URL` or `DF_API_KEY`: the OpenAI-compatible endpoint, with the model `DF_MODEL`. With `DF_MODEL` alone:
-        Gemini or OpenAI, by `GOOGLE_API_KEY` or `OPENAI_API_KEY`. Without these: the embedded grounder, which says so when
-        it first answers. `DF_BOX_FORMAT` states the model's box format where it isn't known by name. Names that aren't set
-        are taken from a `.env` file in the current folder.
+        With `DF_BASE_URL` or `DF_API_KEY`: the OpenAI-compatible endpoint, with the model `DF_MODEL`. With `DF_MODEL`
+        alone: Gemini or OpenAI, by `GOOGLE_API_KEY` or `OPENAI_API_KEY`. Without these: the embedded grounder, which
+        says so when it first answers. `DF_BOX_FORMAT` states the model's box format where it isn't known by name.
+        Names that aren't set are taken from a `.env` file in the current folder.
 
     Raises:
         SpecError: The model isn't named.

@@ -1,4 +1,4 @@
-"""A spec's `data.input_jsonl` as the first step reads it: in place, or made into rows of our own in the results folder."""
+"""A spec's `data.input_jsonl` as the first step reads it: in place, or made into rows in the results folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CaptionStep(Step):
 
 
 class InputStorage(ResultsStorage):
-    """Begins from `made`, the rows made of the user's input, or from the input itself; `captioned`: after its captions."""
+    """Begins from `made`, the rows made of the user's input, or from that; where `captioned`, step 0 from captions."""
 
     captioned = False
 
@@ -81,7 +81,7 @@ class SpecInput:
         self._outcome: list[GroundingError] | None = None
 
     def begin(self, first: Step, serving: Serving) -> list[Step]:
-        """Let the pipeline's first step read the input; the step that has to come before it, if any. Raises SpecError."""
+        """Let the pipeline's first step read the input; what has to come before it, if anything. Raises SpecError."""
         self.first = first
         if not self.given.bare or "caption" not in first.operator.reads():
             return []

@@ -111,7 +111,8 @@ class SpecRun:
         target = self.annotations_path
         if summary.done:
             try:
-                copy_file(self.steps[-1].storage.output_path, target)
+                written = [step.storage.output_path for step in self.steps if os.path.exists(step.storage.output_path)]
+                copy_file(written[-1], target)  # an operator from elsewhere may write nothing
             except OSError as error:
                 why = error.strerror or error
                 raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None

@@ -37,8 +37,8 @@ class Annotated(list[dict[str, Any]]):
 class Operator(ABC):
     """Turns a record into its update by asking a serving.
 
-    A subclass names its columns in `input_keys` and `output_keys` (role → default column), and does its work in `annotate`,
-    with no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
+    A subclass names its columns in `input_keys` and `output_keys` (role → default column) and works in `annotate`, with
+    no threads, files, retries or progress: those are the engine's. `self.keys` has the columns of the present run.
 
     Example:
         >>> from dataflow_grounding import Operator
@@ -57,6 +57,8 @@ class Operator(ABC):
     output_keys: ClassVar[Mapping[str, str]] = {}
     optional_keys: ClassVar[Collection[str]] = ()
     """Input roles whose column a record may lack."""
+    needs_image: ClassVar[bool] = True
+    """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
     serving: Serving | None = None
@@ -81,7 +83,7 @@ class Operator(ABC):
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
     async def conclude(self, ask: Ask) -> None:  # noqa: B027
-        """Called after a run's last record, before its files are put in place. Raises RunStopped, and then they are not."""
+        """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
     def run(self, storage: Any, **keys: str) -> str:
         """Work through a storage's step. While a pipeline is compiled, only note that the step is wanted.
@@ -125,8 +127,7 @@ class Operator(ABC):
             keys: As of `run`.
 
         Returns:
-            The same kind, with the columns added; of a list an Annotated one. In a list and a DataFrame, records that fail are
-            left out.
+            The same kind with the columns added; of a list, an Annotated. A list or DataFrame omits failed records.
 
         Raises:
             RecordError: What failed, of one record.
@@ -190,7 +191,7 @@ class Operator(ABC):
         return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of it after a run, as JSON; `check_every` says after how many requests it sends one more."""
+        """What `run.json` says of it after a run, as JSON; `check_every`: requests after which it sends one more."""
         return {}
 
     def needs(self) -> list[str]:

@@ -7,24 +7,46 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import agreed
+from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.nearness import ask_in_parts
-from dataflow_grounding.boxes.zoom import zoomed
-from dataflow_grounding.calibration.choice import choice_of
+from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, zoomed
+from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 
-class BoxOperator(Operator):
-    """Asks for the boxes of expressions, in the format of the serving's model, and watches that they are in it."""
+class BoxWatching(Operator):
+    """Settles the format in which boxes are asked for, if any are, and watches over a run that they are in it."""
+
+    format_choice: FormatChoice | None
+    watch: BoxWatch
+
+    def prepare(self, start: RunStart) -> Counter[str]:
+        """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
+        if self.serving is None or self.format_choice is None:
+            return Counter()
+        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
+        return asked
+
+    def facts(self) -> dict[str, Any]:
+        """Those of its watch."""
+        return self.watch.facts()
+
+    async def conclude(self, ask: Ask) -> None:
+        """Lets the watch have its last word. Raises SuspectBoxes."""
+        await self.watch.conclude(ask)
+
+
+class BoxOperator(BoxWatching):
+    """Asks for the boxes of expressions, in the format of the serving's model."""
 
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
@@ -45,7 +67,7 @@ class BoxOperator(Operator):
             raise SpecError("samples should be 1 or more")
         self.serving: Serving = serving
         self.samples = samples
-        self.format_choice = choice_of(serving, box_format)
+        self.format_choice: FormatChoice = choice_of(serving, box_format)
         self.merge_iou = merge_iou
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
@@ -54,21 +76,8 @@ class BoxOperator(Operator):
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
 
-    def prepare(self, start: RunStart) -> Counter[str]:
-        """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
-        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
-        return asked
-
-    def facts(self) -> dict[str, Any]:
-        """Those of its watch."""
-        return self.watch.facts()
-
-    async def conclude(self, ask: Ask) -> None:
-        """Lets the watch have its last word. Raises SuspectBoxes."""
-        await self.watch.conclude(ask)
-
     async def ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
-        """What is found for each phrase, in one request; where its reply is cut off, in two with half of the phrases each."""
+        """What is found for each phrase, in one request; if its reply is cut off, in two with half the phrases each."""
 
         async def once(some: list[str]) -> list[Found]:
             request = replace(phrase_grounding(image, some, self.box_format, self.merge_iou), sample=sample)
@@ -76,22 +85,19 @@ class BoxOperator(Operator):
 
         return [found for _, answer in await ask_in_parts(phrases, once) for found in answer]
 
-    async def answers(self, image: Image, phrases: list[str], ask: Ask, samples: Sequence[int]) -> list[Found]:
-        """What is found for each phrase: the one answer of that number, or several merged."""
-        if len(samples) == 1:
-            return await self.ground(image, phrases, ask, samples[0])
-        return await agreed(lambda number: self.ground(image, phrases, ask, samples[number]), len(samples), image.size)
-
     async def closer(
         self, image: Image, phrase: str, instances: Sequence[dict[str, Any]], ask: Ask, samples: Sequence[int] = (0,)
     ) -> list[dict[str, Any]]:
         """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
 
         async def ground(crop: Image) -> Found:
-            [found] = await self.answers(crop, [phrase], ask, samples)
-            return found
+            async def once(number: int) -> Found:
+                [found] = await self.ground(crop, [phrase], ask, samples[number])
+                return found
 
-        found = await zoomed(ground, image, instances)
+            return await located(once, len(samples), crop.size)
+
+        found = await zoomed(ground, image, instances, SMALL if len(samples) == 1 else SMALL_OF_SEVERAL)
         once = without_duplicates(found, self.merge_iou)
         for _ in range(len(found) - len(once)):
             ask.note("merged", "small boxes that are nearly the same from closer by")

@@ -16,8 +16,8 @@ from dataflow_grounding.records import Record, Update, read_expressions
 class BoxRefiner(BoxOperator):
     """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
 
-    A box takes one request for each of `samples` answers, which are merged as PhraseGrounder's are. Where the part shows no
-    such thing to the model, the box stays as it was.
+    With several `samples`, boxes under 3.5% are looked for, and answers that find something are merged as by
+    PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such thing stays.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.

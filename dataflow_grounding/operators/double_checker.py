@@ -42,13 +42,13 @@ Result: TypeAlias = "Verdict | RecordError"
 class DoubleChecker(RegionOperator):
     """Sets `verified` and `verification` of each expression with boxes, and corrects an expression that doesn't match.
 
-    The first text and regions stay in `verification.before`. An expression meant for one region that fits several becomes
-    `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
+    The first text and regions stay in `verification.before`. An expression meant for one region that fits several
+    becomes `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
 
     Args:
         serving: The model that is asked.
-        method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, the boxes not shown, and
-            compares the boxes one to one; `both` does both, and corrects only where they agree.
+        method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh, without showing the
+            boxes, and compares the boxes one to one; `both` does both, and corrects only where they agree.
         reground_serving: Who grounds afresh, if another.
         iou: Least IoU, above 0 and at most 1, of boxes that are the same.
         box_format, regions_per_request, marks: As RegionOperator's.

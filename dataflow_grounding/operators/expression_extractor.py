@@ -17,7 +17,7 @@ from dataflow_grounding.tasks.expression_extraction import expression_extraction
 
 @OPERATOR_REGISTRY.register()
 class ExpressionExtractor(Operator):
-    """Finds the referring expressions in a caption, with their spans in the cleaned caption and in the caption as given.
+    """Finds the referring expressions in a caption, with their spans in the cleaned caption and the one given.
 
     Args:
         serving: The model that is asked.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.geometry import MERGE_IOU
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.duplicates import MERGE_IOU
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
@@ -27,8 +29,7 @@ class PhraseGrounder(BoxOperator):
 
     Args:
         serving: The model that is asked.
-        box_format: The convention in which it writes boxes; None takes the serving's. A model that `auto` doesn't know is
-            calibrated before the first record.
+        box_format: How it writes boxes; None takes the serving's. A model that `auto` doesn't know is calibrated first.
         phrases_per_request: Most phrases that are asked for at once.
         samples: Answers to each question, merged to one; each box then has the share of them that agree as its score.
         merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None keeps them all.
@@ -80,7 +81,7 @@ class PhraseGrounder(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         found: list[Found] = []
         for chunk in batched([expression["text"] for expression in expressions], self.phrases_per_request):
-            found += await self.answers(image, chunk, ask, range(self.samples))
+            found += await agreed(partial(self.ground, image, chunk, ask), self.samples, image.size)
         filled = [_filled(e, f) for e, f in zip(expressions, found, strict=True)]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
         if any(f.doubtful for f in found) or "doubtful" in record:

@@ -32,8 +32,7 @@ class RegionCaptioner(RegionOperator):
 
     Args:
         serving: The model that is asked.
-        box_format: The convention in which it is told boxes; None takes the serving's.
-        regions_per_request: Most regions shown at once; None takes the serving's.
+        box_format, regions_per_request: As RegionOperator's.
         marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
 
     Raises:
@@ -70,7 +69,7 @@ class RegionCaptioner(RegionOperator):
         self.style = marks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one per region, and `answer`, all of it as one text."""
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         boxes = [box_of(region["bbox"]) for region in regions]

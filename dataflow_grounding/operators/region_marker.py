@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
-from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.bbox_visualizer import draw_once
+from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
@@ -36,12 +34,11 @@ MOST_PROPOSED = 10
 
 
 @OPERATOR_REGISTRY.register()
-class RegionMarker(Operator):
-    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them with their numbers, `{n}_bbox_vis.jpg`.
+class RegionMarker(BoxWatching):
+    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them numbered, `{n}_bbox_vis.jpg`.
 
-    n is the row's number, from 1. Of more than `max_boxes` boxes the largest are kept; None keeps all. A row without boxes
-    gets regions that the serving's model proposes, or OpenCV: with `proposals="opencv"`, without a serving, or with the
-    embedded one.
+    n is the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept. A row without boxes gets regions that
+    the serving's model proposes, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
 
     Args:
         output_dir: Folder of the pictures.
@@ -100,26 +97,11 @@ class RegionMarker(Operator):
         self.format_choice = choice_of(serving, box_format) if serving and self.proposals == "model" else None
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
-    def prepare(self, start: RunStart) -> Counter[str]:
-        """Where the model proposes boxes, calibrates one whose box format isn't known, and begins to watch them."""
-        if self.serving is None or self.format_choice is None:
-            return Counter()
-        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
-        return asked
-
-    def facts(self) -> dict[str, Any]:
-        """Those of its watch."""
-        return self.watch.facts()
-
     def look_over(self, record: Record) -> None:
         """Raises BrokenRow for boxes that can't be used."""
         given = read_given_boxes(record.get(self.keys.bbox), open_image(record, self.keys.image).size)
         if given is not None and given.problems:
             raise BrokenRow(given.report())
-
-    async def conclude(self, ask: Ask) -> None:
-        """Lets the watch have its last word. Raises SuspectBoxes."""
-        await self.watch.conclude(ask)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
@@ -195,9 +177,9 @@ class RegionMarker(Operator):
             marked(image, [box_of(bbox) for bbox in boxes], outlined=self.outlined).keep_drawn(drawn)
 
 
-def prompt_for(count: int) -> str:
+def prompt_for(n: int) -> str:
     """The prompt that states how many regions there are, in DataFlow's words."""
-    return f"Describe the content of each marked region in the image. There are {count} regions: <region1> to <region{count}>."
+    return f"Describe the content of each marked region in the image. There are {n} regions: <region1> to <region{n}>."
 
 
 def _as_given(bbox: Bbox) -> list[float]:

@@ -32,8 +32,8 @@ class Pipeline:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
-        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that shares one
-        # budget over its steps, ends in a Summary, and streams once compiled. The class stays as it was written.
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
+        # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = pipeline._forward
         return pipeline
@@ -57,22 +57,24 @@ class Pipeline:
     def steps(self) -> list[Step]:
         """The steps that `forward()` calls, none of them run."""
         steps: list[Step] = []
-        outside = {name: value for name, value in vars(self).items() if _is_from_elsewhere(value)}
         token = recorded_steps.set(steps)
         try:
-            vars(self).update({name: _Noted(operator, steps) for name, operator in outside.items()})
-            self._reset_storages()
-            type(self).forward(self)
+            self._call_operators()
         finally:
-            vars(self).update(outside)
             recorded_steps.reset(token)
         return steps
 
-    def _reset_storages(self) -> None:
-        """Storages begin at their first step, however often forward() ran before."""
-        for value in vars(self).values():
-            if isinstance(value, FileStorage):
-                value.reset()
+    def _call_operators(self) -> None:
+        """Runs `forward()` as written, however often it ran before; operators from elsewhere tell of their steps."""
+        outside = {name: value for name, value in vars(self).items() if _is_from_elsewhere(value)}
+        try:
+            for value in vars(self).values():
+                if isinstance(value, FileStorage):
+                    value.reset()
+            vars(self).update({name: _FromElsewhere(operator) for name, operator in outside.items()})
+            type(self).forward(self)
+        finally:
+            vars(self).update(outside)
 
     def _forward(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         options = options or current_options.get()
@@ -89,9 +91,8 @@ class Pipeline:
         self.budget = budget_of(options)
         tokens = current_options.set(options), current_pipeline.set(self)
         try:
-            self._reset_storages()
             with suppress(NoRecordLeft):
-                type(self).forward(self)
+                self._call_operators()
         finally:
             current_options.reset(tokens[0])
             current_pipeline.reset(tokens[1])
@@ -101,21 +102,29 @@ class Pipeline:
         return last
 
 
-class _Noted:
-    """Stands for an operator from elsewhere while a pipeline is compiled."""
+class _FromElsewhere:
+    """Stands for an operator from elsewhere while `forward()` is called."""
 
-    def __init__(self, operator: Any, steps: list[Step]) -> None:
+    def __init__(self, operator: Any) -> None:
         self._operator = operator
-        self._steps = steps
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Notes the step; the output key is what the caller named it."""
+        """Works through the storage's step, whose file is then the result; while compiling, only notes it."""
         storage = next((value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)), None)
         if storage is None:
             return self._operator.run(*arguments, **keys)
         work = functools.partial(self._operator.run, *arguments, **keys)
-        self._steps.append(Step(WholeFile(type(self._operator).__name__, work), storage))
-        return next((value for name, value in keys.items() if name.startswith("output")), "")
+        step = Step(WholeFile(type(self._operator).__name__, work), storage)
+        steps, pipeline = recorded_steps.get(), current_pipeline.get()
+        if steps is not None:
+            steps.append(step)
+            return next((value for name, value in keys.items() if name.startswith("output")), "")
+        returned = work()
+        if pipeline is not None:
+            from dataflow_grounding.engine.execute import published
+
+            pipeline.summaries += filter(None, [published(step)])
+        return returned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operator, name)
@@ -126,7 +135,7 @@ def _is_from_elsewhere(value: Any) -> bool:
 
 
 def _check_columns(steps: list[Step]) -> None:
-    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at when their turn comes."""
+    """Raises PlanError, InputError. Files that an earlier step writes, and pipes, are looked at in their turn."""
     from dataflow_grounding.engine.source import Source
 
     written: set[str] = set()

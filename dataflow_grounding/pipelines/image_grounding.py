@@ -15,8 +15,8 @@ from dataflow_grounding.storage import FileStorage
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes, asking `samples` times; `zoom` refines them, `verify` checks them.
 
-    With `classes`, as PhraseLister takes them, those are looked for in every image, and no caption is needed. `boxes` are
-    the settings that all who ask for boxes share.
+    With `classes`, as PhraseLister takes them, those are looked for in every image, and no caption is needed.
+    `boxes` are the settings that all who ask for boxes share.
     """
 
     name = "image_grounding"

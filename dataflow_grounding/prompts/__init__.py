@@ -1,4 +1,4 @@
-"""The words sent to a model: one text file a task, and `system.txt`, which is the same for every task."""
+"""The words sent to a model: a text file per task, and `system.txt`, the same for every task about an image."""
 
 from __future__ import annotations
 

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.channels import spoken
-from dataflow_grounding.replies.corrections import statements
+from dataflow_grounding.replies.talk import statements
 
 _ANSWER = re.compile(r"<(/?)(?:answer|final_answer)>|<\|(begin|end)_of_answer\|>", re.IGNORECASE)
 _GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
 _CONTROL = re.compile(
-    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant|user|User)\|>"
-    r"|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>|<\|begin_of_box\|>"
+    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|begin_of_text|end|return|end▁of▁sentence|Assistant|assistant"
+    r"|user|User)\|>|<｜[^｜>\n]{1,40}｜>|</?s>|<pad>|<eos>|<bos>|<end_of_turn>|<start_of_turn>|<\|end_of_box\|>"
+    r"|<\|begin_of_box\|>"
 )
 _ESCAPED_JSON = re.compile(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = re.compile(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
@@ -89,7 +90,7 @@ def _inside_answers(text: str) -> list[str]:
 
 
 def _repaired(text: str) -> str:
-    # GLM puts its answer between these two tokens; whatever is around them is talk. Gemma has a token for a quotation mark.
+    # GLM puts its answer between these two tokens; the rest is talk. Gemma has a token for a quotation mark.
     parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
     text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
     text = _YAML_LIST.sub(lambda match: f": [{', '.join(match[1].replace('-', ' ').split())}]\n", text)

@@ -12,12 +12,12 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.absence import denies_itself
+from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
-from dataflow_grounding.replies.none_words import denies_itself
-from dataflow_grounding.replies.parsed_reply import Dropped, ParsedReply, RawBox, Said, number
-from dataflow_grounding.replies.prose import denial
 from dataflow_grounding.replies.questions import Kept, Questions
-from dataflow_grounding.replies.reading import FoundBox, Reading
+from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
+from dataflow_grounding.replies.talk import denial
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not dropped.
 TOLERANCE = 1 / 8
@@ -26,11 +26,9 @@ OUT_OF_SCALE_SHARE = 1 / 10
 STATUSES = ("ambiguous", "unsupported")
 
 
-def to_reading(
-    parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
-) -> Reading:
+def to_reading(parsed: ParsedReply, asked: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]) -> Reading:
     """Return what a reply says, its boxes in pixels of the original. Raises UnreadableReply, TruncatedReply."""
-    reader = _BoxReader(box_format, original, sent, phrases)
+    reader = _BoxReader(asked, original, sent, phrases)
     reader.take(parsed)
     return reader.reading
 
@@ -84,9 +82,8 @@ class _BoxReader:
             raise UnreadableReply(f"the reply says only that {parsed.missing.thing[:60]!r} is not there")
 
     def take_boxes(self, parsed: ParsedReply) -> None:
-        if self.format.scale == "grid_32":  # two numbers are two cells
-            parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
-            parsed.points = [raw for raw in parsed.points if raw.order is not None]
+        if self.format.scale == "grid_32":
+            _take_cells(parsed)
         if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
         unusable: list[tuple[RawBox, str]] = []
@@ -103,7 +100,7 @@ class _BoxReader:
                 parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
 
     def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
-        """Raise UnreadableReply where an answer that counts is written in another scale; one that was taken back may be."""
+        """Raise UnreadableReply if an answer that counts is in another scale; one that was taken back may be."""
         boxes = Counter(raw.answer for raw in parsed.boxes)
         outside = Counter(raw.answer for raw in self.out_of_scale)
         if any(outside[answer] > OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
@@ -127,7 +124,7 @@ class _BoxReader:
             self.reading.unread += self.questions.about(point.said)[:1]
 
     def note(self, code: str, what: str) -> None:
-        self.reading.notes.append(f"{code}: {what}")
+        self.reading.notes.append(Note(code, what))
 
     def note_once(self, code: str, what: str) -> None:
         if what not in self.noted:
@@ -196,18 +193,7 @@ class _BoxReader:
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
         said = raw.said
         label = said.labels[0] if said.labels else None
-        phrase_id = self.questions.id_of(raw) if self.phrases else said.id
-        if self.phrases and phrase_id is None:
-            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
-            known = label or said.talk
-            raise _NoBox(f"{thing} is not one of the phrases" if known else "a box without an id or a label")
-        phrase = self.phrases.get(phrase_id or 0, label)
-        if label and phrase_id is not None and label != phrase and not equal_ids(label, {0: phrase or ""}):
-            self.check_label(said, phrase_id)
-        if label and phrase_id is not None and phrase_id != said.id and self.phrases:
-            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        if not label and said.talk in self.questions.translations:
-            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
+        phrase_id = self.phrase_of(raw, label) if self.phrases else said.id
         score = _score(said.score)
         if score is None and said.score is not None:
             self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
@@ -221,6 +207,21 @@ class _BoxReader:
         if score is not None and score > (self.kept[place].box.score or -1):
             self.kept[place] = one
 
+    def phrase_of(self, raw: RawBox, label: str | None) -> int:
+        """Return the phrase that a box belongs to, and note what speaks against it. Raises _NoBox if there is none."""
+        said, phrase_id = raw.said, self.questions.id_of(raw)
+        if phrase_id is None:
+            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
+            known = label or said.talk
+            raise _NoBox(f"{thing} is not one of the phrases" if known else "a box without an id or a label")
+        if label and label != self.phrases[phrase_id] and not equal_ids(label, {0: self.phrases[phrase_id]}):
+            self.check_label(said, phrase_id)
+        if label and phrase_id != said.id:
+            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        if not label and said.talk in self.questions.translations:
+            self.note("unlike_label", f"{said.talk[:60]!r} can't be compared with phrase {phrase_id}")
+        return phrase_id
+
     def check_label(self, said: Said, phrase_id: int) -> None:
         """Raise _NoBox for a label that says that the phrase is not there, and note one that may be another thing."""
         label, phrase = said.labels[0], self.phrases[phrase_id]
@@ -232,6 +233,12 @@ class _BoxReader:
             known = any(surely_alike(name, phrase) for name in (label, said.talk))
         if not known:
             self.note("unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}")
+
+
+def _take_cells(parsed: ParsedReply) -> None:
+    # Two numbers are two cells of the grid, and no point.
+    parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
+    parsed.points = [raw for raw in parsed.points if raw.order is not None]
 
 
 def _without_runaway(numbers: tuple[float, ...], meant: BoxFormat) -> tuple[float, ...]:

@@ -1,18 +1,18 @@
 """What a model says to the one who asked: without other turns, without other channels, without thinking.
 
-Providers name these in ever new ways, so they go by rule: a part that was opened and closed before the answer is not the answer.
+Providers name these in ever new ways, so they go by rule: a part opened and closed before the answer isn't the answer.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.none_words import says_none
+from dataflow_grounding.replies.absence import says_none
 
-# Headers of messages in chat templates; the first group that matches says whose it is.
+# Headers of messages in chat templates; the one group that matches says whose it is.
 _HEADER = re.compile(
     r"<\|(?:start_header_id|start_of_role)\|>([^<]{0,60})<\|(?:end_header_id|end_of_role)\|>"
     r"|<\|im_start\|>[ \t]{0,9}([\w=.-]{0,40})"
@@ -125,18 +125,14 @@ def markers(text: str) -> list[Marker]:
 
 def _messages(text: str) -> str:
     """Return the last message of the first turn that answers, in any chat template; a text without headers as it is."""
-    headers = list(_HEADER.finditer(text))
+    headers = [Marker(match[match.lastindex or 0], 0, *match.span()) for match in _HEADER.finditer(text)]
     if not headers:
         return _before_end(text)
-    whose = ["", *(next((group for group in header.groups() if group is not None), "") for header in headers)]
-    edges = [(0, headers[0].start())]
-    edges += [(header.end(), nxt.start()) for header, nxt in pairwise(headers)]
-    edges.append((headers[-1].end(), len(text)))
     said: list[str] = []
     side = False
-    for who, (start, end) in zip(whose, edges, strict=True):
+    for who, part in _cut_at(headers, text):
         role, answers = _role(who)
-        content = _before_end(text[start:end])
+        content = _before_end(part)
         if role in _ASKING and (said or side):
             break
         if role in _ASKING or not content.strip():
@@ -147,6 +143,13 @@ def _messages(text: str) -> str:
     if not said:
         raise UnreadableReply("the reply ends before the thinking does" if side else "the reply is empty")
     return said[-1]
+
+
+def _cut_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
+    """Return the parts of a text between borders, each with the name of the border before it, the first with none."""
+    names = ["", *(border.name for border in borders)]
+    starts, ends = [0, *(border.end for border in borders)], [*(border.start for border in borders), len(text)]
+    return [(name, text[start:end]) for name, start, end in zip(names, starts, ends, strict=True)]
 
 
 def _role(header: str) -> tuple[str, bool]:
@@ -177,7 +180,7 @@ def _bare_channels(text: str) -> str:
 
 
 def _turn_in_words(text: str) -> str:
-    """Return a text without the word "Assistant:" before it, an echo of the question above it, and a next turn below it."""
+    """Return a text without "Assistant:" before it, an echo of the question above it, and a next turn below it."""
     roles = [(match.start(), match.end(), (match[1] or match[2]).lower()) for match in _ROLE_LINE.finditer(text)]
     answers = [i for i, role in enumerate(roles) if role[2] == "assistant"]
     if not answers:
@@ -221,23 +224,15 @@ def _without_thinking(text: str) -> list[str]:
 def _without_unknown(text: str) -> str:
     """Return a text without parts of any name that talk, where what is left of it may be the answer."""
     text = _without_channels(text)
-    found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
-    found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
-    ends: dict[str, list[Marker]] = {}
-    for marker in reversed(found):
-        if marker.side < 0:
-            ends.setdefault(marker.name, []).append(marker)
     left, at, alone = [""], 0, 0
-    for marker in found:
-        if marker.side < 0:
-            ends[marker.name].pop()
+    for marker, end in _unknown_parts(text):
         if marker.start < at:
             continue
-        end = ends[marker.name][-1] if marker.side > 0 and ends.get(marker.name) else None
-        if end is not None and _is_prose(text[marker.end : end.start]):
-            left.append(text[at : marker.start])
-            at = end.end
-        elif end is None and alone < _MOST_ALONE:
+        if end is not None:
+            if _is_prose(text[marker.end : end.start]):
+                left.append(text[at : marker.start])
+                at = end.end
+        elif alone < _MOST_ALONE:
             alone += 1
             before = " ".join([*left, text[at : marker.start]])
             if marker.side < 0 and _is_prose(before) and may_answer(before):  # its beginning stands in the prompt
@@ -248,21 +243,32 @@ def _without_unknown(text: str) -> str:
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
+def _unknown_parts(text: str) -> Iterator[tuple[Marker, Marker | None]]:
+    """Yield tags whose names are neither layout nor an answer's; one that opens a part with the next that closes it."""
+    found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
+    found = [marker for marker in found if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)]
+    ends: dict[str, list[Marker]] = {}
+    for marker in reversed(found):
+        if marker.side < 0:
+            ends.setdefault(marker.name, []).append(marker)
+    for marker in found:
+        if marker.side < 0:
+            ends[marker.name].pop()
+        yield marker, ends[marker.name][-1] if marker.side > 0 and ends.get(marker.name) else None
+
+
 def _without_channels(text: str) -> str:
     """Return a text without what is between unpaired tokens such as <|x|>, where that only talks."""
     borders = [marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)]
     if not borders:
         return text
-    names = ["", *(marker.name for marker in borders)]
-    starts, ends = [0, *(marker.end for marker in borders)], [*(marker.start for marker in borders), len(text)]
-    parts = [(name, text[start:end]) for name, start, end in zip(names, starts, ends, strict=True)]
+    parts = _cut_at(borders, text)
     answers = [part for name, part in parts if name and _ANSWER.fullmatch(name) and may_answer(part)]
     if answers:
         return answers[-1]
     kept = [part for name, part in parts if not _THINKING.search(name)]
-    if any(may_answer(part) and not _is_prose(part) for part in kept):
-        kept = [part for part in kept if not _is_prose(part)]
-    return "\n".join(kept)
+    terse = [part for part in kept if not _is_prose(part)]
+    return "\n".join(terse if any(map(may_answer, terse)) else kept)
 
 
 def _is_prose(text: str) -> bool:

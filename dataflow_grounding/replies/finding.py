@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies.absence import missing_in, refuses
 from dataflow_grounding.replies.answer_text import AnswerText, answers_of, corrected, without_control_tokens
-from dataflow_grounding.replies.corrections import adds, before_numbers, denies, takes_back
-from dataflow_grounding.replies.json_boxes import read_value
-from dataflow_grounding.replies.json_keys import WRAPPERS, plain_key
+from dataflow_grounding.replies.json_boxes import read_as_asked, read_value
 from dataflow_grounding.replies.json_shapes import is_pair
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.json_values import FoundJson, Scan
+from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
-from dataflow_grounding.replies.legends import LEGEND, apply, stated_order, stated_unit
 from dataflow_grounding.replies.native import read_tokens
-from dataflow_grounding.replies.none_words import missing_in, refuses
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number, resolved
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
-from dataflow_grounding.replies.prose import named_before, named_behind
+from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, resolved
+from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
+from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, plain_key, stated_order, stated_unit
 
-EVIDENCE = (None, "seen", "inferred", "region")
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
 _TAG = re.compile(r"<[^<>]{0,200}>")
@@ -42,7 +38,7 @@ _BETWEEN_PAIRS = re.compile(
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
     """Return a reply's boxes and points as written. Raises UnreadableReply unless it has some, or says none."""
-    parsed = _as_asked(reply, key)
+    parsed = read_as_asked(reply, key)
     if parsed is None:
         answers = [part for answer in answers_of(_unwrapped(reply)) for part in corrected(answer)]
         parsed = _in_answers(answers, key)
@@ -57,7 +53,7 @@ def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
 
 
 def _unwrapped(reply: str) -> str:
-    """Return the string that a JSON object of one known key holds, as in `{"answer": "[…]"}`; any other reply as it is."""
+    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`; any other reply as it is."""
     found = find_json(reply).found if _STRING_IN_OBJECT.match(reply) else []
     fields = found[0].value if len(found) == 1 and not found[0].value.loose else {}
     ((key, value),) = fields.items() if len(fields) == 1 else [("", None)]
@@ -98,9 +94,7 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
     for read in readers:
         parsed = blank.like()
         read(answer, key, parsed)
-        if read is _tokens and parsed.boxes:
-            _hear_around(answer.text, parsed)
-        apply(parsed.boxes, 0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
+        parsed.state(0, stated_order(" ".join(talk.text for talk in parsed.talk)), None)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
             return parsed
         unusable.append(parsed)
@@ -109,13 +103,16 @@ def _in_answer(answer: AnswerText, key: str, blank: ParsedReply) -> ParsedReply:
             return parsed
         if parsed.absences and parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
+    return _in_words(answer, blank.like())
+
+
+def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
     bare = answer.blocks and not "".join(answer.talk).strip()
     text = without_control_tokens("\n".join(answer.blocks) if bare else answer.text).strip()
-    parsed = blank.like()
     read_plain(text, parsed)
     if parsed.boxes:
         _hear_around(text, parsed)
-        apply(parsed.boxes, 0, stated_order(text), stated_unit(text))
+        parsed.state(0, stated_order(text), stated_unit(text))
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
@@ -130,99 +127,84 @@ def _hear_around(text: str, parsed: ParsedReply) -> None:
     parsed.hear(text[last:], behind=True)
 
 
-def _as_asked(reply: str, key: str) -> ParsedReply | None:
-    """What a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
-    try:
-        data = json.loads(reply, object_pairs_hook=_no_key_twice)
-    except (ValueError, RecursionError):
-        return None
-    objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
-    if not isinstance(objects, list):
-        return None
-    parsed = ParsedReply()
-    if not objects:
-        parsed.lack()
-    for item in objects:
-        if not isinstance(item, dict) or not item.keys() <= {"id", "label", key, "score", "evidence"}:
-            return None
-        numbers, label, number_of = item.get(key), item.get("label"), item.get("id")
-        if not isinstance(numbers, list) or len(numbers) != 4 or type(number_of) is not int:
-            return None
-        if any(type(n) not in (int, float) or number(n) is None for n in numbers):
-            return None
-        if not isinstance(label, str) or not label.strip() or item.get("evidence") not in EVIDENCE:
-            return None
-        said = Said((label.strip(),), number_of, item.get("score"), item.get("evidence"))
-        parsed.boxes.append(RawBox("box", tuple(numbers), said))
-    return parsed
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key is repeated")
-    return fields
-
-
 def _tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     read_tokens(answer.text, parsed)
+    if parsed.boxes:
+        _hear_around(answer.text, parsed)
 
 
 def _blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     for i, block in enumerate(answer.blocks):
         if parsed and not adds(answer.talk[i]):
             parsed.answer += 1
-        _read_scan(find_json(block), parsed, key, answer.talk[i])
+        _ScanReader(find_json(block), parsed, key).read(answer.talk[i])
         parsed.hear(answer.talk[i], behind=i > 0)
     parsed.hear(answer.talk[-1], behind=True)
     parsed.unclear = parsed.unclear or bool(_MORE_THAN_TALK.search("".join(answer.talk)))
 
 
 def _json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    _read_scan(find_json(answer.text), parsed, key)
+    _ScanReader(find_json(answer.text), parsed, key).read("")
 
 
-def _read_scan(scan: Scan, parsed: ParsedReply, key: str, lead: str = "") -> None:
-    """Add what a scan found to `parsed`; `lead` are words before its text."""
-    end = 0
-    around: list[str] = []
-    in_talk: list[RawBox] = []
-    answered = False
-    said = NOTHING_SAID
+class _ScanReader:
+    """Reads what a scan found, with the words around it."""
+
+    def __init__(self, scan: Scan, parsed: ParsedReply, key: str) -> None:
+        self.scan, self.parsed, self.key = scan, parsed, key
+        self.answered = False  # whether objects gave boxes
+        self.in_talk: list[RawBox] = []
+        self.said = NOTHING_SAID
+
+    def read(self, lead: str) -> None:
+        """Add what was found to the reply; `lead` are words before the text."""
+        around: list[str] = []
+        unit, behind = None, self.scan.text
+        for item, between, behind in _with_talk(self.scan):
+            first = not around
+            around.append(between)
+            before = LEGEND.sub(" ", lead if first and not between.strip() else between)
+            unit = stated_unit(before) if first else unit
+            if denies(before):
+                self.parsed.drop(f"{self.scan.text[item.start : item.end][:40]!r} is an example, or denied")
+                continue
+            since = len(self.parsed.boxes)
+            if _holds_objects(item.value):
+                self.objects(item.value, between, before)
+            else:
+                if not _AND.fullmatch(between) or self.said is NOTHING_SAID:
+                    self.said = _said_beside(before, behind)
+                self.numbers(item.value)
+            self.parsed.state(since, None, stated_unit(before) or unit or stated_unit(behind.partition("\n")[0]))
+        around.append(behind)
+        self.parsed.hear(around[0], behind=False)
+        self.parsed.hear(" ".join(around[1:]), behind=True)
+        if self.answered and self.in_talk:
+            _drop_talk(self.parsed, self.in_talk)
+        more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
+        self.parsed.unclear = self.parsed.unclear or self.scan.broken or more is not None
+        _take_state(self.scan, self.parsed)
+
+    def objects(self, value: Any, between: str, before: str) -> None:
+        since = len(self.parsed.boxes)
+        if self.answered and not self.scan.broken and _PROSE.search(between) and not adds(between):
+            self.parsed.answer += 1
+        read_value(value, self.parsed, self.key, Said(talk=named_before(before)))
+        self.answered = self.answered or len(self.parsed.boxes) > since
+
+    def numbers(self, value: Any) -> None:
+        boxes, points = len(self.parsed.boxes), len(self.parsed.points)
+        read_value(value, self.parsed, self.key, self.said)
+        self.in_talk += [*self.parsed.boxes[boxes:], *self.parsed.points[points:]]
+
+
+def _with_talk(scan: Scan) -> Iterator[tuple[FoundJson, str, str]]:
+    """Yield what was found, with the text between it and what is before it, and that up to what follows."""
     items = [item for item in _joined_pairs(scan) if not LEGEND.fullmatch(scan.text, item.start, item.end)]
-    unit = None
-    ends = [item.start for item in items[1:]] + [len(scan.text)] * bool(items)
-    for item, following in zip(items, ends, strict=True):
-        between = scan.text[end : item.start]
-        around.append(between)
-        before = LEGEND.sub(" ", between if between.strip() or end else lead)
-        unit = unit if end else stated_unit(before)
-        rest = scan.text[item.end : following].partition("\n")[0]
-        if denies(before):
-            parsed.drop(f"{scan.text[item.start : item.end][:40]!r} is an example, or denied")
-            end = item.end
-            continue
-        since = len(parsed.boxes), len(parsed.points)
-        if _holds_objects(item.value):
-            if answered and not scan.broken and _PROSE.search(between) and not adds(between):
-                parsed.answer += 1
-            read_value(item.value, parsed, key, Said(talk=named_before(before)))
-            answered = answered or len(parsed.boxes) > since[0]
-        else:
-            if not _AND.fullmatch(between) or said is NOTHING_SAID:
-                said = _said_beside(before, scan.text[item.end : following])
-            read_value(item.value, parsed, key, said)
-            in_talk += [*parsed.boxes[since[0] :], *parsed.points[since[1] :]]
-        apply(parsed.boxes, since[0], None, stated_unit(before) or unit or stated_unit(rest))
-        end = item.end
-    around.append(scan.text[end:])
-    parsed.hear(around[0], behind=False)
-    parsed.hear(" ".join(around[1:]), behind=True)
-    if answered and in_talk:
-        _drop_talk(parsed, in_talk)
-    more = _MORE_THAN_TALK.search(without_control_tokens(" ".join(around)))
-    parsed.unclear = parsed.unclear or scan.broken or more is not None
-    _take_state(scan, parsed)
+    starts = [0, *(item.end for item in items)]
+    ends = [*(item.start for item in items[1:]), len(scan.text)]
+    for item, start, end in zip(items, starts, ends, strict=False):
+        yield item, scan.text[start : item.start], scan.text[item.end : end]
 
 
 def _holds_objects(value: Any) -> bool:
@@ -236,17 +218,18 @@ def _said_beside(before: str, behind: str) -> Said:
 
 
 def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:
-    """Leave out lists of numbers in the talk around an answer of objects: its own boxes again, or boxes of no other thing."""
+    """Drop lists of numbers in talk around an answer of objects: its own boxes again, or boxes of no other thing."""
     outside = set(map(id, in_talk))
     answer = [raw for raw in parsed.boxes if id(raw) not in outside]
     inside = {raw.numbers for raw in answer}
     labels = dict.fromkeys(label for raw in answer for label in raw.said.labels)
     things = dict(enumerate(list(labels)[: _MOST_COMPARED // len(in_talk)]))
     for raw in in_talk:
-        others = [label for label in raw.said.labels if adds(label) or not matching_ids(label, things)]
-        if raw.numbers not in inside and others:
+        if raw.numbers in inside:
+            continue
+        if any(adds(label) or not matching_ids(label, things) for label in raw.said.labels):
             outside.remove(id(raw))
-        elif raw.numbers not in inside and raw.kind == "box":
+        elif raw.kind == "box":
             parsed.drop(f"{list(raw.numbers)} is in the talk around the answer")
     for kind in (parsed.boxes, parsed.points):
         kind[:] = [raw for raw in kind if id(raw) not in outside]
@@ -259,9 +242,11 @@ def _take_state(scan: Scan, parsed: ParsedReply) -> None:
     if scan.truncated:
         parsed.truncated = True
     elif scan.broken and scan.found:
-        parsed.notes.append("broken_json: brackets or quotation marks don't match, so that something may be missing")
+        parsed.notes.append(
+            Note("broken_json", "brackets or quotation marks don't match, so that something may be missing")
+        )
     elif scan.repaired and scan.found:
-        parsed.notes.append("repaired_json: the reply is not quite JSON")
+        parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
 
 
 def _joined_pairs(scan: Scan) -> Iterator[FoundJson]:

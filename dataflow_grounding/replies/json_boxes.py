@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies import json_keys as keys
 from dataflow_grounding.replies import json_shapes as shapes
+from dataflow_grounding.replies import vocabulary as keys
+from dataflow_grounding.replies.absence import missing_in, says_none
 from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded
-from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.legends import apply
+from dataflow_grounding.replies.json_values import JsonObject, measured, number
 from dataflow_grounding.replies.native import has_tokens, read_tokens
-from dataflow_grounding.replies.none_words import missing_in, says_none
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, measured, number
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 _TAGS = re.compile(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _TASK = re.compile(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
 _BRACKETED = re.compile(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
+
+
+def read_as_asked(reply: str, key: str) -> ParsedReply | None:
+    """Return what a reply says that keeps to the letter of what was asked for, as most do; None for any other."""
+    try:
+        data = json.loads(reply, object_pairs_hook=_no_key_twice)
+    except (ValueError, RecursionError):
+        return None
+    objects = data.get("objects") if isinstance(data, dict) and len(data) == 1 else None
+    if not isinstance(objects, list):
+        return None
+    parsed = ParsedReply()
+    if not objects:
+        parsed.lack()
+    known = {"id", "label", key, "score", "evidence"}
+    for item in objects:
+        raw = _as_asked(item, key) if isinstance(item, dict) and item.keys() <= known else None
+        if raw is None:
+            return None
+        parsed.boxes.append(raw)
+    return parsed
+
+
+def _as_asked(item: dict[str, Any], key: str) -> RawBox | None:
+    numbers, label, phrase_id, evidence = item.get(key), item.get("label"), item.get("id"), item.get("evidence")
+    if not isinstance(numbers, list) or len(numbers) != 4 or type(phrase_id) is not int:
+        return None
+    if any(type(n) not in (int, float) or number(n) is None for n in numbers):
+        return None
+    if not isinstance(label, str) or not label.strip() or evidence not in keys.EVIDENCE:
+        return None
+    return RawBox("box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence))
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key is repeated")
+    return fields
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
@@ -81,7 +120,7 @@ class _Walk:
             self.parsed.add([value for corner in items for value in corner], said, corners=True, quad=True)
         else:
             self.mixed(items, said, boxy=boxy, quad=quad)
-        apply(self.parsed.boxes, since, None, unit)
+        self.parsed.state(since, None, unit)
 
     def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
         labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
@@ -132,7 +171,7 @@ class _Walk:
             self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
         for item in value.loose:
             self.value(item, NOTHING_SAID, boxy=False)
-        shapes.apply_stated(self.parsed.boxes, since, fields)
+        shapes.apply_stated(self.parsed, since, fields)
 
     def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
         said = outer
@@ -143,7 +182,7 @@ class _Walk:
             self.object(part, said, boxy=boxy)
 
     def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
-        """Take an object's own box: under a box key; else of coordinates with a key each; else an outline, or a point."""
+        """Take an object's own box: under a box key; else coordinates with a key each; else an outline, or a point."""
         parsed, since = self.parsed, len(self.parsed.boxes)
         dropped = len(parsed.dropped)
         used = False
@@ -168,14 +207,12 @@ class _Walk:
             item is None or (isinstance(item, str) and not re.search(r"\d", item))
         ):
             return False  # words such as "top left" are a description and no box
-        since = len(self.parsed.boxes)
+        boxes, since = self.parsed.boxes, len(self.parsed.boxes)
         self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
-            apply(self.parsed.boxes, since, None, "px")
+            self.parsed.state(since, None, "px")
         if plain in keys.ORDER_KEYS:
-            self.parsed.boxes[since:] = [
-                replace(raw, order=keys.ORDER_KEYS[plain]) for raw in self.parsed.boxes[since:]
-            ]
+            boxes[since:] = [replace(raw, order=keys.ORDER_KEYS[plain]) for raw in boxes[since:]]
         shapes.take_lists_beside(self.parsed, since, lists)
         return True
 

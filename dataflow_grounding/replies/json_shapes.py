@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies import json_keys as keys
-from dataflow_grounding.replies.json_values import JsonObject
-from dataflow_grounding.replies.legends import apply, stated_order, stated_unit
-from dataflow_grounding.replies.none_words import says_none
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said, around, measured, number
+from dataflow_grounding.replies import vocabulary as keys
+from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.json_values import JsonObject, around, measured, number
+from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
 
 class _Cut(Exception):
@@ -25,6 +25,19 @@ def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
     """Return what an object says of itself; `fields` are its `plain_fields`."""
+    named = next((fields[key] for key in keys.ID_KEYS if number(fields.get(key)) is not None), None)
+    score = next((fields[key] for key in keys.SCORE_KEYS if fields.get(key) is not None), None)
+    evidence = fields.get("evidence")
+    as_number = number(named)
+    return Said(
+        tuple(dict.fromkeys(text.strip() for text in _labels_in(value, fields) if text.strip())),
+        int(as_number) if as_number is not None and as_number == int(as_number) else None,
+        score,
+        evidence if evidence in keys.EVIDENCE else None,
+    )
+
+
+def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
     labels = [fields[key] for key in keys.LABEL_KEYS if key in fields]
     labels += [item for key, item in fields.items() if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS]
     texts: list[str] = []
@@ -34,26 +47,16 @@ def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
             texts += [text for _, text in inner]
         elif isinstance(label, str):
             texts.append(label)
-    texts += [item for item in value.loose if isinstance(item, str)]
-    named = next((fields[key] for key in keys.ID_KEYS if number(fields.get(key)) is not None), None)
-    score = next((fields[key] for key in keys.SCORE_KEYS if fields.get(key) is not None), None)
-    evidence = fields.get("evidence")
-    as_number = number(named)
-    return Said(
-        tuple(dict.fromkeys(text.strip() for text in texts if text.strip())),
-        int(as_number) if as_number is not None and as_number == int(as_number) else None,
-        score,
-        evidence if evidence in ("seen", "inferred", "region") else None,
-    )
+    return texts + [item for item in value.loose if isinstance(item, str)]
 
 
-def apply_stated(boxes: list[RawBox], since: int, fields: Mapping[str, Any]) -> None:
+def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
     """Give the boxes from the `since`-th on the order and the unit that their object's other fields state."""
     order, unit = _stated_by(fields)
     side = _stated_size(fields)
-    if unit is None and side and all(max(raw.numbers) <= side for raw in boxes[since:]):
+    if unit is None and side and all(max(raw.numbers) <= side for raw in parsed.boxes[since:]):
         unit = "px"
-    apply(boxes, since, order, unit)
+    parsed.state(since, order, unit)
 
 
 def _stated_by(fields: Mapping[str, Any]) -> tuple[Order | None, str | None]:
@@ -167,24 +170,25 @@ def _outlines(value: Any) -> list[list[float]]:
         return []
     if getattr(value, "cut", False):
         raise _Cut
-    pairs = [pair(item) for item in value]
-    if len(pairs) >= 2 and None not in pairs:
-        return [[coordinate for corner in pairs if corner for coordinate in corner]]
-    numbers = [number(item) for item in value]
-    if len(numbers) >= 4 and len(numbers) % 2 == 0 and None not in numbers:
-        return [[coordinate for coordinate in numbers if coordinate is not None]]
-    return [outline for item in value for outline in _outlines(item)]
+    corners = _corners(value)
+    return [corners] if corners else [outline for item in value for outline in _outlines(item)]
+
+
+def _corners(value: list[Any]) -> list[float]:
+    """Return the numbers of a list of pairs, or of an even number of numbers; none of any other."""
+    pairs = [two for item in value if (two := pair(item)) is not None]
+    if len(pairs) == len(value) >= 2:
+        return [coordinate for corner in pairs for coordinate in corner]
+    numbers = [one for item in value if (one := number(item)) is not None]
+    return numbers if len(numbers) == len(value) >= 4 and len(numbers) % 2 == 0 else []
 
 
 def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
     """Give the boxes from the `since`-th on what lists of labels, scores and ids beside them say, entry by entry."""
     count = len(parsed.boxes) - since
-    texts = (lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
-    labels = next(texts, None)
-    if labels is None and count > 1:
-        labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
+    labels = _labels_beside(lists, count)
     if labels is not None and len(labels) != count:
-        parsed.notes.append("labels_ignored: the lists of boxes and labels differ in length")
+        parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
     elif labels is not None:
         parsed.say(since, labels=[(text.strip(),) for text in labels])
     for key, item in lists.items():
@@ -194,12 +198,21 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
             parsed.say(since, id=item)
 
 
+def _labels_beside(lists: Mapping[str, list[Any]], count: int) -> list[str] | None:
+    """Return the list under a key for labels; of several boxes also one under any key, if it has a text for each."""
+    texts = (lists[key] for key in keys.LABEL_LIST_KEYS if lists.get(key) and _are_texts(lists[key]))
+    labels = next(texts, None)
+    if labels is None and count > 1:
+        labels = next((item for item in lists.values() if len(item) == count and _are_texts(item)), None)
+    return labels
+
+
 def _are_texts(items: list[Any]) -> bool:
     return all(isinstance(item, str) for item in items)
 
 
 def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
-    """Drop the boxes from the `since`-th on that have no label, where the text was cut off before one by all appearance."""
+    """Drop the boxes from the `since`-th on without a label, where the text was apparently cut off before one."""
     if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
     for raw in parsed.boxes[since:]:
@@ -209,26 +222,29 @@ def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
 
 
 def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
-    """Drop boxes of one thing that differ from key to key, but those under the only key that is a word for the answer."""
-    boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
-    for key, group in groups.items():
-        for raw in group:
-            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
-    unclear = {name for name, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+    """Drop boxes of one thing that differ from key to key, except under the only key that is a word for the answer."""
     answers = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
+    unclear = _things_that_differ(groups)
     gone = {id(raw): raw for raw in beside if (raw.said.labels[:1], raw.said.id) in unclear}
     parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in gone]
     for raw in gone.values() if len(answers) != 1 else ():
         parsed.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", raw.said)
 
 
+def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
+    boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
+    for key, group in groups.items():
+        for raw in group:
+            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(raw.numbers)
+    return {thing for thing, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1}
+
+
 def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
-    """Return the box key that counts of several: a refined one, or the one that was asked for; `bbox1`, `bbox2` all do."""
+    """Return which of several box keys counts: a refined one, or the one asked for; `bbox1`, `bbox2` all do."""
     given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
     refined = {plain: item for plain, item in given.items() if keys.REFINED.search(plain)}
-    asked = {plain: item for plain, item in (refined or given).items() if refined or plain == key}
-    given = asked or given
+    given = refined or {plain: item for plain, item in given.items() if plain == key} or given
     if len({plain.rstrip("0123456789") for plain in given}) == 1 or len(set(map(str, given.values()))) == 1:
         return given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
     parsed.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)

@@ -237,7 +237,7 @@ class _Scanner:
                 at = stop.end()
 
     def _closes_later(self, quote: str, at: int) -> bool:
-        """Whether the line goes on to a quotation mark that ends a string; remembered, so that each line is searched once."""
+        """Whether the line goes on to a quotation mark that ends a string; remembered, to search each line once."""
         until, answer = self.closer_known_until.get(quote, (-1, False))
         if at > until:
             if at > self.line_end:

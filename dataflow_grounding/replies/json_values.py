@@ -1,15 +1,18 @@
-"""What a text holds as JSON: arrays, objects, where they are, and what had to be repaired to read them."""
+"""Values as replies write them: JSON arrays and objects, what had to be repaired to read them, numbers and units."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\", "/": "/", "\n": ""}
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
+_MEASURE = re.compile(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
+_LARGEST = 10**9
 
 
 class JsonArray(list[Any]):
@@ -61,9 +64,9 @@ class FoundJson:
 class Scan:
     """What a text holds: arrays and objects in order.
 
-    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or in the
-    wrong place. `truncated`: the text ends inside of an array or object. `commented`: the numbers of boxes that stand in
-    comments within an array or object, and are not read.
+    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that things may be missing or
+    misplaced. `truncated`: the text ends inside an array or object. `commented`: the numbers of boxes in comments
+    within an array or object, which are not read.
     """
 
     text: str
@@ -88,3 +91,32 @@ def unescaped(raw: str) -> str:
     text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw)
     # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def number(value: Any) -> float | None:
+    """Return a coordinate as a number, also from a string; None for anything else, NaN and the like included."""
+    if isinstance(value, str):
+        value = value.strip()
+        if _NUMBER.fullmatch(value) is None:
+            return None
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) <= _LARGEST else None  # compared as it is: no float holds an integer of 309 digits
+
+
+def measured(values: list[Any]) -> tuple[list[Any], str | None]:
+    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for none."""
+    if not values or not isinstance(values[0], str):
+        return values, None
+    matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]
+    units = {match and match[2][0] for match in matches}
+    if len(matches) < len(values) or len(units) != 1 or None in units:
+        return values, None
+    return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
+
+
+def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the box around corners given as x, y, x, y, …"""
+    xs, ys = corners[0::2], corners[1::2]
+    return min(xs), min(ys), max(xs), max(ys)

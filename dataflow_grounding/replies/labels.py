@@ -14,20 +14,17 @@ _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _PARTICIPLE = re.compile(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 # fmt: off
-_EMPTY_WORDS = frozenset([
-    "a", "an", "the", "and", "is", "are", "his", "her", "its", "their", "this", "that", "these", "those", "one", "some", "的",
-])
+_EMPTY_WORDS = frozenset(_WORD.findall("a an the and is are his her its their this that these those one some 的"))
 # A noun phrase's head is its last word before one of these, or before a word in -ing.
-_RELATIONS = frozenset([
-    "of", "in", "on", "at", "with", "without", "by", "from", "to", "near", "under", "over", "behind", "beside", "between",
-    "next", "inside", "above", "below", "who", "which", "that",
-])
+_RELATIONS = frozenset(_WORD.findall(
+    "of in on at with without by from to near under over behind beside between next inside above below who which that"
+))
 # Words before a head that leave it the thing that it is; of any other word, as in "hot dog", that isn't known.
 _QUALITIES = frozenset(_WORD.findall("""
-    red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large small
-    little tiny huge tall short long old new young left right top bottom upper lower middle center central front back rear
-    nearest closest first second third last other same two three four five six several many all wooden metal plastic main
-    whole visible
+    red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large
+    small little tiny huge tall short long old new young left right top bottom upper lower middle center central front
+    back rear nearest closest first second third last other same two three four five six several many all wooden metal
+    plastic main whole visible
 """))
 _NEGATIONS = frozenset(["no", "not", "without"])
 # fmt: on
@@ -36,10 +33,10 @@ _NEGATIONS = frozenset(["no", "not", "without"])
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that `label` means: none, one, or several that read the same.
 
-    Equal up to case, spacing and quotation marks comes first; then equal without articles and a number at the end ("cat 2");
+    Equal up to case, spacing and quotation marks comes first; then equal but for articles and a final number ("cat 2");
     then the phrase that says more or less about the same thing: the same head word, all words of the shorter one in the
-    longer one, which has at most twice as many, the same negations, and no other phrase that is as close. So "mug" means
-    "the red mug" where there is no other mug, and "blue mug" never does.
+    longer one, which has at most twice as many, the same negations, and no other phrase as close. So "mug" means "the
+    red mug" where there is no other mug, and "blue mug" never does.
     """
     same = equal_ids(label, phrases) or [i for i, phrase in phrases.items() if _bare(phrase) == _bare(label) != ""]
     if same:
@@ -64,7 +61,7 @@ def alike(one: str, other: str) -> bool:
 
 
 def surely_alike(one: str, other: str) -> bool:
-    """Whether two phrases that are alike differ only by words that make no other thing of it: "red car", but not "toy car"."""
+    """Whether two alike phrases differ only by words that make no other thing of it: "red car", but not "toy car"."""
     return alike(one, other) and _kind(one) == _kind(other)
 
 

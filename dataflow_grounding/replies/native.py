@@ -6,14 +6,16 @@ import re
 from typing import Any
 
 from dataflow_grounding.frames import Order
-from dataflow_grounding.replies.none_words import says_none
-from dataflow_grounding.replies.parsed_reply import NOTHING_SAID, ParsedReply, RawBox, Said, number
+from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
     r"<\|(?P<bar>/?(?:ref|det))\|>"
     r"|<\|(?P<word>object_ref|box|quad|point)_(?P<side>start|end)\|>"
-    r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
+    r"|<(?P<plain>/?(?:ref|label|box|bbox|quad|pred|points?|point_box|collection))"
+    r"(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
 )
 _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
@@ -71,7 +73,7 @@ def _split(text: str) -> list[str]:
 
 
 class _TagReader:
-    """Reads labels and boxes in the order of their tags; a tag that opens before the last one closed breaks that one off."""
+    """Reads labels and boxes in the order of their tags; one that opens before the last has closed breaks it off."""
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
@@ -210,19 +212,8 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
 
 def _read_locations(text: str, parsed: ParsedReply) -> None:
     """Read `<loc_12>` (Florence-2: the label comes before) and `<loc0012>` (PaliGemma: after, up to a semicolon)."""
-    runs: list[tuple[str, list[float], str]] = []  # text before, bins, text behind
-    florence = False
-    end = 0
-    for match in _LOCATION.finditer(text):
-        florence = florence or bool(match["low_line"])
-        between = _OTHER_TOKEN.sub("", text[end : match.start()]).strip()
-        if between or not runs:
-            if runs:
-                runs[-1] = (*runs[-1][:2], between)
-            runs.append((between, [], ""))
-        runs[-1][1].append(float(match["bin"]))
-        end = match.end()
-    runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
+    florence = any(match["low_line"] for match in _LOCATION.finditer(text))
+    runs = _location_runs(text)
     quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
     for before, bins, behind in runs:
         said = _said(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
@@ -236,6 +227,22 @@ def _read_locations(text: str, parsed: ParsedReply) -> None:
         if not left_over or florence:  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
             for i in range(0, len(bins) - step + 1, step):
                 _add_bins(parsed, bins[i : i + step], said, florence=florence)
+
+
+def _location_runs(text: str) -> list[tuple[str, list[float], str]]:
+    """Return the bins of location tokens that follow one another, with the text before and behind them."""
+    runs: list[tuple[str, list[float], str]] = []
+    end = 0
+    for match in _LOCATION.finditer(text):
+        between = _OTHER_TOKEN.sub("", text[end : match.start()]).strip()
+        if between or not runs:
+            if runs:
+                runs[-1] = (*runs[-1][:2], between)
+            runs.append((between, [], ""))
+        runs[-1][1].append(float(match["bin"]))
+        end = match.end()
+    runs[-1] = (*runs[-1][:2], _OTHER_TOKEN.sub("", text[end:]).strip())
+    return runs
 
 
 def _is_outline(bins: list[float]) -> bool:

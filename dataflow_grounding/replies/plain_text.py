@@ -1,14 +1,15 @@
-"""Boxes and points written as plain text, without JSON or tokens: `red mug: 10, 20, 30, 40`."""
+"""Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with named columns."""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from dataflow_grounding.replies.json_keys import BOX_KEYS, CORNERS, plain_key
-from dataflow_grounding.replies.legends import LEGEND
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
-from dataflow_grounding.replies.prose import named_before
-from dataflow_grounding.replies.tables import Columns, columns_of
+from dataflow_grounding.frames import Order
+from dataflow_grounding.replies.json_values import number
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said
+from dataflow_grounding.replies.talk import named_before
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -18,59 +19,63 @@ _FOUR = re.compile(
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
 _TALK = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final|found"
-    r"|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final"
+    r"|found|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
     re.IGNORECASE,
 )
 _BOX_WORD = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at|answer|"
-    r"results?|output)\b|[在框是]|坐标|位置|区域",
+    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at"
+    r"|answer|results?|output)\b|[在框是]|坐标|位置|区域",
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
-_LABEL_LINE = re.compile(
-    r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE
-)
+_LABELED = re.compile(r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE)
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
+_COLUMN_ENDS = "|\t;,"
+_RULE = re.compile(r"[\s|:+=-]+")
+_CELL_MARKUP = " *`\"'_"
 
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the box or point of each line that ends with four numbers, names its coordinates, or is a table's row."""
+    """Add to `parsed` the box or point of each line that ends in four numbers, names coordinates, or is a table row."""
     columns: Columns | None = None
     lines = text.rstrip().splitlines()
-    for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=False):
+    for i, line in enumerate(lines, start=1):
         columns, table = columns_of(line) or columns, columns
-        if columns is not table or (columns is not None and columns.take_row(line, parsed)):
-            continue
-        columns = None
-        named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-        names, order = next(
-            ((names, order) for names, order in CORNERS if all(name in named for name in names)), ((), None)
-        )
-        four = _FOUR.search(line[-200:])
-        if order is not None:
-            before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-            said = _said(label_before(before), before)
-            parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
-        elif four is not None:
-            before = line[: len(line) - len(line[-200:]) + four.start()]
-            if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
-                parsed.truncated = True
-                parsed.drop("a box that is cut off", _said(label_before(before), before))
-                continue
-            if _A_FIFTH.search(before[-20:]):
-                parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
-                continue
-            before = LEGEND.sub(" ", before)
-            label = label_before(before) or _few_words(before)
-            if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-                parsed.add(list(four.groups()), _said(label, before))
-        elif "x" in named and "y" in named:
-            parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+        if columns is table and not (columns is not None and columns.take_row(line, parsed)):
+            columns = None
+            _read_line(line, parsed, last=i == len(lines))
+
+
+def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
+    named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
+    names, order = next(((names, order) for names, order in CORNERS if all(one in named for one in names)), ((), None))
+    four = _FOUR.search(line[-200:])
+    if order is not None:
+        before = line[: match.start()] if (match := _NAMED.search(line)) else ""
+        said = _said(label_before(before), before)
+        parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
+    elif four is not None:
+        before = line[: len(line) - len(line[-200:]) + four.start()]
+        if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
+            parsed.truncated = True
+            parsed.drop("a box that is cut off", _said(label_before(before), before))
+        elif _A_FIFTH.search(before[-20:]):
+            parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
+        else:
+            _take_four(list(four.groups()), LEGEND.sub(" ", before), parsed)
+    elif "x" in named and "y" in named:
+        parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+
+
+def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
+    label = label_before(before) or _few_words(before)
+    if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
+        parsed.add(numbers, _said(label, before))
 
 
 def label_before(text: str) -> str | None:
@@ -82,7 +87,7 @@ def label_before(text: str) -> str | None:
     if line.strip(_MARKUP + "-") and plain_key(line) not in BOX_KEYS and not _TALK.search(line):
         return None
     for other in reversed([other for other in above if other.strip()][-2:]):
-        stated = _LABEL_LINE.fullmatch(other)
+        stated = _LABELED.fullmatch(other)
         if stated is not None:
             return _label(stated[1])
         if _HEADING.fullmatch(other.strip()):
@@ -101,12 +106,8 @@ def _label(line: str) -> str | None:
     without_tags = _TAG.sub(" ", line)
     line = without_tags if _LETTERS.search(without_tags) else line  # a tag alone is a label: <cat>[1, 2, 3, 4]</cat>
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(_MARKUP + "-•#")).strip(_MARKUP + "])}")
-    if (
-        not re.search(r"[^\W\d]", label)
-        or _CORNER.fullmatch(label)
-        or re.search(r"[=({]", label)
-        or len(label.split()) > 8
-    ):
+    letter = re.search(r"[^\W\d]", label)
+    if letter is None or _CORNER.fullmatch(label) or re.search(r"[=({]", label) or len(label.split()) > 8:
         return None
     return label
 
@@ -117,3 +118,52 @@ def _few_words(before: str) -> str | None:
 
 def _said(label: str | None, before: str) -> Said:
     return Said((label,) if label else (), talk=named_before(before))
+
+
+class Columns(NamedTuple):
+    """Where a table has its four coordinates and its labels; `width` is how many columns it has."""
+
+    separator: str
+    width: int
+    coordinates: tuple[int, ...]
+    order: Order
+    label: int | None
+
+    def take_row(self, line: str, parsed: ParsedReply) -> bool:
+        """Add the box of one row to `parsed`; False if the line is not one of the table's."""
+        cells = _cells(line, self.separator)
+        if _RULE.fullmatch(line):
+            return True
+        if len(cells) != self.width:
+            if sum(number(cell) is not None for cell in cells) >= 4:
+                parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
+                return True
+            return False
+        numbers = [number(cells[i]) for i in self.coordinates]
+        label = cells[self.label] if self.label is not None else ""
+        said = Said((label,) if label else ())
+        known = tuple(value for value in numbers if value is not None)
+        if len(known) == 4:
+            parsed.put(RawBox("box", known, said, self.order))
+        else:
+            parsed.add([cells[i] for i in self.coordinates], said)
+        return True
+
+
+def columns_of(line: str) -> Columns | None:
+    """Return the columns that a line names, when coordinates are among them."""
+    for separator in _COLUMN_ENDS if len(line) > 6 else "":
+        if line.count(separator) < 3:
+            continue
+        names = [plain_key(cell) for cell in _cells(line[:1000], separator)]
+        for corners, order in CORNERS:
+            if all(names.count(corner) == 1 for corner in corners):
+                coordinates = tuple(names.index(corner) for corner in corners)
+                labels = [names.index(key) for key in LABEL_KEYS if key in names]
+                labels += [i for i, name in enumerate(names) if name and i not in coordinates]
+                return Columns(separator, len(names), coordinates, order, next(iter(labels), None))
+    return None
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip(_CELL_MARKUP) for cell in line.split(separator)]

@@ -15,8 +15,7 @@ from dataflow_grounding.replies.labels import (
     matching_ids,
     named_ids,
 )
-from dataflow_grounding.replies.parsed_reply import ParsedReply, RawBox, Said
-from dataflow_grounding.replies.reading import FoundBox
+from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
 Question: TypeAlias = int | str | None
@@ -58,9 +57,7 @@ class Questions:
     def about(self, said: Said) -> list[int]:
         """Return the phrases that something without a usable box speaks of."""
         ids = self.ids(said) or [i for i in self.phrases if said.id is not None and i == said.id + self.shift]
-        return ids or [
-            i for i, phrase in self.phrases.items() if said.talk and all_words(phrase) <= all_words(said.talk)
-        ]
+        return ids or [i for i, text in self.phrases.items() if said.talk and all_words(text) <= all_words(said.talk)]
 
     def learn(self, parsed: ParsedReply) -> None:
         """See how the reply counts and translates before its boxes are read. Raises UnreadableReply for unclear ids."""
@@ -70,16 +67,17 @@ class Questions:
         if any(one.id not in self.phrases and (one.id == 0 or not one.labels) for one in numbered):
             self._count(numbered)
         if len(self.phrases) == 1:
-            unknown = {_name(raw.said) for raw in parsed.boxes if not self._named(raw.said)} - {""}
+            self._translate(parsed.boxes)
+
+    def _translate(self, boxes: list[RawBox]) -> None:
+        unknown = {_name(raw.said) for raw in boxes if not self._named(raw.said)} - {""}
+        if len(unknown) == 1:
             self.translations = {name for name in unknown if not comparable(name, *self.phrases.values())}
-            self.translations = self.translations if len(unknown) == 1 else set()
 
     def _count(self, numbered: list[Said]) -> None:
         ids, count = {said.id or 0 for said in numbered}, set(range(len(self.phrases)))
         from_0 = ids <= count and {i + 1 for i in count} == self.phrases.keys()
-        from_0 = from_0 and all(
-            _agree(said.labels, self.phrases[(said.id or 0) + 1]) for said in numbered if said.labels
-        )
+        from_0 = from_0 and all(_agree(one.labels, self.phrases[(one.id or 0) + 1]) for one in numbered if one.labels)
         if from_0 and (ids == count or all(said.labels for said in numbered)):
             self.shift = 1
         elif all(self._named(said) for said in numbered):
@@ -92,7 +90,7 @@ class Questions:
         return found or (named_ids(said.talk, self.phrases) if said.talk else [])
 
     def id_of(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box belongs to: phrases that read the same get the boxes in turn, the last one the rest."""
+        """Return the phrase a box belongs to: phrases that read the same get boxes in turn, the last one the rest."""
         said, ids = raw.said, self.ids(raw.said)
         if not ids or ids[0] == said.id or not (said.labels or said.talk):
             return ids[0] if ids else None
@@ -107,7 +105,7 @@ class Questions:
             return next(iter(self.about(said)), None)
         return said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
 
-    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[str]]:
+    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[Note]]:
         """Return the boxes that no later answer takes back, and notes. Raises UnreadableReply if it is unclear."""
         if not parsed.answer:
             return kept, []
@@ -119,15 +117,8 @@ class Questions:
         last: dict[Question, int] = {}
         for question, answer in self._answered(kept, parsed):
             last[question] = max(answer, last.get(question, emptied))
-        notes = []
-        for question, answer in last.items():
-            of_it = [one for one in kept if one.question == question]
-            before = {one.box.bbox for one in of_it if one.answer < answer}
-            if before and before == {one.box.bbox for one in of_it if one.answer == answer}:
-                notes.append(f"merged: {_named(question)} is answered more than once, the same each time")
-            elif before:
-                notes.append(f"superseded: {_named(question)} is answered more than once: the last answer counts")
-        return [one for one in kept if one.answer >= last[one.question]], notes
+        notes = [_compared(question, answer, kept) for question, answer in last.items()]
+        return [one for one in kept if one.answer >= last[one.question]], [note for note in notes if note is not None]
 
     def _told(self, kept: list[Kept], corrections: set[int]) -> list[Kept]:
         """Return the boxes with those of a correction that names nothing given to the only question before it."""
@@ -147,6 +138,17 @@ class Questions:
         yield from ((one.question, one.answer) for one in kept)
         yield from ((self.of(dropped.said), dropped.answer) for dropped in parsed.dropped)
         yield from ((self.of(said), answer) for said, answer in parsed.absences)
+
+
+def _compared(question: Question, last: int, kept: list[Kept]) -> Note | None:
+    """Return a note where a question has boxes in an answer before the last one."""
+    of_it = [one for one in kept if one.question == question]
+    before = {one.box.bbox for one in of_it if one.answer < last}
+    if not before:
+        return None
+    if before == {one.box.bbox for one in of_it if one.answer == last}:
+        return Note("merged", f"{_named(question)} is answered more than once, the same each time")
+    return Note("superseded", f"{_named(question)} is answered more than once: the last answer counts")
 
 
 def _agree(labels: tuple[str, ...], phrase: str) -> bool:

@@ -218,11 +218,8 @@ def _describe(instance: Mapping[str, Any]) -> str:
 def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
     """The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested."""
     spans = sorted(((*e.span, e) for e in expressions if e.span), key=lambda span: (span[1] - span[0], span[0]))
-    lanes: list[int] = []  # how far below the text a phrase's line runs: further than those of the phrases it holds
-    for k, (start, end, _) in enumerate(spans):
-        lanes.append(max((lanes[j] + 1 for j in range(k) if spans[j][0] < end and start < spans[j][1]), default=0))
     cuts = sorted({0, len(caption), *(at for start, end, _ in spans for at in (start, end))})
-    layers, parts = list(zip(lanes, spans, strict=True)), []
+    layers, parts = list(zip(_lanes(spans), spans, strict=True)), []
     for start, end in pairwise(cuts):
         around = [(lane, span) for lane, span in layers if span[0] <= start and end <= span[1]][:_MAX_LANES]
         part = page_text(caption[start:end])
@@ -234,6 +231,14 @@ def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
             part = f'<span class="mark m{e.index} {e.look} h{min(lane, _MAX_LANES - 1)}"{number}>{part}</span>'
         parts.append(part)
     return "".join(parts)
+
+
+def _lanes(spans: Sequence[tuple[int, int, Expression]]) -> list[int]:
+    """How far below the text each phrase's line runs: further than those of the phrases it holds."""
+    lanes: list[int] = []
+    for k, (start, end, _) in enumerate(spans):
+        lanes.append(max((lanes[j] + 1 for j in range(k) if spans[j][0] < end and start < spans[j][1]), default=0))
+    return lanes
 
 
 def _list_html(expressions: Sequence[Expression]) -> str:

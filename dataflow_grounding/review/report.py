@@ -31,11 +31,17 @@ def write_report(
 ) -> int:
     """Write one self-contained HTML page to `out_path`, whole or not at all, and return how many records it shows.
 
-    `records` are read one at a time; after `max_records` they are only counted, and the page says so. `find_image`
-    gives the path of a record's image file, or None; a record whose image can't be opened is shown without it.
-    Of `summary` these keys are shown where they are there: `images`, `expressions`, `grounded`, `none`, `ambiguous`,
-    `unsupported`, `failed` (counts), `seconds` and `model`. The page loads nothing, runs no script, and shows all text
-    as text. Raises OSError.
+    The page loads nothing, runs no script, and shows all text as text.
+
+    Args:
+        records: Read one at a time; after `max_records` they are only counted, and the page says so.
+        find_image: Gives the path of a record's image file, or None. An image that can't be opened is left out.
+        summary: Shown of it: `images`, `expressions`, `grounded`, `none`, `ambiguous`, `unsupported`, `failed`
+            (counts), `seconds` and `model`.
+        failures: Rows with `id`, `step`, `kind` and `message`.
+
+    Raises:
+        OSError: The page can't be written.
     """
     folder, name = os.path.split(os.path.abspath(out_path))
     unfinished = os.path.join(folder, f".{name}.{os.getpid()}.tmp")

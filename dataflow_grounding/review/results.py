@@ -25,7 +25,17 @@ def report_results(
     image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
-    """Write the page of an annotations file; returns how many records it shows. Raises InputError."""
+    """Write the page of an annotations file, and return how many records it shows.
+
+    Args:
+        summary, title: As for write_report.
+        image_folders: Where relative image paths are looked for, in this order.
+        failures_file: Failures to list; it may be missing.
+        image_key: Column of the image's path; `image` for records that don't have it.
+
+    Raises:
+        InputError: A file can't be read or written.
+    """
     folders = tuple(image_folders)
 
     def image_of(record: Mapping[str, Any]) -> str | None:
@@ -49,7 +59,7 @@ def report_results(
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
-    """Leave `annotations.jsonl` and `report.html` in the storage's folder, from what a run wrote last."""
+    """Leave `annotations.jsonl` and `report.html` of a run that is done in its folder; `summary` then names them."""
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
     page = os.path.join(storage.cache_path, "report.html")
     if summary.done:
@@ -65,7 +75,16 @@ def publish(summary: Summary, storage: FileStorage) -> None:
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the page of a results folder, by its `run.json`; its path and count of records. Raises InputError."""
+    """Write the page of a finished run's folder; returns the page's path and how many records it shows.
+
+    Args:
+        results_dir: The folder, with `annotations.jsonl`; what `run.json` and `failures.jsonl` say is shown too.
+        out_path: The page; None for `report.html` in that folder.
+        image_root: Where relative image paths are looked for; None for where the run looked.
+
+    Raises:
+        InputError: The folder has no annotations, or the page can't be written.
+    """
     annotations = os.path.join(results_dir, "annotations.jsonl")
     if not os.path.exists(annotations):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")

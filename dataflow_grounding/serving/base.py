@@ -22,9 +22,8 @@ class Usage:
     """Tokens that the endpoint counted for one reply.
 
     Args:
-        input_tokens: Those of the request.
+        input_tokens: Those of the request; `output_tokens`: of the reply.
         cached_tokens: Those of `input_tokens` that are billed as a beginning seen before.
-        output_tokens: Those of the reply.
     """
 
     input_tokens: int = 0
@@ -49,7 +48,7 @@ class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
     `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable
-    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that has to send more
+    (tried again by the engine), RequestRefused (fails the record), EndpointRefused (stops the run). One that sends more
     than once for one answer calls `request.before_another()` before each further time.
     """
 
@@ -92,11 +91,11 @@ class Serving(ABC):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` and `doctor` say of it, as JSON and without secrets; `takes` is what the endpoint understands."""
+        """What `run.json` and `doctor` say of it, as JSON without secrets; `takes` is what the endpoint understands."""
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know of it, before a run: one line each, for `check`. It can send all the same."""
+        """What it lacks, or what is good to know, before a run: one line each, for `check`. It can still send."""
         return []
 
     async def aclose(self) -> None:
@@ -114,7 +113,7 @@ def usable_key(given: str | None) -> str | None:
 
 
 def check_settings(timeout: float, temperature: float | None, max_tokens: int) -> None:
-    """Raises SpecError for settings with which nothing could be sent: `timeout` in seconds, sampling, most tokens of a reply."""
+    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, most tokens of a reply."""
     if not 0 < timeout < math.inf:
         raise SpecError(f"timeout {timeout} should be a number of seconds")
     if temperature is not None and not 0 <= temperature < math.inf:

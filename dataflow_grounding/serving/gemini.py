@@ -34,8 +34,7 @@ class GeminiServing(Serving):
 
     Args:
         model: The model's name.
-        max_workers: Most requests in flight.
-        timeout: Seconds for one request.
+        max_workers: Most requests in flight; `timeout`: seconds for each.
         api_key: The key; else `GOOGLE_API_KEY`.
         base_url: Another endpoint that speaks Gemini; else `GOOGLE_GEMINI_BASE_URL`, else Google's.
         media_resolution: One of RESOLUTIONS, or empty for the model's default.

@@ -38,8 +38,7 @@ class OpenAIServing(Serving):
         api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it.
         model_name: The model's name at the endpoint.
         key_name_of_api_key: Variable with the key where `api_key` isn't given; then `OPENAI_API_KEY`, `DF_API_KEY`.
-        max_workers: Most requests in flight.
-        timeout: Seconds for one request.
+        max_workers: Most requests in flight; `timeout`: seconds for each.
         temperature: What to sample at, from 0; None leaves it to the model.
         max_tokens: Most tokens of one reply.
         box_format: How the model writes boxes; `auto` looks the model up by name.

@@ -1,4 +1,4 @@
-"""What the environment says of the endpoint where a spec, or a script, leaves it open: `DF_*`, else the provider's names."""
+"""What the environment says of an endpoint that a spec or script leaves open: `DF_*`, else the provider's names."""
 
 from __future__ import annotations
 

@@ -16,18 +16,18 @@ from dataflow_grounding.spec.problems import Places, validated
 from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
-"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process without a word."""
+"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
-"""Of an `autolabel_type` and the folders of the spec's files: the key of the pipeline's block and its model, or SpecError."""
+"""Of an `autolabel_type` and the folders of the spec's files: the pipeline's block key and its model, or SpecError."""
 
 
 def read_spec(
     paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str] = ()
 ) -> tuple[Spec | None, list[str]]:
-    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and everything
+    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and all
     that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
@@ -44,9 +44,7 @@ def read_spec(
     given = _read_overrides(overrides)
     try:
         merged: Any = OmegaConf.merge(*files, given)
-        if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
-            merged.autolabel_type = blocks[0]
-        model, unknown = _model_of(merged.get("autolabel_type"), block_of, folders)
+        model, unknown = _model_of(merged, block_of, folders, others)
         missing = _tidied(merged, model, others)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
@@ -69,8 +67,13 @@ def read_spec(
     return spec, [*asked, *told]
 
 
-def _model_of(wanted: Any, block_of: BlockOf, folders: Sequence[str]) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; where no pipeline is found, of its head alone, and why."""
+def _model_of(
+    merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
+) -> tuple[type[SpecHead], str]:
+    """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
+    if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
+        merged.autolabel_type = blocks[0]
+    wanted = merged.get("autolabel_type")
     try:
         return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
     except SpecError as error:
@@ -158,7 +161,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _learn_environment(stated: Any, named: bool) -> None:
-    """Remember the secrets that a spec takes from the environment, told by the variable's name, or by the key's (`named`)."""
+    """Remember the secrets a spec takes from the environment, told by the variable's name, or the key's (`named`)."""
     if isinstance(stated, dict):
         for key, item in stated.items():
             _learn_environment(item, named or names_secret(str(key)))

@@ -17,7 +17,7 @@ from dataflow_grounding.spec.problems import nearest
 
 
 def named(name: str, key: str, shipped: Collection[str], folders: Sequence[str], *, quoting: bool = True) -> Any:
-    """What `name`, the value of `key`, means as `module:name`; `folders` count last. Raises SpecError, as `described`."""
+    """What `name`, the value of `key`, means as `module:name`; `folders` come last. Raises SpecError as `described`."""
     module_name, _, attribute = name.partition(":")
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
         known = f"one of {', '.join(shipped)}, nor " if shipped else ""
@@ -54,7 +54,7 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def described(error: BaseException, quoting: bool = True) -> str:
-    """An error of the user's code in one line, with its place; without `quoting` not in its own words: they may be secret."""
+    """An error of the user's code in one line, with its place; without `quoting`, not its words: they may be secret."""
     says_where = isinstance(error, SyntaxError)
     text = f"{type(error).__name__}: {excerpt(str(error))}" if quoting or says_where else type(error).__name__
     if says_where:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataflow_grounding.tasks.double_check import Asked, Check, double_check
-from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
 from dataflow_grounding.tasks.expression_extraction import Extracted, expression_extraction
 from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression
 from dataflow_grounding.tasks.image_caption import image_caption
@@ -13,7 +12,7 @@ from dataflow_grounding.tasks.region_expression import Described, region_express
 from dataflow_grounding.tasks.request import Request
 
 __all__ = [
-    "MERGE_IOU", "Asked", "Check", "Described", "Extracted", "Found", "Merged", "RegionCaptions", "Request",
+    "Asked", "Check", "Described", "Extracted", "Found", "Merged", "RegionCaptions", "Request",
     "double_check", "expression_extraction", "grounding_expression", "image_caption", "phrase_grounding",
-    "region_caption", "region_expression", "without_duplicates",
+    "region_caption", "region_expression",
 ]  # fmt: skip

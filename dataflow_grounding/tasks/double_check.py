@@ -9,6 +9,7 @@ from typing import Any
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.regions import (
     Region,
     check_complete,
@@ -18,8 +19,7 @@ from dataflow_grounding.tasks.regions import (
     region_prompt,
     text_of,
 )
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import BOOLEAN, INTEGER, STRING, list_of, object_of
+from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, list_of, object_of
 
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -74,7 +74,7 @@ def double_check(
     )
 
 
-def _read(reply: str, count: int, regions: int) -> tuple[list[Check], list[str]]:
+def _read(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]]:
     items, notes = read_by_id(reply, "checks", count)
     found = {}
     for number, item in items.items():

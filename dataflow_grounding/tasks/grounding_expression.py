@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
-from dataflow_grounding.tasks.regions import (
-    Region,
-    is_cut_off,
-    read_ids,
-    read_items,
-    region_items,
-    region_prompt,
-    text_of,
-)
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks.regions import Region, read_ids, read_items, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.request import INTEGER, STRING, Request, is_cut_off, list_of, object_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ def grounding_expression(
     )
 
 
-def _read(reply: str, count: int) -> tuple[list[Merged], list[str]]:
+def _read(reply: str, count: int) -> tuple[list[Merged], list[Note]]:
     items, notes = read_items(reply, "expressions")
     if is_cut_off(notes):
         raise TruncatedReply("the reply is cut off before its last expression.")
@@ -60,7 +52,7 @@ def _read(reply: str, count: int) -> tuple[list[Merged], list[str]]:
         if text and ids:
             found.append(Merged(text, [number - 1 for number in ids]))
         else:
-            notes.append(f"dropped: an expression without {'a region' if text else 'text'}")
+            notes.append(Note("dropped", f"an expression without {'a region' if text else 'text'}"))
     if not found:
         raise UnreadableReply('no item of "expressions" has a "text" and the id of a region in "region_ids".')
     return found, notes

@@ -8,10 +8,9 @@ from typing import Any
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.replies import read_object
-from dataflow_grounding.tasks.regions import is_cut_off, text_of
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.tasks.regions import text_of
+from dataflow_grounding.tasks.request import STRING, Request, is_cut_off, object_of
 
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
@@ -26,7 +25,7 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
     )
 
 
-def _read(reply: str) -> tuple[str, list[str]]:
+def _read(reply: str) -> tuple[str, list[Note]]:
     data, notes = read_object(reply, required="caption")
     if is_cut_off(notes):
         raise TruncatedReply("the caption is cut off.")

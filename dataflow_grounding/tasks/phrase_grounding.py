@@ -8,13 +8,11 @@ from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.geometry import area, clamp, whole_pixels
+from dataflow_grounding.geometry import MERGE_IOU, area, clamp, whole_pixels, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.replies import FoundBox, read_boxes
-from dataflow_grounding.tasks.duplicates import MERGE_IOU, without_duplicates
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import BOX, INTEGER, NUMBER_OR_NULL, STRING, list_of, object_of
+from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
+from dataflow_grounding.tasks.request import BOX, INTEGER, NUMBER_OR_NULL, STRING, Request, list_of, object_of
 
 WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
 
@@ -25,7 +23,7 @@ class Found:
 
     Attributes:
         status: grounded, none, ambiguous or unsupported.
-        instances: `bbox` (x1, y1, x2, y2 in whole pixels of the upright image), `score` and perhaps `evidence` of each box.
+        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`, perhaps `evidence`.
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one.
         doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had the whole picture.
@@ -70,35 +68,40 @@ def phrase_grounding(
 
 def _read(
     reply: str, image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None
-) -> tuple[list[Found], list[str]]:
+) -> tuple[list[Found], list[Note]]:
     reading = read_boxes(
         reply, format=box_format, image_size=image.shown_size, sent_size=image.sent_size, phrases=list(phrases)
     )
-    boxed = {box.id for box in reading.boxes} | set(reading.statuses)
-    if any(note.startswith("truncated") for note in reading.notes) and len(boxed) < len(phrases):
-        raise TruncatedReply("the reply is cut off before all phrases have their boxes.")  # the rest isn't "not there"
-    if reading.unread:
-        ids = ", ".join(map(str, reading.unread))
-        why = next((note for note in reading.notes if note.startswith("dropped")), "dropped")
-        raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
+    _check_all_read(reading, len(phrases))
     found, notes = [], list(reading.notes)
     shown = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]  # and not in the padding alone
     for number in range(1, len(phrases) + 1):
         instances = [_instance(box, image) for box in shown if box.id == number]
         once = without_duplicates(instances, merge_iou)
-        notes += [f"merged: a box of phrase {number} that is nearly the same as another"] * (len(instances) - len(once))
-        found.append(
-            Found("grounded" if once else reading.statuses.get(number, "none"), once, reading.reasons.get(number))
-        )
+        merged = Note("merged", f"a box of phrase {number} that is nearly the same as another")
+        notes += [merged] * (len(instances) - len(once))
+        status = "grounded" if once else reading.statuses.get(number, "none")
+        found.append(Found(status, once, reading.reasons.get(number)))
     whole = [phrase for phrase, one in zip(phrases, found, strict=True) if _has_whole_picture(one, image)]
-    notes += [f"whole_picture: the box of {phrase[:60]!r} covers nearly all of it" for phrase in whole]
+    notes += [Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it") for phrase in whole]
     if reading.doubtful:
-        notes.append("doubtful: much was dropped or moved")
+        notes.append(Note("doubtful", "much was dropped or moved"))
     elif len({phrase.casefold() for phrase in whole}) > 1:  # one thing may fill the picture; several hardly do
-        notes.append("doubtful: several phrases have the whole picture")
+        notes.append(Note("doubtful", "several phrases have the whole picture"))
     else:
         return found, notes
     return [replace(one, doubtful=True) for one in found], notes
+
+
+def _check_all_read(reading: Reading, count: int) -> None:
+    """Raise TruncatedReply or UnreadableReply where a phrase without a box is not for that "not there"."""
+    boxed = {box.id for box in reading.boxes} | set(reading.statuses)
+    if reading.count("truncated") and len(boxed) < count:
+        raise TruncatedReply("the reply is cut off before all phrases have their boxes.")
+    if reading.unread:
+        ids = ", ".join(map(str, reading.unread))
+        why = next((note for note in reading.notes if note.code == "dropped"), "dropped")
+        raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
 
 
 def _has_whole_picture(found: Found, image: Image) -> bool:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
+from dataflow_grounding.tasks.request import INTEGER, STRING, Request, list_of, object_of
 
 SHOWN_AS = {
     "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
@@ -47,7 +47,7 @@ def region_caption(
     )
 
 
-def _read(reply: str, count: int) -> tuple[RegionCaptions, list[str]]:
+def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:
     try:
         items, notes = read_by_id(reply, "captions", count)
     except UnreadableReply:
@@ -55,7 +55,8 @@ def _read(reply: str, count: int) -> tuple[RegionCaptions, list[str]]:
         if len(found) < count:
             raise
         texts = [found[number] for number in range(1, count + 1)]
-        return RegionCaptions(texts, reply.strip()), ["own_words: the reply is a text with <region1> and so on in it"]
+        note = Note("own_words", "the reply is a text with <region1> and so on in it")
+        return RegionCaptions(texts, reply.strip()), [note]
     texts_by_id = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
     check_complete(texts_by_id, count, "the text", notes)
     return RegionCaptions([texts_by_id[number] for number in range(1, count + 1)]), notes

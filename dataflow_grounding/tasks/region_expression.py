@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.images import Image
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
-from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.tasks.schema import INTEGER, STRING, list_of, object_of
+from dataflow_grounding.tasks.request import INTEGER, STRING, Request, list_of, object_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def region_expression(image: Image, regions: Sequence[Region], box_format: BoxFo
     )
 
 
-def _read(reply: str, count: int) -> tuple[list[Described], list[str]]:
+def _read(reply: str, count: int) -> tuple[list[Described], list[Note]]:
     items, notes = read_by_id(reply, "regions", count)
     found = {}
     for number, item in items.items():

@@ -9,7 +9,8 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.replies import read_object
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.tasks.request import is_cut_off
 
 Region: TypeAlias = Mapping[str, Any]
 """A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
@@ -32,7 +33,7 @@ def region_prompt(name: str, image: Image, box_format: BoxFormat) -> str:
     return load_prompt(name).replace("{box_format}", box_format.instructions(image.sent_size))
 
 
-def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
+def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
     """Read the objects in the list `key` of a reply, all but the last if it is cut off.
 
     Returns:
@@ -44,7 +45,7 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
 
     Example:
         >>> read_items('{"regions": [{"id": 1}, 7]}', "regions")
-        ([{'id': 1}], ['dropped: not an object'])
+        ([{'id': 1}], [Note(code='dropped', text='not an object')])
     """
     data, notes = read_object(reply, required=key)
     if not isinstance(data[key], list):
@@ -54,11 +55,11 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[str]]:
         return items[:-1], notes
     if data[key] and not items:
         raise UnreadableReply(f'"{key}" has no objects in it.')
-    return items, [*notes, *["dropped: not an object"] * (len(data[key]) - len(items))]
+    return items, [*notes, *[Note("dropped", "not an object")] * (len(data[key]) - len(items))]
 
 
-def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Read the objects in the list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
+def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
+    """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are dropped with a note.
 
     Returns:
         Id → object, and notes on what was done to read them.
@@ -69,30 +70,25 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
     Example:
         >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
-        ({2: {'id': '2'}}, ["dropped: an item with the id '9'"])
+        ({2: {'id': '2'}}, [Note(code='dropped', text="an item with the id '9'")])
     """
     items, notes = read_items(reply, key)
     found: dict[int, dict[str, Any]] = {}
     for item in items:
         number = id_of(item.get("id"))
         if number is None or not 1 <= number <= count or number in found:
-            notes.append(f"dropped: an item with the id {str(item.get('id'))[:20]!r}")
+            notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
         else:
             found[number] = item
     return found, notes
 
 
-def check_complete(found: Mapping[int, object], count: int, what: str, notes: Sequence[str]) -> None:
+def check_complete(found: Mapping[int, object], count: int, what: str, notes: Sequence[Note]) -> None:
     """Raise UnreadableReply with the ids that a reply leaves out, or TruncatedReply if it is cut off."""
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
         complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
         raise TruncatedReply(complaint) if is_cut_off(notes) else UnreadableReply(complaint)
-
-
-def is_cut_off(notes: Sequence[str]) -> bool:
-    """Return whether notes say that the reply's end is missing."""
-    return any(note.startswith("truncated") for note in notes)
 
 
 def id_of(value: Any) -> int | None:
@@ -109,18 +105,18 @@ def id_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def read_ids(value: Any, count: int) -> tuple[list[int], list[str]]:
+def read_ids(value: Any, count: int) -> tuple[list[int], list[Note]]:
     """Return the region ids 1 to `count` in a value, each once, in order, and notes on the others.
 
     Example:
         >>> read_ids([2, "1", 2, 7], 3)
-        ([2, 1], ['dropped: a region id that was not asked about'])
+        ([2, 1], [Note(code='dropped', text='a region id that was not asked about')])
     """
     given = [] if value is None else value if isinstance(value, list) else [value]
     numbers = [id_of(item) for item in given]
     known = list(dict.fromkeys(n for n in numbers if n is not None and 1 <= n <= count))
     unknown = sum(n is None or not 1 <= n <= count for n in numbers)
-    return known, ["dropped: a region id that was not asked about"] * unknown
+    return known, [Note("dropped", "a region id that was not asked about")] * unknown
 
 
 def text_of(value: Any) -> str:

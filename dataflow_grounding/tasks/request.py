@@ -1,21 +1,33 @@
-"""A request: one question to a model, with how its reply is read."""
+"""A request: one question to a model, the schema of its reply, and how that is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import Note
 
 T = TypeVar("T")
 
-# A model decodes in circles most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6
-# answers at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
+ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
+"""What `read` returns: the answer, and notes on reading it; a text "code: what was done" is taken for a note, too."""
+
+# JSON schemas of replies, in the strict subset that endpoints take: every key required, none besides.
+Schema: TypeAlias = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
+BOOLEAN: Schema = {"type": "boolean"}
+NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+
+# A model loops most easily near 0, where it always takes the likeliest token: a vision model ran away in 6 of 6 answers
+# at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270). So cooler ends here, also for one at 0.
 COOLEST = 0.2
 
 
@@ -36,7 +48,7 @@ class Request(Generic[T]):
     images: tuple[Image, ...]
     instructions: str
     schema: Mapping[str, Any]
-    read: Callable[[str], tuple[T, list[str]]]
+    read: Callable[[str], ReadReply[T]]
     sample: int = 0
     attempt: int = 0
     complaint: str = ""
@@ -46,12 +58,13 @@ class Request(Generic[T]):
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
     before_another: Callable[[], None] = _nothing
-    """To be called by a serving that sends again for the same answer, before each further time. It raises RunStopped."""
+    """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError(f"a {self.task} request without its image")
+        if self.text_only == bool(self.images):
+            raise ValueError(f"a {self.task} request {'with an' if self.text_only else 'without its'} image")
 
     @cached_property
     def question(self) -> str:
@@ -70,8 +83,8 @@ class Request(Generic[T]):
 
     @property
     def system(self) -> str:
-        """The system message, the same for every task."""
-        return load_prompt("system")
+        """The system message, the same for every task about an image."""
+        return load_prompt("system_text_only" if self.text_only else "system")
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> Request[T]:
         """The same question once more, saying what was wrong with the last reply."""
@@ -80,7 +93,7 @@ class Request(Generic[T]):
         return replace(self, attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off)
 
     def temperature(self, usual: float | None) -> float | None:
-        """What to sample at, of a serving that samples at `usual`: half of it with each try after a reply that was cut off."""
+        """The temperature for a serving that samples at `usual`: halved with each try after a cut-off reply."""
         if usual is None or not self.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))
@@ -96,3 +109,21 @@ class Request(Generic[T]):
             "attempt": self.attempt,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def list_of(items: Schema) -> Schema:
+    """An array of `items`."""
+    return {"type": "array", "items": items}
+
+
+def object_of(**properties: Schema) -> Schema:
+    """An object with exactly these keys."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+BOX = list_of({"type": "number"})
+
+
+def is_cut_off(notes: Sequence[Note]) -> bool:
+    """Return whether notes say that the reply's end is missing."""
+    return any(note.code == "truncated" for note in notes)

@@ -22,10 +22,9 @@ class Answer:
     """What the model says.
 
     Args:
-        text: The reply's text.
+        text: What the reply says; `refusal` is said in its place.
         finish_reason: Why it ended: `stop`, `length` or `content_filter`.
         usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
-        refusal: Said in place of `text`.
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer

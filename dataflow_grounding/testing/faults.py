@@ -29,8 +29,7 @@ class Fault:
         hang: Whether nothing is ever sent.
         sent_share: Share of the response's bytes, 0 to 1, after which the connection is cut.
         bytes_per_second: Speed at which the body drips.
-        down_for: Seconds for which the listening socket and every connection are closed.
-        stall_for: Seconds for which the whole server sends nothing.
+        down_for: Seconds for which the listening socket and every connection are closed; `stall_for`: nothing is sent.
     """
 
     status: int | None = None
@@ -208,8 +207,7 @@ def on(
         containing: Text in the user message, one record's caption, say.
         where: Any other condition.
         share: Part of the requests, 0 to 1, drawn at random, the same with the same `seed`.
-        times: How often it strikes in all.
-        times_each: How often it strikes each distinct question, so that asking again succeeds.
+        times: How often it strikes in all; `times_each`: each distinct question, so that asking again succeeds.
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer, faults, on

@@ -31,8 +31,7 @@ class LoopbackServer(Endpoint):
         latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
         capacity: Requests served at once; the others get `limit_fault`. None for no limit.
         takes: What the endpoint refuses with a 400.
-        key: The only API key that is accepted; None for any.
-        models: The only models that are known; None for any.
+        key: The only API key that is accepted; `models`: the only models that are known. None for any.
         leaky: Whether errors repeat the key, as those of some endpoints do.
         record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's JSON, too.
         port: 0 finds a free one.

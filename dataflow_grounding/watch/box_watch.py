@@ -1,4 +1,4 @@
-"""The standing check: whether a run's boxes are in the format that was asked for, by checks of the endpoint and by signs."""
+"""The standing check: whether a run's boxes are in the format asked for, by checks of the endpoint and by signs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CHECK_EVERY = 100
 class BoxWatch:
     """Watches the boxes of one run, and stops it, or warns once, where they are not in the format that was asked for.
 
-    A sign in the first boxes or a drift of the numbers calls for a check of the endpoint, and so does every `every`-th request
-    (None: no checks); a check that passes withdraws them. Where there can be no check, a sign is enough. It changes no record.
-    Raises SpecError.
+    A sign in the first boxes or a drift of the numbers calls for a check of the endpoint, and so does every `every`-th
+    request (None: no checks); a check that passes withdraws them. Where there can be no check, a sign is enough. It
+    changes no record. Raises SpecError.
     """
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
@@ -60,7 +60,6 @@ class BoxWatch:
         watch = start.shared[whose] = BoxWatch(self.on_suspect, self.every)
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            trusting, in_memory = self.on_suspect == "warn", start.folder is None
             from dataflow_grounding.watch.endpoint_checks import EndpointChecks
             from dataflow_grounding.watch.watching import Watching
 
@@ -69,15 +68,15 @@ class BoxWatch:
                 asked,
                 self.every,
                 calibrated=calibrated,
-                in_memory=in_memory,
-                trusting=trusting,
+                in_memory=start.folder is None,
+                trusting=self.on_suspect == "warn",
                 coming=lambda: start.pictures().sizes,
             )
             watch._watching = Watching(watch, asked, checks)
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """The answer to a request for the boxes of `phrases`, which is looked at. Raises what failed, and SuspectBoxes."""
+        """The answer, which is looked at, to a request for boxes of `phrases`. Raises what failed, and SuspectBoxes."""
         if self._watching is None:
             return await ask(request)
         if self.suspicion is not None and self.on_suspect == "warn":
@@ -102,7 +101,7 @@ class BoxWatch:
         say(f"Warning: {what}.")
 
     def suspect(self, what: str, kept: str) -> None:
-        """Say that the boxes are wrong; `kept` is what becomes of the replies. Raises SuspectBoxes unless it only warns."""
+        """Report wrong boxes; `kept` says what happens to the replies. Raises SuspectBoxes unless set to warn."""
         self.suspicion = what
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what}. {kept}")

@@ -15,8 +15,8 @@ SQUARE, LONG = 1.2, 3.0  # padding doesn't show in a picture less elongated than
 class CheckSizes:
     """The sizes in which a run's pictures are sent, and those that checks should ask in.
 
-    Formats in parts of the side are checked in the commonest size; where that is nearly square, in an elongated one too, in which
-    padding shows. What counts in pixels is also checked in the largest sizes, upright and lying: servers reduce them first.
+    Formats in parts of the side are checked in the commonest size, if nearly square also in an elongated one, where
+    padding shows. Pixel formats are checked in the largest sizes too, upright and lying: servers reduce them first.
     """
 
     def __init__(self, in_pixels: bool) -> None:
@@ -59,7 +59,7 @@ class CheckSizes:
         return chosen
 
     def _grow(self, sizes: Iterable[Size]) -> list[Size]:
-        """Note the largest areas and the longest sides, lying and upright; returns those that are larger than before."""
+        """Note the largest areas and longest sides, lying and upright; returns those that are larger than before."""
         larger = []
         for size in sizes:
             for name, measure in (("area", math.prod), ("side", max)):

@@ -1,4 +1,4 @@
-"""Drift: whether the last answers' numbers look more like the boxes before them when they are read in another format."""
+"""Drift: whether the last answers' numbers look more like the boxes before them when read in another format."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ class Other:
 
 
 class Drift:
-    """Compares each answer's boxes with those of the answers more than 20 before it, as read and as another format reads them.
+    """Compares each answer's boxes with those more than 20 answers before, as read and as another format reads them.
 
-    For two other orders at the same scale, and every other scale in the same order, the log-likelihood ratios are summed as
+    For two other orders at the same scale, and every other scale in the same order, log-likelihood ratios are summed as
     long as they speak for it (a CUSUM). An alarm says only that it is time for a probe.
     """
 

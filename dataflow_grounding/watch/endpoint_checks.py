@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
 LEAST_BETWEEN = 20
-"""Answers between two checks, however much the numbers drift; a run of as many ends with a check of several pictures."""
+"""Answers between two checks, however the numbers drift; a run of as many ends with a check of several pictures."""
 
 MORE_OFTEN = 25
 """Answers between two checks once a picture was clearly answered in another format."""
@@ -34,7 +34,7 @@ FRESH = 600.0  # seconds for which a check holds for further calls in this proce
 
 
 class Known:
-    """What is known of an endpoint, model and format: in one run, or, for records in memory, in all calls of this process."""
+    """What is known of an endpoint, model and format: in one run or, for records in memory, in all of this process."""
 
     def __init__(self, asked: BoxFormat) -> None:
         self.at = -math.inf
@@ -52,7 +52,7 @@ class Known:
         self.begin_to_look(asked)
 
     def begin_to_look(self, asked: BoxFormat) -> None:
-        """Look at the numbers as if for the first time."""
+        """Forget the numbers seen so far, and look at the next ones as the first."""
         self.signs, self.drift = Signs(asked), Drift(asked)
 
     def is_fresh(self) -> bool:
@@ -65,18 +65,18 @@ _checked: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None) -> int:
-    """How many pictures the checks of a run of so many requests take, in one size each, where no numbers drift."""
+    """How many probe pictures the checks of a run with this many requests take, in one size, if no numbers drift."""
     if not requests or every is None:
         return 0
     return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
 
 
 class EndpointChecks:
-    """The checks of one run: one before its first request, one every `every` requests, one when it is told of a drift.
+    """The checks of one run: one before its first request, one every `every` requests, one when it is told of drift.
 
-    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the run has no
-    files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were set aside count.
-    `coming` looks at the run's pictures: their sizes, the commonest first.
+    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the
+    run has no files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were
+    set aside count. `coming` looks at the run's pictures: their sizes, the commonest first.
     """
 
     def __init__(
@@ -196,13 +196,14 @@ class EndpointChecks:
         return verdict
 
     def lost(self) -> str:
-        """The format is another: what becomes of answers that no check vouched for. The next call begins anew."""
+        """The format is another: what happens to answers that no check vouched for. The next call starts over."""
         known = self.known
         known.at, mixed, known.odd = -math.inf, known.odd is not None, None
         known.begin_to_look(self._asked)
         since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
         if not self.in_memory:
-            aside = f"The {self._set_aside} replies since the last good check are set aside: the next run asks for them again"
+            aside = f"The {self._set_aside} replies since the last good check are set aside"
+            aside += ": the next run asks for them again"
             if mixed:
                 aside += ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
             return aside if self._set_aside else "Every reply so far is kept" if since else "No boxes were asked for"

@@ -25,22 +25,21 @@ MIXED_SHAPES, LEAST_MIXED_SHAPES = 0.25, 60  # the same for things that are the 
 ADVICE = f": check vlm.box_format, or {CALIBRATE}"
 
 BLIND = (
-    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their pictures, "
-    "state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
+    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some boxes with their "
+    "pictures, state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
 )
 
-# Things that are nearly always taller, or wider, than they are: a phrase's head is looked up, "the tall man" ends in one.
-# fmt: off
-TALL = frozenset([
-    "person", "man", "woman", "boy", "girl", "child", "pedestrian", "lady", "guy", "tower", "bottle", "lamp", "door", "tree",
-    "giraffe", "vase", "skyscraper",
-])
-WIDE = frozenset([
-    "car", "bus", "truck", "train", "van", "sofa", "couch", "bed", "table", "bench", "boat", "ship", "airplane", "plane",
-    "river", "keyboard",
-])
-# fmt: on
+# Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
 _WORD = re.compile(r"[a-z]+")
+# Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
+# fmt: off
+TALL = frozenset(_WORD.findall(
+    "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper"
+))
+WIDE = frozenset(_WORD.findall(
+    "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Signs:
 
 
 def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
-    """The first sign's name, and what is strange with the format that would fit, as a clause; signs in `but` are passed over."""
+    """The first sign not in `but`: its name, and what is strange with the format that would fit, as a clause."""
     for name, sign in SIGNS.items():
         found = sign(seen, asked) if name not in but else None
         if found is not None:
@@ -190,10 +189,8 @@ def _repeated(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     twice = sum(len(phrases[s.reply, s.numbers]) > 1 for s in seen)
     if len(seen) < ENOUGH or twice < 0.6 * len(seen):
         return None
-    return (
-        f"{twice} of {len(seen)} are the same for different phrases",
-        "The model may not see the picture: try another",
-    )
+    what = f"{twice} of {len(seen)} are the same for different phrases"
+    return what, "The model may not see the picture: try another"
 
 
 def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = ORDERS) -> str:
@@ -202,21 +199,25 @@ def _remedy(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order] = OR
 
 
 def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Order]) -> str | None:
-    """The plain format in which nearly all boxes lie inside their pictures, the right way round, and spread over them."""
-    scales = [scale for scale in SCALES if scale != 999]
+    """The plain format in which nearly all boxes lie in their pictures, the right way round, and spread over them."""
     best: tuple[float, str] | None = None
     for order in sorted(orders, key=lambda order: order != asked.order):
-        for scale in scales:
-            name = f"{order}_{scale}"
-            other = plain(name)
-            if (order, scale) == (asked.order, asked.scale):
+        for scale in SCALES:
+            if scale == 999 or (order, scale) == (asked.order, asked.scale):
                 continue
-            boxes = [read_as(s, other) for s in seen]
-            right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
-            reach = min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
-            if right >= 0.95 * len(boxes) and reach >= 0.6 and (best is None or reach > best[0] + 0.1):
+            name = f"{order}_{scale}"
+            reach = _reach([read_as(s, plain(name)) for s in seen])
+            if reach >= 0.6 and (best is None or reach > best[0] + 0.1):
                 best = (reach, name)
     return best[1] if best else None
+
+
+def _reach(boxes: Sequence[tuple[float, float, float, float]]) -> float:
+    """How far right and down nearly all boxes reach, as a share of the side; 0 where too many are impossible."""
+    right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+    if right < 0.95 * len(boxes):
+        return 0.0
+    return min(sorted(b[i] for b in boxes)[int(0.95 * (len(boxes) - 1))] for i in (2, 3))
 
 
 @lru_cache
@@ -233,7 +234,7 @@ def read_as(s: Seen, box_format: BoxFormat) -> tuple[float, float, float, float]
 
 
 def _enough(seen: Sequence[Seen]) -> bool:
-    """The same box again is no more evidence."""
+    """Whether boxes and replies are many; the same box again is no further evidence."""
     return len({s.numbers for s in seen}) >= ENOUGH and len({s.reply for s in seen}) >= FEW
 
 

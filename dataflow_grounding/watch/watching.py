@@ -11,7 +11,7 @@ from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.replies.finding import parse_reply
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.endpoint_checks import EndpointChecks
 from dataflow_grounding.watch.signs import ADVICE, Seen
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ODD = (
-    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one format: "
-    "are there several servers or models behind its address? Look at some boxes"
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one "
+    "format: are there several servers or models behind its address? Look at some boxes"
 )
 
 
 class Suspects(Protocol):
-    """Who is told that the boxes are wrong, and decides what comes of it."""
+    """Is told that the boxes are wrong, and decides what to do about it."""
 
     suspicion: str | None
 
@@ -59,7 +59,7 @@ class Watching:
             await self._ready(ask)
             self._checks.sending()
 
-        def read(reply: str) -> tuple[T, list[str]]:
+        def read(reply: str) -> ReadReply[T]:
             self._look(reply, sent, dict(enumerate(phrases, 1)))
             return request.read(reply)
 
@@ -80,7 +80,7 @@ class Watching:
             say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
 
     async def _ready(self, ask: Ask) -> None:
-        """Wait until requests may be sent: for the first check, which the first comer makes, and for any that is in doubt."""
+        """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
         if self._checks.to_begin and not self._checks.under_way and self._watch.suspicion is None:
             await self._check(ask, waiting=True)
         else:

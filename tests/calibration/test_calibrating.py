@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written_is_told(
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
         done = run(workplace, server)
         assert done.code == 0, done
-        assert "can't be kept" in done.err
+        assert "can't be saved" in done.err
         sent = server.count()
         workplace.many(2)
         assert run(workplace, server).code == 0  # the run's own copy

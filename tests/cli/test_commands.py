@@ -47,7 +47,7 @@ WRONG = [
     (["ground"], "Missing argument 'IMAGE'"),
     (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
     (["report", "nowhere"], "does not exist"),
-    (["default_specs", "results=x"], "'results' is not one of results_dir"),
+    (["default_specs", "results=x"], "'results' is not one of autolabel_type"),
     (["default_specs", "autolabel_type=x"], "autolabel_type 'x' is not one of"),
     (["eval", "nowhere", "--gold", "no.jsonl"], "no "),
 ]

@@ -35,4 +35,4 @@ def test_operators_servings_and_storages_of_both_libraries_work_together(tmp_pat
     told = [line for line in done.stdout.splitlines() if line and "\x1b" not in line]  # the others are DataFlow's log
     print("\n".join(["", *told]))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(told) == 6
+    assert len(told) == 7

@@ -7,7 +7,9 @@ Prints a line for each thing that was done, and fails at the first that is not a
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -43,6 +45,11 @@ def rows(folder: Path) -> str:
     return str(folder / "in.jsonl")
 
 
+def paths_in(file: str) -> list[str]:
+    """The pictures of the rows."""
+    return [json.loads(line)["image_path"] for line in Path(file).read_text().splitlines()]
+
+
 def boxes(storage: Any) -> list[Any]:
     """What a storage says of the step that was written last."""
     found = storage.step().read("dict")
@@ -51,6 +58,17 @@ def boxes(storage: Any) -> list[Any]:
 
 def main(base_url: str, folder: Path) -> None:
     first = rows(folder)
+    arguments = [list(inspect.signature(kind).parameters.values())[:4] for kind in (dfg.FileStorage, TheirStorage)]
+    assert [(p.name, p.default) for p in arguments[0]] == [(p.name, p.default) for p in arguments[1]]
+    for kind in ("jsonl", "json", "csv", "parquet"):
+        for name, (one, other) in {"o": (dfg.FileStorage, TheirStorage), "t": (TheirStorage, dfg.FileStorage)}.items():
+            path = one(first, str(folder / kind), name, kind).step().write(TheirStorage(first).step().read())
+            again = other(path, str(folder / kind), name, kind).step().read()
+            assert (os.path.basename(path), list(again["image_path"])) == (f"{name}_step1.{kind}", paths_in(first)), (
+                path
+            )
+    print("each library's FileStorage reads what the other's wrote")
+
     ours = OurServing(api_url=base_url, model_name="loopback", timeout=20, box_format="xyxy_px")
     theirs = TheirServing(api_url=base_url, model_name="loopback", max_workers=4, timeout=20)
 

@@ -151,6 +151,7 @@ def test_the_commands_of_the_pages_run(place: Workplace, monkeypatch: pytest.Mon
     pytest.importorskip("google.genai")
     for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
         monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
     for folder in ("example_data", "api_pipelines"):  # as in a clone
         shutil.copytree(REPOSITORY / folder, folder)

@@ -81,7 +81,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xfail(strict=True, reason="default_specs doesn't yet name the backend of the environment")
 def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
     out = run_page(README, clone, tmp_path / "home")
     assert (clone / "out" / "report.html").is_file()

@@ -14,11 +14,12 @@ from PIL import Image
 
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import Workplace
-from dataflow_grounding import Operator, Serving
+from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import OperatorFailed, SuspectBoxes, TruncatedReply, UnreadableReply
 from dataflow_grounding.images import open_image
 from dataflow_grounding.records import Record, Update
+from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
@@ -65,7 +66,7 @@ def row(tmp_path: Path) -> dict[str, Any]:
     return {"image_path": str(tmp_path / "a.png")}
 
 
-def x_of(reply: str) -> tuple[Any, list[str]]:
+def x_of(reply: str) -> tuple[Any, list[Note]]:
     return json.loads(reply)["x"], []
 
 
@@ -132,6 +133,18 @@ def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(row: d
     with pytest.raises(OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"):
         Asking(serving, lambda reply: answer)(row)
     assert len(serving.asked) == 1
+
+
+@pytest.mark.parametrize("note", [Note("halved", "half: of it"), "halved: half: of it", "halved"], ids=repr)
+def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(tmp_path: Path, row: dict[str, Any], note: Any) -> None:
+    class Alone(Pipeline):
+        def forward(self) -> None:
+            Asking(Saying('{"x": 5}'), lambda reply: (5, [note, note])).run(self.storage.step())
+
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    alone = Alone()
+    alone.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    assert alone.forward().notes == {"halved": 2}
 
 
 # --- replies that are cut off

@@ -23,8 +23,7 @@ from dataflow_grounding.images import open_image
 from dataflow_grounding.jobs.base import RowsJob
 from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
-from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.schema import STRING, object_of
+from dataflow_grounding.tasks.request import Request, STRING, object_of
 
 
 class MoodFinder(Operator):
@@ -76,6 +75,38 @@ class Moods(Pipeline):
         if self.boxes:
             self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
             self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
+
+
+class Loud:
+    def run(self, storage, input_key="mood", output_key="loud"):
+        frame = storage.read()
+        frame[output_key] = frame[input_key].str.upper()
+        storage.write(frame)
+
+
+class EndsElsewhere(Moods):
+    name = "loud"
+
+    def __init__(self, storage, serving):
+        super().__init__(storage, serving, boxes=False)
+        self.loud = Loud()
+
+    def forward(self):
+        super().forward()
+        self.loud.run(self.storage.step())
+
+
+class Asking(Pipeline):
+    name = "asking"
+
+    def __init__(self, storage, serving):
+        from dataflow_grounding.compat import PromptedVQAGenerator
+
+        self.storage = storage
+        self.vqa = PromptedVQAGenerator(serving)
+
+    def forward(self):
+        self.vqa.run(self.storage.step(), input_prompt_key="caption", input_image_key="image_path")
 
 
 class Nameless(Moods):
@@ -515,3 +546,34 @@ def test_what_an_operator_cannot_say_of_itself_costs_no_results(moods: Moods, na
     assert command(["generate", "-e", moods.path()]).code == 0
     facts = json.loads((moods.results / "run.json").read_text())["operators"]["step0_mood"]
     assert ("ZeroDivisionError" in facts.get("error", "")) == (name == "facts")
+
+
+def test_a_pipeline_that_ends_with_an_operator_from_elsewhere_publishes_its_file(moods: Moods) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:EndsElsewhere"
+    moods.spec["loud"] = moods.spec.pop("moods")
+    annotations = moods.results / "annotations.jsonl"
+    moods.told("generate", "loud.workflow.steps=['0']")
+    assert "loud" not in json.loads(annotations.read_text().splitlines()[0])
+    for steps in (["1"], ["0", "1"]):
+        annotations.unlink()
+        moods.told("generate", f"loud.workflow.steps={steps}")
+        assert [json.loads(line)["loud"] for line in annotations.read_text().splitlines()] == ["CALM, EN"] * 4
+
+
+def test_rows_with_several_pictures_or_none_are_checked_and_run(moods: Moods, server: LoopbackServer) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Asking"
+    moods.spec["asking"] = moods.spec.pop("moods")
+    path = moods.place.folder / "captions.jsonl"
+    first, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    several = [row["image_path"] for row in rows]
+    rows = [first, {"caption": "Which?", "image_path": several}, {"caption": "Why?", "image_path": None}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checked = moods.do("check")
+    assert (checked.code, "3 records checked, 0 problems" in checked.out) == (0, True), checked
+    assert moods.told("estimate")["requests"] == 3
+    path.write_text(json.dumps({"caption": "Where?", "image_path": [*several, "gone.jpg"]}) + "\n" + path.read_text())
+    checked = moods.do("check")
+    assert "line 1: no image 'gone.jpg'" in checked.out + checked.err, checked
+    path.write_text(path.read_text().split("\n", 1)[1])
+    assert moods.told("generate")["done"] == 3
+    assert sorted(len(request.images) for request in server.requests) == [0, 1, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.seeing_model import SeeingModel, draw
+from benchmarks.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from benchmarks.workplace import Workplace
 from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
 from dataflow_grounding.boxes.agreement import merged
+from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regrounding import agreement
+from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.serving import OpenAIServing
@@ -125,8 +128,6 @@ def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int
         # The first answers come to nothing, however often they are asked for again.
         return Answer("no idea") if next(count) < unreadable else seeing(request)
 
-    from dataflow_grounding.engine.options import RunOptions, current_options
-
     token = current_options.set(RunOptions(max_attempts=1))
     try:
         with LoopbackServer(answers, keep_bodies=True) as server:
@@ -138,6 +139,78 @@ def test_up_to_half_of_the_answers_may_be_unreadable(photo: str, unreadable: int
                     ground(server, photo, "the red box", samples=3)
     finally:
         current_options.reset(token)
+
+
+def in_px(*boxes: list[int], size: tuple[int, int] = (1200, 900)) -> dict[str, Any]:
+    scaled = [[round(1000 * edge / size[n % 2]) for n, edge in enumerate(bbox)] for bbox in boxes]
+    return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": bbox} for bbox in scaled]}
+
+
+def test_small_boxes_that_differ_by_a_models_noise_are_one(photo: str) -> None:
+    shifts = iter([(0, 0), (20, 0), (10, 13)])
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        x, y = next(shifts)
+        return in_px([600 + x, 300 + y, 615 + x, 315 + y])
+
+    with LoopbackServer(answers) as server:
+        [one] = ground(server, photo, "the blue box", samples=3)
+    [instance] = one["instances"]
+    assert (instance["score"], one["disagreement"]) == (1.0, False)
+    assert all(abs(a - b) <= 1 for a, b in zip(instance["bbox"], [610, 300, 625, 315], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_small_things_side_by_side_stay_apart(tmp_path: Path, seed: int) -> None:
+    wanted = [(500 + 34 * n, 300, 516 + 34 * n, 316) for n in range(4)]
+    path, chance = str(tmp_path / "row.png"), random.Random(seed)
+    draw(path, (1200, 900), {color: [bbox] for color, bbox in zip(COLORS, wanted, strict=False)})
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        # Whatever its colour, each is a box of the one phrase.
+        size, seen = look(picture_in(request))
+        noisy = [[round(edge + chance.gauss(0, 0.005) * max(size)) for edge in bbox] for [bbox] in seen.values()]
+        return in_px(*chance.sample(noisy, len(noisy)), size=size)
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        record = PhraseGrounder(serving, samples=3)({"image_path": path, "expressions": ["the blue box"]})
+        record = BoxRefiner(serving, samples=3)(record)
+    boxes = [tuple(instance["bbox"]) for instance in record["expressions"][0]["instances"]]
+    assert len(boxes) == len(match_boxes(boxes, wanted)) == len(wanted)
+
+
+CLOSER = [
+    ("the first two agree", ["found", "found"], 2),
+    ("what finds nothing has no vote", [None, "found", None], 3),
+    ("one that can't be read has none", ["unreadable", "found", "found"], 3),
+    ("none finds it", [None, None], 2),
+]
+
+
+@pytest.mark.parametrize(("replies", "asked"), [pytest.param(*case[1:], id=case[0]) for case in CLOSER])
+def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
+    photo: str, replies: list[str | None], asked: int
+) -> None:
+    coming, seeing = iter(replies), SeeingModel()
+
+    def answers(request: ReceivedRequest) -> Answer | dict[str, Any]:
+        reply = next(coming)
+        return seeing(request) if reply == "found" else Answer("no idea") if reply else {"objects": []}
+
+    given = [{"bbox": [905, 330, 930, 350], "score": None}]
+    expressions = [{"expression_id": "a", "text": "the blue box", "instances": given, "status": "grounded"}]
+    token = current_options.set(RunOptions(max_attempts=1))
+    try:
+        with LoopbackServer(answers, keep_bodies=True) as server:
+            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+            refiner = BoxRefiner(serving, samples=3, check_every=None)
+            record = refiner({"image_path": photo, "expressions": expressions})
+            assert server.count() == asked
+    finally:
+        current_options.reset(token)
+    [instance] = record["expressions"][0]["instances"]
+    assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 
 
 @pytest.mark.parametrize("box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "xyxy_px@smart_resize_28"])
@@ -287,8 +360,8 @@ def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace
         assert album.run(**settings).code == 0
         before = album.annotations()
         sent = server.count()
-        # 3 extractions; 3 x 3 answers; 3 x 3 of a crop; two phrases once more, one of them with a crop
-        assert sent == 3 + 3 * 3 + 3 * 3 + 3 * (1 + 2)
+        # 3 extractions; 3 x 3 answers; 3 x 2 of a crop, as they agree; two phrases once more, one of them with a crop
+        assert sent == 3 + 3 * 3 + 3 * 2 + 3 * (1 + 2)
         (album.results / ".ckpt" / "finished.json").unlink()
         again = album.run(**settings)
         assert (again.code, server.count()) == (0, sent)

@@ -15,9 +15,9 @@ from PIL import Image
 from benchmarks.workplace import Workplace
 from dataflow_grounding import BoxRefiner, PhraseGrounder, Serving
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.geometry import iou, without_duplicates
 from dataflow_grounding.serving import Reply
-from dataflow_grounding.tasks import Request, without_duplicates
+from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from dataflow_grounding import CaptionGenerator, DoubleChecker, Merger, RegionExpressionGenerator
+from dataflow_grounding import (
+    BoxRefiner,
+    BoxVerifier,
+    CaptionGenerator,
+    DoubleChecker,
+    Merger,
+    OpenAIServing,
+    PhraseGrounder,
+    RegionCaptioner,
+    RegionExpressionGenerator,
+)
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.nearness import near_groups
 from dataflow_grounding.boxes.regions import read_regions
@@ -17,6 +29,7 @@ from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, iou
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving import Serving
+from dataflow_grounding.testing import LoopbackServer
 
 numbers = st.integers(0, 40)
 box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(
@@ -107,3 +120,26 @@ def test_settings_that_can_not_be_are_refused(make: Any) -> None:
 def test_operators_say_what_they_do_in_both_languages() -> None:
     for cls in (RegionExpressionGenerator, CaptionGenerator, Merger, DoubleChecker):
         assert cls.get_desc("en") != cls.get_desc("zh")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BoxRefiner,
+        BoxVerifier,
+        DoubleChecker,
+        lambda serving: DoubleChecker(serving, method="both"),
+        Merger,
+        PhraseGrounder,
+        lambda serving: PhraseGrounder(serving, samples=3),
+        RegionCaptioner,
+        lambda serving: RegionCaptioner(serving, marks="crop"),
+        RegionExpressionGenerator,
+    ],
+)
+def test_without_regions_or_expressions_nothing_is_sent(tmp_path: Path, make: Any) -> None:
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
+    row = {"image_path": str(tmp_path / "a.png"), "image": str(tmp_path / "a.png"), "regions": [], "expressions": []}
+    with LoopbackServer() as server:
+        make(OpenAIServing(server.base_url, "loopback", api_key="k", box_format="xyxy_px"))(row)
+        assert server.count() == 0

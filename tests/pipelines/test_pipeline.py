@@ -492,6 +492,47 @@ def test_operators_of_other_libraries_run_in_their_turn(tmp_path: Path) -> None:
     assert [(record["loud"], record["length"]) for record in last] == [("RED DOG, AND MORE", 17), ("A CAT", 5)]
 
 
+def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_last(tmp_path: Path) -> None:
+    class EndsElsewhere(Mixed):
+        def forward(self) -> None:
+            self.extractor.run(self.storage.step())
+            assert self.theirs.run(self.storage.step(), output_key="loud") == "loud"
+
+    workspace(tmp_path, [*ROWS[:2], ROWS[3]])
+    for way in ("eager", "compiled"):
+        pipeline = EndsElsewhere(tmp_path, way)
+        if way == "compiled":
+            pipeline.compile()
+        for _ in range(2):
+            summary = forward(pipeline)
+            assert summary.annotations == str(tmp_path / way / "s_step2.jsonl")
+            assert (summary.records, summary.done, summary.failed, summary.exit_code) == (3, 2, 1, 1)
+            assert summary.expressions["total"] == 6
+            assert isinstance(pipeline.theirs, Elsewhere)
+
+
+def test_an_operator_from_elsewhere_that_writes_nothing_leaves_the_result_as_it_was(tmp_path: Path) -> None:
+    class Looks(Elsewhere):
+        def run(self, storage: Any, input_key: str = "caption", output_key: str = "upper") -> str:
+            return str(len(storage.read()))
+
+    workspace(tmp_path, ROWS[:2])
+    for way in ("eager", "compiled"):
+        pipeline = Looking(tmp_path, way)
+        pipeline.theirs = Looks()
+        if way == "compiled":
+            pipeline.compile()
+        assert forward(pipeline).annotations == str(tmp_path / way / "s_step1.jsonl")
+
+
+class Looking(Mixed):
+    """Ends with theirs."""
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step())
+        self.theirs.run(self.storage.step())
+
+
 class TheirStorage:
     """A storage with the attributes of DataFlow's."""
 

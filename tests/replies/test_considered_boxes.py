@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """Boxes that a model only considered, or took back, are none of its answer."""
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes, read_object, read_points
+from dataflow_grounding.replies import Reading, read_boxes, read_object
 
 FIRST, LAST, DOG = (10, 20, 30, 40), (50, 60, 70, 80), (5, 6, 7, 8)
 A, B, D = "[10, 20, 30, 40]", "[50, 60, 70, 80]", "[5, 6, 7, 8]"
@@ -165,12 +164,6 @@ def test_an_answer_in_another_scale_may_be_taken_back() -> None:
     ):
         with pytest.raises(UnreadableReply, match="the coordinates go from"):
             read(reply, ["cat", "dog"])
-
-
-def test_points_that_are_corrected_are_the_last_ones() -> None:
-    points = read_points("click(x=1, y=2)\nWait, click(x=3, y=4)", format="xyxy_100", image_size=(100, 100))
-
-    assert [point.point for point in points] == [(3, 4)]
 
 
 @pytest.mark.parametrize(

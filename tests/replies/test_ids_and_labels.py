@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """Ids and labels that don't go together: a box goes where both allow it, or nowhere."""
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes, read_points
-from dataflow_grounding.replies.none_words import missing_in
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.absence import missing_in
 
 # fmt: off
 NONE = [
@@ -92,7 +92,6 @@ def read(reply: str, *phrases: str) -> Reading:
 def test_words_for_none_are_none(reply: str) -> None:
     for text in (reply, f"<think>Let me look for it at [1, 2, 3, 4].</think>{reply}", f"```\n{reply}\n```"):
         assert read(text).boxes == []
-    assert read_points(reply, format="xyxy_100", image_size=(100, 100)) == []
 
 
 @pytest.mark.parametrize("reply", NO_ANSWER)

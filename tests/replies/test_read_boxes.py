@@ -1,5 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
-
 from __future__ import annotations
 
 import json
@@ -10,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes, read_points
+from dataflow_grounding.replies import Reading, read_boxes
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
 
@@ -367,16 +365,17 @@ def test_of_one_box_given_twice_the_highest_score_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "point"),
+    "reply",
     [
-        ("<point x=\"10.5\" y=\"20\" alt=\"cat\">cat</point>", (105, 200)),
-        ('[{"point_2d": [10.5, 20], "label": "cat"}]', (105, 200)),
-        ("click(start_box='(10.5,20)')", (105, 200)),
-        ("click(x=10.5, y=20)", (105, 200)),
+        '<point x="10.5" y="20" alt="cat">cat</point>',
+        '[{"point_2d": [10.5, 20], "label": "cat"}]',
+        "click(start_box='(10.5,20)')",
+        "click(x=10.5, y=20)",
     ],
-)  # fmt: skip
-def test_points_are_read_by_their_own_reader(reply: str, point: tuple[float, float]) -> None:
-    assert read_points(reply, format="xyxy_100", image_size=(1000, 1000))[0].point == point
+)
+def test_points_are_no_boxes(reply: str) -> None:
+    with pytest.raises(UnreadableReply, match="points where boxes were asked for"):
+        read(reply)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Replies that real models gave, as published: the folder is not part of the project, so these tests run where it is."""
 
-# ruff: noqa: E501 - a reason stands on one line
 from __future__ import annotations
 
 import json
@@ -13,7 +12,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import clamp, ordered
-from dataflow_grounding.replies import FoundBox, read_boxes, read_points
+from dataflow_grounding.replies import FoundBox, read_boxes
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "replies"
 
@@ -126,15 +125,7 @@ def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phra
 
 
 @pytest.mark.parametrize("row", cases(WITH_POINTS))
-def test_points_are_read_as_points_and_are_no_boxes(row: dict[str, Any]) -> None:
-    points = read_points(row["reply"], format=format_of(row), image_size=size_of(row))
-
-    assert [(list(point.numbers), point.label) for point in points] == [
-        (e["box_raw"], e["label"]) for e in row["expected"]
-    ]
-    for point, expected in zip(points, row["expected"], strict=True):
-        if expected["box_px"]:
-            assert point.point == pytest.approx(expected["box_px"], abs=0.001)
+def test_points_are_no_boxes(row: dict[str, Any]) -> None:
     with pytest.raises(UnreadableReply, match="points"):
         read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """Shapes that are read as a whole or not at all: tables, comments, outlines, grid cells, names beside names."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """What a reply itself says of its numbers: their order, their unit, and which of two boxes counts."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a reply stands on one line, however long
 """Words around a box: they say what it is the box of, and may take it back."""
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.records import Record
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import (
     Asked,
     Check,
@@ -159,5 +160,5 @@ def test_anything_at_all_is_read_or_refused(image: Image, reply: str, task: str)
         answer, notes = read(reply)
     except UnreadableReply:
         return
-    assert all(isinstance(note, str) for note in notes)
+    assert all(isinstance(note, Note) for note in notes)
     json.dumps(str(answer))

@@ -16,6 +16,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image, ImageLimits, open_image
 from dataflow_grounding.records import Record
+from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import Request, expression_extraction, phrase_grounding
 
 PIXELS = find_box_format("xyxy_px", "any")
@@ -95,6 +96,9 @@ def test_a_request_never_goes_without_its_image() -> None:
     assert request
     with pytest.raises(ValueError, match="without its image"):
         Request("task", {}, (), "", {}, lambda reply: (reply, []))
+    assert Request("task", {}, (), "", {}, lambda reply: (reply, []), text_only=True).system.startswith(
+        "You are a careful annotator. Do"
+    )
 
 
 def test_a_key_depends_on_all_that_the_reply_depends_on(image: Image, tmp_path: Path) -> None:
@@ -142,8 +146,8 @@ def test_extractions_are_read(image: Image, reply: Any, expressions: list[tuple[
     extracted, notes = expression_extraction(image, " a\tcaption ").read(json.dumps(reply))
     assert extracted.expressions == expressions
     assert extracted.cleaned_caption == reply.get("cleaned_caption", "a caption")
-    assert ("no_cleaned_caption" in notes) == ("cleaned_caption" not in reply)
-    assert sum(note.startswith("dropped") for note in notes) == len(reply["expressions"]) - len(expressions)
+    assert (Note("no_cleaned_caption") in notes) == ("cleaned_caption" not in reply)
+    assert sum(note.code == "dropped" for note in notes) == len(reply["expressions"]) - len(expressions)
 
 
 @pytest.mark.parametrize("reply", ["", "no", '{"expressions": 5}', '{"expressions": [{}]}', '{"caption": "x"}'])

@@ -1,17 +1,27 @@
-"""The words that models use as keys for a box, its label, its score and so on."""
+"""Words that models use: keys for a box, its label or score; the order and unit that a reply states for its numbers."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib import resources
+from typing import Any
 
+import yaml
+
+from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.frames import Order
 
+# What replies say in words: patterns of sentences, and lists of words.
+WORDINGS: dict[str, Any] = yaml.load(
+    resources.files(__package__).joinpath("wordings.yaml").read_text(encoding="utf-8"),
+    Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+)
 # Keys are compared by `plain_key`.
 # fmt: off
 BOX_KEYS = frozenset([
-    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d", "bboxlist",
-    "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
+    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d",
+    "bboxlist", "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
     "region", "rect", "rectangle", "startbox",
 ])
 # Box keys whose name settles the order, whatever the format says.
@@ -23,15 +33,16 @@ QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
 POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
 # In order of preference.
 LABEL_KEYS = (
-    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class", "category",
-    "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item", "title", "names",
-    "tag", "type", "desc", "element",
+    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class",
+    "category", "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item",
+    "title", "names", "tag", "type", "desc", "element",
 )
 LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
 ID_KEYS = ("id", "phraseid", "expressionid")
+EVIDENCE = (None, "seen", "inferred", "region")
 SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match", "ismatch",
-              "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
+FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match",
+              "ismatch", "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
 # Keys that hold detections and name nothing; any other key that does is taken as their label.
 WRAPPERS = frozenset([
     "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
@@ -40,8 +51,8 @@ WRAPPERS = frozenset([
     "children", "function", "toolcalls", "final", "content", "message", "solution", "verdict",
 ])
 OUTLINE_KEYS = frozenset([
-    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours", "outline",
-    "vertices", "corners",
+    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours",
+    "outline", "vertices", "corners",
 ])
 # What a model considered, and what an endpoint complains of: nothing there is an answer.
 THINKING_KEYS = frozenset([
@@ -77,6 +88,18 @@ NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | IMAGE_SIZE_KEYS | froz
 ]).union(*CORNER_PAIRS)
 # fmt: on
 
+_NAME = r"(?:[xy]_?(?:min|max|\d|center)?|(?:min|max|center|c)_?[xy]|left|top|right|bottom|w(?:idth)?|h(?:eight)?)"
+LEGEND = re.compile(
+    rf"[\[(]?(?<![\w.])({_NAME}(?:(?:\s*[,/;|]\s*|\s+){_NAME}){{3}})(?!\w|\s*[=:]\s*[\d.])[\])]?"
+    r"|\b(?:bbox_|box_)?(xyxy|yxyx|xywh|cxcywh|ltrb|ltwh|tlbr|tlwh)\b",
+    re.IGNORECASE,
+)
+_WORD = r"(?:(px|pixels?)|%|per ?cent(?:ages?)?)(?!\w)"
+_UNIT = re.compile(rf"(?:absolute\s+)?{_WORD}(?:[\s_-]+coord\w*)?", re.IGNORECASE)
+_IN_UNIT = re.compile(
+    rf"(?:\b(?:in|as|are|absolute)\s+(?:[a-z]+\s+)?|[(\[]\s*){_WORD}|\b(pixel) coordinates", re.IGNORECASE
+)
+
 
 @lru_cache(maxsize=1024)
 def box_names(plain: str) -> tuple[str, str, str]:
@@ -88,3 +111,29 @@ def box_names(plain: str) -> tuple[str, str, str]:
 def plain_key(key: str) -> str:
     """Return a key as keys are compared: lower case, letters and digits only."""
     return re.sub(r"[\W_]", "", key.lower())
+
+
+def stated_order(text: str) -> Order | None:
+    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for several or others."""
+    stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
+    if len(stated) > 1 or None in stated:
+        raise UnreadableReply("the reply states an order of coordinates that is not clear")
+    return next(iter(stated), None)
+
+
+def stated_unit(text: str, *, alone: bool = False) -> str | None:
+    """Return the unit that a text states for boxes, "px" or "%"; None for none. `alone`: it says nothing else."""
+    match = _UNIT.fullmatch(text.strip()) if alone else _IN_UNIT.search(text)
+    return None if match is None else "px" if any(match.groups()) else "%"
+
+
+def _order(names: str | None, word: str | None) -> Order | None:
+    if names is None:
+        return ORDER_KEYS.get((word or "").lower())
+    four = [plain_key(name) for name in re.findall(_NAME, names, re.IGNORECASE)]
+    for corners, order in CORNERS:
+        if four == list(corners):
+            return order
+        if order == "xyxy" and four == [corners[i] for i in (1, 0, 3, 2)]:
+            return "yxyx"
+    return None

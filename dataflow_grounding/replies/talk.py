@@ -1,0 +1,190 @@
+"""What words around a box say: what it is the box of, whether they take it back, and where a reply corrects itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
+from dataflow_grounding.replies.labels import alike, comparable
+from dataflow_grounding.replies.reading import Talk
+from dataflow_grounding.replies.vocabulary import WORDINGS
+
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+# Words that name no thing, of which a sentence's first ones are passed over; and where the words that name a thing end.
+_FILLER, _STOPS = (frozenset(WORDINGS[group].split()) for group in ("filler", "stops"))
+_MARKUP = " \t\r\n：:，,、。.*#-—"
+_REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
+_DIGIT = re.compile(r"\d")
+_CORNER = re.compile(
+    r"\b(?:top|upper|bottom|lower)[- ](?:left|right)(?:\s+(?:corner|point))?(?:\s+of)?\b", re.IGNORECASE
+)
+_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_SPACELESS_FILLER = re.compile(
+    r"^(?:在?(?:这张|该|此|这幅)?(?:图片|图像|图|画面|照片|画像|写真)(?:の?中)?(?:[中里内上]|には?|では)?[，,、]?"
+    r"|(?:这里|以下)是|它|其|所以|因此|应该|我|看到|有一?[辆个只]?)+"
+    r"|的?(?:所在)?(?:左上角|边界框|检测框|矩形框|框|坐标|位置|の?バウンディングボックス|の?位置)*(?:坐标)?(?:位于|在|是|为|如下|は|에)*(?:左上角)?\W*$"
+)
+_TAG = re.compile(r"<[^<>]{0,200}>")
+_CLAUSE_END = re.compile(
+    r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?"
+    r"|但是?|因为|所以|注意[:：]?",
+    re.IGNORECASE,
+)
+# What points back at a box and says that it is wrong, or another thing's.
+_REJECTS = re.compile(
+    r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result"
+    r"|label)s?)(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
+    r"(?:wrong|incorrect|invalid|inaccurate|mistaken|false|actually an?\b|not (?:right|correct|valid|accurate|really"
+    r"|it\b))|\b(?:ignore|disregard|discard|forget|do not use|don['’]t use)\b|忽略|不正确|错误|弄错|并不是",
+    re.IGNORECASE,
+)
+_NOT_A = re.compile(
+    r"(?:\bnot|n['’]t)\s+(?:really\s+|actually\s+)?(?:an?|the|any)\s+((?:[^\W_]+[ -]?){1,8})", re.IGNORECASE
+)
+_IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
+_MOST_CLAUSES = 60
+_MOST_CORRECTIONS = 50
+
+_RE = (
+    r"re-?(?:check|examin|consider|evaluat|assess|view|think|fin|vis|do|calibrat|measur|adjust|look|locat|estimat"
+    r"|verif|analy[sz]|count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
+)
+_CUE = re.compile(WORDINGS["corrections"].replace("\n", "").replace("<<RE>>", _RE), re.IGNORECASE)
+_MORE = re.compile(
+    r"\b(?:another|also|additional(?:ly)?|one more|as well|in addition|furthermore|moreover|remaining"
+    r"|missed (?:one|some|another))\b|另(?:外|一)|还有|也(?!许)|以及|同样",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t"
+    r"|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
+    re.IGNORECASE,
+)
+# What comes right before a box that doesn't count.
+_DENIED = re.compile(
+    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如"
+    r"|不在|不是)(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
+    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}"
+    r"(?:\n[^.!?\n\d]{0,60})?$|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
+    re.IGNORECASE,
+)
+
+
+def named_before(text: str) -> str:
+    """Return what the words before a box name as its thing: "I see a cat at" names a cat, "Here it is:" nothing."""
+    sentences = [part for part in SENTENCE_END.split(_TAG.sub(" ", text[-600:])) if _WORD.search(part)]
+    for sentence in reversed(sentences[-2:]):
+        thing, refers = _thing(sentence)
+        if thing or not refers:
+            return thing
+    return ""
+
+
+def named_behind(text: str) -> str:
+    """Return what the rest of a sentence behind a box names as its thing, as in `[1, 2, 3, 4] is the cat.`."""
+    return _thing(SENTENCE_END.split(_TAG.sub(" ", text[:300]), maxsplit=1)[0])[0]
+
+
+def _thing(sentence: str) -> tuple[str, bool]:
+    """Return the words of a sentence that name a thing, and whether it refers to one by a pronoun."""
+    if _SPACELESS.search(sentence):
+        return _SPACELESS_FILLER.sub("", sentence.strip(_MARKUP)).strip(_MARKUP), False
+    words = _WORD.findall(_CORNER.sub(" ", sentence))
+    low = [word.lower() for word in words]
+    start = next((i for i in range(len(low)) if _names(low, i)), len(low))
+    end = next((i for i in range(start, len(low)) if low[i] in _STOPS), len(low))
+    return " ".join(words[start:end]), start == len(low) and any(word in _REFERS for word in low)
+
+
+def _names(words: list[str], i: int) -> bool:
+    """Whether a word may begin the name of a thing, and is not a filler, verb or adverb."""
+    word, following = words[i], words[i + 1] if i + 1 < len(words) else ""
+    verb = (i > 0 and words[i - 1] in ("i", "we", "ve")) or (word.endswith("ing") and following in _FILLER)
+    return not (word in _FILLER or verb or word.endswith("ly") or _DIGIT.search(word))
+
+
+def denial(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None:
+    """Return the words by which talk says that boxes of `things` are none; `others` were asked for and have none."""
+    unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
+    if unreal is not None:
+        return unreal[0]
+    return (_rejection(talk.text, things) if talk.behind else None) or _absence(talk.text, things, others=others)
+
+
+def _rejection(text: str, things: Mapping[int, str]) -> str | None:
+    """Return the words that point back at a box and say that it is wrong, or none of the things."""
+    rejects = _REJECTS.search(text)
+    if rejects is not None and not _IF.search(text[: rejects.start()][-300:]):
+        return rejects[0]
+    for match in _NOT_A.finditer(text):
+        if any(alike(match[1].split(" at ")[0], thing) for thing in things.values()):
+            return match[0]
+    return None
+
+
+def _absence(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
+    """Return the first clause that says that one of the things, or anything at all, is not there."""
+    for clause in _clauses(text):
+        missing = missing_in_clause(clause)
+        if missing is None or (clause.strip(_MARKUP).isascii() and clause.strip(_MARKUP).isalpha()):
+            continue
+        same = any(alike(part, thing) for part in missing.parts for thing in things.values())
+        unknown = missing.foreign and not others and not all(comparable(missing.thing, t) for t in things.values())
+        if same or unknown or not missing.thing:
+            return clause.strip()
+    return None
+
+
+def _clauses(text: str) -> list[str]:
+    """Return the sentences of a text and the clauses of each, the first and the last ones of very many."""
+    sentences = SENTENCE_END.split(text)
+    clauses = [part for sentence in sentences for part in (sentence, *_CLAUSE_END.split(sentence)) if part.strip()]
+    return clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]
+
+
+def statements(text: str) -> list[tuple[str, str]]:
+    """Return a text cut where it corrects itself: those words and what follows. Raises UnreadableReply for circles."""
+    cuts = [(0, 0)]  # where each part begins, and its words of correction end
+    number = _DIGIT.search(text)
+    counted = 0  # up to where the quotation marks of the line are counted
+    within = False
+    for cue in _CUE.finditer(text):
+        if number is None:
+            break
+        line = max(text.rfind("\n", counted, cue.start()) + 1, counted)
+        within = (within and line == counted) != bool(text.count('"', line, cue.start()) % 2)
+        counted = cue.start()
+        if within:
+            continue
+        if number.start() > cue.start():  # nothing was said since the last cut
+            cuts[-1] = cuts[-1][0], cue.end() if len(cuts) > 1 else 0
+            continue
+        cuts.append((cue.start(), cue.end()))
+        number = _DIGIT.search(text, cue.start())
+        if len(cuts) > _MOST_CORRECTIONS:
+            raise UnreadableReply(f"the reply corrects itself more than {_MOST_CORRECTIONS} times")
+    starts = [start for start, _ in cuts[1:]]
+    return [(text[start:at], text[at:end]) for (start, at), end in zip(cuts, [*starts, len(text)], strict=True)]
+
+
+def adds(talk: str) -> bool:
+    """Whether talk before a box says that it comes beside those before it, and not instead of them."""
+    return _MORE.search(talk) is not None
+
+
+def denies(talk: str) -> bool:
+    """Whether the words right before a box say that it is an example, or not the thing's."""
+    return _DENIED.search(talk[-160:]) is not None
+
+
+def takes_back(talk: str) -> bool:
+    """Whether talk that gives no box says that what was said before is not so."""
+    return _TAKEN_BACK.search(talk) is not None
+
+
+def before_numbers(text: str) -> str:
+    """Return the talk of a text before its first number."""
+    match = _DIGIT.search(text)
+    return text[: match.start()] if match else text
