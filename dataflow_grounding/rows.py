@@ -9,12 +9,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
+from dataflow_grounding.parquet_files import parquet_rows
 from dataflow_grounding.records import BROKEN_ROW, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
@@ -186,28 +187,6 @@ def _cell(text: str) -> Any:
 def _read_parquet(path: str) -> Iterator[Row]:
     for number, item in enumerate(parquet_rows(path, 1024), 1):
         yield Row(number, plain_row(item))
-
-
-def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as they are there, `at_once` in memory. Raises InputError, MissingExtra, OSError."""
-    with parquet_file(path) as file:
-        for batch in file.iter_batches(batch_size=at_once):
-            yield from batch.to_pylist()
-
-
-@contextmanager
-def parquet_file(path: str) -> Iterator[Any]:
-    """A Parquet file, opened so that it is never in memory as a whole. Raises InputError, MissingExtra, OSError."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("Parquet", "parquet") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            yield file
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 class RowWriter:

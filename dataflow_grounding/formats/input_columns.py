@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding.formats.label_sources import ENDINGS
@@ -31,19 +32,16 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
         >>> guessed("image", rows), guessed("caption", rows), guessed("bbox", rows)
         ('file_name', 'text', None)
     """
-    looks = LOOKS.get(role)
-    if looks is None:
+    if role not in LOOKS:
         return None
-    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in taken]
-    fitting = {name: _share(looks, rows, name) for name in columns}
-    likely = [name for name in columns if fitting[name] > 0.5]
-    order = {name: place for place, name in enumerate(NAMES[role])}
-    known = [name for name in likely if name.lower() in order]
-    if known:
-        return min(known, key=lambda name: order[name.lower()])
-    if role == "caption":  # the longest texts
-        return max(likely, key=lambda name: sum(len(str(row.get(name) or "")) for row in rows), default=None)
-    return likely[0] if likely else None
+    columns = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in taken]
+    likely = [name for name in columns if _share(LOOKS[role], rows, name) > 0.5]
+
+    def later(name: str) -> tuple[int, int]:
+        known = NAMES[role].index(name.lower()) if name.lower() in NAMES[role] else len(NAMES[role])
+        return known, -sum(len(str(row.get(name))) for row in rows) if role == "caption" else 0  # the longest texts
+
+    return min(likely, key=later, default=None)
 
 
 def _share(looks: Callable[[Any], bool], rows: Sequence[Mapping[str, Any]], column: str) -> float:
