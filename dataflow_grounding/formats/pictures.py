@@ -7,8 +7,8 @@ import hashlib
 import io
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -21,6 +21,7 @@ from dataflow_grounding.rows import read_rows
 
 if TYPE_CHECKING:
     import aiohttp
+    import yarl
     from aiohttp.abc import AbstractResolver
 
 FOLDER = "pictures"
@@ -47,9 +48,10 @@ def put_picture(data: bytes, results_dir: str) -> str:
     try:
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(f"{path}.part", "wb") as file:
+            part = f"{path}.{threading.get_ident()}.part"  # of two equal pictures each thread writes its own
+            with open(part, "wb") as file:
                 file.write(data)
-            os.replace(f"{path}.part", path)
+            os.replace(part, path)
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
     return name
@@ -143,30 +145,39 @@ class Downloads:
 
     async def _bytes(self, session: aiohttp.ClientSession, url: str) -> bytes:
         """The picture at an address. Raises BrokenRow, and all that aiohttp raises."""
+        none = f"no picture from {shown_address(url)}"
         at = url
         for _ in range(REDIRECTS + 1):
-            self._check(at)
-            async with session.get(at, allow_redirects=False) as response:
+            async with session.get(self._checked(at), allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                     at = urljoin(at, response.headers["Location"])
                     continue
                 if response.status != 200:
-                    raise BrokenRow(f"no picture from {shown_address(url)}: it answered {response.status}")
+                    raise BrokenRow(f"{none}: it answered {response.status}")
                 data = bytearray()
                 async for part in response.content.iter_chunked(1 << 16):
                     data += part
                     if len(data) > MAX_BYTES:
-                        raise BrokenRow(f"no picture from {shown_address(url)}: it has more than {MAX_BYTES >> 20} MiB")
+                        raise BrokenRow(f"{none}: it has more than {MAX_BYTES >> 20} MiB")
                 return bytes(data)
-        raise BrokenRow(f"no picture from {shown_address(url)}: more than {REDIRECTS} redirects")
+        raise BrokenRow(f"{none}: more than {REDIRECTS} redirects")
 
-    def _check(self, url: str) -> None:
-        """Raises BrokenRow for what is no http(s) address, and for an IP address that may not be connected to."""
-        if not is_address(url):
+    def _checked(self, url: str) -> yarl.URL:
+        """The address as it will be connected to; a name in it is checked when it is looked up. Raises BrokenRow."""
+        import yarl
+
+        parsed = yarl.URL(url)  # read once, so that what is checked is what is asked
+        host = parsed.host or ""
+        if parsed.scheme not in ("http", "https"):
             raise BrokenRow(f"{shown_address(url)} is not an http or https address")
-        with suppress(ValueError):  # a name, which is looked at when it is looked up
-            if not self._allowed(ip_address(urlsplit(url).hostname or "")):
-                raise BrokenRow(_refusal(urlsplit(url).hostname))
+        if ":" in host or host.replace(".", "").isdigit():  # these go to the socket unseen by any resolver
+            try:
+                allowed = self._allowed(ip_address(host))
+            except ValueError:  # 127.1, say
+                allowed = False
+            if not allowed:
+                raise BrokenRow(_refusal(host))
+        return parsed
 
 
 def _refusal(host: str | None) -> str:
