@@ -24,6 +24,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.storage import ResultsStorage
+from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 FIRST = 50  # rows whose columns are looked at
@@ -169,6 +170,8 @@ class SpecInput:
         if unchanged and state["pilot"] in (None, pilot):
             return
         fetch = Downloads(self._results_dir).fetch if self._data.allow_http else None
+        if fetch is not None:
+            say(f"Fetching the pictures of {self.given.path} that aren't here yet.")
         image = self._roles["image"]
         rows = record_rows(islice(self.given.read(), pilot), sources, image, self._results_dir, fetch)
         broken = self._write(path, rows)
