@@ -41,7 +41,7 @@ if __name__ == "__main__":
     try:
         pipeline = ImageGroundingAPIPipeline()
         pipeline.compile()  # checks the plan; then records stream through all steps
-        summary = pipeline.forward()
+        summary = pipeline.run()
         publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
         print(summary)
     except GroundingError as error:

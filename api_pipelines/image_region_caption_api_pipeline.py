@@ -48,7 +48,7 @@ if __name__ == "__main__":
     try:
         pipeline = ImageRegionCaptionPipeline()
         pipeline.compile()  # checks the plan; then records stream through both steps
-        summary = pipeline.forward()
+        summary = pipeline.run()
         if summary.done:  # what the first step wrote, under the name that DataFlow's pipeline gives it
             Path(pipeline.output_image_with_bbox_path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(pipeline.storage.path_of(1), pipeline.output_image_with_bbox_path)

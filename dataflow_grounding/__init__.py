@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.jobs.serving_from_environment import serving_from_environment as serving_from_environment
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
+    from dataflow_grounding.operators import BoxOperator as BoxOperator
     from dataflow_grounding.operators import BoxRefiner as BoxRefiner
     from dataflow_grounding.operators import BoxVerifier as BoxVerifier
     from dataflow_grounding.operators import CaptionGenerator as CaptionGenerator
@@ -45,6 +46,7 @@ _HOMES = {
     "ground": "grounded",
     "OPERATOR_REGISTRY": "operators",
     "BBoxVisualizer": "operators",
+    "BoxOperator": "operators",
     "BoxRefiner": "operators",
     "BoxVerifier": "operators",
     "CaptionGenerator": "operators",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from dataflow_grounding.display import Shown
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size, box_of
+from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
     import supervision
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PillowImage
+
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,18 @@ class GroundedPhrase:
 
 
 @dataclass(frozen=True)
-class Grounded(Sequence[GroundedBox]):
-    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in pixels."""
+class Grounded(Shown, Sequence[GroundedBox]):
+    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in pixels.
 
-    image_path: str
+    `image_path` is the path that was given, None for a picture in memory.
+    """
+
+    image_path: str | None
     size: Size
     model: str
     phrases: tuple[GroundedPhrase, ...]
+    picture: Any = field(default=None, repr=False, compare=False)
+    """What was given."""
 
     @property
     def boxes(self) -> tuple[GroundedBox, ...]:
@@ -60,7 +73,13 @@ class Grounded(Sequence[GroundedBox]):
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> GroundedBox: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[GroundedBox, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> GroundedBox | tuple[GroundedBox, ...]:
         return self.boxes[place]
 
     def __iter__(self) -> Iterator[GroundedBox]:
@@ -69,6 +88,32 @@ class Grounded(Sequence[GroundedBox]):
     def normalized(self, scale: float = 1024) -> list[Bbox]:
         """Each box with both sides of the image running from 0 to `scale`."""
         return [box.normalized(scale) for box in self.boxes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON, boxes as [x1, y1, x2, y2] in pixels."""
+        phrases = [
+            {**vars(phrase), "boxes": [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]}
+            for phrase in self.phrases
+        ]
+        width, height = self.size
+        return {
+            "image_path": self.image_path,
+            "width": width,
+            "height": height,
+            "model": self.model,
+            "phrases": phrases,
+        }
+
+    def shown_picture(self) -> PillowImage:
+        """The picture that was given."""
+        return decode(as_path(self.image_path if self.picture is None else self.picture, "image"))
+
+    def shown_expressions(self) -> list[dict[str, Any]]:
+        """The phrases."""
+        return [
+            {**vars(phrase), "instances": [{"bbox": box.bbox, "score": box.score} for box in phrase.boxes]}
+            for phrase in self.phrases
+        ]
 
     def to_supervision(self) -> supervision.Detections:
         """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
@@ -89,18 +134,14 @@ class Grounded(Sequence[GroundedBox]):
 
 
 def ground(
-    image: str | os.PathLike[str],
-    phrases: str | Sequence[str],
-    *,
-    serving: Serving | None = None,
-    zoom: bool = False,
-    **settings: Any,
+    image: Picture, phrases: str | Iterable[str], *, serving: Serving | None = None, zoom: bool = False, **settings: Any
 ) -> Grounded:
-    """Find one phrase or several in one image file.
+    """Find one phrase or several in one picture.
 
     Args:
-        image: Path of the image. EXIF orientation is applied: boxes are those of the upright image.
-        phrases: What to look for, such as "red mug"; one string or a sequence of them.
+        image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
+            H×W×4 RGBA). EXIF orientation is applied: boxes are those of the upright image.
+        phrases: What to look for, such as "red mug"; one string or several of them.
         serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and DF_API_KEY is asked, or,
             where none of them is set, the embedded grounder.
         zoom: Whether small boxes are looked for again in an enlarged part of the image, by a BoxRefiner.
@@ -119,25 +160,44 @@ def ground(
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
         [('the red circle', 'grounded')]
     """
-    wanted = [phrases] if isinstance(phrases, str) else list(phrases)
-    serving = serving or serving_from_environment()
+    wanted = _texts(phrases)
+    serving = serving_from_environment() if serving is None else serving
+    operators = _operators(serving, zoom, settings)
     if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
-    record: dict[str, Any] = {"image_path": os.fspath(image), "expressions": wanted}
-    for operator in _operators(serving, zoom, settings):
-        record = operator(record)
+    record: Mapping[str, Any] = {"image": image, "expressions": wanted}
+    for operator in operators:
+        record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
     found = tuple(_phrase(expression, size) for expression in record["expressions"])
-    return Grounded(os.fspath(image), size, serving.model, found)
+    path = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
+    return Grounded(path, size, serving.model, found, image)
+
+
+def _texts(phrases: Any) -> list[str]:
+    phrases = [phrases] if isinstance(phrases, str) else phrases
+    if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
+        raise SpecError(
+            f"phrases should be a text or several, not {'None' if phrases is None else type(phrases).__name__}"
+        )
+    texts = list(phrases)
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise SpecError(f"phrases should be texts that say what to look for, and {text!r} is not one")
+    return texts
 
 
 def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
+    known = list(inspect.signature(PhraseGrounder).parameters)[1:]
+    for name in settings:
+        if name not in known:
+            raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(known)}")
     shared = {name: value for name, value in settings.items() if name != "phrases_per_request"}
     try:
         grounder = PhraseGrounder(serving, **settings)
         return [grounder, BoxRefiner(serving, **shared)] if zoom else [grounder]
-    except TypeError as error:
-        raise SpecError(f"ground(): {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SpecError(f"ground() can't use {', '.join(settings)} as given: {error}") from None
 
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:

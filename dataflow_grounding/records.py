@@ -61,17 +61,36 @@ class Record(dict[str, Any]):
 
 
 def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None = None) -> str | None:
-    """The row's own `image_id`, else its image path, relative to `image_root` where it lies inside, without ending."""
+    """The row's own `image_id`, else what its image path is called within `image_root`."""
     given = row.get("image_id")
     if has_id(given):
         return str(given)
     path = row.get(image_key)
     if not isinstance(path, str) or not path:
         return None
-    if image_root and os.path.isabs(path):
-        inside = os.path.relpath(path, os.path.abspath(image_root))
-        path = path if inside.startswith("..") else inside
-    return os.path.splitext(os.path.normpath(path))[0].lstrip("/")
+    return name_within(path, image_root)
+
+
+def name_within(path: str, root: str | None) -> str:
+    """What an image is called in ids and in files about it: its path without ending, the same on every machine.
+
+    Args:
+        path: As the row states it.
+        root: The folder that paths start from. An absolute path within it counts from there; of any other only the
+            file's name is left.
+
+    Returns:
+        A relative path with `/` that stays where it is put: each `..` becomes `_`.
+
+    Example:
+        >>> [name_within(path, "/data") for path in ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")]
+        ['a/x', 'x', '_/x']
+    """
+    if os.path.isabs(path):
+        inside = os.path.relpath(path, os.path.abspath(root)) if root else os.pardir
+        path = os.path.basename(path) if inside.split(os.sep)[0] == os.pardir else inside
+    parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
+    return "/".join("_" if part == os.pardir else part for part in parts)
 
 
 def has_id(given: Any) -> bool:

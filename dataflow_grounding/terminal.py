@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from dataflow_grounding.secrets import blotted, blotted_message
@@ -31,16 +32,43 @@ def answers_alone() -> Iterator[None]:
 
 _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 """A list of numbers over several lines, which no JSON text holds: a box is easier to read in one."""
+_SPEC_KEY = re.compile(
+    r"(?<![\w./\\-])(?:vlm|workflow|(?:image_\w+\.)?data)\.(?P<block>openai\.azure\.|openai\.|gemini\.|)(?P<name>"
+    r"api_key|api_version|backend|base_url|box_formats?|budget_usd|check_every|endpoint|extra_body|extra_headers|"
+    r"force_reprocess|max_requests|max_wait|media_resolution|model|model_name|on_suspect_boxes|prices|token_provider|"
+    r"image_dir|kitti_label_dir|coco_json|yolo_label_dir|yolo_names)\b"
+    r"(?:: (?P<value>null|calibrated|warn|stop|xyxy_1000)\b)?"
+)
+_ARGUMENTS = {
+    "openai.base_url": "api_url",
+    "openai.azure.endpoint": "azure_endpoint",
+    "kitti_label_dir": "kitti",
+    "coco_json": "coco",
+    "yolo_label_dir": "yolo",
+}
+"""Keys that Python doesn't call by their last part."""
+
+speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
+"""Whether a spec is read: its keys are then called as it has them, and elsewhere as Python's arguments."""
 
 
 def shown(text: str, lines: bool = True) -> str:
     """`text` as people may see it: secrets blotted out, `\\x1b` for an escape; its `lines` may stay, or be made one."""
     text = blotted_message(text)
+    if not speaks_of_specs.get():
+        text = _SPEC_KEY.sub(_as_argument, text)
     if text.isprintable():
         return text
     if not lines:
         text = text.replace("\n", "\\n")
     return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _as_argument(found: re.Match[str]) -> str:
+    """`vlm.box_format: calibrated` as `box_format='calibrated'`."""
+    name = _ARGUMENTS.get(found["block"] + found["name"], found["name"])
+    value = found["value"]
+    return name if value is None else f"{name}={'None' if value == 'null' else repr(value)}"
 
 
 def say(text: str, *, err: bool = True) -> None:
@@ -50,7 +78,8 @@ def say(text: str, *, err: bool = True) -> None:
 
 def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output: its data is as it is, written without such characters."""
-    text = blotted(json.dumps(value, ensure_ascii=False, indent=indent))
+    only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
+    text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
     text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
@@ -73,7 +102,7 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str]) -> None:
-        """Write over it with as many of `parts` as the terminal has room for now; the title goes first to be left out."""
+        """Write over it with as many of `parts` as the terminal has room for; the title is the first to be left out."""
         _live[:] = [self]
         columns = 80
         with suppress(OSError):

@@ -181,7 +181,7 @@ def test_auto_refuses_what_is_not_known_in_one_line(model: str, hint: str) -> No
     assert hint in str(refusal.value)
     assert "\n" not in str(refusal.value)
     if hint != "points":
-        assert "vlm.box_format" in str(refusal.value)
+        assert "box_format='xyxy_1000'" in str(refusal.value)
 
 
 def test_a_candidate_can_be_asked_for_by_name() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +40,34 @@ def test_gate(command: list[str]) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """A folder with what users copy: `api_pipelines/`, `extensions/`, and each whole script of the README and the docs."""
+    for path in (*(ROOT / "api_pipelines").glob("*.py"), *(ROOT / "extensions").glob("*.py")):
+        shutil.copy(path, tmp_path)
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for number, block in enumerate(blocks):
+            if re.search(r"^from dataflow_grounding", block, re.MULTILINE):
+                (tmp_path / f"{page.stem.lower()}_{number}.py").write_text(block, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(
+            ["mypy", "--strict", "--config-file=", f"--cache-dir={ROOT / '.mypy_cache' / 'scripts'}", "."], id="mypy"
+        ),
+        pytest.param(["pyright", "--pythonpath", sys.executable, "."], id="pyright"),
+    ],
+)
+def test_types_of_the_scripts_that_users_copy(command: list[str], scripts: Path) -> None:
+    assert {"readme_0.py", "pipelines_0.py", "image_grounding_api_pipeline.py"} <= {p.name for p in scripts.iterdir()}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=scripts, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import Workplace, caption, command, ended, process
+from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.dataframes import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
@@ -560,3 +561,30 @@ def test_echo_answers_are_grounded(workplace: Workplace) -> None:
     with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "yxyx_1000"})
     assert done.summary["grounded"] == done.summary["expressions"] == 2, done
+
+
+def test_ids_of_pictures_anywhere_are_the_same_on_every_machine(tmp_path: Path) -> None:
+    """Absolute paths within the input's folder and outside of it, paths that leave it, and one picture in two rows."""
+    ids = []
+    for machine in ("first", "second"):
+        with LoopbackServer() as server:
+            place = Workplace(tmp_path / machine / "work", server.base_url)
+            own = place.folder / "sub" / "x.jpg"
+            outside = [tmp_path / machine / f"disk of {machine}" / name for name in ("a/x.jpg", "b/x.jpg")]
+            paths = [str(own), *map(str, outside), "../beside/x.jpg", str(outside[0])]
+            rows = [{"image_path": path, "caption": caption(number)} for number, path in enumerate(paths)]
+            for path in paths:
+                place.picture(path)
+            place.rows(rows)
+            done = place.run()
+        assert done.code == 0, done
+        ids.append([record["image_id"] for record in place.annotations()])
+        found = [e["expression_id"] for record in place.annotations() for e in record["expressions"]]
+        assert len(set(found)) == len(found) >= len(paths)
+    assert ids[0] == ids[1] == ["sub/x", "x", "x~2", "_/beside/x", "x"]
+
+
+def test_ids_of_pictures_in_memory_name_no_folder_of_the_machine(workplace: Workplace) -> None:
+    workplace.picture()
+    row = CaptionGenerator(EmbeddedServing())({"image_path": str(workplace.folder / "a.jpg"), "regions": []})
+    assert row["image_id"] == "a"

@@ -93,10 +93,10 @@ class Refusing(Serving):
     [
         pytest.param(lambda p: ground(p.with_name("no.png"), "a", serving=Refusing()), "no image", id="no image"),
         pytest.param(lambda p: ground(p, "a", serving=Refusing()), "no", id="refused"),
-        pytest.param(lambda p: ground(p, " ", serving=Refusing()), "no 'text'", id="an empty phrase"),
+        pytest.param(lambda p: ground(p, " ", serving=Refusing()), "' ' is not one", id="an empty phrase"),
         pytest.param(lambda p: ground(p, "a", serving=Refusing(), zooom=True), "zooom", id="a setting that isn't one"),
         pytest.param(lambda p: ground(p, "a", serving=Refusing(), samples=0), "1 or more", id="no samples"),
-        pytest.param(lambda p: ground(p, ["a", 5], serving=Refusing()), "no 'text'", id="a number for a phrase"),
+        pytest.param(lambda p: ground(p, ["a", 5], serving=Refusing()), "5 is not one", id="a number for a phrase"),
     ],
 )
 def test_all_that_goes_wrong_is_one_exception(picture: Path, spoil: Callable[[Path], Any], message: str) -> None:

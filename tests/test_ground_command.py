@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import command as in_process
+from dataflow_grounding.testing import LoopbackServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,6 +54,22 @@ def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path
     assert "not a VLM" in done.stderr
     with Image.open(out) as picture:
         assert picture.size == (320, 240)
+
+
+def test_a_question_is_paid_for_once_and_a_box_stands_on_one_line(
+    drawing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DF_MODEL", "qwen3-vl")
+    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
+        monkeypatch.setenv("DF_BASE_URL", server.base_url)
+        first = in_process(["ground", str(drawing), "the red circle"])
+        asked = server.count()
+        again = in_process(["ground", str(drawing), "the red circle"])
+        assert (first.code, again.code, again.out) == (0, 0, first.out), again
+        assert server.count() == asked
+        assert re.search(r'"bbox": \[\d+, \d+, \d+, \d+\]', first.out)
+        assert in_process(["ground", str(drawing), "the red circle", "--no-cache"]).code == 0
+        assert server.count() > asked
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def test_gemini_and_other_servings_hide_what_their_addresses_hold(secret: str) -
         def generate_from_input_one_image(self, *_: Any) -> list[str]:
             raise ConnectionError(f"{self.api_url} is gone")
 
-    with pytest.raises(GroundingError, match=r"vlm\.gemini\.api_key") as caught:
+    with pytest.raises(GroundingError, match=r"give it as api_key") as caught:
         GeminiServing(base_url=f"https://me:{secret}@host")
     assert secret not in str(caught.value)
     assert DataFlowServing(Others(), box_format="xyxy_px").endpoint == "https://***@host/v1?token=***"

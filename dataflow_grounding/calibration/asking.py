@@ -38,8 +38,7 @@ from dataflow_grounding.terminal import say
 T = TypeVar("T")
 
 WAY_OUT = (
-    "State it as vlm.box_format, for example xyxy_1000, yxyx_1000, xyxy_px, xyxy_1, "
-    "or a family such as gemini or qwen3-vl"
+    "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
 )
 
 

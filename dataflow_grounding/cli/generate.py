@@ -11,6 +11,7 @@ from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.review import report_folder
+from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -46,7 +47,7 @@ def command(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
-    spec = load_spec(spec_paths, overrides)
+    spec = _loaded(spec_paths, overrides)
     if set_from:
         set_workers(spec, in_pilot=pilot is not None)
     run = SpecRun(
@@ -77,6 +78,14 @@ def command(
     if summary.done:
         say(advice(run) if pilot else next_steps(run, summary))
     return summary.exit_code
+
+
+def _loaded(spec_paths: tuple[str, ...], overrides: tuple[str, ...]) -> Spec:
+    """The spec; what it has that isn't used is told."""
+    spec = load_spec(spec_paths, overrides)
+    for remark in spec.remarks:
+        say(f"Note: {remark}.")
+    return spec
 
 
 def _report(run: SpecRun, summary: Summary) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import suppress
 
 import click
 
+from dataflow_grounding.calibration.stored import cache_folder
 from dataflow_grounding.cli.arguments import spec_option_for
+from dataflow_grounding.display import marks_of
+from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
-from dataflow_grounding.operators.bbox_visualizer import marks_of
 from dataflow_grounding.terminal import say_json
 
 
@@ -21,10 +25,14 @@ from dataflow_grounding.terminal import say_json
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
 @spec_option_for("Use the vlm block of this spec")
 @click.option("--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in.")
-def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None) -> int:
+@click.option("--no-cache", is_flag=True, help="Keep no replies, and ask again for those that are kept.")
+def command(
+    image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None, no_cache: bool
+) -> int:
     """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.
 
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
+    Replies are kept in the user's cache folder, so that the same question is paid for once.
     """
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
@@ -33,14 +41,26 @@ def command(image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], d
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
+    token = current_options.set(RunOptions(replies=None if no_cache or grounder.serving.free else _cache_of(image)))
     try:
         record = grounder({"image_path": image, "expressions": list(phrases)})
     except RecordError as error:
         raise GroundingError(str(error)) from None
+    finally:
+        current_options.reset(token)
     say_json(record, indent=1)
     if draw_path:
         _draw(image, record["expressions"], draw_path)
     return 0
+
+
+def _cache_of(image: str) -> str | None:
+    """The file of replies about this image; None where there can't be one."""
+    folder = os.path.join(cache_folder(), "ground")
+    with suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        return os.path.join(folder, f"{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl")
+    return None
 
 
 def _check_writable(path: str) -> None:

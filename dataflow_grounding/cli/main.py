@@ -12,7 +12,7 @@ import click
 from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import GroundingError, RunStopped
-from dataflow_grounding.terminal import say
+from dataflow_grounding.terminal import say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
 COMMANDS = {
@@ -67,8 +67,12 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    with standard_streams():
-        _run()
+    words = speaks_of_specs.set(True)
+    try:
+        with standard_streams():
+            _run()
+    finally:
+        speaks_of_specs.reset(words)
 
 
 def _run() -> None:

@@ -1,4 +1,4 @@
-"""`report`: write a page that shows the results."""
+"""`report`: write pages that show the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataflow_grounding.terminal import counted, say, say_json
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def command(results: str, out: str | None, image_root: str | None, as_json: bool) -> int:
-    """Write one self-contained HTML page of the folder RESULTS: pictures, boxes, captions, counts, failures."""
+    """Write HTML pages of the folder RESULTS: failures, pictures with boxes, captions, counts. They need no network."""
     path, shown = report_folder(results, out, image_root)
     if as_json:
         say_json({"report": path, "records": shown})

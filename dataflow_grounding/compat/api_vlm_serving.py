@@ -54,7 +54,7 @@ class GeneratesFromInput:
 
         Args:
             user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths of pictures, of
-                each of which `system_prompt` is asked; where none is a file's or a picture's name, prompts about no picture.
+                each of which `system_prompt` is asked; where none names a file or a picture, prompts about none.
             system_prompt: Where it isn't given, "Describe the image in detail." or "You are a helpful assistant."
             image_inputs: The pictures of each prompt: a path, a list of paths, or None.
             video_inputs, audio_inputs, json_schema: Not supported.
@@ -133,10 +133,7 @@ class GeneratesFromInput:
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
-        done = asker(records)
-        for _, error in done.failures:
-            raise error
-        return [row["answer"] for row in done]
+        return [row["answer"] for row in asker(records, on_error="raise")]
 
 
 class ServingForDataFlow(GeneratesFromInput):

@@ -1,4 +1,4 @@
-"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, with or without pictures."""
+"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, pictures or not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ABOUT = ("", " about this picture", " about these pictures, which come in order
 class PromptedVQAGenerator(Operator):
     """Answers each row's prompt, or the last turn of its conversation.
 
-    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without a picture. A conversation
+    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without one. A conversation
     is a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
     left out.
 

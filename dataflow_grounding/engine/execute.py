@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
-from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of
+from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Step, WholeFile, check, levels, segments
+from dataflow_grounding.engine.reply_store import open_store
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError
+from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 
@@ -55,14 +57,15 @@ def execute(
         for segment in segments(steps):
             operator = segment[0].operator
             if isinstance(operator, WholeFile):
-                operator.work()
+                with replies_kept(segment[0], options):
+                    operator.work()
                 total = published(segment[0], total)
                 continue
+            folder = segment[0].storage.checkpoint_folder
+            if folder not in held:
+                locks.enter_context(only_run(folder))
+                held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
-                folder = part[0].storage.checkpoint_folder
-                if folder not in held:
-                    locks.enter_context(only_run(folder))
-                    held.add(folder)
                 summary = _execute_segment(part, options, name, budget)
                 if total is not None:
                     summary.add_earlier(total)
@@ -70,6 +73,21 @@ def execute(
                 if total.failed and not total.done:
                     return total
     return total or Summary()
+
+
+@contextmanager
+def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
+    """Keeps what our servings answer an operator from elsewhere with the replies of the run's own steps."""
+    folder = step.storage.checkpoint_folder
+    try:
+        os.makedirs(folder, exist_ok=True)
+        token = current_options.set(replace(options, replies=open_store(folder)))
+    except OSError as error:
+        raise StorageFailed(f"can't write in {folder}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        current_options.reset(token)
 
 
 def published(step: Step, earlier: Summary | None = None) -> Summary | None:
@@ -92,7 +110,7 @@ def _check_budget(options: RunOptions) -> None:
     if options.budget_usd is None:
         return
     if options.prices is None:
-        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices.input and vlm.prices.output")
+        raise SpecError("workflow.budget_usd needs the model's prices: set vlm.prices (input and output)")
     if not 0 <= options.budget_usd < math.inf:
         raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
@@ -22,41 +24,97 @@ from dataflow_grounding.engine.plan import Annotator, Partial
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
+from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
 from dataflow_grounding.records import Record, Update
 
+Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
+Outcome: TypeAlias = Update | RecordError
 
-def annotate_all(operator: Annotator, rows: list[Mapping[str, Any]]) -> list[tuple[Record, RecordError | None]]:
-    """Each row, in order, as a record with the operator's update, or with what failed. Raises RunStopped."""
-    records = _records(rows, operator.reads().get("image"))
+
+def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
+    """By place, each row with the operator's update or with what failed; `until_failure` begins none after a failure.
+
+    A picture that a row holds in memory is a file while the operator works, and afterwards the caller's own object.
+    Raises RunStopped.
+    """
+    image_key = operator.reads().get("image")
+    records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
-    image_key = operator.reads().get("image") or IMAGE_COLUMN
-    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(records, image_key)))
-    return run_blocking(lambda: _annotate_all(operator, records, budget))
+    left = {place: record for place, record in enumerate(records) if place not in outcomes}
+    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    with _store(operator, options.replies) as store:
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
+    results: Results = {}
+    for place in sorted(outcomes):
+        row, record, outcome = rows[place], records[place], outcomes[place]
+        column = image_key or _image_column(row)
+        own = {column: row[column]} if column in row else {}
+        error = outcome if isinstance(outcome, RecordError) else None
+        update = {} if isinstance(outcome, RecordError) else outcome
+        results[place] = ShownRecord.of(record, column, {**own, **update}), error
+    return results
 
 
-def _records(rows: list[Mapping[str, Any]], image_key: str | None) -> list[Record]:
-    records = []
+def _records(
+    rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
+) -> tuple[list[Record], dict[int, Outcome]]:
+    """The rows as records, their pictures as files; and, by place, what is wrong with pictures."""
+    records: list[Record] = []
+    broken: dict[int, Outcome] = {}
     rows_of_image = NumberTable()
     for place, row in enumerate(rows):
+        column, file = image_key or _image_column(row), {}
+        given = row.get(column)
+        if not isinstance(given, str) and (is_picture(given) or (needed and image_key and column in row)):
+            try:
+                file = {column: as_path(given, column)}
+            except RecordError as error:
+                broken[place] = error
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
-            records.append(row.updated({}))
-        else:
-            records.append(Record(row, place=place))
-            identify(records[-1], image_key or IMAGE_COLUMN, None, rows_of_image)
-    return records
+            records.append(row.updated(file))
+            continue
+        record = Record({**row, **{name: id_of(path) for name, path in file.items()}}, place=place)
+        identify(record, column, None, rows_of_image)
+        record.update(file)
+        records.append(record)
+    return records, broken
+
+
+def _image_column(row: Mapping[str, Any]) -> str:
+    return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
+
+
+@contextmanager
+def _store(operator: Annotator, path: str | None) -> Iterator[ReplyLog]:
+    if path is None:
+        yield MemoryLog()
+        return
+    log = KeyedLog(path)
+    try:
+        yield StepLog(log, operator.name)
+    finally:
+        log.close()
 
 
 async def _annotate_all(
-    operator: Annotator, records: list[Record], budget: Budget
-) -> list[tuple[Record, RecordError | None]]:
+    operator: Annotator,
+    left: Mapping[int, Record],
+    outcomes: dict[int, Outcome],
+    budget: Budget,
+    store: ReplyLog,
+    until_failure: bool,
+) -> None:
+    """Fills in the outcomes of the records that are left, by place."""
     asking = _asking(operator, budget)
-    store, memo, notes = MemoryLog(), ImageMemo(None), Counter[str]()
-    queue, patience = iter(enumerate(records)), Patience()
-    results: dict[int, tuple[Record, RecordError | None]] = {}
+    memo, notes = ImageMemo(None), Counter[str]()
+    queue, patience = iter(left.items()), Patience()
+    after_all = len(left) + len(outcomes)
 
     async def work() -> None:
         for place, record in queue:
+            if until_failure and any(isinstance(outcome, RecordError) for outcome in outcomes.values()):
+                return
             ask = StepAsk(asking, store, (place,), notes)
 
             def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
@@ -66,25 +124,20 @@ async def _annotate_all(
                 update = await patience.until_done(once)
                 if not isinstance(update, ImageChanged):
                     break
-            if isinstance(update, Partial):
-                update = update.error
-            if isinstance(update, RecordError):
-                results[place] = (record, update)
-            else:
-                results[place] = (record.updated(update), None)
+            outcomes[place] = update.error if isinstance(update, Partial) else update
 
     def stop() -> bool:
         workers.cancel()
         return False
 
     workers = Workers(stop)
-    count = min(len(records), 2 * (asking.limiter.most if asking else 4))
+    count = min(len(left), 2 * (asking.limiter.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
         await workers.finish()
         if workers.cancelled:
             raise asyncio.CancelledError
-        await operator.conclude(StepAsk(asking, store, (len(records),), notes))
+        await operator.conclude(StepAsk(asking, store, (after_all,), notes))
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -92,7 +145,6 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
-    return [results[place] for place in range(len(records))]
 
 
 def _asking(operator: Annotator, budget: Budget) -> Asking | None:

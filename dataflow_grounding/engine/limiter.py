@@ -184,7 +184,7 @@ _limiters: dict[tuple[str, str], Limiter] = {}
 
 
 def limiter_of(serving: Serving, servings: int = 1) -> Share:
-    """The serving's share of its endpoint's and model's limiter; `servings` share the connections that may be opened."""
+    """A serving's share of its endpoint's and model's limiter; `servings` share the connections that may be open."""
     most = max(1, min(serving.max_workers, files_left() // servings))
     limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(most))
     limiter.most = max(limiter.most, most)

@@ -26,6 +26,7 @@ class RunOptions:
         retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all records first.
         pilot: Only the first so many records; None takes all.
+        replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a line now and then.
     """
 
@@ -38,6 +39,7 @@ class RunOptions:
     retry_failed: bool = False
     stream: bool = True
     pilot: int | None = None
+    replies: str | None = None
     progress: bool | None = None
 
 

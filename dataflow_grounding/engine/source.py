@@ -20,7 +20,7 @@ from dataflow_grounding.errors import GroundingError, InputError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_facts
 from dataflow_grounding.images import ImageFile, find_image
-from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, image_id_of
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
@@ -30,7 +30,7 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 
 def identify(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> None:
     """Give the record its `image_id`, and tell it apart from the rows before it, which `rows_of_image` remembers."""
-    image_id = record.image_id = image_id_of(record, image_key, image_root)
+    image_id = record.image_id = _told_apart(record, image_key, image_root, rows_of_image)
     if image_id is None:
         return
     stated, earlier = record.get(ROW_OF_IMAGE), rows_of_image.get(hash(image_id)) or 0
@@ -40,6 +40,20 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
     rows_of_image.set(hash(image_id), earlier + 1)
     if record.occurrence:
         rows_of_image.set(hash(record.unique_id), 1)
+
+
+def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> str | None:
+    """The record's id; absolute paths that are called the same without their folders get numbers from the second on."""
+    image_id, path = image_id_of(record, image_key, image_root), record.get(image_key)
+    given = has_id(record.get("image_id")) or not isinstance(path, str) or not os.path.isabs(path)
+    if image_id is None or "/" in image_id or given:
+        return image_id
+    number = rows_of_image.get(hash((image_id, path)))
+    if number is None:
+        number = (rows_of_image.get(hash((image_id,))) or 0) + 1
+        rows_of_image.set(hash((image_id,)), number)
+        rows_of_image.set(hash((image_id, path)), number)
+    return image_id if number == 1 else f"{image_id}~{number}"
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
@@ -70,7 +84,7 @@ class Source:
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot = name, pilot
         self._folders = step.storage.image_folders
-        self._image_root = step.storage.image_root
+        self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
         self._ahead: list[Row] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -15,9 +15,11 @@ from dataflow_grounding.geometry import Size
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 SHOWN = 20  # names that a report lists
+ROUNDING = 0.5  # px
 
-ReadLabels: TypeAlias = Callable[[str, Size | None], list[dict[str, Any]]]
-"""The regions of an image, by its path, of this size; None when that isn't known. Raises BrokenRow."""
+ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[dict[str, Any]], list[str]]]
+"""The regions of an image, by its path, of this size (None when that isn't known), and why others are left out.
+Raises BrokenRow."""
 
 
 @dataclass
@@ -31,6 +33,8 @@ class LabelSource:
     without_label: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)  # labels for which there is no image
     crowds: int = 0  # crowd regions of a COCO file, which are left out
+    left_out: list[str] = field(default_factory=list)  # labels that can't be read, each with its file, line and why
+    beyond: list[str] = field(default_factory=list)  # boxes that reach beyond their image
     files: list[str] = field(default_factory=list)  # files that the regions of all images are read from
 
     def report(self) -> dict[str, Any]:
@@ -38,16 +42,34 @@ class LabelSource:
         found: dict[str, Any] = {"images": len(self.images)}
         for name, items in (("images_without_label", self.without_label), ("labels_without_image", self.without_image)):
             found[name] = {"count": len(items), "first": items[:SHOWN]}
+        for name, items in (("labels_left_out", self.left_out), ("boxes_beyond_their_image", self.beyond)):
+            found |= {name: {"count": len(items), "first": items[:SHOWN]}} if items else {}
         return {**found, "crowd_regions_left_out": self.crowds} if self.crowds else found
 
     def remarks(self) -> list[str]:
         """Return the report in words."""
-        lines = []
-        listed = {"images without a label": self.without_label, "labels without an image": self.without_image}
-        for what, items in listed.items():
-            if items:
-                lines.append(f"{what}: {len(items)} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})")
+        listed = {
+            "images without a label": self.without_label,
+            "labels without an image": self.without_image,
+            "labels that can't be read are left out": self.left_out,
+            "boxes reach beyond their image and are kept as they are": self.beyond,
+        }
+        lines = [line for what, items in listed.items() for line in counted_items(what, items)]
         return [*lines, f"{self.crowds} crowd regions are left out"] if self.crowds else lines
+
+
+def counted_items(what: str, items: list[str]) -> list[str]:
+    """One line that says how many there are and shows the first; none where there are none."""
+    first = "; ".join([*items[:3], *(["..."] if len(items) > 3 else [])])
+    return [f"{what}: {len(items)} ({first})"] if items else []
+
+
+def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
+    """Which boxes reach out of an image of `size` (width, height), and where they stand; half a pixel is rounding."""
+    limits = (-ROUNDING, -ROUNDING, size[0] + ROUNDING, size[1] + ROUNDING)
+    boxes = [region["bbox"] for region in regions]
+    out = [b for b in boxes if b[0] < limits[0] or b[1] < limits[1] or b[2] > limits[2] or b[3] > limits[3]]
+    return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in out]
 
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
@@ -59,14 +81,14 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     images = files_under(image_dir, ENDINGS, "data.image_dir")
     labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
 
-    def read(image: str, size: Size | None) -> list[dict[str, Any]]:
+    def read(image: str, size: Size | None) -> tuple[list[dict[str, Any]], list[str]]:
         path = os.path.join(label_dir, _label_name(image))
         if _label_name(image) not in labels:
-            return []
+            return [], []
         try:
             if names is None:
                 return read_kitti(path)
-            return read_yolo(path, names, size) if size else []
+            return (read_yolo(path, names, size) if size else []), []
         except OSError as error:
             raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
 
@@ -89,11 +111,11 @@ def from_coco(image_dir: str, path: str) -> LabelSource:
     if not there & set(named):
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
 
-    def read(image: str, size: Size | None) -> list[dict[str, Any]]:
+    def read(image: str, size: Size | None) -> tuple[list[dict[str, Any]], list[str]]:
         known = named.get(image)
         if known is not None and known.error is not None:
             raise known.error
-        return known.regions if known is not None else []
+        return (known.regions if known is not None else []), []
 
     source = LabelSource(image_dir, sorted(there), read, crowds=crowds, files=[path])
     source.without_label = sorted(there - set(named))

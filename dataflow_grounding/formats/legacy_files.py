@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,10 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import StorageFailed
 from dataflow_grounding.geometry import box_of
+from dataflow_grounding.records import name_within
 from dataflow_grounding.rows import read_rows
+
+LAYOUT = 2  # changes where the same annotations give other files: those of before are then written anew
 
 
 def write_legacy(step: Step) -> None:
@@ -22,19 +26,22 @@ def write_legacy(step: Step) -> None:
     if text_of is None:
         return
     annotations = step.storage.output_path
-    folder = os.path.join(os.path.dirname(annotations), "labels")
-    stamp = os.path.join(os.path.dirname(annotations), ".ckpt", "labels.json")
+    folder, stamp = _places(step)
     part = f"{folder}.part"
     try:
         found = os.stat(annotations)
-        state = json.dumps([found.st_size, found.st_mtime_ns])
+        state = json.dumps([LAYOUT, found.st_size, found.st_mtime_ns])
         if os.path.isdir(folder) and _text_of(stamp) == state:
             return
         shutil.rmtree(part, ignore_errors=True)
         os.makedirs(part)
+        stems: Counter[str] = Counter()
         for row in read_rows(annotations):
             if row.data is not None:
-                _write(os.path.join(part, f"{_stem(row.data)}.txt.step{step.storage.operator_step}"), text_of(row.data))
+                stem = name_within(str(row.data.get("image_path")).replace("\\", "/"), step.storage.image_folders[0])
+                stems[stem] += 1
+                numbered = stem if stems[stem] == 1 else f"{stem}~{stems[stem]}"
+                _write(os.path.join(part, f"{numbered}.txt.step{step.storage.operator_step}"), text_of(row.data))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
         _write(stamp, state)
@@ -42,10 +49,21 @@ def write_legacy(step: Step) -> None:
         raise StorageFailed(f"can't write {folder}: {error.strerror or error}. Run the same command again") from None
 
 
-def _stem(record: Mapping[str, Any]) -> str:
-    """The image's path without its ending, kept inside the folder."""
-    parts = os.path.splitext(str(record.get("image_path")))[0].replace("\\", "/").split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
+def remove_legacy(step: Step) -> None:
+    """Remove the label files that `write_legacy` wrote beside a step's annotations. Raises StorageFailed."""
+    folder, stamp = _places(step)
+    try:
+        if os.path.exists(stamp):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.remove(stamp)
+    except OSError as error:
+        raise StorageFailed(f"can't remove {folder}: {error.strerror or error}. Run the same command again") from None
+
+
+def _places(step: Step) -> tuple[str, str]:
+    """The folder of a step's label files, and the file that says of which annotations they are."""
+    beside = os.path.dirname(step.storage.output_path)
+    return os.path.join(beside, "labels"), os.path.join(beside, ".ckpt", "labels.json")
 
 
 def _write(path: str, text: str) -> None:
@@ -77,6 +95,8 @@ def _expressions(record: Mapping[str, Any]) -> str:
     lines = []
     for expression in record.get("expressions") or []:
         boxes = [_in_1000(instance, record) for instance in expression.get("instances") or []]
+        if not boxes:  # TAO's readers know no phrase without a box
+            continue
         lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
     return "".join(lines)
 

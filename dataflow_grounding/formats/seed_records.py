@@ -6,15 +6,22 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, SpecError
-from dataflow_grounding.formats.label_sources import LabelSource, from_coco, from_label_folder, states
-from dataflow_grounding.formats.tao_records import SOURCE, from_tao, is_tao
-from dataflow_grounding.geometry import Size, area, box_of, clamp
+from dataflow_grounding.formats.label_sources import (
+    LabelSource,
+    beyond,
+    counted_items,
+    from_coco,
+    from_label_folder,
+    states,
+)
+from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
 from dataflow_grounding.records import Record, as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -24,15 +31,23 @@ from dataflow_grounding.version import __version__
 
 READERS = 8  # threads that read image headers
 BATCH = 512
+READING = 2  # changes where the same files give other records: seeds that were written before are then written anew
 
 
-def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> Seeds:
-    """The seeds of a spec's `data`; `left_out` are columns that steps will make. Raises SpecError, InputError."""
+class Made(NamedTuple):
+    """What the steps make anew of given annotations, now or later."""
+
+    columns: list[str]
+    labels: list[str]  # of the steps, as `pipeline_steps` has them
+
+
+def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
+    """The seeds of a spec's `data`; `boxless` where the steps do without regions. Raises SpecError, InputError."""
     block = "image_referring_expression.data"
     labels = {name: getattr(data, name) for name in ("kitti_label_dir", "coco_json", "yolo_label_dir")}
     given = {name: str(path) for name, path in labels.items() if path}
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir or None, left_out, boxless)
+        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir or None, made, boxless)
     if len(given) != 1:
         what = f"{' and '.join(given)} are given" if given else "none is given"
         raise SpecError(f"{block}: give one of {', '.join(labels)} or input_annotations_jsonl ({what})")
@@ -40,29 +55,54 @@ def find_seeds(data: ReferringData, left_out: Sequence[str], boxless: bool) -> S
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
     if name == "coco_json":
-        return LabelSeeds(from_coco(data.image_dir, path), path)
+        return LabelSeeds(from_coco(data.image_dir, path), path, boxless)
     key = f"{block}.{name}"
     names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
-    return LabelSeeds(from_label_folder(data.image_dir, path, key, names_file), path)
+    return LabelSeeds(from_label_folder(data.image_dir, path, key, names_file), path, boxless)
+
+
+def _with_boxes(records: Iterator[dict[str, Any]], why: Callable[[], str]) -> Iterator[dict[str, Any]]:
+    """The records. Raises InputError at their end if none had a box; those that fail for another reason tell that."""
+    some, count = False, 0
+    for count, record in enumerate(records, 1):  # noqa: B007
+        fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
+        some = some or fails or bool(record.get("regions"))
+        yield record
+    if count and not some:
+        raise InputError(f"none of the {count} images has a box: {why()}")
 
 
 class LabelSeeds:
     """From images and their labels: sorted by image path, `image_path` relative to the folder of images."""
 
-    def __init__(self, source: LabelSource, origin: str) -> None:
-        self.source = source
+    def __init__(self, source: LabelSource, origin: str, boxless: bool) -> None:
+        self.source, self._boxless = source, boxless
         self.folders: tuple[str, ...] = (source.image_dir,)
         self.files = [] if os.path.isdir(origin) else [origin]
         self.origin = f"{source.image_dir} with {origin}"
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One record per image; without a size if it can't be opened, with the reason if its labels can't be read."""
+        """One record per image; without a size if it can't be opened, with the reason if its labels can't be read.
+
+        Raises:
+            InputError: At the end, if there was no box at all and the steps need some.
+        """
+        if self._boxless:
+            return self._records()
+        return _with_boxes(self._records(), lambda: "; ".join([self.origin, *self.source.left_out[:1]]))
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        self.source.left_out, self.source.beyond = [], []
         numbers = iter(range(len(self.source.images)))
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(numbers, BATCH)):
-                yield from pool.map(self._record, batch)
+                for record, left_out, outside in pool.map(self._record, batch):
+                    self.source.left_out += left_out
+                    self.source.beyond += outside
+                    yield record
 
-    def _record(self, number: int) -> dict[str, Any]:
+    def _record(self, number: int) -> tuple[dict[str, Any], list[str], list[str]]:
+        """An image's record, which of its labels are left out, and which of its boxes reach beyond it."""
         path = self.source.images[number]
         record: dict[str, Any] = {"image_id": os.path.splitext(path)[0], "image_path": path}
         size = _size_of(path, self.folders)
@@ -70,19 +110,14 @@ class LabelSeeds:
             record |= {"width": size[0], "height": size[1]}
         record["source"] = SOURCE
         try:
-            regions = self.source.read(path, size)
-            for region in regions:
-                if size is not None and area(clamp(box_of(region["bbox"]), size)) <= 0:
-                    outside = f"lies outside the image of {size[0]} x {size[1]} px"
-                    raise BrokenRow(f"{path}: the box {region['bbox']} {outside}")
-            record["regions"] = regions
+            record["regions"], left_out = self.source.read(path, size)
         except BrokenRow as error:
-            record |= {"regions": [], SEED_ERROR: str(error)}
-        return record
+            return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
+        return record, left_out, beyond(record["regions"], size, path) if size is not None else []
 
     def fingerprint(self) -> str:
         """Digest of paths, sizes and times of images and labels."""
-        digest = hashlib.sha256(__version__.encode())
+        digest = hashlib.sha256(f"{__version__} {READING}".encode())
         for state in states(self.source):
             digest.update(json.dumps(state).encode())
         return digest.hexdigest()
@@ -97,9 +132,9 @@ class LabelSeeds:
 
 
 class AnnotationSeeds:
-    """From records: ours, with boxes in pixels, or TAO's. In their order, with all their columns but `left_out`."""
+    """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but those made anew."""
 
-    def __init__(self, path: str, image_dir: str | None, left_out: Sequence[str], boxless: bool) -> None:
+    def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
         if not os.path.isfile(path):
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         self.path = path
@@ -107,30 +142,50 @@ class AnnotationSeeds:
         self.origin = path
         beside = os.path.dirname(path) or "."
         self.folders: tuple[str, ...] = (image_dir, beside, ".") if image_dir else (beside, ".")
-        self._left_out, self._boxless = left_out, boxless
-        self._broken: list[str] = []
-        self._converted = 0
+        self._image_dir, self._made, self._boxless = image_dir, made, boxless
+        self._forget()
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records; a broken row becomes a record that says why, and fails."""
-        self._broken, self._converted = [], 0
+        """The records; a broken row becomes a record that says why, and fails.
+
+        Raises:
+            InputError: At the end, if there was no box at all and the steps need some.
+        """
+        why = f"{self.path} has none in 'regions', and none in TAO's {COLUMN!r}"
+        return self._records() if self._boxless else _with_boxes(self._records(), lambda: why)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        self._forget()
         for row in read_rows(self.path):
             where = f"{self.path}, line {row.line}"
             if row.data is None:
                 self._broken.append(f"{where}: {row.error}")
                 yield {"image_path": None, SEED_ERROR: self._broken[-1]}
                 continue
+            data = self._at_hand(row.data)
             try:
-                yield self._record(row.data)
+                yield self._record(data, where)
             except BrokenRow as error:
-                yield {**self._kept(row.data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+                yield {**self._kept(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
-    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _forget(self) -> None:
+        self._converted = 0
+        self._broken: list[str] = []
+        self._without_area: list[str] = []
+        self._beyond: list[str] = []
+        self._not_here: list[str] = []
+
+    def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         size = _size_of(row.get("image_path"), self.folders)
-        if size is not None and is_tao(row):
-            row = from_tao(row, size)
+        if is_tao(row):
+            if size is None:
+                self._not_here.append(str(row.get("image_path")))
+                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
+            row, without_area = from_tao(row, size)
             self._converted += 1
-        record = self._kept(row)
+            self._without_area += [f"{where}: {box}" for box in without_area]
+            self._beyond += beyond(row["regions"], size, where)
+        record = self._kept(with_status(row))
         if size is not None:
             record |= {"width": size[0], "height": size[1]}
         record.setdefault("source", SOURCE)
@@ -138,12 +193,24 @@ class AnnotationSeeds:
             record.setdefault("regions", [])
         return record
 
+    def _at_hand(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row; one of TAO's with its image's name alone, if the path is that of the container that TAO ran in."""
+        path = row.get("image_path")
+        if self._image_dir and isinstance(path, str) and is_tao(row) and _size_of(path, self.folders) is None:
+            name = os.path.basename(path)
+            return {**row, "image_path": name} if os.path.exists(os.path.join(self._image_dir, name)) else row
+        return row
+
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in row.items() if name not in self._left_out}
+        kept = {name: value for name, value in row.items() if name not in self._made.columns}
+        if isinstance(steps := row.get("pipeline_steps"), list):
+            kept["pipeline_steps"] = [step for step in steps if step not in self._made.labels]
+        return kept
 
     def fingerprint(self) -> str:
         """Digest of the file and of what is left out."""
-        digest = hashlib.sha256(json.dumps([__version__, self.folders, self._left_out, self._boxless]).encode())
+        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
+        digest = hashlib.sha256(json.dumps(depends_on).encode())
         with open(self.path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -155,7 +222,10 @@ class AnnotationSeeds:
 
     def remarks(self) -> list[str]:
         """The same in words."""
-        lines = [f"{self._converted} TAO records were converted from 0-1000 to pixels"] if self._converted else []
+        lines = [f"TAO records taken over, with boxes in pixels: {self._converted}"] if self._converted else []
+        lines += counted_items("boxes without an area are left out", self._without_area)
+        lines += counted_items("boxes reach beyond their image and are kept as they are", self._beyond)
+        lines += counted_items("images can't be opened, give data.image_dir their folder", self._not_here)
         return [*lines, *self._broken[:5]]
 
 
@@ -205,7 +275,7 @@ def seed_file(
     data = ReferringData(
         image_dir=image_dir, kitti_label_dir=kitti, coco_json=coco, yolo_label_dir=yolo, yolo_names=yolo_names
     )
-    seeds = find_seeds(data, (), boxless=False)
+    seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")
     write_seeds(seeds, path, os.path.join(folder, ".ckpt", "seeds.json"))
     return path

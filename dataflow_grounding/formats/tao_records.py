@@ -1,51 +1,122 @@
 """Records of TAO's image_referring_expression, whose boxes are in 0-1000, as records in pixels.
 
-They are recognised by source and column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. A box
-that is one of those in 0-1000 gets its exact numbers back; others are converted if what 1000 stands for is certain.
+They are recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels), which ours don't have. Where no
+region is described yet, those boxes are the regions. A region that is one of them, in 0-1000, gets its exact numbers
+back; others are converted if what 1000 stands for is certain.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.kitti import LEFT_OUT
+from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.records import is_number
+from dataflow_grounding.rows import read_rows
+from dataflow_grounding.spans import clean_caption, find_spans
 
 SOURCE = "image_referring_expression"
 COLUMN = "kitti_bboxes"
 SIDE = 1000
+ASSUMED = (1920, 1080)
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:
     """Whether a row is a record of TAO's."""
-    return row.get("source") == SOURCE and isinstance(row.get(COLUMN), list)
+    return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
 
 
-def from_tao(row: Mapping[str, Any], size: Size) -> dict[str, Any]:
-    """The record in pixels of an image of `size` (width, height). Raises BrokenRow for unclear numbers."""
+class Regions(NamedTuple):
+    """Regions in pixels and as TAO wrote them, the size that its 1000 stands for, and whether that is certain."""
+
+    regions: list[dict[str, Any]]
+    written: list[list[float]]
+    size: tuple[Any, Any]
+    sure: bool
+
+
+def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
+    """Raises InputError if one of these files of `results_dir` is TAO's: a run would write over what was paid for."""
+    for path in filter(os.path.exists, files):
+        first = next((row.data for row in read_rows(path) if row.data is not None), {})
+        if is_tao(first):
+            last = os.path.join(results_dir, "annotations.jsonl")
+            given = f"data.input_annotations_jsonl={last if os.path.exists(last) else path}"
+            why = f"{results_dir} holds TAO's own results"
+            raise InputError(f"{why}: to go on from them, choose another results_dir and give {given}")
+
+
+def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
+    """The record in pixels of an image of `size` (width, height), and the boxes left out of it, which have no area.
+
+    Raises:
+        BrokenRow: It can't be told for certain what a number means.
+    """
     exact = [_kitti(item) for item in row[COLUMN]]
-    given = row.get("regions") or []
+    sizes = [size, _stated(row)]
+    found, without_area = _described(row["regions"], exact, sizes) if row.get("regions") else _labelled(exact, sizes)
+    record = {name: value for name, value in row.items() if name != COLUMN}
+    record |= {"width": size[0], "height": size[1], "regions": found.regions}
+    if isinstance(caption := row.get("caption"), str) and caption.strip():
+        record.setdefault("cleaned_caption", clean_caption(caption))
+    if row.get("expressions"):
+        record["expressions"] = [_expression(expression, found) for expression in row["expressions"]]
+    return record, without_area
+
+
+def _described(
+    given: Sequence[Any], exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]
+) -> tuple[Regions, list[list[float]]]:
+    """The regions that TAO's model described, in 0-1000."""
     written = [_four(region, "a region") for region in given]
-    best, matches = _best_matches(written, exact, [size, *_stated(row)])
+    best, matches = _best_matches(written, exact, sizes)
     regions = []
     for region, box, match in zip(given, written, matches, strict=True):
         bbox, kind = exact[match] if match is not None else (_converted(box, best), "")
-        regions.append({**region, "bbox": list(bbox), "type": region.get("type") or kind})
-    record = {name: value for name, value in row.items() if name != COLUMN}
-    record |= {"width": size[0], "height": size[1], "regions": regions}
-    if row.get("expressions"):
-        pixels, sure = [region["bbox"] for region in regions], best == size
-        record["expressions"] = [_expression(e, written, pixels, best, sure) for e in row["expressions"]]
-    return record
+        kept = {name: value for name, value in region.items() if name != "bbox_2d"}
+        regions.append({**kept, "bbox": list(bbox), "type": region.get("type") or kind})
+    certain = sizes[0] == sizes[1] or any(match is not None for match in matches)
+    return Regions(regions, written, best, certain and best == sizes[0]), []
 
 
-def _stated(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """The size that the row states: TAO assumes 1920 x 1080 where it isn't told one, and may have converted by that."""
+def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> tuple[Regions, list[list[float]]]:
+    """The boxes of the labels, where no region is described yet, and those of them that have no area."""
+    wanted = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT]
+    boxes = [(bbox, kind) for bbox, kind in wanted if area(box_of(bbox)) > 0]
+    regions: list[dict[str, Any]] = [{"bbox": bbox, "type": kind} for bbox, kind in boxes]
+    written = [_in_1000(bbox, sizes[0]) for bbox, _ in boxes]
+    without_area = [bbox for bbox, _ in wanted if area(box_of(bbox)) <= 0]
+    return Regions(regions, written, sizes[0], sizes[0] == sizes[1]), without_area
+
+
+def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, its expressions completed where another system made them: a status, and spans that were looked up."""
+    expressions = row.get("expressions")
+    if not isinstance(expressions, list) or not all(_has_text(item) for item in expressions):
+        return dict(row)
+    if all("status" in item for item in expressions):
+        return dict(row)
+    caption = row.get("cleaned_caption")
+    spans = find_spans([item["text"] for item in expressions], caption if isinstance(caption, str) else "")
+    completed = [
+        {"status": "grounded" if item.get("instances") else "none", **item, "char_span": list(span) if span else None}
+        for item, span in zip(expressions, spans, strict=True)
+    ]
+    return {**row, "expressions": completed}
+
+
+def _has_text(item: Any) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("text"), str)
+
+
+def _stated(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The size by which TAO may have converted: what the row states, else the one that it assumes."""
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    return [stated] if all(is_number(n) and n > 0 for n in stated) else []
+    return stated if all(is_number(n) and n > 0 for n in stated) else ASSUMED
 
 
 def _best_matches(
@@ -54,24 +125,22 @@ def _best_matches(
     """The size by which most boxes match an exact one, the first of equals, and those matches. Raises BrokenRow."""
     tried = [(size, _matches(written, exact, size)) for size in sizes]
     best, matches = max(tried, key=lambda one: sum(match is not None for match in one[1]))
-    if written and exact and all(match is None for match in matches):
+    if written and (exact or sizes[0] != sizes[1]) and all(match is None for match in matches):
         raise BrokenRow(f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they are in")
     return best, matches
 
 
-def _expression(
-    expression: Any, written: list[list[float]], pixels: list[list[float]], size: Sequence[Any], sure: bool
-) -> Any:
+def _expression(expression: Any, found: Regions) -> Any:
     if not isinstance(expression, Mapping):
         return expression
     instances = []
     for instance in expression.get("instances") or []:
         box = _four(instance, "an instance")
-        near = [n for n, other in enumerate(written) if _close(box, other)]
-        if not near and not sure:
+        near = [n for n, other in enumerate(found.written) if _close(box, other)]
+        if not near and not found.sure:
             why = "is not a region, and the record's size is not the image's"
             raise BrokenRow(f"the instance {box} {why}: not converted")
-        bbox = pixels[near[0]] if near else _converted(box, size)
+        bbox = found.regions[near[0]]["bbox"] if near else _converted(box, found.size)
         instances.append({**instance, "bbox": list(bbox), **({"region_id": near[0] + 1} if near else {})})
     return {**expression, "instances": instances}
 
@@ -95,7 +164,7 @@ def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], s
     left = list(range(len(exact)))
     found: list[int | None] = []
     for box in written:
-        fits = [n for n in left if _close(box, [v * SIDE / size[i % 2] for i, v in enumerate(exact[n][0])])]
+        fits = [n for n in left if _close(box, _in_1000(exact[n][0], size))]
         found.append(fits[0] if fits else None)
         if fits:
             left.remove(fits[0])
@@ -104,6 +173,10 @@ def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], s
 
 def _close(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(abs(a - b) <= ROUNDING for a, b in zip(one, other, strict=True))
+
+
+def _in_1000(bbox: Sequence[float], size: Sequence[Any]) -> list[float]:
+    return [value * SIDE / size[i % 2] for i, value in enumerate(bbox)]
 
 
 def _converted(box: Sequence[float], size: Sequence[Any]) -> list[float]:

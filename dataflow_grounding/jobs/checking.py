@@ -42,6 +42,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     run: SpecRun | None = None
     try:
         spec, found.problems = look_into_spec(paths, overrides)
+        found.remarks += spec.remarks if spec is not None else []
         run = _run_of(spec, found) if spec is not None else None
         if run is not None:
             check_plan(run.steps, run.job.columns())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,9 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.seed_records import Seeds, find_seeds, write_seeds
+from dataflow_grounding.formats.seed_records import Made, Seeds, find_seeds, write_seeds
+from dataflow_grounding.formats.tao_records import refuse_taos_results
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.image_referring_expression import ImageReferringExpressionPipeline
@@ -22,13 +25,14 @@ from dataflow_grounding.spec import Block, PipelineBlock, ReferringData, Spec, V
 from dataflow_grounding.storage import ResultsStorage
 
 CAPTION, MERGE, CHECK = 1, 2, 3
+LOOKED_AT = 50  # records that tell whether a file has what a step needs
 
 
 class SeededStorage(ResultsStorage):
     """Begins from the seed file; images are looked for in `folders`. Steps may read different files."""
 
     def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
-        super().__init__(seed_file, results_dir, (), folders[0] if len(folders) == 1 else None)
+        super().__init__(seed_file, results_dir, ())
         self.folders = folders
         self.reads: str | None = None
 
@@ -97,8 +101,12 @@ class ImageReferringExpressionJob(SpecJob):
         self.box_format = recalled(all_steps)
         pipeline.checker.reground_choice.recall_beside(storage.checkpoint_folder)
         places = [step.storage.operator_step for step in self.steps]
-        self._seeds: Seeds = find_seeds(self._data, self._left_out(all_steps, places), boxless=places[0] == CHECK)
+        if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
+            refuse_taos_results(spec.results_dir, [self._seed_file, *(step.storage.output_path for step in all_steps)])
+        self._seeds: Seeds = find_seeds(self._data, _made(all_steps, places), places in ([CAPTION], [CHECK]))
         self.inputs = self._seeds.files
+        for path in self.inputs:
+            refuse_to_overwrite(path, [self._seed_file])
         self._report: dict[str, Any] = {}
         self._chain(all_steps)
 
@@ -109,13 +117,6 @@ class ImageReferringExpressionJob(SpecJob):
             return names
         return [*names, "1"] if _made_without(caption.storage.output_path, describe.label) else names
 
-    def _left_out(self, all_steps: list[Step], places: list[int]) -> list[str]:
-        """Columns of given annotations that the steps make anew, now or later."""
-        made = [*places, *range(places[-1] + 1, len(all_steps))]
-        made = [place for place in made if place != CHECK]
-        written = [column for place in made for column in all_steps[place].operator.writes().values()]
-        return sorted(set(written) - {"regions"})
-
     def _chain(self, all_steps: list[Step]) -> None:
         """Let each step read what the one before it in this run writes, the first what there is. Raises InputError."""
         chained = []
@@ -123,7 +124,6 @@ class ImageReferringExpressionJob(SpecJob):
             storage = copy.copy(step.storage)
             assert isinstance(storage, SeededStorage)
             storage.folders = self._seeds.folders
-            storage.image_root = storage.folders[0] if len(storage.folders) == 1 else None
             storage.reads = self.steps[number - 1].storage.output_path if number else self._first_input(step, all_steps)
             chained.append(Step(step.operator, storage))
         self.steps = chained
@@ -134,28 +134,31 @@ class ImageReferringExpressionJob(SpecJob):
             return self._seed_file
         before = all_steps[place - 1].storage.output_path
         there = os.path.exists(before)
-        if place == CAPTION:  # it needs no more than the image
-            return before if there else self._seed_file
-        if self._data.input_annotations_jsonl:
-            given = self._data.input_annotations_jsonl
-            newer = not there or os.stat(given).st_mtime_ns > os.stat(before).st_mtime_ns
-            if newer and self._seeds_hold(place):
-                return self._seed_file
-        if there:
-            return before
-        needs = "expressions" if place == CHECK else "regions with a description, and a cleaned_caption"
-        raise InputError(
-            f"step {place} reads {before}: run step{'s 0 and 1' if place == MERGE else ' 2'} first, or give "
-            f"data.input_annotations_jsonl records with {needs}"
-        )
-
-    def _seeds_hold(self, place: int) -> bool:
-        """Whether the given annotations have what a step reads."""
-        record = next((record for record in self._seeds.records() if record.get("image_path")), {})
+        given = self._data.input_annotations_jsonl
+        newer = given and (not there or os.stat(given).st_mtime_ns > os.stat(before).st_mtime_ns)
+        seeds = not there if place == CAPTION else newer  # a caption needs no more than the image
+        for path in [*([self._seed_file] if seeds else []), *([before] if there else [])]:
+            if self._holds(path):
+                return path
+        reader, steps, needs = MERGE, "steps 0 and 1", "regions with a description, and a cleaned_caption"
         if place == CHECK:
-            return isinstance(record.get("expressions"), list)
-        described = [region for region in record.get("regions") or [] if isinstance(region, dict)]
-        return "cleaned_caption" in record and all(region.get("description") for region in described)
+            reader, steps, needs = CHECK, "step 2", "expressions"
+        nothing = f"{before} has none" if there else f"there is no {before}"
+        or_give = "or give data.input_annotations_jsonl records that have them"
+        raise InputError(f"step {reader} needs {needs} ({nothing}): run {steps} first, {or_give}")
+
+    def _holds(self, path: str) -> bool:
+        """Whether the first records of a file, or of the seeds, have what the steps of this run need and don't make."""
+        places = [step.storage.operator_step for step in self.steps]
+        rows = self._seeds.records() if path == self._seed_file else (row.data or {} for row in read_rows(path))
+        readable = (record for record in rows if record.get("image_path"))
+        if places[0] == CHECK:
+            return isinstance(next(readable, {}).get("expressions"), list)
+        if MERGE not in places:
+            return True
+        with_regions = list(itertools.islice((record for record in readable if record.get("regions")), LOOKED_AT))
+        captioned = CAPTION in places or all("cleaned_caption" in record for record in with_regions)
+        return bool(with_regions) and captioned and all(map(_described, with_regions))
 
     @property
     def reads(self) -> str:
@@ -196,6 +199,18 @@ class ImageReferringExpressionJob(SpecJob):
     def facts(self) -> dict[str, Any]:
         """What was found of the input."""
         return {"input": self._report}
+
+
+def _made(all_steps: list[Step], places: list[int]) -> Made:
+    """What the steps at these places make of given annotations, and the steps after them later."""
+    steps = [all_steps[place] for place in [*places, *range(places[-1] + 1, len(all_steps))]]
+    new = [step for step in steps if step.storage.operator_step != CHECK]
+    columns = {column for step in new for column in step.operator.writes().values()}
+    return Made(sorted(columns - {"regions"}), [step.label for step in steps])
+
+
+def _described(record: dict[str, Any]) -> bool:
+    return any(isinstance(region, dict) and region.get("description") for region in record["regions"])
 
 
 def _made_without(path: str, label: str) -> bool:

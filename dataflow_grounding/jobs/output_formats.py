@@ -7,15 +7,15 @@ from typing import TypeAlias
 
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.formats.legacy_files import write_legacy
+from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.spec.user_code import named
 
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""
 
 OUTPUT_FORMATS: dict[str, tuple[Writer, ...]] = {
-    "unified": (),
-    "jsonl": (),
+    "unified": (remove_legacy,),
+    "jsonl": (remove_legacy,),
     "legacy": (write_legacy,),
     "both": (write_legacy,),
 }
@@ -29,4 +29,4 @@ def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
     writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
     if not callable(writer):
         raise SpecError(f"workflow.output_format {name!r} should name a function that takes a step")
-    return (writer,)
+    return (remove_legacy, writer)

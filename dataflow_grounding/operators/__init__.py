@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataflow_grounding.operators.base import Annotated, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.box_refiner import BoxRefiner
 from dataflow_grounding.operators.box_verifier import BoxVerifier
 from dataflow_grounding.operators.caption_generator import CaptionGenerator
@@ -19,7 +20,7 @@ from dataflow_grounding.operators.region_marker import RegionMarker
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 
 __all__ = [
-    "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
+    "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxOperator", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
     "DoubleChecker", "ExpressionExtractor", "FunctionOperator", "Merger", "Operator", "PhraseGrounder",
     "PhraseLister",    "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
 ]  # fmt: skip

@@ -6,32 +6,27 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from dataflow_grounding.dataframes import from_dataframe, to_dataframe
+from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
-from dataflow_grounding.errors import PlanError, RecordError
+from dataflow_grounding.errors import InputError, PlanError
+from dataflow_grounding.operators.arguments import as_made, made_with, roles_of, with_columns
+from dataflow_grounding.operators.results import Annotated, OnError, annotated_rows
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.plan import Ask, Partial
-    from dataflow_grounding.serving.base import Serving
 
 O = TypeVar("O", bound="Operator")  # noqa: E741
-
-
-class Annotated(list[dict[str, Any]]):
-    """The records that an operator finished, in order; `failures` has (place, error) of the others."""
-
-    def __init__(self, records: list[dict[str, Any]], failures: list[tuple[int, RecordError]]) -> None:
-        super().__init__(records)
-        self.failures = failures
 
 
 class Operator(ABC):
@@ -61,7 +56,19 @@ class Operator(ABC):
     """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
     """What it does, by language."""
-    serving: Serving | None = None
+    serving: Any = None
+    """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
+
+    if not TYPE_CHECKING:  # it takes what __init__ takes
+
+        def __new__(cls, *args: Any, **settings: Any) -> Operator:
+            """An operator that can show what it was made with. Raises SpecError for a `serving` that is not one."""
+            operator = super().__new__(cls)
+            operator.__dict__["_made_with"] = made_with(cls, args, settings)
+            return operator
+
+    def __repr__(self) -> str:
+        return as_made(self, self.__dict__["_made_with"])
 
     @property
     def sees_all(self) -> bool:
@@ -85,12 +92,13 @@ class Operator(ABC):
     async def conclude(self, ask: Ask) -> None:  # noqa: B027
         """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
-    def run(self, storage: Any, **keys: str) -> str:
+    @with_columns
+    def run(self, storage: Any, **columns: str) -> str:
         """Work through a storage's step. While a pipeline is compiled, only note that the step is wanted.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
-            keys: `input_<role>_key=` and `output_<role>_key=` name columns.
+            columns: `input_<role>_key=` and `output_<role>_key=` name columns.
 
         Returns:
             The (first) output column.
@@ -101,7 +109,10 @@ class Operator(ABC):
         """
         from dataflow_grounding.engine.execute import execute  # with all that running takes, where something is run
 
-        operator = self.bound(**keys)
+        operator = self.bound(**columns)
+        if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
+            how = f"call the operator itself on records in memory, as in {type(self).__name__}(…)(records)"
+            raise InputError(f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}")
         step = Step(operator, FileStorage.like(storage))
         steps = recorded_steps.get()
         if steps is not None:
@@ -119,55 +130,62 @@ class Operator(ABC):
                 say(told)
         return next(iter(operator.writes().values()), "")
 
-    def __call__(self, data: Any, **keys: str) -> Any:
+    @overload
+    def __call__(self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str) -> ShownRecord: ...
+
+    @overload
+    def __call__(
+        self,
+        data: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]],
+        *,
+        on_error: OnError = ...,
+        **columns: str,
+    ) -> Annotated: ...
+
+    @overload
+    def __call__(self, data: DataFrame, *, on_error: OnError = ..., **columns: str) -> DataFrame: ...
+
+    def __call__(self, data: Any, *, on_error: OnError = "drop", **columns: str) -> Any:
         """Work on records in memory.
 
         Args:
-            data: One record, a list of records, or a DataFrame.
-            keys: As of `run`.
+            data: One record, a list of records, or a DataFrame. The image's column may hold a path, the bytes of an
+                image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
+            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many,
+                "keep" keeps them with null in the columns that the operator fills, "raise" stops at the first.
+            columns: As of `run`.
 
         Returns:
-            The same kind with the columns added; of a list, an Annotated. A list or DataFrame omits failed records.
+            The same kind, with the columns added: a list has `failures`, (place, error) each; a DataFrame, which keeps
+            its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
 
         Raises:
-            RecordError: What failed, of one record.
+            RecordError: What failed, of one record, or with on_error="raise".
             RunStopped: Nothing more could be sent.
         """
+        operator = self.bound(**columns)
+        if not isinstance(data, Mapping):
+            return annotated_rows(operator, data, on_error)
         from dataflow_grounding.engine.in_memory import annotate_all
 
-        operator = self.bound(**keys)
-        if isinstance(data, Mapping):
-            [(record, error)] = annotate_all(operator, [data])
-            if error is not None:
-                raise error
-            return record
-        rows: list[Mapping[str, Any]] = list(from_dataframe(data) if hasattr(data, "to_dict") else data)
-        results = annotate_all(operator, rows)
-        done = Annotated(
-            [record for record, error in results if error is None],
-            [(place, error) for place, (_, error) in enumerate(results) if error is not None],
-        )
-        if not hasattr(data, "to_dict"):
-            return done
-        if done.failures:  # a DataFrame has no place for them
-            place, error = done.failures[0]
-            say(f"Warning: {len(done.failures)} of {len(rows)} rows failed and are left out. Row {place}: {error}")
-        return to_dataframe(done)
+        record, error = annotate_all(operator, [data])[0]
+        if error is not None:
+            raise error
+        return record
 
-    def bound(self: O, **keys: str) -> O:
+    def bound(self: O, **arguments: str) -> O:
         """This operator with its columns set. Raises PlanError for a role that it doesn't have."""
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
-        for argument, column in keys.items():
+        for argument, column in arguments.items():
             columns[self._role(argument)] = column
         operator.__dict__["_keys"] = SimpleNamespace(**columns)
         return operator
 
     def _role(self, argument: str) -> str:
         """`input_<role>_key` or `output_<role>_key`; `input_key` and `output_key` mean the first role."""
-        arguments: dict[str, str] = {}
+        arguments = roles_of(self)
         for prefix, roles in (("input", self.input_keys), ("output", self.output_keys)):
-            arguments |= {f"{prefix}_{role}_key": role for role in roles if role != prefix}
             arguments |= {f"{prefix}_key": role for role in list(roles)[:1]}
         if argument not in arguments:
             raise PlanError(f"{type(self).__name__} takes no {argument}; it has {', '.join(arguments)}")
@@ -187,7 +205,7 @@ class Operator(ABC):
         source = [source_digest(cls) for cls in classes]
         if None in source:
             return None
-        own = {name: value for name, value in vars(self).items() if name not in ("_keys", "serving")}
+        own = {name: value for name, value in vars(self).items() if name not in ("_keys", "_made_with", "serving")}
         return {"class": type(self).__qualname__, "source": source, **{name: _plain(v) for name, v in own.items()}}
 
     def facts(self) -> dict[str, Any]:
@@ -208,7 +226,10 @@ class Operator(ABC):
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, type(None), list, tuple)) else repr(value)
+    if isinstance(value, (str, int, float, bool, type(None), list, tuple)):
+        return value
+    shows_too_little = isinstance(value, Operator) or hasattr(value, "answer")
+    return object.__repr__(value) if shows_too_little else repr(value)
 
 
 __all__ = ["Annotated", "Operator"]

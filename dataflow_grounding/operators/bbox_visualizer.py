@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.geometry import ordered
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
@@ -87,18 +87,6 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
         file.write(out.getbuffer())
     os.replace(part, path)
     return out.getvalue()
-
-
-def marks_of(expressions: list[dict[str, Any]]) -> list[Mark]:
-    """One mark per instance, labelled with its expression; those of one expression share its colour."""
-    from dataflow_grounding.drawing import Mark, palette_color
-
-    boxed = [expression for expression in expressions if expression["instances"]]
-    return [
-        Mark(ordered(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
-        for number, expression in enumerate(boxed)
-        for i in expression["instances"]
-    ]
 
 
 def _stamp_of(path: str) -> bytes | None:

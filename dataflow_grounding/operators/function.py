@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 from dataflow_grounding.engine.plan import Ask, source_digest
 from dataflow_grounding.errors import OperatorFailed
@@ -27,6 +27,9 @@ class FunctionOperator(Operator):
         ]
         self._takes_ask = len(needed) > 1
         self.__doc__ = function.__doc__
+
+    def __repr__(self) -> str:
+        return f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
 
     @property
     def sees_all(self) -> bool:
@@ -61,9 +64,19 @@ class FunctionOperator(Operator):
         return {"function": self.function.__qualname__, "source": source, "values": values}
 
 
+@overload
+def operator(function: Callable[..., Any]) -> FunctionOperator: ...
+
+
+@overload
+def operator(
+    *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
+
+
 def operator(
     function: Callable[..., Any] | None = None, *, reads: Iterable[str] = (), writes: Iterable[str] = ()
-) -> Any:
+) -> FunctionOperator | Callable[[Callable[..., Any]], FunctionOperator]:
     """Decorator that makes a function from record to update a step of a pipeline.
 
     Args:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class Pipeline:
     """Subclass it, and call operators one after the other in `forward()`, each on `self.storage.step()`.
 
-    `forward()` runs step by step; after `compile()` it streams records through all steps, to the same files.
-    `forward(resume_step=k)` begins with step k, whose input file must be there. Returns a Summary. Operators of other
-    libraries (anything with `run(storage, …)`), kept as attributes, run in their turn on whole files.
+    `run()` works step by step; after `compile()` it streams records through all steps, to the same files.
+    `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow, an object's `forward(…)` is
+    the same call. Operators of other libraries (anything with `run(storage, …)`), kept as attributes, run in their turn
+    on whole files.
     """
 
     name: ClassVar[str | None] = None
@@ -35,7 +36,7 @@ class Pipeline:
         # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
         # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
         pipeline = super().__new__(cls)
-        pipeline.__dict__["forward"] = pipeline._forward
+        pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,10 +74,39 @@ class Pipeline:
                     value.reset()
             vars(self).update({name: _FromElsewhere(operator) for name, operator in outside.items()})
             type(self).forward(self)
+        except AttributeError as error:
+            wrong = self._without_storage(error)
+            if wrong is None:
+                raise
+            raise wrong from None
         finally:
             vars(self).update(outside)
 
-    def _forward(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
+    def _without_storage(self, error: AttributeError) -> PlanError | None:
+        """What an error means that comes of a pipeline without a storage; None for any other."""
+        storage = vars(self).get("storage")
+        if error.name != "step" and (error.name, error.obj) != ("storage", self):
+            return None
+        if callable(getattr(storage, "step", None)):
+            return None
+        has = "has no storage" if storage is None else f"has {type(storage).__name__} {storage!r} for a storage"
+        how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
+        return PlanError(f"{type(self).__name__} {has}: {how}")
+
+    def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
+        """Run what `forward()` calls, as `forward(…)` of an object does too.
+
+        Args:
+            resume_step: The step to begin with, from 0; its input file must be there.
+            options: Limits of requests and cost, attempts, and so on.
+
+        Returns:
+            What was done. Printed, it says so in words; `exit_code` is 0 where every record got through.
+
+        Raises:
+            PlanError, InputError, SpecError: Before anything is sent.
+            RunStopped: The run could not be finished; what was paid for is stored.
+        """
         options = options or current_options.get()
         steps: list[Step] | None = self.__dict__.get("_compiled")
         if steps is None and resume_step:
@@ -119,11 +149,13 @@ class _FromElsewhere:
         if steps is not None:
             steps.append(step)
             return next((value for name, value in keys.items() if name.startswith("output")), "")
-        returned = work()
-        if pipeline is not None:
-            from dataflow_grounding.engine.execute import published
+        if pipeline is None:
+            return work()
+        from dataflow_grounding.engine.execute import published, replies_kept
 
-            pipeline.summaries += filter(None, [published(step)])
+        with replies_kept(step, current_options.get()):
+            returned = work()
+        pipeline.summaries += filter(None, [published(step)])
         return returned
 
     def __getattr__(self, name: str) -> Any:

@@ -11,7 +11,7 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.review.report import write_report
-from dataflow_grounding.rows import copy_file, read_rows
+from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import FileStorage
 
 
@@ -25,12 +25,12 @@ def report_results(
     image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
-    """Write the page of an annotations file, and return how many records it shows.
+    """Write the report of an annotations file, and return how many records it shows.
 
     Args:
         summary, title: As for write_report.
         image_folders: Where relative image paths are looked for, in this order.
-        failures_file: Failures to list; it may be missing.
+        failures_file: Failures to list; it may be missing, as the annotations may.
         image_key: Column of the image's path; `image` for records that don't have it.
 
     Raises:
@@ -44,7 +44,6 @@ def report_results(
         except GroundingError:
             return None
 
-    failures = _objects(failures_file) if failures_file and os.path.exists(failures_file) else iter(())
     try:
         return write_report(
             _objects(annotations),
@@ -52,7 +51,7 @@ def report_results(
             out_path=out_path,
             title=title,
             summary=summary,
-            failures=failures,
+            failures=_objects(failures_file),
         )
     except OSError as error:
         raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
@@ -63,30 +62,35 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
     page = os.path.join(storage.cache_path, "report.html")
     if summary.done:
-        copy_file(summary.annotations, annotations)
+        if file_type_of(summary.annotations) == "jsonl":
+            copy_file(summary.annotations, annotations)
+        else:
+            write_rows(annotations, _objects(summary.annotations))
         report_results(
             annotations,
             page,
             summary={**summary.to_json(), "model": ", ".join(summary.models)},
             image_folders=storage.image_folders,
             failures_file=summary.failures_file,
+            title=_title(storage.file_name_prefix, storage.first_entry_file_name),
         )
         summary.annotations, summary.report = annotations, page
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the page of a finished run's folder; returns the page's path and how many records it shows.
+    """Write the report of a run's folder; returns the path of its first page and how many records it shows.
 
     Args:
-        results_dir: The folder, with `annotations.jsonl`; what `run.json` and `failures.jsonl` say is shown too.
-        out_path: The page; None for `report.html` in that folder.
+        results_dir: The folder, with `annotations.jsonl`, or `failures.jsonl` where all records failed; `run.json` says
+            what ran.
+        out_path: The first page; None for `report.html` in that folder.
         image_root: Where relative image paths are looked for; None for where the run looked.
 
     Raises:
-        InputError: The folder has no annotations, or the page can't be written.
+        InputError: The folder has neither, or a page can't be written.
     """
-    annotations = os.path.join(results_dir, "annotations.jsonl")
-    if not os.path.exists(annotations):
+    annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
+    if not os.path.exists(annotations) and not os.path.exists(failures):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
     run = read_object(os.path.join(results_dir, "run.json"))
     found, counts = run.get("image_folders"), run.get("summary")
@@ -94,12 +98,30 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     folders = [image_root] if image_root else [*known, "."]
     summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
     path = out_path or os.path.join(results_dir, "report.html")
-    failures = os.path.join(results_dir, "failures.jsonl")
-    shown = report_results(annotations, path, summary=summary, image_folders=folders, failures_file=failures)
+    if os.path.splitext(path)[1] in (".json", ".jsonl"):
+        raise InputError(f"{path} is a name for data: call the report something that ends with .html")
+    title = _title(*_pipeline_and_data(run.get("spec"))) or os.path.basename(os.path.abspath(results_dir))
+    shown = report_results(
+        annotations, path, summary=summary, image_folders=folders, failures_file=failures, title=title
+    )
     return path, shown
 
 
+def _pipeline_and_data(spec: Any) -> tuple[str, str]:
+    """The pipeline that a run's spec names, and the first file or folder that its `data` does; empty where unknown."""
+    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    block = spec.get(pipeline) if isinstance(pipeline, str) else None
+    data = block.get("data") if isinstance(block, dict) else None
+    paths = [value for value in data.values() if isinstance(value, str) and value] if isinstance(data, dict) else []
+    return pipeline if isinstance(pipeline, str) else "", paths[0] if paths else ""
+
+
+def _title(pipeline: str, data: str) -> str:
+    return " · ".join(filter(None, [pipeline, os.path.basename(os.path.normpath(data)) if data else ""]))
+
+
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    for row in read_rows(path):
+    """The rows of a file that can be read; none without the file."""
+    for row in read_rows(path) if os.path.exists(path) else ():
         if row.data is not None:
             yield row.data

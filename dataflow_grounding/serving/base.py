@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
-from dataflow_grounding.secrets import learn
+from dataflow_grounding.secrets import blotted_message, learn
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks import Request
@@ -77,6 +77,10 @@ class Serving(ABC):
     """Whether it looks at any picture that it is sent, so that a run can check it with pictures of known content."""
     exact_boxes: bool = False
     """Whether its boxes can be in no other format than `box_format`, so that there is nothing to watch."""
+
+    def __repr__(self) -> str:
+        where = [] if self.endpoint == Serving.endpoint else [self.endpoint.partition("?")[0]]
+        return f"{type(self).__name__}({', '.join(repr(blotted_message(part)) for part in (self.model, *where))})"
 
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:

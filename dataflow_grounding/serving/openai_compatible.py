@@ -77,7 +77,7 @@ class OpenAIServing(Serving):
         client: Any = None,
     ) -> None:
         if not model_name:
-            raise SpecError("no model is named: set vlm.openai.model_name (model_name=…) or DF_MODEL")
+            raise SpecError("no model is named: set vlm.openai.model_name, or DF_MODEL in the environment")
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query

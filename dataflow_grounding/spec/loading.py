@@ -13,10 +13,11 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, validated
-from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
+_HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 
@@ -41,11 +42,12 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
-    given = _read_overrides(overrides)
+    given, of_hydra = _read_overrides(overrides)
     try:
         merged: Any = OmegaConf.merge(*files, given)
         model, unknown = _model_of(merged, block_of, folders, others)
-        missing = _tidied(merged, model, others)
+        passed_over = {*of_hydra, *_passed_over(merged, model, others)}
+        missing = _missing(merged)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -63,6 +65,7 @@ def read_spec(
     if not isinstance(spec, Spec):
         return None, [*asked, *told]
     spec._stated, spec._folders = stated, folders
+    spec._passed_over = sorted(passed_over)
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, [*asked, *told]
 
@@ -80,14 +83,37 @@ def _model_of(
         return SpecHead, str(error)
 
 
-def _tidied(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
-    """Take blocks of other pipelines out, and put null where a value is '???'; returns the keys of the latter."""
+def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    """Take out blocks of other pipelines and keys of TAO's that ours have no use for; returns what they are called."""
     from omegaconf import OmegaConf
 
     known = {field.alias or name for name, field in model.model_fields.items()}
-    for name in [name for name in merged if name not in known]:
-        if name in others or name in OTHER_BLOCKS or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
-            merged.pop(name)
+    unknown = [name for name in merged if name not in known]
+    names = [name for name in unknown if name in others or name in OTHER_BLOCKS]
+    for name in unknown:
+        if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
+            del merged[name]
+    return [*names, *_keys_passed_over(merged, [name for name in merged if name in others])]
+
+
+def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
+    """Take keys of TAO's out of these blocks; returns what they are called."""
+    from omegaconf import OmegaConf
+
+    names = []
+    for place, keys in OTHER_KEYS.items():
+        for block in blocks:
+            inside = OmegaConf.select(merged, f"{block}.{place}")
+            for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
+                del inside[key]
+                names.append(f"{block}.{place}.{key}")
+    return names
+
+
+def _missing(merged: Any) -> list[str]:
+    """Put null where a value is '???'; returns the keys."""
+    from omegaconf import OmegaConf
+
     missing = sorted(OmegaConf.missing_keys(merged))
     for key in missing:
         OmegaConf.update(merged, key, None)
@@ -137,11 +163,15 @@ def _check_depth(text: str, where: str) -> None:
             raise SpecError(f"{where}: more than {DEEPEST} lists and mappings inside each other")
 
 
-def _read_overrides(overrides: Iterable[str]) -> Any:
+def _read_overrides(overrides: Iterable[str]) -> tuple[Any, list[str]]:
+    """The overrides; and `hydra` where some are Hydra's own, which are not read."""
     from omegaconf import OmegaConf
 
-    cleaned = []
+    cleaned, of_hydra = [], []
     for number, override in enumerate(overrides, 1):
+        if _HYDRA.match(override):
+            of_hydra = ["hydra"]
+            continue
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():  # not shown: it may be a key that lost its name
             raise SpecError(f"override {number} has no '=': write key=value, for instance results_dir=./results")
@@ -149,7 +179,7 @@ def _read_overrides(overrides: Iterable[str]) -> Any:
     try:
         for override in cleaned:
             _check_depth(override.partition("=")[2], "the overrides")
-        return OmegaConf.from_dotlist(cleaned)
+        return OmegaConf.from_dotlist(cleaned), of_hydra
     except SpecError:
         raise
     except Exception as error:

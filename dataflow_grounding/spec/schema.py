@@ -35,6 +35,12 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
+def _folder(value: Any) -> Any:
+    if value in (None, ""):  # as TAO's default spec has it: the current folder is nobody's choice
+        raise PydanticCustomError("folder", "give it a folder for the results")
+    return value
+
+
 Json = Annotated[dict[str, Any], BeforeValidator(lambda it: {} if it is None else it), AfterValidator(_jsonable)]
 """Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
@@ -152,7 +158,7 @@ class PipelineBlock(Block):
 class SpecHead(Block):
     """What a spec says whatever its pipeline is."""
 
-    results_dir: str
+    results_dir: Annotated[str, BeforeValidator(_folder)]
     autolabel_type: str
 
 
@@ -162,11 +168,18 @@ class Spec(SpecHead):
     block: SerializeAsAny[PipelineBlock]
     _stated: dict[str, Any] = PrivateAttr({})
     _folders: list[str] = PrivateAttr([])
+    _passed_over: list[str] = PrivateAttr([])
 
     @property
     def folders(self) -> list[str]:
         """Those of the spec's files."""
         return self._folders
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is good to know of the spec: which of its keys the pipeline doesn't use, in one line."""
+        names = ", ".join(self._passed_over)
+        return [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"] if names else []
 
     def as_stated(self) -> Any:
         """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
@@ -189,7 +202,19 @@ def _as_stated(value: Any, stated: Any) -> Any:
 
 
 OTHER_BLOCKS = (
-    *("batch_size", "encryption_key", "gpu_ids", "grounding_dino", "mal", "model_name", "module_name"),
-    *("num_gpus", "num_workers", "verbose", "video_reasoning_annotation", "wandb"),
+    *("batch_size", "cuda_blocking", "defaults", "encryption_key", "gpu_ids", "grounding_dino", "hydra", "mal"),
+    *("model_name", "module_name", "num_gpus", "num_workers", "verbose", "video_reasoning_annotation"),
+    *("vllm_captioning", "wandb"),
 )
 """Top-level keys of a TAO auto-label spec that these pipelines have no use for: passed over."""
+
+OTHER_KEYS = {
+    "workflow": ("long_video_max_frames", "long_video_sample_fps", "long_video_threshold_sec"),
+    "vlm.gemini": ("tag",),
+    "vlm.openai": (
+        *("base_urls", "enable_thinking", "frames_max_dim", "frames_only", "frames_only_max_frames"),
+        *("frames_only_min_frames", "frames_only_sample_fps", "reasoning_model", "tag", "top_k", "top_p"),
+        "video_content_type",
+    ),
+}
+"""Keys that a TAO pipeline's block has, for its videos, where ours has none: passed over, too."""

@@ -17,8 +17,8 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import REPOSITORY
-from dataflow_grounding import FileStorage, GeminiServing, GroundingError, PhraseGrounder
+from benchmarks.workplace import REPOSITORY, command
+from dataflow_grounding import FileStorage, GeminiServing, GroundingError, PhraseGrounder, Pipeline, RunOptions
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
@@ -202,6 +202,27 @@ def test_its_operator_and_ours_of_that_name_ask_the_same(
         pictures = len(request.images)
         said = request.system + request.text
         assert (pictures > 0, pictures > 1) == ("the picture" in said, "these pictures" in said)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_our_serving_answers_its_operator_is_paid_for_once(
+    server: LoopbackServer, storage: FileStorage, compiled: bool
+) -> None:
+    class Theirs(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(storage.first_entry_file_name, storage.cache_path)
+            self.asker = TheirPromptedVQAGenerator(ours_at(server))
+
+        def forward(self) -> None:
+            self.asker.run(self.storage.step(), input_prompt_key="prompt", input_image_key="image")
+
+    for asked in (3, 3):
+        pipeline = Theirs()
+        if compiled:
+            pipeline.compile()
+        summary = pipeline.run(options=RunOptions(progress=False))
+        assert (summary.done, server.count()) == (3, asked)
+    assert json.loads(command(["cost", storage.cache_path, "--json"]).out)["requests"] == 3
 
 
 def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:

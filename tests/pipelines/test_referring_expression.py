@@ -98,6 +98,64 @@ def test_another_output_format_costs_nothing(place: ReferringPlace, server: Loop
     assert len(place.annotations()) == 2
 
 
+def test_going_back_to_the_unified_format_leaves_no_legacy_files(place: ReferringPlace) -> None:
+    street(place)
+    assert place.run(**{"workflow.output_format": "both"}).code == 0
+    kept = place.results / "mine" / "labels" / "a.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("not ours")
+    assert place.run(**{"workflow.output_format": "unified"}).code == 0
+    assert list(place.results.rglob("labels")) == [kept.parent]
+    assert place.run(**{"workflow.output_format": "both"}).code == 0
+    assert len(list(place.results.rglob("*.txt.step*"))) == 8
+
+
+def test_legacy_files_have_no_phrase_without_a_box(tmp_path: Path) -> None:
+    echo = EchoAnswers()
+
+    def several(request: Any) -> Any:
+        answer = echo(request)
+        for check in answer.get("checks", [])[:1]:
+            check |= {"matches": False, "region_ids": [1, 2]}
+        return answer
+
+    with LoopbackServer(several) as server:
+        place = ReferringPlace(tmp_path, server.base_url)
+        many(place, 1)
+        done = place.run(**{"workflow.output_format": "both"})
+    assert done.code == 0, done
+    [first, second] = place.annotations()[0]["expressions"]
+    assert (first["status"], second["status"]) == ("ambiguous", "grounded")
+    assert [line.split(":")[0] for line in place.legacy(3, "00").splitlines()] == [second["text"]]
+    assert len(place.legacy(2, "00").splitlines()) == 2
+
+
+def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_path: Path) -> None:
+    """On two machines: the pictures lie in folders of other names, one of them outside of the images' folder."""
+    found = []
+    for machine in ("here", "there"):
+        with LoopbackServer() as server:
+            place = ReferringPlace(tmp_path / machine, server.base_url)
+            outside = [tmp_path / f"{machine}s pictures" / name for name in ("a/x.png", "b/x.png", "b/y.png")]
+            paths = ["sub/x.png", str(place.images / "sub" / "y.png"), "../beside/x.png", *map(str, outside)]
+            rows = []
+            for number, path in enumerate(paths):
+                place.picture(path, color=(number, 20 * number, 90))
+                rows.append({"image_path": path, "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}]})
+            given = place.folder / "given.jsonl"
+            given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(given)}
+            done = place.run(**{"workflow.output_format": "both"})
+        assert done.code == 0, done
+        files = {str(p.relative_to(place.results)) for p in place.results.rglob("*.txt.step0")}
+        found.append(([record["image_id"] for record in place.annotations()], files))
+        assert len(list((tmp_path / machine).rglob("*.step0"))) == len(files)
+    ids, files = found[0]
+    assert found[1] == (ids, files)
+    assert ids == ["sub/x", "sub/y", "_/beside/x", "x", "x~2", "y"]
+    assert files == {f"step_0_region_expr/labels/{image_id}.txt.step0" for image_id in ids}
+
+
 def test_legacy_files_of_a_picture_that_is_gone_go_too(place: ReferringPlace) -> None:
     street(place)
     assert place.run(**{"workflow.output_format": "legacy"}).code == 0
@@ -114,29 +172,87 @@ def test_what_is_wrong_with_one_image_fails_it_alone(place: ReferringPlace, serv
     whole = place.picture("cut.jpg").read_bytes()
     (place.images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     place.label("cut.txt", [kitti("Car", 1, 2, 30, 40)])
-    for name, line in {
-        "fields": "Car 0 0 0 1 2 3 4",
-        "number": kitti("Car", 1, 2, "3x", 4),
-        "nan": kitti("Car", 1, 2, "nan", 4),
-        "turned": kitti("Car", 30, 2, 3, 4),
-        "outside": kitti("Car", 700, 2, 800, 4),
-    }.items():
-        place.picture(f"{name}.png")
-        place.label(f"{name}.txt", [kitti("Car", 1, 2, 30, 40), "", line])
+    place.picture("bytes.png")
+    place.label("bytes.txt", []).write_bytes(b"Car \xff")
     done = place.run()
     assert done.code == 1, done
     assert [r["image_path"] for r in place.annotations()] == ["000.png", "night ä/000.png"]
     assert server.count() == 8
     failed = {failure["id"]: failure for failure in place.failures()}
-    assert set(failed) == {"cut", "fields", "number", "nan", "turned", "outside"}
-    assert failed["cut"]["kind"] == "image_broken"
-    for name in ("fields", "number", "nan", "turned"):
-        assert failed[name]["kind"] == "broken_row"
-        assert f"{name}.txt, line 3: " in failed[name]["message"], failed[name]
-    assert "outside the image" in failed["outside"]["message"]
+    assert {name: failure["kind"] for name, failure in failed.items()} == {"cut": "image_broken", "bytes": "broken_row"}
+    assert "bytes.txt, line 1: is not UTF-8" in failed["bytes"]["message"]
     found = command(["check", "-e", str(place.spec())])
-    assert found.code == 2
-    assert found.err.count("line 3: ") == 4
+    assert (found.code, found.err.count("Problem: ")) == (2, 2)
+
+
+BAD = {
+    "fields": "Car 0 0 0 1 2 3",
+    "many": kitti("Car", 1, 2, 3, 4, score="1 2 3"),
+    "number": kitti("Car", 1, 2, "3x", 4),
+    "nan": kitti("Car", 1, 2, "nan", 4),
+    "turned": kitti("Car", 30, 2, 3, 4),
+    "two words": kitti("traffic light", 1, 2, 3, 4),
+}
+
+
+@pytest.mark.parametrize("line", BAD.values(), ids=BAD.keys())
+def test_a_bad_label_line_leaves_out_its_box_alone(place: ReferringPlace, line: str) -> None:
+    place.picture("a.png")
+    place.label("a.txt", [kitti("Car", 1, 2, 30, 40), "", line, kitti("Van", 5, 6, 70, 80)])
+    done = place.run()
+    assert done.code == 0, done
+    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [[1, 2, 30, 40], [5, 6, 70, 80]]
+    assert "Note: labels that can't be read are left out: 1 (" in done.err
+    assert "a.txt, line 3: " in done.err
+    assert place.run_json()["input"]["labels_left_out"]["count"] == 1
+    checked = command(["check", "-e", str(place.spec())])
+    assert (checked.code, "a.txt, line 3: " in checked.out) == (0, True), checked
+
+
+@pytest.mark.parametrize("fields", [8, 9, 14, 15, 16, 17])
+def test_label_lines_of_8_to_17_fields_are_read(place: ReferringPlace, fields: int) -> None:
+    place.picture("a.png")
+    line = " ".join(kitti("Car", 1, 2.5, 30, 40, score="0.9 7").split()[:fields])
+    place.label("a.txt", [line])
+    assert place.run().code == 0
+    assert place.annotations()[0]["regions"][0]["bbox"] == [1, 2.5, 30, 40]
+
+
+@pytest.mark.parametrize("box", [(-3, 2, 30, 40), (600, 400, 640.75, 480), (700, 2, 800, 40)])
+def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(place: ReferringPlace, box: tuple[float, ...]) -> None:
+    place.picture("a.png")
+    place.label("a.txt", [kitti("Car", *box), kitti("Van", 0, 0, 640.25, 480)])
+    done = place.run()
+    assert done.code == 0, done
+    assert [region["bbox"] for region in place.annotations()[0]["regions"]] == [list(box), [0, 0, 640.25, 480]]
+    assert f"kept as they are: 1 (a.png: {list(box)} in 640 x 480 px)" in done.err
+
+
+def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
+    place.picture("a.png")
+    place.label("a.txt", ["Car 0 0", kitti("DontCare", 1, 2, 3, 4)])
+    for done in (place.run(), command(["check", "-e", str(place.spec())])):
+        assert (done.code, server.count()) == (2, 0), done
+        assert done.err.count("none of the 1 images has a box: ") == 1
+        assert "a.txt, line 1: has 3 fields" in done.err
+    assert place.run(**{"workflow.steps": ["1"]}).code == 0, "a caption needs no box"
+
+
+def test_a_step_whose_input_lacks_what_it_needs_is_refused(place: ReferringPlace, server: LoopbackServer) -> None:
+    many(place, 2)
+    assert place.run(**{"workflow.steps": ["1"]}).code == 0
+    sent = server.count()
+    for steps in (["2"], ["2", "3"], ["1", "2"], ["1", "2", "3"]):
+        done = place.run(**{"workflow.steps": steps})
+        assert (done.code, server.count()) == (2, sent), done
+        assert "step 2 needs regions with a description" in done.err
+        assert "run steps 0 and 1 first" in done.err
+        checked = command(["check", "-e", str(place.spec(**{"workflow.steps": steps}))])
+        assert (checked.code, "run steps 0 and 1 first" in checked.err) == (2, True), checked
+    assert place.run(**{"workflow.steps": ["0"]}).code == 0
+    assert place.run(**{"workflow.steps": ["1", "2"]}).code == 0
 
 
 def test_missing_and_spare_labels_are_reported_and_fail_nothing(place: ReferringPlace, server: LoopbackServer) -> None:

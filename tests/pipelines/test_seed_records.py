@@ -279,7 +279,7 @@ def test_taos_boxes_get_the_numbers_of_their_labels_back(place: ReferringPlace, 
     assert (instance["bbox"], instance["score"]) == ([14.24, 11.78, 127.31, 84.77], 0.9)
     assert (record["width"], record["height"]) == (200, 100)
     assert "kitti_bboxes" not in record, "else it would be taken for TAO's again"
-    assert "1 TAO records were converted" in done.err
+    assert "TAO records taken over, with boxes in pixels: 1" in done.err
 
 
 def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> None:
@@ -298,6 +298,9 @@ def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> N
     [
         pytest.param({"kitti_bboxes": [[1, 2, 3, 4, "Car"]]}, "no region matches", id="labels that are others"),
         pytest.param({"kitti_bboxes": ["x"]}, "kitti_bboxes", id="labels that are none"),
+        pytest.param(
+            {"kitti_bboxes": [], "width": 1920, "height": 1080}, "no region matches", id="another size, no labels"
+        ),
         pytest.param({"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"),
     ],
 )

@@ -48,7 +48,7 @@ MUG_ON_TABLE = {
         expression(CAPTION, "A red mug on a wooden table", box(40, 30, 200, 150)),
         expression(CAPTION, "a wooden table", box(0, 100, 400, 300, evidence="region", score=None)),
         expression(CAPTION, "two spoons", box(220, 60, 250, 200, score=0.5), box(260.5, 61.25, 300, 210, score=0.75)),
-        expression(CAPTION, "a cat", status="unsupported"),
+        expression(CAPTION, "a cat", status="unsupported", reason="animals can't be looked for"),
         expression(CAPTION, "a dog", status="ambiguous"),
     ],
 }  # fmt: skip
@@ -60,12 +60,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def report(folder: Path, records: Any, **options: Any) -> Path:
+def report(folder: Path, records: Any, name: str = "report.html", **options: Any) -> Path:
     def find_image(record: Mapping[str, Any]) -> str | None:
         path = folder / str(record.get("image_path"))
         return str(path) if path.exists() else None
 
-    out = folder / "report.html"
+    out = folder / name
     write_report(records, out_path=out, **{"find_image": find_image, "title": "Run", "summary": {}, **options})
     return out
 
@@ -176,7 +176,15 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str) 
     assert page.title() == text
     shown = page.locator(".caption").evaluate("e => e.textContent")
     assert shown == caption
-    for selector in ("h1", "h2", ".expressions .phrase", "td", "header .facts"):
+    for selector in (
+        "h1",
+        "article h2",
+        ".expressions .phrase",
+        ".reason",
+        "td",
+        "label[for=kind-0] bdi",
+        "header .facts",
+    ):
         assert page.locator(selector).first.evaluate("e => e.textContent") == text
     assert page.locator("article").first.is_visible()
     assert page.evaluate("document.querySelectorAll('script, article style, [onerror], [onload]').length") == 0
@@ -268,6 +276,8 @@ def test_the_keyboard_reaches_filters_and_phrases(folder: Path, show: Any) -> No
     assert page.locator("#show-grounded").is_checked()
     assert page.locator("article:visible").count() == 1
     page.keyboard.press("Tab")
+    assert page.locator("a.picture:focus-visible").count() == 1
+    page.keyboard.press("Tab")
     assert opacity(page, ".box.e0") == [1]
     assert max(opacity(page, ".box:not(.e0)")) < 0.5
 
@@ -290,7 +300,7 @@ def test_nothing_that_was_not_grounded_is_hidden(folder: Path, show: Any) -> Non
         "1 A red mug on a wooden table 1 box · 0.90 · seen",
         "2 a wooden table 1 box · region",
         "3 two spoons 2 boxes · 0.50, 0.75 · seen",
-        "4 a cat unsupported",
+        "4 a cat unsupported animals can't be looked for",
         "5 a dog ambiguous",
     ]
     assert page.locator(".caption .mark.grey").all_inner_texts() == ["a cat"]
@@ -306,43 +316,127 @@ def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
     assert "Dashed" in page.locator(".note").first.inner_text()
 
 
-def test_the_figures_are_those_of_the_summary_and_nothing_else_of_it(folder: Path, show: Any) -> None:
-    summary = {
-        "images": 1234,
-        "expressions": 5000,
-        "grounded": 3000,
-        "none": 900,
-        "ambiguous": 100,
-        "unsupported": 1000,
-        "failed": 7,
-        "seconds": 754.2,
-        "model": "embedded-opencv",
-        "api_key": "sk-secret",
-    }
+def figures(page: Any) -> dict[str, str]:
+    counts = page.locator(".figures div").evaluate_all("all => all.map(e => [...e.children].map(c => c.textContent))")
+    return dict(counts)
+
+
+REGIONS = [{"bbox": [40, 30, 200, 150], "type": "mug"}, {"bbox": [0, 100, 400, 300], "type": ""}]
+STATUSES_OF_MUG = {"grounded": "3", "none": "0", "ambiguous": "1", "unsupported": "1"}
+
+
+@pytest.mark.parametrize(
+    ("record", "counts"),
+    [
+        pytest.param(MUG_ON_TABLE, {"expressions": "5", **STATUSES_OF_MUG}, id="grounding"),
+        pytest.param(
+            {
+                **MUG_ON_TABLE,
+                "regions": REGIONS,
+                "expressions": [{**e, "verified": e["text"] != "two spoons"} for e in MUG_ON_TABLE["expressions"]],  # type: ignore[attr-defined]
+            },
+            {"regions": "2", "expressions": "5", **STATUSES_OF_MUG, "verified": "4", "unverified": "1"},
+            id="referring expressions",
+        ),
+        pytest.param(
+            {"regions": REGIONS, "region_captions": [{"bbox": REGIONS[0]["bbox"], "text": "A mug."}, REGIONS[1]]},
+            {"regions": "2", "captions": "1"},
+            id="region captions, one without text",
+        ),
+        pytest.param({"regions": REGIONS}, {"regions": "2"}, id="regions that nothing describes yet"),
+        pytest.param({"caption": "A mug."}, {}, id="captions only"),
+    ],
+)
+def test_the_figures_are_those_of_the_pipeline_shown(
+    folder: Path, show: Any, record: dict[str, Any], counts: dict[str, str]
+) -> None:
+    page = show(report(folder, [record]))
+    assert figures(page) == {"images": "1", "failures": "0", **counts}
+    things = int(counts.get("expressions", counts.get("regions", 0)))
+    assert page.locator(".expressions li").count() == things
+
+
+def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path, show: Any) -> None:
+    summary = {"images": 1234, "failed": 7, "seconds": 754.2, "model": "embedded-opencv", "api_key": "sk-secret"}
     path = report(folder, [MUG_ON_TABLE], summary=summary)
-    head = re.sub(r"\s+", " ", show(path).locator("header").inner_text())
-    for part in (
-        "Images 1,234",
-        "Expressions 5,000",
-        "Grounded 3,000",
-        "None 900",
-        "Failed 7",
-        "12 min 34 s",
-        "opencv",
-    ):
-        assert part in head
+    assert show(path).locator("header .facts").inner_text() == "embedded-opencv · 12 min 34 s"
     assert "sk-secret" not in path.read_text()
+    assert figures(show(path))["images"] == "1", "the counts are those of the records"
+    again = report(folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.0, "already_complete": True})
+    assert show(again).locator("header .facts").inner_text() == "embedded-opencv"
 
 
-def test_failures_are_listed(folder: Path, show: Any) -> None:
-    failures = [
-        {"id": f"street/{n}", "step": "step_1_grounding", "kind": "refused", "message": "no", "reply": "long"}
-        for n in range(3)
-    ]
-    page = show(report(folder, [], failures=iter(failures), max_records=2))
-    assert page.locator(".failures td").all_inner_texts()[:4] == ["street/0", "step_1_grounding", "refused", "no"]
-    assert "The first 2 of 3" in page.locator(".failures").inner_text()
+def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any]:
+    step = "step_1_grounding"
+    return {"id": f"street/{n}", "line": n, "step": step, "kind": kind, "message": message, "reply": "long"}
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script on", "script off"])
+def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show: Any, script: bool) -> None:
+    failures = [failure(0), failure(1, "image_missing", "no image 'a.jpg'"), {**failure(2, "broken_row"), "id": None}]
+    page = show(report(folder, [MUG_ON_TABLE], failures=iter(failures)), java_script_enabled=script)
+    assert page.locator(".failures td").all_inner_texts()[:4] == ["street/0", "no", "refused", "step_1_grounding"]
+    assert page.locator(".failures td").all_inner_texts()[8] == "line 2"
     assert "long" not in page.locator(".failures").inner_text()
+    above = page.locator(".failures").bounding_box()["y"]
+    assert above < page.locator(".by-show").bounding_box()["y"] < page.locator("article").bounding_box()["y"]
+    page.get_by_role("region", name="Failures").get_by_role("table").wait_for()
+    for kind, name in (("image_missing", "street/1"), ("refused", "street/0")):
+        page.locator(".by-kind label", has_text=kind).click()
+        assert page.locator(".failures tr:visible td:first-child").all_inner_texts() == [name]
+        assert page.locator("article").is_visible()
+    page.locator("label[for=kind-all]").click()
+    assert page.locator(".failures tr:visible").count() == 4
+    assert figures(page)["failures"] == "3"
+
+
+def test_kinds_without_end_share_a_filter_and_stay_in_the_table(folder: Path, show: Any) -> None:
+    page = show(report(folder, [], failures=[failure(n, f"kind {n}") for n in range(99)] + [failure(99, "all")]))
+    labels = page.locator(".by-kind label").all_inner_texts()
+    assert (labels[0], labels[-1], len(labels)) == ("all100", "other80", 22)
+    page.locator(".by-kind label").last.click()
+    assert page.locator(".failures tr:visible td:nth-child(3)").all_inner_texts()[-2:] == ["kind 98", "all"]
+
+
+def test_secrets_in_messages_do_not_reach_the_page(folder: Path) -> None:
+    said = "https://me:hunter22@example.org/v1?api_key=sk-abcdef0123456789 answered 500"
+    record = {"image_path": said, "expressions": []}
+    page = report(folder, [record], failures=[failure(0, message=said)], title=said).read_text()
+    assert "hunter22" not in page
+    assert "sk-abcdef0123456789" not in page
+
+
+def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Path, show: Any) -> None:
+    caption = "a mug"
+    checks = {
+        "wrong": {"verified": False, "verification": {"reason": "it fits 2 regions"}},
+        "unchecked": {"verified": None, "verification": {"reason": "not checked"}},
+        "right": {"verified": True, "verification": {"reason": None}},
+        "several": {"disagreement": True},
+        "plain": {},
+    }
+    records = [
+        {"image_id": name, "caption": caption, "expressions": [expression(caption, caption, box(1, 1, 9, 9), **check)]}
+        for name, check in checks.items()
+    ]
+    records += [{**records[-1], "image_id": "much dropped", "doubtful": True}]
+    records += [{"image_id": "broken", "caption": caption, "expressions": "a mug"}]
+    page = show(report(folder, records))
+    doubtful, unverified = ["several", "much dropped", "broken"], ["wrong", "unchecked"]
+    assert page.locator("article h2").all_inner_texts() == [*doubtful, *unverified, "right", "plain"]
+    for name, expected in (("doubtful", doubtful), ("unverified", unverified)):
+        page.locator(f"label[for=show-{name}]").click()
+        assert page.locator("article h2:visible").all_inner_texts() == expected
+    page.locator("label[for=show-all]").click()
+    for name, shown in (
+        ("wrong", "1 a mug 1 box · 0.90 · seen · not verified it fits 2 regions"),
+        ("unchecked", "1 a mug 1 box · 0.90 · seen · not checked"),
+        ("right", "1 a mug 1 box · 0.90 · seen · verified"),
+        ("several", "1 a mug 1 box · 0.90 · seen · samples disagree"),
+    ):
+        row = page.locator("article", has=page.locator("h2", has_text=re.compile(f"^{name}$"))).locator("li")
+        assert re.sub(r"\s+", " ", row.inner_text()) == shown
+    assert "Doubtful: much of a reply was dropped" in page.locator("article").nth(1).inner_text()
 
 
 def broken_file(folder: Path) -> None:
@@ -377,13 +471,88 @@ def test_expressions_that_cannot_be_read_are_named(folder: Path, expressions: An
     assert "column &#x27;expressions&#x27;" in page
 
 
-def test_after_the_most_records_the_page_says_how_many_there_are(folder: Path, show: Any) -> None:
-    out = folder / "report.html"
-    records = ({"image_id": str(n), "expressions": []} for n in range(1234))
-    shown = write_report(records, find_image=lambda _: None, out_path=out, title="Run", summary={}, max_records=5)
+@pytest.mark.parametrize("script", [True, False], ids=["script on", "script off"])
+def test_all_records_and_failures_are_reached_by_links_from_page_to_page(folder: Path, show: Any, script: bool) -> None:
+    none = {"image_id": "37", "caption": "a cat", "expressions": [expression("a cat", "a cat", status="none")]}
+    records = [*({"image_id": str(n), "expressions": []} for n in range(37)), none]
+    out = report(folder, records, name="a # b?.html", failures=map(failure, range(23)), per_page=4)
+    page = show(out, java_script_enabled=script)
+    found, failed, titles = [], [], []
+    while True:
+        found += page.locator("article h2").all_inner_texts()
+        failed += page.locator(".failures td:first-child").all_inner_texts()
+        titles.append(page.title())
+        if not page.get_by_role("link", name="Next").count():
+            break
+        page.get_by_role("link", name="Next").first.click()
+    assert found == [str(n) for n in range(38)]
+    assert failed == [f"street/{n}" for n in range(23)]
+    assert (titles[0], titles[-1]) == ("Run · page 1 of 10", "Run · page 10 of 10")
+    page.get_by_role("link", name="1", exact=True).first.click()
+    assert "Failures 1 to 4 of 23. Images 1 to 4 of 38." in page.locator(".note").inner_text()
+    assert page.locator(".by-show label").all_inner_texts() == ["all4 of 38", "none0 of 1"]
+    assert page.locator("#show-none").is_disabled()
+    assert page.locator("nav.pages").first.inner_text().split() == ["1", "2", "3", "10", "Next"]
+
+
+def test_pages_that_are_no_longer_needed_go_and_files_of_the_user_stay(folder: Path) -> None:
+    many = [{"image_id": str(n)} for n in range(7)]
+    report(folder, many, per_page=2)
+    pages = {"report.html", "report-2.html", "report-3.html", "report-4.html"}
+    assert {path.name for path in folder.glob("*.html")} == pages
+    (folder / "report-3.html").rename(folder / "report-7.html")  # a copy that the user keeps
+    (folder / "report-9.html").write_text("the user's own")
+    (folder / "report-notes.html").write_text("the user's own")
+    report(folder, many[:3], per_page=2)
+    own = {"report-7.html", "report-9.html", "report-notes.html"}
+    assert {path.name for path in folder.glob("*.html")} == {"report.html", "report-2.html", *own}
+
+
+def test_a_page_takes_no_name_of_the_users_file(folder: Path) -> None:
+    report(folder, [MUG_ON_TABLE])
+    before = (folder / "report.html").read_bytes()
+    (folder / "report-2.html").write_text("the user's own")
+    files = sorted(os.listdir(folder))
+    with pytest.raises(FileExistsError, match=r"report-2\.html is not a page of a report"):
+        report(folder, [MUG_ON_TABLE] * 3, per_page=2)
+    assert (folder / "report-2.html").read_text() == "the user's own"
+    assert (folder / "report.html").read_bytes() == before
+    assert sorted(os.listdir(folder)) == files
+
+
+@pytest.mark.parametrize(
+    ("name", "href"),
+    [
+        pytest.param("pictures/a b.png", "pictures/a%20b.png", id="below"),
+        pytest.param("../besides/mug.png", None, id="elsewhere"),
+        pytest.param("javascript:alert(1).png", "javascript%3Aalert%281%29.png", id="an address that runs"),
+        pytest.param('"><b>#x?y=%41&.png', None, id="characters of HTML and of addresses"),
+        pytest.param("\u05d0\u202e\udcff.png", None, id="another direction, and no UTF-8"),
+    ],
+)
+def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any, name: str, href: str | None) -> None:
+    folder = tmp_path / "out"
+    path = folder / name
+    for place in (folder, path.parent):
+        place.mkdir(exist_ok=True)
+    Image.new("RGB", (1500, 900)).save(path.resolve())
+    out = report(folder, [{"image_id": "a", "expressions": []}], find_image=lambda _: str(path))
     page = show(out)
-    assert shown == page.locator("article").count() == 5
-    assert "The first 5 of 1,234 images." in page.locator(".note").inner_text()
+    link = page.locator("a.picture")
+    given = link.get_attribute("href")
+    assert given == (path.resolve().as_uri() if ".." in name else href or given)
+    with page.expect_popup() as opened:
+        link.click()
+    opened.value.wait_for_load_state()
+    assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
+
+
+@pytest.mark.parametrize("name", ["picture.html", "picture.svg", "picture"])
+def test_a_file_that_a_browser_could_run_is_no_link(folder: Path, name: str) -> None:
+    (folder / "mug.png").rename(folder / name)
+    page = report(folder, [MUG_ON_TABLE], find_image=lambda _: str(folder / name)).read_text()
+    assert "data:image/jpeg" in page
+    assert "href" not in page
 
 
 def test_records_are_read_one_at_a_time(folder: Path) -> None:
@@ -399,16 +568,15 @@ def test_records_are_read_one_at_a_time(folder: Path) -> None:
 
 
 def test_a_page_is_written_whole_or_not_at_all(folder: Path) -> None:
-    path = report(folder, [MUG_ON_TABLE])
-    before, files = path.read_bytes(), sorted(os.listdir(folder))
+    report(folder, [MUG_ON_TABLE] * 3, per_page=1)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
 
     def records() -> Iterator[dict[str, Any]]:
-        yield MUG_ON_TABLE
+        yield from [MUG_ON_TABLE] * 3
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):
-        report(folder, records())
+        report(folder, records(), per_page=1)
     with pytest.raises(OSError, match="went away"):
-        report(folder, [], failures=records())
-    assert path.read_bytes() == before
-    assert sorted(os.listdir(folder)) == files
+        report(folder, [], failures=records(), per_page=1)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,0 +1,149 @@
+"""How records and `Grounded` show themselves: a picture with its boxes, and in a notebook a table beneath it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.errors import RecordError
+from dataflow_grounding.geometry import ordered
+from dataflow_grounding.image_files import decode
+from dataflow_grounding.images import find_image
+from dataflow_grounding.memory_pictures import as_path
+from dataflow_grounding.records import Record, is_number, read_expressions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    from dataflow_grounding.drawing import Mark
+
+IN_A_PAGE = (480, 480)  # pixels: most that a picture in a notebook has
+ROWS_IN_A_PAGE = 200
+_BOXED = ("region_captions", "regions")
+
+
+class Shown:
+    """What shows itself as a picture with boxes."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def shown_picture(self) -> PillowImage:
+        """The picture, upright, RGB. Raises RecordError."""
+
+    @abstractmethod
+    def shown_expressions(self) -> list[dict[str, Any]]:
+        """What is drawn: `text`, and `instances` with a `bbox` in pixels each. Raises BrokenRow."""
+
+    def draw(self) -> PillowImage:
+        """The picture with its boxes and their labels drawn in.
+
+        Returns:
+            A PIL image of the upright picture's size, RGB.
+
+        Raises:
+            GroundingError: The picture is not there or can't be read, or boxes are not of four numbers.
+        """
+        from dataflow_grounding.drawing import draw_marks
+
+        return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
+
+    def _repr_html_(self) -> str | None:
+        parts = []
+        for part in (self._picture_html, self._table_html):
+            with suppress(Exception):  # a notebook shows what there is; None leaves it to repr()
+                parts.append(part())
+        return "".join(parts) or None
+
+    def _picture_html(self) -> str:
+        picture, out = self.draw(), io.BytesIO()
+        picture.thumbnail(IN_A_PAGE)
+        picture.save(out, "JPEG", quality=85)
+        return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}">'
+
+    def _table_html(self) -> str:
+        rows = []
+        for e in self.shown_expressions():
+            status = ": ".join(str(e[name]) for name in ("status", "reason") if e.get(name))
+            for i in e["instances"] or [{"bbox": ()}]:
+                score = [i["score"]] if is_number(i.get("score")) else []
+                rows.append((e["text"], status, _numbers(i["bbox"]), _numbers(score)))
+        return table(("phrase", "status", "box (px)", "score"), rows)
+
+
+class ShownRecord(Shown, Record):
+    """A record that an operator gives back in Python: a dict that shows itself. `image_key` is its picture's column."""
+
+    __slots__ = ("image_key",)
+    image_key: str
+
+    @classmethod
+    def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> ShownRecord:
+        """The record with the columns of `update` set."""
+        shown = cls({**record, **update}, record.folders, record.occurrence, record.image_id, record.place)
+        shown.image_key = image_key
+        return shown
+
+    def shown_picture(self) -> PillowImage:
+        """The picture of its column, a file or in memory."""
+        path = as_path(self.get(self.image_key), self.image_key)
+        return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
+
+    def updated(self, update: Mapping[str, Any]) -> ShownRecord:
+        """A copy with the columns of `update` set."""
+        return self.of(self, self.image_key, update)
+
+    def shown_expressions(self) -> list[dict[str, Any]]:
+        """Its expressions, in whichever column they were put last; without any its regions with their texts."""
+        for key in reversed(self):
+            value = self[key]
+            if isinstance(value, list) and value and all(isinstance(i, dict) and "instances" in i for i in value):
+                return read_expressions(self, key)
+        for key in _BOXED:
+            if isinstance(self.get(key), list):
+                return read_expressions(Record({key: [_as_expression(region) for region in self[key]]}), key)
+        return read_expressions(self, "expressions") if "expressions" in self else []
+
+    def counts(self) -> tuple[int, int]:
+        """How many expressions and boxes it has; none where they can't be read."""
+        with suppress(RecordError):
+            found = self.shown_expressions()
+            return len(found), sum(len(expression["instances"]) for expression in found)
+        return 0, 0
+
+
+def _as_expression(region: Any) -> dict[str, Any]:
+    found = region if isinstance(region, dict) else {"bbox": region}
+    text = next((found[key] for key in ("text", "description", "label", "type") if found.get(key)), "region")
+    return {"text": str(text), "instances": [found]}
+
+
+def marks_of(expressions: Sequence[Mapping[str, Any]]) -> list[Mark]:
+    """One mark per instance, labelled with its expression; those of one expression share its color."""
+    from dataflow_grounding.drawing import Mark, palette_color
+
+    boxed = [expression for expression in expressions if expression["instances"]]
+    return [
+        Mark(ordered(i["bbox"]), expression["text"], palette_color(number), i.get("evidence") == "region")
+        for number, expression in enumerate(boxed)
+        for i in expression["instances"]
+    ]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """An HTML table, everything in it escaped; of a long one the beginning."""
+
+    def line(cells: Sequence[Any], kind: str) -> str:
+        return f"<tr>{''.join(f'<{kind}>{html.escape(str(cell))}</{kind}>' for cell in cells)}</tr>"
+
+    more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
+    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows[:ROWS_IN_A_PAGE])}</table>{more}"
+
+
+def _numbers(box: Sequence[float]) -> str:
+    return ", ".join(f"{n:g}" if is_number(n) else str(n) for n in box)

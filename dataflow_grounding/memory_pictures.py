@@ -1,0 +1,143 @@
+"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the process runs."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
+from dataflow_grounding.image_files import parse_facts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+WANTED = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+_EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
+_folders: dict[int, str] = {}  # by process: a fork has its parent's variables
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value can be a picture, other than by its path as a text."""
+    in_memory = isinstance(value, (bytes, bytearray, memoryview)) or _is_array(value) or _is_pillow(value)
+    return in_memory or isinstance(value, os.PathLike) or _is_stored(value)
+
+
+def as_path(given: Any, name: str) -> str:
+    """The path of a picture: the one given, or that of a file with the picture, called by a digest of its content.
+
+    Errors call it `name`. Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy, StorageFailed.
+    """
+    if _is_stored(given):
+        given = given.get("bytes") or given.get("path")
+    if isinstance(given, (str, os.PathLike)):
+        return os.fsdecode(given)
+    try:
+        if isinstance(given, (bytes, bytearray, memoryview)):
+            return _file_of_bytes(bytes(given), name)
+        return _file_of_pixels(_from_array(given, name) if _is_array(given) else _from_pillow(given, name))
+    except GroundingError:
+        raise
+    except Exception as error:  # Pillow raises all kinds
+        said = " ".join(str(error).split())
+        raise machine_fault(error) or ImageBroken(
+            f"{name}: this {type(given).__name__} can't be read: {said}"
+        ) from None
+
+
+def id_of(path: str) -> str:
+    """What the picture's ids are made of: its path, or the digest of one that was given in memory."""
+    return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
+
+
+def _is_stored(value: Any) -> bool:
+    """Whether it is what the library `datasets` stores for a picture."""
+    return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
+
+
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _is_pillow(value: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def _from_array(array: Any, name: str) -> PillowImage:
+    import PIL.Image
+
+    shape = tuple(array.shape)
+    if str(array.dtype) != "uint8":
+        raise BrokenRow(f"{name}: an array of {array.dtype} is not a picture: give uint8, 0 to 255")
+    if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
+        raise BrokenRow(f"{name}: shape {shape} has its colors first: transpose(1, 2, 0) puts them last")
+    if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise BrokenRow(f"{name}: an array of shape {shape} is not a picture: give H×W, H×W×3 (RGB) or H×W×4 (RGBA)")
+    return PIL.Image.fromarray(array)
+
+
+def _from_pillow(given: Any, name: str) -> PillowImage:
+    """The picture upright, in a mode that a PNG holds."""
+    if not _is_pillow(given):
+        raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
+    import PIL.ImageOps
+
+    given.load()
+    if not all(given.size):
+        raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
+    if given.mode == "F":
+        raise BrokenRow(f"{name}: a PIL image of floating-point numbers is not a picture: convert it to RGB")
+    upright = PIL.ImageOps.exif_transpose(given)
+    if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
+        return upright.convert("RGBA")
+    if upright.mode in _EXACT:
+        return upright
+    return upright.convert("I;16" if upright.mode == "I" else "RGB")
+
+
+def _file_of_bytes(data: bytes, name: str) -> str:
+    facts = parse_facts(data, f"{name} of {len(data):,} bytes")
+
+    def write(path: str) -> None:
+        with open(path, "wb") as file:
+            file.write(data)
+
+    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", write)
+
+
+def _file_of_pixels(picture: PillowImage) -> str:
+    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+    digest.update(picture.tobytes())
+    picture.info = {}  # what a picture holds besides its pixels
+    return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
+
+
+def _kept(name: str, write: Callable[[str], None]) -> str:
+    """The file of that name in this process's folder, written if it is not there yet."""
+    path = os.path.join(_folder(), name)
+    if not os.path.exists(path):
+        part = f"{path}.{threading.get_ident()}"
+        write(part)
+        os.replace(part, path)
+    return path
+
+
+def _folder() -> str:
+    process = os.getpid()
+    if not os.path.isdir(_folders.get(process, "")):
+        folder = _folders[process] = tempfile.mkdtemp(prefix="dataflow_grounding_")
+        atexit.register(_remove, folder, process)
+    return _folders[process]
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

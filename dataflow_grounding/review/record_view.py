@@ -1,0 +1,177 @@
+"""A record as the report sees it: its expressions or regions, what it counts for, and what is to be looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.drawing import PALETTE
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.records import STATUSES, Record, is_number, read_expressions
+
+STATUS_MEANING = {
+    "grounded": "found in the image",
+    "none": "looked for, nothing there",
+    "ambiguous": "several things fit equally",
+    "unsupported": "not a thing that this grounder can look for",
+    "pending": "not looked for yet",
+}
+MEANING = {
+    "doubtful": "much of a reply could not be used, samples disagree, or the record can't be read",
+    "unverified": "a check says no, or could not be made",
+    **STATUS_MEANING,
+}
+"""The filters of records, by the order in which they are offered, and what each means."""
+_CHECKS = {True: "verified", False: "not verified", None: "not checked"}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression as the page shows it.
+
+    `index` is its place among the record's expressions, from 0; `color` is that in the palette, None without boxes;
+    `span` is `[start, end)` in the caption, in code points; `check` is what a check said, empty without one.
+    """
+
+    index: int
+    text: str
+    status: str
+    color: int | None
+    instances: Sequence[Mapping[str, Any]]
+    span: tuple[int, int] | None
+    check: str
+    reasons: Sequence[str]
+    disputed: bool
+
+    @property
+    def look(self) -> str:
+        """The classes that colour it."""
+        return f"grey s-{self.status}" if self.color is None else f"c{self.color}"
+
+    @property
+    def tooltip(self) -> str:
+        """What there is to know of it, in lines."""
+        if self.color is None:
+            return f"{self.text}: {self.status} ({STATUS_MEANING[self.status]})"
+        return "\n".join([self.text, *(describe(instance) for instance in self.instances)])
+
+
+@dataclass
+class View:
+    """A record as the page shows it: `kind` is the column that was read, `problem` why it can't be, if so."""
+
+    record: Mapping[str, Any]
+    kind: str = ""
+    expressions: list[Expression] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def caption(self) -> str:
+        """The caption that spans are of; empty without one."""
+        texts = (self.record.get(key) for key in ("cleaned_caption", "caption"))
+        return next((text for text in texts if isinstance(text, str)), "")
+
+    @property
+    def grounds(self) -> bool:
+        """Whether it holds expressions, which have a status, rather than regions."""
+        return self.kind == "expressions"
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the reply was, by its reader's own account."""
+        return self.record.get("doubtful") is True
+
+    @property
+    def marks(self) -> set[str]:
+        """The filters that show it."""
+        found = {e.status for e in self.expressions} if self.grounds else set()
+        if self.problem or self.doubtful or any(e.disputed for e in self.expressions):
+            found.add("doubtful")
+        if any(e.check not in ("", "verified") for e in self.expressions):
+            found.add("unverified")
+        return found
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it adds to the figures; a key with 0 says that the record has such things at all."""
+        found = Counter(images=1, doubtful="doubtful" in self.marks)
+        regions = self.record.get("regions", self.record.get("region_captions"))
+        if isinstance(regions, list):
+            found["regions"] = len(regions)
+        if self.kind == "region_captions":
+            captions = self.record["region_captions"] if self.expressions else []
+            found["captions"] = sum(isinstance(c, Mapping) and bool(c.get("text")) for c in captions)
+        if self.grounds:
+            found.update({"expressions": len(self.expressions), **dict.fromkeys(STATUSES, 0)})
+            found.update(e.status for e in self.expressions)
+        found.update("verified" if e.check == "verified" else "unverified" for e in self.expressions if e.check)
+        return found
+
+
+def view_of(record: Mapping[str, Any]) -> View:
+    """The record's expressions, else its region captions, else its regions."""
+    key = next((key for key in ("expressions", "region_captions", "regions") if record.get(key) is not None), "")
+    view = View(record, key)
+    if not key:
+        return view
+    given = record[key] if key == "expressions" else _regions_as_expressions(record[key])
+    try:
+        rows = read_expressions(Record({**record, key: given}), key)
+    except BrokenRow as error:
+        view.problem = str(error)
+        return view
+    colored = 0
+    for index, row in enumerate(rows):
+        view.expressions.append(_expression(index, row, colored % len(PALETTE), len(view.caption)))
+        colored += bool(row["instances"])
+    return view
+
+
+def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: int) -> Expression:
+    instances, status, verification = row["instances"], row.get("status"), row.get("verification")
+    if status not in STATUSES:
+        status = "grounded" if instances else "pending"
+    verified = row.get("verified")
+    check = _CHECKS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
+    why = row.get("reason") or (STATUS_MEANING[status] if status == "unsupported" else "")
+    said = verification.get("reason") if isinstance(verification, Mapping) else ""
+    return Expression(
+        index,
+        row["text"],
+        status,
+        color if instances else None,
+        instances,
+        _span(row.get("char_span"), caption_length),
+        check,
+        [str(reason) for reason in (why, said) if reason and reason != check],
+        row.get("disagreement") is True,
+    )
+
+
+def _regions_as_expressions(given: Any) -> Any:
+    """Regions or region captions as expressions, each with its own box."""
+    if not isinstance(given, list):
+        return given
+    rows: list[Any] = []
+    for number, item in enumerate(given, 1):
+        if isinstance(item, Mapping):
+            text = item.get("text") or item.get("description") or item.get("type") or f"region {number}"
+            rows.append({"text": text, "instances": [{"bbox": item.get("bbox")}]})
+        else:
+            rows.append(item)
+    return rows
+
+
+def _span(value: Any, length: int) -> tuple[int, int] | None:
+    if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int for n in value)):
+        return None
+    return (value[0], value[1]) if 0 <= value[0] < value[1] <= length else None
+
+
+def describe(instance: Mapping[str, Any]) -> str:
+    """Score, evidence and bbox of an instance in a line."""
+    parts = [f"score {instance['score']:.2f}"] if is_number(instance.get("score")) else ["no score"]
+    parts += [f"evidence: {instance['evidence']}"] if instance.get("evidence") else []
+    return " · ".join([*parts, "[" + ", ".join(f"{n:g}" for n in instance["bbox"]) + "]"])

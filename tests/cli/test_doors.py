@@ -1,0 +1,164 @@
+"""Where endpoint, model and key come from, and what a user is told who leaves something out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import REPOSITORY, Workplace, command
+from dataflow_grounding import EmbeddedServing, OpenAIServing, serving_from_environment
+from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.testing import LoopbackServer
+
+
+@pytest.fixture
+def folder(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a picture and its caption."""
+    workplace.many(2)
+    monkeypatch.chdir(workplace.folder)
+    return workplace.folder
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> LoopbackServer:
+    """An endpoint that DF_* names."""
+    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-df") as server:
+        monkeypatch.setenv("DF_BASE_URL", server.base_url)
+        monkeypatch.setenv("DF_MODEL", "qwen3-vl")
+        monkeypatch.setenv("DF_API_KEY", "sk-df")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-another-providers")
+        yield server
+
+
+def given(folder: Path, vlm: str = "") -> list[str]:
+    """`-e` of a spec whose `vlm` block is this."""
+    text = f"results_dir: out\nimage_grounding:\n  vlm: {{{vlm}}}\n  workflow: {{steps: [0, 1]}}\n"
+    (folder / "spec.yaml").write_text(text + "  data: {input_jsonl: captions.jsonl}\n")
+    return ["-e", "spec.yaml"]
+
+
+def test_every_command_takes_the_endpoint_that_the_environment_names(folder: Path, named: LoopbackServer) -> None:
+    for line in (
+        ["check", *given(folder)],
+        ["doctor"],
+        ["doctor", *given(folder)],
+        ["calibrate"],
+        ["generate", *given(folder, "backend: openai")],
+        ["generate", *given(folder, "backend: auto"), "results_dir=auto"],
+        ["ground", "a.jpg", "a cup"],
+    ):
+        asked = named.count(200)
+        done = command(line)
+        assert done.code == 0, done
+        assert line[0] == "check" or named.count(200) > asked, line
+        assert "sk-" not in done.out + done.err
+    assert named.count(401) == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "backend"),
+    [
+        ({}, "gemini"),
+        ({"GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"OPENAI_API_KEY": "k"}, "openai"),
+        ({"DF_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
+        ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"DF_MODEL": "gpt-x", "GOOGLE_API_KEY": "k", "OPENAI_API_KEY": "k"}, "openai"),
+    ],
+)
+def test_default_specs_name_the_backend_of_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], backend: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert command(["default_specs"]).code == 0
+    assert all(f"backend: {backend} #" in path.read_text() for path in folder.glob("image_*.yaml"))
+    assert command(["default_specs", "--backend", "embedded", "results_dir=other"]).code == 0
+    assert "backend: embedded #" in (folder / "other" / "image_grounding.yaml").read_text()
+
+
+def test_scripts_take_the_same_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(serving_from_environment(), EmbeddedServing)
+    monkeypatch.setenv("DF_MODEL", "gemini-2.5-flash")
+    monkeypatch.setenv("GOOGLE_API_KEY", "k")
+    gemini = serving_from_environment(timeout=7)
+    assert isinstance(gemini, GeminiServing)
+    assert (gemini.model, gemini.timeout) == ("gemini-2.5-flash", 7)
+    monkeypatch.setenv("DF_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("DF_BOX_FORMAT", "yxyx_512")
+    openai = serving_from_environment(max_workers=3)
+    assert isinstance(openai, OpenAIServing)
+    assert (openai.endpoint, openai.max_workers, openai.box_format) == ("http://127.0.0.1:9/v1", 3, "yxyx_512")
+
+
+SCRIPT = """
+from dataflow_grounding import PhraseGrounder, serving_from_environment
+serving_from_environment()
+for name in ("gone.jpg", "a.jpg", "a.jpg"):
+    print(len(PhraseGrounder(serving_from_environment())([{"image_path": name, "expressions": ["a cup"]}])))
+"""
+
+
+@pytest.mark.parametrize("key", ["", "OPENAI_API_KEY", "GOOGLE_API_KEY"])
+def test_the_embedded_grounder_says_so_once_and_why_a_key_is_not_used(folder: Path, key: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **({key: "k"} if key else {})}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "1", "1"], done
+    first, notice = done.stderr.splitlines()
+    assert "gone.jpg" in first, "the notice comes with the first answer"
+    assert "embedded OpenCV grounder" in notice
+    assert ("is set" in notice or "set, but no model" in notice) == bool(key)
+    assert key in notice
+
+
+def test_a_run_shows_what_it_found_writes_its_report_and_says_what_is_next(folder: Path) -> None:
+    assert command(["init", "work"]).code == 0
+    done = command(["generate", "-e", "work/image_grounding.yaml"])
+    assert done.code == 0
+    assert len(re.findall(r"^  images/\S+: .+ \[\d+, \d+, \d+, \d+\]", done.err, re.MULTILINE)) == 5
+    results = folder / "work" / "results" / "image_grounding"
+    assert f"report: {results / 'report.html'}" in done.err
+    assert (results / "report.html").is_file()
+    assert f"next: dataflowgrounding cost {results}" in done.err
+    bill = command(["cost", str(results), "--json"]).summary
+    assert (bill["requests"], bill["cost_usd"]) == (20, 0)
+
+
+def test_without_results_none_are_named(folder: Path) -> None:
+    (folder / "captions.jsonl").write_text(json.dumps({"image_path": "gone.jpg", "caption": "A cup"}) + "\n")
+    done = command(["generate", *given(folder, "backend: embedded")])
+    assert done.code == 4
+    assert "no results were written" in done.err
+    assert "results:" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["max_workers=3"], "max_workers is not a key of the spec; is it 'image_grounding.workflow.max_workers'?"),
+        (["workflow.max_workers=3"], "is it 'image_grounding.workflow'?"),
+    ],
+)
+def test_a_key_without_its_blocks_is_told_with_them(folder: Path, words: list[str], told: str) -> None:
+    done = command(["check", *given(folder, "backend: embedded"), *words])
+    assert done.code == 2
+    assert told in done.err
+    assert ", 1 problem." in done.out
+
+
+def test_the_shell_completes_keys_of_a_spec() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}
+    environment |= {"COMP_WORDS": "dataflowgrounding generate image_grounding.workflow.max_w", "COMP_CWORD": "2"}
+    line = "from dataflow_grounding.cli.main import cli; cli(prog_name='dataflowgrounding')"
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True)
+    assert "image_grounding.workflow.max_workers=" in done.stdout
+    assert "image_grounding.workflow.max_wait=" in done.stdout
+    assert "samples" not in done.stdout

@@ -1,0 +1,285 @@
+"""Operators on records in memory: pictures that are no files, rows that fail, and what comes back."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+from PIL import Image
+
+from dataflow_grounding import (
+    BBoxVisualizer,
+    BoxRefiner,
+    EmbeddedServing,
+    GroundingError,
+    OpenAIServing,
+    PhraseGrounder,
+    Serving,
+    operator,
+)
+from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+
+PIXELS = numpy.arange(30 * 40 * 3, dtype=numpy.uint8).reshape(30, 40, 3)
+DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS
+
+
+class Seeing:
+    """Boxes the left half of whatever it is shown, and remembers the pictures' sizes."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        self.sizes += request.image_sizes
+        return {"objects": [{"id": p["id"], "bbox_2d": [0, 0, 500, 1000]} for p in request.input["phrases"]]}
+
+
+@pytest.fixture
+def model() -> Iterator[tuple[Serving, Seeing]]:
+    seeing = Seeing()
+    with LoopbackServer(seeing) as server:
+        yield OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000"), seeing
+
+
+def file_of(picture: Image.Image, format: str = "PNG", **settings: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format, **settings)
+    return out.getvalue()
+
+
+def turned() -> Image.Image:
+    """A picture 40 wide and 30 high, stored on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return Image.open(io.BytesIO(file_of(Image.new("RGB", (30, 40), "red"), "JPEG", exif=exif)))
+
+
+def closed() -> Image.Image:
+    picture = turned()
+    picture.close()
+    return picture
+
+
+GIVEN: list[tuple[str, Callable[[], Any]]] = [
+    ("bytes", lambda: file_of(Image.fromarray(PIXELS))),
+    ("a JPEG's bytes", lambda: file_of(Image.fromarray(PIXELS), "JPEG")),
+    ("a PIL image", lambda: Image.fromarray(PIXELS)),
+    ("a PIL image that EXIF turns", turned),
+    ("a palette", lambda: Image.fromarray(PIXELS).convert("P")),
+    ("CMYK", lambda: Image.fromarray(PIXELS).convert("CMYK")),
+    ("16 bits", lambda: Image.new("I;16", (40, 30), 9)),
+    ("an array", lambda: PIXELS),
+    ("a grey array", lambda: PIXELS[..., 0]),
+    ("an array with alpha", lambda: numpy.zeros((30, 40, 4), "uint8")),
+    ("what datasets stores", lambda: {"bytes": file_of(Image.fromarray(PIXELS)), "path": "a.png"}),
+]
+
+
+@pytest.mark.parametrize("given", [case[1] for case in GIVEN], ids=[case[0] for case in GIVEN])
+def test_a_picture_in_memory_is_asked_about_and_given_back(given: Any, model: tuple[Serving, Seeing]) -> None:
+    picture = given()
+    record = PhraseGrounder(model[0], check_every=None)({"image_path": picture, "expressions": ["a mug"]})
+    assert record["image_path"] is picture
+    assert model[1].sizes == [(40, 30)]
+    assert (record["width"], record["height"]) == (40, 30)
+    assert record["expressions"][0]["instances"][0]["bbox"] == [0, 0, 20, 30]
+    assert record.draw().size == (40, 30)
+
+
+def test_operators_chain_on_a_picture_in_memory(model: tuple[Serving, Seeing], tmp_path: Path) -> None:
+    row = {"photo": PIXELS, "expressions": ["a mug"]}
+    grounded = PhraseGrounder(model[0], check_every=None)(row, input_image_key="photo")
+    record = BoxRefiner(model[0], check_every=None)(grounded, input_image_key="photo")
+    drawn = BBoxVisualizer(tmp_path)(record, input_image_key="photo")
+    assert drawn["photo"] is PIXELS
+    assert row == {"photo": PIXELS, "expressions": ["a mug"]}, "what was given stays as it was"
+    again = pickle.loads(pickle.dumps(drawn))
+    assert again.draw().size == copy.deepcopy(drawn).draw().size == (40, 30)
+    assert drawn["image_with_bbox"] == str(tmp_path / f"{record['image_id']}.jpg")
+
+
+def test_exact_pixels_reach_the_operator_and_ids_are_the_same_everywhere() -> None:
+    seen = []
+
+    @operator
+    def look(record: Any) -> dict[str, Any]:
+        with Image.open(record["image_path"]) as picture:
+            seen.append(numpy.array(picture))
+        return {"name": Path(record["image_path"]).name}
+
+    from_array, from_image, from_bytes = look(
+        [{"image_path": p} for p in (PIXELS, Image.fromarray(PIXELS), file_of(Image.fromarray(PIXELS)))]
+    )
+    assert all((pixels == PIXELS).all() for pixels in seen)
+    assert from_array["name"] == from_image["name"] == f"{DIGEST}.png"
+    assert from_bytes["name"] != from_array["name"], "of a file, its bytes count"
+    grounder = PhraseGrounder(EmbeddedServing())
+    records = grounder([{"image_path": PIXELS, "expressions": ["the sky"]}] * 2)
+    assert [record["expressions"][0]["expression_id"] for record in records] == [f"{DIGEST}#0", f"{DIGEST}@2#0"]
+    assert grounder({"image_path": PIXELS, "image_id": "mine", "expressions": ["the sky"]})["image_id"] == "mine"
+
+
+def test_the_folder_of_pictures_is_gone_when_the_process_is(tmp_path: Path) -> None:
+    script = """
+import os, numpy
+from dataflow_grounding import operator
+show = operator(lambda record: {"at": record["image_path"]})
+path = show({"image_path": numpy.zeros((4, 4), "uint8")})["at"]
+if os.fork() == 0:
+    raise SystemExit
+os.wait()
+print(os.path.exists(path), path)
+"""
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"True {tmp_path}/"), "a process that is forked off leaves its parent's alone"
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("nothing", None, "should be a path, the bytes of an image file, a PIL image or a NumPy array of uint8, not None"),
+    ("a number", 5, "not int"),
+    ("a list", ["a.png"], "not list"),
+    ("a folder", "/", "is a folder"),
+    ("an empty text", "", "should be the path"),
+    ("no bytes", b"", "of 0 bytes' is empty"),
+    ("bytes of nothing", b"no picture", "of 10 bytes' is not a readable image"),
+    ("a truncated JPEG", file_of(Image.effect_noise((200, 200), 90), "JPEG")[:-90], "is cut off"),
+    ("a closed picture", closed(), "JpegImageFile can't be read: Operation on closed image"),
+    ("floating-point pixels", Image.new("F", (4, 4)), "convert it to RGB"),
+    ("an empty picture", Image.new("RGB", (0, 4)), "0×4 pixels is empty"),
+    ("floats", numpy.zeros((4, 4)), "array of float64 is not a picture: give uint8, 0 to 255"),
+    ("objects", numpy.array([object()]), "array of object is not a picture"),
+    ("an empty array", numpy.zeros((0, 4), "uint8"), r"shape \(0, 4\) is not a picture: give H×W"),
+    ("colors first", numpy.zeros((3, 8, 9), "uint8"), r"\(3, 8, 9\) has its colors first: transpose\(1, 2, 0\)"),
+    ("two colors", numpy.zeros((8, 9, 2), "uint8"), r"H×W×3 \(RGB\) or H×W×4 \(RGBA\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_what_is_not_a_picture_is_said_in_one_sentence(given: Any, says: str) -> None:
+    grounder = PhraseGrounder(EmbeddedServing())
+    with pytest.raises(RecordError, match=says) as caught:
+        grounder({"image_path": given, "expressions": ["the sky"]})
+    assert "\n" not in str(caught.value)
+    rows = [{"image_path": picture, "expressions": ["the sky"]} for picture in (PIXELS, given, PIXELS)]
+    done = grounder(rows)
+    assert [place for place, _ in done.failures] == [1]
+    assert len(done) == 2
+
+
+@pytest.mark.parametrize(
+    "data", [None, 5, "a.jpg", b"x", [5], [None], [["a.jpg"]], object()], ids=lambda data: type(data).__name__
+)
+def test_what_is_not_a_record_is_said_too(data: Any) -> None:
+    wanted = r"PhraseGrounder takes a record \(a dict\), a list of records or a DataFrame"
+    with pytest.raises(GroundingError, match=wanted):
+        PhraseGrounder(EmbeddedServing())(data)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """Four rows, the second and the fourth without a picture."""
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    paths = [str(tmp_path / name) for name in ("a.png", "gone.png", "a.png", "lost.png")]
+    return [{"image_path": path, "expressions": ["the sky"], "n": n} for n, path in enumerate(paths)]
+
+
+def test_rows_that_fail_are_left_out_and_told_once(
+    rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = PhraseGrounder(EmbeddedServing())(rows)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "2 of 4 rows failed and are left out. Row 1: no image" in told
+    assert "on_error='keep'" in told
+    assert [record["n"] for record in done] == [0, 2]
+    assert [(place, type(error)) for place, error in done.failures] == [(1, ImageMissing), (3, ImageMissing)]
+    assert PhraseGrounder(EmbeddedServing())(rows[:1]).failures == []
+    assert capsys.readouterr().err == ""
+
+
+def test_rows_that_fail_are_kept_with_nulls(rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    done = PhraseGrounder(EmbeddedServing())(rows, on_error="keep", output_key="boxed")
+    assert capsys.readouterr().err == ""
+    assert [record["n"] for record in done] == [0, 1, 2, 3]
+    assert [record["boxed"] is None for record in done] == [False, True, False, True]
+    assert done[1]["expressions"] == ["the sky"]
+    assert [place for place, _ in done.failures] == [1, 3]
+
+
+def test_the_first_that_fails_is_raised_and_no_other_row_begun() -> None:
+    begun = []
+
+    @operator
+    async def picky(record: Any) -> dict[str, Any]:
+        begun.append(record["n"])
+        if record["n"] == 1:
+            raise BrokenRow("one is bad")
+        return {}
+
+    with pytest.raises(BrokenRow, match=r"^row 1: one is bad$"):
+        picky([{"n": n} for n in range(200)], on_error="raise")
+    assert len(begun) < 20
+    with pytest.raises(ImageBroken, match=r"^row 0: 'image_path of 1 bytes"):
+        PhraseGrounder(EmbeddedServing())([{"image_path": b"x", "expressions": ["a"]}] * 2, on_error="raise")
+    with pytest.raises(GroundingError, match="on_error should be 'drop', 'raise' or 'keep', not 'skip'"):
+        picky([], on_error="skip")  # type: ignore[call-overload]
+
+
+INDEXES = [
+    pytest.param(["x", "x", "y", "z"], id="texts, one of them twice"),
+    pytest.param([7, 5, 3, 1], id="numbers"),
+    pytest.param(pandas.MultiIndex.from_product([["a", "b"], [1, 2]]), id="two levels"),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("on_error", ["drop", "keep"])
+def test_a_dataframe_keeps_index_order_and_types(rows: list[dict[str, Any]], index: Any, on_error: Any) -> None:
+    frame = pandas.DataFrame(rows, index=index)
+    frame["n"] = frame["n"].astype("Int64")
+    frame["kind"] = pandas.Categorical(list("abab"))
+    frame["at"] = pandas.to_datetime(["2020-01-01"] * 4)
+    before = frame.copy()
+    done = PhraseGrounder(EmbeddedServing())(frame, on_error=on_error)
+    kept = [0, 1, 2, 3] if on_error == "keep" else [0, 2]
+    untouched = ["image_path", "n", "kind", "at"]
+    pandas.testing.assert_frame_equal(done[untouched], frame.iloc[kept][untouched])
+    assert [value is None for value in done["expressions"]] == [place in (1, 3) for place in kept]
+    failures = json.loads(json.dumps(done.attrs["failures"]))
+    assert [(f["place"], f["kind"]) for f in failures] == [(1, "image_missing"), (3, "image_missing")]
+    assert "gone.png" in failures[0]["error"]
+    label = frame.index[1]
+    assert failures[0]["index"] == (list(label) if isinstance(label, tuple) else label)
+    pandas.testing.assert_frame_equal(frame, before)
+
+
+def test_a_dataframe_in_which_every_row_fails_still_has_the_columns(rows: list[dict[str, Any]]) -> None:
+    done = PhraseGrounder(EmbeddedServing())(pandas.DataFrame(rows[1:2]), output_key="boxed")
+    assert len(done) == 0
+    assert "boxed" in done
+    with pytest.raises(ImageMissing, match=r"row 0: .*gone\.png"):
+        PhraseGrounder(EmbeddedServing())(pandas.DataFrame(rows[1:2]), on_error="raise")
+
+
+def test_a_dataframe_may_hold_pictures() -> None:
+    data = file_of(Image.fromarray(PIXELS))
+    given = [PIXELS, Image.fromarray(PIXELS), data, {"bytes": data, "path": None}]
+    frame = pandas.DataFrame({"image_path": given, "expressions": [["the sky"]] * 4, "n": [1, 2, 3, 2**53 + 1]})
+    done = PhraseGrounder(EmbeddedServing())(frame)
+    assert all(one is other for one, other in zip(done["image_path"], given, strict=True))
+    assert done["n"].tolist() == [1, 2, 3, 2**53 + 1]
+    assert (done["width"] == 40).all()
+    assert done["width"].dtype == "int64"

@@ -1,0 +1,362 @@
+"""What help(), repr(), a notebook and one-sentence errors show of operators, servings, records and pipelines."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+from PIL import Image
+
+from benchmarks.probe_model import ProbeModel
+from benchmarks.workplace import REPOSITORY, Workplace
+from dataflow_grounding import (
+    BBoxVisualizer,
+    BoxOperator,
+    BoxRefiner,
+    EmbeddedServing,
+    ExpressionExtractor,
+    FileStorage,
+    GroundingError,
+    OpenAIServing,
+    Operator,
+    PhraseGrounder,
+    Pipeline,
+    RunOptions,
+    Serving,
+    ground,
+    operator,
+)
+from dataflow_grounding.errors import PlanError
+from dataflow_grounding.formats.seed_records import seed_file
+from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
+from dataflow_grounding.testing import LoopbackServer
+
+PIXELS = numpy.full((30, 40, 3), 200, "uint8")
+EXPRESSIONS = [
+    {"text": "a <b>mug</b>", "status": "grounded", "instances": [{"bbox": [1, 2, 30, 20], "score": 0.5}]},
+    {"text": "a dog", "status": "unsupported", "reason": "no <dogs>", "instances": []},
+]
+
+
+class Own(Operator):
+    """A user's operator."""
+
+    name = "own"
+    input_keys = {"picture": "photo", "input": "text"}
+    output_keys = {"output": "mine", "more": "more"}
+
+    def __init__(self, api_key: str = "", level: int = 3, **rest: Any) -> None:
+        self.level = level
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        return {self.keys.output: self.level}
+
+
+@operator(reads=["expressions"], writes=["count"])
+def count(record: Any) -> dict[str, Any]:
+    return {"count": len(record["expressions"])}
+
+
+GROUNDER = "input_image_key='image_path', input_expressions_key='expressions', output_key='expressions'"
+
+
+def test_run_lists_the_columns_of_its_operator() -> None:
+    assert str(inspect.signature(PhraseGrounder.run)) == f"(self, storage, *, {GROUNDER})"
+    assert str(inspect.signature(PhraseGrounder(EmbeddedServing()).run)) == f"(storage, *, {GROUNDER})"
+    own = "input_picture_key='photo', input_key='text', output_key='mine', output_more_key='more'"
+    assert str(inspect.signature(Own().run)) == f"(storage, *, {own})"
+    assert (
+        str(inspect.signature(count.run))
+        == "(storage, *, input_expressions_key='expressions', output_count_key='count')"
+    )
+    assert "Work through a storage's step" in (inspect.getdoc(PhraseGrounder.run) or "")
+
+
+@pytest.mark.parametrize("made", [PhraseGrounder(EmbeddedServing()), Own(), count], ids=["ours", "own", "function"])
+def test_all_that_run_lists_it_takes(made: Any, tmp_path: Path) -> None:
+    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    (tmp_path / "in.jsonl").write_text("")
+    for name in list(inspect.signature(made.run).parameters)[1:]:
+        with pytest.raises(GroundingError, match="it has no rows"):
+            made.run(storage.reset().step(), **{name: "other"})
+
+
+def test_columns_that_are_no_names_of_arguments_change_nothing() -> None:
+    @operator(reads=["my column"])
+    def odd(record: Any) -> dict[str, Any]:
+        return {}
+
+    assert list(inspect.signature(odd.run).parameters) == ["storage", "columns"]
+
+
+def test_servings_and_operators_show_how_they_are_made() -> None:
+    serving = OpenAIServing(
+        "http://host:8000/v1?api-version=3&sig=s3cr3t-t0ken", "qwen3-vl", api_key="sk-1234567890abcdef"
+    )
+    assert repr(serving) == "OpenAIServing('qwen3-vl', 'http://host:8000/v1')"
+    shown = repr(PhraseGrounder(serving, box_format="xyxy_1000", samples=3, merge_iou=0.9))
+    assert shown == f"PhraseGrounder(serving={serving!r}, box_format='xyxy_1000', samples=3)"
+    assert repr(BoxRefiner(serving, box_format="qwen3-vl").bound(output_key="x")).startswith(
+        "BoxRefiner(serving=OpenAI"
+    )
+    assert repr(BBoxVisualizer()) == "BBoxVisualizer()"
+    assert repr(count) == "operator(count, reads=['expressions'], writes=['count'])"
+    assert repr(Own(level=4, tone="warm")) == "Own(level=4, tone='warm')"
+    assert "hunter2" not in repr(Own(api_key="hunter2"))
+    assert repr(pickle.loads(pickle.dumps(PhraseGrounder(EmbeddedServing())))).startswith("PhraseGrounder(serving=Emb")
+    with pytest.raises(TypeError, match="takes no arguments"):
+        type("Bare", (Operator,), {"annotate": None})(5)
+    assert repr(type("Mine", (Serving,), {"model": "m", "answer": None})()) == "Mine('m')"
+
+
+def test_a_record_draws_itself_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for picture in (PIXELS, str(tmp_path / "a.png")):
+        record = count({"image_path": picture, "expressions": EXPRESSIONS})
+        assert dict(record) == {"image_path": picture, "expressions": EXPRESSIONS, "count": 2}
+        drawn = record.draw()
+        assert drawn.size == (40, 30)
+        assert (numpy.array(drawn) != PIXELS).any(), "boxes are drawn"
+        page = record._repr_html_() or ""
+        [source] = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+        assert Image.open(io.BytesIO(base64.b64decode(source))).size == (40, 30)
+        assert "a &lt;b&gt;mug&lt;/b&gt;" in page
+        assert "<b>" not in page
+        for cell in ("grounded", "1, 2, 30, 20", "0.5", "a dog", "unsupported: no &lt;dogs&gt;"):
+            assert f"<td>{cell}</td>" in page
+
+
+def test_region_captions_and_renamed_expressions_are_drawn_too() -> None:
+    for row in (
+        {"boxed": EXPRESSIONS},
+        {"regions": [{"bbox": [1, 2, 30, 20], "description": "a mug"}]},
+        {"region_captions": [{"bbox": [1, 2, 30, 20], "text": "a mug"}]},
+    ):
+        record = operator(lambda record: {})({"image_path": PIXELS, **row})
+        assert (numpy.array(record.draw()) != PIXELS).any(), row
+        assert "mug" in (record._repr_html_() or "")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "shows"),
+    [
+        pytest.param({"image_path": "gone.png"}, "<td>a dog</td>", id="no picture: the table"),
+        pytest.param({"expressions": [{"text": 5, "instances": 3}]}, None, id="no boxes: repr()"),
+        pytest.param({"expressions": None}, None, id="null"),
+        pytest.param({}, "<img", id="nothing wrong"),
+    ],
+)
+def test_showing_never_fails(spoilt: dict[str, Any], shows: str | None) -> None:
+    record = operator(lambda record: {})({"image_path": PIXELS, "expressions": EXPRESSIONS, **spoilt})
+    page = record._repr_html_()
+    assert page is None if shows is None else shows in (page or "")
+
+
+def test_a_list_shows_its_records_and_its_failures() -> None:
+    done = BBoxVisualizer("drawn")([{"image_path": "<gone>.png", "expressions": []}])
+    assert "&lt;gone&gt;.png" in done._repr_html_()
+    counted = count([{"image_path": "a.png", "expressions": EXPRESSIONS}])
+    assert "<td>a</td><td>2</td><td>1</td>" in counted._repr_html_()
+
+
+def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    with LoopbackServer(lambda request: {"objects": [{"id": 1, "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        for picture, path in ((PIXELS, None), (tmp_path / "a.png", str(tmp_path / "a.png"))):
+            found = ground(picture, (text for text in ["a <mug>", "a dog"]), serving=serving, check_every=None)
+            boxes = [{"bbox": [1, 2, 30, 20], "score": 0.5}]
+            phrases = [
+                {"text": "a <mug>", "status": "grounded", "boxes": boxes, "reason": None},
+                {"text": "a dog", "status": "none", "boxes": [], "reason": None},
+            ]
+            said = {"image_path": path, "width": 40, "height": 30, "model": "loopback", "phrases": phrases}
+            assert json.loads(json.dumps(found.to_dict())) == said
+            assert found.image_path == path
+            assert (numpy.array(found.draw()) != PIXELS).any()
+            page = found._repr_html_() or ""
+            assert "<img" in page
+            assert "a &lt;mug&gt;" in page
+            assert "array" not in repr(found)
+    (tmp_path / "a.png").unlink()
+    assert "<img" not in (found._repr_html_() or "")
+    assert "a dog" in (found._repr_html_() or "")
+
+
+SERVING = EmbeddedServing()
+SENTENCES: list[tuple[str, Any, str]] = [
+    ("a text", lambda: PhraseGrounder("x"), r"PhraseGrounder needs a serving, such as OpenAIServing\(.*not 'x'"),  # type: ignore[arg-type]
+    ("None", lambda: PhraseGrounder(None), "needs a serving, .*not None"),  # type: ignore[arg-type]
+    ("a dict", lambda: ExpressionExtractor({}), "ExpressionExtractor needs a serving, .*not dict"),  # type: ignore[arg-type]
+    ("in ground()", lambda: ground(PIXELS, "x", serving=5), "needs a serving, .*not int"),  # type: ignore[arg-type]
+    ("a record", lambda: count.run({}), r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself"),
+    ("records", lambda: count.run([{}]), "not list: call the operator itself"),
+    ("a table", lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
+    ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
+    ("phrases: bytes", lambda: ground(PIXELS, b"x", serving=SERVING), "a text or several, not bytes"),  # type: ignore[arg-type]
+    ("a setting", lambda: ground(PIXELS, "a", serving=SERVING, zooom=1), r"takes no zooom: it has zoom, box_format"),
+    ("of a wrong type", lambda: ground(PIXELS, "a", serving=SERVING, samples="x"), "can't use samples as given"),
+    ("box_format", lambda: ground(PIXELS, "a", serving=SERVING, box_format=5), "can't use box_format as given"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "says"), [case[1:] for case in SENTENCES], ids=[case[0] for case in SENTENCES])
+def test_one_sentence_says_what_is_wanted(wrong: Any, says: str) -> None:
+    with pytest.raises(GroundingError, match=says) as caught:
+        wrong()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", [None, "captions.jsonl", 5], ids=repr)
+def test_a_pipeline_without_a_storage_says_so(storage: Any) -> None:
+    pipeline = ImageGroundingPipeline(storage, SERVING)
+    for call in (pipeline.run, pipeline.forward, pipeline.compile):
+        with pytest.raises(PlanError, match=r"ImageGroundingPipeline has .*storage: .* FileStorage\('captions"):
+            call()
+
+    class Mine(Pipeline):
+        def forward(self) -> None:
+            count.run(self.storage.step())  # type: ignore[attr-defined]
+
+    with pytest.raises(PlanError, match="Mine has no storage"):
+        Mine().run()
+
+    class Wrong(Pipeline):
+        def forward(self) -> None:
+            self.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+    with pytest.raises(AttributeError, match="nothing"):
+        Wrong().run()
+
+
+def test_run_is_forward_with_a_type(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"expressions": []}\n')
+
+    class Mine(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+
+        def forward(self) -> None:
+            count.run(self.storage.step())
+
+    assert Mine().run().done == 1
+    assert Mine().forward(resume_step=0).done == 1  # type: ignore[call-arg]
+
+    class Own(Mine):
+        def run(self, *given: Any, **settings: Any) -> Any:
+            return self.forward(*given, **settings)
+
+    assert Own().run().done == 1, "a user's own run() may call forward()"
+
+
+FACE = (180, 60, 280, 190)  # of astronaut.jpg, in pixels
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_px", "xyxy_1000", "yxyx_1000"])
+def test_the_operator_of_the_page_works_in_the_servings_own_format(box_format: str) -> None:
+    page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?class FaceFinder.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(block, names)
+    assert issubclass(names["FaceFinder"], BoxOperator)
+    photo = REPOSITORY / "example_data" / "images" / "astronaut.jpg"
+    with Image.open(photo) as picture:
+        size = picture.size
+    written = [n if box_format.endswith("px") else n * 1000 / size[place % 2] for place, n in enumerate(FACE)]
+    if box_format.startswith("yxyx"):
+        written = [written[place] for place in (1, 0, 3, 2)]
+    key = "box_2d" if box_format.startswith("yxyx") else "bbox_2d"
+    with LoopbackServer(lambda request: {"objects": [{"id": 1, key: written}]}) as server:
+        # by its name, the model would write 0-1000 in another order
+        serving = OpenAIServing(server.base_url, "Qwen/Qwen3-VL-8B-Instruct", box_format=box_format)
+        record = names["FaceFinder"](serving, check_every=None)({"image_path": str(photo)})
+    assert record["faces"] == [pytest.approx(FACE, abs=1)]
+
+
+def serving_at(url: str, **settings: Any) -> OpenAIServing:
+    return OpenAIServing(url, "m", **settings)
+
+
+NAMED: list[tuple[str, Any, dict[str, Any], str, str]] = [
+    (
+        "unknown",
+        lambda url: PhraseGrounder(serving_at(url), box_format="xyx"),
+        {"vlm.box_format": "xyx"},
+        "unknown box_format 'xyx'",
+        "unknown vlm.box_format 'xyx'",
+    ),
+    (
+        "not calibrated",
+        lambda url: PhraseGrounder(serving_at(url), box_format="calibrated"),
+        {"vlm.box_format": "calibrated"},
+        "box_format is 'calibrated', but no calibration",
+        "vlm.box_format is 'calibrated', but no calibration",
+    ),
+    (
+        "a value",
+        lambda url: PhraseGrounder(serving_at(url, box_format="xyxy_1000"))(
+            {"image_path": PIXELS, "expressions": ["a"]}
+        ),
+        {"vlm.box_format": "xyxy_1000", "vlm.check_every": 100},
+        "check box_format, or run dataflowgrounding calibrate and then set box_format='calibrated'",
+        "check vlm.box_format, or run dataflowgrounding calibrate and then set vlm.box_format: calibrated",
+    ),
+    (
+        "an address",
+        lambda url: serving_at(url.removeprefix("http://")),
+        {"vlm.openai.base_url": "host:8000"},
+        "api_url should begin with http://",
+        "vlm.openai.base_url should begin with http://",
+    ),
+    (
+        "headers",
+        lambda url: serving_at(url, extra_headers={"X-A": "\n"}),
+        {"vlm.openai.extra_headers": {"X-A": "\n"}},
+        "extra_headers holds characters",
+        "vlm.openai.extra_headers holds characters",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "settings", "in_python", "in_a_spec"), [c[1:] for c in NAMED], ids=[c[0] for c in NAMED]
+)
+def test_settings_are_called_as_their_reader_does(
+    call: Any, settings: dict[str, Any], in_python: str, in_a_spec: str, workplace: Workplace
+) -> None:
+    workplace.many(2)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        with pytest.raises(GroundingError) as caught:
+            call(server.base_url)
+        assert in_python in str(caught.value)
+        assert "vlm." not in str(caught.value)
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, **settings})
+        assert in_a_spec in done.err
+        with pytest.raises(GroundingError) as caught:
+            call(server.base_url)
+        assert in_python in str(caught.value), "also after a command in the same process"
+
+
+def test_limits_are_called_as_in_python(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": "a.png", "expressions": []}) + "\n")
+    pipeline = ImageGroundingPipeline(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")), SERVING)
+    with pytest.raises(GroundingError, match=r"^budget_usd needs the model's prices: set prices \(input and output\)$"):
+        pipeline.run(options=RunOptions(budget_usd=1))
+
+
+def test_labels_are_called_as_in_python_and_files_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(GroundingError, match=r"^image_dir: no folder /nowhere"):
+        seed_file(str(tmp_path), "/nowhere", kitti=str(tmp_path))
+    with pytest.raises(GroundingError, match=r"^kitti: no folder /nowhere"):
+        seed_file(str(tmp_path), str(tmp_path), kitti="/nowhere")
+    with pytest.raises(GroundingError, match=r"vlm\.py data\.json workflow\.yaml /x/vlm\.prices"):
+        raise GroundingError("vlm.py data.json workflow.yaml /x/vlm.prices")
