@@ -16,7 +16,7 @@ from dataflow_grounding.errors import GroundingError, InputError, SpecError
 from dataflow_grounding.formats.input_columns import guessed
 from dataflow_grounding.formats.input_rows import record_rows
 from dataflow_grounding.formats.inputs import Input, find_input
-from dataflow_grounding.formats.pictures import Downloads, is_address
+from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.records import as_json, dump_line, read_object, sealed, unsealed
 from dataflow_grounding.rows import Row, RowWriter, broken_row, write_text
@@ -118,7 +118,11 @@ class SpecInput:
             raise known
 
     def _prepare(self, pilot: int | None) -> None:
-        if self.first is None or (self.given.plain and not os.path.isfile(self.given.path)):  # a pipe is read once
+        if self.first is None:
+            return
+        if self.given.plain and not os.path.isfile(self.given.path):  # a pipe, which can be read once
+            if self._made is not None:
+                raise InputError(f"{self.given.path} is not a file: save its rows in one to use {self._block}.columns")
             return
         sources = self._sources()
         if self._made is not None:
@@ -128,7 +132,8 @@ class SpecInput:
         """The record's column → the user's, by the format and by `data.columns`. Raises InputError, SpecError."""
         rows = [row.data for row in islice(self.given.read(), FIRST) if row.data is not None]
         there = list(dict.fromkeys(name for row in rows for name in row))
-        by_role = {**self.given.columns, **self._data.columns}
+        own = {role: column for role, column in self.given.columns.items() if column in there}
+        by_role = {**own, **self._data.columns}
         for role, column in self._data.columns.items():
             key = f"{self._block}.columns.{role}"
             if role not in self._roles:
@@ -166,7 +171,7 @@ class SpecInput:
         """Write the rows, each in the line in which it stands in the user's file, unless they are there."""
         known, state_path = self._known(sources), os.path.join(os.path.dirname(path), "input.json")
         state = unsealed(read_object(state_path)) or {}
-        unchanged = known is not None and [state.get("known"), state.get("made")] == [known, _state(path)]
+        unchanged = known is not None and [state.get("known"), state.get("made")] == [known, self._state(path)]
         if unchanged and state["pilot"] in (None, pilot):
             return
         fetch = Downloads(self._results_dir).fetch if self._data.allow_http else None
@@ -176,7 +181,7 @@ class SpecInput:
         rows = record_rows(islice(self.given.read(), pilot), sources, image, self._results_dir, fetch)
         broken = self._write(path, rows)
         if not (broken and fetch):  # what could not be fetched is tried again
-            made = {"known": known, "pilot": pilot, "made": _state(path)}
+            made = {"known": known, "pilot": pilot, "made": self._state(path)}
             write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
 
     def _write(self, path: str, rows: Iterator[Row]) -> int:
@@ -196,6 +201,10 @@ class SpecInput:
         except OSError as error:
             raise InputError(f"can't write {path}: {error.strerror or error}") from None
         return broken
+
+    def _state(self, path: str) -> list[Any]:
+        """That of the rows, and whether their pictures are there."""
+        return [_state(path), os.path.isdir(os.path.join(self._results_dir, FOLDER))]
 
     def _known(self, sources: dict[str, str]) -> list[Any] | None:
         """What the rows depend on; None where that can't be told."""

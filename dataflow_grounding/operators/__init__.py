@@ -22,5 +22,5 @@ from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 __all__ = [
     "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxOperator", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
     "DoubleChecker", "ExpressionExtractor", "FunctionOperator", "Merger", "Operator", "PhraseGrounder",
-    "PhraseLister",    "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
+    "PhraseLister", "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
 ]  # fmt: skip

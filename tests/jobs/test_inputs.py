@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -286,6 +287,16 @@ def _boxes(place: Workplace) -> str:
     return json_file(place, "boxes.json", {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [item]})
 
 
+def _pipe(place: Workplace) -> str:
+    os.mkfifo(place.folder / "pipe")
+    return "pipe"
+
+
+def _named_otherwise(place: Workplace) -> str:
+    rows = [{"file": name, "text": text} for name, text in zip(NAMES, TEXTS, strict=True)]
+    return os.path.dirname(json_lines(place, "pictures/metadata.jsonl", rows))
+
+
 def _junk(place: Workplace) -> str:
     (place.folder / "junk.parquet").write_bytes(b"junk")
     return "junk.parquet"
@@ -299,6 +310,14 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "no such role": (
         *(lambda p: table(p, "rows.csv"), {"data.columns": {"picture": "file_name"}}),
         "image_grounding.data.columns.picture is not one of image, caption, image_id",
+    ),
+    "a pipe with columns": (
+        *(_pipe, {"data.columns": {"image": "file_name"}}),
+        "{folder}/pipe is not a file: save its rows in one to use image_grounding.data.columns",
+    ),
+    "metadata without file_name": (
+        *(lambda p: _named_otherwise(p), {"data.columns": {"caption": "text"}}),
+        "metadata.jsonl has no column 'image_path'; if 'file' should be taken, add image_grounding.data.columns.image=file",
     ),
     "an empty folder": (_empty, {}, "{folder}/empty has no pictures in it (.jpg, "),
     "no picture matches": (lambda p: "nothing/*.png", {}, "matches {folder}/nothing/*.png"),
@@ -341,6 +360,14 @@ def test_what_is_wrong_is_one_line_before_anything_is_sent(
         assert server.count() == 0
 
 
+def test_a_data_set_without_its_library_names_the_extra(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(place, KINDS["a saved data set"])
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    done = command(["check", "-e", str(place.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1", **settings}))])
+    assert done.code == 2
+    assert done.err.count("pip install 'dataflow-grounding[datasets]'") == 1
+
+
 def test_pictures_in_parquet_are_never_all_in_memory(workplace: Workplace) -> None:
     import pyarrow.parquet
 
@@ -364,6 +391,18 @@ def test_pictures_in_parquet_are_never_all_in_memory(workplace: Workplace) -> No
     assert json.loads(done.stdout)["records"] == 4000, done.stderr[-2000:]
     assert len(list((workplace.results / "pictures").iterdir())) == 4000
     assert int(done.stderr.split()[-1]) < 300 * 1024  # kB; the pictures are 400 MB
+
+
+def test_pictures_that_were_deleted_are_taken_out_again(place: Workplace) -> None:
+    settings = settings_of(place, KINDS["Parquet with pictures"])
+    with LoopbackServer() as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert place.run(**settings).code == 0
+        sent = server.count()
+        shutil.rmtree(place.results / "pictures")
+        assert place.run(**settings).summary["done"] == 3
+        assert server.count() == sent
+    assert len(list((place.results / "pictures").iterdir())) == 3
 
 
 def test_a_pilot_takes_out_no_more_pictures_than_it_needs(place: Workplace) -> None:
