@@ -24,7 +24,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
     sent = twice = lost = 0
     for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)[: 3 if full else 1]:
         here = Workplace(place.folder / str(number))
-        with at_work(here, 30, 0.4) as witness:
+        with at_work(here, 60, 0.4) as witness:
             (here.folder / "sitecustomize.py").write_text(NO_FLOCK.format(number=number))
             env = {"PYTHONPATH": f"{here.folder}{os.pathsep}{REPOSITORY}"}
             first = here.start(env=env)
@@ -40,7 +40,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
             assert ended(here.start(env=env)).code == 0
             assert witness.sent > before
             assert not list((here.results / ".ckpt").glob("lock.held*"))
-            outcome = goes_on(here, witness, 30)
+            outcome = goes_on(here, witness, 60)
         sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
     return Outcome(sent, twice, lost, twice_allowed=3 * 8)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.operators import Merger as Merger
     from dataflow_grounding.operators import Operator as Operator
     from dataflow_grounding.operators import PhraseGrounder as PhraseGrounder
+    from dataflow_grounding.operators import PhraseLister as PhraseLister
     from dataflow_grounding.operators import RegionCaptioner as RegionCaptioner
     from dataflow_grounding.operators import RegionExpressionGenerator as RegionExpressionGenerator
     from dataflow_grounding.operators import RegionMarker as RegionMarker
@@ -54,6 +55,7 @@ _HOMES = {
     "Merger": "operators",
     "Operator": "operators",
     "PhraseGrounder": "operators",
+    "PhraseLister": "operators",
     "RegionCaptioner": "operators",
     "RegionExpressionGenerator": "operators",
     "RegionMarker": "operators",

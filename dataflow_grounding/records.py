@@ -17,6 +17,9 @@ Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column 
 ROW_OF_IMAGE = "row_of_image"
 """Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't change its ids."""
 
+BROKEN_ROW = "_broken_row"
+"""Column of a row that stands for one that can't be read: why it can't."""
+
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 
 

@@ -15,7 +15,8 @@ from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.records import dump_text, parse_line, parse_value
+from dataflow_grounding.parquet_files import parquet_rows
+from dataflow_grounding.records import BROKEN_ROW, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
@@ -84,7 +85,19 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
                 yield _parsed(number, error.line)
             else:
-                yield Row(number, data)
+                yield _stood_for(number, data) if BROKEN_ROW in data else Row(number, data)
+
+
+def _stood_for(line: int, data: dict[str, Any]) -> Row:
+    """The row that couldn't be read, of the one that stands for it."""
+    error = BrokenRow(str(data[BROKEN_ROW]))
+    error.passing = data.get("passing") is True
+    return Row(line, None, error)
+
+
+def broken_row(error: BrokenRow) -> dict[str, Any]:
+    """A row of JSON lines that is read as one with this error."""
+    return {BROKEN_ROW: str(error), "passing": error.passing}
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
@@ -95,23 +108,30 @@ def _parsed(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        items = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply") from None
-    except ValueError as error:
-        if str(error).startswith("Extra data"):  # JSON lines under another name
-            yield from _read_jsonl(path)
-            return
-        raise InputError(f"{path} is not JSON: {error}") from None
+    items = read_json(path)
+    if items is None:
+        yield from _read_jsonl(path)
+        return
     if isinstance(items, dict):  # JSON lines under another name, with one line
         items = [items]
     if not isinstance(items, list):
         raise InputError(f"{path} should hold a JSON array of objects")
     for number, item in enumerate(items, 1):
         yield _parsed(number, json.dumps(item))
+
+
+def read_json(path: str) -> Any:
+    """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        if str(error).startswith("Extra data"):
+            return None
+        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def _read_csv(path: str) -> Iterator[Row]:
@@ -165,20 +185,8 @@ def _cell(text: str) -> Any:
 
 
 def _read_parquet(path: str) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("Parquet", "parquet") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for item in batch.to_pylist():
-                number += 1
-                yield Row(number, plain_row(item))
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
+    for number, item in enumerate(parquet_rows(path, 1024), 1):
+        yield Row(number, plain_row(item))
 
 
 class RowWriter:

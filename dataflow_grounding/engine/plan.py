@@ -193,7 +193,7 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
-        for column in writes.values():
+        for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():
                 whose = f"column {column!r} of {there[column]}"
                 raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")

@@ -78,8 +78,8 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     if names_file is not None:
         names_path = names_file or _beside(label_dir, "classes.txt", f"{key.rpartition('.')[0]}.yolo_names")
     names = read_names(names_path) if names_path else None
-    images = _files(image_dir, ENDINGS, "data.image_dir")
-    labels = set(_files(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
+    images = files_under(image_dir, ENDINGS, "data.image_dir")
+    labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
 
     def read(image: str, size: Size | None) -> tuple[list[dict[str, Any]], list[str]]:
         path = os.path.join(label_dir, _label_name(image))
@@ -106,7 +106,7 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
 def from_coco(image_dir: str, path: str) -> LabelSource:
     """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
     images, crowds, strays = read_coco(path)
-    there = set(_files(image_dir, ENDINGS, "data.image_dir"))
+    there = set(files_under(image_dir, ENDINGS, "data.image_dir"))
     named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in images}
     if not there & set(named):
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
@@ -134,7 +134,7 @@ def _beside(folder: str, name: str, key: str) -> str:
     return path
 
 
-def _files(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
+def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
     if not os.path.isdir(folder):
         raise InputError(f"{key}: no folder {folder}")

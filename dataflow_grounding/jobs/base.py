@@ -12,6 +12,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.jobs.output_formats import writers_of
+from dataflow_grounding.jobs.spec_input import SpecInput
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
@@ -30,6 +31,7 @@ class SpecJob:
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
+    pilot: int | None = None  # only the first so many rows
     box_format: FormatChoice | None  # the box format that the model is asked for; None for a pipeline without boxes
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
@@ -98,25 +100,27 @@ class SpecJob:
 
 
 class RowsJob(SpecJob):
-    """A pipeline whose first step reads the user's rows, `data.input_jsonl`."""
+    """A pipeline whose first step reads what `data.input_jsonl` names."""
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
         super().__init__(spec, serving)
         data = spec.block.data
         assert isinstance(data, RowsData)
-        storage = ResultsStorage(data.input_jsonl, spec.results_dir, (), data.image_root or None)
-        all_steps = in_folders(self.make_steps(storage))
+        self._input = SpecInput(data, spec.results_dir, f"{self.name}.data")
+        all_steps = in_folders(self.make_steps(self._input.storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
         self.steps = chosen(all_steps, self.wanted(all_steps))
         self.inputs = [data.input_jsonl]
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
-        if not os.path.exists(first.input_path):
-            if first.operator_step:
-                before = first.operator_step - 1
-                raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
-            raise InputError(f"no input file {first.input_path}: check data.input_jsonl")
+        if first.operator_step == 0:
+            if self._input.given.plain and not os.path.exists(data.input_jsonl):
+                raise InputError(f"no input file {data.input_jsonl}: check data.input_jsonl")
+            self.steps = [*self._input.begin(self.steps[0], serving), *self.steps]
+        elif not os.path.exists(first.input_path):
+            before = first.operator_step - 1
+            raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
         for one, next_one in pairwise(self.steps):
             if one.storage.output_path != next_one.storage.input_path:
                 between = f"between {one.label} and {next_one.label}"
@@ -125,6 +129,33 @@ class RowsJob(SpecJob):
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """All steps of the pipeline as the spec states it, on `storage`."""
         raise NotImplementedError
+
+    @property
+    def reads(self) -> str:
+        """The user's own, where the run begins from it."""
+        return self._input.given.path if self._input.first else super().reads
+
+    def prepare(self) -> None:
+        """Make rows of what isn't a data file of ours. Raises InputError."""
+        self._input.prepare(self.pilot)
+
+    def rows(self) -> Iterator[Row]:
+        """The first step's rows, made where they aren't made yet."""
+        self.prepare()
+        yield from super().rows()
+
+    def columns(self) -> list[str]:
+        """The columns of the first step's rows. Raises InputError, also where it can be told which column is meant."""
+        self.prepare()
+        return super().columns()
+
+    def where(self, row: Row) -> str:
+        """The line in the user's own file."""
+        return f"{self.reads}, line {row.line}"
+
+    def remarks(self) -> list[str]:
+        """What the input is made of."""
+        return [self._input.given.remark] if self._input.first and self._input.given.remark else []
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """The numbers of those of all `steps` that the spec asks for."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import RowsJob
+from dataflow_grounding.operators import PhraseLister
 from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
 from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 from dataflow_grounding.storage import ResultsStorage
@@ -25,11 +28,27 @@ class GroundingWorkflow(WorkflowBlock):
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
 
+class GroundingData(RowsData):
+    """`image_grounding.data`; `classes` are class names, or phrase → class, to look for in every picture."""
+
+    classes: list[str] | dict[str, str] = []
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _can_be_looked_for(cls, value: Any) -> Any:
+        try:
+            if value:
+                PhraseLister(value if isinstance(value, (list, dict)) else "")
+        except SpecError as error:
+            raise PydanticCustomError("classes", "{why}", {"why": str(error).removeprefix("classes: ")}) from None
+        return value or []
+
+
 class ImageGroundingBlock(PipelineBlock):
     """`image_grounding`."""
 
     workflow: GroundingWorkflow = GroundingWorkflow()
-    data: RowsData
+    data: GroundingData
 
 
 class ImageGroundingJob(RowsJob):
@@ -51,6 +70,7 @@ class ImageGroundingJob(RowsJob):
         pipeline = ImageGroundingPipeline(
             storage,
             self.serving,
+            classes=block.data.classes,
             samples=flow.samples,
             zoom=flow.zoom,
             verify=flow.verify == "reground",

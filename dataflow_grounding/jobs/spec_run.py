@@ -69,6 +69,7 @@ class SpecRun:
         if self.serving.free:
             self.options, self.prices_from = replace(self.options, prices=FREE), "it runs on this machine"
         self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
+        self.job.pilot = self.options.pilot
         self.steps = self.job.steps
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")

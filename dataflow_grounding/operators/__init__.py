@@ -13,6 +13,7 @@ from dataflow_grounding.operators.expression_extractor import ExpressionExtracto
 from dataflow_grounding.operators.function import FunctionOperator, operator
 from dataflow_grounding.operators.merger import Merger
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
+from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.operators.region_captioner import RegionCaptioner
 from dataflow_grounding.operators.region_expression_generator import RegionExpressionGenerator
 from dataflow_grounding.operators.region_marker import RegionMarker
@@ -21,5 +22,5 @@ from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 __all__ = [
     "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxOperator", "BoxRefiner", "BoxVerifier", "CaptionGenerator",
     "DoubleChecker", "ExpressionExtractor", "FunctionOperator", "Merger", "Operator", "PhraseGrounder",
-    "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
+    "PhraseLister", "RegionCaptioner", "RegionExpressionGenerator", "RegionMarker", "operator",
 ]  # fmt: skip

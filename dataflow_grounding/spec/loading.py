@@ -13,7 +13,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, validated
-from dataflow_grounding.spec.schema import OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
@@ -212,7 +212,7 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
     keys = [f"{name}.data.{key}" for name, data in blocks if isinstance(data, dict) for key in data]
     for key in ["results_dir", *keys]:
         block, name = _find(values, key)
-        if block is None or not isinstance(block.get(name), (str, int)) or block[name] == "":
+        if block is None or not _is_path(name, block.get(name)):
             continue
         folder = "."
         for path, stated in sources:
@@ -220,6 +220,11 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
             if there is not None and name in there:
                 folder = os.path.dirname(path) if path else "."
         block[name] = os.path.normpath(os.path.join(os.getcwd(), folder, os.path.expanduser(str(block[name]))))
+
+
+def _is_path(name: str, value: Any) -> bool:
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:"))
+    return isinstance(value, (str, int)) and not named and name not in NO_PATHS
 
 
 def _find(values: Any, key: str) -> tuple[dict[str, Any] | None, str]:

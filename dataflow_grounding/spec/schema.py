@@ -123,10 +123,17 @@ class WorkflowBlock(Block):
 
 
 class RowsData(Block):
-    """`data` of a pipeline that reads the user's rows."""
+    """`data` of a pipeline that reads the user's rows; `columns` are role → column, where the user has other names."""
 
     input_jsonl: str
     image_root: str | None = ""
+    columns: dict[str, str] = {}
+    split: str = ""
+    allow_http: bool = False
+
+
+NO_PATHS = ("split", "allow_http")
+"""Keys of `data` whose value is not a path."""
 
 
 class ReferringData(Block):

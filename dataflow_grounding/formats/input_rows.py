@@ -1,0 +1,91 @@
+"""Rows of an input as the record has them: columns renamed, pictures that are no files made files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from dataflow_grounding.dataframes import plain_row
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.formats.pictures import is_address, put_picture
+from dataflow_grounding.rows import Row
+
+AT_ONCE = 256  # rows whose addresses are fetched together
+
+Fetch = Callable[[Iterable[str]], Mapping[str, "str | BrokenRow"]]
+"""Of addresses: the paths of their pictures, relative to `results_dir`, or what went wrong."""
+
+
+def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    """The row with the columns of `sources` (name wanted → name that it has) renamed.
+
+    A column that stands in the way of a new name keeps its values, as `original_` and its name.
+
+    Example:
+        >>> renamed({"file_name": "a.jpg", "text": "A cat.", "id": 7}, {"image_path": "file_name", "caption": "text"})
+        {'image_path': 'a.jpg', 'caption': 'A cat.', 'id': 7}
+        >>> renamed({"caption": "cat", "recaption": "A black cat."}, {"caption": "recaption"})
+        {'original_caption': 'cat', 'caption': 'A black cat.'}
+    """
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name, column in sources.items():
+        wanted[column].append(name)
+    found: dict[str, Any] = {}
+    for column, value in row.items():
+        if column in wanted:
+            found |= dict.fromkeys(wanted[column], value)
+        else:
+            found[f"original_{column}" if sources.get(column) in row else column] = value
+    return found
+
+
+def record_rows(
+    rows: Iterator[Row], sources: Mapping[str, str], image: str, results_dir: str, fetch: Fetch | None
+) -> Iterator[Row]:
+    """The rows as the record has them, a few at a time; those that can't be had come with their error.
+
+    Args:
+        rows: As an input gives them.
+        sources: Column of the record → column of the rows, where that is another.
+        image: The record's column of the picture.
+        results_dir: Where pictures are put.
+        fetch: Gets pictures from addresses; None where that is not allowed.
+    """
+    while some := list(islice(rows, AT_ONCE if fetch else 1)):
+        mapped = [
+            Row(row.line, renamed(row.data, sources) if row.data is not None else None, row.error) for row in some
+        ]
+        addresses = (row.data[image] for row in mapped if row.data and is_address(row.data.get(image)))
+        fetched = fetch(dict.fromkeys(addresses)) if fetch else {}
+        yield from (_with_file(row, image, results_dir, fetched) for row in mapped)
+
+
+def _with_file(row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]) -> Row:
+    """The row as JSON has it, its picture as a path."""
+    if row.data is None:
+        return row
+    given = row.data.get(image)
+    added: dict[str, Any] = {}
+    if isinstance(given, str) and given in fetched:
+        added = {"image_url": given}
+        given = fetched[given]
+        if isinstance(given, BrokenRow):
+            return Row(row.line, None, given)
+    if isinstance(given, dict) and given.keys() <= {"bytes", "path"}:
+        added = {"image_file": given["path"]} if given.get("path") else {}
+        given = given.get("bytes") or given.get("path")
+    if isinstance(given, bytes):
+        given = put_picture(given, results_dir)
+    data = {name: given if name == image else _without_bytes(value) for name, value in row.data.items()}
+    return Row(row.line, plain_row({**added, **data}))
+
+
+def _without_bytes(value: Any) -> Any:
+    """A value with null for bytes, which no JSON can hold."""
+    if isinstance(value, dict):
+        return {name: _without_bytes(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_bytes(item) for item in value]
+    return None if isinstance(value, bytes) else value

@@ -1,0 +1,190 @@
+"""What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by what the path is."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.formats.label_sources import ENDINGS, files_under
+from dataflow_grounding.parquet_files import parquet_file, parquet_rows
+from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+BY_NAME = "datasets:"
+BATCH = 64  # rows with their pictures that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Input:
+    """Rows from somewhere; a picture in a row is a path, an address, bytes, or `{"bytes": ..., "path": ...}`.
+
+    Args:
+        path: What is read, for people.
+        read: Gives the rows, anew each time.
+        folders: Where relative paths of pictures are looked for, in order.
+        files: What tells, by size and time, that the rows are the same; none where nothing does.
+        columns: Role to column, where the format itself says so.
+        plain: A data file that can be read as it is.
+        bare: Pictures and nothing else.
+        remark: What is good to know of it.
+    """
+
+    path: str
+    read: Callable[[], Iterator[Row]]
+    folders: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
+    bare: bool = False
+    remark: str = ""
+
+
+def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
+    """The input that is at `path`.
+
+    Args:
+        path: As the spec states it.
+        split: That of a `datasets` data set, where it has several.
+        results_dir: Pictures in there are none of the input's.
+
+    Raises:
+        InputError: There is none, or it can't be read.
+        MissingExtra: Its library isn't installed.
+    """
+    if path.startswith(BY_NAME):
+        return _of_dataset(path, split)
+    if os.path.isdir(path):
+        return _of_folder(path, split, results_dir)
+    if glob.has_magic(path) and not os.path.exists(path):
+        return _of_glob(path, results_dir)
+    beside = (os.path.dirname(path) or ".", ".")
+    if os.path.isfile(path):
+        if file_type_of(path) == "json" and (captions := _coco_captions(path)) is not None:
+            return _of_coco(path, captions, beside)
+        if file_type_of(path) == "parquet" and _holds_bytes(path):
+            return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), beside, (path,))
+    return Input(path, lambda: read_rows(path), beside, (path,), plain=True)
+
+
+def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    return (Row(number, item) for number, item in enumerate(items, 1))
+
+
+def _of_folder(folder: str, split: str, results_dir: str) -> Input:
+    """A `datasets` data set on disk, an image folder with metadata, or pictures."""
+    if any(os.path.exists(os.path.join(folder, name)) for name in ("state.json", "dataset_dict.json")):
+        return _of_dataset(folder, split)
+    path = next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
+    if path is not None:
+        return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
+    found = _outside(results_dir, folder, files_under(folder, ENDINGS, "data.input_jsonl"))
+    if not found:
+        below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
+        hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+        raise InputError(f"{folder} has no pictures in it{hint}")
+    return _of_pictures(folder, folder, found)
+
+
+def _outside(results_dir: str, folder: str, names: Iterable[str]) -> list[str]:
+    """Those of the paths in `folder` that don't lie in the results folder."""
+    results = os.path.join(os.path.abspath(results_dir), "") if results_dir else "\0"
+    return [name for name in names if not os.path.abspath(os.path.join(folder, name)).startswith(results)]
+
+
+def _of_glob(pattern: str, results_dir: str) -> Input:
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if path.lower().endswith(ENDINGS))
+    found = _outside(results_dir, folder or ".", (os.path.relpath(path, folder or ".") for path in paths))
+    if not found:
+        raise InputError(f"no picture ({', '.join(ENDINGS)}) matches {pattern}")
+    return _of_pictures(pattern, folder or ".", found)
+
+
+def _of_pictures(path: str, folder: str, names: list[str]) -> Input:
+    rows = [{"image": name} for name in names]
+    return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
+
+
+def _coco_captions(path: str) -> dict[str, Any] | None:
+    """What a COCO file of captions holds; None for any other JSON file. Raises InputError for COCO's boxes."""
+    with open(path, "rb") as file:
+        if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            return None
+    data = read_json(path)
+    if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
+        return None
+    if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
+        use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
+        raise InputError(f"{path} is a COCO file without captions: {use}")
+    return data
+
+
+def _of_coco(path: str, data: dict[str, Any], folders: tuple[str, ...]) -> Input:
+    names = {str(item.get("id")): item.get("file_name") for item in data["images"] if isinstance(item, dict)}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for item in data["annotations"]:
+            known = item if isinstance(item, dict) else {}
+            image = str(known.get("image_id"))
+            ids = {"coco_image_id": known.get("image_id"), "coco_caption_id": known.get("id")}
+            yield {"file_name": names.get(image), "caption": known.get("caption"), **ids}
+
+    remark = f"{len(data['annotations'])} captions of {len(names)} pictures: one record for each caption"
+    columns = {"image": "file_name", "caption": "caption"}
+    return Input(path, lambda: _numbered(rows()), folders, (path,), columns=columns, remark=remark)
+
+
+def _holds_bytes(path: str) -> bool:
+    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError, MissingExtra."""
+    with parquet_file(path) as file:
+        return any("binary" in str(kind) for kind in file.schema_arrow.types)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("Reading a data set of Hugging Face's", "datasets") from None
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _load(path: str) -> Any:
+    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
+    datasets = _datasets()
+    name, _, configuration = path.removeprefix(BY_NAME).partition(":")
+    try:
+        if path.startswith(BY_NAME):
+            return datasets.load_dataset(name, configuration or None)
+        return datasets.load_from_disk(path)
+    except Exception as error:  # of its own, of the file formats' and of the network's
+        raise InputError(f"can't load {path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+
+
+def _of_dataset(path: str, split: str) -> Input:
+    def rows() -> Iterator[dict[str, Any]]:
+        loaded = _load(path)
+        if isinstance(loaded, dict):
+            loaded = loaded[_split_of(path, loaded, split)]
+        for batch in loaded.with_format("arrow").iter(batch_size=BATCH):  # pictures as they are stored, not decoded
+            yield from batch.to_pylist()
+
+    folder = path if os.path.isdir(path) else "."
+    states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
+    return Input(path, lambda: _numbered(rows()), (folder, "."), tuple(sorted(states)))
+
+
+def _split_of(path: str, splits: Mapping[str, Any], wanted: str) -> str:
+    """The split that is wanted, or the only one. Raises InputError."""
+    if not wanted and len(splits) == 1:
+        return next(iter(splits))
+    if wanted not in splits:
+        what = f"has no split {wanted!r}" if wanted else "has several splits"
+        raise InputError(f"{path} {what}: set data.split to one of {', '.join(splits)}")
+    return wanted

@@ -1,0 +1,59 @@
+"""Operator: the same expressions for every image, out of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.records import Record, Update, expression_id
+
+
+@OPERATOR_REGISTRY.register()
+class PhraseLister(Operator):
+    """Gives every record the expressions of a list, each with its class: what to look for where there are no captions.
+
+    Args:
+        classes: Class names, which are the phrases too; or phrase → class, where several phrases may mean one class.
+
+    Raises:
+        SpecError: The list is empty, or has something that is not a text, or the same phrase twice.
+
+    Example:
+        >>> from dataflow_grounding import PhraseLister
+        >>> record = PhraseLister({"a car": "vehicle", "a lorry": "vehicle"})({"image_path": "square.png"})
+        >>> [(expression["text"], expression["class"]) for expression in record["expressions"]]
+        [('a car', 'vehicle'), ('a lorry', 'vehicle')]
+    """
+
+    name = "class_list"
+    input_keys = {"image": "image_path"}
+    output_keys = {"expressions": "expressions"}
+    descriptions = {
+        "en": "Gives every image the expressions of a list of classes.",
+        "zh": "为每幅图像给出类别列表中的指代表达式。",
+    }
+
+    def __init__(self, classes: Iterable[str] | Mapping[str, str]) -> None:
+        pairs = classes.items() if isinstance(classes, Mapping) else [(name, name) for name in classes]
+        self.pairs = [(phrase, name) for phrase, name in pairs]
+        phrases = [phrase for phrase, _ in self.pairs]
+        if not phrases or isinstance(classes, str):
+            raise SpecError("classes: should be a list of class names, or a mapping of phrases to classes")
+        for text in (text for pair in self.pairs for text in pair):
+            if not isinstance(text, str) or not text.strip():
+                raise SpecError(f"classes: {text!r} is not a text to look for")
+        for phrase in phrases:
+            if phrases.count(phrase) > 1:
+                raise SpecError(f"classes: {phrase!r} stands there twice")
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds `expressions` without spans and instances."""
+        expressions: list[dict[str, Any]] = [
+            {"expression_id": expression_id(record, number), "text": phrase, "class": name, "char_span": None}
+            for number, (phrase, name) in enumerate(self.pairs)
+        ]
+        return {self.keys.expressions: [{**expression, "instances": []} for expression in expressions]}

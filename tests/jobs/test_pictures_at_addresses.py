@@ -1,0 +1,224 @@
+"""Pictures at http(s) addresses: only where switched on, once, within limits, and never from this machine's own networks.
+
+`Downloads` takes who may be connected to as an argument, which no spec, option or variable reaches: here it lets a server
+on 127.0.0.1 be reached, and still refuses 127.0.0.2 and all others.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from benchmarks.workplace import Workplace, command
+from dataflow_grounding.formats import pictures
+from dataflow_grounding.formats.pictures import Downloads, is_public
+from dataflow_grounding.testing import LoopbackServer
+
+
+class Site(ThreadingHTTPServer):
+    """A site with a picture at /a.jpg and /b.jpg, and with much that goes wrong."""
+
+    request_queue_size = 64
+
+    def __init__(self, picture: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.picture = picture
+        self.asked: Counter[str] = Counter()
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+    def at(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+
+class Page(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.server.asked[path] += 1
+        if path == "/loop":
+            return self.redirect("/loop")
+        if path == "/to":
+            return self.redirect(unquote(self.path.partition("?")[2]))
+        if path == "/slow":
+            time.sleep(6)
+        body = {"/large": b"\xff" * 5000, "/squeezed": gzip.compress(self.server.picture)}.get(
+            path, self.server.picture
+        )
+        found = path in ("/a.jpg", "/b.jpg", "/slow", "/large", "/squeezed")
+        self.send_response(200 if found else 404)
+        if path != "/large":  # which says nothing of its length
+            self.send_header("Content-Length", str(len(body)))
+        if path == "/squeezed":
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(body)
+        return None
+
+    def redirect(self, to: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(workplace: Workplace) -> Iterator[Site]:
+    path = workplace.folder / workplace.picture("a picture.jpg")
+    server = Site(path.read_bytes())
+    path.unlink()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def only_the_site(address: object) -> bool:
+    return address == ip_address("127.0.0.1")
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command fetches from 127.0.0.1."""
+    monkeypatch.setattr(
+        "dataflow_grounding.jobs.spec_input.Downloads", functools.partial(Downloads, allowed=only_the_site)
+    )
+
+
+def rows(place: Workplace, *addresses: str) -> None:
+    place.rows({"image_path": address, "caption": f"Cup {n} on a table."} for n, address in enumerate(addresses))
+
+
+@pytest.mark.usefixtures("door")
+def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) -> None:
+    rows(workplace, site.at("a.jpg"), site.at("b.jpg"), site.at("to?/a.jpg"), site.at("a.jpg"))
+    with LoopbackServer() as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "data.allow_http": True}
+        spec = str(workplace.spec())
+        assert command(["check", "-e", spec]).code == 0
+        asked = dict(site.asked)
+        assert asked == {"/a.jpg": 2, "/b.jpg": 1, "/to": 1}
+        assert command(["estimate", "-e", spec, "--json"]).summary["requests"] == 8
+        done = workplace.run()
+        assert done.code == 0, done
+        assert workplace.run().summary["already_complete"]
+    assert dict(site.asked) == asked
+    [picture] = (workplace.results / "pictures").iterdir()
+    assert picture.read_bytes() == site.picture
+    records = workplace.annotations()
+    assert {record["image_path"] for record in records} == {f"pictures/{picture.name}"}
+    assert records[1]["image_url"] == site.at("b.jpg")
+
+
+@pytest.mark.usefixtures("door")
+def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
+    workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MAX_BYTES", 4000)
+    monkeypatch.setattr(pictures, "SECONDS", 2)
+    bad = {
+        "gone.jpg?signature=sk-hidden": "it answered 404",
+        "loop": "more than 5 redirects",
+        "large": "it has more than 0 MiB",
+        "slow": "it took more than 2 s",
+        f"to?http://127.0.0.2:{site.port}/a.jpg": "no picture from 127.0.0.2: it is an address of this machine",
+        "to?http://10.0.0.1/a.jpg": "no picture from 10.0.0.1: it is an address of this machine or of a private network",
+        "to?http://[::1]/a.jpg": "no picture from ::1: it is an address of this machine",
+        "to?file:///etc/passwd": "is not an http or https address",
+    }
+    rows(workplace, site.at("a.jpg"), *map(site.at, bad), "http://nowhere.invalid/a.jpg")
+    with LoopbackServer() as server:
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "data.allow_http": True}
+        done = workplace.run()
+        assert done.code == 1, done
+        failures = workplace.failures()
+        assert [failure["line"] for failure in failures] == [*range(2, 11)]
+        for failure, expected in zip(failures, [*bad.values(), "nowhere.invalid"], strict=True):
+            assert expected in failure["message"]
+            assert failure["passing"]
+        assert "sk-hidden" not in (workplace.results / "failures.jsonl").read_text() + done.err
+        site.asked.clear()
+        assert workplace.run().code == 1
+    assert (site.asked["/a.jpg"], site.asked["/gone.jpg"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("door")
+def test_what_is_sent_squeezed_is_not_unpacked(workplace: Workplace, site: Site) -> None:
+    """So that no small answer becomes a large one; servers are asked for pictures as they are."""
+    rows(workplace, site.at("squeezed"))
+    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
+    assert workplace.run().code == 4
+    assert workplace.failures()[0]["kind"] == "image_broken"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:{port}",
+        "localhost:{port}",
+        "[::ffff:127.0.0.1]:{port}",
+        "2130706433:{port}",
+        "0x7f.1:{port}",
+        "0:{port}",
+        "127.1:{port}",
+        "1.1.1.1@127.0.0.1:{port}",
+        "127.0.0.1:{port}#@example.org",
+    ],
+)
+def test_without_the_door_nothing_here_is_connected_to(workplace: Workplace, site: Site, host: str) -> None:
+    rows(workplace, f"http://{host.format(port=site.port)}/a.jpg")
+    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
+    done = workplace.run()
+    assert done.code == 2, done
+    assert "it is an address of this machine or of a private network" in done.err
+    assert not site.asked
+    assert not (workplace.results / "pictures").exists()
+
+
+def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site) -> None:
+    rows(workplace, site.at("a.jpg"))
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+    assert "add image_grounding.data.allow_http=true" in done.err
+    assert not site.asked
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True), ("2606:2800:220:1::1", True), ("64:ff9b::5db8:d822", True),
+        ("127.0.0.1", False), ("10.1.2.3", False), ("172.16.0.1", False), ("192.168.1.1", False),
+        ("169.254.169.254", False), ("0.0.0.0", False), ("100.64.0.1", False), ("224.0.0.1", False), ("255.255.255.255", False),
+        ("::1", False), ("::", False), ("fe80::1", False), ("fc00::1", False), ("ff02::1", False),
+        ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    assert is_public(ip_address(address)) is public
+
+
+def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) -> None:
+    url = site.at("a.jpg")
+    first = Downloads(str(tmp_path), only_the_site).fetch([url])
+    assert Downloads(str(tmp_path), only_the_site).fetch([url]) == first
+    assert site.asked["/a.jpg"] == 1
+    (tmp_path / str(first[url])).unlink()
+    assert Downloads(str(tmp_path), only_the_site).fetch([url]) == first
+    assert site.asked["/a.jpg"] == 2
+    assert json.loads((tmp_path / ".ckpt/addresses.jsonl").read_text().splitlines()[0])["url"] == url
