@@ -110,7 +110,7 @@ def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
 
 
 def test_what_a_script_prints_is_fit_for_a_terminal() -> None:
-    assert "results: out\\x1b[2J" in str(Summary(annotations="out\x1b[2J"))
+    assert "results: out\\x1b[2J" in str(Summary(done=1, annotations="out\x1b[2J"))
     assert str(ServerFault("a\x1b[2J\nb\u202e é日 👩‍👩‍👧")) == "a\\x1b[2J\\nb\\u202e é日 👩‍👩‍👧"
 
 

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -152,12 +152,7 @@ class SpecInput:
         needed = {role: name for role, name in operator.reads().items() if role not in operator.optional_keys}
         needed = {} if self.given.bare else needed
         missing = {role: name for role, name in needed.items() if name not in there and name not in sources}
-        found: dict[str, str] = {}
-        for role in missing:
-            taken = [*sources.values(), *found.values(), *(set(needed.values()) & set(there))]
-            if (column := guessed(role, rows, taken)) is not None:
-                found[role] = column
-        if found:
+        if found := _guesses(missing, rows, [*sources.values(), *(set(needed.values()) & set(there))]):
             lacking = " and ".join(f"no column {missing[role]!r}" for role in found)
             meant = " and ".join(map(repr, found.values()))
             keys = " ".join(shlex.quote(f"{self._block}.columns.{role}={name}") for role, name in found.items())
@@ -220,3 +215,12 @@ def _state(path: str) -> list[int] | None:
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _guesses(missing: Iterable[str], rows: list[dict[str, Any]], taken: list[str]) -> dict[str, str]:
+    """Role that is missing → the column that may stand for it; none twice, nor one of the `taken`."""
+    found: dict[str, str] = {}
+    for role in missing:
+        if (column := guessed(role, rows, [*taken, *found.values()])) is not None:
+            found[role] = column
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_one_record_gets_the_update_merged_in(photo: str) -> None:
     assert given == {"image_path": photo, "caption": "A red   mug.", "mine": [1]}, "what was given stays as it was"
     assert record["mine"] == [1]
     assert (record["width"], record["height"], record["cleaned_caption"]) == (40, 30, "A red mug.")
-    name = photo.removesuffix(".png").lstrip("/")
+    name = os.path.basename(photo).removesuffix(".png")  # the folder says nothing on another machine
     assert record["image_id"] == name
     assert record["expressions"] == [
         {
