@@ -48,6 +48,6 @@ def _notice() -> str:
     why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
     return (
         f"{why}Running on the embedded OpenCV grounder, which is not a "
-        "VLM: it finds faces, people by their faces, sky, greenery, clearly colored things and drawn shapes; other "
-        "phrases get status unsupported."
+        "VLM: it finds faces, eyes, people and cats by their faces, license plates, sky, greenery, clearly colored things "
+        "and drawn shapes; other phrases get status unsupported."
     )
