@@ -169,6 +169,8 @@ class FormatChoice:
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     """The FormatChoice that all who ask this serving share, so that it is settled once. Raises SpecError."""
+    if serving.exact_boxes and isinstance(wanted, str) and wanted not in ("auto", serving.box_format):
+        raise SpecError(f"{serving.model} writes boxes as {serving.box_format} alone: leave out vlm.box_format")
     choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
     choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))

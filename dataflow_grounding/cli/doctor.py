@@ -12,7 +12,7 @@ from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, ins
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.spec.environment import backend_named
+from dataflow_grounding.spec.environment import backend_named, unused_keys
 from dataflow_grounding.terminal import say, say_json
 
 
@@ -33,7 +33,10 @@ def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides
     if spec_paths:
         found["endpoint"] = endpoint_of_spec(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
     elif backend_named():
-        found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+        try:
+            found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+        except SpecError as error:
+            found["endpoint"] = {"problems": [str(error)]}
     if as_json:
         say_json(found)
     else:
@@ -49,7 +52,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += [f"{name}: {'set' if given else 'not set'}" for name, given in found["environment"].items()]
     endpoint = found.get("endpoint", {})
     if not endpoint:
-        lines.append("endpoint: none named: set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e")
+        way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
+        lines.append(f"endpoint: none named: {way}")
     for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
         if name in endpoint:
             lines.append(f"{name.replace('_', ' ')}: {endpoint[name]}")

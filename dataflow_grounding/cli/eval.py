@@ -25,6 +25,8 @@ def command(results: str, gold: str, threshold: float, as_json: bool) -> int:
     if not os.path.exists(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     figures = score_boxes(read_records(path), read_records(gold), threshold).to_json()
+    if not figures["gold_boxes"]:
+        raise InputError(f"{gold} has no boxes: gold is records with `expressions` and their `instances`")
     if as_json:
         say_json(figures)
         return 0

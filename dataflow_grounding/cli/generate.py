@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option
@@ -69,14 +71,16 @@ def command(
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
-    if summary.done and not summary.already_complete and not no_report:
+    if summary.done and not no_report:
         _report(run, summary)
     if as_json:
         say_json(summary.to_json())
         return summary.exit_code
     say(str(summary))
-    if summary.done:
-        say(advice(run) if pilot else next_steps(run, summary))
+    if summary.done and pilot:
+        say(advice(run))
+    elif summary.records:
+        say(next_steps(run, summary))
     return summary.exit_code
 
 
@@ -89,7 +93,11 @@ def _loaded(spec_paths: tuple[str, ...], overrides: tuple[str, ...]) -> Spec:
 
 
 def _report(run: SpecRun, summary: Summary) -> None:
-    """Write the page; what keeps it from being written fails no run."""
+    """Write the page, unless it is there already; what keeps it from being written fails no run."""
+    there = os.path.join(run.spec.results_dir, "report.html")
+    if summary.already_complete and os.path.exists(there):
+        summary.report = there
+        return
     try:
         summary.report, _ = report_folder(run.spec.results_dir)
     except GroundingError as error:

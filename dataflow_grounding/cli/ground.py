@@ -37,7 +37,7 @@ def command(
     if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
         raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
     if draw_path:
-        _check_writable(draw_path)
+        _check_writable(draw_path, image)
     grounder = grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
     if obstacles := grounder.serving.obstacles():
         raise SpecError("\n".join(obstacles))
@@ -63,9 +63,12 @@ def _cache_of(image: str) -> str | None:
     return None
 
 
-def _check_writable(path: str) -> None:
+def _check_writable(path: str, image: str) -> None:
     """Raises SpecError, before anything is paid for."""
     from PIL import Image
+
+    if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+        raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
 
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):

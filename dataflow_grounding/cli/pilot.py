@@ -22,7 +22,7 @@ def advice(run: SpecRun) -> str:
     for step in run.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
-    lines.append(f"  or at everything in a browser: dataflowgrounding report {run.spec.results_dir}")
+    lines.append(f"  or at everything in a browser: dataflowgrounding report {shlex.quote(run.spec.results_dir)}")
     lines += [
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
@@ -36,7 +36,7 @@ def next_steps(run: SpecRun, summary: Summary) -> str:
     """What to do after a run."""
     folder = shlex.quote(run.spec.results_dir)
     lines = ["next: open the report in a browser"] if summary.report else []
-    if summary.failed:
+    if summary.failed or summary.failures:
         way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
         lines.append(f"next: see in failures.jsonl why records failed; {way}")
     lines.append(f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold FILE")

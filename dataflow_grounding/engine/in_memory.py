@@ -24,6 +24,7 @@ from dataflow_grounding.engine.plan import Annotator, Partial
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
+from dataflow_grounding.images import find_image
 from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
 from dataflow_grounding.records import Record, Update
 
@@ -42,7 +43,11 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     options = current_options.get()
     budget = budget_of(options)
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
-    operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    for place, why in _broken(operator, left, image_key):  # before anything is paid for, a calibration too
+        outcomes[place] = why
+        del left[place]
+    if left:
+        operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
     with _store(operator, options.replies) as store:
         run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
     results: Results = {}
@@ -79,6 +84,19 @@ def _records(
         record.update(file)
         records.append(record)
     return records, broken
+
+
+def _broken(operator: Annotator, records: Mapping[int, Record], image_key: str | None) -> list[tuple[int, RecordError]]:
+    """What is wrong with records that can be seen without asking anyone, by place."""
+    found = []
+    for place, record in records.items():
+        try:
+            if image_key and operator.needs_image:
+                find_image(record, image_key)
+            operator.look_over(record)
+        except RecordError as error:
+            found.append((place, error))
+    return found
 
 
 def _image_column(row: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 def _notice() -> str:
     why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
     return (
-        f"{why}Running on the embedded OpenCV grounder, which is not a "
-        "VLM: it finds faces, eyes, people and cats by their faces, license plates, sky, greenery, clearly colored things "
-        "and drawn shapes; other phrases get status unsupported."
+        f"{why}Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and cats by "
+        "their faces, license plates, sky, greenery, clearly colored things and drawn shapes; other phrases get status "
+        "unsupported."
     )

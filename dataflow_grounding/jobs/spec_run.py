@@ -24,6 +24,7 @@ from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.operators import Operator, PhraseGrounder
+from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 from dataflow_grounding.secrets import masked
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
@@ -83,9 +84,17 @@ class SpecRun:
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
+        self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
         with only_run(folder):
             return self._execute(folder)
+
+    def _keep_a_models_results(self) -> None:
+        """Raises SpecError where `auto` fell back to no model, in a folder with the results of one."""
+        before = read_object(os.path.join(self.spec.results_dir, "run.json")).get("model")
+        if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
+            way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
+            raise SpecError(f"{self.spec.results_dir} has results of {before}, and no endpoint is named now: {way}")
 
     def _execute(self, locked: str) -> Summary:
         started = time.time()

@@ -20,7 +20,7 @@ from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of
-from dataflow_grounding.serving.transport import shown_address
+from dataflow_grounding.serving.transport import PerLoop, shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -80,8 +80,7 @@ class GeminiServing(Serving):
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_output_tokens, box_format
         self._api_key = usable_key(api_key or os.environ.get("GOOGLE_API_KEY"))
         learn_proxies()
-        self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
         """Without a key, or without google-genai, nothing can be sent."""
@@ -106,7 +105,7 @@ class GeminiServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         """Sends one request. See Serving.answer for what it raises."""
-        client = self._connect()
+        client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         from google.genai import errors, types
 
@@ -161,27 +160,23 @@ class GeminiServing(Serving):
             "generationConfig": settings,
         }
 
-    def _connect(self) -> Any:
-        """The client; of this event loop, and with its own retries off: the engine's wait for the whole run."""
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            for obstacle in self.obstacles():
-                raise EndpointRefused(obstacle)
-            genai, self._loop = _genai(), loop
-            options = genai.types.HttpOptions(
-                base_url=self._url,
-                api_version=self._version,
-                timeout=max(1, round(self.timeout * 1000)),
-                retry_options=genai.types.HttpRetryOptions(attempts=1),
-            )
-            self._client = genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
-        return self._client
+    def _open(self) -> Any:
+        """A client with its own retries off: the engine's wait for the whole run."""
+        for obstacle in self.obstacles():
+            raise EndpointRefused(obstacle)
+        genai = _genai()
+        options = genai.types.HttpOptions(
+            base_url=self._url,
+            api_version=self._version,
+            timeout=max(1, round(self.timeout * 1000)),
+            retry_options=genai.types.HttpRetryOptions(attempts=1),
+        )
+        return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        if self._client is not None and self._loop is asyncio.get_running_loop():
-            await self._client.aio.aclose()
-        self._client = None
+        if (client := self._client.take()) is not None:
+            await client.aio.aclose()
 
 
 def _genai() -> Any:

@@ -15,7 +15,7 @@ from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, lea
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.chat_completions import Habits, first_habits, first_limits, reply_of, takes_no_images
 from dataflow_grounding.serving.http_errors import error_of, used_up
-from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, Transport, shown_address
+from dataflow_grounding.serving.transport import ClientTransport, HttpTransport, PerLoop, Transport, shown_address
 from dataflow_grounding.tasks.request import Request
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -86,7 +86,9 @@ class OpenAIServing(Serving):
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
-        names = (key_name_of_api_key, "DF_API_KEY", "OPENAI_API_KEY")
+        names = [key_name_of_api_key, "DF_API_KEY"]
+        if url != os.environ.get("DF_BASE_URL"):  # that address is perhaps another provider's
+            names.append("OPENAI_API_KEY")
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = usable_key(api_key or next((os.environ[name] for name in names if os.environ.get(name)), None))
         self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})
@@ -97,9 +99,8 @@ class OpenAIServing(Serving):
         learn_fields(self.extra_body)
         learn_proxies()
         self._client = client
-        self._transport: Transport | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._first = asyncio.Lock()
+        self._transport = PerLoop[Transport](self._open)
+        self._first = PerLoop(asyncio.Lock)
         self.habits = first_habits(self.endpoint)
         self._habits_known = False
 
@@ -128,8 +129,7 @@ class OpenAIServing(Serving):
         """Sends one request. See Serving.answer for what it raises."""
         if self._habits_known:
             return await self._send_cooler(request) if request.cut_off else await self._send(request, self.habits)
-        self._connect()
-        async with self._first:  # one request finds out what the endpoint takes; the others wait for it
+        async with self._first.get():  # one request finds out what the endpoint takes; the others wait for it
             if not self._habits_known:
                 return await self._find_out(request)
         return await self._send(request, self.habits)
@@ -169,7 +169,7 @@ class OpenAIServing(Serving):
         else:
             body = await asyncio.to_thread(self._body, request, habits)
         where = f"{self.endpoint} ({self.model})"
-        status, headers, data = await self._connect().post(body)
+        status, headers, data = await self._transport.get().post(body)
         if status != 200:
             raise error_of(status, headers, data, where=where)
         try:
@@ -203,14 +203,6 @@ class OpenAIServing(Serving):
         parts.append(b"]}]," + json.dumps(settings).encode()[1:])
         return b"".join(parts)
 
-    def _connect(self) -> Transport:
-        loop = asyncio.get_running_loop()
-        if self._transport is None or self._loop is not loop:
-            self._loop = loop
-            self._first = asyncio.Lock()
-            self._transport = self._open()
-        return self._transport
-
     def _open(self) -> Transport:
         """What sends: opened once for each event loop."""
         if self._client is not None:
@@ -219,6 +211,6 @@ class OpenAIServing(Serving):
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        if self._transport is not None and self._loop is asyncio.get_running_loop():
-            await self._transport.aclose()
-        self._transport = None
+        self._first.take()
+        if (transport := self._transport.take()) is not None:
+            await transport.aclose()

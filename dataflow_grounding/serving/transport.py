@@ -6,8 +6,8 @@ import asyncio
 import errno
 import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,6 +16,8 @@ from dataflow_grounding.secrets import excerpt, learn_address
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20
 CONNECT_SECONDS = 20.0
@@ -39,6 +41,25 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
     if address.username or address.password or re.search(":[^/]*@", address.path) or _API_KEY.search(address.query):
         raise SpecError(f"{name} holds a name, a password or a key: give it as {block}.api_key")
     return learn_address(url)
+
+
+class PerLoop(Generic[T]):
+    """One of a thing for each event loop: what waits in one can't be used in another, and threads have their own."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+
+    def get(self) -> T:
+        """The running loop's, made where it has none."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            self._made[loop] = self._make()
+        return self._made[loop]
+
+    def take(self) -> T | None:
+        """The running loop's, which then has none."""
+        return self._made.pop(asyncio.get_running_loop(), None)
 
 
 class HttpTransport:

@@ -41,11 +41,19 @@ def unused_keys() -> str:
     return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. " if keys else ""
 
 
+def _stated(vlm: VlmBlock) -> Backend | None:
+    """The backend whose block the spec fills in."""
+    openai = vlm.openai
+    if openai.base_url or openai.model_name or openai.api_key or openai.azure.endpoint:
+        return "openai"
+    return "gemini" if vlm.gemini.api_key or vlm.gemini.base_url else None
+
+
 def with_environment(vlm: VlmBlock) -> VlmBlock:
     """`vlm` with what it leaves open taken from the environment. `auto` stays where nothing is named there."""
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
-        backend = backend_named() or backend
+        backend = _stated(vlm) or backend_named() or backend
     found: dict[str, Any] = {"backend": backend}
     if backend == "openai":
         block = vlm.openai

@@ -142,7 +142,8 @@ def _read_yaml(path: str) -> Any:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}") from None
+        tab = ": indent with spaces, not with a tab" if "\n\t" in f"\n{text}" else ""
+        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{tab}") from None
     except SpecError:
         raise
     except Exception as error:  # PyYAML lets through what its constructors raise

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.probe_model import ProbeModel
 from benchmarks.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding import EmbeddedServing, OpenAIServing, serving_from_environment
+from dataflow_grounding import EmbeddedServing, OpenAIServing, PhraseGrounder, serving_from_environment
+from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import LoopbackServer
 
@@ -162,3 +163,72 @@ def test_the_shell_completes_keys_of_a_spec() -> None:
     assert "image_grounding.workflow.max_workers=" in done.stdout
     assert "image_grounding.workflow.max_wait=" in done.stdout
     assert "samples" not in done.stdout
+
+
+def test_auto_means_the_endpoint_that_the_spec_fills_in(folder: Path) -> None:
+    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
+        vlm = f"backend: auto, openai: {{base_url: '{server.base_url}', model_name: qwen3-vl}}"
+        done = command(["generate", *given(folder, vlm), "--json"])
+    assert done.code == 0
+    assert done.summary["models"] == ["qwen3-vl"]
+
+
+def test_results_of_a_model_are_not_replaced_where_no_endpoint_is_named(
+    folder: Path, named: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["generate", *given(folder, "backend: auto")]
+    assert command(line).code == 0
+    before = (folder / "out" / "annotations.jsonl").read_bytes()
+    for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
+        monkeypatch.delenv(name)
+    done = command(line)
+    assert done.code == 2
+    assert "has results of qwen3-vl, and no endpoint is named now" in done.err
+    assert (folder / "out" / "annotations.jsonl").read_bytes() == before
+
+
+def test_another_providers_key_is_not_sent_to_the_address_of_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-providers")
+    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-another-providers") as server:
+        monkeypatch.setenv("DF_BASE_URL", server.base_url)
+        monkeypatch.setenv("DF_MODEL", "qwen3-vl")
+        assert command(["doctor"]).code == 4
+        assert server.count(200) == 0
+        monkeypatch.setenv("DF_BASE_URL", "")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        assert command(["doctor"]).code == 0
+
+
+def test_doctor_shows_what_is_there_when_half_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DF_BASE_URL", "http://127.0.0.1:9/v1")
+    done = command(["doctor"])
+    assert done.code == 4
+    assert "DF_BASE_URL: set" in done.out
+    assert "Problem: no model is named" in done.out
+
+
+def test_a_picture_is_not_drawn_over(folder: Path) -> None:
+    before = (folder / "a.jpg").read_bytes()
+    done = command(["ground", "a.jpg", "a cup", "--draw", "./a.jpg"])
+    assert (done.code, "it is the picture itself" in done.err) == (2, True)
+    assert (folder / "a.jpg").read_bytes() == before
+
+
+def test_a_tab_in_a_spec_is_called_one(folder: Path) -> None:
+    (folder / "tab.yaml").write_text("results_dir: out\nimage_grounding:\n\tvlm: {}\n")
+    done = command(["check", "-e", "tab.yaml"])
+    assert "tab.yaml, line 3" in done.err
+    assert "indent with spaces" in done.err
+
+
+def test_the_embedded_grounder_takes_no_other_format() -> None:
+    with pytest.raises(SpecError, match=r"writes boxes as xyxy_px alone: leave out .*box_format"):
+        PhraseGrounder(EmbeddedServing(), box_format="xyxy_1000")
+
+
+def test_gold_without_boxes_is_no_gold(folder: Path) -> None:
+    assert command(["generate", *given(folder, "backend: embedded")]).code == 0
+    done = command(["eval", "out", "--gold", "captions.jsonl"])
+    assert (done.code, "captions.jsonl has no boxes" in done.err) == (2, True)

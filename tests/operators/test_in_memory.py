@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from benchmarks.probe_model import ProbeModel
 from dataflow_grounding import (
     BBoxVisualizer,
     BoxRefiner,
@@ -283,3 +285,34 @@ def test_a_dataframe_may_hold_pictures() -> None:
     assert done["n"].tolist() == [1, 2, 3, 2**53 + 1]
     assert (done["width"] == 40).all()
     assert done["width"].dtype == "int64"
+
+
+def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
+    given = {"image_path": str(tmp_path / "a.png")}
+    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
+        operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
+        for row in ({**given}, {**given, "expressions": "a cat"}, {"image_path": "gone.png", "expressions": ["a cat"]}):
+            with pytest.raises(RecordError):
+                operator(row)
+        assert len(operator([{**given, "expressions": "a cat"}]).failures) == 1
+        assert server.count() == 0
+
+
+def test_threads_may_share_an_operator_and_its_serving(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
+    done: list[int] = []
+    with LoopbackServer(ProbeModel("qwen3-vl"), latency=0.05) as server:
+        operator = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl"))
+
+        def work(number: int) -> None:
+            rows = [{"image_path": str(tmp_path / "a.png"), "expressions": [f"thing {number} {n}"]} for n in range(4)]
+            done.append(len(operator(rows)))
+
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert done == [4] * 6
+    assert isinstance(pickle.loads(pickle.dumps(operator)), PhraseGrounder)
