@@ -52,7 +52,7 @@ class ReferringPlace:
         """Write a label file."""
         path = self.labels / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + end for line in lines), encoding="utf-8", newline="")
+        path.write_bytes("".join(line + end for line in lines).encode("utf-8", "surrogateescape"))
         return path
 
     def spec(self, **settings: Any) -> Path:

@@ -160,7 +160,8 @@ def ground(
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
         [('the red circle', 'grounded')]
     """
-    wanted = _texts(phrases)
+    if not (wanted := _texts(phrases)):
+        raise SpecError("phrases: name at least one thing to look for")
     serving = serving_from_environment() if serving is None else serving
     operators = _operators(serving, zoom, settings)
     if obstacles := serving.obstacles():

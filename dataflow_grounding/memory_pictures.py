@@ -93,14 +93,17 @@ def _from_pillow(given: Any, name: str) -> PillowImage:
     given.load()
     if not all(given.size):
         raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
-    if given.mode == "F":
-        raise BrokenRow(f"{name}: a PIL image of floating-point numbers is not a picture: convert it to RGB")
+    if given.mode in ("F", "I"):
+        numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
+        raise BrokenRow(
+            f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, and convert it to L"
+        )
     upright = PIL.ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     if upright.mode in _EXACT:
         return upright
-    return upright.convert("I;16" if upright.mode == "I" else "RGB")
+    return upright.convert("RGB")
 
 
 def _file_of_bytes(data: bytes, name: str) -> str:

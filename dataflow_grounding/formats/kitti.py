@@ -8,7 +8,7 @@ after the box is not used: lines that end with it, or with a number more, are re
 from __future__ import annotations
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.formats.label_lines import Labelled, label_lines, number_of
+from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of
 
 FIELDS = range(8, 18)
 LEFT_OUT = "dontcare"
@@ -18,7 +18,6 @@ def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
     """A label file's regions with its own numbers, without DontCare lines, and why each bad line is left out.
 
     Raises:
-        BrokenRow: The file is not UTF-8.
         OSError: It can't be read.
     """
     regions, left_out = [], []
@@ -32,6 +31,8 @@ def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
 
 
 def _region(fields: list[str], where: str) -> Labelled:
+    if fields == [NOT_UTF8]:
+        raise BrokenRow(f"{where}: is not UTF-8")
     if len(fields) not in FIELDS:
         raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
     numbers = [number_of(text, where) for text in fields[1:]]

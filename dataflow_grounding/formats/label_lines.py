@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -11,19 +12,28 @@ from dataflow_grounding.records import is_number
 Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels) and `type`
 
 
+NOT_UTF8 = "\ufffd"  # what stands for a line that can't be decoded
+
+
 def label_lines(path: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield where each line with fields is ("file, line n") and the fields. Raises BrokenRow, OSError."""
+    """Yield where each line with fields is ("file, line n") and the fields; one that is not UTF-8 has NOT_UTF8.
+
+    Raises OSError.
+    """
     with open(path, "rb") as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BrokenRow(f"{path}, line {line}: is not UTF-8") from None
+        lines = file.read().removeprefix(codecs.BOM_UTF8).split(b"\n")
+    text = "\n".join(map(_decoded, lines))
     for number, line_text in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         fields = line_text.split()
         if fields:
             yield f"{path}, line {number}", fields
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
 
 
 def number_of(text: str, where: str) -> float:

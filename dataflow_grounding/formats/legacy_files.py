@@ -81,8 +81,9 @@ def _text_of(path: str) -> str | None:
 def _regions(record: Mapping[str, Any]) -> str:
     said = ("type", "color", "description")
     items = [
-        {"bbox_2d": _in_1000(region, record), **{name: region.get(name) or "" for name in said}}
+        {"bbox_2d": bbox, **{name: region.get(name) or "" for name in said}}
         for region in record.get("regions") or []
+        if (bbox := _in_1000(region, record)) is not None
     ]
     return json.dumps(items, ensure_ascii=False)
 
@@ -94,16 +95,20 @@ def _caption(record: Mapping[str, Any]) -> str:
 def _expressions(record: Mapping[str, Any]) -> str:
     lines = []
     for expression in record.get("expressions") or []:
-        boxes = [_in_1000(instance, record) for instance in expression.get("instances") or []]
+        found = (_in_1000(instance, record) for instance in expression.get("instances") or [])
+        boxes = [bbox for bbox in found if bbox is not None]
         if not boxes:  # TAO's readers know no phrase without a box
             continue
         lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
     return "".join(lines)
 
 
-def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int]:
-    size = (int(record["width"]), int(record["height"]))
-    return find_box_format("xyxy_1000", "").from_pixels(box_of(item["bbox"]), original=size)
+def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
+    """A box as TAO writes it; None for one outside of the picture, which 0 to 1000 can't say."""
+    size, box = (int(record["width"]), int(record["height"])), box_of(item["bbox"])
+    if box[0] >= size[0] or box[1] >= size[1] or box[2] <= 0 or box[3] <= 0:
+        return None
+    return find_box_format("xyxy_1000", "").from_pixels(box, original=size)
 
 
 TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -204,7 +204,8 @@ class AnnotationSeeds:
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in row.items() if name not in self._made.columns}
         if isinstance(steps := row.get("pipeline_steps"), list):
-            kept["pipeline_steps"] = [step for step in steps if step not in self._made.labels]
+            once = dict.fromkeys(step for step in steps if isinstance(step, str))
+            kept["pipeline_steps"] = [step for step in once if step not in self._made.labels]
         return kept
 
     def fingerprint(self) -> str:

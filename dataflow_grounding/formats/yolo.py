@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.label_lines import Labelled, label_lines, number_of
+from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of
 from dataflow_grounding.geometry import Size
 
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
@@ -17,6 +17,8 @@ def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
     """Read the label file of an image of `size` (width, height) in px. Raises BrokenRow with file and line, OSError."""
     regions = []
     for where, fields in label_lines(path):
+        if fields == [NOT_UTF8]:
+            raise BrokenRow(f"{where}: is not UTF-8")
         if len(fields) not in (5, 6):
             raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
         if not fields[0].isdecimal() or int(fields[0]) >= len(names):

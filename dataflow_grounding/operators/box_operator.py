@@ -18,8 +18,8 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.records import Record, read_expressions
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.records import Record, is_number, read_expressions
+from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
@@ -62,10 +62,9 @@ class BoxOperator(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if merge_iou is not None and not 0 < merge_iou <= 1:
-            raise SpecError("merge_iou should be above 0 and at most 1, or null to keep all boxes")
-        if samples < 1:
-            raise SpecError("samples should be 1 or more")
+        if merge_iou is not None and not (is_number(merge_iou) and 0 < merge_iou <= 1):
+            raise SpecError("merge_iou should be above 0 and at most 1; without one all boxes are kept")
+        check_counts(samples=samples)
         self.serving: Serving = serving
         self.samples = samples
         self.format_choice: FormatChoice = choice_of(serving, box_format)

@@ -8,14 +8,13 @@ from typing import Any
 from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
@@ -63,8 +62,7 @@ class PhraseGrounder(BoxOperator):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if phrases_per_request < 1:
-            raise SpecError("phrases_per_request should be 1 or more")
+        check_counts(phrases_per_request=phrases_per_request)
         super().__init__(
             serving,
             samples=samples,

@@ -18,7 +18,7 @@ from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
@@ -83,8 +83,7 @@ class RegionMarker(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if max_boxes is not None and max_boxes < 1:
-            raise SpecError("max_boxes should be 1 or more, or null for all")
+        check_counts(max_boxes=1 if max_boxes is None else max_boxes)
         if proposals not in ("model", "opencv") or marks not in ("outline", "tag", "crop"):
             raise SpecError("proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'")
         self.output_dir = os.fspath(output_dir)

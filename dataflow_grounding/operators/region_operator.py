@@ -14,7 +14,7 @@ from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.base import Serving, check_counts
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
 
@@ -42,8 +42,7 @@ class RegionOperator(Operator):
     ) -> None:
         if marks not in ("none", "outline"):
             raise SpecError(f"marks {marks!r} is neither none nor outline")
-        if regions_per_request is not None and regions_per_request < 1:
-            raise SpecError("regions_per_request should be 1 or more")
+        check_counts(regions_per_request=1 if regions_per_request is None else regions_per_request)
         self.serving: Serving = serving
         self.format_choice = choice_of(serving, box_format)
         self.regions_per_request = regions_per_request or serving.regions_per_request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.images import ImageLimits
+from dataflow_grounding.records import is_number
 from dataflow_grounding.secrets import blotted_message, learn
 
 if TYPE_CHECKING:
@@ -116,11 +116,17 @@ def usable_key(given: str | None) -> str | None:
     return key
 
 
-def check_settings(timeout: float, temperature: float | None, max_tokens: int) -> None:
-    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, most tokens of a reply."""
-    if not 0 < timeout < math.inf:
-        raise SpecError(f"timeout {timeout} should be a number of seconds")
-    if temperature is not None and not 0 <= temperature < math.inf:
-        raise SpecError(f"temperature {temperature} should be a number, not under 0")
-    if not 1 <= max_tokens < math.inf:
-        raise SpecError(f"{max_tokens} should be a number of tokens, not under 1")
+def check_counts(**counts: Any) -> None:
+    """Raises SpecError for a count, by its name, that isn't a whole number from 1."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise SpecError(f"{name} should be 1 or more, a whole number, not {count!r:.40}")
+
+
+def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
+    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, counts by their names."""
+    if not (is_number(timeout) and timeout > 0):
+        raise SpecError(f"timeout should be a number of seconds, not {timeout!r:.40}")
+    if temperature is not None and not (is_number(temperature) and temperature >= 0):
+        raise SpecError(f"temperature should be a number, 0 or more, not {temperature!r:.40}")
+    check_counts(**counts)

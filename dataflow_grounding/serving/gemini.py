@@ -71,7 +71,7 @@ class GeminiServing(Serving):
             raise SpecError("no model is named: set vlm.gemini.model")
         if media_resolution and media_resolution not in RESOLUTIONS:
             raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
-        check_settings(timeout, temperature, max_output_tokens)
+        check_settings(timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers)
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         self._url, self._version = _split_version(url)
         self.endpoint = shown_address(self._url, "vlm.gemini")

@@ -82,7 +82,7 @@ class OpenAIServing(Serving):
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         self._url = address.rstrip("/").removesuffix("/chat/completions") + mark + query
         self.endpoint = shown_address(self._url, "vlm.openai")
-        check_settings(timeout, temperature, max_tokens)
+        check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
