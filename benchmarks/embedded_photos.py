@@ -32,7 +32,7 @@ def main() -> None:
     """Measure both halves on the pictures that are there, and name the packages of those that are not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", metavar="FOLDER", nargs="*", type=Path)
-    folders: list[Path] = parser.parse_args().folders
+    folders = [folder for folder in parser.parse_args().folders if folder.is_dir()]
     roots = [*map(Path, sys.path), Path(sys.prefix, "share"), *folders, *(p for f in folders for p in f.iterdir())]
     counts: dict[str, Counter[str]] = {"tuned": Counter(), "unseen": Counter()}
     missing: Counter[str] = Counter()

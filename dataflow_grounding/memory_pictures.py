@@ -95,9 +95,7 @@ def _from_pillow(given: Any, name: str) -> PillowImage:
         raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
     if given.mode in ("F", "I"):
         numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
-        raise BrokenRow(
-            f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, and convert it to L"
-        )
+        raise BrokenRow(f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it to RGB")
     upright = PIL.ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")

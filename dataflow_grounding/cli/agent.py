@@ -17,8 +17,7 @@ _HEAD = """\
 # dataflow-grounding {version}
 Turns images and captions into grounded annotations with a vision-language model (VLM).
 Every reply is stored; after any stop the same command goes on, and a finished run sends nothing.
-Scripts and `ground` ask the endpoint in DF_BASE_URL, DF_MODEL, DF_API_KEY; \
-without them the embedded OpenCV grounder (not a VLM).
+Endpoint: the spec's, else DF_BASE_URL, DF_MODEL, DF_API_KEY; scripts and `ground` without them: embedded, not a VLM.
 Order of work: default_specs, check, estimate, generate --pilot 10, report (look at it), generate.
 Exit codes: 0 all done, 1 some records failed, 2 spec or input wrong, 3 stopped by a limit,
 4 endpoint refused or nothing succeeded, 130 interrupted.
@@ -57,12 +56,14 @@ def context(here: click.Context) -> int:
 def _commands(here: click.Context) -> str:
     root = here.find_root()
     assert isinstance(root.command, click.Group)
-    lines = ["## Commands: dataflowgrounding COMMAND"]
+    lines = ["## Commands: dataflowgrounding COMMAND (those that print figures take --json)"]
     for name in root.command.list_commands(root):
         command = root.command.get_command(root, name)
         assert command is not None
         arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
-        options = [_option(p, command) for p in command.params if isinstance(p, click.Option)]
+        options = [
+            _option(p, command) for p in command.params if isinstance(p, click.Option) and "--json" not in p.opts
+        ]
         usage = " ".join([name, *arguments, *(f"[{option}]" for option in options)])
         lines.append(f"- {usage}: {command.get_short_help_str(200)}")
     return "\n".join(lines)
@@ -93,7 +94,7 @@ def _operators() -> str:
     lines = [
         "## Operators: operator.run(storage.step(), input_ROLE_key=COLUMN, ...); from dataflow_grounding import ..."
     ]
-    for name, cls in OPERATOR_REGISTRY:
+    for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.")):
         parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
         settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
         columns = (cls.input_keys, cls.output_keys)

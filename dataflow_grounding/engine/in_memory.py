@@ -93,7 +93,6 @@ def _broken(operator: Annotator, records: Mapping[int, Record], image_key: str |
         try:
             if image_key and operator.needs_image:
                 find_image(record, image_key)
-            operator.look_over(record)
         except RecordError as error:
             found.append((place, error))
     return found

@@ -94,9 +94,6 @@ class Annotator(Protocol):
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
 
-    def look_over(self, record: Record) -> None:
-        """Raise RecordError for what is wrong with a record before anything is sent."""
-
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """The columns to add to `record`. Raises what failed: the record then goes no further."""
 
@@ -129,9 +126,6 @@ class WholeFile:
     def prepare(self, start: RunStart) -> Counter[str]:
         """Nothing to ask."""
         return Counter()
-
-    def look_over(self, record: Record) -> None:
-        """Nothing known."""
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Never called: it takes no single records."""

@@ -18,7 +18,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.records import Record, is_number, read_expressions
+from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
@@ -75,11 +75,6 @@ class BoxOperator(BoxWatching):
     def box_format(self) -> BoxFormat:
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
-
-    def look_over(self, record: Record) -> None:
-        """Raises RecordError for expressions of another shape."""
-        if "expressions" in self.input_keys:  # an operator with questions of its own may have no such column
-            read_expressions(record, self.keys.expressions)
 
     async def ground(self, image: Image, phrases: list[str], ask: Ask, sample: int = 0) -> list[Found]:
         """What is found for each phrase, in one request; if its reply is cut off, in two with half the phrases each."""

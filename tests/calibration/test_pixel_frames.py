@@ -56,7 +56,7 @@ def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> 
 
 def test_numbers_that_drift_with_the_size_are_refused_with_what_was_seen(tmp_path: Path) -> None:
     gold = scenes(tmp_path, 1)
-    with pytest.raises(SpecError, match=r"seen as \d+x\d+.*vlm\.box_format"):
+    with pytest.raises(SpecError, match=r"seen as \d+x\d+.*box_format"):
         measure(gold, SeeingModel(resized=drifting(0.05), noise=0.002), name=MODEL, box_format="auto")
 
 

@@ -204,7 +204,7 @@ SENTENCES: list[tuple[str, Any, str]] = [
     ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
     ("phrases: bytes", lambda: ground(PIXELS, b"x", serving=SERVING), "a text or several, not bytes"),  # type: ignore[arg-type]
     ("a setting", lambda: ground(PIXELS, "a", serving=SERVING, zooom=1), r"takes no zooom: it has zoom, box_format"),
-    ("of a wrong type", lambda: ground(PIXELS, "a", serving=SERVING, samples="x"), "can't use samples as given"),
+    ("of a wrong type", lambda: ground(PIXELS, "a", serving=SERVING, samples="x"), "samples should be 1 or more"),
     ("box_format", lambda: ground(PIXELS, "a", serving=SERVING, box_format=5), "can't use box_format as given"),
 ]  # fmt: skip
 
