@@ -94,7 +94,7 @@ def _operators() -> str:
     lines = [
         "## Operators: operator.run(storage.step(), input_ROLE_key=COLUMN, ...); from dataflow_grounding import ..."
     ]
-    for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.")):
+    for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.operators")):
         parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
         settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
         columns = (cls.input_keys, cls.output_keys)
