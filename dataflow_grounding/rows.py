@@ -13,9 +13,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import IO, Any, NamedTuple
 
-from dataflow_grounding.dataframes import plain_row, write_csv, write_parquet
+from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.parquet_files import parquet_rows
 from dataflow_grounding.records import BROKEN_ROW, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")

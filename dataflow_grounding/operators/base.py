@@ -14,8 +14,15 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
 from dataflow_grounding.errors import InputError, PlanError
-from dataflow_grounding.operators.arguments import as_made, made_with, roles_of, with_columns
-from dataflow_grounding.operators.results import Annotated, OnError, annotated_rows
+from dataflow_grounding.operators.calling import (
+    Annotated,
+    OnError,
+    annotated_rows,
+    as_made,
+    made_with,
+    roles_of,
+    with_columns,
+)
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say

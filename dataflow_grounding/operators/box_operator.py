@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.nearness import ask_in_parts
-from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, zoomed
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.geometry import MERGE_IOU, without_duplicates
+from dataflow_grounding.geometry import MERGE_IOU
 from dataflow_grounding.images import Image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.records import is_number
@@ -84,24 +82,6 @@ class BoxOperator(BoxWatching):
             return await self.watch.ask(ask, request, image, some)
 
         return [found for _, answer in await ask_in_parts(phrases, once) for found in answer]
-
-    async def closer(
-        self, image: Image, phrase: str, instances: Sequence[dict[str, Any]], ask: Ask, samples: Sequence[int] = (0,)
-    ) -> list[dict[str, Any]]:
-        """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
-
-        async def ground(crop: Image) -> Found:
-            async def once(number: int) -> Found:
-                [found] = await self.ground(crop, [phrase], ask, samples[number])
-                return found
-
-            return await located(once, len(samples), crop.size)
-
-        found = await zoomed(ground, image, instances, SMALL if len(samples) == 1 else SMALL_OF_SEVERAL)
-        once = without_duplicates(found, self.merge_iou)
-        for _ in range(len(found) - len(once)):
-            ask.note("merged", "small boxes that are nearly the same from closer by")
-        return once
 
 
 def numbered(expression: dict[str, Any], instances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

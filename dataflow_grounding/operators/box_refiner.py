@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dataflow_grounding.boxes.agreement import located
+from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, zoomed
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.geometry import without_duplicates
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
+from dataflow_grounding.tasks.phrase_grounding import Found
+
+
+class LooksCloser(BoxOperator):
+    """Asks for small boxes again in enlarged parts of the image."""
+
+    async def closer(
+        self, image: Image, phrase: str, instances: Sequence[dict[str, Any]], ask: Ask, samples: Sequence[int] = (0,)
+    ) -> list[dict[str, Any]]:
+        """The instances, small ones asked for again from closer by in the answers `samples`; of equal ones the best."""
+
+        async def ground(crop: Image) -> Found:
+            async def once(number: int) -> Found:
+                [found] = await self.ground(crop, [phrase], ask, samples[number])
+                return found
+
+            return await located(once, len(samples), crop.size)
+
+        found = await zoomed(ground, image, instances, SMALL if len(samples) == 1 else SMALL_OF_SEVERAL)
+        once = without_duplicates(found, self.merge_iou)
+        for _ in range(len(found) - len(once)):
+            ask.note("merged", "small boxes that are nearly the same from closer by")
+        return once
 
 
 @OPERATOR_REGISTRY.register()
-class BoxRefiner(BoxOperator):
+class BoxRefiner(LooksCloser):
     """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
 
     With several `samples`, boxes under 3.5% are looked for, and answers that find something are merged as by

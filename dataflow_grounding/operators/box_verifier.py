@@ -10,7 +10,7 @@ from dataflow_grounding.boxes.regrounding import agreement, reground
 from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.images import open_image
-from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.box_refiner import LooksCloser
 from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
@@ -18,7 +18,7 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 
 
 @OPERATOR_REGISTRY.register()
-class BoxVerifier(BoxOperator):
+class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more, alone, and compares the two answers' boxes.
 
     An expression takes one request. Boxes that were found from closer by are compared with such as are, too.
