@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding.errors import ImageBroken, cant_read, machine_fault
 from dataflow_grounding.geometry import Size
@@ -78,17 +78,36 @@ def _open_file(path: str) -> tuple[int, int]:
     raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
 
+class Header(NamedTuple):
+    """What an image file's header says: upright width and height, media type, EXIF orientation (1 to 8)."""
+
+    size: Size
+    media_type: str
+    orientation: int
+
+
 def header_facts(path: str) -> tuple[Size, str]:
     """Upright width and height, and media type, by the header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
+    return read_header(path, b"")[:2]
+
+
+def read_header(path: str, data: bytes | None = None) -> Header:
+    """An image file's header. A PNG's orientation is looked for in `data`, the whole file, which is read where None.
+
+    Raises ImageMissing, MachineBusy, ImageBroken.
+    """
     try:
         handle, _ = _open_file(path)
     except OSError as error:
         raise cant_read(path, error) from None
     try:
         with open(handle, "rb") as file, open_picture(file) as picture:
+            if data is None and picture.format == "PNG":
+                data = read_file(path)
+            orientation = _orientation(picture, data or b"")
             width, height = _stored_size(picture)
-            turned = picture.format in ("JPEG", "MPO", "WEBP") and _orientation(picture, b"") >= 5
-            return (height, width) if turned else (width, height), _media_type(picture)
+            size = (height, width) if orientation >= 5 else (width, height)
+            return Header(size, _media_type(picture), orientation)
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 

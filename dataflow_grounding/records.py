@@ -125,6 +125,38 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
     return expressions
 
 
+def read_annotations(record: Record) -> list[dict[str, Any]]:
+    """The record's expressions, else its region captions, else its regions, as `read_expressions` gives them.
+
+    A region is an expression with its own box. Raises BrokenRow.
+    """
+    key = annotated_column(record)
+    if not key:
+        raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
+    if key == "expressions":
+        return read_expressions(record, key)
+    return read_expressions(Record({**record, key: _as_expressions(record[key])}), key)
+
+
+def annotated_column(record: Mapping[str, Any]) -> str:
+    """The column that says what is in the picture; empty where there is none."""
+    return next((key for key in ("expressions", "region_captions", "regions") if record.get(key) is not None), "")
+
+
+def _as_expressions(given: Any) -> Any:
+    """Regions or region captions as expressions, each with its own box."""
+    if not isinstance(given, list):
+        return given
+    rows: list[Any] = []
+    for number, item in enumerate(given, 1):
+        if isinstance(item, Mapping):
+            text = item.get("text") or item.get("description") or item.get("type") or f"region {number}"
+            rows.append({"text": text, "instances": [{"bbox": item.get("bbox")}]})
+        else:
+            rows.append(item)
+    return rows
+
+
 def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
     bbox = item.get("bbox") if isinstance(item, dict) else None
     if not (isinstance(bbox, (list, tuple)) and len(bbox) == 4 and all(is_number(n) for n in bbox)):

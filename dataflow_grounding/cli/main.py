@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import keyword
 import sys
 import traceback
 
@@ -26,6 +27,9 @@ COMMANDS = {
     "ground": "Find phrases in one image.",
     "cost": "Show what was paid for results, per step.",
     "report": "Write a page that shows the results.",
+    "export": "Write results in a format that a trainer reads.",
+    "import": "Make another format's annotations a results folder.",
+    "convert": "Write annotations of one format in another.",
     "eval": "Compare results with gold annotations.",
     "agent": "Print what a coding agent has to know: commands, keys, operators, columns.",
     "completion": "Print the shell's completion script.",
@@ -41,7 +45,8 @@ class _LazyGroup(click.Group):
         name = cmd_name.replace("-", "_")
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{name}").command
+        module = f"{name}_" if keyword.iskeyword(name) else name
+        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{module}").command
         return command
 
     def resolve_command(

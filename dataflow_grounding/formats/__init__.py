@@ -1,1 +1,98 @@
-"""Annotation formats: one module per format, which turns its files into regions in pixels."""
+"""Annotation formats: one module per format or family, between its files and records in pixels.
+
+`write` and `read` are the doors; `FORMATS` is what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.errors import SpecError
+
+if TYPE_CHECKING:
+    from dataflow_grounding.formats.base import Format
+    from dataflow_grounding.formats.export import Exported
+    from dataflow_grounding.formats.export_pictures import Images
+    from dataflow_grounding.formats.selection import Selection
+
+FORMATS = {
+    "odvg": "odvg:OpenGroundingDino",
+    "odvg-mmdet": "odvg:MMDetection",
+    "odvg-tao": "odvg:TaoGroundingDino",
+    "tao-refer": "odvg:TaoReferring",
+}
+"""Name → module in here, and class: imported when it is used."""
+
+
+def find_format(name: str, **options: Any) -> Format:
+    """The format of that name, or the user's own as `module:Class`, with its options.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+    """
+    from dataflow_grounding.spec.user_code import in_one_line, named
+
+    home = FORMATS.get(name)
+    kind = named(f"{__name__}.{home}" if home else name, "format", FORMATS, ["."])
+    with in_one_line(f"format {name!r}"):
+        unknown = [option for option in options if option not in getattr(kind, "__dataclass_fields__", ())]
+        if unknown:
+            raise SpecError(f"format {name!r} has no option {unknown[0]!r}")
+        made: Format = kind(**options)
+    return made
+
+
+def write(
+    records: Iterable[Mapping[str, Any]],
+    format: str,
+    path: str,
+    *,
+    images: Images | None = None,
+    folders: Sequence[str] = (),
+    select: Selection | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write records in a format that a trainer reads; see `formats.export.export`, which this calls.
+
+    Args:
+        format: One of FORMATS, or the user's own as `module:Class`.
+        options: Those of the format.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+        InputError: The place is taken or can't be written; with `strict`, something would be lost.
+
+    Example:
+        >>> import tempfile
+        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "caption": "A cat.", "expressions": [box]}
+        >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
+        >>> done.written["boxes"], done.losses()
+        (1, '')
+    """
+    from dataflow_grounding.formats.export import export
+
+    made = find_format(format, **options)
+    return export(records, made, path, images=images, folders=folders, select=select, strict=strict)
+
+
+def read(path: str, format: str, **options: Any) -> Iterator[dict[str, Any]]:
+    """The records of a file or folder of a format, one at a time, completed as this package's are.
+
+    Args:
+        path: The file, or the folder of an export.
+        format: One of FORMATS, or the user's own as `module:Class`.
+        options: Those of the format.
+
+    Yields:
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+        InputError: The file can't be read, or is not of the format.
+    """
+    from dataflow_grounding.formats.imported import completed
+
+    return completed(find_format(format, **options).read(path))

@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, Record, is_number, read_expressions
+from dataflow_grounding.records import STATUSES, Record, annotated_column, is_number, read_annotations
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -112,13 +112,11 @@ class View:
 
 def view_of(record: Mapping[str, Any]) -> View:
     """The record's expressions, else its region captions, else its regions."""
-    key = next((key for key in ("expressions", "region_captions", "regions") if record.get(key) is not None), "")
-    view = View(record, key)
-    if not key:
+    view = View(record, annotated_column(record))
+    if not view.kind:
         return view
-    given = record[key] if key == "expressions" else _regions_as_expressions(record[key])
     try:
-        rows = read_expressions(Record({**record, key: given}), key)
+        rows = read_annotations(Record(record))
     except BrokenRow as error:
         view.problem = str(error)
         return view
@@ -148,20 +146,6 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
         [str(reason) for reason in (why, said) if reason and reason != check],
         row.get("disagreement") is True,
     )
-
-
-def _regions_as_expressions(given: Any) -> Any:
-    """Regions or region captions as expressions, each with its own box."""
-    if not isinstance(given, list):
-        return given
-    rows: list[Any] = []
-    for number, item in enumerate(given, 1):
-        if isinstance(item, Mapping):
-            text = item.get("text") or item.get("description") or item.get("type") or f"region {number}"
-            rows.append({"text": text, "instances": [{"bbox": item.get("bbox")}]})
-        else:
-            rows.append(item)
-    return rows
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:

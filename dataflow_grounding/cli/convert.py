@@ -1,0 +1,22 @@
+"""`convert`: from one annotation format to another."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from dataflow_grounding.cli.export import write_out, writing_options
+from dataflow_grounding.formats import read
+
+
+@click.command("convert")
+@click.argument("path", type=click.Path(exists=True))
+@click.option("--from", "source", required=True, metavar="F", help="The format that it is in.")
+@click.option("--to", "target", required=True, metavar="G", help="The format that is wanted.")
+@writing_options
+def command(path: str, source: str, target: str, image_root: str | None, **settings: Any) -> int:
+    """Write PATH, a file or folder in one format, in another."""
+    folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
+    return write_out(read(path, source), target, (folder,), settings)

@@ -1,0 +1,143 @@
+"""What a format of annotated pictures is: what it carries, and how it is written and read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.spans import Span
+
+if TYPE_CHECKING:
+    from dataflow_grounding.formats.export_folder import ExportFolder
+
+
+@dataclass(frozen=True)
+class Carries:
+    """What a format can say of a record. The rest is lost on the way out: counted and told.
+
+    Args:
+        captions: The caption.
+        spans: Where each phrase stands in the caption.
+        unplaced: A phrase that doesn't stand in the caption.
+        several_boxes: More than one box of a phrase.
+        nothing_there: A phrase that was looked for and isn't in the picture.
+        doubtful: A phrase that is ambiguous or unsupported.
+        empty: A picture without any phrase that the format can say.
+        scores: The score of each box.
+        ids: The data's own ids of pictures, phrases and boxes.
+        verified: Whether a phrase's boxes were checked.
+        numbers: How box numbers are rounded; empty where they come back within 0.01 px.
+    """
+
+    captions: bool = False
+    spans: bool = False
+    unplaced: bool = True
+    several_boxes: bool = True
+    nothing_there: bool = False
+    doubtful: bool = False
+    empty: bool = False
+    scores: bool = False
+    ids: bool = False
+    verified: bool = False
+    numbers: str = ""
+
+    def why_not(self, status: str, span: object) -> str:
+        """What keeps a phrase out, in words to be counted under; empty where it can be written."""
+        if status == "none" and not self.nothing_there:
+            return "phrases that aren't in their picture"
+        if status not in ("grounded", "none") and not self.doubtful:
+            return f"{status} phrases"
+        return "" if span or self.unplaced else "phrases that don't stand in their caption"
+
+
+EVERYTHING = Carries(
+    captions=True, spans=True, nothing_there=True, doubtful=True, empty=True, scores=True, ids=True, verified=True
+)
+"""Of a format that holds the whole record."""
+
+
+@dataclass(slots=True)
+class Phrase:
+    """An expression as formats write it; `boxes` are `[x1, y1, x2, y2]` in pixels of the upright picture.
+
+    Args:
+        text: Its words, made safe for the format.
+        span: `[start, end)` in the caption, in code points; None where it isn't in there.
+        status: One of `records.STATUSES`.
+        boxes: Its boxes, none unless it is `grounded`.
+        scores: One for each box, in [0, 1], or None.
+        expression: The record's own, with everything else in it.
+    """
+
+    text: str
+    span: Span | None
+    status: str
+    boxes: list[Bbox]
+    scores: list[float | None]
+    expression: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Sample:
+    """A record as formats write it.
+
+    Args:
+        file_name: Of the picture: relative to the export's folder, or as the record has it where it is referenced.
+        size: Width and height in pixels of the upright picture.
+        caption: What spans refer to, made safe for the format.
+        phrases: Those that are asked for and that the format can say.
+        record: The record itself, with everything else in it.
+    """
+
+    file_name: str
+    size: Size
+    caption: str
+    phrases: list[Phrase]
+    record: Mapping[str, Any]
+
+    @property
+    def grounded(self) -> list[Phrase]:
+        """The phrases that have boxes."""
+        return [phrase for phrase in self.phrases if phrase.boxes]
+
+
+class Format(ABC):
+    """A format: its name, what it carries, and two doors, out and in. Options are the arguments of its constructor."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    """Who reads it, in a line."""
+    carries: ClassVar[Carries]
+    data_file: ClassVar[str]
+    """The file that a trainer is pointed at, relative to the export's folder."""
+    breaking: ClassVar[tuple[str, ...]] = ()
+    """Words that its readers take for something else than text."""
+    line: ClassVar[Mapping[str, Any] | None] = None
+    """Of JSON lines: one with every key in it, from which the types of all are stated."""
+    training: str = ""
+    """What the export's README says of training with it, in Markdown."""
+
+    @abstractmethod
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the samples, each read once, into the folder. Raises OSError."""
+
+    @abstractmethod
+    def read(self, path: str) -> Iterator[dict[str, Any]]:
+        """The records of a file or folder of this format, in its order, one at a time.
+
+        Yields rows with `image_path`, and as far as the format says them `caption`, `width`, `height`, `image_id`,
+        `expressions`: each with `text`, `instances` (`bbox` in pixels, `score`), and what else it carries.
+
+        Raises:
+            InputError: It can't be read, or is not of this format: names file, and line or entry.
+        """
+
+    def safe(self, text: str) -> str:
+        """The text without what would break a reader: `<image>` becomes `image`, ` . ` a comma."""
+        for word in self.breaking:
+            if word in text:
+                text = text.replace(word, ", " if word == " . " else word.strip("<>|"))
+        return text

@@ -1,0 +1,53 @@
+"""The entries of a format's file, each with the place where it stands, for errors that name it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.rows import read_json, read_rows
+
+
+def file_of(path: str, name: str) -> str:
+    """The format's file, where `path` is the folder that holds it; else `path`. Raises InputError."""
+    if not os.path.isdir(path):
+        return path
+    inside = os.path.join(path, name)
+    if not os.path.exists(inside):
+        raise InputError(f"{path} has no {name}: name the file itself")
+    return inside
+
+
+def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file of JSON lines, or one JSON list, and where each is. Raises InputError."""
+    file = file_of(path, name)
+    for row in read_rows(file):
+        if row.data is None:
+            raise InputError(f"{file}, line {row.line}: {row.error}")
+        yield f"{file}, line {row.line}", row.data
+
+
+def read_whole(path: str, name: str) -> tuple[str, Any]:
+    """A JSON file's path and what it holds. Raises InputError."""
+    file = file_of(path, name)
+    try:
+        data = read_json(file)
+    except OSError as error:
+        raise InputError(f"can't read {file}: {error.strerror or error}") from None
+    if data is None:
+        raise InputError(f"{file} holds JSON lines, and should be one JSON value")
+    return file, data
+
+
+@contextmanager
+def broken(where: str) -> Iterator[None]:
+    """What an entry lacks, or has of another kind, is an InputError that names the place."""
+    try:
+        yield
+    except KeyError as error:
+        raise InputError(f"{where}: no {error.args[0]!r} in it") from None
+    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"{where}: is not of this format ({error})") from None

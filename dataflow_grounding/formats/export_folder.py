@@ -1,0 +1,111 @@
+"""The folder of an export: written beside its place, and put there as a whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
+from typing import IO, Any
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.records import dump_line, dump_text
+
+README = "README.md"
+MARK = "Exported by dataflow-grounding"
+"""Stands in the README of an export: what has it may be replaced by another."""
+
+Put = Callable[[Mapping[str, Any]], None]
+
+
+class ExportFolder:
+    """A folder that is made whole or not at all.
+
+    Args:
+        path: Its place. An export that stands there is replaced.
+
+    Raises:
+        InputError: Something else stands there.
+
+    Example:
+        >>> import tempfile; place = os.path.join(tempfile.mkdtemp(), "out")
+        >>> with ExportFolder(place) as out:
+        ...     with out.lines("a.jsonl") as put:
+        ...         put({"box": [1.0, 2.0]})
+        >>> open(os.path.join(place, "a.jsonl")).read()
+        '{"box": [1.0, 2.0]}\\n'
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.normpath(path)
+        self._part = f"{self.path}.part"
+        if os.path.lexists(self.path) and not (os.path.isdir(self.path) and _is_export(self.path)):
+            raise InputError(f"{self.path} is there and is not an export: choose another place")
+
+    def __enter__(self) -> ExportFolder:
+        shutil.rmtree(self._part, ignore_errors=True)
+        os.makedirs(self._part)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.replace(self._part, self.path)
+        else:
+            shutil.rmtree(self._part, ignore_errors=True)
+
+    def place(self, name: str) -> str:
+        """Where a file of the folder is to be written, by its name in there; the folders above it are made."""
+        path = os.path.join(self._part, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[IO[str]]:
+        """A text file."""
+        with open(self.place(name), "w", encoding="utf-8", newline="\n") as file:
+            yield file
+
+    @contextmanager
+    def lines(self, name: str) -> Iterator[Put]:
+        """A file of JSON lines: gives what adds one."""
+        with self.file(name) as file:
+            yield lambda value: _write(file, dump_line(value))
+
+    @contextmanager
+    def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
+        """A JSON object that holds `head`, then under each of `keys` a list: gives what adds an item to each list.
+
+        A single key "" makes the file one list. Items are kept on disk until the end.
+        """
+        with ExitStack() as files:
+            spools = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")) for _ in keys]
+            yield [_adder(spool) for spool in spools]
+            with self.file(name) as file:
+                file.write("" if keys == ("",) else "{" + "".join(f'"{k}":{dump_text(v)},\n' for k, v in head.items()))
+                for number, (key, spool) in enumerate(zip(keys, spools, strict=True)):
+                    file.write(("," * bool(number) + f'\n"{key}":' if key else "") + "[")
+                    spool.seek(0)
+                    shutil.copyfileobj(spool, file, 2**20)
+                    file.write("]")
+                file.write("\n" if keys == ("",) else "}\n")
+
+
+def _is_export(path: str) -> bool:
+    """Whether a folder is empty, or holds an export."""
+    try:
+        with open(os.path.join(path, README), encoding="utf-8") as file:
+            return MARK in file.read()
+    except (OSError, UnicodeDecodeError):
+        return not os.listdir(path)
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.write(text)
+
+
+def _adder(file: IO[str]) -> Put:
+    between = chain(["\n"], repeat(",\n"))
+    return lambda value: _write(file, next(between) + dump_text(value))

@@ -1,0 +1,110 @@
+"""The pictures of an export: copied upright, linked, or left where they are.
+
+Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from dataflow_grounding.errors import BrokenRow, ImageMissing
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import Header, decode, read_header
+from dataflow_grounding.images import find_image
+from dataflow_grounding.records import Record, name_within
+
+Images: TypeAlias = Literal["copy", "link", "reference"]
+FOLDER = "images"
+_KEPT = 4096  # headers that are remembered: of rows of one picture, which stand close together
+_QUALITY = 95
+
+
+class ExportPictures:
+    """Puts the pictures of records into an export's folder, or says where they are.
+
+    Args:
+        out: The folder.
+        images: `copy` copies each picture, upright; `link` links to it, and copies those that EXIF turns; `reference`
+            leaves it where it is and refuses those.
+        folders: Where relative paths are looked for, in this order.
+
+    `missing` counts the pictures that are referenced though they aren't there.
+    """
+
+    def __init__(self, out: ExportFolder, images: Images, folders: Sequence[str]) -> None:
+        self._out, self._images, self._folders = out, images, tuple(folders)
+        self._headers: OrderedDict[str, Header] = OrderedDict()
+        self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
+        self.missing = 0
+
+    def put(self, record: Mapping[str, object]) -> tuple[str, Size]:
+        """The picture's file name in the export, and its upright width and height in pixels.
+
+        Raises:
+            RecordError: It isn't there, is broken or turned, or the record is about another size.
+            OSError: The export can't be written.
+        """
+        key = "image_path" if "image_path" in record else "image"
+        given, stated = str(record.get(key)), _stated_size(record)
+        try:
+            path = find_image(Record(record, self._folders), key).path
+        except ImageMissing:
+            if self._images != "reference" or stated is None:
+                raise
+            self.missing += 1
+            return given, stated
+        header = self._header(path)
+        if stated not in (None, header.size):
+            raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
+        if self._images == "reference":
+            if header.orientation != 1:
+                raise BrokenRow(f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures")
+            return given, header.size
+        name = self._name(given)
+        self._put(path, self._out.place(name), header)
+        return name, header.size
+
+    def described(self) -> str:
+        """Where the pictures are, in a sentence."""
+        if self._images == "reference":
+            return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
+        return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
+
+    def _put(self, path: str, target: str, header: Header) -> None:
+        if os.path.lexists(target):
+            return
+        if header.orientation != 1:
+            options = {"quality": _QUALITY, "subsampling": 0} if header.media_type == "image/jpeg" else {}
+            decode(path).save(target, header.media_type.partition("/")[2], **options)
+        elif self._images == "link":
+            os.symlink(os.path.abspath(path), target)
+        else:
+            shutil.copyfile(path, target)
+
+    def _header(self, path: str) -> Header:
+        known = self._headers.get(path)
+        if known is None:
+            known = self._headers[path] = read_header(path)
+            if len(self._headers) > _KEPT:
+                self._headers.popitem(last=False)
+        return known
+
+    def _name(self, given: str) -> str:
+        """A name of its own for each path, the same in every export."""
+        ending = os.path.splitext(given)[1]
+        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
+        name, number = f"{FOLDER}/{stem}{ending}", 1
+        while self._paths.setdefault(hash(name), hash(given)) != hash(given):
+            number += 1
+            name = f"{FOLDER}/{stem}~{number}{ending}"
+        return name
+
+
+def _stated_size(record: Mapping[str, object]) -> Size | None:
+    width, height = record.get("width"), record.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

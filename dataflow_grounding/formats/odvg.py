@@ -1,0 +1,200 @@
+"""ODVG, JSON lines of one picture each with the regions of a caption: four dialects, of which none reads another.
+
+Boxes are `[x1, y1, x2, y2]` in pixels. Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
+mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's cv/grounding_dino/dataloader/odvg.py and
+cv/mask_grounding_dino/dataloader/odvg.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import count, groupby
+from typing import Any, ClassVar
+from unicodedata import normalize
+
+from dataflow_grounding.formats.base import Carries, Format, Phrase, Sample
+from dataflow_grounding.formats.data_lines import broken, read_lines
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.records import is_number
+
+_BOX = [0.0, 0.0, 1.0, 1.0]
+_FEW_TOKENS = "Texts of more than 256 tokens are cut by the trainer, with all phrases behind."
+
+
+class _Odvg(Format):
+    """What the dialects share: the picture's key, and `grounding` with its regions."""
+
+    data_file = "odvg.jsonl"
+    picture_key: ClassVar[str] = "filename"
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        with out.lines(self.data_file) as put:
+            for number, sample in enumerate(samples):
+                for line in self.lines(sample, number):
+                    put({self.picture_key: sample.file_name, "height": sample.size[1], "width": sample.size[0], **line})
+
+    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
+        """What the lines of sample `number`, from 0, hold besides the picture."""
+        regions = [region for phrase in sample.phrases for region in self.regions(phrase)]
+        yield {"grounding": {"caption": sample.caption, "regions": regions}}
+
+    def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
+        """The regions of a phrase: one for each box, as these dialects know one box a region."""
+        return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
+
+    def read(self, path: str) -> Iterator[dict[str, Any]]:
+        for where, line in read_lines(path, self.data_file):
+            with broken(where):
+                size = {key: line.get(key) for key in ("width", "height")}
+                record = {"image_path": line[self.picture_key], **size, **self.record(line["grounding"])}
+            yield record
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        """Caption and expressions of a line. Boxes of equal phrases belong to one."""
+        found: dict[str, dict[str, Any]] = {}
+        for region in grounding["regions"]:
+            one = found.setdefault(region["phrase"], {"text": region["phrase"], "instances": []})
+            one["instances"] += [{"bbox": box} for box in _boxes(region["bbox"])]
+        return {"caption": grounding.get("caption"), "expressions": list(found.values())}
+
+
+def _boxes(given: Any) -> list[Any]:
+    """One box or a list of boxes, as a list. Raises BrokenRow."""
+    return [given] if isinstance(given, list) and given and is_number(given[0]) else list(given)
+
+
+class OpenGroundingDino(_Odvg):
+    """ODVG as Open-GroundingDino reads it: it trains on the phrases, joined in any order, not on the caption."""
+
+    name = "odvg"
+    about = "ODVG for Open-GroundingDino"
+    training = (
+        "In the data set's configuration, a source under `train`: `root` is this folder, `anno` is "
+        f"`odvg.jsonl`, `dataset_mode` is `odvg`. No `label_map`: that would be detection.\n\n{_FEW_TOKENS}"
+    )
+    carries = Carries(captions=True)
+    breaking = (" . ",)
+    line: ClassVar[Mapping[str, Any] | None] = {
+        "filename": "",
+        "height": 1,
+        "width": 1,
+        "grounding": {"caption": "", "regions": [{"bbox": _BOX, "phrase": ""}]},
+    }
+
+
+class TaoGroundingDino(OpenGroundingDino):
+    """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it; boxes without masks want `has_mask: false`."""
+
+    name = "odvg-tao"
+    about = "ODVG for TAO's Grounding DINO"
+    training = (
+        "```yaml\ndataset:\n  train_data_sources:\n    - image_dir: .\n      json_file: odvg.jsonl\n"
+        "  has_mask: false    # mask_grounding_dino only\n```\n\nBoth paths are this folder's. "
+        f"TAO validates on COCO: export `coco` for that.\n\n{_FEW_TOKENS}"
+    )
+    picture_key = "file_name"
+    line = {
+        "file_name": "",
+        "height": 1,
+        "width": 1,
+        "image_id": 1,
+        "grounding": {"caption": "", "regions": [{"bbox": _BOX, "phrase": ""}]},
+    }
+
+    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
+        for line in super().lines(sample, number):
+            yield {"image_id": number, **line}
+
+
+class MMDetection(_Odvg):
+    """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, found in the caption by its span."""
+
+    name = "odvg-mmdet"
+    about = "ODVG for mmdetection (MM-Grounding-DINO)"
+    training = (
+        "```python\ndict(type='ODVGDataset', data_root='.', ann_file='odvg.jsonl', "
+        "data_prefix=dict(img=''), filter_cfg=dict(filter_empty_gt=False))\n```\n\n"
+        f"{_FEW_TOKENS}"
+    )
+    carries = Carries(captions=True, spans=True, unplaced=False, empty=True)
+    line = {
+        "filename": "",
+        "height": 1,
+        "width": 1,
+        "grounding": {"caption": "", "regions": [{"bbox": [_BOX], "phrase": "", "tokens_positive": [[0, 1]]}]},
+    }
+
+    def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
+        assert phrase.span
+        boxes = [list(box) for box in phrase.boxes]
+        return [{"bbox": boxes, "phrase": phrase.text, "tokens_positive": [list(phrase.span)]}]
+
+    def safe(self, text: str) -> str:
+        """The text without letters that become two when lower-cased, as İ does: the trainer lowers the caption, and
+        spans behind would be off."""
+        return text if text.isascii() else "".join(c if len(c.lower()) == 1 else normalize("NFD", c)[0] for c in text)
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        expressions = [
+            {
+                "text": region["phrase"],
+                "char_span": region["tokens_positive"][0],
+                "instances": [{"bbox": box} for box in _boxes(region["bbox"])],
+            }
+            for region in grounding["regions"]
+        ]
+        return {"caption": grounding["caption"], "expressions": expressions}
+
+
+class TaoReferring(_Odvg):
+    """Referring expressions as TAO 7's Mask Grounding DINO reads them: a line for each, also where nothing is there."""
+
+    name = "tao-refer"
+    about = "referring expressions for TAO 7's Mask Grounding DINO"
+    training = (
+        "```yaml\ndataset:\n  train_data_sources:\n    - image_dir: .\n      json_file: odvg.jsonl\n"
+        "      data_type: VG\n  has_mask: false\n```\n\nBoth paths are this folder's."
+    )
+    carries = Carries(nothing_there=True)
+    picture_key = "file_name"
+    line = {
+        "file_name": "",
+        "height": 1,
+        "width": 1,
+        "image_id": 1,
+        "grounding": {
+            "expression": "",
+            "expression_id": 1,
+            "sent_id": 1,
+            "empty": False,
+            "tokens_positive": [[0, 1]],
+            "regions": [{"bbox": _BOX, "phrase": ""}],
+        },
+    }
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        self._ids = count()
+        super().write(samples, out)
+
+    def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
+        for phrase in sample.phrases:
+            expression_id = next(self._ids)
+            grounding = {
+                "expression": phrase.text,
+                "expression_id": expression_id,
+                "sent_id": expression_id,
+                "empty": not phrase.boxes,
+                "tokens_positive": [[0, len(phrase.text)]] if phrase.boxes else [],
+                "regions": self.regions(phrase),
+            }
+            yield {"image_id": number, "grounding": grounding}
+
+    def read(self, path: str) -> Iterator[dict[str, Any]]:
+        for _, rows in groupby(super().read(path), key=lambda row: row["image_path"]):
+            first, *others = rows
+            expressions = [one for row in (first, *others) for one in row["expressions"]]
+            yield {**first, "expressions": expressions}
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        boxes = [{"bbox": box} for region in grounding["regions"] for box in _boxes(region["bbox"])]
+        return {"caption": None, "expressions": [{"text": grounding["expression"], "instances": boxes}]}

@@ -1,0 +1,37 @@
+"""What a command's RESULTS names: a run's folder, or a file of records; where its annotations and pictures are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.records import Record, read_object
+from dataflow_grounding.rows import read_rows
+
+
+def annotations_of(results: str) -> str:
+    """The file of records. Raises InputError where there is none."""
+    path = os.path.join(results, "annotations.jsonl") if os.path.isdir(results) else results
+    if not os.path.exists(path):
+        raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
+    return path
+
+
+def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
+    """Where relative paths of pictures are looked for: in `image_root`, else where the run looked."""
+    if image_root:
+        return (image_root,)
+    folder = results if os.path.isdir(results) else os.path.dirname(results) or "."
+    found = read_object(os.path.join(folder, "run.json")).get("image_folders")
+    known = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
+    return tuple(dict.fromkeys([*known, folder, "."]))
+
+
+def records_of(results: str) -> Iterator[Record]:
+    """The records, one at a time. Raises InputError that names file and line of one that can't be read."""
+    path = annotations_of(results)
+    for row in read_rows(path):
+        if row.data is None:
+            raise InputError(f"{path}, line {row.line}: {row.error}")
+        yield Record(row.data, place=row.line - 1)

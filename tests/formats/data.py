@@ -1,0 +1,102 @@
+"""Records for the tests of formats: texts that readers stumble over, several boxes, nothing there, turned pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+from hypothesis import strategies as st
+
+from dataflow_grounding.spans import clean_caption, find_spans
+
+PHRASES = (
+    "a red mug", "A red mug", "the mug", "two small plates", "a cat 🐈", "das große Schild", "a sign with <image> on it",
+    "car . red", "der İstanbuler Turm", 'a "quoted" word', "one, two: three; four", "红色的杯子", "a <bbox> tag", "a/b",
+    "<ref>x</ref>", "x & y <z>", "e\u0301clair",
+)  # fmt: skip
+SIZES = ((64, 48), (640, 427), (1024, 31))
+
+
+def record(name: str, size: tuple[int, int], expressions: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """A record as a run writes it; the caption has the phrases in it, unless they are `unplaced`."""
+    image_id = more.pop("image_id", Path(name).with_suffix("").as_posix())
+    said = [one["text"] for one in expressions if not one.pop("unplaced", False)]
+    caption = clean_caption(more.pop("caption", " and ".join(said) + "."))
+    spans = find_spans([one["text"] for one in expressions], caption)
+    for number, (one, span) in enumerate(zip(expressions, spans, strict=True)):
+        one.setdefault("expression_id", f"{image_id}#{number}")
+        one |= {"char_span": list(span) if span else None, "instances": one.get("instances", [])}
+        one.setdefault("status", "grounded" if one["instances"] else "none")
+    return {
+        "image_id": image_id, "image_path": name, "width": size[0], "height": size[1],
+        "caption": caption, "cleaned_caption": caption, "expressions": expressions, **more,
+    }  # fmt: skip
+
+
+def draw(folder: Path, records: Iterable[Mapping[str, Any]], turn: int = 1) -> None:
+    """The pictures of the records, of their sizes; `turn` is the EXIF orientation."""
+    for row in records:
+        path = folder / str(row["image_path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (row["width"], row["height"]) if turn < 5 else (row["height"], row["width"])
+        exif = PIL.Image.Exif()
+        exif[0x0112] = turn
+        PIL.Image.new("RGB", size, "#886644").save(path, exif=exif)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, size: tuple[int, int]) -> list[float]:
+    """A box inside a picture of this size, at least 1 px each way, up to three decimals."""
+    found = []
+    for side in size:
+        start = draw(st.integers(0, (side - 1) * 1000 - 1))
+        end = draw(st.integers(start + 1000, side * 1000))
+        found.append((start, end))
+    whole = draw(st.booleans())
+    (x1, x2), (y1, y2) = found
+    if whole:
+        return [x1 // 1000, y1 // 1000, -(-x2 // 1000), -(-y2 // 1000)]
+    return [n / 1000 for n in (x1, y1, x2, y2)]
+
+
+@st.composite
+def expressions(draw: st.DrawFn, size: tuple[int, int]) -> dict[str, Any]:
+    """An expression of any status."""
+    status = draw(st.sampled_from(["grounded"] * 6 + ["none", "none", "ambiguous", "unsupported"]))
+    one: dict[str, Any] = {"text": draw(st.sampled_from(PHRASES)), "status": status}
+    if status == "grounded":
+        found = draw(st.lists(boxes(size), min_size=1, max_size=3, unique_by=tuple))
+        scores = st.one_of(st.none(), st.integers(0, 100).map(lambda n: n / 100))
+        one["instances"] = [{"bbox": box, "score": draw(scores)} for box in found]
+    if draw(st.integers(0, 3)) == 0:
+        one["verified"] = draw(st.booleans())
+    if draw(st.integers(0, 5)) == 0:
+        one["unplaced"] = True
+    return one
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A few records of different pictures; now and then with ids of their own."""
+    rows = []
+    for number in range(draw(st.integers(1, 4))):
+        size = draw(st.sampled_from(SIZES))
+        own = {"image_id": f"picture {number}"} if draw(st.integers(0, 3)) == 0 else {}
+        found = draw(st.lists(expressions(size), max_size=4, unique_by=lambda one: str(one["text"])))
+        rows.append(record(f"some/p{number}.png", size, found, **own))
+    return rows
+
+
+def hostile() -> Iterator[dict[str, Any]]:
+    """What goes through every format: repeated phrases, emoji, tags of trainers, nothing there, several boxes."""
+    box, other = [1.5, 2.25, 40.0, 30.0], [10, 5, 64, 48]
+    both = [{"bbox": box, "score": 0.5}, {"bbox": other, "score": None}]
+    one = [{"bbox": other, "score": 1.0}]
+    yield record("a b/ü x.png", (64, 48), [{"text": "a red mug", "instances": both}, {"text": "a dog"}])
+    yield record("v1.2.png", (64, 48), [{"text": text, "instances": one} for text in PHRASES])
+    yield record("empty.png", (64, 48), [], caption="Nothing is here.")
+    yield record("none.png", (64, 48), [{"text": "a dog"}])
+    twice = [{"text": "a red mug", "instances": one}, {"text": "a red mug", "instances": both}]
+    yield record("twice.png", (64, 48), twice, caption="A red mug beside a red mug.")

@@ -1,0 +1,140 @@
+"""What a format's table says it carries comes back; what it says it loses is gone, and was told."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from dataflow_grounding.formats import FORMATS, find_format, read
+from dataflow_grounding.formats.base import Carries
+from dataflow_grounding.formats.export import Exported, export
+from tests.formats.data import data_sets, draw, hostile
+
+EXACT = 0.01  # px
+ROUNDING: dict[str, float] = {}
+"""Formats that round, by their table → the most that a number may be off, in parts of its side."""
+OPTIONS: dict[str, list[dict[str, Any]]] = {}
+"""Formats with options → those that are tried."""
+CASES = [(name, options) for name in FORMATS for options in OPTIONS.get(name, [{}])]
+IDS = [f"{name} {' '.join(map(str, options.values()))}".strip() for name, options in CASES]
+
+
+def out_and_in(
+    rows: list[dict[str, Any]], name: str, options: dict[str, Any], folder: Path
+) -> tuple[Exported, list[dict[str, Any]]]:
+    pictures, out = folder / "pictures", folder / "out"
+    draw(pictures, rows)
+    done = export(rows, find_format(name, **options), str(out), folders=[str(pictures)])
+    assert done.left_out == 0, done.reasons
+    return done, list(read(str(out), name, **options))
+
+
+def said(rows: list[dict[str, Any]], carries: Carries) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The expressions that a format can say, each with its record."""
+    return [
+        (row, one) for row in rows for one in row["expressions"] if not carries.why_not(one["status"], one["char_span"])
+    ]
+
+
+def picture_of(row: Mapping[str, Any]) -> str:
+    return Path(str(row["image_path"])).stem.replace(".", "_")
+
+
+def check_boxes(rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]) -> None:
+    """Every box of every phrase is there, of the right picture, and none more."""
+    format = find_format(name, **options)
+    wanted: dict[tuple[str, str], list[list[float]]] = {}
+    sizes = {picture_of(row): (row["width"], row["height"]) for row in rows}
+    for row, one in said(rows, format.carries):
+        wanted.setdefault((picture_of(row), format.safe(one["text"])), []).extend(i["bbox"] for i in one["instances"])
+    got: dict[tuple[str, str], list[list[float]]] = {}
+    for row in found:
+        for one in row["expressions"]:
+            got.setdefault((picture_of(row), one["text"]), []).extend(i["bbox"] for i in one["instances"])
+    assert got.keys() == wanted.keys()
+    for key, boxes in wanted.items():
+        size = sizes[key[0]]
+        assert len(got[key]) == len(boxes)
+        part = ROUNDING.get(name, 0)
+        for box, other in zip(sorted(boxes), sorted(got[key]), strict=True):
+            limits = [max(EXACT, part * size[i % 2]) for i in range(4)]
+            assert all(abs(a - b) <= limit for a, b, limit in zip(box, other, limits, strict=True)), (key, box, other)
+
+
+def of_expressions(rows: list[tuple[dict[str, Any], dict[str, Any]]], key: str) -> Counter[tuple[str, str, str]]:
+    return Counter((picture_of(row), one["text"], str(one.get(key))) for row, one in rows)
+
+
+def check_carried(rows: list[dict[str, Any]], found: list[dict[str, Any]], name: str, options: dict[str, Any]) -> None:
+    format = find_format(name, **options)
+    carries = format.carries
+    texts = {one["text"] for _, one in said(rows, carries)}
+    if any(format.safe(text) != text for text in texts):
+        return  # the texts are others: their boxes were compared
+    sent = said(rows, carries)
+    got = [(row, one) for row in found for one in row["expressions"]]
+    if carries.spans:
+        assert of_expressions(got, "char_span") == of_expressions(sent, "char_span")
+    if carries.verified:
+        assert of_expressions(got, "verified") == of_expressions(sent, "verified")
+    if carries.doubtful:
+        assert of_expressions(got, "status") == of_expressions(sent, "status")
+    if carries.ids:
+        assert of_expressions(got, "expression_id") == of_expressions(sent, "expression_id")
+        ids = {row["image_id"] for row, _ in sent}
+        assert {row["image_id"] for row in found} >= ids
+    scores = Counter((picture_of(r), one["text"], i.get("score")) for r, one in got for i in one["instances"])
+    if carries.scores:
+        assert scores == Counter((picture_of(r), e["text"], i["score"]) for r, e in sent for i in e["instances"])
+    else:
+        assert all(score is None for _, _, score in scores)
+    if carries.captions:
+        pictures = {picture_of(row) for row, _ in sent}
+        captions = {picture_of(row): format.safe(row["cleaned_caption"]) for row in rows if picture_of(row) in pictures}
+        assert {picture_of(row): row["caption"] for row in found if picture_of(row) in pictures} == captions
+
+
+def check_told(rows: list[dict[str, Any]], done: Exported, carries: Carries) -> None:
+    """Each loss is told with its count."""
+    every = [(row, one) for row in rows for one in row["expressions"]]
+    sent = said(rows, carries)
+    why = Counter(carries.why_not(one["status"], one["char_span"]) for _, one in every)
+    expected = Counter({reason: count for reason, count in why.items() if reason})
+    if not carries.spans:
+        expected["spans"] = sum(bool(one["char_span"]) for _, one in sent)
+    if not carries.scores:
+        expected["scores"] = sum(i["score"] is not None for _, one in sent for i in one["instances"])
+    if not carries.verified:
+        expected["verdicts of checks"] = sum("verified" in one for _, one in sent)
+    for reason, count in expected.items():
+        assert done.lost.get(reason, 0) == count, reason
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@given(rows=data_sets())
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_records(name: str, options: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        done, found = out_and_in(rows, name, options, folder)
+        check_boxes(rows, found, name, options)
+        check_carried(rows, found, name, options)
+        check_told(rows, done, find_format(name, **options).carries)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_hostile_records(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    rows = list(hostile())
+    _, found = out_and_in(rows, name, options, tmp_path)
+    check_boxes(rows, found, name, options)
+    empty = [row for row in found if picture_of(row) == "empty"]
+    assert bool(empty) == find_format(name, **options).carries.empty
