@@ -19,4 +19,4 @@ from dataflow_grounding.formats import read
 def command(path: str, source: str, target: str, image_root: str | None, **settings: Any) -> int:
     """Write PATH, a file or folder in one format, in another."""
     folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
-    return write_out(read(path, source), target, (folder,), settings)
+    return write_out(read(path, source, image_root=image_root), target, (folder,), settings)

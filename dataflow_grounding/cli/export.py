@@ -31,6 +31,11 @@ _OPTIONS = (
     click.option(
         "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Expressions of this status."
     ),
+    click.option("--target", metavar="MODEL", help="The model family to be trained, for formats that write numbers."),
+    click.option("--min-pixels", type=int, help="The trainer's own limits of a picture's area, for targets in pixels."),
+    click.option("--max-pixels", type=int, help="As --min-pixels."),
+    click.option("--trainer", metavar="NAME", help="Who resizes the pictures before training, for targets in pixels."),
+    click.option("--classes", metavar="HOW", help="Categories of phrases: phrase, head, one, or a YAML map's file."),
     click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object."),
 )
 

@@ -28,7 +28,7 @@ def command(path: str, format: str, out: str, image_root: str | None, as_json: b
         raise InputError(f"{annotations} is there already: choose another folder")
     writer = RowWriter(annotations)
     try:
-        for record in with_sizes(read(path, format), folder):
+        for record in with_sizes(read(path, format, image_root=image_root), folder):
             writer.write(record)
         writer.commit()
     except BaseException:

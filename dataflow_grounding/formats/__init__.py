@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from dataflow_grounding.errors import SpecError
 
@@ -16,13 +20,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.formats.export_pictures import Images
     from dataflow_grounding.formats.selection import Selection
 
-FORMATS = {
-    "odvg": "odvg:OpenGroundingDino",
-    "odvg-mmdet": "odvg:MMDetection",
-    "odvg-tao": "odvg:TaoGroundingDino",
-    "tao-refer": "odvg:TaoReferring",
-}
-"""Name → module in here, and class: imported when it is used."""
+FORMATS: dict[str, dict[str, Any]] = yaml.safe_load(files(__name__).joinpath("formats.yaml").read_text("utf-8"))
+"""The table of formats.yaml, by name."""
 
 
 def find_format(name: str, **options: Any) -> Format:
@@ -31,15 +30,19 @@ def find_format(name: str, **options: Any) -> Format:
     Raises:
         SpecError: There is no such format, or it has no such option.
     """
+    from dataflow_grounding.formats.base import Carries
     from dataflow_grounding.spec.user_code import in_one_line, named
 
-    home = FORMATS.get(name)
-    kind = named(f"{__name__}.{home}" if home else name, "format", FORMATS, ["."])
+    row = FORMATS.get(name)
+    kind = named(f"{__name__}.{row['home']}" if row else name, "format", FORMATS, ["."])
     with in_one_line(f"format {name!r}"):
         unknown = [option for option in options if option not in getattr(kind, "__dataclass_fields__", ())]
         if unknown:
             raise SpecError(f"format {name!r} has no option {unknown[0]!r}")
         made: Format = kind(**options)
+        if row:
+            made.name, made.about, made.data_file = name, row["about"], row["file"]
+            made.carries = Carries(**dict.fromkeys(row["says"], True), numbers=row.get("numbers", ""))
     return made
 
 
@@ -78,12 +81,13 @@ def write(
     return export(records, made, path, images=images, folders=folders, select=select, strict=strict)
 
 
-def read(path: str, format: str, **options: Any) -> Iterator[dict[str, Any]]:
+def read(path: str, format: str, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:
     """The records of a file or folder of a format, one at a time, completed as this package's are.
 
     Args:
         path: The file, or the folder of an export.
         format: One of FORMATS, or the user's own as `module:Class`.
+        image_root: Where relative paths of pictures start; beside the data unless given.
         options: Those of the format.
 
     Yields:
@@ -95,4 +99,5 @@ def read(path: str, format: str, **options: Any) -> Iterator[dict[str, Any]]:
     """
     from dataflow_grounding.formats.imported import completed
 
-    return completed(find_format(format, **options).read(path))
+    folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
+    return completed(find_format(format, **options).read(path, folder))

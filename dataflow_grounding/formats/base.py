@@ -34,8 +34,8 @@ class Carries:
 
     captions: bool = False
     spans: bool = False
-    unplaced: bool = True
-    several_boxes: bool = True
+    unplaced: bool = False
+    several_boxes: bool = False
     nothing_there: bool = False
     doubtful: bool = False
     empty: bool = False
@@ -51,12 +51,6 @@ class Carries:
         if status not in ("grounded", "none") and not self.doubtful:
             return f"{status} phrases"
         return "" if span or self.unplaced else "phrases that don't stand in their caption"
-
-
-EVERYTHING = Carries(
-    captions=True, spans=True, nothing_there=True, doubtful=True, empty=True, scores=True, ids=True, verified=True
-)
-"""Of a format that holds the whole record."""
 
 
 @dataclass(slots=True)
@@ -105,28 +99,34 @@ class Sample:
 
 
 class Format(ABC):
-    """A format: its name, what it carries, and two doors, out and in. Options are the arguments of its constructor."""
+    """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
 
-    name: ClassVar[str]
-    about: ClassVar[str]
-    """Who reads it, in a line."""
-    carries: ClassVar[Carries]
-    data_file: ClassVar[str]
-    """The file that a trainer is pointed at, relative to the export's folder."""
+    `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to the export's folder,
+    are those of formats.yaml, or a user's own.
+    """
+
+    name: str
+    about: str
+    carries: Carries
+    data_file: str
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
-    line: ClassVar[Mapping[str, Any] | None] = None
-    """Of JSON lines: one with every key in it, from which the types of all are stated."""
-    training: str = ""
-    """What the export's README says of training with it, in Markdown."""
+
+    def training(self) -> str:
+        """What the export's README says of training with it besides training.md, in Markdown."""
+        return ""
 
     @abstractmethod
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples, each read once, into the folder. Raises OSError."""
 
     @abstractmethod
-    def read(self, path: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """The records of a file or folder of this format, in its order, one at a time.
+
+        Args:
+            path: The data file, or the folder with it.
+            image_root: Where relative paths of pictures start; for formats whose numbers are parts of sides.
 
         Yields rows with `image_path`, and as far as the format says them `caption`, `width`, `height`, `image_id`,
         `expressions`: each with `text`, `instances` (`bbox` in pixels, `score`), and what else it carries.

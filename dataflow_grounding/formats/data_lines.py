@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import read_header
+from dataflow_grounding.images import find_image
+from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_json, read_rows
 
 
@@ -40,6 +44,14 @@ def read_whole(path: str, name: str) -> tuple[str, Any]:
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
     return file, data
+
+
+def picture_size(folder: str, name: Any, where: str) -> Size:
+    """Upright width and height in pixels of a picture. Raises InputError that says where it is named."""
+    try:
+        return read_header(find_image(Record({"image": name}, (folder,)), "image").path).size
+    except RecordError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def export(
                 why = "; ".join(filter(None, [done.losses(), *done.reasons[: done.left_out]]))
                 raise InputError(f"nothing is written, because {format.name} would lose: {why}")
             with out.file(README) as file:
-                file.write(card(format, done, pictures))
+                file.write(card(format, done, pictures, out.line))
         if alone:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             os.replace(os.path.join(target, format.data_file), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.formats.base import Format
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 _DTYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
-def card(format: Format, done: Exported, pictures: ExportPictures) -> str:
-    """The text, in Markdown; for JSON lines with the front matter by which `datasets` knows their types."""
+def card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -> str:
+    """The text, in Markdown; for JSON lines, of which `line` is one, with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
     parts = [
         f"# {format.name}: {format.about}",
@@ -25,29 +26,36 @@ def card(format: Format, done: Exported, pictures: ExportPictures) -> str:
         f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),
-        f"## Training\n\n{format.training}" if format.training else "",
+        "\n\n".join(filter(None, ["## Training", _training(format.name), format.training()])),
     ]
-    return _front_matter(format) + "\n\n".join(filter(None, parts)) + "\n"
+    return _front_matter(format.data_file, line) + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _front_matter(format: Format) -> str:
+def _training(name: str) -> str:
+    """The format's section of training.md."""
+    text = files(__package__).joinpath("training.md").read_text("utf-8")
+    sections = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
+    return sections.get(name, "").strip()
+
+
+def _front_matter(data_file: str, line: Any) -> str:
     """`dataset_info`: without it `datasets` fixes the types by the first 10 MB, and ends at what doesn't fit."""
-    if format.line is None:
+    if line is None:
         return ""
     import yaml
 
     data = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": format.data_file}]}],
-        "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in format.line.items()]},
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}],
+        "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in line.items()]},
     }
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    """The type of a value as `datasets` states it in a card."""
+    """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, list):
-        inner = _feature(value[0])
+        inner = _feature(value[0] if value else None)
         return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
-    return {"dtype": _DTYPES[type(value)]}
+    return {"dtype": _DTYPES.get(type(value), "null")}

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import reduce
 from itertools import chain, repeat
 from typing import IO, Any
 
@@ -39,6 +40,7 @@ class ExportFolder:
     """
 
     def __init__(self, path: str) -> None:
+        self.line: Any = None  # of a file of JSON lines: one with all that any of them has
         self.path = os.path.normpath(path)
         self._part = f"{self.path}.part"
         if os.path.lexists(self.path) and not (os.path.isdir(self.path) and _is_export(self.path)):
@@ -71,8 +73,17 @@ class ExportFolder:
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:
         """A file of JSON lines: gives what adds one."""
+        known: dict[str, Any] = {}
         with self.file(name) as file:
-            yield lambda value: _write(file, dump_line(value))
+
+            def put(value: Mapping[str, Any]) -> None:
+                if not known.get("whole"):
+                    known["line"] = _fuller(known.get("line"), value)
+                    known["whole"] = _whole(known["line"])
+                file.write(dump_line(value))
+
+            yield put
+        self.line = known.get("line")
 
     @contextmanager
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
@@ -109,3 +120,20 @@ def _write(file: IO[str], text: str) -> None:
 def _adder(file: IO[str]) -> Put:
     between = chain(["\n"], repeat(",\n"))
     return lambda value: _write(file, next(between) + dump_text(value))
+
+
+def _fuller(one: Any, other: Any) -> Any:
+    """An example of what both are, with something in each list that isn't always empty."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {key: _fuller(one.get(key), other.get(key)) for key in {**one, **other}}
+    if isinstance(one, list) and isinstance(other, list):
+        items = [*one[:1], *other]
+        return [reduce(_fuller, items)] if items else []
+    return other if one is None else one
+
+
+def _whole(example: Any) -> bool:
+    """Whether all types are known."""
+    if isinstance(example, Mapping):
+        return all(map(_whole, example.values()))
+    return example is not None if not isinstance(example, list) else bool(example) and _whole(example[0])

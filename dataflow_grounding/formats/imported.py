@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding.errors import RecordError
-from dataflow_grounding.image_files import read_header
-from dataflow_grounding.images import find_image
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats.data_lines import picture_size
 from dataflow_grounding.records import Record, image_id_of, read_expressions
 from dataflow_grounding.spans import clean_caption, find_spans
 
@@ -47,7 +46,7 @@ def _found(expressions: list[dict[str, Any]], caption: str) -> list[Any]:
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
     """The records with the width and height of their pictures, in pixels, upright, where these are in `folder`."""
     for record in records:
-        with suppress(RecordError):
-            size = read_header(find_image(Record(record, (folder,)), "image_path").path).size
+        with suppress(InputError):
+            size = picture_size(folder, record["image_path"], "")
             record |= {"width": size[0], "height": size[1]}
         yield record

@@ -12,19 +12,15 @@ from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
-from dataflow_grounding.formats.base import Carries, Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.data_lines import broken, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import is_number
-
-_BOX = [0.0, 0.0, 1.0, 1.0]
-_FEW_TOKENS = "Texts of more than 256 tokens are cut by the trainer, with all phrases behind."
 
 
 class _Odvg(Format):
     """What the dialects share: the picture's key, and `grounding` with its regions."""
 
-    data_file = "odvg.jsonl"
     picture_key: ClassVar[str] = "filename"
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
@@ -42,7 +38,7 @@ class _Odvg(Format):
         """The regions of a phrase: one for each box, as these dialects know one box a region."""
         return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
 
-    def read(self, path: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, line in read_lines(path, self.data_file):
             with broken(where):
                 size = {key: line.get(key) for key in ("width", "height")}
@@ -66,40 +62,13 @@ def _boxes(given: Any) -> list[Any]:
 class OpenGroundingDino(_Odvg):
     """ODVG as Open-GroundingDino reads it: it trains on the phrases, joined in any order, not on the caption."""
 
-    name = "odvg"
-    about = "ODVG for Open-GroundingDino"
-    training = (
-        "In the data set's configuration, a source under `train`: `root` is this folder, `anno` is "
-        f"`odvg.jsonl`, `dataset_mode` is `odvg`. No `label_map`: that would be detection.\n\n{_FEW_TOKENS}"
-    )
-    carries = Carries(captions=True)
     breaking = (" . ",)
-    line: ClassVar[Mapping[str, Any] | None] = {
-        "filename": "",
-        "height": 1,
-        "width": 1,
-        "grounding": {"caption": "", "regions": [{"bbox": _BOX, "phrase": ""}]},
-    }
 
 
 class TaoGroundingDino(OpenGroundingDino):
     """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it; boxes without masks want `has_mask: false`."""
 
-    name = "odvg-tao"
-    about = "ODVG for TAO's Grounding DINO"
-    training = (
-        "```yaml\ndataset:\n  train_data_sources:\n    - image_dir: .\n      json_file: odvg.jsonl\n"
-        "  has_mask: false    # mask_grounding_dino only\n```\n\nBoth paths are this folder's. "
-        f"TAO validates on COCO: export `coco` for that.\n\n{_FEW_TOKENS}"
-    )
     picture_key = "file_name"
-    line = {
-        "file_name": "",
-        "height": 1,
-        "width": 1,
-        "image_id": 1,
-        "grounding": {"caption": "", "regions": [{"bbox": _BOX, "phrase": ""}]},
-    }
 
     def lines(self, sample: Sample, number: int) -> Iterator[dict[str, Any]]:
         for line in super().lines(sample, number):
@@ -108,21 +77,6 @@ class TaoGroundingDino(OpenGroundingDino):
 
 class MMDetection(_Odvg):
     """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, found in the caption by its span."""
-
-    name = "odvg-mmdet"
-    about = "ODVG for mmdetection (MM-Grounding-DINO)"
-    training = (
-        "```python\ndict(type='ODVGDataset', data_root='.', ann_file='odvg.jsonl', "
-        "data_prefix=dict(img=''), filter_cfg=dict(filter_empty_gt=False))\n```\n\n"
-        f"{_FEW_TOKENS}"
-    )
-    carries = Carries(captions=True, spans=True, unplaced=False, empty=True)
-    line = {
-        "filename": "",
-        "height": 1,
-        "width": 1,
-        "grounding": {"caption": "", "regions": [{"bbox": [_BOX], "phrase": "", "tokens_positive": [[0, 1]]}]},
-    }
 
     def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
         assert phrase.span
@@ -149,28 +103,7 @@ class MMDetection(_Odvg):
 class TaoReferring(_Odvg):
     """Referring expressions as TAO 7's Mask Grounding DINO reads them: a line for each, also where nothing is there."""
 
-    name = "tao-refer"
-    about = "referring expressions for TAO 7's Mask Grounding DINO"
-    training = (
-        "```yaml\ndataset:\n  train_data_sources:\n    - image_dir: .\n      json_file: odvg.jsonl\n"
-        "      data_type: VG\n  has_mask: false\n```\n\nBoth paths are this folder's."
-    )
-    carries = Carries(nothing_there=True)
     picture_key = "file_name"
-    line = {
-        "file_name": "",
-        "height": 1,
-        "width": 1,
-        "image_id": 1,
-        "grounding": {
-            "expression": "",
-            "expression_id": 1,
-            "sent_id": 1,
-            "empty": False,
-            "tokens_positive": [[0, 1]],
-            "regions": [{"bbox": _BOX, "phrase": ""}],
-        },
-    }
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         self._ids = count()
@@ -189,8 +122,8 @@ class TaoReferring(_Odvg):
             }
             yield {"image_id": number, "grounding": grounding}
 
-    def read(self, path: str) -> Iterator[dict[str, Any]]:
-        for _, rows in groupby(super().read(path), key=lambda row: row["image_path"]):
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for _, rows in groupby(super().read(path, image_root), key=lambda row: row["image_path"]):
             first, *others = rows
             expressions = [one for row in (first, *others) for one in row["expressions"]]
             yield {**first, "expressions": expressions}
