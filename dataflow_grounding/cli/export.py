@@ -47,9 +47,12 @@ def writing_options(function: F) -> F:
     return function
 
 
-def write_out(records: Any, format: str, folders: tuple[str, ...], settings: dict[str, Any], **of_format: Any) -> int:
+_OF_FORMATS = ("target", "min_pixels", "max_pixels", "trainer", "classes")
+
+
+def write_out(records: Any, format: str, folders: tuple[str, ...], settings: dict[str, Any]) -> int:
     """Write records as the options say, print what was written and lost, and return the exit code."""
-    given = {name: value for name, value in of_format.items() if value is not None}
+    given = {name: settings[name] for name in _OF_FORMATS if settings[name] is not None}
     names = ("min_score", "verified_only", "reviewed_only")
     select = Selection(**{name: settings[name] for name in names}, statuses=settings["statuses"] or STATUSES)
     images, strict = settings["images"], settings["strict"]

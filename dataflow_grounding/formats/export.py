@@ -76,6 +76,8 @@ def export(
     alone = os.path.splitext(path)[1] == os.path.splitext(format.data_file)[1] != ""
     if alone and images in ("copy", "link"):
         raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if alone and os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
     target = f"{path}.folder" if alone else path
     try:
         with ExportFolder(target) as out:
@@ -124,10 +126,7 @@ class _Way:
     def done(self) -> Exported:
         """What was counted."""
         if self._changed:
-            words = ", ".join(map(repr, self._format.breaking))
-            self._done.remarks.append(
-                f"texts changed, because readers take {words} for something else: {self._changed}"
-            )
+            self._done.remarks.append(f"texts changed, as a part of them means something else there: {self._changed}")
         if missing := self._pictures.missing:
             self._done.remarks.append(f"pictures that aren't there, and may be turned by their EXIF: {missing}")
         return self._done

@@ -1,0 +1,217 @@
+"""`export`, `import` and `convert` as a user runs them: files, pictures, what is told, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from benchmarks.workplace import Done
+from benchmarks.workplace import command as in_process
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.formats import write
+from dataflow_grounding.records import dump_line
+from tests.formats.data import draw, hostile, record
+
+SIZE = (64, 48)
+ONE = [{"bbox": [1, 2, 30, 40], "score": 0.9}]
+
+
+def command(*arguments: object) -> Done:
+    return in_process([str(argument) for argument in arguments])
+
+
+def mug(name: str = "a.jpg", **more: Any) -> dict[str, Any]:
+    return record(name, SIZE, [{"text": "a red mug", "instances": [dict(ONE[0])], **more}])
+
+
+def results(folder: Path, rows: list[dict[str, Any]], turn: int = 1) -> Path:
+    """A folder with annotations and pictures, as an import leaves it."""
+    draw(folder, rows, turn)
+    (folder / "annotations.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return results(tmp_path / "run", list(hostile()))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_counts_and_losses_are_told(run: Path, tmp_path: Path) -> None:
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert done.out.splitlines() == [f"{tmp_path / 'out'}: 3 records, 20 phrases, 22 boxes"]
+    for told in ("odvg can't say", "phrases that aren't in their picture (2)", "scores (", "texts changed"):
+        assert told in done.err
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "phrases that aren't in their picture (2)" in readme
+    assert "dataset_mode" in readme
+
+
+def test_json(run: Path, tmp_path: Path) -> None:
+    done = command("export", run, "--format", "tao-refer", "-o", tmp_path / "out.jsonl", "--json")
+    said = json.loads(done.out)
+    assert (said["records"], said["phrases"], said["left_out"]) == (4, 22, 0)
+    assert said["lost"]["captions"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "run"]
+
+
+def test_strict_refuses_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--strict")
+    assert done.code == 2
+    assert "nothing is written" in done.err
+    assert "spans" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("turn", [3, 6])
+def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int) -> None:
+    run = results(tmp_path / "run", [mug(), mug("b.jpg")])
+    draw(run, [mug()], turn)
+    for images in ("copy", "link"):
+        done = command("export", run, "--format", "odvg", "-o", tmp_path / images, "--images", images)
+        assert done.code == 0, done.err
+        with PIL.Image.open(tmp_path / images / "images/a.jpg") as picture:
+            assert (picture.size, picture.getexif().get(0x0112, 1)) == (SIZE, 1)
+        assert (tmp_path / images / "images/b.jpg").is_symlink() == (images == "link")
+        assert (tmp_path / images / "images/b.jpg").read_bytes() == (run / "b.jpg").read_bytes()
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out", "--images", "reference")
+    assert done.code == 1
+    assert "'a.jpg' is turned by its EXIF" in done.err
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["b.jpg"]
+
+
+def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
+    (run / "a.jpg").unlink()
+    PIL.Image.new("RGB", (48, 64)).save(run / "b.jpg")
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "left out: 2 records" in done.err
+    assert "no image 'a.jpg'" in done.err
+    assert "(64, 48)" in done.err
+    assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
+
+
+def test_pictures_of_one_name_stay_apart(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    rows = [mug(), record(str(elsewhere / "a.jpg"), (32, 32), [{"text": "a cup", "instances": [dict(ONE[0])]}])]
+    run = results(tmp_path / "run", rows)
+    assert command("export", run, "--format", "odvg", "-o", tmp_path / "out").code == 0
+    sizes = []
+    for line in lines(tmp_path / "out/odvg.jsonl"):
+        with PIL.Image.open(tmp_path / "out" / line["filename"]) as picture:
+            sizes.append(picture.size)
+            assert picture.size == (line["width"], line["height"])
+    assert sizes == [SIZE, (32, 32)]
+
+
+def test_what_is_wanted(tmp_path: Path) -> None:
+    rows = [
+        mug(),
+        mug("low.jpg", instances=[{"bbox": [1, 2, 30, 40], "score": 0.2}]),
+        mug("unscored.jpg", instances=[{"bbox": [1, 2, 30, 40], "score": None}]),
+        mug("checked.jpg", verified=True),
+        mug("refused.jpg", verified=False),
+        {**mug("seen.jpg"), "reviewed_by": "ann"},
+        mug("pending.jpg", instances=[], status=""),
+        mug("none.jpg", instances=[], status="none"),
+    ]
+    run = results(tmp_path / "run", rows)
+
+    def names(*options: str) -> set[str]:
+        place = tmp_path / "out.jsonl"
+        place.unlink(missing_ok=True)
+        assert command("export", run, "--format", "tao-refer", "-o", place, *options).code == 0
+        return {Path(line["file_name"]).stem for line in lines(place)}
+
+    every = {Path(row["image_path"]).stem for row in rows} - {"pending"}
+    assert names() == every
+    assert names("--min-score", "0.5") == every - {"low", "unscored"}
+    assert names("--verified-only") == {"checked"}
+    assert names("--reviewed-only") == {"seen"}
+    assert names("--status", "none") == {"none"}
+
+
+@pytest.mark.parametrize("taken", ["file", "folder"])
+def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_path: Path, taken: str) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    if taken == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+    done = command("export", run, "--format", "odvg", "-o", out)
+    assert done.code == 2
+    assert "is not an export" in done.err
+    assert (out if taken == "file" else out / "mine.txt").read_text() == "mine"
+    for _ in range(2):
+        assert command("export", run, "--format", "odvg", "-o", tmp_path / "again").code == 0
+
+
+def test_single_files_are_not_written_over(tmp_path: Path) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "mine.jsonl"
+    out.write_text('{"mine": 1}\n')
+    done = command("export", run, "--format", "odvg", "-o", out)
+    assert (done.code, out.read_text()) == (2, '{"mine": 1}\n')
+    assert "mine.jsonl" in done.err
+
+
+def test_wrong_arguments_are_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (("--format", "odgv", "-o", "x"), "is it 'odvg'?"),
+        (("--format", "odvg", "-o", "x", "--target", "qwen3-vl"), "has no option 'target'"),
+        (("--format", "odvg", "-o", "x.jsonl", "--images", "copy"), "name a folder"),
+        (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
+    ):
+        done = command("export", run, *arguments)
+        assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+        assert said in done.err
+    done = command("export", tmp_path / "nowhere", "--format", "odvg", "-o", "x")
+    assert (done.code, "is " in done.err) == (2, True)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(dump_line(mug()) + "{\n")
+    done = command("export", broken, "--format", "odvg", "-o", tmp_path / "x.jsonl")
+    assert done.code == 2
+    assert f"{broken}, line 2" in done.err
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert command("export", run, "--format", "odvg-mmdet", "-o", out).code == 0
+    assert command("import", out, "--format", "odvg-mmdet", "-o", back).code == 0
+    first = lines(back / "annotations.jsonl")[0]
+    assert first["expressions"][0]["char_span"] == [0, 9]
+    assert (first["width"], first["height"]) == SIZE
+    assert command("report", back).code == 0
+    again = command("export", back, "--format", "odvg-mmdet", "-o", tmp_path / "again")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again/odvg.jsonl").read_bytes() == (out / "odvg.jsonl").read_bytes()
+    assert command("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c").code == 0
+    assert "is there already" in command("import", out, "--format", "odvg-mmdet", "-o", back).err
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"filename": "a.jpg"}', '{"filename": 7, "grounding": {"regions": [{}]}}', "\x00"]
+)
+def test_a_file_of_another_kind_is_named_with_its_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text + "\n")
+    done = command("import", path, "--format", "odvg", "-o", tmp_path / "out")
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert str(path) in done.err
+    assert not (tmp_path / "out/annotations.jsonl").exists()
+
+
+def test_python_words() -> None:
+    with pytest.raises(SpecError, match="has no option 'colour'"):
+        write([], "odvg", "x", colour="red")
