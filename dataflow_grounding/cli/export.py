@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from dataflow_grounding.formats import FORMATS, find_format
-from dataflow_grounding.formats.export import Exported, export
+from dataflow_grounding.formats import FORMATS, write
+from dataflow_grounding.formats.export import Exported
 from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.records import STATUSES
 from dataflow_grounding.results_folder import image_folders_of, records_of
@@ -56,8 +56,8 @@ def write_out(records: Any, format: str, folders: tuple[str, ...], settings: dic
     names = ("min_score", "verified_only", "reviewed_only")
     select = Selection(**{name: settings[name] for name in names}, statuses=settings["statuses"] or STATUSES)
     images, strict = settings["images"], settings["strict"]
-    made = find_format(format, **given)
-    done = export(records, made, settings["out"], images=images, folders=folders, select=select, strict=strict)
+    path = settings["out"]
+    done = write(records, format, path, images=images, folders=folders, select=select, strict=strict, **given)
     if settings["as_json"]:
         keys = {"path": done.path, "format": format, **done.written, "lost": dict(done.lost)}
         say_json({**keys, "left_out": done.left_out, "reasons": done.reasons, "remarks": done.remarks})

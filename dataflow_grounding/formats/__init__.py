@@ -57,15 +57,24 @@ def write(
     strict: bool = False,
     **options: Any,
 ) -> Exported:
-    """Write records in a format that a trainer reads; see `formats.export.export`, which this calls.
+    """Write records in a format that a trainer reads: a folder with data, pictures and a README, or the data file alone.
 
     Args:
+        records: Read once, one at a time.
         format: One of FORMATS, or the user's own as `module:Class`.
+        path: A folder; or a file, where its ending is that of the format's data file.
+        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file alone.
+        folders: Where relative paths of pictures are looked for, in this order.
+        select: Which expressions are wanted; all unless given.
+        strict: Refuse where anything is lost or left out.
         options: Those of the format.
+
+    Returns:
+        Counts of what was written, lost and left out.
 
     Raises:
         SpecError: There is no such format, or it has no such option.
-        InputError: The place is taken or can't be written; with `strict`, something would be lost.
+        InputError: The place is taken or can't be written; with `strict`, something is lost. Nothing is left there.
 
     Example:
         >>> import tempfile

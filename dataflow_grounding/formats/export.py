@@ -56,23 +56,7 @@ def export(
     select: Selection | None = None,
     strict: bool = False,
 ) -> Exported:
-    """Write records in a format: a folder with the data, the pictures and a README, or the data file alone.
-
-    Args:
-        records: Read once, one at a time.
-        format: The format, with its options.
-        path: A folder; or a file, where its ending is that of the format's data file.
-        images: `copy` (into a folder, upright), `link`, or `reference`, the only one for a file alone.
-        folders: Where relative paths of pictures are looked for, in this order.
-        select: Which expressions are wanted; all unless given.
-        strict: Refuse where anything is lost or left out.
-
-    Returns:
-        Counts of what was written, lost and left out.
-
-    Raises:
-        InputError: The place is taken or can't be written; with `strict`, something is lost. Nothing is left there.
-    """
+    """What `formats.write` does, with the format as an object."""
     alone = os.path.splitext(path)[1] == os.path.splitext(format.data_file)[1] != ""
     if alone and images in ("copy", "link"):
         raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
