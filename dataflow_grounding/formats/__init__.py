@@ -57,7 +57,7 @@ def write(
     strict: bool = False,
     **options: Any,
 ) -> Exported:
-    """Write records in a format that a trainer reads: a folder with data, pictures and a README, or the data file alone.
+    """Write records in a format that a trainer reads: a folder with data, pictures, README; or the data file alone.
 
     Args:
         records: Read once, one at a time.
@@ -82,7 +82,7 @@ def write(
         >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "caption": "A cat.", "expressions": [box]}
         >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
         >>> done.written["boxes"], done.losses()
-        (1, '')
+        (1, 'spans (1)')
     """
     from dataflow_grounding.formats.export import export
 

@@ -181,7 +181,7 @@ def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
         ("verdicts of checks", carries.verified, phrase.expression.get("verified") is not None),
         (f"exact numbers of boxes: {carries.numbers}", not carries.numbers, len(phrase.boxes)),
     )
-    return {what: count for what, carried, count in facts if count > 0 and not carried}
+    return {what: int(count) for what, carried, count in facts if count > 0 and not carried}
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
