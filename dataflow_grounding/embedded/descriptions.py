@@ -154,9 +154,7 @@ def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
 
 
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Phrase:
-    return parse_phrase(text)
+_parsed = lru_cache(maxsize=4096)(parse_phrase)
 
 
 def _joined(*parts: str) -> str:

@@ -125,7 +125,7 @@ def _finder(phrase: Phrase) -> _Finder | None:
     kind = words.KINDS.get(phrase.head)
     if kind is not None and (kind != "leaves" or phrase.is_plural):
         return _FINDERS.get(kind, _seen)
-    if phrase.shape is not None:
+    if phrase.head in words.SHAPES:
         return _shape
     return _colored if phrase.color in TERMS and phrase.head in words.ONE_COLORED else None
 
@@ -181,7 +181,7 @@ _FINDERS: dict[str, _Finder] = {
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    kind, color = phrase.shape or "", phrase.color
+    kind, color = words.SHAPES[phrase.head], phrase.color
     found = select_shapes(sight.shapes(), kind, color)
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.

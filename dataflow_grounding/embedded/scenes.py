@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded.colors import color_matches
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around, box_of
 from dataflow_grounding.geometry import area, intersection
 
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
@@ -37,8 +37,7 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
         or not (color in (None, "blue") or color_matches(color, mean))
     ):
         return None
-    x, y, w, h = cv2.boundingRect(region)
-    return Candidate((x, y, x + w, y + h), float(size), SKY_SCORE, "region")
+    return Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")
 
 
 def _smooth_from_top(picture: Picture) -> Array:
@@ -86,7 +85,7 @@ def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
         is_lawn, is_leafy = _textures(picture, labels == label)
         is_lawn = is_lawn and y > 0 and w >= picture.width / 2
         if (is_lawn and kind != "leaves") or (is_leafy and kind != "lawn"):
-            box = (float(x), float(y), float(x + w), float(y + h))
+            box = box_of(x, y, w, h)
             # Boxes that meet are not apart.
             meeting = [one for one in found if area(intersection(one.bbox, box))]
             box, size = around([box, *(one.bbox for one in meeting)]), size + sum(one.size for one in meeting)
