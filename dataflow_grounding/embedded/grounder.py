@@ -18,6 +18,7 @@ from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
 
 _LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
+_SAME = 0.8  # IoU of a coloured region and a drawn shape that are one
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
@@ -132,7 +133,7 @@ def _finder(phrase: Phrase) -> _Finder | None:
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
-        raise _Undecided("unsupported", f"the colour of a {phrase.head} can't be looked for")
+        raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
     sightings = sight.seen(kind or words.KINDS[phrase.head])
     if sightings.doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
@@ -228,6 +229,8 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         raise _Undecided("ambiguous", "the colour is in other places too")
     _check_extent(phrase, largest, sight.picture)
     _check_scene(phrase, largest, sight)
+    if phrase.head not in words.FIGURES and any(iou(s.candidate.bbox, largest.bbox) > _SAME for s in sight.shapes()):
+        raise _Undecided("ambiguous", f"what is {phrase.color} is a plain figure, which no {phrase.head} is")
     return [region.candidate for region in chosen]
 
 

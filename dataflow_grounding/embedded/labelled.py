@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataflow_grounding.embedded.choose import center
 from dataflow_grounding.embedded.descriptions import Descriptions
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, read_things, with_article
@@ -46,9 +47,8 @@ def _plain_caption(seen: Descriptions, thing: Thing) -> str:
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > 0.98:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
-    x, y = ((thing.bbox[axis] + thing.bbox[axis + 2]) / 2 for axis in (0, 1))
-    across = _third(x / seen.picture.width, "left", "right")
-    down = _third(y / seen.picture.height, "top", "bottom")
+    x, y = center(thing.bbox, seen.picture)
+    across, down = _third(x, "left", "right"), _third(y, "top", "bottom")
     place = " ".join(part for part in (down, across) if part) or "middle"
     return (
         f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {place}. "
@@ -81,9 +81,5 @@ def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> 
         return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
     right = [thing for thing in seen.things if [thing.id] == list(ids)]
     better = seen.shortest(right[0]) if right else None
-    return {
-        **check,
-        "matches": False,
-        "text": better or text,
-        "reason": "it fits no region" if not found else "it is not clear",
-    }
+    reason = "it is not clear" if found else "it fits no region"
+    return {**check, "matches": False, "text": better or text, "reason": reason}

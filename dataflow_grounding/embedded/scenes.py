@@ -12,7 +12,7 @@ from dataflow_grounding.geometry import area, intersection
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.05, 0.75
+_SKY_AREA, _SKY_WIDTH, _CLEAR_SKY_WIDTH = 0.05, 0.75, 0.6
 _SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
@@ -27,10 +27,14 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
     region = _smooth_from_top(picture)
     size = int(region.sum())
     # A page or a wall reaches down to the lower edge; a sky has something below it.
-    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25 or region[0].mean() < _SKY_WIDTH:
+    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25:
         return None
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
+    # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down beside a person.
+    is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
+    if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
+        return None
     if (
         mean[2] > -_SKY_BLUE
         or lab[:, 2].std() > _SKY_SPREAD

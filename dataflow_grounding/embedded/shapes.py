@@ -171,7 +171,7 @@ def _stands_on_corner(corners: Array) -> bool:
 
 
 def _is_star(contour: Array, hull: Array) -> bool:
-    """Whether a region has five points: a hull of five corners and five deep bays."""
+    """Whether a region has five points: a hull of five corners and five bays of like depths."""
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     indices = cv2.convexHull(outline, returnPoints=False)
     if len(outline) < 8 or len(_corners(hull)) != 5:
@@ -181,7 +181,11 @@ def _is_star(contour: Array, hull: Array) -> bool:
     except cv2.error:
         return False
     reach = float(np.sqrt(max(cv2.contourArea(hull), 1.0)))
-    return defects is not None and int((defects[:, 0, 3] / 256.0 > 0.1 * reach).sum()) == 5
+    if defects is None:
+        return False
+    depths = defects[:, 0, 3] / 256.0
+    deep = depths[depths > 0.1 * reach]
+    return len(deep) == 5 and bool(deep.min() > 0.5 * deep.max())
 
 
 def _corners(hull: Array) -> Array:
