@@ -13,6 +13,7 @@ from dataflow_grounding.embedded.choose import beside, choose
 from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.regions import with_article
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
@@ -230,7 +231,7 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     _check_extent(phrase, largest, sight.picture)
     _check_scene(phrase, largest, sight)
     if phrase.head not in words.FIGURES and any(iou(s.candidate.bbox, largest.bbox) > _SAME for s in sight.shapes()):
-        raise _Undecided("ambiguous", f"what is {phrase.color} is a plain figure, which no {phrase.head} is")
+        raise _Undecided("ambiguous", f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}")
     return [region.candidate for region in chosen]
 
 

@@ -13,7 +13,7 @@ from dataflow_grounding.geometry import area, intersection
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
 _SKY_AREA, _SKY_WIDTH, _CLEAR_SKY_WIDTH = 0.05, 0.75, 0.6
-_SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
+_SKY_BLUE, _SKY_SPREAD = (4.0, 70.0), 15.0  # of its -b*: mean (no sky is of paint's blue), standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
 _FINE = 40.0  # variance of gray within 5 px that all plants have
@@ -36,7 +36,7 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
     if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
         return None
     if (
-        mean[2] > -_SKY_BLUE
+        not _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1]
         or lab[:, 2].std() > _SKY_SPREAD
         or not (color in (None, "blue") or color_matches(color, mean))
     ):
