@@ -11,6 +11,7 @@ from dataflow_grounding.errors import InputError
 from dataflow_grounding.rows import check_file_type, read_records, write_rows
 
 S = TypeVar("S", bound="FileStorage")
+PREFIX = "dataflow_cache_step"
 
 
 class FileStorage:
@@ -42,7 +43,7 @@ class FileStorage:
         self,
         first_entry_file_name: str,
         cache_path: str = "./cache",
-        file_name_prefix: str = "dataflow_cache_step",
+        file_name_prefix: str = PREFIX,
         cache_type: str = "jsonl",
         *,
         image_root: str | None = None,
