@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.records import STATUSES, Record
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.terminal import counted, shown
 
 WARNINGS = {
@@ -105,8 +106,15 @@ class Summary:
             "failures_file": self.failures_file,
         }
 
+    def __repr__(self) -> str:
+        sent, file = counted(self.requests["sent"], "request"), self.annotations or "no results"
+        return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
+
+    def _done(self) -> str:
+        return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
+
     def __str__(self) -> str:
-        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed", *self._found()]
+        lines = [self._done(), *self._found()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
