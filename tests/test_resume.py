@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,6 @@ from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Take
 from dataflow_grounding.testing.faults import FaultRule
 
 KEY = "image_grounding.vlm.openai"
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
 
 
 @pytest.fixture
