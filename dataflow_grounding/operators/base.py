@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
+from dataflow_grounding.engine.plan import (
+    FACT_COLUMNS,
+    NoRecordLeft,
+    Step,
+    current_pipeline,
+    recorded_steps,
+    source_digest,
+)
 from dataflow_grounding.errors import BrokenRow, InputError, PlanError
 from dataflow_grounding.operators.calling import (
     Annotated,
@@ -214,7 +221,8 @@ class Operator(ABC):
 
     def lacking(self, there: Collection[str]) -> list[str]:
         """The roles that it needs whose columns are not among those that are there."""
-        return [role for role, column in self.reads().items() if column not in there and role not in self.optional_keys]
+        needed = {role: column for role, column in self.reads().items() if role not in self.optional_keys}
+        return [role for role, column in needed.items() if column not in there and column not in FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""

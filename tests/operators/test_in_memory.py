@@ -360,6 +360,8 @@ def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path
     rows = [{"image_path": PIXELS, "expressions": ["the sky"]}, {"image_path": PIXELS}]
     assert [place for place, _ in PhraseGrounder(EmbeddedServing())(rows).failures] == [1]
     assert PhraseGrounder(EmbeddedServing())([]) == []
+    assert operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})({})["sure"]
+    assert dict(operator(lambda record: {})({7: "a"})) == {"7": "a"}
     assert len(PhraseGrounder(EmbeddedServing())(pandas.DataFrame())) == 0
     region = {"bbox": [1, 2, 20, 20], "type": "mug", "description": "the mug"}
     assert Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])[0]["expressions"]
