@@ -131,7 +131,7 @@ def annotated_rows(operator: Annotator, data: Any, on_error: OnError) -> Annotat
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     frame: DataFrame | None = data if hasattr(data, "iloc") and hasattr(data, "columns") else None
-    rows = _rows_of_list(operator, data) if frame is None else _rows_of_frame(frame)
+    rows = _rows_of_list(operator, data if frame is None else frame.rename(columns=str).to_dict("records"))
     if rows:
         check_columns(operator, rows, InputError)
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
@@ -166,10 +166,6 @@ def _rows_of_list(operator: Annotator, data: Any) -> list[Mapping[str, Any]]:
         if not isinstance(row, Mapping):
             raise InputError(f"{wanted}: row {place} is {type(row).__name__}")
     return rows
-
-
-def _rows_of_frame(frame: DataFrame) -> list[Mapping[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _frame(

@@ -137,7 +137,7 @@ def _pipeline_and_data(spec: Any) -> tuple[str, str]:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    """By what its records say, else by what it calls its files; images, where it made the file of records itself."""
+    """By its records, else by what it calls its files; and the images, where it made the file of records itself."""
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     first = storage.first_entry_file_name
     made = os.path.dirname(os.path.abspath(first)) == os.path.abspath(storage.cache_path)
