@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.terminal import say
+
+_told: set[str] = set()
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
@@ -14,8 +18,33 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
     for path in found:
         from dotenv import load_dotenv
 
-        try:
-            load_dotenv(path, override=False)
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a character that no environment holds
-            raise SpecError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+        load_dotenv(stream=io.StringIO(_readable(path)), override=False)
     return found
+
+
+def _readable(path: str) -> str:
+    """The file without the lines that set nothing, each of which is told once, but not what it holds."""
+    from dotenv.parser import parse_stream
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"can't read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpecError(f"can't read {path}, line {line}: it is not UTF-8; save the file as UTF-8") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise SpecError(f"can't read {path}, line {line}: it holds a NUL character; take it out")
+    kept = ""
+    for binding in parse_stream(io.StringIO(text)):
+        said = binding.original.string
+        line = binding.original.line + said[: len(said) - len(said.lstrip())].count("\n")
+        if not binding.error:
+            kept += said
+        elif (place := f"{os.path.realpath(path)}:{line}") not in _told:
+            _told.add(place)
+            say(f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes closed")
+    return kept

@@ -9,9 +9,9 @@ import traceback
 
 import click
 
+from dataflow_grounding.cli.leaving import INTERRUPTED, as_command
 from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
-from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.terminal import say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
@@ -79,24 +79,18 @@ def _run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        read_env_files()
-        sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
+        with as_command(debug=debug):
+            read_env_files()
+            sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
+        say(f"Error: {INTERRUPTED}")
         sys.exit(130)
     except click.ClickException as error:
         error.show(said := io.StringIO())
         say(said.getvalue().rstrip())
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except GroundingError as error:
-        if debug:
-            say(traceback.format_exc())
-        for line in str(error).splitlines():
-            say(f"Error: {line}")
-        sys.exit(error.exit_code if isinstance(error, RunStopped) else 2)
     except Exception as error:
         if debug:
             say(traceback.format_exc())

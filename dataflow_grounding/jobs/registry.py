@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from pydantic import create_model
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import SpecJob
@@ -40,7 +43,15 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
 
 def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
     """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
-    spec, problems = look_into_spec(paths, overrides)
+    return _faultless(*look_into_spec(paths, overrides))
+
+
+def load_endpoint(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
+    """As `load_spec`, for asking the spec's model alone: `data` and `results_dir` may be missing. Raises SpecError."""
+    return _faultless(*read_spec(paths, overrides, _endpoint_of, JOBS, whole=False))
+
+
+def _faultless(spec: Spec | None, problems: list[str]) -> Spec:
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     return spec
@@ -54,3 +65,8 @@ def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) ->
 def _block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
     job = job_named(autolabel_type, folders)
     return job.name, job.block
+
+
+def _endpoint_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+    name, block = _block_of(autolabel_type, folders)
+    return name, create_model(block.__name__, __base__=block, data=(Any, None))
