@@ -30,18 +30,18 @@ def _readable(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read()
         text = data.decode("utf-8-sig")
+        at = data.find(b"\0")
     except OSError as error:
         raise SpecError(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"can't read {path}, line {line}: it is not UTF-8; save the file as UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise SpecError(f"can't read {path}, line {line}: it holds a NUL character; take it out")
+        at = error.start
+    if at >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise SpecError(f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one")
     kept = ""
     for binding in parse_stream(io.StringIO(text)):
         said = binding.original.string
-        line = binding.original.line + said[: len(said) - len(said.lstrip())].count("\n")
+        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
         if not binding.error:
             kept += said
         elif (place := f"{os.path.realpath(path)}:{line}") not in _told:

@@ -11,7 +11,7 @@ from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
-from dataflow_grounding.jobs.registry import load_endpoint
+from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
@@ -70,7 +70,7 @@ def _serving(
     if spec_paths and given:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if spec_paths:
-        spec = load_endpoint(spec_paths, overrides)
+        spec = load_spec(spec_paths, overrides, whole=False)
         vlm, workflow = spec.block.vlm, spec.block.workflow
         serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
     elif overrides:

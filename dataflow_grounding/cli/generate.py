@@ -78,7 +78,7 @@ def command(
         return summary.exit_code
     say(str(summary))
     if summary.done and pilot:
-        say(advice(run, measured=set_from is not None))
+        say(advice(run))
     elif summary.records:
         say(next_steps(run, summary))
     return summary.exit_code

@@ -6,12 +6,14 @@ import importlib
 import io
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
-from dataflow_grounding.cli.leaving import INTERRUPTED, as_command
 from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
+from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.terminal import say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
@@ -75,18 +77,35 @@ def main() -> None:
         speaks_of_specs.reset(words)
 
 
+@contextmanager
+def as_command() -> Iterator[None]:
+    """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
+
+    Raises:
+        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another GroundingError.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):
+        say("Error: interrupted: run the same command again to go on")
+        raise SystemExit(130) from None
+    except GroundingError as error:
+        if "--debug" in sys.argv:
+            say(traceback.format_exc())
+        for line in str(error).splitlines():
+            say(f"Error: {line}")
+        raise SystemExit(error.exit_code if isinstance(error, RunStopped) else 2) from None
+
+
 def _run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        with as_command(debug=debug):
+        with as_command():
             read_env_files()
             sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
-    except click.Abort:
-        say(f"Error: {INTERRUPTED}")
-        sys.exit(130)
     except click.ClickException as error:
         error.show(said := io.StringIO())
         say(said.getvalue().rstrip())

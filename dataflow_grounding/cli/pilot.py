@@ -10,18 +10,13 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.records import read_object
 from dataflow_grounding.spec import Spec
-from dataflow_grounding.terminal import counted, say
+from dataflow_grounding.terminal import say
 
 MOST = 256
 """Requests in flight up to which a pilot measures what the endpoint sustains."""
 
-MEASURING = (
-    "A pilot keeps to max_workers, and stored replies measure nothing: --pilot N --set-from pilot, with a larger N, "
-    "finds out how many requests at once the endpoint takes"
-)
 
-
-def advice(run: SpecRun, measured: bool) -> str:
+def advice(run: SpecRun) -> str:
     """What to look at after a pilot, and how to go on."""
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
@@ -32,8 +27,8 @@ def advice(run: SpecRun, measured: bool) -> str:
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
         "here;",
-        "estimate now uses what was measured. "
-        + ("--set-from pilot uses as many requests at once as the endpoint took." if measured else f"{MEASURING}."),
+        "estimate now uses what was measured. How many requests at once the endpoint takes is measured by --pilot N "
+        "--set-from pilot, with a larger N; --set-from pilot alone then uses that many.",
     ]
     return "\n".join(lines)
 
@@ -61,7 +56,8 @@ def set_workers(spec: Spec, in_pilot: bool) -> None:
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, sustained)
-    more = (
-        "" if sustained > stated else f" (the last run sustained {counted(sustained, 'request')} at once. {MEASURING})"
+    why = (
+        f" (the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new records, tries more)"
     )
+    more = "" if sustained > stated else why
     say(f"workflow.max_workers: {workflow.max_workers}{more}")

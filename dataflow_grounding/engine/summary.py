@@ -15,9 +15,7 @@ WARNINGS = {
     "unusable_bbox": ("box", "left out, of no use: see bbox_problems in the records"),
     "unanswered_check": ("check", "of the box format not answered: see docs/calibration.md, The standing check"),
     "input_changed": ("input", "changed while being read: run the same command again for what is new in it"),
-    "image_changed": (
-        *("image", "replaced by another of the same size and time: run the same command again for rows done before"),
-    ),
+    "image_changed": ("image", "replaced by one of the same size and time: run the same command again for its rows"),
     "bbox_cut": ("box", "cut at the edge of the image"),
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
@@ -133,12 +131,10 @@ class Summary:
 
     def _found(self) -> Iterator[str]:
         if self.expressions["total"]:
-            parts = [
-                ", ".join(f"{self.expressions[word]} {word}" for word in words if self.expressions[word])
-                for words in (STATUSES, VERDICTS.values())
-            ]
-            counts = "; ".join(filter(None, parts))
-            yield counted(self.expressions["total"], "expression") + (f": {counts}" if counts else "")
+            counts = [f"{self.expressions[word]} {word}" for word in STATUSES if self.expressions[word]]
+            checks = [f"{self.expressions[word]} {word}" for word in VERDICTS.values() if self.expressions[word]]
+            parts = "; ".join(filter(None, [", ".join(counts), ", ".join(checks)]))
+            yield counted(self.expressions["total"], "expression") + (f": {parts}" if parts else "")
         for _, line in self.boxes:
             yield f"  {line}"
 

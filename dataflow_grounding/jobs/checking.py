@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.limiter import files_left
-from dataflow_grounding.engine.plan import Step, image_column
 from dataflow_grounding.engine.plan import check as check_plan
+from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.formats.label_sources import counted_items
@@ -104,7 +103,8 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     source = Source(step, step.image_key, None, None)
     ids: dict[str, int] = {}
     folders: Counter[str] = Counter()
-    pictures: dict[int, int] = {}
+    texts = set(step.operator.reads().values()) - {source.image_key}
+    asked: dict[int, int] = {}
     repeated: list[str] = []
     for row in run.job.rows():
         found.records += 1
@@ -115,7 +115,8 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
             if image_column(step.operator, record) or (step.image_key is None and source.image_key in record):
                 folders[_folder_of(record, source.image_key)] += 1
                 open_image(record, source.image_key)
-                first = pictures.setdefault(_asked_about(record, source.image_key, step), row.line)
+                read = [os.path.realpath(find_image(record, source.image_key).path), *map(record.get, texts)]
+                first = asked.setdefault(hash(repr(read)), row.line)
                 repeated += [f"line {row.line} that of line {first}"] if first != row.line else []
             if isinstance(step.operator, Operator):
                 step.operator.look_over(record)
@@ -136,14 +137,6 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     for folder, count in folders.items():
         if folder:
             found.remarks.append(f"{counted(count, 'image')} found in {folder}")
-
-
-def _asked_about(record: Record, image_key: str, step: Step) -> int:
-    """Hash of the picture, however its path is written, and the text or boxes that the step reads."""
-    read = (
-        json.dumps(record.get(column), default=str) for column in step.operator.reads().values() if column != image_key
-    )
-    return hash((os.path.realpath(find_image(record, image_key).path), *read))
 
 
 def _folder_of(record: Record, image_key: str) -> str:

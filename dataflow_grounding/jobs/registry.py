@@ -41,17 +41,12 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
     return found
 
 
-def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
-    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
-    return _faultless(*look_into_spec(paths, overrides))
+def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True) -> Spec:
+    """As `look_into_spec`; without `whole`, `data` and `results_dir` may be missing: its model alone will be asked.
 
-
-def load_endpoint(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
-    """As `load_spec`, for asking the spec's model alone: `data` and `results_dir` may be missing. Raises SpecError."""
-    return _faultless(*read_spec(paths, overrides, _endpoint_of, JOBS, whole=False))
-
-
-def _faultless(spec: Spec | None, problems: list[str]) -> Spec:
+    Raises SpecError with everything that is wrong, one line each.
+    """
+    spec, problems = read_spec(paths, overrides, _block_of if whole else _endpoint_of, JOBS, whole)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     return spec
@@ -59,7 +54,7 @@ def _faultless(spec: Spec | None, problems: list[str]) -> Spec:
 
 def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
     """A spec and everything wrong with it, one line each; see `read_spec`. Raises SpecError."""
-    return read_spec(paths, overrides, _block_of, JOBS)
+    return read_spec(paths, overrides, _block_of, JOBS, True)
 
 
 def _block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:

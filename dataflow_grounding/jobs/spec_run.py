@@ -21,7 +21,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
-from dataflow_grounding.jobs.registry import JOBS, job_named, load_endpoint
+from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.records import read_object
@@ -34,18 +34,10 @@ from dataflow_grounding.version import __version__
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
     """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
-    spec = load_endpoint(paths)
+    spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
     return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
-
-
-def _refuse_others_results(results_dir: str, written: Sequence[str]) -> None:
-    """Raises InputError if a file that a run would write is there: without `.ckpt` beside it, it is none of ours."""
-    for path in filter(os.path.exists, written):
-        name = os.path.relpath(path, results_dir)
-        what = f"{results_dir} holds results from elsewhere: {name} is there, and no .ckpt with replies that it is from"
-        raise InputError(f"{what}. Choose another results_dir, or move them away")
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
@@ -86,8 +78,10 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
-        if not os.path.exists(self.steps[0].storage.checkpoint_folder):
-            _refuse_others_results(spec.results_dir, written)
+        there = next(filter(os.path.exists, written), "")
+        if there and not os.path.exists(self.steps[0].storage.checkpoint_folder):  # with one, they are ours
+            what = f"{there} is from elsewhere: {spec.results_dir} has no .ckpt, where this package keeps replies"
+            raise InputError(f"{what}. Choose another results_dir, or move the results away")
 
     def execute(self) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""

@@ -26,12 +26,7 @@ BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBloc
 
 
 def read_spec(
-    paths: str | Sequence[str],
-    overrides: Sequence[str],
-    block_of: BlockOf,
-    others: Collection[str] = (),
-    *,
-    whole: bool = True,
+    paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str], whole: bool
 ) -> tuple[Spec | None, list[str]]:
     """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and all
     that is wrong with it, one line each.

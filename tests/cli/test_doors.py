@@ -338,7 +338,7 @@ def test_results_that_another_program_left_are_not_written_over(folder: Path, pi
     for line in (["check"], ["estimate"], ["generate", "--dry-run"], ["generate"]):
         done = command([*line, "-e", "spec.yaml", "results_dir=taos"])
         assert done.code == 2, done
-        assert "taos holds results from elsewhere: annotations.jsonl is there" in done.err
+        assert "taos/annotations.jsonl is from elsewhere: " in done.err
         assert "Choose another results_dir" in done.err
     assert [path.read_text() for path in kept] == [json.dumps(record) + "\n"] * 3
     assert sorted(path for path in (folder / "taos").rglob("*") if path.is_file()) == sorted(kept)
