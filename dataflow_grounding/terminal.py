@@ -87,7 +87,7 @@ def say_json(value: Any, indent: int | None = None) -> None:
 
 def counted(number: int, thing: str) -> str:
     """`1 record`, `1,200 replies`."""
-    several = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    several = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}{'es' if thing.endswith('x') else 's'}"
     return f"{number:,} {thing if number == 1 else several}"
 
 
