@@ -46,7 +46,7 @@ class StepAsk:
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
         if self._asking is None:
-            raise OperatorFailed("this operator has no serving to ask")
+            raise OperatorFailed("this operator has no serving to ask, or had nothing to ask when the run began")
         found = await self._asking.answer(request, self._store, self._priority, self._unstored)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"

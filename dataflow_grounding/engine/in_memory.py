@@ -42,14 +42,19 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
+    asks = False
+    for place, record in enumerate(records):
+        if place not in outcomes:
+            try:  # before anything is paid for, a calibration too
+                asks |= _may_ask(operator, record, image_key)
+            except RecordError as why:
+                outcomes[place] = why
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
-    for place, why in _broken(operator, left, image_key):  # before anything is paid for, a calibration too
-        outcomes[place] = why
-        del left[place]
-    if left:
+    if asks:
         operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    asking = _asking(operator, budget) if asks else None
     with _store(operator, options.replies) as store:
-        run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
@@ -86,16 +91,11 @@ def _records(
     return records, broken
 
 
-def _broken(operator: Annotator, records: Mapping[int, Record], image_key: str | None) -> list[tuple[int, RecordError]]:
-    """What is wrong with records that can be seen without asking anyone, by place."""
-    found = []
-    for place, record in records.items():
-        try:
-            if image_key and operator.needs_image:
-                find_image(record, image_key)
-        except RecordError as error:
-            found.append((place, error))
-    return found
+def _may_ask(operator: Annotator, record: Record, image_key: str | None) -> bool:
+    """Whether it may ask about the record. Raises RecordError for what is seen to be wrong without asking."""
+    if image_key and operator.needs_image:
+        find_image(record, image_key)
+    return operator.asks(record)
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
@@ -118,12 +118,11 @@ async def _annotate_all(
     operator: Annotator,
     left: Mapping[int, Record],
     outcomes: dict[int, Outcome],
-    budget: Budget,
+    asking: Asking | None,
     store: ReplyLog,
     until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
-    asking = _asking(operator, budget)
     memo, notes = ImageMemo(None), Counter[str]()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)

@@ -79,3 +79,10 @@ class RunStart:
     folder: str | None
     pictures: Callable[[], OwnPictures]
     shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def replies(self) -> str | None:
+        """The file that keeps the run's replies, if one does."""
+        from dataflow_grounding.engine.reply_store import open_store
+
+        return open_store(self.folder) if self.folder else self.options.replies

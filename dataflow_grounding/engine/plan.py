@@ -91,6 +91,12 @@ class Annotator(Protocol):
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
 
+    def asks(self, record: Record) -> bool:
+        """Whether it may ask about a record. Raises RecordError for what is wrong with the record."""
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """What has to be asked before anything is paid for; returns counts of requests and tokens."""
+
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
 
@@ -123,9 +129,15 @@ class WholeFile:
     def settings(self) -> None:
         """Not known."""
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    def asks(self, record: Record) -> bool:
+        """Never called: it takes no single records."""
+        raise NotImplementedError
+
+    def settle(self, start: RunStart) -> Counter[str]:
         """Nothing to ask."""
         return Counter()
+
+    prepare = settle
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Never called: it takes no single records."""
@@ -171,6 +183,8 @@ class RunningPipeline(Protocol):
 
     summaries: list[Summary]
     budget: Budget
+    ahead: list[Annotator]
+    """Operators that forward() may come to, none of which has settled what it has to know."""
 
     @property
     def name(self) -> str | None:

@@ -73,6 +73,10 @@ class PhraseGrounder(BoxOperator):
         )
         self.phrases_per_request = phrases_per_request
 
+    def asks(self, record: Record) -> bool:
+        """Of records with expressions. Raises BrokenRow."""
+        return bool(read_expressions(record, self.keys.expressions))
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
