@@ -50,17 +50,14 @@ def execute(
         PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
         RunStopped: The run could not be finished; what was paid for is stored.
     """
-    if not steps:
-        raise PlanError("the pipeline has no steps")
-    _check_budget(options)
+    _check_plan(steps, options)
     budget = budget or budget_of(options)
+    ahead = [*(step.operator for step in steps), *ahead]
     total: Summary | None = None
     held = {locked}
-    ahead = [*(step.operator for step in steps), *ahead]
     with ExitStack() as locks:
         for segment in segments(steps):
-            operator = segment[0].operator
-            if isinstance(operator, WholeFile):
+            if isinstance(operator := segment[0].operator, WholeFile):
                 with replies_kept(segment[0], options):
                     operator.work()
                 total = published(segment[0], total)
@@ -110,8 +107,10 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     return summary
 
 
-def _check_budget(options: RunOptions) -> None:
-    """Raises SpecError for a budget that can't be kept to."""
+def _check_plan(steps: list[Step], options: RunOptions) -> None:
+    """Raises PlanError without steps, SpecError for a budget that can't be kept to."""
+    if not steps:
+        raise PlanError("the pipeline has no steps")
     if options.budget_usd is None:
         return
     if options.prices is None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding.display import ShownRecord
@@ -20,7 +21,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import Annotator, Partial
+from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
@@ -126,12 +127,13 @@ async def _annotate_all(
     memo, notes = ImageMemo(None), Counter[str]()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
+    suspects: set[int] = set()
 
     async def work() -> None:
         for place, record in queue:
             if until_failure and any(isinstance(outcome, RecordError) for outcome in outcomes.values()):
                 return
-            ask = StepAsk(asking, store, (place,), notes)
+            ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
 
             def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
                 return annotated(operator, record, ask, memo, lambda: workers.cancelled)
@@ -154,6 +156,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
+        _mark(outcomes, suspects)
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -161,6 +164,10 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
+
+
+def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
+    outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}
 
 
 def _asking(operator: Annotator, budget: Budget) -> Asking | None:

@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE)
+SUSPECT = "suspect_boxes"
+"""The code of a note that boxes look as if they were in another format, and the column of records that have such."""
+
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE, SUSPECT)
 """Columns of the record schema that steps fill in without naming them."""
+
+
+NO_MODEL = (
+    "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and DF_MODEL name it), or "
+    "records with column {!r} that says what there is"
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,8 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
+                if role not in getattr(type(step.operator), "input_keys", reads):  # read for want of a model
+                    raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():

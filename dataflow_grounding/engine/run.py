@@ -201,7 +201,8 @@ class Run:
     def _ask(self, index: int, place: int) -> StepAsk:
         asking = None if index in self._idle else self._held.asking_of(self.steps[index])
         asked = functools.partial(self._asked.add, place)
-        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked)
+        suspect = functools.partial(self._outputs.suspect, place, index)
+        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
 
     def _progress(self) -> Progress:
         total = self.source.length()

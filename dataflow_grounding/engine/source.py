@@ -143,7 +143,7 @@ class Source:
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
-        """Whether it may ask about any record; None where none gets that far. Columns that steps `made` are not known."""
+        """Whether it may ask about any record; None where none gets that far. Steps make the columns `made` first."""
         if not os.path.isfile(self.path):
             return True
         unknown = not made.isdisjoint(operator.reads().values())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.records import STATUSES, Record
 from dataflow_grounding.terminal import counted, shown
 
@@ -17,6 +18,7 @@ WARNINGS = {
     "input_changed": "input changed while it was read: run the same command again for what is new in it",
     "image_changed": "images were replaced by others of the same size and time: run the same command again for rows "
     "done before that was seen",
+    SUSPECT: "records have boxes that may be in another format, and suspect_boxes: true",
     "bbox_cut": "boxes reach outside their images and are cut at the edge",
 }
 """Notes that the user should read, in words."""

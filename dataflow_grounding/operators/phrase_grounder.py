@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.geometry import MERGE_IOU
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
@@ -88,6 +88,8 @@ class PhraseGrounder(BoxOperator):
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
         if any(f.doubtful for f in found) or "doubtful" in record:
             update["doubtful"] = any(f.doubtful for f in found)
+        if SUSPECT in record:  # of boxes that these replace
+            update[SUSPECT] = False
         return update
 
 
