@@ -23,6 +23,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
+from dataflow_grounding.terminal import counted
 
 
 def execute(
@@ -189,12 +190,12 @@ def _prepared(
 def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
     """The stop with what is done and what the rest would take, at one request per step and what these ones cost."""
     answered = done.requests["replayed"] + done.requests["answered"]
-    text = f"{stopped}. {answered} replies are stored"
+    text = f"{stopped}. Stored: {counted(answered, 'reply')}"
     if total is not None:
         left = max(total * requests_each - answered, 1)
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
         price = f", {cost * left:.4f} USD" if cost else ""
-        text += f"; the rest takes about {left} more requests{price}"
+        text += f"; the rest takes about {counted(left, 'more request')}{price}"
     told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told

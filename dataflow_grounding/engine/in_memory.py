@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
+from dataflow_grounding.dataframes import plain_row, plain_value
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -36,8 +37,8 @@ Outcome: TypeAlias = Update | RecordError
 def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
     """By place, each row with the operator's update or with what failed; `until_failure` begins none after a failure.
 
-    A picture that a row holds in memory is a file while the operator works, and afterwards the caller's own object.
-    Raises RunStopped.
+    While the operator works, a picture in memory is a file, and other values are as JSON has them; what comes back are
+    the caller's own. Raises RunStopped.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(rows, image_key, operator.needs_image)
@@ -59,33 +60,34 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
-        column = image_key or _image_column(row)
-        own = {column: row[column]} if column in row else {}
         error = outcome if isinstance(outcome, RecordError) else None
         update = {} if isinstance(outcome, RecordError) else outcome
-        results[place] = ShownRecord.of(record, column, {**own, **update}), error
+        own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
+        results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **update}), error
     return results
 
 
 def _records(
     rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
 ) -> tuple[list[Record], dict[int, Outcome]]:
-    """The rows as records, their pictures as files; and, by place, what is wrong with pictures."""
+    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with pictures."""
     records: list[Record] = []
     broken: dict[int, Outcome] = {}
     rows_of_image = NumberTable()
     for place, row in enumerate(rows):
         column, file = image_key or _image_column(row), {}
         given = row.get(column)
+        given = given if is_picture(given) else plain_value(given)
         if not isinstance(given, str) and (is_picture(given) or (needed and image_key and column in row)):
             try:
                 file = {column: as_path(given, column)}
             except RecordError as error:
-                broken[place] = error
+                broken[place], file = error, {column: ""}
+        plain = plain_row({**row, **file})
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
-            records.append(row.updated(file))
+            records.append(row.updated(plain))
             continue
-        record = Record({**row, **{name: id_of(path) for name, path in file.items()}}, place=place)
+        record = Record({**plain, **{name: id_of(path) for name, path in file.items()}}, place=place)
         identify(record, column, None, rows_of_image)
         record.update(file)
         records.append(record)

@@ -34,7 +34,7 @@ from dataflow_grounding.version import __version__
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
     """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
-    spec = load_spec(paths)
+    spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
     return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
@@ -78,6 +78,10 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
+        there = next(filter(os.path.exists, written), "")
+        if there and not os.path.exists(self.steps[0].storage.checkpoint_folder):  # with one, they are ours
+            what = f"{there} is from elsewhere: {spec.results_dir} has no .ckpt, where this package keeps replies"
+            raise InputError(f"{what}. Choose another results_dir, or move the results away")
 
     def execute(self) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""

@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
-from dataflow_grounding.errors import InputError, PlanError
+from dataflow_grounding.engine.plan import (
+    FACT_COLUMNS,
+    NoRecordLeft,
+    Step,
+    current_pipeline,
+    recorded_steps,
+    source_digest,
+)
+from dataflow_grounding.errors import BrokenRow, InputError, PlanError
 from dataflow_grounding.operators.calling import (
     Annotated,
     OnError,
     annotated_rows,
     as_made,
+    check_columns,
     made_with,
+    record_of,
     roles_of,
     with_columns,
 )
@@ -171,8 +180,9 @@ class Operator(ABC):
         """Work on records in memory.
 
         Args:
-            data: One record, a list of records, or a DataFrame. The image's column may hold a path, the bytes of an
-                image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
+            data: One record (a dict, or a row of a DataFrame), a list of records, or a DataFrame. The image's column
+                may hold a path, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
+                H×W×4 RGBA).
             on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many,
                 "keep" keeps them with null in the columns that the operator fills, "raise" stops at the first.
             columns: As of `run`.
@@ -182,15 +192,18 @@ class Operator(ABC):
             its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
 
         Raises:
+            InputError: No row has a column that it needs; for one record a RecordError.
             RecordError: What failed, of one record, or with on_error="raise".
             RunStopped: Nothing more could be sent.
         """
         operator = self.bound(**columns)
-        if not isinstance(data, Mapping):
+        row = record_of(data)
+        if row is None:
             return annotated_rows(operator, data, on_error)
         from dataflow_grounding.engine.in_memory import annotate_all
 
-        record, error = annotate_all(operator, [data])[0]
+        check_columns(operator, [row], BrokenRow)
+        record, error = annotate_all(operator, [row])[0]
         if error is not None:
             raise error
         return record
@@ -220,6 +233,11 @@ class Operator(ABC):
     def writes(self) -> dict[str, str]:
         """Role → column that it fills in."""
         return {role: getattr(self.keys, role) for role in self.output_keys}
+
+    def lacking(self, there: Collection[str]) -> list[str]:
+        """The roles that it needs whose columns are not among those that are there."""
+        needed = {role: column for role, column in self.reads().items() if role not in self.optional_keys}
+        return [role for role, column in needed.items() if column not in there and column not in FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.engine.plan import NO_MODEL, Ask
-from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.operators.image_facts import facts_of
@@ -45,12 +44,6 @@ class CaptionGenerator(Operator):
         self.serving: Serving = serving
         if serving.needs_labels:
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
-
-    def asks(self, record: Record) -> bool:
-        """Of every record that has what the serving needs. Raises BrokenRow."""
-        if self.serving.needs_labels and self.keys.regions not in record:
-            raise BrokenRow(f"{self.name} {NO_MODEL.format(self.keys.regions)}")
-        return True
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `caption`, `cleaned_caption` and the image's size."""

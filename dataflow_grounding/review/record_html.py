@@ -93,13 +93,17 @@ def _picture(view: View, find_image: FindImage, folder: str) -> tuple[str, tuple
 
 
 def _link(path: str, folder: str) -> str:
-    """The address of a picture for a page in `folder`: relative where it lies beside or below; empty for no picture."""
+    """The address of a picture for a page in `folder`; empty for no picture.
+
+    It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
+    """
     if not path.lower().endswith(_SHOWN_BY_BROWSERS):  # under another name a browser could run what is in it
         return ""
-    beside = os.path.relpath(path, folder)
-    if beside.startswith(os.pardir + os.sep):
-        return Path(os.path.abspath(path)).as_uri()
-    return quote(os.fsencode(beside))
+    path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
+    within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
+    if any(path.startswith(os.path.join(place, "")) for place in within):
+        return quote(os.fsencode(os.path.relpath(path, folder)))
+    return Path(path).as_uri()
 
 
 def _fit(width: int, height: int) -> tuple[int, int]:

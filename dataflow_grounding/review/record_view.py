@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, Record, is_number, read_expressions
+from dataflow_grounding.records import STATUSES, VERDICTS, Record, is_number, read_expressions
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -27,7 +27,6 @@ MEANING = {
 """The filters of records, by the order in which they are offered, and what each means."""
 FIRST = ("suspect", "doubtful", "unverified")
 """Those of them that come first."""
-_CHECKS = {True: "verified", False: "not verified", None: "not checked"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
     if status not in STATUSES:
         status = "grounded" if instances else "pending"
     verified = row.get("verified")
-    check = _CHECKS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
+    check = VERDICTS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
     why = row.get("reason") or (STATUS_MEANING[status] if status == "unsupported" else "")
     said = verification.get("reason") if isinstance(verification, Mapping) else ""
     return Expression(

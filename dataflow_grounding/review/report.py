@@ -26,7 +26,7 @@ def write_report(
     failures: Iterable[Mapping[str, Any]] = (),
     per_page: int = 500,
 ) -> int:
-    """Write the report, one HTML page or several, all or none, and return how many records it shows.
+    """Write the report, one HTML page or several, all or none.
 
     A page loads nothing, runs no script, and shows all text as text. Failures come first, then suspect, doubtful and
     unverified records. Further pages are beside the first, as `report-2.html` and so on; those of a longer report go.
@@ -39,6 +39,9 @@ def write_report(
         summary: Shown of it: `model` and `seconds`. All counts are of `records` and `failures`.
         failures: Rows with `id`, `line`, `step`, `kind` and `message`.
         per_page: How many records, and how many failures, a page has at most.
+
+    Returns:
+        How many records it shows.
 
     Raises:
         OSError: A page can't be written, or its name is taken by a file that is not a page of a report.

@@ -23,7 +23,7 @@ from dataflow_grounding import (
     RegionCaptioner,
 )
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.errors import BrokenRow, PlanError, SpecError
+from dataflow_grounding.errors import BrokenRow, GroundingError, PlanError, SpecError
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
@@ -114,7 +114,7 @@ def test_the_first_row_in_order_that_is_seen_to_be_wrong_is_named(picture: str) 
 
 def test_a_caption_without_a_model_says_so(tmp_path: Path, picture: str) -> None:
     captioner: Operator = CaptionGenerator(EmbeddedServing())
-    with pytest.raises(BrokenRow, match="image_caption has no model"):
+    with pytest.raises(GroundingError, match="image_caption has no model"):
         captioner({"image_path": picture})
     (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture}) + "\n")
     with pytest.raises(PlanError, match="image_caption has no model"):
