@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding.dataframes import plain_row, plain_value
@@ -21,7 +22,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import Annotator, Partial
+from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
@@ -43,14 +44,19 @@ def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, unti
     records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
+    asks = False
+    for place, record in enumerate(records):
+        if place not in outcomes:
+            try:  # before anything is paid for, a calibration too
+                asks |= _may_ask(operator, record, image_key)
+            except RecordError as why:
+                outcomes[place] = why
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
-    for place, why in _broken(operator, left, image_key):  # before anything is paid for, a calibration too
-        outcomes[place] = why
-        del left[place]
-    if left:
+    if asks:
         operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    asking = _asking(operator, budget) if asks else None
     with _store(operator, options.replies) as store:
-        run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
@@ -88,16 +94,11 @@ def _records(
     return records, broken
 
 
-def _broken(operator: Annotator, records: Mapping[int, Record], image_key: str | None) -> list[tuple[int, RecordError]]:
-    """What is wrong with records that can be seen without asking anyone, by place."""
-    found = []
-    for place, record in records.items():
-        try:
-            if image_key and operator.needs_image:
-                find_image(record, image_key)
-        except RecordError as error:
-            found.append((place, error))
-    return found
+def _may_ask(operator: Annotator, record: Record, image_key: str | None) -> bool:
+    """Whether it may ask about the record. Raises RecordError for what is seen to be wrong without asking."""
+    if image_key and operator.needs_image:
+        find_image(record, image_key)
+    return operator.asks(record)
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
@@ -120,21 +121,21 @@ async def _annotate_all(
     operator: Annotator,
     left: Mapping[int, Record],
     outcomes: dict[int, Outcome],
-    budget: Budget,
+    asking: Asking | None,
     store: ReplyLog,
     until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
-    asking = _asking(operator, budget)
     memo, notes = ImageMemo(None), Counter[str]()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
+    suspects: set[int] = set()
 
     async def work() -> None:
         for place, record in queue:
             if until_failure and any(isinstance(outcome, RecordError) for outcome in outcomes.values()):
                 return
-            ask = StepAsk(asking, store, (place,), notes)
+            ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
 
             def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
                 return annotated(operator, record, ask, memo, lambda: workers.cancelled)
@@ -157,6 +158,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
+        _mark(outcomes, suspects)
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -164,6 +166,10 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
+
+
+def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
+    outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}
 
 
 def _asking(operator: Annotator, budget: Budget) -> Asking | None:

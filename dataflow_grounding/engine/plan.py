@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE)
+SUSPECT = "suspect_boxes"
+"""The code of a note that boxes look as if they were in another format, and the column of records that have such."""
+
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE, SUSPECT)
 """Columns of the record schema that steps fill in without naming them."""
+
+
+NO_MODEL = (
+    "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and DF_MODEL name it), or "
+    "records with column {!r} that says what there is"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,12 @@ class Annotator(Protocol):
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
 
+    def asks(self, record: Record) -> bool:
+        """Whether it may ask about a record. Raises RecordError for what is wrong with the record."""
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """What has to be asked before anything is paid for; returns counts of requests and tokens."""
+
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
 
@@ -123,9 +138,15 @@ class WholeFile:
     def settings(self) -> None:
         """Not known."""
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    def asks(self, record: Record) -> bool:
+        """Never called: it takes no single records."""
+        raise NotImplementedError
+
+    def settle(self, start: RunStart) -> Counter[str]:
         """Nothing to ask."""
         return Counter()
+
+    prepare = settle
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Never called: it takes no single records."""
@@ -171,6 +192,8 @@ class RunningPipeline(Protocol):
 
     summaries: list[Summary]
     budget: Budget
+    ahead: list[Annotator]
+    """Operators that forward() may come to, none of which has settled what it has to know."""
 
     @property
     def name(self) -> str | None:
@@ -192,6 +215,8 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
+                if role not in getattr(type(step.operator), "input_keys", reads):  # read for want of a model
+                    raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.records import STATUSES, VERDICTS, Record
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.terminal import counted, shown
@@ -17,6 +18,7 @@ WARNINGS = {
     "unanswered_check": ("check", "of the box format not answered: see docs/calibration.md, The standing check"),
     "input_changed": ("input", "changed while being read: run the same command again for what is new in it"),
     "image_changed": ("image", "replaced by one of the same size and time: run the same command again for its rows"),
+    SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
     "bbox_cut": ("box", "cut at the edge of the image"),
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""

@@ -97,9 +97,25 @@ class Operator(ABC):
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
         return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "annotate" in vars(cls) and "asks" not in vars(cls):
+            cls.asks = Operator.asks  # type: ignore[method-assign]  # an `annotate` of its own may ask about anything
+
+    def asks(self, record: Record) -> bool:
+        """Whether `annotate` may ask about a record; where it does of none, nothing is found out of the model either.
+
+        Raises RecordError for what is wrong with the record.
+        """
+        return True
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Called before anything is paid for, by earlier steps too: finds out what it must know of the model."""
+        return Counter()
+
     def prepare(self, start: RunStart) -> Counter[str]:
         """Called before the first record of a run; what it asks, it counts."""
-        return Counter()
+        return self.settle(start)
 
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -135,15 +151,14 @@ class Operator(ABC):
             steps.append(step)
         else:
             pipeline = current_pipeline.get()
-            name, budget = (pipeline.name, pipeline.budget) if pipeline else (None, None)
-            summary = execute([step], current_options.get(), name, budget)
             if pipeline:
+                ahead, pipeline.ahead = pipeline.ahead, []
+                summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
                 pipeline.summaries.append(summary)
                 if summary.failed and not summary.done:
                     raise NoRecordLeft
-            elif summary.failed:  # nobody else tells it in a script without a Pipeline
-                told = f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}"
-                say(told)
+            elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
+                say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
         return next(iter(operator.writes().values()), "")
 
     @overload

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
+from dataflow_grounding.engine.plan import NO_MODEL
 from dataflow_grounding.errors import GroundingError, InputError, PlanError, RecordError, SpecError
 from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.terminal import say
@@ -115,6 +116,8 @@ def check_columns(operator: Any, rows: Sequence[Mapping[str, Any]], error: type[
     there = list(dict.fromkeys(str(name) for row in rows for name in row))
     if not (lacking := operator.lacking(there)):
         return
+    for role in set(lacking).difference(type(operator).input_keys):  # read for want of a model
+        raise error(f"{operator.name} {NO_MODEL.format(operator.reads()[role])}")
     arguments, reads = {role: argument for argument, role in roles_of(operator).items()}, operator.reads()
     others = [name for name in there if name not in reads.values()]
     near = {arguments[role]: difflib.get_close_matches(reads[role], others, 1) for role in lacking}

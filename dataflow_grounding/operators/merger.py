@@ -42,6 +42,8 @@ class Merger(RegionOperator):
         "zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。",
     }
 
+    asks = RegionOperator.asks
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `expressions`: text, span in the caption, one instance per region, status grounded."""
         regions = read_regions(record, self.keys.regions)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
+from dataflow_grounding.engine.plan import Annotator, NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
@@ -126,6 +126,7 @@ class Pipeline:
             return execute(steps[resume_step:], options, self.name)
         self.summaries: list[Summary] = []
         self.budget = budget_of(options)
+        self.ahead: list[Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
         tokens = current_options.set(options), current_pipeline.set(self)
         try:
             with suppress(NoRecordLeft):
