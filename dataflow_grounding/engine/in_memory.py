@@ -22,7 +22,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial
+from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
@@ -98,7 +98,7 @@ def _may_ask(operator: Annotator, record: Record, image_key: str | None) -> bool
     """Whether it may ask about the record. Raises RecordError for what is seen to be wrong without asking."""
     if image_key and operator.needs_image:
         find_image(record, image_key)
-    return operator.asks(record)
+    return may_ask(operator, record)
 
 
 def _image_column(row: Mapping[str, Any]) -> str:

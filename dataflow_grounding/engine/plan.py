@@ -116,6 +116,17 @@ class Annotator(Protocol):
         """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
 
 
+def may_ask(operator: Annotator, record: Record) -> bool:
+    """Whether it may ask about a record, as it says; an `annotate` of a class below that which says so may always.
+
+    Raises RecordError.
+    """
+    annotates, says = (
+        next(kind for kind in type(operator).__mro__ if name in vars(kind)) for name in ("annotate", "asks")
+    )
+    return not issubclass(says, annotates) or operator.asks(record)
+
+
 class WholeFile:
     """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
-from dataflow_grounding.engine.plan import Annotator, Step, image_column
+from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_facts
@@ -153,7 +153,7 @@ class Source:
                 column = image_column(operator, record)
                 if column is not None and column not in made:
                     find_image(record, column)
-                if unknown or operator.asks(record):
+                if unknown or may_ask(operator, record):
                     return True
                 found = False
             except MachineBusy:

@@ -97,11 +97,6 @@ class Operator(ABC):
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
         return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "annotate" in vars(cls) and "asks" not in vars(cls):
-            cls.asks = Operator.asks  # type: ignore[method-assign]  # an `annotate` of its own may ask about anything
-
     def asks(self, record: Record) -> bool:
         """Whether `annotate` may ask about a record; where it does of none, nothing is found out of the model either.
 
