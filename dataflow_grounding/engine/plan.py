@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-import json
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -276,21 +275,6 @@ def levels(steps: list[Step]) -> list[list[int]]:
         read.update({column: max(level, read.get(column, 0)) for column in reads})
         written.update(dict.fromkeys(writes, level + 1))
     return groups
-
-
-def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:
-    """Digest of all that the files of these steps depend on, besides the input; None when it can't be told."""
-    parts: list[Any] = [dict(extra)]
-    for step in steps:
-        settings = step.operator.settings()
-        if settings is None:
-            return None
-        serving = step.operator.serving.identity() if step.operator.serving else None
-        parts.append([step.label, step.operator.reads(), step.operator.writes(), settings, serving])
-    try:
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    except (TypeError, ValueError):
-        return None
 
 
 def source_digest(thing: Any) -> str | None:
