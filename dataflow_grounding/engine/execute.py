@@ -109,9 +109,11 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
 
 
 def _check_plan(steps: list[Step], options: RunOptions) -> None:
-    """Raises PlanError without steps, SpecError for a budget that can't be kept to."""
+    """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
     if not steps:
         raise PlanError("the pipeline has no steps")
+    for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
+        refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     if options.budget_usd is None:
         return
     if options.prices is None:
@@ -154,6 +156,15 @@ def _execute_segment(
     summary.requests.update(asked)
     manifest.write(summary)
     return summary
+
+
+def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
+    """Raises InputError where an output is there already, but not the folder that a run of ours leaves beside it."""
+    there = next(filter(os.path.exists, outputs), "")
+    if there and not os.path.exists(checkpoint_folder):
+        place = os.path.dirname(checkpoint_folder)
+        what = f"{there} is from elsewhere: {place} has no .ckpt, where this package keeps replies"
+        raise InputError(f"{what}. Choose another folder, or move the results away")
 
 
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:

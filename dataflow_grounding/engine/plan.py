@@ -225,7 +225,7 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
-                if role not in getattr(type(step.operator), "input_keys", reads):  # read for want of a model
+                if for_want_of_a_model(step.operator, role):
                     raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in dict.fromkeys(writes.values()):  # two roles may share one
@@ -234,6 +234,12 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                 raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")
             there[column] = step.label
         anything = anything or not writes
+
+
+def for_want_of_a_model(operator: Annotator, role: str) -> bool:
+    """Whether a column is read because the operator has no model that sees what is in a picture."""
+    labelled = operator.serving is not None and operator.serving.needs_labels
+    return labelled and role not in getattr(type(operator), "input_keys", (role,))
 
 
 def _nearest(column: str, there: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
+from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.price_table import listed_price
@@ -78,10 +78,8 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
-        there = next(filter(os.path.exists, written), "")
-        if there and not os.path.exists(self.steps[0].storage.checkpoint_folder):  # with one, they are ours
-            what = f"{there} is from elsewhere: {spec.results_dir} has no .ckpt, where this package keeps replies"
-            raise InputError(f"{what}. Choose another results_dir, or move the results away")
+        others = [os.path.join(spec.results_dir, "report.html"), self.steps[0].storage.failures_path]
+        refuse_foreign(self.steps[0].storage.checkpoint_folder, [*written, *others])
 
     def execute(self) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
-from dataflow_grounding.engine.plan import NO_MODEL
+from dataflow_grounding.engine.plan import NO_MODEL, for_want_of_a_model
 from dataflow_grounding.errors import GroundingError, InputError, PlanError, RecordError, SpecError
 from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.terminal import say
@@ -116,7 +116,7 @@ def check_columns(operator: Any, rows: Sequence[Mapping[str, Any]], error: type[
     there = list(dict.fromkeys(str(name) for row in rows for name in row))
     if not (lacking := operator.lacking(there)):
         return
-    for role in set(lacking).difference(type(operator).input_keys):  # read for want of a model
+    for role in (role for role in lacking if for_want_of_a_model(operator, role)):
         raise error(f"{operator.name} {NO_MODEL.format(operator.reads()[role])}")
     arguments, reads = {role: argument for argument, role in roles_of(operator).items()}, operator.reads()
     others = [name for name in there if name not in reads.values()]

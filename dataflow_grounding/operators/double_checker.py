@@ -101,7 +101,9 @@ class DoubleChecker(RegionOperator):
             asked += self.reground_choice.settle_to_ground(start, lambda what: say(f"Warning: {what}."))
         return asked
 
-    asks = RegionOperator.asks
+    def asks(self, record: Record) -> bool:
+        """Of records with boxes. Raises BrokenRow."""
+        return any(expression["instances"] for expression in read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds `verified` and `verification`; Partial where an answer could not be had."""

@@ -62,3 +62,14 @@ def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> Non
         "Error: no model is named: set model_name, or DF_MODEL in the environment\n",
     )
     assert ran().code == 0
+
+
+@pytest.mark.parametrize("name", ["image_grounding_step1.jsonl", "image_grounding_failures.jsonl"])
+def test_what_another_program_left_is_not_written_over(folder: Path, name: str) -> None:
+    place = folder / "cache" / "image_grounding" / name
+    place.parent.mkdir(parents=True)
+    place.write_text("precious\n", encoding="utf-8")
+    done = ended(started(folder, "image_grounding_api_pipeline.py"))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert f"{name} is from elsewhere" in done.err
+    assert place.read_text(encoding="utf-8") == "precious\n"
