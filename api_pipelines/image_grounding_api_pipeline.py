@@ -9,9 +9,9 @@ from dataflow_grounding import (
     BBoxVisualizer,
     ExpressionExtractor,
     FileStorage,
-    GroundingError,
     PhraseGrounder,
     Pipeline,
+    as_command,
     serving_from_environment,
 )
 from dataflow_grounding.review import publish
@@ -38,12 +38,10 @@ class ImageGroundingAPIPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
         pipeline = ImageGroundingAPIPipeline()
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
         publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
         print(summary)
-    except GroundingError as error:
-        raise SystemExit(f"Error: {error}") from None
-    raise SystemExit(summary.exit_code)
+        raise SystemExit(summary.exit_code)

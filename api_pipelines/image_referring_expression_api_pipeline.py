@@ -10,10 +10,10 @@ from dataflow_grounding import (
     CaptionGenerator,
     DoubleChecker,
     FileStorage,
-    GroundingError,
     Merger,
     Pipeline,
     RegionExpressionGenerator,
+    as_command,
     serving_from_environment,
 )
 from dataflow_grounding.formats.seed_records import seed_file
@@ -45,12 +45,10 @@ class ImageReferringExpressionAPIPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
         pipeline = ImageReferringExpressionAPIPipeline(seed_file(str(CACHE_PATH), str(IMAGES), kitti=str(LABELS)))
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
         publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
         print(summary)
-    except GroundingError as error:
-        raise SystemExit(f"Error: {error}") from None
-    raise SystemExit(summary.exit_code)
+        raise SystemExit(summary.exit_code)

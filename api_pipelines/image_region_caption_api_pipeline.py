@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dataflow_grounding import (
     FileStorage,
-    GroundingError,
     Pipeline,
     RegionCaptioner,
     RegionMarker,
+    as_command,
     serving_from_environment,
 )
 from dataflow_grounding.review import publish
@@ -45,7 +45,7 @@ class ImageRegionCaptionPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
         pipeline = ImageRegionCaptionPipeline()
         pipeline.compile()  # checks the plan; then records stream through both steps
         summary = pipeline.run()
@@ -54,6 +54,4 @@ if __name__ == "__main__":
             copy_file(pipeline.storage.path_of(1), pipeline.output_image_with_bbox_path)
         publish(summary, pipeline.storage)  # annotations.jsonl and report.html beside the step files
         print(summary)
-    except GroundingError as error:
-        raise SystemExit(f"Error: {error}") from None
-    raise SystemExit(summary.exit_code)
+        raise SystemExit(summary.exit_code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.version import __version__
 
 if TYPE_CHECKING:
+    from dataflow_grounding.cli.main import as_command as as_command
     from dataflow_grounding.embedded import EmbeddedServing as EmbeddedServing
     from dataflow_grounding.engine.options import RunOptions as RunOptions
     from dataflow_grounding.errors import GroundingError as GroundingError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.storage import FileStorage as FileStorage
 
 _HOMES = {
+    "as_command": "cli.main",
     "RunOptions": "engine.options",
     "GroundingError": "errors",
     "Grounded": "grounded",

@@ -14,17 +14,17 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """A row as JSON has it. Raises InputError for anything but a mapping."""
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
-    return {str(name): _plain(value) for name, value in row.items()}
+    return {str(name): plain_value(value) for name, value in row.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value as JSON has it: NaN and other marks for a missing value as null, dates as text."""
     if isinstance(value, float):
         return value if is_number(value) else None
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain_value(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return value
     if str(value) in ("NaT", "<NA>"):
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
     if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":  # NumPy's dates, which tolist() makes numbers
         return str(value)
     tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
-    return _plain(tolist()) if callable(tolist) else str(value)
+    return plain_value(tolist()) if callable(tolist) else str(value)
 
 
 def from_dataframe(frame: Any) -> list[dict[str, Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.terminal import say
+
+_told: set[str] = set()
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
@@ -14,8 +18,33 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
     for path in found:
         from dotenv import load_dotenv
 
-        try:
-            load_dotenv(path, override=False)
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a character that no environment holds
-            raise SpecError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+        load_dotenv(stream=io.StringIO(_readable(path)), override=False)
     return found
+
+
+def _readable(path: str) -> str:
+    """The file without the lines that set nothing, each of which is told once, but not what it holds."""
+    from dotenv.parser import parse_stream
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        text = data.decode("utf-8-sig")
+        at = data.find(b"\0")
+    except OSError as error:
+        raise SpecError(f"can't read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        at = error.start
+    if at >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise SpecError(f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one")
+    kept = ""
+    for binding in parse_stream(io.StringIO(text)):
+        said = binding.original.string
+        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
+        if not binding.error:
+            kept += said
+        elif (place := f"{os.path.realpath(path)}:{line}") not in _told:
+            _told.add(place)
+            say(f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes closed")
+    return kept

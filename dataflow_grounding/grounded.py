@@ -15,6 +15,7 @@ from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.serving.base import Serving
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ class Grounded(Shown, Sequence[GroundedBox]):
     phrases: tuple[GroundedPhrase, ...]
     picture: Any = field(default=None, repr=False, compare=False)
     """What was given."""
+
+    def __repr__(self) -> str:
+        found = [", ".join(str(list(box.bbox)) for box in phrase.boxes[:3]) or phrase.status for phrase in self.phrases]
+        told = [f"{phrase.text[:40]!r} {boxes}" for phrase, boxes in zip(self.phrases[:3], found, strict=False)]
+        more = f"; {len(self.phrases)} phrases" if len(self.phrases) > 3 else ""
+        width, height = self.size
+        return excerpt(f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}: {'; '.join(told)}{more})")
 
     @property
     def boxes(self) -> tuple[GroundedBox, ...]:

@@ -21,6 +21,8 @@ BROKEN_ROW = "_broken_row"
 """Column of a row that stands for one that can't be read: why it can't."""
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
+VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
+"""An expression's `verified`, in words."""
 
 
 class Record(dict[str, Any]):

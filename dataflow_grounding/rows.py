@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
-from dataflow_grounding.records import BROKEN_ROW, dump_text, parse_line, parse_value
+from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
@@ -211,6 +211,18 @@ class RowWriter:
         """Add one row, given as the line that `dump_line` makes of it."""
         self._file.write(line)
         self.count += 1
+
+    def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
+        """Set columns of the rows, written already, that have these numbers, from 0."""
+        self._file.close()
+        os.replace(self._part, before := f"{self._part}.before")
+        self._file = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        try:
+            with open(before, encoding="utf-8", newline="\n") as lines:
+                for number, line in enumerate(lines):
+                    self._file.write(dump_line({**parse_line(line), **columns}) if number in numbers else line)
+        finally:
+            os.remove(before)
 
     def commit(self) -> None:
         """Make the file, whole and on disk."""

@@ -9,8 +9,10 @@ from typing import Any, Literal, TypeVar
 from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.rows import check_file_type, read_records, write_rows
+from dataflow_grounding.secrets import excerpt
 
 S = TypeVar("S", bound="FileStorage")
+PREFIX = "dataflow_cache_step"
 
 
 class FileStorage:
@@ -42,7 +44,7 @@ class FileStorage:
         self,
         first_entry_file_name: str,
         cache_path: str = "./cache",
-        file_name_prefix: str = "dataflow_cache_step",
+        file_name_prefix: str = PREFIX,
         cache_type: str = "jsonl",
         *,
         image_root: str | None = None,
@@ -53,6 +55,10 @@ class FileStorage:
         self.cache_type = check_file_type(cache_type)
         self.image_root = os.fspath(image_root) if image_root else None
         self.operator_step = -1
+
+    def __repr__(self) -> str:
+        step = f", operator_step={self.operator_step}" if self.operator_step >= 0 else ""
+        return excerpt(f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})")
 
     @classmethod
     def like(cls, storage: Any) -> FileStorage:

@@ -80,13 +80,14 @@ def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output: its data is as it is, written without such characters."""
     only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
     text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
-    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    if indent is not None:
+        text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def counted(number: int, thing: str) -> str:
     """`1 record`, `1,200 replies`."""
-    several = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    several = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}{'es' if thing.endswith('x') else 's'}"
     return f"{number:,} {thing if number == 1 else several}"
 
 

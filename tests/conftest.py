@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,20 @@ from hypothesis import HealthCheck, settings
 
 from benchmarks.workplace import Workplace
 from dataflow_grounding.jobs.diagnosis import NAMES
+from dataflow_grounding.testing import LoopbackServer
 
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
     """An empty folder for pictures, input, spec and results."""
     return Workplace(tmp_path / "work")
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """An endpoint that answers every task."""
+    with LoopbackServer() as running:
+        yield running
 
 
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

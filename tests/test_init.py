@@ -31,8 +31,8 @@ def run(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> sub
     )
 
 
-def init(*arguments: object, cwd: Path, package: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return run("-m", "dataflow_grounding", "init", *arguments, cwd=cwd, package=package)
+def init(*arguments: object, cwd: Path, package: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "dataflow_grounding", "init", *arguments, cwd=cwd, package=package, **more)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -54,6 +54,8 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
     assert {SCRIPT.as_posix(), "example_data/captions.jsonl", "image_grounding.yaml", "README.md"} <= files_in(folder)
     assert not any("__pycache__" in name or name.endswith(".pyc") for name in files_in(folder))
     assert f"python '{folder / SCRIPT}'" in done.stdout, "what is said can be pasted"
+    without = init(folder, cwd=tmp_path, PATH="/nowhere")  # as where pipx or uv have installed it
+    assert f"\n  {sys.executable} '{folder / SCRIPT}'\n" in without.stdout
     few_images(folder)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -79,7 +81,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     again = init(cwd=tmp_path)
     assert again.returncode == 0
     assert mine.read_text() == "mine"
-    assert "1 files written" in again.stdout
+    assert "1 file written" in again.stdout
     assert files_in(tmp_path) == all_files
     assert init("--force", cwd=tmp_path).returncode == 0
     assert mine.read_bytes() == (ROOT / SCRIPT).read_bytes()

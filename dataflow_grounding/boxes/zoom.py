@@ -24,7 +24,7 @@ async def zoomed(
 
     async def one(instance: dict[str, Any]) -> dict[str, Any]:
         bbox = box_of(instance["bbox"])
-        if not _is_small(bbox, image.size, small):
+        if not is_small(bbox, image.size, small):
             return instance
         crop = crop_around(image, bbox)
         return _replaced(instance, crop, await ground(crop))
@@ -38,7 +38,8 @@ async def zoomed(
     return closer
 
 
-def _is_small(bbox: Bbox, size: Size, small: float) -> bool:
+def is_small(bbox: Bbox, size: Size, small: float) -> bool:
+    """Whether both sides of a box in pixels are below the share `small` of the sides of an image of this size."""
     return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
 
 

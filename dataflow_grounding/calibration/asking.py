@@ -22,7 +22,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.keyed_log import MemoryLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
@@ -40,6 +40,8 @@ T = TypeVar("T")
 WAY_OUT = (
     "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
 )
+
+AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def calibrate(
     options: RunOptions,
     budget: Budget | None = None,
     own: OwnPictures | None = None,
+    replies: str | None = None,
 ) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
@@ -77,19 +80,23 @@ def calibrate(
         stated: The format that the first picture is asked for in; its answer decides for the others.
         options, budget: Retries and limits as in a run, and what may be spent (None: that of `options`).
         own: Sizes (width, height in pixels, the commonest first) and file types of the run's pictures.
+        replies: File that keeps the replies, so that no probe is paid for again; None asks afresh.
+
+    Returns:
+        What was found out, and the pictures that it rests on.
 
     Raises:
         CalibrationUnclear: The answers name no format; the message says how to state it.
         RunStopped: The endpoint doesn't answer.
     """
     own = own or OwnPictures()
-    asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits))
+    asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits), replies)
     deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         raise CalibrationUnclear(
-            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}",
+            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}{AFRESH if replies else ''}",
             deciding.pictures,
             asker.asking.counts,
         ) from None
@@ -111,7 +118,7 @@ def calibrate_elongated(
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
     say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
-    asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits))
+    asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits), start.replies)
     max_side = serving.image_limits.max_side
 
     async def verdicts() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
@@ -142,7 +149,7 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
         error_share=fit.error_share,
         found=fit.found,
         asked=fit.asked,
-        requests=asker.asking.counts["sent"],
+        requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
         date=now(),
         limits=asdict(decision.limits) if decision.limits else None,
         sizes=[list(picture.sent) for picture in decision.pictures],
@@ -152,11 +159,15 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 class _Asker:
     """Puts the probe pictures to one serving."""
 
-    def __init__(self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str]) -> None:
+    def __init__(
+        self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str], replies: str | None
+    ) -> None:
         self.serving = serving
         self.suffixes = itertools.cycle(suffixes)
-        afresh = replace(options, force_reprocess=False, retry_failed=False)  # nothing is stored
-        self.asking = Asking(serving, afresh, budget, limiter_of(serving))
+        self.asking = Asking(serving, options, budget, limiter_of(serving))
+        self._log = KeyedLog(replies) if replies else None
+        self._store: ReplyLog = MemoryLog() if self._log is None else StepLog(self._log, "calibration")
+        self._asked: Counter[tuple[str, ...]] = Counter()
 
     async def closing(self, work: Awaitable[T]) -> T:
         """The result of `work`; connections are closed. Raises NoFit, RunStopped."""
@@ -167,6 +178,9 @@ class _Asker:
             raise EndpointRefused(f"{why}. {WAY_OUT}") from None
         finally:
             await self.serving.aclose()
+            if self._log is not None:
+                self.asking.endpoint.settle()
+                self._log.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
         """The answers to these pictures."""
@@ -176,8 +190,11 @@ class _Asker:
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         path = os.path.join(folder, f"{probe.size[0]}x{probe.size[1]}{next(self.suffixes)}")
         image, question = await asyncio.to_thread(question_of, probe, stated, self.serving.image_limits, path)
+        key = (image.sent_digest, question.question)
+        self._asked[key] += 1  # one that is asked for again is another
+        question = replace(question, sample=self._asked[key] - 1)
         try:
-            (answers, trouble), _ = await self.asking.answer(question, MemoryLog(), (probe.size,))
+            (answers, trouble), _ = await self.asking.answer(question, self._store, (probe.size,))
         except UnreadableReply as error:  # cut off
             answers, trouble = [], str(error)
         except RecordError as error:  # refused, or a fault that lasts: what is too large for a server looks like either

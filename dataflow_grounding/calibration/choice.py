@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ from dataflow_grounding.box_formats import find_box_format, format_of_model, kno
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import EndpointRefused, SpecError
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
@@ -55,6 +57,7 @@ class FormatChoice:
         wanted = wanted or serving.box_format
         self.pending = False
         self._usual: float | None = None
+        self._calibrated_at = -math.inf
         self.limits: SizeLimits | None = None
         name = wanted.strip().lower()
         candidate = format_of_model(serving.model, serving.box_formats)
@@ -140,6 +143,11 @@ class FormatChoice:
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
 
+    def is_new(self, seconds: float) -> bool:
+        """Whether the model was calibrated in the last `seconds`, as good as a check of the endpoint: told once."""
+        at, self._calibrated_at = self._calibrated_at, -math.inf
+        return time.monotonic() - at < seconds
+
     def recall_beside(self, folder: str) -> None:
         """Take the calibration that a run keeps in its own folder, if one is wanted."""
         if self.pending:
@@ -148,22 +156,30 @@ class FormatChoice:
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
-        The run's folder keeps the result, to be resumed in the same format. Raises CalibrationUnclear, RunStopped.
+        The run's folder keeps the result, to be resumed in the same format, and the replies, which the next try reads.
+        Raises CalibrationUnclear, RunStopped.
         """
         folder = start.folder
         if folder:
             self.recall_beside(folder)
         if not self.pending:
             return Counter()
-        from dataflow_grounding.calibration.asking import calibrate
+        from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
 
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")
-        done = calibrate(serving, self.format, start.options, start.budget, start.pictures())
+        paid = start.budget.sent
+        try:
+            done = calibrate(serving, self.format, start.options, start.budget, start.pictures(), start.replies)
+        except CalibrationUnclear as unclear:
+            if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
+                raise EndpointRefused(str(unclear)) from None
+            raise
         found = done.calibration
         say(f"{serving.model} writes {found.box_format}: {summary(done)}.")
         keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
         self._take(found)
+        self._calibrated_at = time.monotonic()
         return done.counts
 
 

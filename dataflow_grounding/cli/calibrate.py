@@ -70,7 +70,7 @@ def _serving(
     if spec_paths and given:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if spec_paths:
-        spec = load_spec(spec_paths, overrides)
+        spec = load_spec(spec_paths, overrides, whole=False)
         vlm, workflow = spec.block.vlm, spec.block.workflow
         serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
     elif overrides:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from importlib import resources
 
 import click
@@ -11,6 +13,8 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.spec.environment import backend_of_keys
+from dataflow_grounding.spec.problems import nearest
+from dataflow_grounding.spec.schema import GeminiBlock
 from dataflow_grounding.terminal import say
 
 MODULE = "auto_label"
@@ -33,10 +37,18 @@ def command(backend: str | None, arguments: tuple[str, ...]) -> int:
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
     backend = backend or backend_of_keys() or "gemini"
+    model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        write_text(path, text.replace("backend: gemini #", f"backend: {backend} #"))
+        text = text.replace("backend: gemini #", f"backend: {backend} #")
+        if backend == "gemini" and model:
+            text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
+        if backend == "openai" and not model:
+            text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet")
+        write_text(path, text)
         say(path, err=False)
+    first = shlex.quote(next(iter(paths.values())))
+    say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
     return 0
 
 
@@ -45,10 +57,11 @@ def _read(arguments: tuple[str, ...]) -> dict[str, str]:
     given = {"autolabel_type": "", "results_dir": "", "module_name": MODULE}
     for name, _, value in (argument.partition("=") for argument in arguments):
         if name not in given:
-            raise SpecError(f"{name!r} is not one of {', '.join(given)}")
+            raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
         given[name] = value
     if given["autolabel_type"] and given["autolabel_type"] not in JOBS:
-        raise SpecError(f"autolabel_type {given['autolabel_type']!r} is not one of {', '.join(JOBS)}")
+        wanted = given["autolabel_type"]
+        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}")
     if given["module_name"] != MODULE:
         raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {MODULE} alone")
     return given

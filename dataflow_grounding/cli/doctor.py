@@ -11,7 +11,6 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
-from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec.environment import backend_named, unused_keys
 from dataflow_grounding.terminal import say, say_json
 
@@ -31,7 +30,7 @@ def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     found = installation()
     if spec_paths:
-        found["endpoint"] = endpoint_of_spec(SpecRun(load_spec(spec_paths, overrides)), send=not offline)
+        found["endpoint"] = endpoint_of_spec(load_spec(spec_paths, overrides, whole=False), send=not offline)
     elif backend_named():
         try:
             found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 
 import click
 
 from dataflow_grounding.errors import GroundingError
 from dataflow_grounding.shipped import shipped_files
-from dataflow_grounding.terminal import say
+from dataflow_grounding.terminal import counted, say
 
 
 @click.command("init")
@@ -32,9 +33,10 @@ def command(folder: str, force: bool) -> int:
             raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
         say(f"wrote   {target}", err=False)
         written += 1
-    counts = f"{written} files written, {kept} kept. Next:" if kept else f"{written} files written. Next:"
+    counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
-    say(f"{counts}\n  python {shlex.quote(script)}", err=False)
+    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
+    say(f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}", err=False)
     say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
     return 0

@@ -7,6 +7,8 @@ import io
 import keyword
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -80,28 +82,39 @@ def main() -> None:
         speaks_of_specs.reset(words)
 
 
+@contextmanager
+def as_command() -> Iterator[None]:
+    """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
+
+    Raises:
+        SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another GroundingError.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):
+        say("Error: interrupted: run the same command again to go on")
+        raise SystemExit(130) from None
+    except GroundingError as error:
+        if "--debug" in sys.argv:
+            say(traceback.format_exc())
+        for line in str(error).splitlines():
+            say(f"Error: {line}")
+        raise SystemExit(error.exit_code if isinstance(error, RunStopped) else 2) from None
+
+
 def _run() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        read_env_files()
-        sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
+        with as_command():
+            read_env_files()
+            sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
-    except click.Abort:
-        sys.exit(130)
     except click.ClickException as error:
         error.show(said := io.StringIO())
         say(said.getvalue().rstrip())
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except GroundingError as error:
-        if debug:
-            say(traceback.format_exc())
-        for line in str(error).splitlines():
-            say(f"Error: {line}")
-        sys.exit(error.exit_code if isinstance(error, RunStopped) else 2)
     except Exception as error:
         if debug:
             say(traceback.format_exc())

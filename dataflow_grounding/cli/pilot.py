@@ -27,7 +27,8 @@ def advice(run: SpecRun) -> str:
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
         "here;",
-        "estimate now uses what was measured, and --set-from pilot sets workflow.max_workers.",
+        "estimate now uses what was measured. How many requests at once the endpoint takes is measured by --pilot N "
+        "--set-from pilot, with a larger N; --set-from pilot alone then uses that many.",
     ]
     return "\n".join(lines)
 
@@ -55,5 +56,8 @@ def set_workers(spec: Spec, in_pilot: bool) -> None:
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
     workflow.max_workers = max(stated, sustained)
-    more = "" if sustained > stated else " (the pilot ran no more at once; --pilot N --set-from pilot measures it)"
+    why = (
+        f" (the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new records, tries more)"
+    )
+    more = "" if sustained > stated else why
     say(f"workflow.max_workers: {workflow.max_workers}{more}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
@@ -56,6 +56,7 @@ class PromptedVQAGenerator(Operator):
     name = "prompted_vqa"
     input_keys = {"conversation": "conversation", "prompt": "prompt", "image": "image"}
     output_keys = {"answer": "answer"}
+    optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
     needs_image = False
     descriptions = {
         "en": "Reads prompts or conversations, with images or without, and writes answers.",
@@ -90,8 +91,14 @@ class PromptedVQAGenerator(Operator):
             raise SpecError("input_video_key is not supported: only pictures are read, which input_image_key names")
         asked = {"prompt": input_prompt_key} if input_prompt_key else {"conversation": input_conversation_key}
         here = copy.copy(self)
+        here.optional_keys = ()  # type: ignore[misc]
         here.input_keys = {**asked, **({"image": input_image_key} if input_image_key else {})}  # type: ignore[misc]
         return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
+
+    def lacking(self, there: Collection[str]) -> list[str]:
+        """The prompt, where there are no conversations either."""
+        asked = [role for role in self.reads() if role != "image"]
+        return [] if any(getattr(self.keys, role) in there for role in asked) else asked[-1:]
 
     def settings(self) -> None:
         """None: a finished run isn't recognized by pictures in lists, so its rows are gone through again."""

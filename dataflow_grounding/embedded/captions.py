@@ -27,14 +27,9 @@ def extract_expressions(caption: str) -> dict[str, Any]:
         return {"cleaned_caption": cleaned, "expressions": []}
     expressions = []
     for phrase in _noun_phrases(tokens):
-        last = tokens[phrase.tail - 1].end
-        chunk = _after_counts(tokens, phrase)
-        expressions.append(
-            {
-                "text": cleaned[tokens[phrase.start].start : last],
-                "noun_chunk": cleaned[tokens[chunk].start : tokens[phrase.end - 1].end],
-            }
-        )
+        text = cleaned[tokens[phrase.start].start : tokens[phrase.tail - 1].end]
+        chunk = cleaned[tokens[_after_counts(tokens, phrase)].start : tokens[phrase.end - 1].end]
+        expressions.append({"text": text, "noun_chunk": chunk})
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from dataflow_grounding.embedded.phrases import Phrase
 from dataflow_grounding.embedded.picture import Box, Candidate, Picture
 
 _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
-_AXES = {"left": (0, 1.0), "right": (0, -1.0), "top": (1, 1.0), "bottom": (1, -1.0)}
 
 
 def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> list[Candidate] | None:
@@ -51,17 +52,23 @@ def beside(candidates: list[Candidate], side: str, anchor: Box) -> list[Candidat
     return [c for c in candidates if tests[side](c.bbox)]
 
 
-def _middle(box: Box, axis: int) -> float:
-    return (box[axis] + box[axis + 2]) / 2
+def center(box: Box, picture: Picture) -> tuple[float, float]:
+    """Where a box's middle lies, in parts of the picture's width and height."""
+    return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
 
 
 def _lies(box: Box, position: str, picture: Picture) -> bool:
-    sides = (picture.width, picture.height)
     if position == "middle":
-        return all(0.3 * sides[axis] <= _middle(box, axis) <= 0.7 * sides[axis] for axis in (0, 1))
-    axis, sign = _AXES[position]
-    share: float = _middle(box, axis) / sides[axis]
-    return share <= 0.5 if sign > 0 else share >= 0.5
+        return all(0.3 <= share <= 0.7 for share in center(box, picture))
+    return _distance(box, position, picture) <= 0.5
+
+
+def _distance(box: Box, position: str, picture: Picture) -> float:
+    """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of it."""
+    x, y = center(box, picture)
+    if position == "middle":
+        return math.hypot(x - 0.5, y - 0.5)
+    return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[position]
 
 
 def _by_size(candidates: list[Candidate], size: str, wanted: int) -> list[Candidate]:
@@ -77,16 +84,7 @@ def _by_position(
     """The outermost candidates in the stated direction, where a clear gap parts them from the next; else all."""
 
     def distance(candidate: Candidate) -> float:
-        total = 0.0
-        for position in positions:
-            if position == "middle":
-                dx = _middle(candidate.bbox, 0) / picture.width - 0.5
-                dy = _middle(candidate.bbox, 1) / picture.height - 0.5
-                total += (dx * dx + dy * dy) ** 0.5
-            else:
-                axis, sign = _AXES[position]
-                total += sign * _middle(candidate.bbox, axis) / (picture.width, picture.height)[axis]
-        return total
+        return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))
 
     ordered = sorted(candidates, key=distance)
     gap = distance(ordered[wanted]) - distance(ordered[wanted - 1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, around
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, around, box_of
 from dataflow_grounding.geometry import iou
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
@@ -74,7 +74,8 @@ class ColorRegion:
     """A region of one colour; steady when a looser and a stricter reading give its box too and it stands out."""
 
     candidate: Candidate
-    is_steady: bool
+    labels: tuple[int, ...]
+    is_steady: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,63 +93,34 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     A region is steady when a looser and a stricter reading of the term give the same box (IoU of at least 0.75) and it
     stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
     """
-    lightness, chroma, hue = picture.lch
     masks = [
-        _tidied(color_mask(term, lightness, chroma, hue, inset=inset, factor=factor), picture)
-        for inset, factor in _STRICTNESSES
+        _tidied(color_mask(term, *picture.lch, inset=inset, factor=factor), picture) for inset, factor in _STRICTNESSES
     ]
-    loose, medium, strict = (_components(mask, picture.area) for mask in masks)
-    found = []
-    for component in medium.parts:
-        if component.size < 0.03 * medium.parts[0].size:
-            break
-        agreed = _has(loose, component.bbox) and _has(strict, component.bbox)
-        is_steady = agreed and _stands_out(picture, medium.labels == component.labels[0], component.bbox)
-        found.append(ColorRegion(Candidate(component.bbox, component.size, REGION_SCORE, "region"), is_steady))
-    whole = _read_whole(picture, loose, medium, strict) if found else None
+    (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
+
+    def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
+        box = region.candidate.bbox
+        agreed = all(any(iou(box, one.candidate.bbox) >= _AGREEMENT for one in other) for other in others)
+        return replace(region, is_steady=agreed and _stands_out(picture, np.isin(labels, region.labels), box))
+
+    found = [checked(r, [loose, strict]) for r in medium if r.candidate.size >= 0.03 * medium[0].candidate.size]
+    wholes = [[_grown(level, picture)] if level else [] for level in (loose, strict)]
+    whole = checked(_grown(medium, picture), wholes) if found else None
     return ColorRegions(found, whole, float(masks[1].sum()))
 
 
-def _has(level: _Level, bbox: Box) -> bool:
-    return any(iou(bbox, part.bbox) >= _AGREEMENT for part in level.parts)
-
-
-def _read_whole(picture: Picture, loose: _Level, medium: _Level, strict: _Level) -> ColorRegion:
-    whole = _grown(medium.parts, picture)
-    is_steady = all(
-        bool(level.parts) and iou(whole.bbox, _grown(level.parts, picture).bbox) >= _AGREEMENT
-        for level in (loose, strict)
-    )
-    is_steady = is_steady and _stands_out(picture, np.isin(medium.labels, whole.labels), whole.bbox)
-    return ColorRegion(Candidate(whole.bbox, whole.size, REGION_SCORE, "region"), is_steady)
-
-
-@dataclass(frozen=True, slots=True)
-class _Component:
-    bbox: Box
-    size: float
-    labels: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """One strictness: the label image and its components, largest first."""
-
-    labels: Array
-    parts: list[_Component]
-
-
-def _grown(parts: list[_Component], picture: Picture) -> _Component:
-    """The largest component with all that lie within 3% of the picture's long side of it, one after the other."""
+def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
+    """The largest region with all that lie within 3% of the picture's long side of it, one after the other."""
     reach = 0.03 * max(picture.width, picture.height)
-    box, labels, size = parts[0].bbox, parts[0].labels, parts[0].size
-    left = [part for part in parts[1:] if part.size >= 0.01 * size]
-    while near := [part for part in left if _gap(part.bbox, box) <= reach]:
-        box = around([box, *(part.bbox for part in near)])
-        labels += tuple(part.labels[0] for part in near)
-        size += sum(part.size for part in near)
-        left = [part for part in left if part not in near]
-    return _Component(box, size, labels)
+    grown = regions[0]
+    left = [region for region in regions[1:] if region.candidate.size >= 0.01 * grown.candidate.size]
+    while near := [region for region in left if _gap(region.candidate.bbox, grown.candidate.bbox) <= reach]:
+        parts = [grown, *near]
+        box, size = around([part.candidate.bbox for part in parts]), sum(part.candidate.size for part in parts)
+        labels = tuple(label for part in parts for label in part.labels)
+        grown = ColorRegion(replace(grown.candidate, bbox=box, size=size), labels)
+        left = [region for region in left if region not in near]
+    return grown
 
 
 def _gap(one: Box, other: Box) -> float:
@@ -161,14 +133,15 @@ def _tidied(mask: Array, picture: Picture) -> Array:
     return cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
 
 
-def _components(mask: Array, area: int) -> _Level:
+def _components(mask: Array, area: int) -> tuple[Array, list[ColorRegion]]:
+    """The label image, and the regions that are more than specks, largest first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    parts = [
-        _Component((float(x), float(y), float(x + w), float(y + h)), float(size), (label,))
+    regions = [
+        ColorRegion(Candidate(box_of(x, y, w, h), float(size), REGION_SCORE, "region"), (label,))
         for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1)
         if size >= max(30, 0.0003 * area)
     ]
-    return _Level(labels, sorted(parts, key=lambda part: (-part.size, part.bbox)))
+    return labels, sorted(regions, key=lambda region: (-region.candidate.size, region.candidate.bbox))
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:

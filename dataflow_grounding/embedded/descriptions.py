@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.choose import beside, choose
+from dataflow_grounding.embedded.choose import beside, center, choose
 from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Candidate, Picture
@@ -115,8 +115,7 @@ class Descriptions:
 
     def _lies(self, thing: Thing, place: str) -> bool:
         """Whether a thing lies where the words say, not only further there than the others."""
-        x = (thing.bbox[0] + thing.bbox[2]) / 2 / self.picture.width
-        y = (thing.bbox[1] + thing.bbox[3]) / 2 / self.picture.height
+        x, y = center(thing.bbox, self.picture)
         far = _IN_A_CORNER if "corner" in place else _AT_A_SIDE
         inside = {"left": x <= far, "right": x >= 1 - far, "top": y <= far, "bottom": y >= 1 - far}
         inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
@@ -154,9 +153,7 @@ def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
 
 
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Phrase:
-    return parse_phrase(text)
+_parsed = lru_cache(maxsize=4096)(parse_phrase)
 
 
 def _joined(*parts: str) -> str:

@@ -13,11 +13,13 @@ from dataflow_grounding.embedded.choose import beside, choose
 from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.regions import with_article
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
 from dataflow_grounding.embedded.shapes import Shape, find_shapes, select_shapes
 from dataflow_grounding.geometry import area, intersection, iou
 
 _LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
+_SAME = 0.8  # IoU of a coloured region and a drawn shape that are one
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
 _FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
@@ -125,14 +127,14 @@ def _finder(phrase: Phrase) -> _Finder | None:
     kind = words.KINDS.get(phrase.head)
     if kind is not None and (kind != "leaves" or phrase.is_plural):
         return _FINDERS.get(kind, _seen)
-    if phrase.shape is not None:
+    if phrase.head in words.SHAPES:
         return _shape
     return _colored if phrase.color in TERMS and phrase.head in words.ONE_COLORED else None
 
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
-        raise _Undecided("unsupported", f"the colour of a {phrase.head} can't be looked for")
+        raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
     sightings = sight.seen(kind or words.KINDS[phrase.head])
     if sightings.doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
@@ -181,7 +183,7 @@ _FINDERS: dict[str, _Finder] = {
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    kind, color = phrase.shape or "", phrase.color
+    kind, color = words.SHAPES[phrase.head], phrase.color
     found = select_shapes(sight.shapes(), kind, color)
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
@@ -228,6 +230,8 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         raise _Undecided("ambiguous", "the colour is in other places too")
     _check_extent(phrase, largest, sight.picture)
     _check_scene(phrase, largest, sight)
+    if phrase.head not in words.FIGURES and any(iou(s.candidate.bbox, largest.bbox) > _SAME for s in sight.shapes()):
+        raise _Undecided("ambiguous", f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}")
     return [region.candidate for region in chosen]
 
 

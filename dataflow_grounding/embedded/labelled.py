@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataflow_grounding.embedded.choose import center
 from dataflow_grounding.embedded.descriptions import Descriptions
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, read_things, with_article
@@ -13,20 +14,25 @@ Reply = dict[str, Any]
 
 
 def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> Reply:
-    """The reply to one of ``TASKS``; ``image`` is uint8 (H, W, 3), BGR, upright, ``given`` the request's input."""
+    """The reply to a task about regions; ``image`` is uint8 (H, W, 3), BGR, upright, ``given`` the request's input."""
     picture = Picture(image)
-    descriptions = Descriptions(read_things(picture, given.get("regions") or []), picture)
-    return TASKS[task](descriptions, given)
-
-
-def _describe(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
-    types = {region["id"]: region.get("type") or "" for region in given["regions"]}
-    return {
-        "regions": [
-            {"id": thing.id, "type": types[thing.id], "color": thing.color, "description": _description(seen, thing)}
-            for thing in seen.things
-        ]
-    }
+    seen = Descriptions(read_things(picture, given.get("regions") or []), picture)
+    match task:
+        case "region_expression":
+            types = {region["id"]: region.get("type") or "" for region in given["regions"]}
+            regions = [
+                {"id": t.id, "type": types[t.id], "color": t.color, "description": _description(seen, t)}
+                for t in seen.things
+            ]
+            return {"regions": regions}
+        case "image_caption":
+            return {"caption": seen.caption()}
+        case "grounding_expression":
+            return {"expressions": _merged(seen)}
+        case "double_check":
+            return {"checks": [_checked(seen, e["id"], str(e["text"]), e["region_ids"]) for e in given["expressions"]]}
+        case _:
+            return {"captions": [{"id": thing.id, "text": _plain_caption(seen, thing)} for thing in seen.things]}
 
 
 def _description(seen: Descriptions, thing: Thing) -> str:
@@ -35,23 +41,14 @@ def _description(seen: Descriptions, thing: Thing) -> str:
     return seen.shortest(thing) or with_article(name)
 
 
-def _caption(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
-    return {"caption": seen.caption()}
-
-
-def _caption_regions(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
-    return {"captions": [{"id": thing.id, "text": _plain_caption(seen, thing)} for thing in seen.things]}
-
-
 def _plain_caption(seen: Descriptions, thing: Thing) -> str:
     """Colour, size and place, which is all that is known of a region without a label; and a remark that says so."""
     share = thing.size / seen.picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > 0.98:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
-    x, y = ((thing.bbox[axis] + thing.bbox[axis + 2]) / 2 for axis in (0, 1))
-    across = _third(x / seen.picture.width, "left", "right")
-    down = _third(y / seen.picture.height, "top", "bottom")
+    x, y = center(thing.bbox, seen.picture)
+    across, down = _third(x, "left", "right"), _third(y, "top", "bottom")
     place = " ".join(part for part in (down, across) if part) or "middle"
     return (
         f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {place}. "
@@ -63,15 +60,11 @@ def _third(part: float, low: str, high: str) -> str:
     return low if part < 1 / 3 else high if part > 2 / 3 else ""
 
 
-def _merge(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
+def _merged(seen: Descriptions) -> list[Reply]:
     """An expression for each thing that can be told from all others, and one for each group that can be counted."""
     single = [(text, [thing.id]) for thing in seen.things if (text := seen.shortest(thing)) is not None]
     groups = [(text, ids) for text, ids in seen.groups() if len(ids) > 1 and seen.means(text, ids)]
-    return {"expressions": [{"text": text, "region_ids": ids} for text, ids in [*groups, *single]]}
-
-
-def _check(seen: Descriptions, given: Mapping[str, Any]) -> Reply:
-    return {"checks": [_checked(seen, e["id"], str(e["text"]), e["region_ids"]) for e in given["expressions"]]}
+    return [{"text": text, "region_ids": ids} for text, ids in [*groups, *single]]
 
 
 def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> Reply:
@@ -88,18 +81,5 @@ def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> 
         return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
     right = [thing for thing in seen.things if [thing.id] == list(ids)]
     better = seen.shortest(right[0]) if right else None
-    return {
-        **check,
-        "matches": False,
-        "text": better or text,
-        "reason": "it fits no region" if not found else "it is not clear",
-    }
-
-
-TASKS: dict[str, Callable[[Descriptions, Mapping[str, Any]], Reply]] = {
-    "region_expression": _describe,
-    "image_caption": _caption,
-    "grounding_expression": _merge,
-    "double_check": _check,
-    "region_caption": _caption_regions,
-}
+    reason = "it is not clear" if found else "it fits no region"
+    return {**check, "matches": False, "text": better or text, "reason": reason}

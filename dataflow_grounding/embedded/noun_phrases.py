@@ -10,7 +10,7 @@ from dataflow_grounding.embedded import words
 
 # Nobody says more in one phrase, and reading stays linear.
 _MOST_DETERMINERS, _MOST_WORDS = 3, 12
-_WHERE = words.DEPTHS.union(words.POSITIONS, ["distance"])
+_WHERE = words.DEPTHS | set(words.POSITIONS)
 _PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
 _BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS  # a bare plural may come after
 _MODIFIERS = words.ADJECTIVES.union(

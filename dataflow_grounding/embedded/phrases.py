@@ -10,6 +10,7 @@ from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_nou
 
 _READ_CHARACTERS = 400
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
+_ORDINALS = frozenset(["first", "second", "third", "fourth", "fifth", "last", "next", "other"])
 _RELATIONS = (
     (("to", "the", "left", "of"), "left"), (("on", "the", "left", "of"), "left"), (("left", "of"), "left"),
     (("to", "the", "right", "of"), "right"), (("on", "the", "right", "of"), "right"), (("right", "of"), "right"),
@@ -37,11 +38,6 @@ class Phrase:
     unread: bool = False
     refusal: str = ""
 
-    @property
-    def shape(self) -> str | None:
-        """The geometric shape that the head names, if any."""
-        return words.SHAPES.get(self.head)
-
 
 def parse_phrase(text: str) -> Phrase:
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
@@ -65,8 +61,6 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase
     tail = lowered[read.end : read.tail]
     positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
     relation, anchor, rest = _relation(tokens, lowered, read.tail)
-    refusal = _refused_noun(head, lowered[read.head : read.end], modifiers)
-    refusal = refusal or _refused_looks(modifiers) or _refused_words(modifiers, tail)
     return Phrase(
         head=head,
         is_plural=words.is_plural(lowered[read.head]),
@@ -77,7 +71,7 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase
         relation=relation,
         anchor=anchor,
         unread=rest,
-        refusal=refusal,
+        refusal=_refusal(head, lowered[read.head : read.end], modifiers, tail),
     )
 
 
@@ -112,33 +106,22 @@ def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | N
     return None, None, True
 
 
-def _refused_noun(head: str, compound: list[str], modifiers: list[str]) -> str:
-    if head in words.PICTURES or (head in words.PLACES | words.DEPTHS and head not in words.NEVER):
-        return "no object is named"
-    if any(word.endswith(("'s", "s'")) for word in modifiers):
-        return "whose it is can't be seen"
-    if len(compound) > 1:
-        return "things made of things can't be looked for"
-    return f"{words.NEVER[head]} can't be looked for" if head in words.NEVER else ""
-
-
-def _refused_looks(modifiers: list[str]) -> str:
-    if any(word in words.MANY_COLORED for word in modifiers):
-        return "patterns can't be looked for"
-    if any(word in words.OTHER_COLORS for word in modifiers):
-        return "only plain colour words can be looked for"
-    unknown = next((word for word in modifiers if not _is_understood(word)), None)
-    if unknown is not None:
-        return f"{unknown!r} is not understood"
-    colors = {color for color in map(_color, modifiers) if color}
-    return "only one colour at a time can be looked for" if len(colors) > 1 else ""
-
-
-def _refused_words(modifiers: list[str], tail: list[str]) -> str:
-    if any(words.NEVER.get(word) in ("animals", "body parts") for word in modifiers):
-        return "animals and body parts can't be looked for"
-    if any(word in words.DEPTHS or word == "distance" for word in modifiers + tail):
-        return "depth can't be seen"
-    if any(word in ("first", "second", "third", "fourth", "fifth", "last", "next", "other") for word in modifiers):
-        return "ordinal words are not understood"
-    return ""
+def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
+    """Why a phrase can't be looked for: the first reason that holds, or nothing."""
+    unknown = [word for word in modifiers if not _is_understood(word)]
+    kinds = {words.NEVER.get(word) for word in modifiers}
+    reasons = (
+        (head in words.PICTURES, "no object is named"),
+        (head in words.PLACES | words.DEPTHS and head not in words.NEVER, "no object is named"),
+        (any(word.endswith(("'s", "s'")) for word in modifiers), "whose it is can't be seen"),
+        (len(compound) > 1, "things made of things can't be looked for"),
+        (head in words.NEVER, f"{words.NEVER.get(head)} can't be looked for"),
+        (not words.MANY_COLORED.isdisjoint(modifiers), "patterns can't be looked for"),
+        (not words.OTHER_COLORS.isdisjoint(modifiers), "only plain colour words can be looked for"),
+        (bool(unknown), f"{next(iter(unknown), None)!r} is not understood"),
+        (len({*map(_color, modifiers)} - {None}) > 1, "only one colour at a time can be looked for"),
+        (not kinds.isdisjoint(("animals", "body parts")), "animals and body parts can't be looked for"),
+        (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
+        (not _ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")

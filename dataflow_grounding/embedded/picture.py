@@ -20,6 +20,11 @@ Box = tuple[float, float, float, float]
 WORKING_SIDE = 640
 
 
+def box_of(x: float, y: float, width: float, height: float) -> Box:
+    """Corners from OpenCV's corner and size."""
+    return float(x), float(y), float(x + width), float(y + height)
+
+
 def around(boxes: Sequence[Box]) -> Box:
     """The smallest box that holds them all."""
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from dataflow_grounding.embedded.cascades import find
 from dataflow_grounding.embedded.colors import TERMS, find_regions
-from dataflow_grounding.embedded.picture import Array, Box, Picture
+from dataflow_grounding.embedded.picture import Array, Box, Picture, box_of
 from dataflow_grounding.geometry import area, iou
 
 _SAME = 0.5  # IoU from which two boxes are one region
@@ -34,4 +34,4 @@ def _outlined(picture: Picture) -> list[Box]:
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found = [cv2.boundingRect(contour) for contour in contours]
-    return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found if 0.2 <= w / h <= 5]
+    return [box_of(x, y, w, h) for x, y, w, h in found if 0.2 <= w / h <= 5]

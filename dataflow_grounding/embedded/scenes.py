@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded.colors import color_matches
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around, box_of
 from dataflow_grounding.geometry import area, intersection
 
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-_SKY_AREA, _SKY_WIDTH = 0.05, 0.75
-_SKY_BLUE, _SKY_SPREAD = 4.0, 15.0  # of its -b*: mean, standard deviation
+_SKY_AREA, _SKY_WIDTH, _CLEAR_SKY_WIDTH = 0.05, 0.75, 0.6
+_SKY_BLUE, _SKY_SPREAD = (4.0, 70.0), 15.0  # of its -b*: mean (no sky is of paint's blue), standard deviation
 _HORIZON = 16.0  # ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
 _GREENERY_AREA = 0.05
 _FINE = 40.0  # variance of gray within 5 px that all plants have
@@ -27,18 +27,21 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
     region = _smooth_from_top(picture)
     size = int(region.sum())
     # A page or a wall reaches down to the lower edge; a sky has something below it.
-    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25 or region[0].mean() < _SKY_WIDTH:
+    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25:
         return None
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
+    # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down beside a person.
+    is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
+    if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
+        return None
     if (
-        mean[2] > -_SKY_BLUE
+        not _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1]
         or lab[:, 2].std() > _SKY_SPREAD
         or not (color in (None, "blue") or color_matches(color, mean))
     ):
         return None
-    x, y, w, h = cv2.boundingRect(region)
-    return Candidate((x, y, x + w, y + h), float(size), SKY_SCORE, "region")
+    return Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")
 
 
 def _smooth_from_top(picture: Picture) -> Array:
@@ -86,7 +89,7 @@ def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
         is_lawn, is_leafy = _textures(picture, labels == label)
         is_lawn = is_lawn and y > 0 and w >= picture.width / 2
         if (is_lawn and kind != "leaves") or (is_leafy and kind != "lawn"):
-            box = (float(x), float(y), float(x + w), float(y + h))
+            box = box_of(x, y, w, h)
             # Boxes that meet are not apart.
             meeting = [one for one in found if area(intersection(one.bbox, box))]
             box, size = around([box, *(one.bbox for one in meeting)]), size + sum(one.size for one in meeting)

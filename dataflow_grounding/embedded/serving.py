@@ -15,7 +15,7 @@ from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.terminal import say
 
-VERSION = 2
+VERSION = 3
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
 ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check", "region_caption")

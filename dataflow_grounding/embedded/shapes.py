@@ -15,7 +15,7 @@ SHAPE_SCORE = 0.9
 LOOSE_SHAPE_SCORE = 0.7
 _EDGES = (12.0, 30.0)  # steps in B, G or R that end an even region: in a clean picture, in a grainy one
 _MIN_CONTRAST = 12.0
-_FIT, _SMALL_FIT, _ROUGH_FIT = 0.93, 0.88, 0.78  # IoU with the ideal shape
+_FIT, _SMALL_FIT = 0.93, 0.88  # IoU with the ideal shape
 _MOST_SHAPES = 400
 _POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon"}
 COLORED_FIT = 0.91
@@ -78,8 +78,6 @@ def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int
     ring = cv2.dilate(filled, np.ones((17, 17), np.uint8)) - cv2.dilate(filled, np.ones((9, 9), np.uint8))
     if not ring.any() or float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color)) < _MIN_CONTRAST:
         return None
-    if not _kinds(contour, filled, _ROUGH_FIT)[0]:
-        return None
     filled = _with_corners(picture.bgr[y1:y2, x1:x2], filled, ring)
     contour = _outline(filled)
     left, top, width, height = cv2.boundingRect(contour)
@@ -109,12 +107,10 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
     """The names of the ideal shape that covers the region best, and its IoU; no name when none covers it well."""
     area, hull = float(filled.sum()), cv2.convexHull(contour)
     solidity = area / max(cv2.contourArea(hull), 1.0)
-    if least_fit == _ROUGH_FIT and solidity < 0.9:
-        return frozenset({"star"}), least_fit  # told by its corners, which are not there yet
     if solidity < 0.8:
-        return (frozenset({"star"}), 1.0) if _is_star(contour, hull, solidity) else (frozenset(), 0.0)
+        return (frozenset({"star"}), 1.0) if _is_star(contour, hull) else (frozenset(), 0.0)
     rotated = cv2.minAreaRect(contour)
-    corners = cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True)
+    corners = _corners(hull)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
     fits = {
@@ -174,17 +170,23 @@ def _stands_on_corner(corners: Array) -> bool:
     )
 
 
-def _is_star(contour: Array, hull: Array, solidity: float) -> bool:
-    """Whether a region has five points: a hull of five corners and five deep bays."""
-    if solidity < 0.3:
-        return False
+def _is_star(contour: Array, hull: Array) -> bool:
+    """Whether a region has five points: a hull of five corners and five bays of like depths."""
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     indices = cv2.convexHull(outline, returnPoints=False)
-    if len(outline) < 8 or indices is None or len(indices) < 4:
+    if len(outline) < 8 or len(_corners(hull)) != 5:
         return False
     try:
         defects = cv2.convexityDefects(outline, np.sort(indices, axis=0)[::-1])
     except cv2.error:
         return False
     reach = float(np.sqrt(max(cv2.contourArea(hull), 1.0)))
-    return defects is not None and int((defects[:, 0, 3] / 256.0 > 0.1 * reach).sum()) == 5
+    if defects is None:
+        return False
+    depths = defects[:, 0, 3] / 256.0
+    deep = depths[depths > 0.1 * reach]
+    return len(deep) == 5 and bool(deep.min() > 0.5 * deep.max())
+
+
+def _corners(hull: Array) -> Array:
+    return np.asarray(cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True))

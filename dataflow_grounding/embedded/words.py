@@ -50,6 +50,7 @@ ANYONE = _words("anyone")
 ANYTHING = _words("anything")
 ONE_COLORED = _words("one_colored") | ANYTHING
 ROUND = _words("round")
+FIGURES = _words("figures") | ROUND | ANYTHING
 NEVER = _terms("never")
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
 OF_HEADS = _words("of_heads")

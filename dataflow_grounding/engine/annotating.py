@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.plan import FACT_COLUMNS, Annotator, Partial, image_column
+from dataflow_grounding.engine.plan import FACT_COLUMNS, SUSPECT, Annotator, Partial, image_column
 from dataflow_grounding.engine.vouching import CheckLog, Vouching
 from dataflow_grounding.errors import (
     GroundingError,
@@ -39,14 +39,15 @@ class StepAsk:
         priority: Any,
         notes: Counter[str],
         unstored: Callable[[], None] = lambda: None,
+        suspect: Callable[[], None] = lambda: None,
     ) -> None:
         self._asking, self._store, self._priority, self._notes = asking, store, priority, notes
-        self._unstored = unstored
+        self._unstored, self._suspect = unstored, suspect
 
     async def __call__(self, request: Request[T]) -> T:
         """Puts a request to the step's serving. Raises what failed."""
         if self._asking is None:
-            raise OperatorFailed("this operator has no serving to ask")
+            raise OperatorFailed("this operator has no serving to ask, or had nothing to ask when the run began")
         found = await self._asking.answer(request, self._store, self._priority, self._unstored)
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))):
             wanted = "should return the answer and its notes: (answer, [])"
@@ -68,8 +69,11 @@ class StepAsk:
         return Vouching(self._store, of, trusting)
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark under its code."""
-        self._notes[code] += 1
+        """Count a remark under its code; suspect boxes by record, whenever it comes."""
+        if code == SUSPECT:
+            self._suspect()
+        else:
+            self._notes[code] += 1
 
 
 async def annotated(

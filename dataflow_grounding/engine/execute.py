@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections import Counter
@@ -13,7 +14,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
-from dataflow_grounding.engine.plan import Step, WholeFile, check, levels, segments
+from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.reply_store import open_store
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import only_run
@@ -22,6 +23,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
+from dataflow_grounding.terminal import counted
 
 
 def execute(
@@ -30,6 +32,7 @@ def execute(
     name: str | None = None,
     budget: Budget | None = None,
     locked: str | None = None,
+    ahead: Iterable[Annotator] = (),
 ) -> Summary:
     """Run the steps over their storage's files.
 
@@ -39,6 +42,7 @@ def execute(
         name: What `source` and `pipeline_steps` of the records say; None leaves them out.
         budget: Shared by several calls that make one run; without it the options' limits are this call's.
         locked: A checkpoint folder whose lock (`only_run`) the caller holds.
+        ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
 
     Returns:
         The last segment's summary, with what the earlier ones sent and lost.
@@ -47,16 +51,14 @@ def execute(
         PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
         RunStopped: The run could not be finished; what was paid for is stored.
     """
-    if not steps:
-        raise PlanError("the pipeline has no steps")
-    _check_budget(options)
+    _check_plan(steps, options)
     budget = budget or budget_of(options)
+    ahead = [*(step.operator for step in steps), *ahead]
     total: Summary | None = None
     held = {locked}
     with ExitStack() as locks:
         for segment in segments(steps):
-            operator = segment[0].operator
-            if isinstance(operator, WholeFile):
+            if isinstance(operator := segment[0].operator, WholeFile):
                 with replies_kept(segment[0], options):
                     operator.work()
                 total = published(segment[0], total)
@@ -66,7 +68,8 @@ def execute(
                 locks.enter_context(only_run(folder))
                 held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
-                summary = _execute_segment(part, options, name, budget)
+                summary = _execute_segment(part, options, name, budget, ahead)
+                ahead = []
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
@@ -105,8 +108,12 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     return summary
 
 
-def _check_budget(options: RunOptions) -> None:
-    """Raises SpecError for a budget that can't be kept to."""
+def _check_plan(steps: list[Step], options: RunOptions) -> None:
+    """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
+    if not steps:
+        raise PlanError("the pipeline has no steps")
+    for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
+        refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     if options.budget_usd is None:
         return
     if options.prices is None:
@@ -127,18 +134,21 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     return stages
 
 
-def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, budget: Budget) -> Summary:
+def _execute_segment(
+    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator]
+) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
     manifest = Manifest(steps, source, options, name)
     check(steps, source.columns())
-    asked = _prepared(steps, options, budget, source)
+    start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
+    asked, idle = _prepared(steps, ahead, start, source)
     if not options.force_reprocess and not options.retry_failed:
         finished = manifest.finished()
         if finished is not None:
             return finished
-    run = Run(steps, source, options, name, budget)
+    run = Run(steps, source, options, name, budget, idle)
     try:
         summary = run_blocking(run.execute)
     except BudgetExceeded as stopped:
@@ -148,30 +158,55 @@ def _execute_segment(steps: list[Step], options: RunOptions, name: str | None, b
     return summary
 
 
+def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
+    """Raises InputError where an output is there already, but not the folder that a run of ours leaves beside it."""
+    there = next(filter(os.path.exists, outputs), "")
+    if there and not os.path.exists(checkpoint_folder):
+        place = os.path.dirname(checkpoint_folder)
+        what = f"{there} is from elsewhere: {place} has no .ckpt, where this package keeps replies"
+        raise InputError(f"{what}. Choose another folder, or move the results away")
+
+
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
     """Raises InputError when the input is one of the files that a run writes."""
     if os.path.realpath(input_path) in map(os.path.realpath, outputs):
         raise InputError(f"the run would overwrite its input {input_path}: choose another folder for the results")
 
 
-def _prepared(steps: list[Step], options: RunOptions, budget: Budget, source: Source) -> Counter[str]:
-    """Counts of what the operators had to ask before the first record."""
+def _prepared(
+    steps: list[Step], ahead: list[Annotator], start: RunStart, source: Source
+) -> tuple[Counter[str], set[int]]:
+    """What the operators had to ask before the first record, and the places of those with no record to ask about."""
     asked: Counter[str] = Counter()
-    start = RunStart(options, budget, steps[0].storage.checkpoint_folder, source.pictures)
-    for step in steps:
-        asked.update(step.operator.prepare(start))
-    return asked
+    idle: set[int] = set()
+    made: set[str] = set()  # columns
+    anything = False  # whether a step doesn't name what it makes
+    operators = [step.operator for step in steps]
+    for index, operator in enumerate(operators):
+        asks = anything or source.may_ask(operator, made)
+        if asks:
+            asked.update(operator.prepare(start))
+        else:
+            idle.add(index)
+        anything = anything or operator.sees_all
+        if asks is not None:
+            own = set(operator.writes().values())
+            made |= own if asks else own.difference(operator.reads().values())
+    for operator in ahead if len(idle) < len(operators) else ():
+        if all(operator is not one for one in operators):
+            asked.update(operator.settle(start))
+    return asked, idle
 
 
 def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int) -> BudgetExceeded:
     """The stop with what is done and what the rest would take, at one request per step and what these ones cost."""
     answered = done.requests["replayed"] + done.requests["answered"]
-    text = f"{stopped}. {answered} replies are stored"
+    text = f"{stopped}. Stored: {counted(answered, 'reply')}"
     if total is not None:
         left = max(total * requests_each - answered, 1)
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
         price = f", {cost * left:.4f} USD" if cost else ""
-        text += f"; the rest takes about {left} more requests{price}"
+        text += f"; the rest takes about {counted(left, 'more request')}{price}"
     told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
+from dataflow_grounding.dataframes import plain_row, plain_value
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -20,7 +22,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.patience import Patience
-from dataflow_grounding.engine.plan import Annotator, Partial
+from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
@@ -35,67 +37,68 @@ Outcome: TypeAlias = Update | RecordError
 def annotate_all(operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False) -> Results:
     """By place, each row with the operator's update or with what failed; `until_failure` begins none after a failure.
 
-    A picture that a row holds in memory is a file while the operator works, and afterwards the caller's own object.
-    Raises RunStopped.
+    While the operator works, a picture in memory is a file, and other values are as JSON has them; what comes back are
+    the caller's own. Raises RunStopped.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(rows, image_key, operator.needs_image)
     options = current_options.get()
     budget = budget_of(options)
+    asks = False
+    for place, record in enumerate(records):
+        if place not in outcomes:
+            try:  # before anything is paid for, a calibration too
+                asks |= _may_ask(operator, record, image_key)
+            except RecordError as why:
+                outcomes[place] = why
     left = {place: record for place, record in enumerate(records) if place not in outcomes}
-    for place, why in _broken(operator, left, image_key):  # before anything is paid for, a calibration too
-        outcomes[place] = why
-        del left[place]
-    if left:
+    if asks:
         operator.prepare(RunStart(options, budget, None, lambda: pictures_of(left.values(), image_key or IMAGE_COLUMN)))
+    asking = _asking(operator, budget) if asks else None
     with _store(operator, options.replies) as store:
-        run_blocking(lambda: _annotate_all(operator, left, outcomes, budget, store, until_failure))
+        run_blocking(lambda: _annotate_all(operator, left, outcomes, asking, store, until_failure))
     results: Results = {}
     for place in sorted(outcomes):
         row, record, outcome = rows[place], records[place], outcomes[place]
-        column = image_key or _image_column(row)
-        own = {column: row[column]} if column in row else {}
         error = outcome if isinstance(outcome, RecordError) else None
         update = {} if isinstance(outcome, RecordError) else outcome
-        results[place] = ShownRecord.of(record, column, {**own, **update}), error
+        own = {str(name): value for name, value in row.items() if name != "image_id"}  # of which ids are made: no NaN
+        results[place] = ShownRecord.of(record, image_key or _image_column(row), {**own, **update}), error
     return results
 
 
 def _records(
     rows: Sequence[Mapping[str, Any]], image_key: str | None, needed: bool
 ) -> tuple[list[Record], dict[int, Outcome]]:
-    """The rows as records, their pictures as files; and, by place, what is wrong with pictures."""
+    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong with pictures."""
     records: list[Record] = []
     broken: dict[int, Outcome] = {}
     rows_of_image = NumberTable()
     for place, row in enumerate(rows):
         column, file = image_key or _image_column(row), {}
         given = row.get(column)
+        given = given if is_picture(given) else plain_value(given)
         if not isinstance(given, str) and (is_picture(given) or (needed and image_key and column in row)):
             try:
                 file = {column: as_path(given, column)}
             except RecordError as error:
-                broken[place] = error
+                broken[place], file = error, {column: ""}
+        plain = plain_row({**row, **file})
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
-            records.append(row.updated(file))
+            records.append(row.updated(plain))
             continue
-        record = Record({**row, **{name: id_of(path) for name, path in file.items()}}, place=place)
+        record = Record({**plain, **{name: id_of(path) for name, path in file.items()}}, place=place)
         identify(record, column, None, rows_of_image)
         record.update(file)
         records.append(record)
     return records, broken
 
 
-def _broken(operator: Annotator, records: Mapping[int, Record], image_key: str | None) -> list[tuple[int, RecordError]]:
-    """What is wrong with records that can be seen without asking anyone, by place."""
-    found = []
-    for place, record in records.items():
-        try:
-            if image_key and operator.needs_image:
-                find_image(record, image_key)
-        except RecordError as error:
-            found.append((place, error))
-    return found
+def _may_ask(operator: Annotator, record: Record, image_key: str | None) -> bool:
+    """Whether it may ask about the record. Raises RecordError for what is seen to be wrong without asking."""
+    if image_key and operator.needs_image:
+        find_image(record, image_key)
+    return may_ask(operator, record)
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
@@ -118,21 +121,21 @@ async def _annotate_all(
     operator: Annotator,
     left: Mapping[int, Record],
     outcomes: dict[int, Outcome],
-    budget: Budget,
+    asking: Asking | None,
     store: ReplyLog,
     until_failure: bool,
 ) -> None:
     """Fills in the outcomes of the records that are left, by place."""
-    asking = _asking(operator, budget)
     memo, notes = ImageMemo(None), Counter[str]()
     queue, patience = iter(left.items()), Patience()
     after_all = len(left) + len(outcomes)
+    suspects: set[int] = set()
 
     async def work() -> None:
         for place, record in queue:
             if until_failure and any(isinstance(outcome, RecordError) for outcome in outcomes.values()):
                 return
-            ask = StepAsk(asking, store, (place,), notes)
+            ask = StepAsk(asking, store, (place,), notes, suspect=partial(suspects.add, place))
 
             def once(record: Record = record, ask: StepAsk = ask) -> Awaitable[Update | Partial | RecordError]:
                 return annotated(operator, record, ask, memo, lambda: workers.cancelled)
@@ -155,6 +158,7 @@ async def _annotate_all(
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(StepAsk(asking, store, (after_all,), notes))
+        _mark(outcomes, suspects)
     except RunStopped as why:
         if asking is not None:
             asking.stopped = why  # nothing more is sent for the records that are under way
@@ -162,6 +166,10 @@ async def _annotate_all(
     finally:
         if asking is not None:
             await asking.serving.aclose()
+
+
+def _mark(outcomes: dict[int, Outcome], suspects: set[int]) -> None:
+    outcomes |= {p: {**done, SUSPECT: True} for p in suspects if isinstance(done := outcomes[p], dict)}
 
 
 def _asking(operator: Annotator, budget: Budget) -> Asking | None:

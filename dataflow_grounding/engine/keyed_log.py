@@ -24,22 +24,27 @@ class Vouched:
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, list[Span]]] | None = None
         self.void: dict[str, list[Span]] = {}  # where lines are as good as lost
+        self.trusted: set[str] = set()  # of which lines in such places count all the same, as suspect
 
-    def is_void(self, line: Mapping[str, Any], place: int) -> bool:
-        """Whether a line is as good as lost."""
-        spans = self.void.get(line.get("of", "")) if self.void else None
-        return bool(spans) and any(a <= place and (b is None or place < b) for a, b in spans or ())
+    def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
+        """The line, `suspect` where a check says so; None for one that is as good as lost."""
+        of = line.get("of", "")
+        spans = self.void.get(of) if self.void else None
+        if not spans or not any(a <= place and (b is None or place < b) for a, b in spans):
+            return line
+        return {**line, "suspect": True} if of in self.trusted else None
 
 
 class MemoryLog:
     """Replies kept no longer than the process: for operators used by hand, without files."""
 
     first_new = 0  # where the lines of this run begin
-    end = 0  # the place of the next line
 
     def __init__(self) -> None:
         self.vouched = Vouched()
+        self.end = 0  # the place of the next line
         self._lines: dict[str, dict[str, Any]] = {}
+        self._places: dict[str, int] = {}
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """The whole lines that are in a file between two places: none."""
@@ -47,12 +52,15 @@ class MemoryLog:
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key` at or after place `since`, or None."""
-        return self._lines.get(key)
+        line = self._lines.get(key)
+        return line and self.vouched.judged(line, self._places[key])
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a line; returns it."""
-        self._lines[key] = {"key": key, **value}
-        return self._lines[key]
+        line = self._lines[key] = {"key": key, **value}
+        self._places[key] = self.end
+        self.end += 1
+        return self.vouched.judged(line, self._places[key]) or line
 
 
 class StepLog:
@@ -129,9 +137,7 @@ class KeyedLog:
             line: Any = json.loads(self._line_at(place))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
             return None
-        if not isinstance(line, dict) or line.get("key") != key or self.vouched.is_void(line, place):
-            return None
-        return line
+        return self.vouched.judged(line, place) if isinstance(line, dict) and line.get("key") == key else None
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line; returns it."""
@@ -141,7 +147,7 @@ class KeyedLog:
         if len(self._pending) > self._most_pending:
             self._write()
         self._places.set(int(key[:16], 16), place)
-        return line
+        return self.vouched.judged(line, place) or line
 
     def _write(self) -> None:
         """Hand the pending lines to the operating system, whole or not at all."""

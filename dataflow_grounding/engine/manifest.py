@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.plan import Step, settings_digest
+from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed
@@ -81,3 +84,18 @@ class Manifest:
             except OSError:
                 states.append(None)
         return states
+
+
+def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:
+    """Digest of all that the files of these steps depend on, besides the input; None when it can't be told."""
+    parts: list[Any] = [dict(extra)]
+    for step in steps:
+        settings = step.operator.settings()
+        if settings is None:
+            return None
+        serving = step.operator.serving.identity() if step.operator.serving else None
+        parts.append([step.label, step.operator.reads(), step.operator.writes(), settings, serving])
+    try:
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except (TypeError, ValueError):
+        return None

@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.errors import SpecError
+
 if TYPE_CHECKING:
     from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.geometry import Size
@@ -41,6 +43,22 @@ class RunOptions:
     pilot: int | None = None
     replies: str | None = None
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        whole, number, flag, text = (int,), (int, float), (bool,), (str,)
+        kinds: dict[str, tuple[tuple[type, ...], str]] = {
+            **dict.fromkeys(("max_attempts", "max_requests", "pilot"), (whole, "a whole number")),
+            **dict.fromkeys(("max_wait", "budget_usd"), (number, "a number")),
+            **dict.fromkeys(("force_reprocess", "retry_failed", "stream", "progress"), (flag, "True or False")),
+            "replies": (text, "a path, as text"),
+        }
+        for name, (types, wanted) in kinds.items():
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+            if not fits and not (value is None and default is None):
+                raise SpecError(f"RunOptions({name}=…) should be {wanted}, not {value!r:.40}")
+        if self.prices is not None and not hasattr(self.prices, "cost"):
+            raise SpecError(f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}")
 
 
 # `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
@@ -79,3 +97,10 @@ class RunStart:
     folder: str | None
     pictures: Callable[[], OwnPictures]
     shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def replies(self) -> str | None:
+        """The file that keeps the run's replies, if one does."""
+        from dataflow_grounding.engine.reply_store import open_store
+
+        return open_store(self.folder) if self.folder else self.options.replies

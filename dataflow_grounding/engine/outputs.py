@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding.engine.keyed_log import write_failed
-from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record, dump_line, parse_line
@@ -42,6 +44,8 @@ class Outputs:
         self.next = 0  # the place of the oldest row that is not finished
         self._waiting: dict[int, tuple[list[str], list[str]]] = {}
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
+        self._missing = [array("q") for _ in steps]  # the places of the rows that a step's file lacks
+        self._suspects: dict[int, int] = {}  # the place of a row with suspect boxes → the first step that has them
         self.failures_path = steps[0].storage.failures_path
         try:
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -61,11 +65,29 @@ class Outputs:
                 lines, failures = self._waiting.pop(self.next)
                 for writer, line in zip(self._writers, lines, strict=False):
                     writer.write_line(line)
+                for missing in self._missing[len(lines) :]:
+                    missing.append(self.next)
                 for line in failures:
                     self._failures.write_line(line)
                 self.next += 1
         except OSError as error:
             raise write_failed(self.failures_path, error) from None
+
+    def suspect(self, place: int, step: int) -> None:
+        """The boxes that a step asked for in the row at `place` may be wrong; the row may be written already."""
+        self._suspects[place] = min(step, self._suspects.get(place, step))
+
+    def _mark_suspects(self) -> None:
+        """Set the column in the files, and count the records of the last one."""
+        for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
+            numbers = set()
+            for place, first in self._suspects.items():
+                before = bisect_left(missing, place)
+                if first <= step and missing[before : before + 1] != array("q", [place]):
+                    numbers.add(place - before)
+            if numbers:
+                writer.set_in(numbers, {SUSPECT: True})
+                self.summary.notes[SUSPECT] = len(numbers)
 
     def _count(self, outcome: Outcome) -> None:
         for failure in outcome.failures:
@@ -86,6 +108,7 @@ class Outputs:
             kept = _other_failures(self.failures_path, {step.label for step in self.steps})
             for line in kept:
                 self._failures.write(line)
+            self._mark_suspects()
             self._failures.commit()
             for writer in self._writers:
                 if writer.count or not self.summary.records:  # else the earlier file stays

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-import json
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -28,8 +27,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE)
+SUSPECT = "suspect_boxes"
+"""The code of a note that boxes look as if they were in another format, and the column of records that have such."""
+
+FACT_COLUMNS = ("image_id", "width", "height", "source", "pipeline_steps", "doubtful", "model", ROW_OF_IMAGE, SUSPECT)
 """Columns of the record schema that steps fill in without naming them."""
+
+
+NO_MODEL = (
+    "has no model that sees what is in a picture: give it a serving of one (DF_BASE_URL and DF_MODEL name it), or "
+    "records with column {!r} that says what there is"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,12 @@ class Annotator(Protocol):
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
 
+    def asks(self, record: Record) -> bool:
+        """Whether it may ask about a record. Raises RecordError for what is wrong with the record."""
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """What has to be asked before anything is paid for; returns counts of requests and tokens."""
+
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
 
@@ -99,6 +113,17 @@ class Annotator(Protocol):
 
     async def conclude(self, ask: Ask) -> None:
         """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
+
+
+def may_ask(operator: Annotator, record: Record) -> bool:
+    """Whether it may ask about a record, as it says; an `annotate` of a class below that which says so may always.
+
+    Raises RecordError.
+    """
+    annotates, says = (
+        next(kind for kind in type(operator).__mro__ if name in vars(kind)) for name in ("annotate", "asks")
+    )
+    return not issubclass(says, annotates) or operator.asks(record)
 
 
 class WholeFile:
@@ -123,9 +148,15 @@ class WholeFile:
     def settings(self) -> None:
         """Not known."""
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    def asks(self, record: Record) -> bool:
+        """Never called: it takes no single records."""
+        raise NotImplementedError
+
+    def settle(self, start: RunStart) -> Counter[str]:
         """Nothing to ask."""
         return Counter()
+
+    prepare = settle
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Never called: it takes no single records."""
@@ -171,6 +202,8 @@ class RunningPipeline(Protocol):
 
     summaries: list[Summary]
     budget: Budget
+    ahead: list[Annotator]
+    """Operators that forward() may come to, none of which has settled what it has to know."""
 
     @property
     def name(self) -> str | None:
@@ -192,6 +225,8 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
+                if for_want_of_a_model(step.operator, role):
+                    raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
                 raise PlanError(f"{step.label} reads column {column!r}, which nobody provides{_nearest(column, there)}")
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             if column in there and column not in reads.values():
@@ -199,6 +234,12 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                 raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")
             there[column] = step.label
         anything = anything or not writes
+
+
+def for_want_of_a_model(operator: Annotator, role: str) -> bool:
+    """Whether a column is read because the operator has no model that sees what is in a picture."""
+    labelled = operator.serving is not None and operator.serving.needs_labels
+    return labelled and role not in getattr(type(operator), "input_keys", (role,))
 
 
 def _nearest(column: str, there: Mapping[str, str]) -> str:
@@ -240,21 +281,6 @@ def levels(steps: list[Step]) -> list[list[int]]:
         read.update({column: max(level, read.get(column, 0)) for column in reads})
         written.update(dict.fromkeys(writes, level + 1))
     return groups
-
-
-def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:
-    """Digest of all that the files of these steps depend on, besides the input; None when it can't be told."""
-    parts: list[Any] = [dict(extra)]
-    for step in steps:
-        settings = step.operator.settings()
-        if settings is None:
-            return None
-        serving = step.operator.serving.identity() if step.operator.serving else None
-        parts.append([step.label, step.operator.reads(), step.operator.writes(), settings, serving])
-    try:
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    except (TypeError, ValueError):
-        return None
 
 
 def source_digest(thing: Any) -> str | None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dataflow_grounding.terminal import LiveLine, say
+from dataflow_grounding.terminal import LiveLine, counted, say
 
 LINE_EVERY = 10.0
 LAST_SECONDS, LAST_RECORDS = 20.0, 10
@@ -66,7 +66,7 @@ class Progress:
         parts += [f"{now.cost_usd:.4f} USD"] if now.cost_usd is not None else []
         parts += [f"{now.waiting_for_rate_limit} rate-limited"] * bool(now.waiting_for_rate_limit)
         parts += [f"{now.replayed} from stored replies"] * bool(now.replayed)
-        return [*parts, f"{now.sent} requests", f"{now.in_flight} in flight"]
+        return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
         """Records per second of late: of those that were asked for, or, where none was, of those that were replayed."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.errors import GroundingError, RecordError, RequestRefused, TruncatedReply, UnreadableReply
+from dataflow_grounding.replies import Note
 from dataflow_grounding.secrets import blotted, excerpt
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -46,7 +48,8 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
         error = UnreadableReply("the reply has no text.")
     else:
         try:
-            return request.read(line["reply"])
+            found = request.read(line["reply"])
+            return (found[0], [*found[1], Note(SUSPECT, "")]) if line.get("suspect") else found
         except RecordError as failed:
             error = failed
         except GroundingError:

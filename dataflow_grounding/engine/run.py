@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -33,12 +33,18 @@ class Run:
     """One pass over a source: workers see rows through all steps in order, within a window that bounds memory."""
 
     def __init__(
-        self, steps: list[Step], source: Source, options: RunOptions, name: str | None, budget: Budget
+        self,
+        steps: list[Step],
+        source: Source,
+        options: RunOptions,
+        name: str | None,
+        budget: Budget,
+        idle: Collection[int],
     ) -> None:
         self.steps, self.source, self.options = steps, source, options
         self.summary = Summary(annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path)
         self.stopped: RunStopped | None = None
-        self._name, self._budget = name, budget
+        self._name, self._budget, self._idle = name, budget, idle
         self._levels = levels(steps)
         self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
@@ -193,9 +199,10 @@ class Run:
         return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        asking = self._held.asking_of(self.steps[index])
+        asking = None if index in self._idle else self._held.asking_of(self.steps[index])
         asked = functools.partial(self._asked.add, place)
-        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked)
+        suspect = functools.partial(self._outputs.suspect, place, index)
+        return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
 
     def _progress(self) -> Progress:
         total = self.source.length()

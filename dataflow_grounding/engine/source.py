@@ -15,8 +15,8 @@ from typing import Any
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
-from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import GroundingError, InputError, RunStopped
+from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
+from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import header_facts
 from dataflow_grounding.images import ImageFile, find_image
@@ -140,9 +140,31 @@ class Source:
 
     def pictures(self) -> OwnPictures:
         """What the first pictures are. Reads the rows anew."""
-        rows = (row for _, row in self._rows())
-        records = (Record(row.data, self._folders) for row in rows if row.data is not None)
-        return pictures_of(records, self._first_image_key)
+        return pictures_of(self._records(), self._first_image_key)
+
+    def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
+        """Whether it may ask about any record; None where none gets that far. Steps make the columns `made` first."""
+        if not os.path.isfile(self.path):
+            return True
+        unknown = not made.isdisjoint(operator.reads().values())
+        found = None
+        for record in self._records():
+            try:
+                column = image_column(operator, record)
+                if column is not None and column not in made:
+                    find_image(record, column)
+                if unknown or may_ask(operator, record):
+                    return True
+                found = False
+            except MachineBusy:
+                return True
+            except RecordError:
+                continue
+        return found
+
+    def _records(self) -> Iterator[Record]:
+        """The records, read anew."""
+        return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.records import STATUSES, Record
+from dataflow_grounding.engine.plan import SUSPECT
+from dataflow_grounding.records import STATUSES, VERDICTS, Record
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.terminal import counted, shown
 
 WARNINGS = {
-    "over_max_boxes": "boxes are left out: only the largest max_boxes of an image are kept",
-    "unusable_bbox": "boxes can't be used and are left out: see bbox_problems in their records",
-    "unanswered_check": "checks of the box format were not answered: see docs/calibration.md, The standing check",
-    "input_changed": "input changed while it was read: run the same command again for what is new in it",
-    "image_changed": "images were replaced by others of the same size and time: run the same command again for rows "
-    "done before that was seen",
-    "bbox_cut": "boxes reach outside their images and are cut at the edge",
+    "over_max_boxes": ("box", "left out: only the largest max_boxes of an image are kept"),
+    "unusable_bbox": ("box", "left out, of no use: see bbox_problems in the records"),
+    "unanswered_check": ("check", "of the box format not answered: see docs/calibration.md, The standing check"),
+    "input_changed": ("input", "changed while being read: run the same command again for what is new in it"),
+    "image_changed": ("image", "replaced by one of the same size and time: run the same command again for its rows"),
+    SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
+    "bbox_cut": ("box", "cut at the edge of the image"),
 }
-"""Notes that the user should read, in words."""
+"""Notes that the user should read, in words: of what there are so many, and what about it."""
 
 
 SHOWN = 5
@@ -63,9 +65,13 @@ class Summary:
             return
         for expression in expressions:
             self.expressions["total"] += 1
-            status = expression.get("status") if isinstance(expression, dict) else None
-            if status in STATUSES:
-                self.expressions[status] += 1
+            if not isinstance(expression, dict):
+                continue
+            if expression.get("status") in STATUSES:
+                self.expressions[expression["status"]] += 1
+            if "verified" in expression:
+                verified = expression["verified"]
+                self.expressions[VERDICTS[verified if isinstance(verified, bool) else None]] += 1
 
     def add_earlier(self, earlier: Summary) -> None:
         """Take in what the steps before this summary's did: their requests, time, and records that failed."""
@@ -105,8 +111,15 @@ class Summary:
             "failures_file": self.failures_file,
         }
 
+    def __repr__(self) -> str:
+        sent, file = counted(self.requests["sent"], "request"), self.annotations or "no results"
+        return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
+
+    def _done(self) -> str:
+        return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
+
     def __str__(self) -> str:
-        lines = [f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed", *self._found()]
+        lines = [self._done(), *self._found()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
@@ -114,7 +127,8 @@ class Summary:
         if self.cost_usd is not None:
             sent += f", {self.cost_usd:.4f} USD"
         lines.append(f"{sent}, in {self.seconds:.1f} s" + (f" (model {', '.join(self.models)})" if self.models else ""))
-        lines += [f"Warning: {self.notes[note]} {what}" for note, what in WARNINGS.items() if self.notes[note]]
+        told = ((self.notes[note], *words) for note, words in WARNINGS.items())
+        lines += [f"Warning: {counted(count, thing)} {what}" for count, thing, what in told if count]
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
@@ -127,10 +141,10 @@ class Summary:
 
     def _found(self) -> Iterator[str]:
         if self.expressions["total"]:
-            counts = ", ".join(
-                f"{self.expressions[status]} {status}" for status in STATUSES if self.expressions[status]
-            )
-            yield counted(self.expressions["total"], "expression") + (f": {counts}" if counts else "")
+            counts = [f"{self.expressions[word]} {word}" for word in STATUSES if self.expressions[word]]
+            checks = [f"{self.expressions[word]} {word}" for word in VERDICTS.values() if self.expressions[word]]
+            parts = "; ".join(filter(None, [", ".join(counts), ", ".join(checks)]))
+            yield counted(self.expressions["total"], "expression") + (f": {parts}" if parts else "")
         for _, line in self.boxes:
             yield f"  {line}"
 

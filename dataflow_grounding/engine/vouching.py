@@ -16,7 +16,8 @@ class Vouching:
 
     Open is what came since the last check that passed. Where a check fails it is set aside: the next run asks for it
     again, as if it had never come. A run that was killed leaves its last replies open, so that whoever goes on checks
-    first. What came before anybody checked is trusted. With `trusting`, replies that were set aside count all the same.
+    first. What came before anybody checked is trusted. With `trusting`, replies that were set aside count all the same,
+    as suspect ones.
     """
 
     def __init__(self, store: ReplyLog, of: str, trusting: bool = False) -> None:
@@ -31,7 +32,8 @@ class Vouching:
         self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier))
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
         if trusting:
-            vouched.void.pop(of, None)
+            vouched.trusted.add(of)
+            vouched.void[of] = mine["void"]  # which grows where a check fails
         if (store.first_new, None) not in mine["open"]:
             mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
 
@@ -60,6 +62,10 @@ class Vouching:
         mine["open"] = []
         self._write("bad")
         return count
+
+    def doubt(self) -> None:
+        """Signs speak against all replies, and no check can tell. Not kept: the next run sees the same signs."""
+        self._store.vouched.void[self._of] = [(0, None)]
 
     def finished(self) -> None:
         """The run is done, and its replies are as good as they will be."""

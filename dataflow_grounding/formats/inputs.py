@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -152,6 +153,7 @@ def _datasets() -> Any:
     except ImportError:
         raise MissingExtra("Reading a data set of Hugging Face's", "datasets") from None
     datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
     return datasets
 
 
@@ -164,7 +166,9 @@ def _load(path: str) -> Any:
             return datasets.load_dataset(name, configuration or None)
         return datasets.load_from_disk(path)
     except Exception as error:  # of its own, of the file formats' and of the network's
-        raise InputError(f"can't load {path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        asks = ": is the name right, and this machine online?" if isinstance(error, ConnectionError) else ""
+        raise InputError(f"can't load {path}: {why}{asks}") from None
 
 
 def _of_dataset(path: str, split: str) -> Input:

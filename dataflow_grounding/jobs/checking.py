@@ -16,6 +16,7 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
+from dataflow_grounding.formats.label_sources import counted_items
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -102,6 +103,9 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
     source = Source(step, step.image_key, None, None)
     ids: dict[str, int] = {}
     folders: Counter[str] = Counter()
+    texts = set(step.operator.reads().values()) - {source.image_key}
+    asked: dict[int, int] = {}
+    repeated: list[str] = []
     for row in run.job.rows():
         found.records += 1
         where = run.job.where(row)
@@ -111,6 +115,9 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
             if image_column(step.operator, record) or (step.image_key is None and source.image_key in record):
                 folders[_folder_of(record, source.image_key)] += 1
                 open_image(record, source.image_key)
+                read = [os.path.realpath(find_image(record, source.image_key).path), *map(record.get, texts)]
+                first = asked.setdefault(hash(repr(read)), row.line)
+                repeated += [f"line {row.line} that of line {first}"] if first != row.line else []
             if isinstance(step.operator, Operator):
                 step.operator.look_over(record)
             if step.operator.reads().get("caption") == "caption":
@@ -124,6 +131,9 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         except RecordError as error:
             found.problems.append(f"{where}: {error}")
     found.remarks += run.job.remarks()
+    found.remarks += counted_items(
+        "rows repeat the picture and text of an earlier row, and are paid for once", repeated
+    )
     for folder, count in folders.items():
         if folder:
             found.remarks.append(f"{counted(count, 'image')} found in {folder}")

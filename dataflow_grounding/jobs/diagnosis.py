@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.errors import GroundingError, RecordError
 from dataflow_grounding.images import open_image
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving import Reply, Serving
+from dataflow_grounding.spec import Spec
 from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
@@ -37,12 +39,15 @@ def installation() -> dict[str, Any]:
     }
 
 
-def endpoint_of_spec(run: SpecRun, *, send: bool) -> dict[str, Any]:
+def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
-    found: dict[str, Any] = {"backend": run.block.vlm.backend}
-    if run.box_format is not None:
-        found["box_format"] = "to be calibrated" if run.calibrates else run.box_format.format.name
-    return {**found, **endpoint_of(run.serving, send=send, obstacles=run.job.obstacles())}
+    serving, *others = (serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms)
+    choice = choice_of(serving)
+    choice.recall_beside(os.path.join(spec.results_dir, ".ckpt"))
+    box_format = "to be calibrated" if choice.pending else choice.format.name
+    obstacles = [text for each in (serving, *others) for text in each.obstacles()]
+    answer = endpoint_of(serving, send=send, obstacles=list(dict.fromkeys(obstacles)))
+    return {"backend": spec.block.vlm.backend, "box_format": box_format, **answer}
 
 
 def endpoint_of(serving: Serving, *, send: bool, obstacles: Sequence[str] | None = None) -> dict[str, Any]:

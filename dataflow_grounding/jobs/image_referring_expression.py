@@ -69,6 +69,12 @@ class ImageReferringExpressionBlock(PipelineBlock):
     double_check: DoubleCheckBlock = DoubleCheckBlock()
     data: ReferringData
 
+    @property
+    def vlms(self) -> list[VlmBlock]:
+        """With that of the double check, if another is to ground afresh."""
+        check = self.double_check
+        return [self.vlm, *([check.vlm] if check.vlm and check.method != "ask" else [])]
+
 
 class ImageReferringExpressionJob(SpecJob):
     """Reads what the first of its steps needs: the seeds, or the file of the last step before it."""
@@ -88,12 +94,16 @@ class ImageReferringExpressionJob(SpecJob):
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
         check = block.double_check
-        other = serving_of(check.vlm, block.workflow, spec.folders) if check.vlm and check.method != "ask" else None
-        self.servings += [other] if other else []
+        self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
         pipeline = ImageReferringExpressionPipeline(
-            storage, serving, method=check.method, reground_serving=other, iou=check.iou, marks=block.workflow.marks
+            storage,
+            serving,
+            method=check.method,
+            reground_serving=next(iter(self.servings[1:]), None),
+            iou=check.iou,
+            marks=block.workflow.marks,
         )
         all_steps = in_folders(pipeline.steps())
         names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from pydantic import create_model
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.base import SpecJob
@@ -38,9 +41,12 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
     return found
 
 
-def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec:
-    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
-    spec, problems = look_into_spec(paths, overrides)
+def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True) -> Spec:
+    """As `look_into_spec`; without `whole`, `data` and `results_dir` may be missing: its model alone will be asked.
+
+    Raises SpecError with everything that is wrong, one line each.
+    """
+    spec, problems = read_spec(paths, overrides, _block_of if whole else _endpoint_of, JOBS, whole)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     return spec
@@ -48,9 +54,14 @@ def load_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Spec
 
 def look_into_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> tuple[Spec | None, list[str]]:
     """A spec and everything wrong with it, one line each; see `read_spec`. Raises SpecError."""
-    return read_spec(paths, overrides, _block_of, JOBS)
+    return read_spec(paths, overrides, _block_of, JOBS, True)
 
 
 def _block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
     job = job_named(autolabel_type, folders)
     return job.name, job.block
+
+
+def _endpoint_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+    name, block = _block_of(autolabel_type, folders)
+    return name, create_model(block.__name__, __base__=block, data=(Any, None))

@@ -12,7 +12,7 @@ from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.engine.execute import execute, refuse_to_overwrite
+from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.price_table import listed_price
@@ -34,7 +34,7 @@ from dataflow_grounding.version import __version__
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
     """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises SpecError."""
-    spec = load_spec(paths)
+    spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
     return PhraseGrounder(serving, on_suspect_boxes=vlm.on_suspect_boxes, check_every=vlm.check_every)
@@ -78,6 +78,8 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "run.json"))
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
+        others = [os.path.join(spec.results_dir, "report.html"), self.steps[0].storage.failures_path]
+        refuse_foreign(self.steps[0].storage.checkpoint_folder, [*written, *others])
 
     def execute(self) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""

@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import NoRecordLeft, Step, current_pipeline, recorded_steps, source_digest
-from dataflow_grounding.errors import InputError, PlanError
+from dataflow_grounding.engine.plan import (
+    FACT_COLUMNS,
+    NoRecordLeft,
+    Step,
+    current_pipeline,
+    recorded_steps,
+    source_digest,
+)
+from dataflow_grounding.errors import BrokenRow, InputError, PlanError
 from dataflow_grounding.operators.calling import (
     Annotated,
     OnError,
     annotated_rows,
     as_made,
+    check_columns,
     made_with,
+    record_of,
     roles_of,
     with_columns,
 )
@@ -88,9 +97,20 @@ class Operator(ABC):
         bound: SimpleNamespace | None = self.__dict__.get("_keys")
         return bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
 
+    def asks(self, record: Record) -> bool:
+        """Whether `annotate` may ask about a record; where it does of none, nothing is found out of the model either.
+
+        Raises RecordError for what is wrong with the record.
+        """
+        return True
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Called before anything is paid for, by earlier steps too: finds out what it must know of the model."""
+        return Counter()
+
     def prepare(self, start: RunStart) -> Counter[str]:
         """Called before the first record of a run; what it asks, it counts."""
-        return Counter()
+        return self.settle(start)
 
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -126,15 +146,14 @@ class Operator(ABC):
             steps.append(step)
         else:
             pipeline = current_pipeline.get()
-            name, budget = (pipeline.name, pipeline.budget) if pipeline else (None, None)
-            summary = execute([step], current_options.get(), name, budget)
             if pipeline:
+                ahead, pipeline.ahead = pipeline.ahead, []
+                summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
                 pipeline.summaries.append(summary)
                 if summary.failed and not summary.done:
                     raise NoRecordLeft
-            elif summary.failed:  # nobody else tells it in a script without a Pipeline
-                told = f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}"
-                say(told)
+            elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
+                say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
         return next(iter(operator.writes().values()), "")
 
     @overload
@@ -156,8 +175,9 @@ class Operator(ABC):
         """Work on records in memory.
 
         Args:
-            data: One record, a list of records, or a DataFrame. The image's column may hold a path, the bytes of an
-                image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
+            data: One record (a dict, or a row of a DataFrame), a list of records, or a DataFrame. The image's column
+                may hold a path, the bytes of an image file, a PIL image, or a NumPy array of uint8 (H×W, H×W×3 RGB or
+                H×W×4 RGBA).
             on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out and says how many,
                 "keep" keeps them with null in the columns that the operator fills, "raise" stops at the first.
             columns: As of `run`.
@@ -167,15 +187,18 @@ class Operator(ABC):
             its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
 
         Raises:
+            InputError: No row has a column that it needs; for one record a RecordError.
             RecordError: What failed, of one record, or with on_error="raise".
             RunStopped: Nothing more could be sent.
         """
         operator = self.bound(**columns)
-        if not isinstance(data, Mapping):
+        row = record_of(data)
+        if row is None:
             return annotated_rows(operator, data, on_error)
         from dataflow_grounding.engine.in_memory import annotate_all
 
-        record, error = annotate_all(operator, [data])[0]
+        check_columns(operator, [row], BrokenRow)
+        record, error = annotate_all(operator, [row])[0]
         if error is not None:
             raise error
         return record
@@ -205,6 +228,11 @@ class Operator(ABC):
     def writes(self) -> dict[str, str]:
         """Role → column that it fills in."""
         return {role: getattr(self.keys, role) for role in self.output_keys}
+
+    def lacking(self, there: Collection[str]) -> list[str]:
+        """The roles that it needs whose columns are not among those that are there."""
+        needed = {role: column for role, column in self.reads().items() if role not in self.optional_keys}
+        return [role for role, column in needed.items() if column not in there and column not in FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""

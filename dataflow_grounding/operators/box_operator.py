@@ -28,8 +28,12 @@ class BoxWatching(Operator):
     format_choice: FormatChoice | None
     watch: BoxWatch
 
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Calibrates a model whose box format isn't known. Raises as `FormatChoice.settle`."""
+        return self.format_choice.settle_to_ground(start, self.watch.on_poor) if self.format_choice else Counter()
+
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Calibrates a model whose box format isn't known, and begins to watch the boxes."""
+        """Settles the format, and begins to watch the boxes."""
         if self.serving is None or self.format_choice is None:
             return Counter()
         self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.agreement import located
-from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, zoomed
+from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, is_small, zoomed
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.geometry import without_duplicates
+from dataflow_grounding.geometry import box_of, without_duplicates
 from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.image_facts import facts_of
@@ -66,6 +66,12 @@ class BoxRefiner(LooksCloser):
         "en": "Looks again for small boxes in an enlarged part of the image.",
         "zh": "在图像的局部放大区域中重新定位较小的边界框。",
     }
+
+    def asks(self, record: Record) -> bool:
+        """Of records with small boxes. Raises RecordError."""
+        boxes = [i["bbox"] for e in read_expressions(record, self.keys.expressions) for i in e["instances"]]
+        size = open_image(record, self.keys.image).size if boxes else (1, 1)
+        return any(is_small(box_of(bbox), size, SMALL if self.samples == 1 else SMALL_OF_SEVERAL) for bbox in boxes)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`. Raises RecordError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
-from dataflow_grounding.errors import InputError, PlanError, RecordError, SpecError
-from dataflow_grounding.memory_pictures import is_picture
+from dataflow_grounding.engine.plan import NO_MODEL, for_want_of_a_model
+from dataflow_grounding.errors import GroundingError, InputError, PlanError, RecordError, SpecError
 from dataflow_grounding.secrets import blotted_message, masked
 from dataflow_grounding.terminal import say
 
@@ -103,6 +104,29 @@ class Annotated(list[ShownRecord]):
         return done + (table(("failed row", "kind", "why"), failed) if failed else "")
 
 
+def record_of(data: Any) -> Mapping[str, Any] | None:
+    """A record, or a row of a DataFrame as one; None for anything else."""
+    if hasattr(data, "iloc") and not hasattr(data, "columns") and all(isinstance(name, str) for name in data.index):
+        data = data.to_dict()
+    return data if isinstance(data, Mapping) else None
+
+
+def check_columns(operator: Any, rows: Sequence[Mapping[str, Any]], error: type[GroundingError]) -> None:
+    """Raises `error`, before anything is sent, for columns that `operator` needs and that none of the rows has."""
+    there = list(dict.fromkeys(str(name) for row in rows for name in row))
+    if not (lacking := operator.lacking(there)):
+        return
+    for role in (role for role in lacking if for_want_of_a_model(operator, role)):
+        raise error(f"{operator.name} {NO_MODEL.format(operator.reads()[role])}")
+    arguments, reads = {role: argument for argument, role in roles_of(operator).items()}, operator.reads()
+    others = [name for name in there if name not in reads.values()]
+    near = {arguments[role]: difflib.get_close_matches(reads[role], others, 1) for role in lacking}
+    wanted = " and ".join(repr(reads[role]) for role in lacking)
+    known = f"only {', '.join(map(repr, there[:12]))}{', …' * (len(there) > 12)}" if there else "none"
+    yours = ", ".join(f"{argument}={repr(found[0]) if found else '…'}" for argument, found in near.items())
+    raise error(f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with {yours}")
+
+
 def annotated_rows(operator: Annotator, data: Any, on_error: OnError) -> Annotated | DataFrame:
     """A list's or a DataFrame's rows with the operator's columns. Raises the first failure if `on_error` is "raise"."""
     from dataflow_grounding.engine.in_memory import annotate_all
@@ -110,7 +134,9 @@ def annotated_rows(operator: Annotator, data: Any, on_error: OnError) -> Annotat
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     frame: DataFrame | None = data if hasattr(data, "iloc") and hasattr(data, "columns") else None
-    rows = _rows_of_list(operator, data) if frame is None else _rows_of_frame(operator, frame)
+    rows = _rows_of_list(operator, data if frame is None else frame.rename(columns=str).to_dict("records"))
+    if rows:
+        check_columns(operator, rows, InputError)
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
     failures = [(place, error) for place, (_, error) in results.items() if error is not None]
     if failures:
@@ -138,20 +164,10 @@ def _rows_of_list(operator: Annotator, data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
-    rows = list(data)
+    rows = [record_of(row) or row for row in data]
     for place, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise InputError(f"{wanted}: row {place} is {type(row).__name__}")
-    return rows
-
-
-def _rows_of_frame(operator: Annotator, frame: DataFrame) -> list[Mapping[str, Any]]:
-    """The rows as JSON has them, but for pictures in memory."""
-    image_key = operator.reads().get("image", "image_path")
-    rows: list[Mapping[str, Any]] = []
-    for given in frame.to_dict("records"):
-        picture = {image_key: given.pop(image_key)} if is_picture(given.get(image_key)) else {}
-        rows.append({**plain_row(given), **picture})
     return rows
 
 

@@ -41,6 +41,10 @@ class ExpressionExtractor(Operator):
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = serving
 
+    def asks(self, record: Record) -> bool:
+        """Of records with a caption. Raises BrokenRow."""
+        return bool(read_text(record, self.keys.caption))
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `cleaned_caption`, `expressions` with spans and no instances, and the size. Raises RecordError."""
         caption = read_text(record, self.keys.caption)

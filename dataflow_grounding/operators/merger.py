@@ -36,10 +36,13 @@ class Merger(RegionOperator):
     name = "grounding_expr"
     input_keys = {"image": "image_path", "regions": "regions", "caption": "cleaned_caption"}
     output_keys = {"expressions": "expressions"}
+    optional_keys = ("caption",)
     descriptions = {
         "en": "Merges region descriptions and caption into referring expressions, each with its regions' boxes.",
         "zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。",
     }
+
+    asks = RegionOperator.asks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `expressions`: text, span in the caption, one instance per region, status grounded."""

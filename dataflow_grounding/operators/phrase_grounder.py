@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.geometry import MERGE_IOU
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
@@ -73,6 +73,10 @@ class PhraseGrounder(BoxOperator):
         )
         self.phrases_per_request = phrases_per_request
 
+    def asks(self, record: Record) -> bool:
+        """Of records with expressions. Raises BrokenRow."""
+        return bool(read_expressions(record, self.keys.expressions))
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
@@ -84,6 +88,8 @@ class PhraseGrounder(BoxOperator):
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
         if any(f.doubtful for f in found) or "doubtful" in record:
             update["doubtful"] = any(f.doubtful for f in found)
+        if SUSPECT in record:  # of boxes that these replace
+            update[SUSPECT] = False
         return update
 
 

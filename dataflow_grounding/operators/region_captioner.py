@@ -68,6 +68,8 @@ class RegionCaptioner(RegionOperator):
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
+    asks = RegionOperator.asks
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
         regions = read_regions(record, self.keys.regions)

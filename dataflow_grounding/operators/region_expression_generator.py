@@ -39,6 +39,8 @@ class RegionExpressionGenerator(RegionOperator):
         "zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。",
     }
 
+    asks = RegionOperator.asks
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `type` where the region has none, `color` and `description` to every region, and the image's size."""
         regions = read_regions(record, self.keys.regions)

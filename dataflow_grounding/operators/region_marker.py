@@ -102,6 +102,10 @@ class RegionMarker(BoxWatching):
         if given is not None and given.problems:
             raise BrokenRow(given.report())
 
+    def asks(self, record: Record) -> bool:
+        """Of records without boxes, where a model proposes them."""
+        return self.format_choice is not None and read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes that are left out."""
         image = open_image(record, self.keys.image, self.serving.image_limits if self.serving else None)

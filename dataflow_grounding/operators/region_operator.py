@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
@@ -14,6 +15,7 @@ from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.records import Record
 from dataflow_grounding.serving.base import Serving, check_counts
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
@@ -53,7 +55,11 @@ class RegionOperator(Operator):
         """The format in which boxes are told."""
         return self.format_choice.format
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    def asks(self, record: Record) -> bool:
+        """Of records with regions. Raises BrokenRow."""
+        return bool(read_regions(record, self.keys.regions))
+
+    def settle(self, start: RunStart) -> Counter[str]:
         """Calibrates a model whose box format isn't known."""
         return self.format_choice.settle(start)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
+from dataflow_grounding.engine.plan import Annotator, NoRecordLeft, Step, WholeFile, current_pipeline, recorded_steps
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.storage import FileStorage
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ class Pipeline:
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
+
+    def __repr__(self) -> str:
+        own = vars(self).values()
+        each = (one for value in own for one in (value if isinstance(value, (list, tuple)) else [value]))
+        runs = [type(one).__name__ for one in each if callable(getattr(one, "run", None))]
+        return excerpt(f"{type(self).__name__}({vars(self).get('storage')!r}: {', '.join(runs) or 'no operators'})")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "forward"}  # a copy has its own
@@ -119,6 +126,7 @@ class Pipeline:
             return execute(steps[resume_step:], options, self.name)
         self.summaries: list[Summary] = []
         self.budget = budget_of(options)
+        self.ahead: list[Annotator] = [value for value in vars(self).values() if isinstance(value, Operator)]
         tokens = current_options.set(options), current_pipeline.set(self)
         try:
             with suppress(NoRecordLeft):

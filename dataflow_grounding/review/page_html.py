@@ -18,11 +18,11 @@ from dataflow_grounding.drawing import PALETTE, text_color
 from dataflow_grounding.records import STATUSES, is_number
 from dataflow_grounding.review.pages import GENERATOR, Piece, Pieces, page_name
 from dataflow_grounding.review.record_html import page_text
-from dataflow_grounding.review.record_view import MEANING, View
+from dataflow_grounding.review.record_view import FIRST, MEANING, View
 from dataflow_grounding.secrets import blotted_message
 
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
-_FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful")
+_FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect")
 _DASHED = "Dashed: a region of that colour or scene; what it is was not checked."
 
 
@@ -164,8 +164,8 @@ def _note(report: Report, number: int) -> str:
         for name, count in (("Failures", report.failures.count), ("Images", report.records.count)):
             if first <= count:
                 parts.append(f"{name} {first:,} to {min(count, first + report.per_page - 1):,} of {count:,}.")
-    if report.counts["doubtful"] or report.counts["unverified"]:
-        parts.append("Doubtful and unverified images come first.")
+    if any(report.counts[name] for name in FIRST):
+        parts.append(f"{', '.join(FIRST[:-1])} and {FIRST[-1]} images come first.".capitalize())
     return " ".join([*parts, _DASHED] if report.dashed else parts)
 
 

@@ -27,6 +27,7 @@ _MIN_SIDE = 320  # smaller ones are shown enlarged, or their boxes could not be 
 _MAX_LANES = 4  # phrases over the same text whose lines are told apart
 _SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DOUBTFUL = "Doubtful: much of a reply was dropped, moved or missing, or several phrases have the whole picture."
+_SUSPECT = "Suspect: the boxes look as if they were in another format than the one they are read in."
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
@@ -40,11 +41,12 @@ def record_html(view: View, find_image: FindImage, folder: str) -> str:
     caption = f'<p class="caption" dir="auto">{_caption_html(view.caption, view.expressions)}</p>\n'
     if not view.caption:
         caption = '<p class="caption absent">No caption</p>\n' if view.grounds else ""
+    doubts = "".join(_note_html(text) for told, text in ((view.suspect, _SUSPECT), (view.doubtful, _DOUBTFUL)) if told)
     classes = " ".join(["record", *(f"has-{mark}" for mark in sorted(view.marks))])
     return (
         f'<article class="{classes}">\n<figure>{picture}{_note_html(missing)}</figure>\n<div class="text">'
         f'<h2 dir="auto">{page_text(view.record.get("image_id") or path or "no id")}</h2>\n'
-        f'<p class="facts">{" · ".join(facts)}</p>\n{_note_html(_DOUBTFUL if view.doubtful else "")}{caption}'
+        f'<p class="facts">{" · ".join(facts)}</p>\n{doubts}{caption}'
         f"{_note_html(view.problem)}{_list_html(view)}</div>\n</article>\n"
     )
 
@@ -91,13 +93,17 @@ def _picture(view: View, find_image: FindImage, folder: str) -> tuple[str, tuple
 
 
 def _link(path: str, folder: str) -> str:
-    """The address of a picture for a page in `folder`: relative where it lies beside or below; empty for no picture."""
+    """The address of a picture for a page in `folder`; empty for no picture.
+
+    It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
+    """
     if not path.lower().endswith(_SHOWN_BY_BROWSERS):  # under another name a browser could run what is in it
         return ""
-    beside = os.path.relpath(path, folder)
-    if beside.startswith(os.pardir + os.sep):
-        return Path(os.path.abspath(path)).as_uri()
-    return quote(os.fsencode(beside))
+    path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
+    within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
+    if any(path.startswith(os.path.join(place, "")) for place in within):
+        return quote(os.fsencode(os.path.relpath(path, folder)))
+    return Path(path).as_uri()
 
 
 def _fit(width: int, height: int) -> tuple[int, int]:

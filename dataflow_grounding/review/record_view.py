@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, Record, annotated_column, is_number, read_annotations
+from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, is_number, read_annotations
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -19,12 +19,14 @@ STATUS_MEANING = {
     "pending": "not looked for yet",
 }
 MEANING = {
+    "suspect": "boxes look as if they were in another format than the one they are read in",
     "doubtful": "much of a reply could not be used, samples disagree, or the record can't be read",
     "unverified": "a check says no, or could not be made",
     **STATUS_MEANING,
 }
 """The filters of records, by the order in which they are offered, and what each means."""
-_CHECKS = {True: "verified", False: "not verified", None: "not checked"}
+FIRST = ("suspect", "doubtful", "unverified")
+"""Those of them that come first."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class View:
         return self.record.get("doubtful") is True
 
     @property
+    def suspect(self) -> bool:
+        """Whether its boxes may be in another format than the one they are read in."""
+        return self.record.get("suspect_boxes") is True
+
+    @property
     def marks(self) -> set[str]:
         """The filters that show it."""
         found = {e.status for e in self.expressions} if self.grounds else set()
@@ -91,12 +98,15 @@ class View:
             found.add("doubtful")
         if any(e.check not in ("", "verified") for e in self.expressions):
             found.add("unverified")
+        if self.suspect:
+            found.add("suspect")
         return found
 
     @property
     def counts(self) -> Counter[str]:
         """What it adds to the figures; a key with 0 says that the record has such things at all."""
-        found = Counter(images=1, doubtful="doubtful" in self.marks)
+        marks = self.marks
+        found = Counter(images=1, doubtful="doubtful" in marks, suspect="suspect" in marks)
         regions = self.record.get("regions", self.record.get("region_captions"))
         if isinstance(regions, list):
             found["regions"] = len(regions)
@@ -132,7 +142,7 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
     if status not in STATUSES:
         status = "grounded" if instances else "pending"
     verified = row.get("verified")
-    check = _CHECKS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
+    check = VERDICTS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
     why = row.get("reason") or (STATUS_MEANING[status] if status == "unsupported" else "")
     said = verification.get("reason") if isinstance(verification, Mapping) else ""
     return Expression(

@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.review.page_html import Report, failure_html, page_html
 from dataflow_grounding.review.pages import Pieces, write_pages
 from dataflow_grounding.review.record_html import FindImage, record_html
-from dataflow_grounding.review.record_view import view_of
+from dataflow_grounding.review.record_view import FIRST, view_of
 
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
@@ -26,10 +26,10 @@ def write_report(
     failures: Iterable[Mapping[str, Any]] = (),
     per_page: int = 500,
 ) -> int:
-    """Write the report, one HTML page or several, all or none, and return how many records it shows.
+    """Write the report, one HTML page or several, all or none.
 
-    A page loads nothing, runs no script, and shows all text as text. Failures come first, then doubtful and unverified
-    records. Further pages are beside the first, as `report-2.html` and so on; those that a longer report left go.
+    A page loads nothing, runs no script, and shows all text as text. Failures come first, then suspect, doubtful and
+    unverified records. Further pages are beside the first, as `report-2.html` and so on; those of a longer report go.
 
     Args:
         records: Read once, one at a time.
@@ -40,14 +40,15 @@ def write_report(
         failures: Rows with `id`, `line`, `step`, `kind` and `message`.
         per_page: How many records, and how many failures, a page has at most.
 
+    Returns:
+        How many records it shows.
+
     Raises:
         OSError: A page can't be written, or its name is taken by a file that is not a page of a report.
     """
     folder, name = os.path.split(os.path.abspath(out_path))
     with ExitStack() as files:
-        report = Report(
-            name, title, summary, Pieces(folder, files), Pieces(folder, files, ("doubtful", "unverified")), per_page
-        )
+        report = Report(name, title, summary, Pieces(folder, files), Pieces(folder, files, FIRST), per_page)
         for failure in failures:
             kind, known = str(failure.get("kind") or "unknown"), report.failures.marks
             report.failures.add(failure_html(failure), [kind if kind in known or len(known) < _MOST_KINDS else "other"])

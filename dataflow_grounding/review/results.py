@@ -12,7 +12,7 @@ from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
-from dataflow_grounding.storage import FileStorage
+from dataflow_grounding.storage import PREFIX, FileStorage
 
 
 def report_results(
@@ -25,13 +25,19 @@ def report_results(
     image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
-    """Write the report of an annotations file, and return how many records it shows.
+    """Write the report of an annotations file.
 
     Args:
-        summary, title: As for write_report.
+        annotations: Records as JSON lines, or as the file's ending says.
+        out_path: The first page, HTML.
+        summary: Shown of it: `model` and `seconds`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
         image_key: Column of the image's path; `image` for records that don't have it.
+        title: The heading: what ran, and on which data.
+
+    Returns:
+        How many records it shows.
 
     Raises:
         InputError: A file can't be read or written.
@@ -58,7 +64,15 @@ def report_results(
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
-    """Leave `annotations.jsonl` and `report.html` of a run that is done in its folder; `summary` then names them."""
+    """Leave `annotations.jsonl` and `report.html` of a run in its folder, where any record of it got through.
+
+    Args:
+        summary: What `Pipeline.run()` returned; it then names both files.
+        storage: The pipeline's, with the folder; what it reads is named in the title.
+
+    Raises:
+        InputError: A file can't be read or written.
+    """
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
     page = os.path.join(storage.cache_path, "report.html")
     if summary.done:
@@ -72,19 +86,22 @@ def publish(summary: Summary, storage: FileStorage) -> None:
             summary={**summary.to_json(), "model": ", ".join(summary.models)},
             image_folders=storage.image_folders,
             failures_file=summary.failures_file,
-            title=_title(storage.file_name_prefix, storage.first_entry_file_name),
+            title=_title_of_script(annotations, storage),
         )
         summary.annotations, summary.report = annotations, page
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the report of a run's folder; returns the path of its first page and how many records it shows.
+    """Write the report of a run's folder.
 
     Args:
-        results_dir: The folder, with `annotations.jsonl`, or `failures.jsonl` where all records failed; `run.json` says
-            what ran.
+        results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl` where all records
+            failed; `run.json` says what ran.
         out_path: The first page; None for `report.html` in that folder.
         image_root: Where relative image paths are looked for; None for where the run looked.
+
+    Returns:
+        The path of the first page, and how many records the report shows.
 
     Raises:
         InputError: The folder has neither, or a page can't be written.
@@ -92,7 +109,8 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
     if not os.path.exists(annotations) and not os.path.exists(failures):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
-    run = read_object(os.path.join(results_dir, "run.json"))
+    above = os.path.dirname(os.path.abspath(results_dir))  # where a step's folder has what ran
+    run = read_object(os.path.join(results_dir, "run.json")) or read_object(os.path.join(above, "run.json"))
     found, counts = run.get("image_folders"), run.get("summary")
     known = [folder for folder in found if isinstance(folder, str)] if isinstance(found, list) else []
     folders = [image_root] if image_root else [*known, "."]
@@ -100,7 +118,8 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     path = out_path or os.path.join(results_dir, "report.html")
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
         raise InputError(f"{path} is a name for data: call the report something that ends with .html")
-    title = _title(*_pipeline_and_data(run.get("spec"))) or os.path.basename(os.path.abspath(results_dir))
+    pipeline, data = _pipeline_and_data(run.get("spec"))
+    title = _title(pipeline or _source(annotations), data) or os.path.basename(os.path.abspath(results_dir))
     shown = report_results(
         annotations, path, summary=summary, image_folders=folders, failures_file=failures, title=title
     )
@@ -109,11 +128,26 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
 
 def _pipeline_and_data(spec: Any) -> tuple[str, str]:
     """The pipeline that a run's spec names, and the first file or folder that its `data` does; empty where unknown."""
-    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    block = spec.get(pipeline) if isinstance(pipeline, str) else None
-    data = block.get("data") if isinstance(block, dict) else None
-    paths = [value for value in data.values() if isinstance(value, str) and value] if isinstance(data, dict) else []
-    return pipeline if isinstance(pipeline, str) else "", paths[0] if paths else ""
+    spec = spec if isinstance(spec, dict) else {}
+    named = spec.get("autolabel_type")
+    pipeline = named if isinstance(named, str) else ""
+    blocks = [spec.get(pipeline), *spec.values()]  # a user's pipeline has a block of another name
+    found = (block["data"] for block in blocks if isinstance(block, dict) and isinstance(block.get("data"), dict))
+    return pipeline, next((value for value in next(found, {}).values() if value and isinstance(value, str)), "")
+
+
+def _title_of_script(annotations: str, storage: FileStorage) -> str:
+    """By its records, else by what it calls its files; and the images, where it made the file of records itself."""
+    prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
+    first = storage.first_entry_file_name
+    made = os.path.dirname(os.path.abspath(first)) == os.path.abspath(storage.cache_path)
+    return _title(_source(annotations) or prefix, storage.image_root if made and storage.image_root else first)
+
+
+def _source(annotations: str) -> str:
+    """The pipeline that the first record comes from; empty where it doesn't say."""
+    source = next(_objects(annotations), {}).get("source")
+    return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, data: str) -> str:

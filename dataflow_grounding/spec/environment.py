@@ -24,8 +24,8 @@ def backend_named() -> Backend | None:
     model = _given("DF_MODEL")
     if not model:
         return None
-    google = _given("GOOGLE_API_KEY") and (model.startswith("gemini") or not _given("OPENAI_API_KEY"))
-    return "gemini" if google else "openai"
+    for_google = model.startswith("gemini") + bool(_given("GOOGLE_API_KEY"))
+    return "gemini" if for_google > bool(_given("OPENAI_API_KEY", "OPENAI_BASE_URL")) else "openai"
 
 
 def backend_of_keys() -> Backend | None:

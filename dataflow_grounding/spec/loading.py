@@ -12,7 +12,7 @@ from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import Places, validated
+from dataflow_grounding.spec.problems import Places, close, validated
 from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
@@ -26,14 +26,15 @@ BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBloc
 
 
 def read_spec(
-    paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str] = ()
+    paths: str | Sequence[str], overrides: Sequence[str], block_of: BlockOf, others: Collection[str], whole: bool
 ) -> tuple[Spec | None, list[str]]:
     """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides on top; and all
     that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of both is read first.
     The wrong keys have their defaults in the spec, and it is None where there is none. `others` are blocks of pipelines
-    that may stand beside the one that is to run. Raises SpecError for what can't be read as YAML.
+    that may stand beside the one that is to run. One that is not read `whole` may lack what only a run needs. Raises
+    SpecError for what can't be read as YAML.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -44,7 +45,8 @@ def read_spec(
     files = [_read_yaml(path) for path in paths]
     given, of_hydra = _read_overrides(overrides)
     try:
-        merged: Any = OmegaConf.merge(*files, given)
+        everything = OmegaConf.merge(*files, given)
+        merged: Any = everything if whole else _endpoint_alone(everything, others)
         model, unknown = _model_of(merged, block_of, folders, others)
         passed_over = {*of_hydra, *_passed_over(merged, model, others)}
         missing = _missing(merged)
@@ -70,12 +72,28 @@ def read_spec(
     return spec, [*asked, *told]
 
 
+def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
+    """The spec without what only a run needs; a `vlm` that stands outside a block is taken as in the first."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(merged)
+    plain = {next(iter(others)): {"vlm": plain["vlm"]}} if "vlm" in plain else plain
+    for block in plain.values():
+        if isinstance(block, dict):
+            block.pop("data", None)
+    if plain.get("results_dir") in (None, "", "???"):
+        plain["results_dir"] = "."
+    return OmegaConf.create(plain)
+
+
 def _model_of(
     merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
 ) -> tuple[type[SpecHead], str]:
     """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
-    if len(blocks := [name for name in merged if name in others]) == 1 and merged.get("autolabel_type") is None:
-        merged.autolabel_type = blocks[0]
+    if merged.get("autolabel_type") is None:
+        ours = [str(name) for name in merged if name not in OTHER_BLOCKS]
+        blocks = [name for name in ours if name in others] or list(filter(None, (close(n, others, 0.8) for n in ours)))
+        merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
     wanted = merged.get("autolabel_type")
     try:
         return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""

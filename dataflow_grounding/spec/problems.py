@@ -56,15 +56,20 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
         if location == [_alias_of_block(model)]:
-            return f"there is no block {key} for the pipeline that autolabel_type names"
+            return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """The end of a message about a word that isn't known: which one it may be."""
-    close = difflib.get_close_matches(word, list(known), 1, least)
-    return f"; is it {close[0]!r}?" if close else ""
+    found = close(word, known, least)
+    return f"; is it {found!r}?" if found else ""
+
+
+def close(word: str, known: Iterable[str], least: float = 0.6) -> str:
+    """The known word that is nearest, empty where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1, least)), "")
 
 
 def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:

@@ -154,6 +154,11 @@ class PipelineBlock(Block):
     workflow: WorkflowBlock
     data: Block
 
+    @property
+    def vlms(self) -> list[VlmBlock]:
+        """All that a run asks, the first of them for most."""
+        return [self.vlm]
+
 
 class SpecHead(Block):
     """What a spec says whatever its pipeline is."""

@@ -56,18 +56,18 @@ class BoxWatch:
         whose = (choice, self.on_suspect, self.every)
         if whose in start.shared:
             return start.shared[whose], Counter()
-        calibrated = choice.pending
         watch = start.shared[whose] = BoxWatch(self.on_suspect, self.every)
+        watch.poor = self.poor
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            from dataflow_grounding.watch.endpoint_checks import EndpointChecks
+            from dataflow_grounding.watch.endpoint_checks import FRESH, EndpointChecks
             from dataflow_grounding.watch.watching import Watching
 
             checks = EndpointChecks(
                 serving,
                 asked,
                 self.every,
-                calibrated=calibrated,
+                calibrated=choice.is_new(FRESH),
                 in_memory=start.folder is None,
                 trusting=self.on_suspect == "warn",
                 coming=lambda: start.pictures().sizes,
@@ -97,8 +97,9 @@ class BoxWatch:
         """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it only warns."""
         if self.on_suspect == "stop":
             raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
+        if self.poor != what:
+            say(f"Warning: {what}.")
         self.poor = what
-        say(f"Warning: {what}.")
 
     def suspect(self, what: str, kept: str) -> None:
         """Report wrong boxes; `kept` says what happens to the replies. Raises SuspectBoxes unless set to warn."""

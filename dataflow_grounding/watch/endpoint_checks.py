@@ -159,6 +159,11 @@ class EndpointChecks:
             since = min(self._sent_here, self.known.sent - self.known.sent_then)
         return drifted or self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
 
+    def doubt(self) -> None:
+        """All replies are suspect, where the run goes on."""
+        if self._trusting and self._vouching is not None:
+            self._vouching.doubt()
+
     async def free(self) -> None:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()

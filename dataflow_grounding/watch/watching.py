@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
@@ -46,6 +47,7 @@ class Watching:
         self._drift = checks.known.drift if checks.possible else None
         self._stopped: SuspectBoxes | None = None
         self._odd: str | None = None
+        self._open: dict[Ask, bool] = {}  # since the last good check, and whether it was sent
 
     async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
         """The answer to a request, which is looked at. Raises what failed, and SuspectBoxes."""
@@ -55,11 +57,16 @@ class Watching:
         if self._checks.relied_on:
             await self._ready(ask)
 
+        sent_for: list[Ask] = []
+
         async def before() -> None:
             await self._ready(ask)
             self._checks.sending()
+            sent_for.append(ask)
 
         def read(reply: str) -> ReadReply[T]:
+            if self._can_tell and (sent_for or not self._signs.done):
+                self._open[ask] = bool(sent_for) or self._open.get(ask, False)
             self._look(reply, sent, dict(enumerate(phrases, 1)))
             return request.read(reply)
 
@@ -100,9 +107,10 @@ class Watching:
             several = strange or self._drifted or (last and not self._checks.in_memory)
             await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
-            self._suspect(self._sign_alone())
+            self._suspect_all()
 
     async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        before = list(self._open)
         verdict = await self._checks.check(ask, waiting=waiting, several=several)
         if verdict.odd and verdict.kind != "misses":
             self._odd = verdict.odd
@@ -111,27 +119,39 @@ class Watching:
             self._drift.settled()
         if verdict.kind == "misses":
             what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
-            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}")
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", [a for a, sent in self._open.items() if sent])
         elif verdict.kind == "fits":
             self._signs.withdraw()
+            if self._odd is None:
+                self._open = {one: sent for one, sent in self._open.items() if one not in before}
         else:
             ask.note("unanswered_check", verdict.why)
             if not self._checks.possible:
                 self._drift = None
             if self._signs.found:
-                self._suspect(self._sign_alone())
+                self._suspect_all()
             self._signs.withdraw()
 
-    def _sign_alone(self) -> str:
-        """What a sign says where no check could tell."""
-        return self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+    def _suspect_all(self) -> None:
+        """A sign speaks against the boxes, and no check can tell."""
+        self._checks.doubt()
+        what = self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+        self._suspect(what, list(self._open))
 
-    def _suspect(self, what: str) -> None:
+    def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
         try:
             self._watch.suspect(what, self._checks.lost())
         except SuspectBoxes as stopped:
             self._stopped = stopped
             raise
+        for ask in asked:
+            ask.note(SUSPECT, what)
+        self._open.clear()
+
+    @property
+    def _can_tell(self) -> bool:
+        """Whether anything may yet show that boxes are wrong."""
+        return self._watch.suspicion is None and (self._checks.possible or not self._signs.done)
 
     @property
     def _drifted(self) -> bool:

@@ -180,4 +180,4 @@ def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
         assert server.max_in_flight <= 3
         done = workplace.run("--set-from", "pilot", **settings)
     assert done.code == 0, done
-    assert "workflow.max_workers: 3 (the pilot ran no more at once" in done.err
+    assert "workflow.max_workers: 3 (the last run sustained 3 at once; only --pilot N" in done.err

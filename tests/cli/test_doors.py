@@ -71,6 +71,9 @@ def test_every_command_takes_the_endpoint_that_the_environment_names(folder: Pat
         ({"OPENAI_API_KEY": "k"}, "openai"),
         ({"DF_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
         ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k", "OPENAI_API_KEY": "k"}, "gemini"),
+        ({"DF_MODEL": "gemini-2.5-flash"}, "gemini"),
+        ({"DF_MODEL": "gemini-2.5-flash", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
         ({"DF_MODEL": "gpt-x", "GOOGLE_API_KEY": "k", "OPENAI_API_KEY": "k"}, "openai"),
     ],
 )
@@ -232,3 +235,142 @@ def test_gold_without_boxes_is_no_gold(folder: Path) -> None:
     assert command(["generate", *given(folder, "backend: embedded")]).code == 0
     done = command(["eval", "out", "--gold", "captions.jsonl"])
     assert (done.code, "captions.jsonl has no boxes" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "line", "problem"),
+    [
+        (
+            {"OPENAI_API_KEY": "k"},
+            "name it, here or in DF_MODEL",
+            "no model is named: set vlm.openai.model_name, or DF_MODEL",
+        ),
+        ({"OPENAI_API_KEY": "k", "DF_MODEL": "qwen3-vl"}, 'model_name: "" # empty: DF_MODEL', ""),
+        ({"GOOGLE_API_KEY": "k"}, "model: gemini-3.1-flash-lite-preview", ""),
+        ({"GOOGLE_API_KEY": "k", "DF_MODEL": "gemini-2.5-flash"}, 'model: "gemini-2.5-flash"', ""),
+    ],
+)
+def test_default_specs_pass_check_or_say_what_to_fill_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], line: str, problem: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    told = command(["default_specs"]).err
+    assert "check -e ./image_grounding.yaml" in told
+    assert line in (folder / "image_grounding.yaml").read_text()
+    given = ["results_dir=out", "image_grounding.data.input_jsonl=captions.jsonl"]
+    done = command(["check", "-e", "image_grounding.yaml", *given])
+    assert [one.removeprefix("Problem: ") for one in done.err.splitlines()] == (
+        [f"{problem} in the environment"] if problem else []
+    )
+
+
+ENDPOINTS = {
+    "the block alone": "image_grounding:\n  vlm: {vlm}\n",
+    "no block": "vlm: {vlm}\n",
+    "no pictures": "results_dir: ???\nautolabel_type: image_referring_expression\nimage_referring_expression:\n"
+    "  vlm: {vlm}\n  data: {image_dir: '???', a_key_of_nobodys: 1}\n",
+    "no input": "results_dir: out\nimage_region_caption:\n  vlm: {vlm}\n  data: {input_jsonl: gone.jsonl}\n",
+}
+
+
+@pytest.mark.parametrize("text", ENDPOINTS.values(), ids=ENDPOINTS)
+def test_asking_a_specs_model_takes_no_more_than_its_vlm(folder: Path, text: str) -> None:
+    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
+        vlm = f"{{backend: openai, openai: {{base_url: '{server.base_url}', model_name: qwen3-vl}}}}"
+        (folder / "spec.yaml").write_text(text.replace("{vlm}", vlm))
+        for line in (["ground", "a.jpg", "a cup"], ["doctor"], ["calibrate"]):
+            asked = server.count(200)
+            done = command([*line, "-e", "spec.yaml"])
+            assert done.code == 0, done
+            assert server.count(200) > asked, line
+    assert command(["generate", "-e", "spec.yaml"]).code == 2
+    (folder / "spec.yaml").write_text("image_grounding:\n  vlm: {bakend: openai}\n")
+    done = command(["ground", "a.jpg", "a cup", "-e", "spec.yaml"])
+    assert (
+        done.code,
+        "spec.yaml, line 2: image_grounding.vlm.bakend is not a key of the spec; is it 'backend'?" in done.err,
+    ) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            ["check", "-e", "spec.yaml"],
+            "spec.yaml, line 2: image_groundig is not a key of the spec; is it 'image_grounding'?",
+        ),
+        (
+            ["ground", "a.jpg", "a cup", "-e", "spec.yaml"],
+            "image_groundig is not a key of the spec; is it 'image_grounding'?",
+        ),
+        (["check", "-e", "spec.yaml", "autolabel_type=image_groundig"], "; is it 'image_grounding'?"),
+        (["default_specs", "autolabel_type=image_groundig"], "; is it 'image_grounding'?"),
+        (["default_specs", "result_dir=."], "; is it 'results_dir'?"),
+    ],
+)
+def test_a_pipelines_name_that_is_misspelt_is_told_with_the_nearest(folder: Path, line: list[str], told: str) -> None:
+    given(folder, "backend: embedded")
+    text = (folder / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(text.replace("image_grounding:", "image_groundig:"))
+    done = command(line)
+    assert (done.code, told in done.err) == (2, True), done
+
+
+@pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
+def test_results_that_another_program_left_are_not_written_over(folder: Path, pipeline: str) -> None:
+    step = {"image_grounding": "step_1_grounding", "image_region_caption": "step_0_region_marking"}[pipeline]
+    record = {
+        "image_path": "a.jpg",
+        "expressions": [{"text": "a cup", "instances": [{"bbox": [1, 2, 3, 4], "bbox_score": 0.9}]}],
+    }
+    for place in (step, f"{step}/.ckpt"):
+        (folder / "taos" / place).mkdir(parents=True)
+    kept = [
+        folder / "taos" / "annotations.jsonl",
+        folder / "taos" / step / "annotations.jsonl",
+        folder / "taos" / step / ".ckpt" / "a.json",
+    ]
+    for path in kept:
+        path.write_text(json.dumps(record) + "\n")
+    given(folder, "backend: embedded")
+    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("image_grounding", pipeline))
+    for line in (["check"], ["estimate"], ["generate", "--dry-run"], ["generate"]):
+        done = command([*line, "-e", "spec.yaml", "results_dir=taos"])
+        assert done.code == 2, done
+        assert "taos/annotations.jsonl is from elsewhere: " in done.err
+        assert "Choose another folder" in done.err
+    for name in ("failures.jsonl", "report.html"):
+        (folder / name.split(".")[0]).mkdir()
+        (folder / name.split(".")[0] / name).write_text("precious")
+        done = command(["generate", "-e", "spec.yaml", f"results_dir={name.split('.')[0]}"])
+        assert (done.code, f"{name} is from elsewhere" in done.err) == (2, True), done
+    assert [path.read_text() for path in kept] == [json.dumps(record) + "\n"] * 3
+    assert sorted(path for path in (folder / "taos").rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_run_shows_how_many_expressions_a_check_confirmed(folder: Path) -> None:
+    with LoopbackServer() as server:
+        vlm = f"backend: openai, openai: {{base_url: '{server.base_url}', model_name: m}}, box_format: xyxy_px, check_every: null"
+        done = command(["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"])
+        again = command(["generate", *given(folder, vlm), "image_grounding.workflow.verify=reground"])
+    assert done.code == again.code == 0
+    records = [json.loads(line) for line in (folder / "out" / "annotations.jsonl").read_text().splitlines()]
+    verified = [expression["verified"] for record in records for expression in record["expressions"]]
+    counts = [
+        f"{verified.count(value)} {word}"
+        for value, word in ((True, "verified"), (False, "not verified"))
+        if value in verified
+    ]
+    assert counts
+    for said in (done.err, again.err):
+        assert f"; {', '.join(counts)}\n" in said
+
+
+def test_check_tells_of_rows_that_repeat_a_picture_and_its_text(folder: Path) -> None:
+    paths = ["a.jpg", "./a.jpg", str(folder / "a.jpg"), "a.jpg"]
+    rows = [{"image_path": path, "caption": "A cup" if n < 3 else "A mug"} for n, path in enumerate(paths)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = command(["check", *given(folder, "backend: embedded")])
+    assert done.code == 0, done
+    assert "paid for once: 2 (line 2 that of line 1; line 3 that of line 1)" in done.out

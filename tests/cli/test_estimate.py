@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +20,6 @@ SCENES = [
     ("A man in a blue jacket holds a yellow umbrella.", ["a man in a blue jacket", "a yellow umbrella"]),
     ("The bus on the left passes a parked bicycle.", ["the bus on the left", "a parked bicycle"]),
 ]
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
 
 
 def told(place: Workplace, *arguments: str, **settings: Any) -> dict[str, Any]:

@@ -117,7 +117,8 @@ NOT_FOUND = {
     "two colours": ("the red and blue square", "unsupported"),
     "an ordinal": ("the second circle from the left", "unsupported"),
     "words left over": ("the red circle inside the square", "unsupported"),
-    "a black thing that is no shape": ("the black car", "unsupported"),
+    "a black thing that is no shape": ("the black bag", "unsupported"),
+    "a vehicle": ("a red car", "unsupported"),
     "another language": ("der rote Kreis", "unsupported"),
 }
 
@@ -195,7 +196,16 @@ def test_the_eyes_of_the_only_face() -> None:
         iou(box, right) > 0.5 for box, right in zip(eyes, [[192, 95, 214, 108], [233, 97, 258, 109]], strict=True)
     )
     assert outcome(portraits("astronaut", "grace_hopper"), "the eyes") == "unsupported"
-    assert outcome(portraits("astronaut"), "green eyes") == "unsupported"
+    [entry] = ask(portraits("astronaut"), "green eyes")["statuses"]
+    assert entry == {"id": 1, "status": "unsupported", "reason": "'eye' can't be looked for by colour"}
+
+
+def test_a_face_is_skin_or_grey() -> None:
+    portrait = portraits("astronaut")
+    grey = np.repeat(portrait.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    [right] = outcome(portrait, "a person")
+    assert outcome(grey, "a person") == [right]
+    assert outcome(portrait[:, :, ::-1].copy(), "a person") == "ambiguous"  # blue skin
 
 
 @pytest.mark.parametrize(
@@ -213,8 +223,11 @@ def test_threads_get_the_answers_of_one() -> None:
     assert replies == [ask(picture, "two women", "the sky")] * 8
 
 
-def test_a_page_is_no_sky() -> None:
+def test_a_page_or_a_blue_screen_is_no_sky() -> None:
     assert outcome(np.full((300, 400, 3), 235, np.uint8), "the sky") == "none"
+    screen = np.full((300, 400, 3), (255, 40, 0), np.uint8)
+    screen[200:] = (90, 130, 190)
+    assert outcome(screen, "the sky") == "none"
 
 
 def test_sky_and_grass_are_regions() -> None:
@@ -263,16 +276,51 @@ def test_a_sky_ends_at_the_horizon() -> None:
     assert outcome(wall, "the sky") == "none"
 
 
+@pytest.mark.parametrize(
+    ("horizon", "hidden", "expected"),
+    [(240, 200, True), (240, 300, False), (420, 200, False)],
+    ids=["behind a tower", "behind a house", "a backdrop"],
+)
+def test_a_blue_sky_may_be_hidden_in_part(horizon: int, hidden: int, expected: bool) -> None:
+    picture = np.full((480, 640, 3), (150, 190, 210), np.uint8)
+    picture[:horizon] = (230, 160, 100)
+    picture[:, :hidden] = (60, 70, 90)
+    found = outcome(picture, "the sky")
+    assert (found != "none") == expected
+    assert found == "none" or iou(found[0], [hidden, 0, 640, horizon]) > 0.9
+
+
+def test_a_burst_is_no_star() -> None:
+    image, center = scene(), np.array((320, 240))
+    for points, found in ((5, True), (9, False)):
+        turns = np.pi * np.arange(2 * points) / points
+        reach = np.where(np.arange(2 * points) % 2, 60, 140)[:, None]
+        outline = center + reach * np.stack([np.sin(turns), -np.cos(turns)], axis=1)
+        drawn = Image.new("RGB", image.size, PAPER)
+        ImageDraw.Draw(drawn).polygon([tuple(point) for point in outline], fill=BLACK)
+        assert isinstance(outcome(drawn, "a black star"), list) == found
+
+
 def test_a_thing_of_a_color_is_large_and_plain() -> None:
-    small, shaded = scene(), scene()
+    small, shaded, bag = scene(), scene(), scene()
     ImageDraw.Draw(small).rectangle((250, 160, 450, 360), fill=PAPER)
     ImageDraw.Draw(small).rectangle((300, 200, 360, 260), fill=RED)
     draw = ImageDraw.Draw(shaded)
     for x in range(260, 441):
         draw.line((x, 170, x, 350), fill=(95 + (x - 260) * 160 // 181, 10, 10))
     assert isinstance(outcome(small, "the red thing"), list)
-    assert isinstance(outcome(scene(), "the red car"), list)
-    assert [outcome(image, "the red car") for image in (small, shaded)] == ["ambiguous", "ambiguous"]
+    ImageDraw.Draw(bag).rectangle((200, 270, 480, 350), fill=RED)
+    [box] = outcome(bag, "the red bag")
+    assert iou(box, [200, 170, 480, 350]) > 0.9
+    assert [outcome(image, "the red bag") for image in (small, shaded)] == ["ambiguous", "ambiguous"]
+
+
+def test_a_plain_figure_is_a_box_and_no_umbrella() -> None:
+    image = scene()
+    ImageDraw.Draw(image).rectangle((250, 160, 450, 360), fill=RED)
+    [entry] = ask(image, "a red umbrella")["statuses"]
+    assert (entry["status"], entry["reason"]) == ("ambiguous", "the red region is a plain figure, not an umbrella")
+    assert isinstance(outcome(image, "the red box"), list)
 
 
 def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:

@@ -414,3 +414,23 @@ def test_a_pilot_takes_out_no_more_pictures_than_it_needs(place: Workplace) -> N
         sent = server.count()
         assert place.run(**settings).summary["done"] == 3
         assert server.count() == 3 * sent
+
+
+def test_a_data_set_that_can_not_be_had_is_told_in_one_line(place: Workplace, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    script = """
+import logging
+from dataflow_grounding.cli.main import main
+try:
+    main()
+finally:
+    logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+"""
+    spec = place.spec(**{"vlm.backend": "embedded", "data.input_jsonl": "datasets:no/such"})
+    offline = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "check", "-e", spec], env=offline, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "0 records checked, 1 problem. Nothing was sent.\n"
+    asks = r"is the name right, and this machine online\?"
+    assert re.fullmatch(f"Problem: can't load datasets:no/such: .*: {asks}\n", done.stderr)

@@ -500,7 +500,7 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(wo
         ),
         ({"moods.workflow": {"output_format": "MODULE:nothing"}}, "workflow.output_format: there is no 'nothing' in"),
         ({"moods.workflow": {"steps": ["7"]}}, "workflow.steps ['7']: the steps are 0, 1, 2"),
-        ({"moods": "DROP"}, "there is no block moods for the pipeline that autolabel_type names"),
+        ({"moods": "DROP"}, "there is no block moods, which the pipeline needs"),
     ],
 )
 @pytest.mark.parametrize("name", ["check", "generate"])

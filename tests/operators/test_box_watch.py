@@ -190,6 +190,7 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
     assert "xyxy_px would fit" in done.err
     run = json.loads((photo_album.results / "run.json").read_text())
     assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
+    assert all(record["suspect_boxes"] for record in photo_album.annotations()), "nothing vouches for any of them"
 
 
 def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(photo_album: Workplace) -> None:

@@ -249,6 +249,32 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
     assert boxes_of(place.annotations()) == boxes_of(right(place, 30))
 
 
+def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(place: Workplace) -> None:
+    place.many(40)
+    one_by_one = {"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10, "workflow.max_workers": 1}
+    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
+        done = run(place, server, **one_by_one)
+        assert done.code == 0, done
+        first = [record.get("suspect_boxes", False) for record in place.annotations()]
+        assert first[:5] == [False] * 5, "a check has vouched for these"
+        assert all(first[12:]), "also for those that were finished before a check missed"
+        counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
+        assert counts["suspect_boxes"] == sum(first)
+        again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})  # not a finished run's repetition
+        assert again.code == 0, again
+        assert [record.get("suspect_boxes", False) for record in place.annotations()] == first
+
+
+def test_records_in_memory_are_marked_too(place: Workplace) -> None:
+    place.picture()
+    rows = [{"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)]
+    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
+        serving = OpenAIServing(server.base_url, "odd", box_format=X, max_workers=1)
+        done = PhraseGrounder(serving, on_suspect_boxes="warn", check_every=5)(rows)
+    marked = [record.get("suspect_boxes", False) for record in done]
+    assert (marked[0], all(marked[12:])) == (False, True)
+
+
 def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workplace) -> None:
     place.many(30)
     model = Switching(lambda n: X if n < 12 else Y)

@@ -23,14 +23,18 @@ from dataflow_grounding import (
     BBoxVisualizer,
     BoxRefiner,
     EmbeddedServing,
+    ExpressionExtractor,
     GroundingError,
+    Merger,
     OpenAIServing,
     PhraseGrounder,
+    RegionMarker,
     Serving,
     operator,
 )
+from dataflow_grounding.compat import PromptedVQAGenerator
 from dataflow_grounding.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 
 PIXELS = numpy.arange(30 * 40 * 3, dtype=numpy.uint8).reshape(30, 40, 3)
 DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS
@@ -289,7 +293,7 @@ def test_a_dataframe_may_hold_pictures() -> None:
 
 def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
-    given = {"image_path": str(tmp_path / "a.png")}
+    given = {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat"]}
     with LoopbackServer(ProbeModel("xyxy_1000")) as server:
         operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
         with pytest.raises(RecordError, match=r"gone\.png"):
@@ -315,3 +319,94 @@ def test_threads_may_share_an_operator_and_its_serving(tmp_path: Path) -> None:
             thread.join(60)
     assert done == [4] * 6
     assert isinstance(pickle.loads(pickle.dumps(operator)), PhraseGrounder)
+
+
+def frame_of(row: dict[str, Any]) -> Any:
+    return pandas.DataFrame([row, row])
+
+
+SHAPES = [
+    pytest.param(frame_of, id="a DataFrame"),
+    pytest.param(lambda row: [row, dict(row)], id="a list"),
+    pytest.param(lambda row: [pandas.Series(row)], id="a list of a DataFrame's rows"),
+    pytest.param(lambda row: row, id="a record"),
+    pytest.param(pandas.Series, id="a row of a DataFrame"),
+]
+CAPTIONED = {"image_path": "a.png", "capton": "A cat."}
+LACKING = [
+    (CAPTIONED, {}, r"needs column 'caption', and there is only 'image_path', 'capton': .* input_caption_key='capton'$"),
+    ({"file": "a.png", "words": "A cat."}, {}, "needs column 'image_path' and 'caption'.* input_image_key=…, input_cap"),
+    ({"image": "a.png", "caption": "A cat."}, {}, "there is only 'image', 'caption': .* input_image_key='image'$"),
+    (CAPTIONED, {"input_caption_key": "captain"}, "needs column 'captain', .* input_caption_key='capton'$"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shaped", SHAPES)
+@pytest.mark.parametrize(("row", "columns", "says"), LACKING)
+def test_a_column_that_no_row_has_is_named_before_anything_is_sent(
+    shaped: Any, row: dict[str, Any], columns: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    row = {name: value.replace("a.png", str(tmp_path / "a.png")) for name, value in row.items()}
+    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
+        operator = ExpressionExtractor(OpenAIServing(server.base_url, "a-model-nobody-knows"))
+        with pytest.raises(GroundingError, match=says) as caught:
+            operator(shaped(row), **columns)
+        assert server.count() == 0
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path) -> None:
+    rows = [{"image_path": PIXELS, "expressions": ["the sky"]}, {"image_path": PIXELS}]
+    assert [place for place, _ in PhraseGrounder(EmbeddedServing())(rows).failures] == [1]
+    assert PhraseGrounder(EmbeddedServing())([]) == []
+    assert operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})({})["sure"]
+    assert dict(operator(lambda record: {})({7: "a"})) == {"7": "a"}
+    assert len(PhraseGrounder(EmbeddedServing())(pandas.DataFrame())) == 0
+    region = {"bbox": [1, 2, 20, 20], "type": "mug", "description": "the mug"}
+    assert Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])[0]["expressions"]
+    assert RegionMarker(str(tmp_path))({"image": PIXELS})["type"] == "without_bbox"
+    with LoopbackServer(CannedAnswers("It is red.")) as server:
+        asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
+        for row in ({"prompt": "What?"}, {"conversation": [{"from": "human", "value": "What?"}]}):
+            assert asker([row])[0]["answer"] == "It is red."
+        before = server.count()
+        with pytest.raises(
+            GroundingError, match=r"needs column 'prompt', .*: name yours with input_prompt_key='promt'"
+        ):
+            asker([{"image": PIXELS, "promt": "What?"}])
+        assert server.count() == before
+
+
+MISSING = [float("nan"), numpy.float64("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT"), None]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=lambda mark: f"{type(mark).__name__} {mark}")
+@pytest.mark.parametrize("shaped", SHAPES)
+def test_pandas_marks_for_a_missing_value_are_no_text(missing: Any, shaped: Any, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    row = {"image_path": str(tmp_path / "a.png"), "caption": "The sky.", "note": missing, "image_id": missing}
+    extractor = ExpressionExtractor(EmbeddedServing())
+    for spoilt, says in (({"caption": missing}, "'caption' should be a text, not missing"), ({"image_path": missing}, "image_path should be a path, .* not None")):  # fmt: skip
+        with pytest.raises(BrokenRow, match=says):
+            extractor(shaped({**row, **spoilt}), on_error="raise")
+    done = extractor(shaped(row))
+    first = done if isinstance(done, dict) else done.iloc[0] if hasattr(done, "iloc") else done[0]
+    assert [e["text"] for e in first["expressions"]] == ["The sky"]
+    assert first["image_id"] == "a"
+    assert pandas.isna(first["note"]), "as it was given"
+
+
+def test_what_the_operator_does_not_touch_comes_back_as_it_was_given() -> None:
+    own = {"vector": numpy.arange(3), "at": pandas.Timestamp("2020-01-01"), "nested": {"n": float("nan"), "t": (1, 2)}}
+    grounder = PhraseGrounder(EmbeddedServing())
+    first = grounder([{"image_path": PIXELS, "expressions": ["the sky"], **own}])
+    for record in (first[0], grounder(first)[0], grounder(first[0])):
+        assert all(record[name] is value for name, value in own.items())
+
+
+def test_a_column_is_not_a_record() -> None:
+    with pytest.raises(
+        GroundingError, match=r"takes a record \(a dict\), a list of records or a DataFrame: row 0 is str"
+    ):
+        ExpressionExtractor(EmbeddedServing())(pandas.Series(["A cat.", "A dog."]))  # type: ignore[call-overload]

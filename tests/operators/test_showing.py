@@ -35,6 +35,7 @@ from dataflow_grounding import (
     ground,
     operator,
 )
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import PlanError
 from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.pipelines.image_grounding import ImageGroundingPipeline
@@ -118,6 +119,36 @@ def test_servings_and_operators_show_how_they_are_made() -> None:
     assert repr(type("Mine", (Serving,), {"model": "m", "answer": None})()) == "Mine('m')"
 
 
+def test_storages_pipelines_and_what_they_give_show_themselves_in_a_line(tmp_path: Path) -> None:
+    storage = FileStorage("in.jsonl", str(tmp_path))
+    shown = f"FileStorage('in.jsonl', '{tmp_path}'"
+    assert (repr(storage), repr(storage.step())) == (f"{shown})", f"{shown}, operator_step=0)")
+
+    class Mine(Pipeline):
+        def __init__(self, storage: Any) -> None:
+            self.storage, self.count, self.more = storage, count, [PhraseGrounder(EmbeddedServing())]
+
+        def forward(self) -> None:
+            self.count.run(self.storage.step())
+
+    pipeline = Mine(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")))
+    assert repr(pipeline).endswith("/cache'): FunctionOperator, PhraseGrounder)")
+    assert repr(Mine(None)).startswith("Mine(None: ")
+    (tmp_path / "in.jsonl").write_text('{"expressions": []}\n{}\n')
+    told = repr(pipeline.run())
+    assert told.startswith("Summary(2 images: 1 done, 1 failed, 0 requests, ")
+    assert told.endswith(f" s: {tmp_path}/cache/dataflow_cache_step_step1.jsonl)")
+    found = ground(PIXELS, ["a <dog>", "x" * 99, "the sky", "a cat"], serving=EmbeddedServing())
+    assert repr(found).startswith("Grounded(None, 40×30 px, embedded-opencv: 'a <dog>' unsupported; 'xxx")
+    assert repr(found).endswith("; 4 phrases)")
+    secret = "https://me:hunter2@example.org/in.jsonl"
+    for one in (FileStorage(secret, "cache"), Mine(FileStorage(secret, "cache")), Summary(annotations=secret)):
+        assert "hunter2" not in repr(one)
+    for one in (pipeline, found, Summary(annotations="a" * 999), FileStorage("a" * 999, "b")):
+        assert len(repr(one)) <= 300
+        assert "\n" not in repr(one)
+
+
 def test_a_record_draws_itself_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     for picture in (PIXELS, str(tmp_path / "a.png")):
@@ -186,7 +217,7 @@ def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(tmp_path: Pa
             page = found._repr_html_() or ""
             assert "<img" in page
             assert "a &lt;mug&gt;" in page
-            assert "array" not in repr(found)
+            assert repr(found).endswith("40×30 px, loopback: 'a <mug>' [1, 2, 30, 20]; 'a dog' none)")
     (tmp_path / "a.png").unlink()
     assert "<img" not in (found._repr_html_() or "")
     assert "a dog" in (found._repr_html_() or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 CARS = [("614.24", "181.78", "727.31", "284.77"), ("0.00", "100.5", "1242", "375.00"), ("1", "2", "30.125", "41.0001")]
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequ
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."
-
-
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
 
 
 def picture(folder: Path, name: str = "20.png", size: tuple[int, int] = SIZE, color: str = "teal") -> str:

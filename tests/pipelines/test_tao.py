@@ -20,12 +20,6 @@ VIDEO_ENDPOINT = {"tag": "", "base_urls": [], "frames_only": False, "reasoning_m
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
     """Two pictures with three labels; `tao` is a results folder of TAO's for them."""
     made = ReferringPlace(tmp_path, server.base_url)

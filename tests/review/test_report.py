@@ -390,6 +390,20 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show
     assert figures(page)["failures"] == "3"
 
 
+@pytest.mark.parametrize("width", [1280, 833, 400, 320])
+def test_nothing_is_cut_at_any_width(folder: Path, show: Any, width: int) -> None:
+    kinds = ["refused", "image_missing", "unreadable_reply", "truncated_reply", "server_overloaded"]
+    failures = [failure(n, kind, "a_word_without_any_break_in_it_" * 3) for n, kind in enumerate(kinds)]
+    page = show(report(folder, [MUG_ON_TABLE], failures=failures), viewport={"width": width, "height": 900})
+    page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
+    cut = (
+        "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.outerHTML.slice(0, 90))"
+    )
+    assert page.locator("html, fieldset, table, tr, .failures div, .text").evaluate_all(cut) == []
+    right = page.locator("label, td, h2").evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+    assert max(right) <= width
+
+
 def test_kinds_without_end_share_a_filter_and_stay_in_the_table(folder: Path, show: Any) -> None:
     page = show(report(folder, [], failures=[failure(n, f"kind {n}") for n in range(99)] + [failure(99, "all")]))
     labels = page.locator(".by-kind label").all_inner_texts()
@@ -524,25 +538,39 @@ def test_a_page_takes_no_name_of_the_users_file(folder: Path) -> None:
     ("name", "href"),
     [
         pytest.param("pictures/a b.png", "pictures/a%20b.png", id="below"),
-        pytest.param("../besides/mug.png", None, id="elsewhere"),
+        pytest.param("../besides/a b.png", "../besides/a%20b.png", id="beside its folder"),
+        pytest.param("../../../data/mug.png", None, id="elsewhere"),
         pytest.param("javascript:alert(1).png", "javascript%3Aalert%281%29.png", id="an address that runs"),
         pytest.param('"><b>#x?y=%41&.png', None, id="characters of HTML and of addresses"),
         pytest.param("\u05d0\u202e\udcff.png", None, id="another direction, and no UTF-8"),
     ],
 )
 def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any, name: str, href: str | None) -> None:
-    folder = tmp_path / "out"
+    folder = tmp_path / "a" / "b" / "out"
     path = folder / name
     for place in (folder, path.parent):
-        place.mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True, parents=True)
     Image.new("RGB", (1500, 900)).save(path.resolve())
     out = report(folder, [{"image_id": "a", "expressions": []}], find_image=lambda _: str(path))
     page = show(out)
     link = page.locator("a.picture")
     given = link.get_attribute("href")
-    assert given == (path.resolve().as_uri() if ".." in name else href or given)
+    assert given == (href or (path.resolve().as_uri() if ".." in name else given))
     with page.expect_popup() as opened:
         link.click()
+    opened.value.wait_for_load_state()
+    assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
+
+
+def test_a_folder_with_results_and_pictures_may_be_moved(tmp_path: Path, show: Any) -> None:
+    place = tmp_path / "here"
+    for name in ("pictures", "results/run"):
+        (place / name).mkdir(parents=True)
+    Image.new("RGB", (1500, 900)).save(place / "pictures" / "a.png")
+    report(place / "results" / "run", [{"image_id": "a"}], find_image=lambda _: str(place / "pictures" / "a.png"))
+    page = show(place.rename(tmp_path / "there") / "results" / "run" / "report.html")
+    with page.expect_popup() as opened:
+        page.locator("a.picture").click()
     opened.value.wait_for_load_state()
     assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
 

@@ -41,6 +41,7 @@ def spec(pipeline: Any, data: Any) -> dict[str, Any]:
         (spec("image_grounding", {"image_dir": "", "coco_json": "a/<b>.json"}), "image_grounding · &lt;b&gt;.json"),
         (spec("image_grounding", {"image_dir": "photos/"}), "image_grounding · photos"),
         (spec("image_grounding", None), "image_grounding"),
+        (spec("my_module:Mugs", {"input_jsonl": "mugs.csv"}), "my_module:Mugs · mugs.csv"),
         (spec(["odd"], 3), "{folder}"),
         ({"spec": "odd"}, "{folder}"),
         ({}, "{folder}"),
@@ -53,13 +54,37 @@ def test_the_title_says_the_pipeline_and_the_data(results: Path, run: dict[str, 
     assert title_of(page) == title.format(folder=results.name)
 
 
-def test_a_script_titles_its_report_by_its_storage(results: Path) -> None:
+def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
+    (results / "run.json").write_text(json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"})))
+    step = results / "step_1_grounding"
+    step.mkdir()
+    (step / "annotations.jsonl").write_text(json.dumps(RECORD) + "\n")
+    assert title_of(report_folder(str(step))[0]) == "image_grounding · captions.jsonl"
+    (results / "run.json").unlink()
+    assert title_of(report_folder(str(step))[0]) == "step_1_grounding"
+    (step / "annotations.jsonl").write_text(json.dumps({**RECORD, "source": "image_grounding"}) + "\n")
+    assert title_of(report_folder(str(step))[0]) == "image_grounding"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "source", "first", "title"),
+    [
+        ("mugs", "", "data/captions.csv", "mugs · captions.csv"),
+        ("step_2", "image_grounding", "data/captions.csv", "image_grounding · captions.csv"),
+        ("dataflow_cache_step", "", "data/captions.csv", "captions.csv"),
+        ("mugs", "", "seed.jsonl", "mugs · photos"),
+    ],
+)
+def test_a_script_titles_its_report_by_its_records_and_its_storage(
+    results: Path, prefix: str, source: str, first: str, title: str
+) -> None:
     step = results / "mugs_step1.csv"
-    step.write_text("image_id,caption\na,a mug\n")
-    storage = FileStorage(str(results / "data" / "captions.csv"), str(results), "mugs", "csv")
+    step.write_text(f"image_id,caption,source\na,a mug,{source}\n")
+    images = str(results / "photos") if first == "seed.jsonl" else None
+    storage = FileStorage(str(results / first), str(results), prefix, "csv", image_root=images)
     summary = Summary(done=1, annotations=str(step))
     publish(summary, storage)
-    assert title_of(summary.report) == "mugs · captions.csv"
+    assert title_of(summary.report) == title
     assert "a mug" in Path(summary.report).read_text()
 
 

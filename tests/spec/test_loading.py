@@ -228,12 +228,23 @@ def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
     os.close(reader)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfeA=1", b'A="\0"\n'], ids=["no UTF-8", "a zero byte"])
+@pytest.mark.parametrize("content", [b"B=2\n\xff\xfeA=1", b'\nA="\0"\n'], ids=["no UTF-8", "a zero byte"])
 def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".env").write_bytes(content)
     done = ended(process(["default_specs", f"results_dir={tmp_path}"], cwd=tmp_path))
     assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert "can't read ./.env: " in done.err
+    assert "can't read ./.env, line 2: " in done.err
+
+
+def test_a_bad_line_of_a_dotenv_file_is_named_once_and_not_shown(tmp_path: Path) -> None:
+    lines = ["", f"{KEY} not a setting", "", "", f'A="{KEY}', "OPENAI_API_KEY=sk-good-one", ""]
+    written(tmp_path, ".env", "\n".join(lines))
+    spec = written(tmp_path, "spec.yaml", BASE)
+    done = ended(process(["doctor", "--offline", "-e", spec], cwd=tmp_path, env={"OPENAI_API_KEY": ""}))
+    assert done.code == 0, done
+    told = [line.split(" is passed over")[0] for line in done.err.splitlines()]
+    assert told == ["Warning: ./.env, line 2", "Warning: ./.env, line 5"]
+    assert KEY not in done.out + done.err
 
 
 NO_SETTINGS = [

@@ -1,0 +1,75 @@
+"""Scripts end as the command line does: one line for an error or Ctrl-C, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fault_case import wait_until
+from benchmarks.workplace import REPOSITORY, Done, ended
+from dataflow_grounding.testing import LoopbackServer
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+[MINE] = [block for block in re.findall(r"^```python\n(.*?)^```", README, re.M | re.S) if "(Pipeline)" in block]
+SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "api_pipelines").glob("*.py")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "example_data").symlink_to(REPOSITORY / "example_data")
+    (tmp_path / "api_pipelines").mkdir()
+    for name, text in {**SCRIPTS, "mine.py": MINE}.items():
+        (tmp_path / "api_pipelines" / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def started(folder: Path, name: str, **environment: str) -> subprocess.Popen[str]:
+    whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(REPOSITORY), "DF_BOX_FORMAT": "xyxy_px"}
+    line = [sys.executable, str(folder / "api_pipelines" / name)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(line, cwd=folder, env={**whole, **environment}, text=True, **pipes)
+
+
+@pytest.mark.parametrize("name", ["mine.py", *SCRIPTS])
+def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
+    with LoopbackServer(latency=1) as server:
+        running = started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback")
+        wait_until(lambda: server.count() >= 2 or running.poll() is not None)
+        running.send_signal(signal.SIGINT)
+        done = ended(running)
+    assert done.code == 130, done
+    assert done.err == "Error: interrupted: every reply so far is kept. Run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> None:
+    def ran(**environment: str) -> Done:
+        return ended(started(folder, name, **environment))
+
+    with LoopbackServer(key="sk-right-one") as server:
+        refused = ran(DF_BASE_URL=server.base_url, DF_MODEL="loopback", DF_API_KEY="sk-wrong-one")
+    assert (refused.code, refused.err.count("\n")) == (4, 1), refused
+    assert "Check the API key" in refused.err
+    unnamed = ran(DF_BASE_URL=server.base_url)
+    assert (unnamed.code, unnamed.err) == (
+        2,
+        "Error: no model is named: set model_name, or DF_MODEL in the environment\n",
+    )
+    assert ran().code == 0
+
+
+@pytest.mark.parametrize("name", ["image_grounding_step1.jsonl", "image_grounding_failures.jsonl"])
+def test_what_another_program_left_is_not_written_over(folder: Path, name: str) -> None:
+    place = folder / "cache" / "image_grounding" / name
+    place.parent.mkdir(parents=True)
+    place.write_text("precious\n", encoding="utf-8")
+    done = ended(started(folder, "image_grounding_api_pipeline.py"))
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert f"{name} is from elsewhere" in done.err
+    assert place.read_text(encoding="utf-8") == "precious\n"

@@ -1,0 +1,130 @@
+"""What is found out before a run: once, before any step is paid for, and only where something will be asked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace
+from dataflow_grounding import (
+    BoxRefiner,
+    BoxVerifier,
+    CaptionGenerator,
+    EmbeddedServing,
+    ExpressionExtractor,
+    FileStorage,
+    Operator,
+    PhraseGrounder,
+    Pipeline,
+    RegionCaptioner,
+)
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.errors import BrokenRow, GroundingError, PlanError, SpecError
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+
+
+def blind(request: ReceivedRequest) -> dict[str, Any]:
+    """A model that finds no rectangle, so that its format can't be settled."""
+    return {"objects": []} if request.task == "phrase_grounding" else EchoAnswers()(request)
+
+
+class TwoSteps(Pipeline):
+    def __init__(self, path: Path, server: LoopbackServer) -> None:
+        self.storage = FileStorage(str(path), str(path.parent / "cache"))
+        serving = OpenAIServing(server.base_url, "odd")
+        self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    from PIL import Image
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
+    Image.new("RGB", (640, 480), "navy").save(tmp_path / "a.jpg")
+    return str(tmp_path / "a.jpg")
+
+
+def tasks(server: LoopbackServer) -> Counter[str]:
+    return Counter(str(request.task) for request in server.requests)
+
+
+def test_a_script_settles_the_format_before_its_first_step_is_paid_for(tmp_path: Path, picture: str) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture, "caption": "A dog runs."}) + "\n")
+    with LoopbackServer(blind) as server:
+        with pytest.raises(SpecError, match="can't tell how 'odd' writes boxes"):
+            TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
+        assert tasks(server) == {"phrase_grounding": 1}
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        done = TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
+        assert done.exit_code == 0
+        assert tasks(server) == {"phrase_grounding": 3 + 1, "expression_extraction": 1}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_probes_are_paid_for_once_though_the_run_is_tried_again(workplace: Workplace, stream: bool) -> None:
+    workplace.many(3)
+    with LoopbackServer(blind) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto", "workflow.stream": stream}
+        first, second = workplace.run(**settings), workplace.run(**settings)
+        assert (first.code, second.code) == (2, 2), first
+        assert tasks(server) == {"phrase_grounding": 1}, "one probe, and nothing of step 0"
+        assert "dataflowgrounding calibrate asks for them afresh" in second.err
+        forced = workplace.run(**settings, **{"workflow.force_reprocess": True})
+        assert (forced.code, server.count()) == (2, 2)
+
+
+def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: str) -> None:
+    empty, large = [], [{"text": "a", "instances": [{"bbox": [0, 0, 300, 300]}]}]
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        serving = OpenAIServing(server.base_url, "odd")
+        for operator in (PhraseGrounder(serving), BoxRefiner(serving), BoxVerifier(serving)):
+            rows = [{"image_path": picture, "expressions": value} for value in (empty, "x", [3])]
+            assert [place for place, _ in operator(rows).failures] == [1, 2]
+        assert BoxRefiner(serving)({"image_path": picture, "expressions": large})["expressions"]
+        assert RegionCaptioner(serving)({"image": picture, "regions": []})["region_captions"] == []
+        (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture, "caption": ""}) + "\n")
+        assert TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False)).failed == 1
+        assert server.count() == 0
+
+
+def test_a_grounder_of_the_users_own_is_calibrated_whatever_its_records_hold(picture: str) -> None:
+    class Mine(PhraseGrounder):
+        async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+            return await super().annotate(record.updated({"expressions": ["the dog"]}), ask)
+
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        Mine(OpenAIServing(server.base_url, "odd"))({"image_path": picture, "expressions": []})
+        assert server.count() == 3 + 1
+
+
+def test_the_first_row_in_order_that_is_seen_to_be_wrong_is_named(picture: str) -> None:
+    rows = [{"image_path": picture, "expressions": "x"}, {"image_path": "no.jpg", "expressions": ["a"]}]
+    with pytest.raises(BrokenRow, match="row 0: column 'expressions'"):
+        PhraseGrounder(EmbeddedServing())(rows, on_error="raise")
+
+
+def test_a_caption_without_a_model_says_so(tmp_path: Path, picture: str) -> None:
+    captioner: Operator = CaptionGenerator(EmbeddedServing())
+    with pytest.raises(GroundingError, match="image_caption has no model"):
+        captioner({"image_path": picture})
+    (tmp_path / "in.jsonl").write_text(json.dumps({"image_path": picture}) + "\n")
+    with pytest.raises(PlanError, match="image_caption has no model"):
+        captioner.run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")).step())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_requests": "x"}, {"max_wait": None}, {"pilot": True}, {"stream": 1}, {"prices": 3}, {"replies": 3}]
+)
+def test_an_option_of_the_wrong_type_is_named(wrong: dict[str, Any]) -> None:
+    [name] = wrong
+    with pytest.raises(SpecError, match=rf"RunOptions\({name}=…\) should be"):
+        RunOptions(**wrong)
