@@ -79,5 +79,5 @@ def broken(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: no {error.args[0]!r} in it") from None
-    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{where}: is not of this format ({error})") from None

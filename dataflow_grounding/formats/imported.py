@@ -29,6 +29,8 @@ def completed(rows: Iterable[dict[str, Any]], path: str) -> Iterator[dict[str, A
 
 
 def _completed(record: Record) -> dict[str, Any]:
+    if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
+        raise BrokenRow("width and height should be numbers of pixels")
     caption = record.get("caption")
     caption = caption if isinstance(caption, str) else None
     expressions = read_expressions(record, "expressions")

@@ -72,14 +72,14 @@ def _plain(file: str) -> Any:
         with open(file, "rb") as opened:
             return _Plain(opened, encoding="latin1").load()  # Python 2 wrote it
     except Exception as error:  # a broken pickle raises all kinds
-        raise InputError(f"can't read {file} as a pickle of plain data: {error}") from None
+        raise InputError(f"can't read {file} as a pickle of plain data: {' '.join(str(error).split())}") from None
 
 
 def _sentences(ref: Mapping[str, Any], objects: Mapping[Any, list[float]]) -> Iterator[dict[str, Any]]:
     given = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     corners = [(x, y, x + width, y + height) for x, y, width, height in (objects[n] for n in given if n != -1)]
     for said in ref["sentences"]:
-        own = {"expression_id": str(said["sent_id"]), "ref_id": ref.get("ref_id"), "split": ref["split"]}
+        own = {"expression_id": str(said["sent_id"]), "ref_id": str(ref.get("ref_id")), "split": str(ref["split"])}
         if text := (said.get("sent") or said["raw"]).strip():
             yield {"text": text, **own, "instances": [{"bbox": list(box)} for box in corners]}
 
@@ -191,7 +191,8 @@ class VisualGenome(ReadOnly):
                 size = (image["width"], image["height"])
                 said = [one for region in entry["regions"] for one in _region(region, size)]
                 picture = _picture("/".join(image["url"].split("/")[-2:]), image)
-            yield {**picture, "coco_id": image.get("coco_id"), "expressions": said}
+                coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
+            yield {**picture, **coco, "expressions": said}
 
 
 def _region(region: Mapping[str, Any], size: Size) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,10 @@ def tasks_of(folder: Path) -> list[dict[str, Any]]:
 def mugs() -> dict[str, Any]:
     second = {"text": "a red mug", "instances": [{"bbox": BOX, "score": 0.5}]}
     return record(
-        "a b/ü.png", SIZE, [{"text": "a red mug"}, second, {"text": "a dog", "unplaced": True}], caption=CAPTION
+        "a b/ü & 100%25+#1.png",
+        SIZE,
+        [{"text": "a red mug"}, second, {"text": "a dog", "unplaced": True}],
+        caption=CAPTION,
     )
 
 
@@ -157,7 +160,7 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
     (folder / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
     (row,) = read(str(folder), "label-studio")
     found = {(one["text"], str(one["char_span"]), one["status"]): one["instances"] for one in row["expressions"]}
-    assert row["image_path"] == "images/a b/ü.png"
+    assert row["image_path"] == "images/a b/ü & 100%25+#1.png"
     assert sorted(found) == [
         ("a dog", "None", "none"), ("a red mug", "[17, 26]", "grounded"), ("a red mug", "[3, 12]", "grounded"),
     ]  # fmt: skip
@@ -205,6 +208,13 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     (row,) = cvat(tmp_path, "<version>1.1</version><meta/>" + IMAGE.format(tag + boxes + boxes))
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("a mug", 2), ("car", 2)]
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
+
+
+def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
+    rows = [row for row in hostile() if row["image_path"] == "twice.png"]
+    (back,) = read(str(out("cvat", rows)), "cvat")
+    found = [(one["char_span"], len(one["instances"])) for one in back["expressions"]]
+    assert found == [([0, 9], 1), ([17, 26], 2)]
 
 
 @pytest.mark.parametrize(
