@@ -102,7 +102,5 @@ def _expression(text: str, said: Mapping[Any, str]) -> dict[str, Any]:
 def _instance(box: Element, said: Mapping[Any, str]) -> dict[str, Any]:
     if float(box.get("rotation", 0)):
         raise BrokenRow("a box is rotated: only upright ones can be read")
-    return {
-        "bbox": [float(box.attrib[name]) for name in _CORNERS],
-        "score": float(said["score"]) if "score" in said else None,
-    }
+    score = {"score": float(said["score"])} if "score" in said else {}
+    return {"bbox": [float(box.attrib[name]) for name in _CORNERS], **score}

@@ -48,9 +48,8 @@ class Vi(Format):
 
 
 def _said(phrase: Phrase, size: Size) -> dict[str, Any]:
-    assert phrase.span
+    start, end = phrase.span or (0, 0)
     bounds = [[n / size[i % 2] for i, n in enumerate(box)] for box in phrase.boxes]
-    start, end = phrase.span
     return {"phrase": phrase.text, "startTokenIndex": start, "endTokenIndex": end, "bounds": bounds}
 
 
