@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -258,7 +259,7 @@ def test_texts_that_xml_cant_hold(out: Callable[..., Path]) -> None:
 
 
 def test_a_second_reader_of_cvat(out: Callable[..., Path]) -> None:
-    panlabel = shutil.which("panlabel")
+    panlabel = shutil.which("panlabel", path=str(Path(sys.executable).parent))
     if panlabel is None:
         pytest.skip("panlabel is not installed")
     row = record("a.png", SIZE, [{"text": "a <red> mug & co", "instances": [{"bbox": BOX, "score": 0.5}]}], caption="")
