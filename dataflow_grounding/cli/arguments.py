@@ -46,3 +46,20 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
 
 
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys)
+
+
+def _options(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    pairs = {name: value for name, equals, value in (text.partition("=") for text in given) if equals and name}
+    if len(pairs) < len(given) or pairs.keys() & {"path", "format", "image_root"}:
+        raise click.BadParameter("should be an option of the format, as offset=1, and each once", ctx, parameter)
+    return {name: int(value) if value.isdecimal() else value for name, value in pairs.items()}
+
+
+set_option = click.option(
+    "--set",
+    "options",
+    multiple=True,
+    callback=_options,
+    metavar="NAME=VALUE",
+    help="An option of the format that is read.",
+)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dataflow_grounding.formats import FORMATS, write
+from dataflow_grounding.formats import WRITTEN, write
 from dataflow_grounding.formats.export import Exported
 from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.records import STATUSES
@@ -79,7 +79,7 @@ def _tell(done: Exported, format: str) -> None:
 
 @click.command("export")
 @click.argument("results", metavar="RESULTS")
-@click.option("--format", "format", required=True, metavar="F", help=f"{', '.join(FORMATS)}, or your module:Class.")
+@click.option("--format", "format", required=True, metavar="F", help=f"{', '.join(WRITTEN)}, or your module:Class.")
 @writing_options
 def command(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
+from dataflow_grounding.cli.arguments import set_option
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import FORMATS, read
 from dataflow_grounding.formats.imported import with_sizes
@@ -19,8 +21,9 @@ from dataflow_grounding.terminal import counted, say, say_json
 @click.option("--format", "format", required=True, metavar="F", help=f"{', '.join(FORMATS)}, or your module:Class.")
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
-def command(path: str, format: str, out: str, image_root: str | None, as_json: bool) -> int:
+def command(path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool) -> int:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`, `export`."""
     folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
     annotations = os.path.join(out, "annotations.jsonl")
@@ -28,7 +31,7 @@ def command(path: str, format: str, out: str, image_root: str | None, as_json: b
         raise InputError(f"{annotations} is there already: choose another folder")
     writer = RowWriter(annotations)
     try:
-        for record in with_sizes(read(path, format, image_root=image_root), folder):
+        for record in with_sizes(read(path, format, image_root=image_root, **options), folder):
             writer.write(record)
         writer.commit()
     except BaseException:

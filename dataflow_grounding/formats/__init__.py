@@ -1,6 +1,6 @@
 """Annotation formats: one module per format or family, between its files and records in pixels.
 
-`write` and `read` are the doors; `FORMATS` is what there is.
+`write` and `read` are the doors; `FORMATS` is what can be read, `WRITTEN` what can be written too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, dict[str, Any]] = yaml.safe_load(files(__name__).joinpath("formats.yaml").read_text("utf-8"))
 """The table of formats.yaml, by name."""
+WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
+"""Those that can be written; the others are only read."""
 
 
 def find_format(name: str, **options: Any) -> Format:
@@ -109,4 +111,4 @@ def read(path: str, format: str, *, image_root: str | None = None, **options: An
     from dataflow_grounding.formats.imported import completed
 
     folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
-    return completed(find_format(format, **options).read(path, folder))
+    return completed(find_format(format, **options).read(path, folder), path)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.spans import Span
 
@@ -141,3 +142,10 @@ class Format(ABC):
             if word in text:
                 text = text.replace(word, ", " if word == " . " else word.strip("<>|"))
         return text
+
+
+class ReadOnly(Format):
+    """A format of published data sets (`in_only` in formats.yaml): nothing is trained from it as it is."""
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        raise InputError(f"{self.name} can be read, but not written: choose another format")

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.etree import ElementTree
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
-from dataflow_grounding.rows import read_json, read_rows
+from dataflow_grounding.rows import file_type_of, read_json, read_rows
 
 
 def file_of(path: str, name: str) -> str:
@@ -28,10 +29,11 @@ def file_of(path: str, name: str) -> str:
 def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file of JSON lines, or one JSON list, and where each is. Raises InputError."""
     file = file_of(path, name)
+    unit = "line" if file_type_of(file) == "jsonl" else "entry"
     for row in read_rows(file):
         if row.data is None:
-            raise InputError(f"{file}, line {row.line}: {row.error}")
-        yield f"{file}, line {row.line}", row.data
+            raise InputError(f"{file}, {unit} {row.line}: {row.error}")
+        yield f"{file}, {unit} {row.line}", row.data
 
 
 def read_whole(path: str, name: str) -> tuple[str, Any]:
@@ -44,6 +46,22 @@ def read_whole(path: str, name: str) -> tuple[str, Any]:
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
     return file, data
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
+
+
+def read_xml(path: str) -> ElementTree.Element:
+    """The root of an XML file. Raises InputError."""
+    try:
+        root: ElementTree.Element = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path} is not XML that can be read: {error}") from None
+    return root
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:
@@ -61,5 +79,5 @@ def broken(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: no {error.args[0]!r} in it") from None
-    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{where}: is not of this format ({error})") from None

@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.data_lines import picture_size
-from dataflow_grounding.records import Record, image_id_of, read_expressions
+from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.data_lines import broken, picture_size
+from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
-def completed(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows with ids, status, scores, and spans: those of the format, else where the phrases stand in the caption.
+def completed(rows: Iterable[dict[str, Any]], path: str) -> Iterator[dict[str, Any]]:
+    """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
 
-    Raises BrokenRow for an expression without text, or with a box that is not four numbers.
+    Raises InputError that names `path` for an expression without text, a box without an area, a score out of [0, 1].
     """
     seen: Counter[str] = Counter()
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         image_id = image_id_of(row, "image_path") or "record"
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
-        yield _completed(record)
+        with broken(f"{path}, record {number}"):
+            done = _completed(record)
+        yield done
 
 
 def _completed(record: Record) -> dict[str, Any]:
+    if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
+        raise BrokenRow("width and height should be numbers of pixels")
     caption = record.get("caption")
     caption = caption if isinstance(caption, str) else None
     expressions = read_expressions(record, "expressions")
-    stated = all("char_span" in item for item in expressions)
+    stated = all(_stands(item, record.get("cleaned_caption") or caption or "") for item in expressions)
     clean = record.get("cleaned_caption") or (caption if stated else clean_caption(caption or "")) or ""
     spans = [item.get("char_span") for item in expressions] if stated else _found(expressions, clean)
     for item, span in zip(expressions, spans, strict=True):
         item["char_span"] = list(span) if span else None
+        for instance in item["instances"]:
+            _check(instance)
         item.setdefault("status", "grounded" if item["instances"] else "none")
     return {"image_id": record.unique_id, **record, "cleaned_caption": clean, "expressions": expressions}
+
+
+def _check(instance: Mapping[str, Any]) -> None:
+    """Raises BrokenRow for a box without an area, and for a score that is none."""
+    (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
+    if x1 >= x2 or y1 >= y2:
+        raise BrokenRow(f"the box {[x1, y1, x2, y2]} has no area")
+    if score is not None and not (is_number(score) and 0 <= score <= 1):
+        raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+
+
+def _stands(item: Mapping[str, Any], caption: str) -> bool:
+    """Whether a phrase says where it stands in the caption, and does, or that it stands nowhere."""
+    span = item.get("char_span", ())
+    if span is None or not (len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)):
+        return span is None
+    return find_spans([item["text"]], caption[slice(*span)]) == [(0, span[1] - span[0])]
 
 
 def _found(expressions: list[dict[str, Any]], caption: str) -> list[Any]:
@@ -44,9 +67,13 @@ def _found(expressions: list[dict[str, Any]], caption: str) -> list[Any]:
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
-    """The records with the width and height of their pictures, in pixels, upright, where these are in `folder`."""
+    """The records with the width and height of their pictures, in pixels, upright, where these are in `folder`.
+
+    What the data says stays: boxes are of that size, and a picture of another is found out when it is used.
+    """
     for record in records:
-        with suppress(InputError):
-            size = picture_size(folder, record["image_path"], "")
-            record |= {"width": size[0], "height": size[1]}
+        if record.get("width") is None or record.get("height") is None:
+            with suppress(InputError):
+                size = picture_size(folder, record["image_path"], "")
+                record |= {"width": size[0], "height": size[1]}
         yield record

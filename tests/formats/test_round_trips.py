@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dataflow_grounding.formats import FORMATS, find_format, read
+from dataflow_grounding.formats import WRITTEN, find_format, read
 from dataflow_grounding.formats.base import Carries
 from dataflow_grounding.formats.export import Exported, export
 from tests.formats.data import data_sets, draw, hostile
@@ -22,7 +22,7 @@ ROUNDING: dict[str, float] = {}
 """Formats that round, by their table → the most that a number may be off, in parts of its side."""
 OPTIONS: dict[str, list[dict[str, Any]]] = {}
 """Formats with options → those that are tried."""
-CASES = [(name, options) for name in FORMATS for options in OPTIONS.get(name, [{}])]
+CASES = [(name, options) for name in WRITTEN for options in OPTIONS.get(name, [{}])]
 IDS = [f"{name} {' '.join(map(str, options.values()))}".strip() for name, options in CASES]
 
 

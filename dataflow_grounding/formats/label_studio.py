@@ -1,0 +1,177 @@
+"""Label Studio: tasks with predictions out, with annotations in; `labels.xml`, the labelling configuration, is beside.
+
+A box is a region, in percents of the sides, with its phrase as a text of its own, related to where that stands in the
+caption. Offsets are code points; early versions counted UTF-16 units, which the region's text shows. Sources:
+labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src: utils/selection-tools.js,
+mixins/AreaMixin.js (an id ends at `#`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.data_lines import broken, read_lines
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.records import has_id
+
+_BOX, _PHRASE, _NOTHING, _ABSENT = "object", "phrase", "nothing there", "absent"
+_CONFIG = f"""<View>
+  <Image name="image" value="$image" zoom="true"/>
+  <RectangleLabels name="box" toName="image"><Label value="{_BOX}"/></RectangleLabels>
+  <TextArea name="phrase" toName="image" perRegion="true" required="true" editable="true" placeholder="its phrase"/>
+  <Text name="caption" value="$caption"/>
+  <Labels name="span" toName="caption"><Label value="{_PHRASE}"/><Label value="{_NOTHING}"/></Labels>
+  <TextArea name="words" toName="caption" perRegion="true" editable="true" placeholder="the phrase, if it differs"/>
+  <Header value="Neither in the picture nor in the caption:"/>
+  <TextArea name="{_ABSENT}" toName="image" editable="true"/>
+</View>
+"""
+_OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
+_OURS = re.compile(rf"p\d+b\d+|{_ABSENT}")
+_DECIMALS = 6  # of a pixel
+
+
+@dataclass
+class LabelStudio(Format):
+    """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data."""
+
+    image: str = "image"
+    caption: str = "caption"
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        with out.file("labels.xml") as file:
+            file.write(_CONFIG)
+        with out.lists(self.data_file, "") as (put,):
+            for sample in samples:
+                name = sample.file_name
+                address = name if "://" in name else f"/data/local-files/?d={quote(name)}"
+                data = {self.image: address, self.caption: sample.caption, "image_id": sample.record.get("image_id")}
+                put({"data": data, "predictions": [_prediction(sample)]})
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for where, task in read_lines(path, self.data_file):
+            with broken(where):
+                done = _latest(task.get("annotations")) or _latest(task.get("predictions"))
+                records = [self._record(task["data"], said) for said in done]
+            yield from records
+
+    def _record(self, data: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+        caption, address = data.get(self.caption) or "", data[self.image]
+        served = parse_qs(urlsplit(address).query).get("d", [address.removeprefix("/data/")])
+        record: dict[str, Any] = {"image_path": served[0], "caption": caption}
+        record["expressions"] = _expressions(said["result"], caption)
+        for box in (part for part in said["result"] if _kind(part) == "box"):
+            record |= {"width": box["original_width"], "height": box["original_height"]}
+        who = said.get("completed_by")
+        who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
+        own = {"image_id": data.get("image_id"), "reviewed_by": None if who is None else str(who)}
+        return record | {key: value for key, value in own.items() if has_id(value)}
+
+
+def _prediction(sample: Sample) -> dict[str, Any]:
+    result = [part for number, one in enumerate(sample.phrases) for part in _regions(f"p{number}", one, sample)]
+    if absent := [phrase.text for phrase in sample.phrases if not phrase.boxes and not phrase.span]:
+        region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
+        result.append({**region, "value": {"text": absent}})
+    scores = [score for phrase in sample.phrases for score in phrase.scores if score is not None]
+    model = str(sample.record.get("model") or "dataflow-grounding")
+    return {"model_version": model, **({"score": min(scores)} if scores else {}), "result": result}
+
+
+def _regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
+    """A phrase's place in the caption, and its boxes, each with its text and a relation to that place."""
+    if phrase.span:
+        start, end = phrase.span
+        words, label = sample.caption[start:end], _PHRASE if phrase.boxes else _NOTHING
+        region, value = {"id": span_id, "to_name": "caption"}, {"start": start, "end": end, "text": words}
+        yield {**region, "from_name": "span", "type": "labels", "value": {**value, "labels": [label]}}
+        if not phrase.boxes and phrase.text != words:
+            yield {**region, "from_name": "words", "type": "textarea", "value": {**value, "text": [phrase.text]}}
+    width, height = sample.size
+    for number, ((x1, y1, x2, y2), score) in enumerate(zip(phrase.boxes, phrase.scores, strict=True)):
+        corner = {"x": x1 / width * 100, "y": y1 / height * 100}
+        area = {**corner, "width": (x2 - x1) / width * 100, "height": (y2 - y1) / height * 100, "rotation": 0}
+        sides: dict[str, Any] = {"original_width": width, "original_height": height, "image_rotation": 0}
+        region = {"id": f"{span_id}b{number}", "to_name": "image"} | sides
+        box = {**region, "from_name": "box", "type": "rectanglelabels", "value": {**area, "rectanglelabels": [_BOX]}}
+        yield box if score is None else {**box, "score": score}
+        yield {**region, "from_name": "phrase", "type": "textarea", "value": {**area, "text": [phrase.text]}}
+        if phrase.span:
+            yield {"type": "relation", "from_id": region["id"], "to_id": span_id, "direction": "right", "labels": []}
+
+
+def _latest(given: Any) -> list[dict[str, Any]]:
+    """The one of them that was made or changed last and not cancelled, if there is any."""
+    kept = [one for one in given or [] if not one.get("was_cancelled")]
+    return sorted(kept, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))[-1:]
+
+
+def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
+    """Regions put together: boxes of one text, related to one place in the caption, are one expression's."""
+    texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
+    spans = {part["id"]: _code_points(part["value"], caption) for part in result if _kind(part) == "span"}
+    place = _places(result, spans)
+    found: dict[Any, dict[str, Any]] = {}
+    for part in result:
+        region, kind = part.get("id", ""), _kind(part)
+        span = spans.get(place.get(region, ""))
+        for text in _texts(part, kind, texts.get(region), span, caption):
+            key = place.get(region) or next((there for there, other in found if other == text), ""), text
+            one = found.setdefault(key, {"text": text, "instances": []})
+            one |= {"char_span": span} if span or _OURS.fullmatch(region) else {}  # of others it's looked for
+            one["instances"] += [_instance(part)] if kind == "box" else []
+    return list(found.values())
+
+
+def _places(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, str]:
+    """Of each region the one in the caption that it is related to, in either direction; of these themselves."""
+    links = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
+    return {one: one for one in spans} | {a: b for link in links for a, b in (link, link[::-1]) if b in spans}
+
+
+def _kind(part: Mapping[str, Any]) -> str:
+    """What a region is to us: `box`, `span`, `absent` or nothing. Raises BrokenRow for what we'd lose."""
+    kind = part["type"]
+    if kind.startswith(_OTHER_SHAPES):
+        raise BrokenRow(f"region {part['id']} is a {kind}: only rectangles can be read")
+    if kind.startswith("rectangle"):
+        return "box"
+    if kind == "textarea":
+        return _ABSENT if part["from_name"] == _ABSENT else ""
+    return "span" if isinstance(part.get("value", {}).get("start"), int) else ""
+
+
+def _texts(part: Mapping[str, Any], kind: str, given: Any, span: Any, caption: str) -> list[str]:
+    """The phrases that a region is of: as written to it, else as its place has it, else its labels."""
+    labels = part["value"].get(part["type"], []) if kind in ("box", "span") else []
+    if not kind or (kind == "span" and labels != [_NOTHING]):
+        return []
+    said = given or (caption[slice(*span)] if span else [label for label in labels if label != _BOX])
+    if not said:
+        raise BrokenRow(f"region {part['id']} has no phrase")
+    return [said] if isinstance(said, str) else said
+
+
+def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
+    """A region's place in the caption, also where UTF-16 units were counted."""
+    span, said = [value["start"], value["end"]], value.get("text")
+    if caption[slice(*span)] != said:
+        units = caption.encode("utf-16-le", "surrogatepass")
+        counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
+        return counted if caption[slice(*counted)] == said else span
+    return span
+
+
+def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
+    value, sides = part["value"], (part["original_width"], part["original_height"])
+    if value.get("rotation") or part.get("image_rotation"):
+        raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
+    corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
+    bbox = [round(n * sides[i % 2] / 100, _DECIMALS) for i, n in enumerate(corners)]
+    return {"bbox": bbox, "score": part.get("score") if part.get("origin", "prediction") == "prediction" else None}

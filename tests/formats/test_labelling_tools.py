@@ -1,0 +1,310 @@
+"""Label Studio, CVAT and Vi: the rules of each tool's own reader, and what people and other tools make of the files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats import read, write
+from tests.formats.data import draw, hostile, record
+
+SIZE = (64, 48)
+CAPTION = "🐈🐈 a red mug and a red mug."
+BOX = [1.5, 2.25, 40.0, 30.0]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Callable[..., Path]:
+    def exported(format: str, rows: list[dict[str, Any]]) -> Path:
+        draw(tmp_path / "pictures", rows)
+        write(rows, format, str(tmp_path / format), folders=[str(tmp_path / "pictures")])
+        return tmp_path / format
+
+    return exported
+
+
+def tasks_of(folder: Path) -> list[dict[str, Any]]:
+    tasks: list[dict[str, Any]] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
+    return tasks
+
+
+def mugs() -> dict[str, Any]:
+    second = {"text": "a red mug", "instances": [{"bbox": BOX, "score": 0.5}]}
+    return record(
+        "a b/ü & 100%25+#1.png",
+        SIZE,
+        [{"text": "a red mug"}, second, {"text": "a dog", "unplaced": True}],
+        caption=CAPTION,
+    )
+
+
+# Label Studio
+
+
+def test_label_studios_rules(out: Callable[..., Path]) -> None:
+    """Every region is of a control of the configuration, on the object that it is for, with a label it has."""
+    folder = out("label-studio", list(hostile()))
+    view = ET.parse(folder / "labels.xml").getroot()
+    controls = {tag.get("name"): tag for tag in view.iter() if tag.get("toName")}
+    kinds = {"RectangleLabels": "rectanglelabels", "TextArea": "textarea", "Labels": "labels"}
+    for task in tasks_of(folder):
+        (prediction,) = task["predictions"]
+        assert 0 <= prediction.get("score", 0) <= 1
+        ids = {part.get("id") for part in prediction["result"]}
+        assert not any("#" in str(one) for one in ids)  # what follows would be cut off
+        assert (folder / unquote(task["data"]["image"].partition("?d=")[2])).is_file()
+        for part in prediction["result"]:
+            if part["type"] == "relation":
+                assert {part["from_id"], part["to_id"]} <= ids
+                continue
+            control = controls[part["from_name"]]
+            assert (control.get("toName"), kinds[control.tag]) == (part["to_name"], part["type"])
+            labels = {label.get("value") for label in control.iter("Label")}
+            assert set(part["value"].get(part["type"], [])) <= labels
+            if part["type"] == "labels":
+                start, end = part["value"]["start"], part["value"]["end"]
+                assert task["data"]["caption"][start:end] == part["value"]["text"]
+
+
+def region(**more: Any) -> dict[str, Any]:
+    """A box that covers the right half of the picture."""
+    value = {"x": 50, "y": 0, "width": 50, "height": 100, "rotation": 0, **more.pop("value", {})}
+    sides = {"original_width": 64, "original_height": 48, "image_rotation": 0}
+    return {
+        "id": "r1",
+        "from_name": "box",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        **sides,
+        "value": value,
+        **more,
+    }
+
+
+def text_of(region_id: str, *texts: str) -> dict[str, Any]:
+    return {"id": region_id, "from_name": "phrase", "type": "textarea", "value": {"text": list(texts)}}
+
+
+def imported(tmp_path: Path, task: dict[str, Any], format: str = "label-studio") -> list[dict[str, Any]]:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"data": {"image": "a.png", "caption": CAPTION}, **task}]), encoding="utf-8")
+    return list(read(str(path), format))
+
+
+def result_of(tmp_path: Path, *parts: dict[str, Any]) -> list[dict[str, Any]]:
+    (row,) = imported(tmp_path, {"annotations": [{"result": list(parts)}]})
+    expressions: list[dict[str, Any]] = row["expressions"]
+    return expressions
+
+
+def test_what_a_person_did_last_counts(tmp_path: Path) -> None:
+    def made(text: str, when: str, **more: Any) -> dict[str, Any]:
+        return {"updated_at": when, "result": [region(), text_of("r1", text)], "completed_by": 7, **more}
+
+    predicted = [made("model", "2026-09-09", completed_by=None)]
+    person = {"completed_by": {"id": 3, "email": "ann@example.org"}}
+    done = [
+        made("later", "2026-02-02", **person),
+        made("first", "2026-01-01"),
+        made("no", "2026-03-03", was_cancelled=True),
+    ]
+    (row,) = imported(tmp_path, {"annotations": done, "predictions": predicted})
+    assert (row["expressions"][0]["text"], row["reviewed_by"]) == ("later", "ann@example.org")
+    (row,) = imported(tmp_path, {"annotations": done[1:], "predictions": predicted})
+    assert (row["expressions"][0]["text"], row["reviewed_by"]) == ("first", "7")
+    (row,) = imported(tmp_path, {"annotations": done[2:], "predictions": predicted})
+    assert (row["expressions"][0]["text"], "reviewed_by" in row) == ("model", False)
+    (row,) = imported(tmp_path, {"annotations": [{"result": []}], "predictions": predicted})
+    assert row["expressions"] == []  # a person found nothing
+    assert imported(tmp_path, {"annotations": [], "predictions": []}) == []
+
+
+def test_scores_are_the_models_alone(tmp_path: Path) -> None:
+    for more, score in (({}, 0.5), ({"origin": "prediction"}, 0.5), ({"origin": "manual"}, None)):
+        parts = region(score=0.5, **more), text_of("r1", "a mug")
+        assert result_of(tmp_path, *parts)[0]["instances"] == [{"bbox": [32, 0, 64, 48], "score": score}]
+
+
+@pytest.mark.parametrize("units", [0, 2])  # code points; or UTF-16, in which each cat counts twice
+def test_a_place_in_the_caption(tmp_path: Path, units: int) -> None:
+    start = 17 + units
+    value = {"start": start, "end": start + 9, "text": "a red mug", "labels": ["Thing"]}
+    span = {"id": "s", "from_name": "span", "type": "labels", "value": value}
+    link = {"type": "relation", "from_id": "s", "to_id": "r1", "direction": "right"}
+    (one,) = result_of(tmp_path, region(), span, link)
+    assert (one["text"], one["char_span"], len(one["instances"])) == ("a red mug", [17, 26], 1)
+
+
+def test_phrases_without_a_relation_are_found_in_the_caption(tmp_path: Path) -> None:
+    other = region(id="r2", value={"x": 0})
+    (one,) = result_of(tmp_path, region(), text_of("r1", "A red mug"), other, text_of("r2", "A red mug"))
+    assert (one["char_span"], len(one["instances"])) == ([3, 12], 2)
+    (one,) = result_of(tmp_path, region(value={"rectanglelabels": ["Car"]}))
+    assert (one["text"], one["char_span"]) == ("Car", None)
+
+
+def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
+    folder = out("label-studio", [mugs()])
+    (task,) = tasks_of(folder)
+    ours = task["predictions"].pop()["result"]
+    task["annotations"] = [{"result": [*ours, region(id="new"), text_of("new", "a red mug")], "completed_by": 1}]
+    (folder / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
+    (row,) = read(str(folder), "label-studio")
+    found = {(one["text"], str(one["char_span"]), one["status"]): one["instances"] for one in row["expressions"]}
+    assert row["image_path"] == "images/a b/ü & 100%25+#1.png"
+    assert sorted(found) == [
+        ("a dog", "None", "none"), ("a red mug", "[17, 26]", "grounded"), ("a red mug", "[3, 12]", "grounded"),
+    ]  # fmt: skip
+    assert [i["bbox"] for i in found["a red mug", "[17, 26]", "grounded"]] == [BOX]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([region(value={"rotation": 12}), text_of("r1", "a mug")], "region r1 is rotated"),
+        ([region(image_rotation=90), text_of("r1", "a mug")], "region r1 is rotated"),
+        ([region(type="polygonlabels"), text_of("r1", "a mug")], "is a polygonlabels"),
+        ([region(value={"rectanglelabels": ["object"]})], "region r1 has no phrase"),
+        ([region(value={"width": 0}), text_of("r1", "a mug")], "has no area"),
+        ([region(original_width="64"), text_of("r1", "a mug")], "is not of this format"),
+        ([region(score=7), text_of("r1", "a mug")], "score 7 is not between"),
+        ([{"id": "r1"}], "no 'type' in it"),
+        (["x"], "is not of this format"),
+    ],
+)
+def test_what_would_make_a_wrong_box_is_refused(tmp_path: Path, parts: list[Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as error:
+        result_of(tmp_path, *parts)
+    assert str(tmp_path / "x.json") in str(error.value)
+    assert " 1: " in str(error.value)
+
+
+# CVAT
+
+IMAGE = '<image id="0" name="a.png" width="64" height="48">{}</image>'
+CORNERS = 'xtl="1" ytl="2" xbr="3.5" ybr="4"'
+
+
+def cvat(tmp_path: Path, inside: str, head: str = "") -> list[dict[str, Any]]:
+    path = tmp_path / "x.xml"
+    path.write_text(f"{head}<annotations>{inside}</annotations>", encoding="utf-8")
+    return list(read(str(path), "cvat"))
+
+
+def test_cvats_own_export(tmp_path: Path) -> None:
+    """Two boxes of one group, a class without a phrase, and a tag that says nothing to us."""
+    phrase = '<attribute name="phrase">a mug</attribute>'
+    boxes = f'<box label="object" group_id="3" {CORNERS}>{phrase}</box><box label="car" group_id="0" {CORNERS}/>'
+    tag = '<tag label="blurred" source="manual"/>'
+    (row,) = cvat(tmp_path, "<version>1.1</version><meta/>" + IMAGE.format(tag + boxes + boxes))
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("a mug", 2), ("car", 2)]
+    assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
+
+
+def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
+    rows = [row for row in hostile() if row["image_path"] == "twice.png"]
+    (back,) = read(str(out("cvat", rows)), "cvat")
+    found = [(one["char_span"], len(one["instances"])) for one in back["expressions"]]
+    assert found == [([0, 9], 1), ([17, 26], 2)]
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (f'<box label="car" rotation="10" {CORNERS}/>', "rotated"),
+        ('<polygon label="car" points="1,2;3,4;5,6"/>', "a polygon: only boxes"),
+        (f'<box label="object" {CORNERS}/>', "has no phrase"),
+        ('<box label="car" xtl="1" ytl="2" xbr="1" ybr="4"/>', "has no area"),
+        ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),
+        ('<box label="car" xtl="1"/>', "no 'ytl' in it"),
+        (f'<box label="car" {CORNERS}><attribute name="score">nan</attribute></box>', "score nan"),
+        (
+            '<tag label="no box"><attribute name="phrase">x</attribute><attribute name="status">y</attribute></tag>',
+            "status 'y'",
+        ),
+    ],
+)
+def test_what_cvat_says_and_we_cant_read(tmp_path: Path, inside: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as error:
+        cvat(tmp_path, IMAGE.format(inside))
+    assert str(tmp_path / "x.xml") in str(error.value)
+
+
+def test_hostile_xml(tmp_path: Path) -> None:
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    for head in (f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>', '<!DOCTYPE x SYSTEM "file:///etc/passwd">'):
+        with pytest.raises(InputError, match="has a DOCTYPE"):
+            cvat(tmp_path, IMAGE.format("&l9;"), head)
+    for inside, said in (("<image>", "is not XML"), ("", "has no <image>"), ('<image name="a.png"/>', "no 'width'")):
+        with pytest.raises(InputError, match=said):
+            cvat(tmp_path, inside)
+
+
+def test_texts_that_xml_cant_hold(out: Callable[..., Path]) -> None:
+    row = record(
+        "a.png", SIZE, [{"text": "a \x01mug\ufffe", "unplaced": True, "instances": [{"bbox": BOX, "score": None}]}]
+    )
+    (back,) = read(str(out("cvat", [row])), "cvat")
+    assert back["expressions"][0]["text"] == "a mug"
+
+
+def test_a_second_reader_of_cvat(out: Callable[..., Path]) -> None:
+    panlabel = shutil.which("panlabel", path=str(Path(sys.executable).parent))
+    if panlabel is None:
+        pytest.skip("panlabel is not installed")
+    row = record("a.png", SIZE, [{"text": "a <red> mug & co", "instances": [{"bbox": BOX, "score": 0.5}]}], caption="")
+    path = out("cvat", [{**row, "image_id": None}]) / "annotations.xml"  # it knows boxes, and no tags
+    done = subprocess.run([panlabel, "validate", "--format", "cvat", path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# Vi
+
+
+def test_vis_rules(out: Callable[..., Path]) -> None:
+    """What vi-sdk's structs ask for, and file names without folders."""
+    folder = out("vi", list(hostile()))
+    for line in (folder / "annotations.jsonl").read_text(encoding="utf-8").splitlines():
+        said = json.loads(line)
+        asset, contents = said["asset"], said["contents"]
+        assert isinstance(said["id"], str)
+        assert (asset["type"], contents["type"]) == ("Image", "PhraseGrounding")
+        assert "/" not in asset["filename"]
+        assert (folder / asset["filepath"]).name == asset["filename"]
+        for phrase in contents["groundedPhrases"]:
+            words = contents["caption"][phrase["startTokenIndex"] : phrase["endTokenIndex"]]
+            assert words.casefold() == phrase["phrase"].casefold() or not words.isascii()
+            assert phrase["bounds"]
+            assert all(0 <= n <= 1 and isinstance(n, float) for box in phrase["bounds"] for n in box)
+
+
+def test_two_pictures_of_one_name_are_refused(out: Callable[..., Path]) -> None:
+    rows = [
+        record(f"{folder}/a.png", SIZE, [{"text": "a mug", "instances": [{"bbox": BOX, "score": None}]}])
+        for folder in "xy"
+    ]
+    with pytest.raises(InputError, match=r"two pictures are called 'a.png'"):
+        out("vi", rows)
+    assert out("vi", [rows[0], rows[0]]).is_dir()
+
+
+def test_indices_that_count_something_else_than_characters(tmp_path: Path) -> None:
+    said = {"phrase": "a red mug", "bounds": [[0, 0, 0.5, 1]]}
+    words = [{**said, "startTokenIndex": 1, "endTokenIndex": 4}, {**said, "startTokenIndex": 5, "endTokenIndex": 8}]
+    asset = {"type": "Image", "filename": "a.png", "width": 64, "height": 48}
+    contents = {"type": "PhraseGrounding", "caption": CAPTION, "groundedPhrases": words}
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"id": 5, "asset": asset, "contents": contents}), encoding="utf-8")
+    (row,) = read(str(path), "vi")
+    assert [one["char_span"] for one in row["expressions"]] == [[3, 12], [17, 26]]
+    assert row["expressions"][0]["instances"][0]["bbox"] == [0, 0, 32, 48]
