@@ -93,21 +93,21 @@ class Coco(Format):
 
             for name in self._classes.fixed:
                 category(name)
-            for sample in samples:
-                number, new = self.number(sample)
+            for place, sample in enumerate(samples, 1):
+                number, new = self.number(sample, place)
                 if new:
                     size = {"width": sample.size[0], "height": sample.size[1]}
-                    put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample)})
+                    put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample, number)})
                 for phrase in sample.phrases:
                     of_phrase = {"category_id": category(self._classes.of(phrase.text)), **self.of_phrase(phrase)}
                     for box in _annotations(phrase):
                         put[1]({"id": next(ids), "image_id": number, **of_phrase, **box})
 
-    def number(self, sample: Sample) -> tuple[int, bool]:
-        """The number of the sample's image entry, and whether it is new."""
+    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
+        """The number of the image entry of the sample at `place`, from 1, and whether it is new."""
         return self._pictures.of(sample.file_name)
 
-    def of_image(self, sample: Sample) -> dict[str, Any]:
+    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
         """What an image entry says besides the picture."""
         return {"original_id": sample.record.get("image_id")}
 
@@ -138,18 +138,17 @@ class CocoGrounding(Coco):
 
     classes: str = "one"
 
-    def number(self, sample: Sample) -> tuple[int, bool]:
-        self._count = getattr(self, "_count", 0) + 1
-        return self._count, True
+    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
+        return place, True
 
-    def of_image(self, sample: Sample) -> dict[str, Any]:
+    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
         return {
             "caption": sample.caption,
             "dataset_name": "dataflow-grounding",
             "tokens_negative": [[0, len(sample.caption)]],
             "tokens_positive_eval": [[phrase.span] for phrase in sample.phrases],
             "original_img_id": sample.record.get("image_id"),
-            "sentence_id": self._count,
+            "sentence_id": number,
         }
 
     def of_phrase(self, phrase: Phrase) -> dict[str, Any]:

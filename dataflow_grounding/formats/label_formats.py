@@ -96,8 +96,8 @@ class _LabelFormat(Format):
                 size = picture_size(pictures, image, file)
                 try:
                     regions = self.regions(file, size, names) if label in there else []
-                except BrokenRow as error:
-                    raise InputError(str(error)) from None
+                except (BrokenRow, OSError) as error:
+                    raise InputError(f"can't read a label: {error}") from None
                 found: dict[str, list[Labelled]] = {}
                 for region in regions:
                     found.setdefault(region.pop("type"), []).append(region)
