@@ -58,7 +58,7 @@ class Classes:
         if self._how == "one":
             return ONE
         name = clean_caption(phrase).lower()
-        if not self._map:
+        if self._how in _WAYS:
             return self._named(head_word(name) or name if self._how == "head" else name)
         if name not in self._map and _REST not in self._map:
             raise InputError(f"{self._how} has no class for {name!r}: add it, or {_REST!r} for all others")

@@ -124,6 +124,7 @@ def test_head_nouns_as_classes(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("a red mug: cup", r"has no class for 'a plate': add it, or '\*' for all others"),
+        ("{}", "has no class for 'a red mug'"),
         ("- a red mug", "should have lines of a phrase and its class"),
         ("a: [", "is not YAML"),
         (None, "can't read"),
