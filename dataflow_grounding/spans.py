@@ -24,7 +24,8 @@ def clean_caption(caption: str) -> str:
         'A cat on a mat.'
     """
     text = unicodedata.normalize("NFC", caption)
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     return " ".join(text.split())
 
 

@@ -112,6 +112,8 @@ class Format(ABC):
     data_file: str
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
+    packs: ClassVar[bool] = False
+    """Whether the pictures are in the data: the format takes each file out of the folder."""
 
     def training(self) -> str:
         """What the export's README says of training with it besides training.md, in Markdown."""

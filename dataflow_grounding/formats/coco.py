@@ -1,24 +1,40 @@
-"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels), `categories`."""
+"""COCO files: one JSON file with `images`, `annotations` (`bbox` as x, y, width, height in pixels), `categories`.
+
+With captions, and the places of phrases in them as `tokens_positive`, it is what MDETR and its descendants train on.
+Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.py;
+ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.classes import ONE, Classes, Numbers
+from dataflow_grounding.formats.data_lines import broken, file_of
+from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_lines import Labelled
 from dataflow_grounding.records import is_number
 
 
 @dataclass
 class CocoImage:
-    """An image of the file: its regions, or what is wrong with one of them."""
+    """An image of the file: its regions, or what is wrong with one of them.
+
+    `item` is its entry, `entries` are its annotations', with the name of each one's category as `category`.
+    """
 
     file_name: str
+    item: dict[str, Any]
     regions: list[Labelled] = field(default_factory=list)
     error: BrokenRow | None = None
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
@@ -32,12 +48,7 @@ def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
         InputError: The file can't be read, or is not a COCO file.
     """
     data = _load(path)
-    images = {}
-    for item in data["images"]:
-        name = item.get("file_name") if isinstance(item, dict) else None
-        if not isinstance(name, str) or not name or "id" not in item:
-            raise InputError(f"{path}: an image without 'id' and 'file_name'")
-        images[str(item["id"])] = CocoImage(name)
+    images = _images(path, data)
     categories = data.get("categories") or []
     names = {str(item.get("id")): str(item.get("name", "")) for item in categories if isinstance(item, dict)}
     crowds = strays = 0
@@ -48,11 +59,129 @@ def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
         elif item.get("iscrowd") in (1, True):
             crowds += 1
         else:
+            entry = {"id": number, **item, "category": names.get(str(item.get("category_id")), "")}
+            image.entries.append(entry)
             try:
-                image.regions.append(_region(item, names, f"{path}, annotation {item.get('id', number)}"))
+                image.regions.append(_region(entry, f"{path}, annotation {entry['id']}"))
             except BrokenRow as error:
                 image.error = image.error or error
     return list(images.values()), crowds, strays
+
+
+@dataclass
+class Coco(Format):
+    """COCO as detectors read it. Phrases, ids and scores stand in keys of annotations that they pass over.
+
+    There is no caption: TAO's converter would take a file with one for a grounding file.
+    """
+
+    classes: str = "phrase"
+
+    def __post_init__(self) -> None:
+        self._classes, self._pictures = Classes(self.classes), Numbers()
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        categories, ids = Numbers(), count(1)
+        head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
+        with out.lists(self.data_file, "images", "annotations", "categories", **head) as put:
+
+            def category(name: str) -> int:
+                number, new = categories.of(name)
+                if new:
+                    put[2]({"id": number, "name": name, "supercategory": ONE})
+                return number
+
+            for name in self._classes.fixed:
+                category(name)
+            for place, sample in enumerate(samples, 1):
+                number, new = self.number(sample, place)
+                if new:
+                    size = {"width": sample.size[0], "height": sample.size[1]}
+                    put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample, number)})
+                for phrase in sample.phrases:
+                    of_phrase = {"category_id": category(self._classes.of(phrase.text)), **self.of_phrase(phrase)}
+                    for box in _annotations(phrase):
+                        put[1]({"id": next(ids), "image_id": number, **of_phrase, **box})
+
+    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
+        """The number of the image entry of the sample at `place`, from 1, and whether it is new."""
+        return self._pictures.of(sample.file_name)
+
+    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
+        """What an image entry says besides the picture."""
+        return {"original_id": sample.record.get("image_id")}
+
+    def of_phrase(self, phrase: Phrase) -> dict[str, Any]:
+        """What each annotation of a phrase says of it."""
+        return {"phrase": phrase.text}
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        file = file_of(path, self.data_file)
+        for image in read_coco(file)[0]:
+            row = _known(image.item, "width", "height", "caption")
+            own = image.item.get("original_id", image.item.get("original_img_id"))
+            row |= {} if own is None else {"image_id": own}
+            found: dict[Any, dict[str, Any]] = {}
+            for item in image.entries:
+                with broken(f"{file}, annotation {item['id']}"):
+                    instances = _instances(item)
+                    if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
+                        one = {**_said(item, image.item.get("caption")), **_known(item, "expression_id", "verified")}
+                        one = found.setdefault(one.get("expression_id", repr(one)), {**one, "instances": []})
+                        one["instances"] += instances
+            yield {"image_path": image.file_name, **row, "expressions": list(found.values())}
+
+
+@dataclass
+class CocoGrounding(Coco):
+    """COCO with an image entry for each caption, and the places of its phrases: a picture may stand there often."""
+
+    classes: str = "one"
+
+    def number(self, sample: Sample, place: int) -> tuple[int, bool]:
+        return place, True
+
+    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
+        return {
+            "caption": sample.caption,
+            "dataset_name": "dataflow-grounding",
+            "tokens_negative": [[0, len(sample.caption)]],
+            "tokens_positive_eval": [[phrase.span] for phrase in sample.phrases],
+            "original_img_id": sample.record.get("image_id"),
+            "sentence_id": number,
+        }
+
+    def of_phrase(self, phrase: Phrase) -> dict[str, Any]:
+        return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
+
+
+def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
+    """What the annotations of a phrase say of its boxes."""
+    for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
+        width, height = _sum(box[2], -box[0]), _sum(box[3], -box[1])
+        known = _known({**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score")
+        yield {"bbox": [box[0], box[1], width, height], "area": width * height, "iscrowd": 0, **known}
+
+
+def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: item[key] for key in keys if item.get(key) is not None}
+
+
+def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+    """The words of an annotation, and their place in the caption."""
+    spans = item.get("tokens_positive")
+    if caption is None or not isinstance(spans, list):
+        return {"text": item.get("phrase") or item["category"] or ONE}
+    text = " ".join(caption[start:end] for start, end in spans) or caption
+    return {"text": item.get("phrase") or text, "char_span": spans[0] if len(spans) == 1 else None}
+
+
+def _instances(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The box of an annotation; none where it has no area, as some that were cut off have. Raises BrokenRow."""
+    box = _corners(item)
+    if box[2] < box[0] or box[3] < box[1]:
+        raise BrokenRow("the box has a side of less than nothing")
+    return [{"bbox": box, **_known(item, "bbox_id", "score")}] if box[2] > box[0] and box[3] > box[1] else []
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -70,18 +199,37 @@ def _load(path: str) -> dict[str, Any]:
     return found
 
 
-def _region(item: dict[str, Any], names: dict[str, str], where: str) -> Labelled:
+def _images(path: str, data: Mapping[str, Any]) -> dict[str, CocoImage]:
+    """The images by their ids. Raises InputError."""
+    images: dict[str, CocoImage] = {}
+    for item in data["images"]:
+        name = item.get("file_name") if isinstance(item, dict) else None
+        if not isinstance(name, str) or not name or "id" not in item:
+            raise InputError(f"{path}: an image without 'id' and 'file_name'")
+        image = CocoImage(name, item)
+        if images.setdefault(str(item["id"]), image) is not image:
+            raise InputError(f"{path}: two images have the id {item['id']}: whose boxes are whose?")
+    return images
+
+
+def _region(item: dict[str, Any], where: str) -> Labelled:
+    bbox = _corners(item, f"{where}: ")
+    if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
+        raise BrokenRow(f"{where}: the box {[float(value) for value in item['bbox']]} has no area")
+    return {"bbox": bbox, "type": item["category"]}
+
+
+def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
+    """The box of an annotation as x1, y1, x2, y2. Raises BrokenRow."""
     box = item.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
-        raise BrokenRow(f"{where}: 'bbox' should be [x, y, width, height]")
+        raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
     x, y, width, height = box
-    if width <= 0 or height <= 0:
-        raise BrokenRow(f"{where}: the box {[float(value) for value in box]} has no area")
-    return {"bbox": [x, y, _sum(x, width), _sum(y, height)], "type": names.get(str(item.get("category_id")), "")}
+    return [x, y, _sum(x, width), _sum(y, height)]
 
 
 def _sum(one: float, other: float) -> float:
     """The sum of two numbers as they are written: 0.1 + 0.2 is 0.3."""
-    if isinstance(one, int) and isinstance(other, int):
+    if one % 1 == 0 and other % 1 == 0:
         return one + other
     return float(Decimal(repr(one)) + Decimal(repr(other)))

@@ -110,7 +110,9 @@ class _Way:
     def done(self) -> Exported:
         """What was counted."""
         if self._changed:
-            self._done.remarks.append(f"texts changed, as a part of them means something else there: {self._changed}")
+            self._done.remarks.append(
+                f"texts changed, as {self._format.name} can't have them as they are: {self._changed}"
+            )
         if missing := self._pictures.missing:
             self._done.remarks.append(f"pictures that aren't there, and may be turned by their EXIF: {missing}")
         return self._done
@@ -129,7 +131,7 @@ class _Way:
             lost.update(_lost_of(phrase, carries))
         lost.update({"captions": 1} if caption and not carries.captions else {})
         lost.update({"records' own ids": 1} if not carries.ids and _has_own_ids(record, phrases) else {})
-        return Sample(file_name, size, self._safe(caption), phrases, record)
+        return Sample(file_name, size, self._safe(caption) if carries.captions else caption, phrases, record)
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The expressions that are wanted and that the format can say."""

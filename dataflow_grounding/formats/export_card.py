@@ -14,7 +14,7 @@ from dataflow_grounding.version import __version__
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export import Exported
 
-_DTYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
+_DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
 def card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -> str:
@@ -22,7 +22,7 @@ def card(format: Format, done: Exported, pictures: ExportPictures, line: Any) ->
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
     parts = [
         f"# {format.name}: {format.about}",
-        f"{MARK} {__version__}: {counts}. {pictures.described()}",
+        f"{MARK} {__version__}: {counts}. {'The pictures are in it.' if format.packs else pictures.described()}",
         f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),
@@ -44,8 +44,9 @@ def _front_matter(data_file: str, line: Any) -> str:
         return ""
     import yaml
 
+    files = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]}
     data = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}],
+        **({} if b"" in line.values() else files),  # it finds pictures, and what they are in, by itself
         "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in line.items()]},
     }
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"

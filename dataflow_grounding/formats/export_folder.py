@@ -64,6 +64,13 @@ class ExportFolder:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 
+    def taken(self, name: str) -> bytes:
+        """What is in a file of the folder, which is removed."""
+        with open(self.place(name), "rb") as file:
+            data = file.read()
+        os.remove(self.place(name))
+        return data
+
     @contextmanager
     def file(self, name: str) -> Iterator[IO[str]]:
         """A text file."""

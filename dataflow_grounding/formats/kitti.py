@@ -8,9 +8,10 @@ after the box is not used: lines that end with it, or with a number more, are re
 from __future__ import annotations
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of
+from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of, score_of
 
 FIELDS = range(8, 18)
+SCORED = 16
 LEFT_OUT = "dontcare"
 
 
@@ -39,4 +40,4 @@ def _region(fields: list[str], where: str) -> Labelled:
     x1, y1, x2, y2 = bbox = numbers[3:7]
     if x2 <= x1 or y2 <= y1:
         raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} has no area (x1 y1 x2 y2 is expected)")
-    return {"bbox": bbox, "type": fields[0]}
+    return {"bbox": bbox, "type": fields[0], **score_of(fields, SCORED, where)}

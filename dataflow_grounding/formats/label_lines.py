@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.records import is_number
 
-Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels) and `type`
+Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
 
 
 NOT_UTF8 = "\ufffd"  # what stands for a line that can't be decoded
@@ -45,3 +45,9 @@ def number_of(text: str, where: str) -> float:
     if not is_number(value) or "_" in text:
         raise BrokenRow(f"{where}: {text[:40]!r} is not a number")
     return value
+
+
+def score_of(fields: list[str], count: int, where: str) -> dict[str, float]:
+    """The score at the end of a label of `count` fields, if it is one, in [0, 1]. Raises BrokenRow."""
+    score = number_of(fields[-1], where) if len(fields) == count else -1
+    return {"score": score} if 0 <= score <= 1 else {}

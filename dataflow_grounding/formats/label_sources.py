@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.coco import read_coco
 from dataflow_grounding.formats.kitti import read_kitti
+from dataflow_grounding.formats.label_lines import Labelled
 from dataflow_grounding.formats.yolo import read_names, read_yolo
 from dataflow_grounding.geometry import Size
 
@@ -87,8 +88,8 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
             return [], []
         try:
             if names is None:
-                return read_kitti(path)
-            return (read_yolo(path, names, size) if size else []), []
+                return _without_scores(*read_kitti(path))
+            return _without_scores(read_yolo(path, names, size) if size else [], [])
         except OSError as error:
             raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
 
@@ -121,6 +122,10 @@ def from_coco(image_dir: str, path: str) -> LabelSource:
     source.without_label = sorted(there - set(named))
     source.without_image = sorted(set(named) - there) + [f"{strays} annotations of no image"] * bool(strays)
     return source
+
+
+def _without_scores(regions: list[Labelled], left_out: list[str]) -> tuple[list[Labelled], list[str]]:
+    return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
 
 def _label_name(image: str) -> str:

@@ -8,10 +8,13 @@ back; others are converted if what 1000 stands for is certain.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
+from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.kitti import LEFT_OUT
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.records import is_number
@@ -22,7 +25,49 @@ SOURCE = "image_referring_expression"
 COLUMN = "kitti_bboxes"
 SIDE = 1000
 ASSUMED = (1920, 1080)
+_STEPS = ("step0_expression_extraction", "step1_grounding")
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
+
+
+class Tao(Format):
+    """TAO's annotations.jsonl, boxes in pixels, as its image_grounding writes and reads it."""
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        with out.lines(self.data_file) as put:
+            for sample in samples:
+                size = {"width": sample.size[0], "height": sample.size[1]}
+                texts = {"caption": sample.record.get("caption"), "cleaned_caption": sample.caption}
+                put(
+                    {"image_id": sample.record.get("image_id"), "image_path": sample.file_name, **size, **texts}
+                    | {"regions": [], "expressions": [_written(phrase) for phrase in sample.phrases]}
+                    | {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
+                )
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for where, row in read_lines(path, self.data_file):
+            with broken(where):
+                if is_tao(row):
+                    row, _ = from_tao(row, picture_size(image_root, row["image_path"], where))
+                elif row.get("source") == SOURCE:
+                    raise BrokenRow(f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}")
+                if not all(_fits(one, row.get("cleaned_caption")) for one in row["expressions"]):
+                    row = with_status(row)  # TAO takes spans from its model unchecked
+            yield row
+
+
+def _written(phrase: Phrase) -> dict[str, Any]:
+    given = phrase.expression
+    boxes = zip(given["instances"], phrase.boxes, phrase.scores, strict=True)
+    return {
+        **{key: given.get(key) for key in ("expression_id", "text", "char_span", "noun_chunk", "verified")},
+        "instances": [{"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score} for one, box, score in boxes],
+    }
+
+
+def _fits(expression: Mapping[str, Any], caption: Any) -> bool:
+    """Whether an expression stands in the caption where it says, or says that it doesn't."""
+    span = expression.get("char_span")
+    return not span or find_spans([expression["text"]], str(caption)[span[0] : span[1]]) == [(0, span[1] - span[0])]
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of
+from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of, score_of
 from dataflow_grounding.geometry import Size
 
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
@@ -28,7 +28,7 @@ def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
             raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
         corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
         bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-        regions.append({"bbox": bbox, "type": names[int(fields[0])]})
+        regions.append({"bbox": bbox, "type": names[int(fields[0])], **score_of(fields, 6, where)})
     return regions
 
 

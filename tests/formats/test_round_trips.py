@@ -20,7 +20,9 @@ from tests.formats.data import data_sets, draw, hostile
 EXACT = 0.01  # px
 ROUNDING: dict[str, float] = {}
 """Formats that round, by their table → the most that a number may be off, in parts of its side."""
-OPTIONS: dict[str, list[dict[str, Any]]] = {}
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    name: [{"classes": how} for how in ("phrase", "head", "one")] for name in ("coco", "kitti", "yolo")
+}
 """Formats with options → those that are tried."""
 CASES = [(name, options) for name in WRITTEN for options in OPTIONS.get(name, [{}])]
 IDS = [f"{name} {' '.join(map(str, options.values()))}".strip() for name, options in CASES]

@@ -1,0 +1,86 @@
+"""Phrases as a detector's classes, and numbers for names."""
+
+from __future__ import annotations
+
+from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.replies.labels import head_word
+from dataflow_grounding.spans import clean_caption
+
+ONE = "object"
+_REST = "*"
+_WAYS = ("phrase", "head", "one")
+
+
+class Numbers:
+    """Numbers from 1 for names, in the order in which they come first. Only hashes are kept: there may be millions.
+
+    Example:
+        >>> numbers = Numbers()
+        >>> [numbers.of(name) for name in ("cat", "dog", "cat")]
+        [(1, True), (2, True), (1, False)]
+    """
+
+    def __init__(self) -> None:
+        self._known = NumberTable()
+
+    def of(self, name: str) -> tuple[int, bool]:
+        """The name's number, and whether it is new."""
+        key = hash(name)
+        known = self._known.get(key)
+        if known is None:
+            self._known.set(key, self._known.count + 1)
+        return known or self._known.count, known is None
+
+
+class Classes:
+    """Which class each phrase is of.
+
+    Args:
+        how: `phrase`: the phrase itself, in lower case; `head`: its head noun; `one`: all are `object`; else the path
+            of a YAML file, phrase → class, where `*` is any other phrase.
+        joint: What stands for something else in a class's name, and becomes a blank there.
+
+    `fixed` are the classes whose order doesn't depend on the data: those of the file.
+
+    Raises:
+        InputError: The file can't be read, or says something else.
+    """
+
+    def __init__(self, how: str, joint: str = " ") -> None:
+        self._how, self._joint = how, joint
+        given = {} if how in _WAYS else read_texts(how)
+        self._map = {clean_caption(phrase).lower(): self._named(name) for phrase, name in given.items()}
+        self.fixed = list(dict.fromkeys(self._map.values()))
+
+    def of(self, phrase: str) -> str:
+        """The phrase's class. Raises InputError for one that the file doesn't have."""
+        if self._how == "one":
+            return ONE
+        name = clean_caption(phrase).lower()
+        if self._how in _WAYS:
+            return self._named(head_word(name) or name if self._how == "head" else name)
+        if name not in self._map and _REST not in self._map:
+            raise InputError(f"{self._how} has no class for {name!r}: add it, or {_REST!r} for all others")
+        return self._map.get(name) or self._map[_REST]
+
+    def _named(self, name: str) -> str:
+        return " ".join(name.replace(self._joint, " ").split()) or ONE
+
+
+def read_texts(path: str) -> dict[str, str]:
+    """A YAML file of phrase: class, or class: phrase. Raises InputError."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = yaml.safe_load(file)
+    except OSError as error:
+        raise InputError(
+            f"can't read {path}: {error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):
+        raise InputError(f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts")
+    return data

@@ -1,0 +1,175 @@
+"""Formats that carry whole records and their pictures: Parquet for `datasets`, WebDataset's shards.
+
+Sources: datasets' features/image.py and its webdataset builder; webdataset's tariterators.py.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from dataflow_grounding.dataframes import parquet_rows
+from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.classes import Numbers
+from dataflow_grounding.formats.data_lines import broken
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.label_sources import files_under
+from dataflow_grounding.records import dump_text
+
+SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
+_RECORD = 2**14  # bytes that are counted for a record besides its picture
+_BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "more": ""}
+_EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
+_TEXTS = {"image_id": "", "image_path": "", "caption": "", "cleaned_caption": ""}
+_EXPRESSIONS = [{**_EXPRESSION, "instances": [_BOX], "more": ""}]
+ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": ""}
+"""A record as these formats write it, with an example of each type; `more` is JSON with what has no column."""
+
+_Packed = tuple[Sample, str, bytes]  # with the picture's name, and what is in its file
+
+
+class Datasets(Format):
+    """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
+
+    packs = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            raise MissingExtra("Parquet", "parquet") from None
+        schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
+        out.line = {"image": b"", **ROW}
+        shards: list[str] = []
+        for shard in _parts(_packed(samples, out), SHARD):
+            shards.append(out.place(f"{self.data_file}/{len(shards)}"))
+            with pyarrow.parquet.ParquetWriter(shards[-1], schema) as writer:
+                for group in _parts(shard, GROUP):
+                    rows = [{"image": {"bytes": data, "path": name}, **_row(one, name)} for one, name, data in group]
+                    writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+        for number, path in enumerate(shards):
+            os.rename(path, out.place(f"{self.data_file}/train-{number:05}-of-{len(shards):05}.parquet"))
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for file in _files(path, ".parquet"):
+            for number, row in enumerate(parquet_rows(file, 100), 1):
+                row.pop("image", None)
+                with broken(f"{file}, row {number}"):
+                    record = _record(row)
+                yield record
+
+
+class WebDataset(Format):
+    """Tar shards in which a picture and its record stand side by side. Equal data makes equal bytes."""
+
+    packs = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        keys, kinds = Numbers(), set()
+        for number, shard in enumerate(_parts(_packed(samples, out), SHARD)):
+            with tarfile.open(out.place(f"{self.data_file}/{number:06}.tar"), "w") as tar:
+                for sample, name, data in shard:
+                    stem, ending = os.path.splitext(name)
+                    folder, base = os.path.split(stem)
+                    key = os.path.join(folder, base.replace(".", "_"))  # the first dot of a name ends it
+                    while not keys.of(key)[1]:
+                        key += "~"
+                    kinds.add(ending := ending.lower() or ".jpg")
+                    record = dump_text(_row(sample, key + ending)).encode()
+                    for inside, content in ((ending, data), (".json", record)):
+                        info = tarfile.TarInfo(key + inside)
+                        info.size = len(content)
+                        tar.addfile(info, io.BytesIO(content))
+        if len(kinds) == 1:  # `datasets` reads no others
+            out.line = {"__key__": "", "__url__": "", kinds.pop()[1:]: b"", "json": ROW}
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        for file in _files(path, ".tar"):
+            try:
+                with tarfile.open(file) as tar:
+                    for member in tar:
+                        if member.name.endswith(".json"):
+                            with broken(f"{file}, {member.name}"):
+                                record = _record(json.load(tar.extractfile(member) or io.BytesIO()))
+                            yield record
+            except tarfile.TarError as error:
+                raise InputError(f"{file} is not a tar file: {str(error).splitlines()[0]}") from None
+
+
+def _row(sample: Sample, path: str) -> dict[str, Any]:
+    """The row of a sample, whose picture is called `path`."""
+    expressions = [phrase.expression for phrase in sample.phrases]
+    said = {"width": sample.size[0], "height": sample.size[1], "image_path": path, "expressions": expressions}
+    row: dict[str, Any] = _typed({**sample.record, **said}, ROW)
+    return row
+
+
+def _typed(value: Any, example: Any) -> Any:
+    """A value as the example is, with every key; what an object has besides is in `more`."""
+    if value is None:
+        return None
+    if isinstance(example, list):
+        return [_typed(item, example[0]) for item in value]
+    if isinstance(example, str):
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    if not isinstance(example, Mapping):
+        return type(example)(value)
+    columns = {key: _typed(value.get(key), inner) for key, inner in example.items()}
+    return {**columns, "more": dump_text({key: item for key, item in value.items() if key not in example})}
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row was made of. Raises KeyError where it is another's."""
+    row["image_path"], row["expressions"]
+    record: dict[str, Any] = _untyped(row)
+    return record
+
+
+def _untyped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untyped(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: _untyped(item) for key, item in value.items() if item is not None or key in ("char_span", "score")}
+    return {**json.loads(kept.pop("more", "{}")), **kept}
+
+
+def _packed(samples: Iterator[Sample], out: ExportFolder) -> Iterator[_Packed]:
+    for sample in samples:
+        try:
+            yield sample, sample.file_name.removeprefix(f"{FOLDER}/"), out.taken(sample.file_name)
+        except FileNotFoundError:
+            raise InputError("the pictures are in this format's files: copy or link them") from None
+    shutil.rmtree(out.place(FOLDER), ignore_errors=True)
+
+
+def _parts(packed: Iterator[_Packed], most: int) -> Iterator[Iterator[_Packed]]:
+    """In parts of so many bytes, each to be used up before the next."""
+    for first in packed:
+        yield _part(chain([first], packed), most)
+
+
+def _part(packed: Iterator[_Packed], most: int) -> Iterator[_Packed]:
+    for one in packed:
+        yield one
+        most -= len(one[2]) + _RECORD
+        if most <= 0:
+            return
+
+
+def _files(path: str, ending: str) -> list[str]:
+    """The one file, or those of a data set. Raises InputError."""
+    files = (
+        [path] if os.path.isfile(path) else [os.path.join(path, name) for name in files_under(path, (ending,), path)]
+    )
+    if not files:
+        raise InputError(f"{path} has no files that end in {ending}")
+    return files

@@ -1,0 +1,293 @@
+"""COCO, KITTI and YOLO: as their readers take them, and as other tools write them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import pytest
+import yaml
+
+from benchmarks.workplace import command
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.formats import read, write
+from tests.formats.data import draw, hostile, record
+
+SIZE = (64, 48)
+BOX = [1.5, 2.25, 40.0, 30.0]
+
+
+def said(*phrases: str, name: str = "a.png", **more: Any) -> dict[str, Any]:
+    return record(name, SIZE, [{"text": one, "instances": [{"bbox": BOX, "score": 0.5}]} for one in phrases], **more)
+
+
+def exported(folder: Path, format: str, rows: list[dict[str, Any]], **options: Any) -> Path:
+    draw(folder / "pictures", rows)
+    write(rows, format, str(folder / format), folders=[str(folder / "pictures")], **options)
+    return folder / format
+
+
+def texts(rows: list[dict[str, Any]]) -> list[list[tuple[str, list[list[float]]]]]:
+    return [[(one["text"], [i["bbox"] for i in one["instances"]]) for one in row["expressions"]] for row in rows]
+
+
+def coco(folder: Path, **data: Any) -> str:
+    (folder / "instances.json").write_text(json.dumps(data))
+    return str(folder / "instances.json")
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+def test_boxes_found_again_have_full_marks(format: str, tmp_path: Path) -> None:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    gold = COCO(str(exported(tmp_path, format, list(hostile())) / "annotations.json"))
+    keys = ("image_id", "category_id", "bbox")
+    found = [{**{key: box[key] for key in keys}, "score": 0.9} for box in gold.loadAnns(gold.getAnnIds())]
+    run = COCOeval_faster(gold, gold.loadRes(found), "bbox", print_function=lambda *_: None)
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    assert run.stats[0] == pytest.approx(1)
+    assert min(gold.getAnnIds() + gold.getImgIds() + gold.getCatIds()) == 1
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding", "yolo", "kitti"])
+def test_another_reader_finds_no_fault(format: str, tmp_path: Path) -> None:
+    rows = [row for row in hostile() if row["image_path"] != "v1.2.png"]  # it takes a name's first dot for its end
+    out = exported(tmp_path, format, rows)
+    if format == "kitti":  # the names that it knows
+        (out / "labels").rename(out / "label_2")
+        (out / "images").rename(out / "image_2")
+    place = out / "annotations.json" if format.startswith("coco") else out
+    kind = format.partition("-")[0]
+    tool = Path(sys.executable).with_name("panlabel")
+    done = subprocess.run([tool, "validate", "--format", kind, place], capture_output=True, text=True)
+    assert "Validation passed" in done.stdout + done.stderr
+
+
+def test_a_picture_with_two_captions_is_one_image_of_coco_and_two_of_grounding(tmp_path: Path) -> None:
+    rows = [said("a red mug"), said("the mug", image_id="other")]
+    for format, count in (("coco", 1), ("coco-grounding", 2)):
+        out = exported(tmp_path, format, rows)
+        data = json.loads((out / "annotations.json").read_text())
+        assert len(data["images"]) == count
+        assert [one["text"] for row in read(str(out), format) for one in row["expressions"]] == ["a red mug", "the mug"]
+
+
+def test_grounding_as_its_trainers_read_it(tmp_path: Path) -> None:
+    """MDETR's and Ultralytics' rules: integers as ids, each phrase cut out of its image's caption, by annotation."""
+    data = json.loads((exported(tmp_path, "coco-grounding", list(hostile())) / "annotations.json").read_text())
+    captions = {image["id"]: image["caption"] for image in data["images"]}
+    assert all(isinstance(key, int) for key in captions)
+    wanted = {
+        normalize("NFC", one["text"].lower()) for row in hostile() for one in row["expressions"] if one["instances"]
+    }
+    found = set()
+    for box in data["annotations"]:
+        assert box["iscrowd"] == 0
+        assert all(isinstance(number, float) for number in box["bbox"])
+        spans = box["tokens_positive"]
+        found.add(" ".join(captions[box["image_id"]][start:end] for start, end in spans).lower().strip())
+    assert found == wanted
+    for image in data["images"]:
+        assert image["tokens_negative"] == [[0, len(image["caption"])]]
+        boxes = [box["tokens_positive"] for box in data["annotations"] if box["image_id"] == image["id"]]
+        assert all(spans in image["tokens_positive_eval"] for spans in boxes)
+
+
+@pytest.mark.parametrize("format", ["coco", "kitti", "yolo"])
+def test_classes_of_a_file_have_its_order(format: str, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("the dog: animal\nA red  mug: cup\n'*': rest\n")
+    out = exported(tmp_path, format, [said("a red mug", "a plate")], classes=str(tmp_path / "map.yaml"))
+    if format == "coco":
+        found = {one["id"]: one["name"] for one in json.loads((out / "annotations.json").read_text())["categories"]}
+        assert found == {1: "animal", 2: "cup", 3: "rest"}
+    elif format == "yolo":
+        assert yaml.safe_load((out / "data.yaml").read_text())["names"] == {0: "animal", 1: "cup", 2: "rest"}
+        assert [line[0] for line in (out / "labels" / "a.txt").read_text().splitlines()] == ["1", "2"]
+    else:
+        assert [line.split()[0] for line in (out / "labels" / "a.txt").read_text().splitlines()] == ["cup", "rest"]
+
+
+def test_head_nouns_as_classes(tmp_path: Path) -> None:
+    out = exported(tmp_path, "coco", [said("two small plates", "a red mug on the left")], classes="head")
+    data = json.loads((out / "annotations.json").read_text())
+    assert [one["name"] for one in data["categories"]] == ["plate", "mug"]
+    assert [one["phrase"] for one in data["annotations"]] == ["two small plates", "a red mug on the left"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a red mug: cup", r"has no class for 'a plate': add it, or '\*' for all others"),
+        ("{}", "has no class for 'a red mug'"),
+        ("- a red mug", "should have lines of a phrase and its class"),
+        ("a: [", "is not YAML"),
+        (None, "can't read"),
+    ],
+)
+def test_a_map_that_does_not_do_is_named(content: str | None, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises((SpecError, InputError), match=why) as caught:
+        exported(tmp_path, "coco", [said("a red mug", "a plate")], classes=str(path))
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "coco").exists()
+
+
+def test_coco_of_other_tools(tmp_path: Path) -> None:
+    rle = {"counts": [0, 9], "size": [48, 64]}
+    path = coco(
+        tmp_path,
+        annotations=[
+            {"category_id": 7, "bbox": [1, 2, 3, 4], "image_id": 1, "id": 0, "segmentation": [[1, 2, 3, 4, 5, 6]]},
+            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 7, "iscrowd": 1, "segmentation": rle},
+            {"image_id": 1, "bbox": [5, 5, 2.5, 0], "category_id": 7},
+            {"image_id": 1, "bbox": [0.1, 0.2, 0.2, 9], "category_id": 99, "id": "x"},
+            {"image_id": 404, "bbox": [0, 0, 9, 9], "category_id": 7},
+            {"image_id": 1, "bbox": [2, 2, 3, 4], "category_id": 7, "score": 0.5},
+        ],
+        categories=[{"supercategory": "animal", "name": "cat", "id": 7, "keypoints": []}],
+        images=[
+            {"id": 1, "license": 3, "file_name": "sub/a.jpg", "width": 64, "height": 48},
+            {"id": 2, "file_name": "b"},
+        ],
+    )
+    rows = list(read(path, "coco"))
+    assert [row["image_path"] for row in rows] == ["sub/a.jpg", "b"]
+    assert texts(rows)[0] == [("cat", [[1, 2, 4, 6], [2, 2, 5, 6]]), ("object", [[0.1, 0.2, 0.3, 9.2]])]
+    assert rows[0]["expressions"][0]["instances"][1]["score"] == 0.5
+    assert (rows[0]["width"], rows[0]["image_id"], rows[1]["expressions"]) == (64, "sub/a", [])
+
+
+def test_grounding_of_other_tools(tmp_path: Path) -> None:
+    """Spans of one phrase in two parts, of a phrase of two boxes, and gRefCOCO's nothing there."""
+    image = {"id": 3, "file_name": "a.jpg", "caption": "A red mug, not a fork", "original_img_id": 33}
+    box = {"image_id": 3, "category_id": 1, "iscrowd": 0, "area": 1}
+    path = coco(
+        tmp_path,
+        images=[image, {"id": 4, "file_name": "b.jpg", "caption": "a fork"}],
+        annotations=[
+            {**box, "id": 1, "bbox": [1, 2, 3, 4], "tokens_positive": [[2, 9]]},
+            {**box, "id": 2, "bbox": [5, 6, 3, 4], "tokens_positive": [[2, 9]]},
+            {**box, "id": 3, "bbox": [5, 6, 3, 4], "tokens_positive": [[0, 1], [6, 9]]},
+            {**box, "id": 4, "image_id": 4, "category_id": -1, "bbox": [0, 0, 0, 0], "tokens_positive": []},
+        ],
+    )
+    first, second = read(path, "coco-grounding")
+    assert texts([first]) == [[("red mug", [[1, 2, 4, 6], [5, 6, 8, 10]]), ("A mug", [[5, 6, 8, 10]])]]
+    assert [one["char_span"] for one in first["expressions"]] == [[2, 9], None]
+    assert (first["image_id"], first["caption"]) == (33, image["caption"])
+    assert [(one["text"], one["status"]) for one in second["expressions"]] == [("a fork", "none")]
+
+
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [
+        ({"bbox": [1, 2, 3]}, "annotation 0: .*'bbox' should be"),
+        ({"bbox": [1, 2, None, 3]}, "annotation 0: .*'bbox' should be"),
+        ({"bbox": [9, 9, -3, 4], "id": 8}, "annotation 8: .*a side of less than nothing"),
+        ({"bbox": [1, 2, 3, 4], "tokens_positive": [5]}, "annotation 0: is not of this format"),
+    ],
+)
+def test_what_is_wrong_in_a_coco_file_is_named(box: dict[str, Any], why: str, tmp_path: Path) -> None:
+    path = coco(tmp_path, images=[{"id": 1, "file_name": "a", "caption": "x"}], annotations=[{"image_id": 1, **box}])
+    with pytest.raises(InputError, match=why) as caught:
+        list(read(path, "coco"))
+    assert path in str(caught.value)
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    path = coco(tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], annotations=[])
+    with pytest.raises(InputError, match="two images have the id 1"):
+        list(read(path, "coco"))
+
+
+def test_yolo_as_its_trainer_reads_it(tmp_path: Path) -> None:
+    """Ultralytics' rules: labels mirror pictures, five numbers, parts of 0 to 1, classes below the count of names."""
+    out = exported(tmp_path, "yolo", list(hostile()))
+    names = yaml.safe_load((out / "data.yaml").read_text())["names"]
+    assert list(names) == list(range(len(names)))
+    pictures = list((out / "images").rglob("*.png"))
+    assert len(pictures) == 5
+    for picture in pictures:
+        label = Path(str(picture).replace("/images/", "/labels/").rsplit(".", 1)[0] + ".txt")
+        rows = [line.split() for line in label.read_text().splitlines()]
+        assert all(len(row) == 5 and int(row[0]) < len(names) for row in rows)
+        assert all(0 <= float(part) <= 1 for row in rows for part in row[1:])
+
+
+def test_kitti_as_its_readers_split_it(tmp_path: Path) -> None:
+    """Single blanks, 15 fields or 16 with the score, floats."""
+    out = exported(tmp_path, "kitti", list(hostile()))
+    lines = [line for path in (out / "labels").rglob("*.txt") for line in path.read_text().splitlines()]
+    assert {len(line.split(" ")) for line in lines} == {15, 16}
+    for line in lines:
+        assert all(float(field) >= 0 for field in line.split(" ")[1:])
+
+
+@pytest.mark.parametrize("format", ["kitti", "yolo"])
+def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jpg and another picture would share labels/a\.txt: rename one"):
+        exported(tmp_path, format, [said("a mug"), said("a mug", name="a.jpg")])
+
+
+def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
+    for split in ("testing", "training"):
+        draw(tmp_path / split / "image_2", [said("x", name="000001.png")])
+    labels = tmp_path / "training" / "label_2"
+    labels.mkdir()
+    rest = "1.0 1.0 1.0 0 0 0 0"
+    lines = [f"Person_sitting 0.00 0 -1.5 1.50 2 40 30.25 {rest}", f"DontCare -1 -1 -10 5 5 9 9 {rest}", ""]
+    (labels / "000001.txt").write_text("\r\n".join([*lines, f"Person_sitting 0 0 0 5 5 9 9 {rest} 0.75"]))
+    [row] = read(str(tmp_path), "kitti")
+    assert row["image_path"] == "training/image_2/000001.png"
+    assert texts([row]) == [[("Person_sitting", [[1.5, 2, 40, 30.25], [5, 5, 9, 9]])]]
+    assert [one["score"] for one in row["expressions"][0]["instances"]] == [None, 0.75]
+
+
+def test_yolo_of_roboflow(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
+        (tmp_path / split / "labels").mkdir()
+        (tmp_path / split / "labels" / "a.txt").write_text("1 0.5 0.5 1 0.5 0.25\n")
+    (tmp_path / "data.yaml").write_text("nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n")
+    for path in (tmp_path, tmp_path / "data.yaml"):
+        rows = list(read(str(path), "yolo"))
+        assert [row["image_path"] for row in rows] == [
+            f"{split}/images/{name}.png" for split in ("train", "valid") for name in ("a", "none")
+        ]
+        assert texts(rows[:2]) == [[("red mug", [[0, 12, 64, 36]])], []]
+        assert rows[0]["expressions"][0]["instances"][0]["score"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "why"),
+    [
+        ("2 .5 .5 1 1", "a: 1\nnames: [cat]", "a.txt, line 1: class '2' is not one of the 1 names"),
+        ("0 .5 .5 1 1", None, "no data.yaml or dataset.yaml or classes.txt"),
+        ("0 .5 .5 1 x", "names: [cat]", "a.txt, line 1: 'x' is not a number"),
+    ],
+)
+def test_what_is_wrong_in_a_yolo_folder_is_named(label: str, names: str | None, why: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(label)
+    if names:
+        (tmp_path / "data.yaml").write_text(names)
+    done = command(["import", str(tmp_path), "--format", "yolo", "-o", str(tmp_path / "out")])
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert why in done.err
+
+
+def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "b.txt").write_text("Car 0 0 0 1 2 3 4\n")
+    with pytest.raises(InputError, match=r"b\.txt: no such picture in"):
+        list(read(str(tmp_path), "kitti"))

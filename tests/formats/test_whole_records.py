@@ -1,0 +1,145 @@
+"""Parquet and tar shards, through the libraries that people read them with."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from benchmarks.workplace import command
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats import read, whole_records, write
+from tests.formats.data import draw, hostile, record
+
+SIZE = (64, 48)
+
+
+def exported(folder: Path, format: str, rows: list[dict[str, Any]], turn: int = 1, **more: Any) -> Path:
+    draw(folder / "pictures", rows, turn)
+    write(rows, format, str(folder / format), folders=[str(folder / "pictures")], **more)
+    return folder / format
+
+
+def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Records that have scores late, as a loader that guesses types by the first of them stumbles over."""
+    box = {"bbox": [1, 2, 30, 40.5]}
+    return [
+        record(
+            f"p{number}.jpg",
+            SIZE,
+            [{"text": "a mug", "instances": [{**box, "score": 0.5 if number > 6 else None}]}],
+            **more,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("format", "picture"), [("datasets", "image"), ("webdataset", "jpg")])
+def test_load_dataset_reads_the_folder(
+    format: str, picture: str, streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    import datasets
+
+    monkeypatch.setattr(whole_records, "SHARD", 2**15)  # two or three records
+    rows = numbered(9)
+    out = exported(tmp_path, format, rows, turn=6)
+    data = datasets.load_dataset(str(out), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    assert isinstance(data.features[picture], datasets.Image)
+    found = list(data)
+    assert [one[picture].size for one in found] == [SIZE] * 9
+    bodies = [one if format == "datasets" else one["json"] for one in found]
+    assert [body["expressions"][0]["instances"][0]["score"] for body in bodies] == [None] * 7 + [0.5] * 2
+    assert bodies[0]["expressions"][0]["instances"][0]["bbox"] == [1, 2, 30, 40.5]
+    assert [body["image_id"] for body in bodies] == [row["image_id"] for row in rows]
+    shards = sorted(path.name for path in out.glob("*/*"))
+    assert len(shards) > 2
+    assert shards[0] == {"datasets": f"train-00000-of-{len(shards):05}.parquet", "webdataset": "000000.tar"}[format]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", Path(*out.glob("*/")).name]
+
+
+def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> None:
+    import webdataset
+
+    rows = list(hostile())
+    out = exported(tmp_path, "webdataset", rows)
+    shards = [str(path) for path in (out / "shards").iterdir()]
+    found = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
+    assert [one["__key__"] for one in found] == ["a b/ü x", "v1_2", "empty", "none", "twice"]
+    for one, row in zip(found, rows, strict=True):
+        assert one["png"].size == SIZE
+        assert [e["text"] for e in one["json"]["expressions"]] == [e["text"] for e in row["expressions"]]
+        assert one["json"]["image_path"] == f"{one['__key__']}.png"
+
+
+def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
+    first, second = (exported(tmp_path / name, "webdataset", numbered(3)) for name in ("a", "b"))
+    assert (first / "shards" / "000000.tar").read_bytes() == (second / "shards" / "000000.tar").read_bytes()
+
+
+def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
+    """Of one picture with two captions, and where dots make way."""
+    rows = [record(name, SIZE, []) for name in ("a.b.png", "a_b.png", "a_b.png")]
+    out = exported(tmp_path, "webdataset", rows)
+    with tarfile.open(out / "shards" / "000000.tar") as tar:
+        names = tar.getnames()
+    assert len(set(names)) == len(names) == 6
+    assert len(list(read(str(out), "webdataset"))) == 3
+
+
+@pytest.mark.parametrize("format", ["datasets", "webdataset"])
+def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
+    mine = {"my column": {"a": [1, None]}, "source": "image_grounding", "pipeline_steps": ["x"]}
+    [row] = numbered(1, **mine)
+    row["expressions"][0] |= {"verification": {"iou": 0.9}, "reviewed_by": "me", "noun_chunk": "mug"}
+    row["expressions"][0]["instances"][0]["evidence"] = "seen"
+    [found] = read(str(exported(tmp_path, format, [row])), format)
+    assert found == row
+
+
+@pytest.mark.parametrize("format", ["datasets", "webdataset"])
+def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) -> None:
+    draw(tmp_path, numbered(1))
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(numbered(1)[0]))
+    options = ["--format", format, "-o", str(tmp_path / "out"), "--image-root", str(tmp_path)]
+    done = command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "reference"])
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "copy or link them" in done.err
+    assert not (tmp_path / "out").exists()
+    assert command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "link"]).code == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "content", "why"),
+    [
+        ("datasets", "a.parquet", b"PAR1", "is not a Parquet file"),
+        ("webdataset", "a.tar", b"no tar", "is not a tar file"),
+        ("webdataset", "a.tar", None, "a.tar.*no 'image_path' in it"),
+        ("datasets", "a.txt", b"", "has no files that end in .parquet"),
+    ],
+)
+def test_files_of_other_kinds_are_named(
+    format: str, name: str, content: bytes | None, why: str, tmp_path: Path
+) -> None:
+    if content is None:
+        (tmp_path / "x.json").write_text("{}")
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(tmp_path / "x.json", "x.json")
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=why) as caught:
+        list(read(str(tmp_path), format))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_picture_in_a_shard_is_the_file_itself(tmp_path: Path) -> None:
+    out = exported(tmp_path, "webdataset", numbered(1))
+    with tarfile.open(out / "shards" / "000000.tar") as tar:
+        tar.extractall(tmp_path / "inside", filter="data")
+    assert (tmp_path / "inside" / "p0.jpg").read_bytes() == (tmp_path / "pictures" / "p0.jpg").read_bytes()
+    assert PIL.Image.open(tmp_path / "inside" / "p0.jpg").size == SIZE
