@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +17,12 @@ from dataflow_grounding.terminal import say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_NUMBERS = (
+    click.option("--target", metavar="MODEL", help="The model family to be trained, for formats that write numbers."),
+    click.option("--min-pixels", type=int, help="The trainer's own limits of a picture's area, for targets in pixels."),
+    click.option("--max-pixels", type=int, help="As --min-pixels."),
+    click.option("--trainer", metavar="NAME", help="Who resizes the pictures before training, for targets in pixels."),
+)
 _OPTIONS = (
     click.option("-o", "out", required=True, metavar="PATH", help="A folder; or the data file alone, by its ending."),
     click.option(
@@ -31,10 +38,7 @@ _OPTIONS = (
     click.option(
         "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Expressions of this status."
     ),
-    click.option("--target", metavar="MODEL", help="The model family to be trained, for formats that write numbers."),
-    click.option("--min-pixels", type=int, help="The trainer's own limits of a picture's area, for targets in pixels."),
-    click.option("--max-pixels", type=int, help="As --min-pixels."),
-    click.option("--trainer", metavar="NAME", help="Who resizes the pictures before training, for targets in pixels."),
+    *_NUMBERS,
     click.option("--classes", metavar="HOW", help="Categories of phrases: phrase, head, one, or a YAML map's file."),
     click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object."),
 )
@@ -42,9 +46,12 @@ _OPTIONS = (
 
 def writing_options(function: F) -> F:
     """The options of what writes a format."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return reduce(lambda made, option: option(made), reversed(_OPTIONS), function)
+
+
+def number_options(function: F) -> F:
+    """The options of formats whose numbers are a model's."""
+    return reduce(lambda made, option: option(made), reversed(_NUMBERS), function)
 
 
 _OF_FORMATS = ("target", "min_pixels", "max_pixels", "trainer", "classes")

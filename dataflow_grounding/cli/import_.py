@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
+from dataflow_grounding.cli.export import number_options
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import FORMATS, read
 from dataflow_grounding.formats.imported import with_sizes
@@ -19,22 +21,25 @@ from dataflow_grounding.terminal import counted, say, say_json
 @click.option("--format", "format", required=True, metavar="F", help=f"{', '.join(FORMATS)}, or your module:Class.")
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
+@number_options
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
-def command(path: str, format: str, out: str, image_root: str | None, as_json: bool) -> int:
+def command(path: str, format: str, out: str, image_root: str | None, as_json: bool, **numbers: Any) -> int:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`, `export`."""
     folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
     annotations = os.path.join(out, "annotations.jsonl")
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
+    given = {name: value for name, value in numbers.items() if value is not None}
     writer = RowWriter(annotations)
     try:
-        for record in with_sizes(read(path, format, image_root=image_root), folder):
+        for record in with_sizes(read(path, format, image_root=image_root, **given), folder):
             writer.write(record)
         writer.commit()
     except BaseException:
         writer.discard()
         raise
-    run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [os.path.abspath(folder)]}
+    source = {"format": format, **given, "path": os.path.abspath(path)}
+    run = {"imported": source, "image_folders": [os.path.abspath(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     if as_json:
         say_json({"annotations": annotations, "records": writer.count})
