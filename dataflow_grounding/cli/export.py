@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeVar
 
 import click
@@ -42,9 +43,7 @@ _OPTIONS = (
 
 def writing_options(function: F) -> F:
     """The options of what writes a format."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return reduce(lambda made, option: option(made), reversed(_OPTIONS), function)
 
 
 _OF_FORMATS = ("target", "min_pixels", "max_pixels", "trainer", "classes")

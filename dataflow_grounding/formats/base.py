@@ -139,10 +139,11 @@ class Format(ABC):
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader: `<image>` becomes `image`, ` . ` a comma."""
+        """The text without what would break a reader: `<image>` becomes `image`, ` . ` and `;` a comma."""
+        instead = {" . ": ", ", ";": ",", "\n": " "}
         for word in self.breaking:
             if word in text:
-                text = text.replace(word, ", " if word == " . " else word.strip("<>|"))
+                text = text.replace(word, instead.get(word, word.strip("<>|")))
         return text
 
 

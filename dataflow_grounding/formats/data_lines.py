@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
@@ -79,5 +79,5 @@ def broken(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: no {error.args[0]!r} in it") from None
-    except (BrokenRow, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+    except (BrokenRow, UnreadableReply, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{where}: is not of this format ({error})") from None

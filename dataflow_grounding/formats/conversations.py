@@ -1,0 +1,289 @@
+"""Conversations about pictures, as vision-language models are tuned on them: a question and an answer for each phrase.
+
+In `ms-swift` boxes stand beside the text, in pixels, and the trainer writes them as its model does. In `llava` and
+`sharegpt` they are text, in the numbers of one family of models, the `target`. Where nothing is there the answer is
+`[]`. Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL, qwen-vl-finetune;
+hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py; OpenGVLab/InternVL, internvl_chat.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
+
+from dataflow_grounding.box_formats import find_box_format
+from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.records import dump_text
+from dataflow_grounding.replies import read_boxes
+
+Line: TypeAlias = dict[str, Any]
+Boxes: TypeAlias = dict[str, list[Bbox]]  # of each phrase, in pixels; equal phrases are one
+NOTHING = "[]"
+_TRAINERS = {  # who resizes → the least and most square pixels, unless told otherwise, and how it is told
+    "qwen": (16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
+    "ms-swift": (4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
+    "llama-factory": (32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
+}
+_TAGS = {  # family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
+    "qwen2-vl": ("<|object_ref_start|>{}<|object_ref_end|>", "{}", "<|box_start|>({},{}),({},{})<|box_end|>", ""),
+    "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
+    "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
+}
+_TAGGED = re.compile(r"<(?:ref|\|object_ref_start\|)>(.*?)<(?:/ref|\|object_ref_end\|)>", re.DOTALL)
+_HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
+_MARK = re.compile("<ref-object>|<bbox>")
+_UNREAD = ("dropped", "truncated", "broken_json", "superseded")
+
+
+class Texts(Format):
+    """Formats of one line per picture, in which boxes are text."""
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        self.length = 0
+        with out.lines(self.data_file) as put:
+            for self.length, sample in enumerate(samples, 1):
+                asked: Boxes = {}
+                for phrase in sample.phrases:
+                    asked.setdefault(phrase.text, []).extend(phrase.boxes)
+                put(self.line(sample, asked))
+
+    def read(self, path: str, image_root: str) -> Iterator[Line]:
+        for where, line in read_lines(path, self.data_file):
+            with broken(where):
+                name = _picture_of(line)
+                if name is None:  # text alone, as mixtures have it
+                    continue
+                found: dict[str, Line] = {}
+                for text, boxes in self.said(line, picture_size(image_root, name, where)):
+                    one = found.setdefault(text, {"text": text, "instances": []})
+                    one["instances"] += [{"bbox": list(box)} for box in boxes]
+                if "" in found:
+                    raise ValueError("an answer without a phrase")
+                row = {"image_path": name, "caption": self.caption(line), "expressions": list(found.values())}
+            yield row
+
+    @abstractmethod
+    def line(self, sample: Sample, asked: Boxes) -> Line:
+        """A sample's line."""
+
+    @abstractmethod
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """A line's phrases with their boxes. Raises KeyError, ValueError, UnreadableReply."""
+
+    def caption(self, line: Line) -> str | None:
+        """The caption, of formats that carry it."""
+        return None
+
+
+def _picture_of(line: Line) -> Any:
+    of_text = "conversations" in line or "messages" in line
+    given = line.get("image") or line.get("images") or ([None] if of_text else line["image"])
+    pictures = given if isinstance(given, list) else [given]
+    if len(pictures) > 1:
+        raise ValueError("several pictures, and it isn't said in which its boxes are")
+    return pictures[0]["path"] if isinstance(pictures[0], Mapping) else pictures[0]
+
+
+class _Conversations(Texts):
+    breaking = ("<|", "<image>", "<video>", "<audio>", "<ref-object>", "<bbox>", "<ref>", "</ref>", "<box>", "</box>")
+    keys: ClassVar[tuple[str, str, str, str]] = ("from", "human", "gpt", "value")
+    boxes: BoxFormat
+
+    def conversation(self, size: Size, asked: Boxes) -> list[dict[str, str]]:
+        """A question and an answer for each phrase, about a picture of this size."""
+        by, user, assistant, text = self.keys
+        turns: list[dict[str, str]] = []
+        for phrase, boxes in asked.items():
+            turns.append({by: user, text: "<image>\n" * (not turns) + self.question(phrase)})
+            turns.append({by: assistant, text: self.answer(phrase, boxes, size)})
+        return turns
+
+    def question(self, phrase: str) -> str:
+        tags = _TAGS.get(self.boxes.name)
+        how, what = ("", tags[0].format(phrase)) if tags else (" as JSON", phrase)
+        return f"Give the boxes{how} of all that fits this description: {what}"
+
+    def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
+        sent = self.sent(size)
+        numbers = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
+        if self.boxes.name not in _TAGS or not numbers:
+            return dump_text([{self.boxes.key: four, "label": phrase} for four in numbers])
+        ref, every, one, between = _TAGS[self.boxes.name]
+        return ref.format(phrase) + every.format(between.join(one.format(*four) for four in numbers))
+
+    def training(self) -> str:
+        return f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing is there."
+
+    def sent(self, size: Size) -> Size:
+        """The size in which the model's own processor gets a picture."""
+        return size
+
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        turns, numbers = self.turns(line)
+        question = ""
+        for turn in turns:
+            role, text = turn.get("from") or turn["role"], turn["value"] if "value" in turn else turn["content"]
+            if role in ("human", "user"):
+                question = text
+            elif role != "system" and text.strip() == NOTHING:
+                yield _phrase(question), []
+            elif role != "system" and _HAS_BOXES.search(text):
+                reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
+                if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
+                    raise ValueError(unread[0])
+                for box in reading.boxes:
+                    same = box.label in (None, html.unescape(_phrase(question)))  # the reader resolves entities
+                    yield _phrase(question) if same else str(box.label), [box.bbox]
+
+    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
+        """The turns with the boxes in their text, and what the numbers mean. Raises KeyError, ValueError."""
+        return line.get("conversations") or line["messages"], self.boxes
+
+
+def _phrase(question: str) -> str:
+    """What a question asks for: in its tags, else behind its colon, else all of it."""
+    tagged, plain = _TAGGED.search(question), question.replace("<image>", "")
+    return tagged[1] if tagged else (plain.partition(":")[2].strip() or plain.strip())
+
+
+class MsSwift(_Conversations):
+    """What ms-swift reads: `<ref-object>` and `<bbox>` stand for the phrases and boxes of `objects`, in their order."""
+
+    keys = ("role", "user", "assistant", "content")
+    boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
+
+    def line(self, sample: Sample, asked: Boxes) -> Line:
+        refs = [text for text, boxes in asked.items() for _ in range(1 + bool(boxes))]
+        numbers = [list(box) for boxes in asked.values() for box in boxes]
+        objects = {"ref": refs, "bbox": numbers, "bbox_type": "real"}
+        messages = self.conversation(sample.size, asked)
+        return {"messages": messages, "images": [sample.file_name], "objects": objects}
+
+    def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
+        return "<ref-object>" + "<bbox>" * len(boxes) if boxes else NOTHING
+
+    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
+        objects, messages = line.get("objects") or {}, line["messages"]
+        refs, boxes = list(objects.get("ref") or ()), list(objects.get("bbox") or ())
+        marks = _MARK.findall("".join(one["content"] for one in messages))
+        if (marks.count("<ref-object>"), marks.count("<bbox>")) != (len(refs), len(boxes)):
+            raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+        numbers = replace(self.boxes, scale=1) if objects.get("bbox_type") == "norm1" else self.boxes
+        return [{**one, "content": _filled(one["content"], refs, boxes)} for one in messages], numbers
+
+
+def _filled(text: str, refs: list[Any], boxes: list[Any]) -> str:
+    """The text with the next phrases and boxes in it, which are taken from their lists."""
+    as_json = text.lstrip()[:1] in ("[", "{", "`")
+    ref, _, box, _ = _TAGS["qwen2-vl"]
+
+    def fill(mark: re.Match[str]) -> str:
+        if mark[0] == "<bbox>":
+            return dump_text(boxes.pop(0)) if as_json else box.format(*boxes.pop(0))
+        return dump_text(str(refs.pop(0)))[1:-1] if as_json else ref.format(refs.pop(0))
+
+    return _MARK.sub(fill, text)
+
+
+@dataclass
+class Llava(_Conversations):
+    """What Qwen's own trainer, InternVL's and others in LLaVA's way read.
+
+    `target` is a family of the contract table, a model's name, or a plain format. For targets in pixels, `trainer`
+    resizes the pictures, to areas from `min_pixels` to `max_pixels`, in square pixels: its own limits unless given.
+    """
+
+    target: str = ""
+    trainer: str = ""
+    min_pixels: int = 0
+    max_pixels: int = 0
+    usual_trainer: ClassVar[str] = "qwen"
+
+    def __post_init__(self) -> None:
+        self.boxes = _box_format_of(self.target)
+        if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
+            if self.trainer or self.min_pixels or self.max_pixels:
+                raise SpecError(f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need none")
+            return
+        self.trainer = self.trainer or self.usual_trainer
+        if self.trainer not in _TRAINERS:
+            raise SpecError(f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}")
+        low, high, _ = _TRAINERS[self.trainer]
+        low, high = self.min_pixels, self.max_pixels = self.min_pixels or low, self.max_pixels or high
+        if not 0 < low <= high:
+            raise SpecError(f"max_pixels ({high}) should be at least min_pixels ({low}), above 0")
+        if self.trainer != "llama-factory":
+            self.boxes = replace(self.boxes, frame=f"{self.boxes.frame}_{low}_{high}")
+
+    def sent(self, size: Size) -> Size:
+        if self.trainer != "llama-factory":
+            return size
+        width, height = size
+        area = width * height
+        limit = min(max(area, self.min_pixels), self.max_pixels)
+        if limit != area:
+            width, height = (int(side * math.sqrt(limit / area)) for side in size)
+        return max(width, 28), max(height, 28)
+
+    def training(self) -> str:
+        boxes, numbers = self.boxes, f"pixels of the frame `{self.boxes.frame}`"
+        if self.trainer:
+            told = _TRAINERS[self.trainer][2].format(self.min_pixels, self.max_pixels)
+            numbers += f" of the picture as {self.trainer} sends it with `{told}`: with other limits, all would be off"
+        elif boxes.scale != "px":
+            numbers = f"from 0 to {boxes.limits((1, 1))[0]:g} along each side, whatever the picture's size"
+        return f"Boxes are written as {boxes.name} does: {boxes.order}, {numbers}.\n\n{super().training()}"
+
+    def line(self, sample: Sample, asked: Boxes) -> Line:
+        facts: Line = {"id": str(sample.record.get("image_id") or sample.file_name), "image": sample.file_name}
+        facts |= {"width": sample.size[0], "height": sample.size[1]}
+        return {**facts, "conversations": self.conversation(sample.size, asked)}
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        super().write(samples, out)
+        for name, facts in self.beside().items():
+            with out.file(name) as file:
+                file.write(dump_text({"grounding": facts}, 2) + "\n")
+
+    def beside(self) -> dict[str, Line]:
+        """Files that tell a trainer of the data, by name."""
+        facts = {"root": ".", "annotation": self.data_file, "data_augment": False, "repeat_time": 1}
+        return {"meta.json": {**facts, "length": self.length}} if self.boxes.name == "internvl" else {}
+
+
+class ShareGpt(Llava):
+    """What LLaMA-Factory reads."""
+
+    usual_trainer = "llama-factory"
+
+    def line(self, sample: Sample, asked: Boxes) -> Line:
+        return {"conversations": self.conversation(sample.size, asked), "images": [sample.file_name]}
+
+    def beside(self) -> dict[str, Line]:
+        columns = {"messages": "conversations", "images": "images"}
+        return {"dataset_info.json": {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}}
+
+
+def _box_format_of(target: str) -> BoxFormat:
+    """The box format of a family, a model or a plain format's name. Raises SpecError."""
+    for name in ("auto", target):
+        with suppress(SpecError):
+            found = find_box_format(name, target)
+            if not found.bins and found.scale != "grid_32":  # those have tokens of their own for boxes
+                return found
+    raise SpecError(
+        "target should be the family or model to be trained, in whose numbers boxes are written, such as qwen3-vl, "
+        f"qwen2.5-vl, qwen2-vl, internvl, gemini or xyxy_1000{f', not {target!r}' if target else ''}; the format "
+        "ms-swift needs no target"
+    )

@@ -1,0 +1,357 @@
+"""Conversations: numbers as each trainer's model sees them, what their readers ask for, and files by other tools."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.workplace import command as in_process
+from dataflow_grounding.errors import InputError, SpecError
+from dataflow_grounding.formats import find_format, read, write
+from dataflow_grounding.records import dump_line
+from tests.formats.data import draw, hostile, record
+
+NOTEBOOK = (640, 428), [146, 137, 615, 415]  # of Qwen's process_bbox.ipynb, with what comes out for each model
+CONVERSATIONS = [("ms-swift", {}), *(("llava", {"target": name}) for name in ("qwen3-vl", "qwen2-vl", "internvl"))]
+CONVERSATIONS += [("sharegpt", {"target": "qwen2.5-vl"}), ("sharegpt", {"target": "gemini"})]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def exported(folder: Path, rows: list[dict[str, Any]], name: str, **options: Any) -> list[dict[str, Any]]:
+    draw(folder / "pictures", rows)
+    write(rows, name, str(folder / "out"), folders=[str(folder / "pictures")], **options)
+    return lines(folder / "out" / find_format(name, **options).data_file)
+
+
+def answer(folder: Path, size: tuple[int, int], box: list[float], name: str, **options: Any) -> str:
+    """What is answered for a phrase with one box in a picture of this size."""
+    one = {"text": "a dog", "instances": [{"bbox": box}]}
+    folder.mkdir(exist_ok=True)
+    (folder / "x.jsonl").unlink(missing_ok=True)
+    write([record("a.png", size, [one])], name, str(folder / "x.jsonl"), **options)
+    (line,) = lines(folder / "x.jsonl")
+    return str(line["conversations"][1]["value"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"target": "qwen3-vl"}, '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]'),
+        ({"target": "Qwen/Qwen3-VL-8B-Instruct"}, '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]'),
+        ({"target": "qwen2.5-vl"}, '[{"bbox_2d": [147, 134, 619, 407], "label": "a dog"}]'),
+        ({"target": "gemini"}, '[{"box_2d": [320, 228, 970, 961], "label": "a dog"}]'),
+        ({"target": "xyxy_1"}, '[{"bbox_2d": [0.2281, 0.3201, 0.9609, 0.9696], "label": "a dog"}]'),
+        ({"target": "internvl"}, "<ref>a dog</ref><box>[[228, 320, 961, 970]]</box>"),
+        (
+            {"target": "qwen2-vl"},
+            "<|object_ref_start|>a dog<|object_ref_end|><|box_start|>(228,320),(961,970)<|box_end|>",
+        ),
+    ],
+)
+def test_the_notebooks_own_case(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    assert answer(tmp_path, *NOTEBOOK, "llava", **options) == expected
+
+
+def smart_resize(height: int, width: int, low: int, high: int) -> tuple[int, int]:
+    """Height and width as qwen_vl_utils makes them, in multiples of 28."""
+    new = [max(28, round(side / 28) * 28) for side in (height, width)]
+    if new[0] * new[1] > high:
+        beta = math.sqrt(height * width / high)
+        new = [max(28, math.floor(side / beta / 28) * 28) for side in (height, width)]
+    elif new[0] * new[1] < low:
+        beta = math.sqrt(low / (height * width))
+        new = [math.ceil(side * beta / 28) * 28 for side in (height, width)]
+    return new[0], new[1]
+
+
+def as_trained(width: int, height: int, trainer: str, low: int, high: int) -> tuple[int, int]:
+    """Width and height of a picture as Qwen2.5-VL gets it from each trainer."""
+    if trainer == "llama-factory":
+        if width * height > high:
+            factor = math.sqrt(high / (width * height))
+            width, height = int(width * factor), int(height * factor)
+        if width * height < low:
+            factor = math.sqrt(low / (width * height))
+            width, height = int(width * factor), int(height * factor)
+        if min(width, height) < 28:
+            width, height = max(width, 28), max(height, 28)
+        low, high = 56 * 56, 14 * 14 * 4 * 16384
+    return smart_resize(height, width, low, high)[::-1]
+
+
+LIMITS = {"qwen": (12544, 451584), "ms-swift": (3136, 12845056), "llama-factory": (1024, 589824)}
+
+
+@pytest.mark.parametrize("name", ["llava", "sharegpt"])
+@given(
+    size=st.tuples(st.integers(20, 3000), st.integers(20, 3000)),
+    trainer=st.sampled_from([*LIMITS, ""]),
+    limits=st.sampled_from([None, (3136, 1003520), (50000, 60000)]),
+)
+@example(size=(10, 50), trainer="llama-factory", limits=None)
+@settings(max_examples=60, deadline=None)
+def test_pixels_are_those_of_the_trainer(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    size: tuple[int, int],
+    trainer: str,
+    limits: tuple[int, int] | None,
+) -> None:
+    box = [size[0] * 0.1, size[1] * 0.25, size[0] * 0.9, size[1] * 0.75]
+    options: dict[str, Any] = {"trainer": trainer} if trainer else {}
+    trainer = trainer or {"llava": "qwen", "sharegpt": "llama-factory"}[name]
+    options |= {"min_pixels": limits[0], "max_pixels": limits[1]} if limits else {}
+    said = answer(tmp_path_factory.getbasetemp() / "pixels", size, box, name, target="qwen2.5-vl", **options)
+    new = as_trained(*size, trainer, *(limits or LIMITS[trainer]))
+    expected = [value * new[i % 2] / size[i % 2] for i, value in enumerate(box)]
+    assert json.loads(said)[0]["bbox_2d"] == pytest.approx(expected, abs=0.5 + 1e-6)
+
+
+def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
+    exported(tmp_path, list(hostile()), "sharegpt", target="qwen2.5-vl", max_pixels=400_000)
+    readme = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "`image_min_pixels: 1024, image_max_pixels: 400000`" in readme
+    assert "multiples of 28 px" in readme
+    (tmp_path / "2").mkdir()
+    exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl", min_pixels=784, max_pixels=50176)
+    readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
+    assert "`smart_resize_28_784_50176`" in readme
+    assert "`--min_pixels 784 --max_pixels 50176`" in readme
+    exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl")
+    assert "`--min_pixels 12544 --max_pixels 451584`" in (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
+    exported(tmp_path / "2", list(hostile()), "llava", target="qwen3-vl")
+    readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
+    assert "from 0 to 1000 along each side" in readme
+    assert "`Give the boxes as JSON of all that fits this description: …`" in readme
+
+
+@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
+def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    """Turns alternate and are even in number; as many <image> as pictures, which are there; nothing else is a token."""
+    for line in exported(tmp_path, list(hostile()), name, **options):
+        turns = line.get("conversations") or line["messages"]
+        roles = [turn.get("from") or turn["role"] for turn in turns]
+        texts = [turn.get("value") or turn["content"] for turn in turns]
+        assert roles == (["user", "assistant"] if name == "ms-swift" else ["human", "gpt"]) * (len(turns) // 2)
+        assert turns
+        pictures = line.get("images") or [line["image"]]
+        assert all((tmp_path / "out" / picture).is_file() for picture in pictures)
+        assert [text.count("<image>") for text in texts] == [1, *[0] * (len(turns) - 1)]
+        assert not any(mark in text for text in texts for mark in ("<video>", "<audio>"))
+        if name == "ms-swift":
+            objects, text = line["objects"], "".join(texts)
+            assert text.count("<bbox>") == len(objects["bbox"])
+            assert text.count("<ref-object>") == len(objects["ref"])
+            assert all(type(number) is float for box in objects["bbox"] for number in box)
+        else:
+            assert not any("<bbox>" in text or "<ref-object>" in text for text in texts)
+
+
+def test_every_line_has_every_key(tmp_path: Path) -> None:
+    for name, options in CONVERSATIONS:
+        (tmp_path / name).mkdir(exist_ok=True)
+        assert len({tuple(line) for line in exported(tmp_path / name, list(hostile()), name, **options)}) == 1
+
+
+def test_what_stands_beside(tmp_path: Path) -> None:
+    exported(tmp_path, list(hostile()), "sharegpt", target="qwen3-vl")
+    (entry,) = json.loads((tmp_path / "out/dataset_info.json").read_text(encoding="utf-8")).values()
+    assert (entry["file_name"], entry["formatting"]) == ("sharegpt.jsonl", "sharegpt")
+    assert set(entry["columns"].values()) == set(lines(tmp_path / "out/sharegpt.jsonl")[0])
+    written = exported(tmp_path, list(hostile()), "llava", target="OpenGVLab/InternVL3_5-8B")
+    (entry,) = json.loads((tmp_path / "out/meta.json").read_text(encoding="utf-8")).values()
+    assert entry["length"] == len(written)
+    assert (tmp_path / "out" / entry["root"] / written[0]["image"]).is_file()
+    assert (tmp_path / "out" / entry["annotation"]).is_file()
+    # as its evaluator finds a box
+    assert re.findall(r"\[*\[(.*?),(.*?),(.*?),(.*?)\]\]*", written[0]["conversations"][1]["value"])
+
+
+def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
+    rows = [record("none.png", (64, 48), [{"text": "a dog"}])]
+    for name, options in CONVERSATIONS:
+        (line,) = exported(tmp_path, rows, name, **options)
+        turns = line.get("conversations") or line["messages"]
+        assert "[]" in (turns[1].get("value"), turns[1].get("content"))
+        (row,) = read(str(tmp_path / "out"), name, **options)
+        assert [(one["text"], one["status"]) for one in row["expressions"]] == [("a dog", "none")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target"),
+        ({"target": "no-such-model"}, "not 'no-such-model'"),
+        ({"target": "molmo"}, "not 'molmo'"),
+        ({"target": "florence-2"}, "not 'florence-2'"),
+        ({"target": "kosmos-2"}, "not 'kosmos-2'"),
+        ({"target": "qwen3-vl", "max_pixels": 9}, "leave out"),
+        ({"target": "qwen2.5-vl", "trainer": "unsloth"}, "trainer should be one of qwen, ms-swift, llama-factory"),
+        ({"target": "qwen2.5-vl", "max_pixels": 9}, r"max_pixels \(9\) should be at least min_pixels \(12544\)"),
+        ({"target": "qwen2.5-vl", "min_pixels": -1}, "above 0"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        find_format("llava", **options)
+
+
+def read_line(folder: Path, line: dict[str, Any], name: str, **options: Any) -> list[dict[str, Any]]:
+    draw(folder, [record("a.png", (200, 100), [])])
+    (folder / "data.jsonl").write_text(dump_line(line), encoding="utf-8")
+    return list(read(str(folder / "data.jsonl"), name, **options))
+
+
+def boxes_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    (row,) = rows
+    return {one["text"]: [instance["bbox"] for instance in one["instances"]] for one in row["expressions"]}
+
+
+BOX, OTHER = [20.0, 10.0, 100.0, 50.0], [120.5, 10.0, 200.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "objects"),
+    [
+        (
+            "<image>Locate the <ref-object>",
+            '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"},\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]',
+            {"ref": ['a "mug"'] * 3, "bbox": [BOX, OTHER], "bbox_type": "real"},
+        ),
+        (
+            "<image>Describe the image with grounding.",
+            'A <ref-object><bbox> or <ref-object><bbox>, a "mug".',
+            {"ref": ['a "mug"'] * 2, "bbox": [BOX, OTHER]},
+        ),
+        (
+            '<image>Find: a "mug"',
+            "<bbox><bbox>",
+            {"bbox": [[0.1, 0.1, 0.5, 0.5], [0.6025, 0.1, 1.0, 0.5]], "bbox_type": "norm1"},
+        ),
+    ],
+)
+def test_ms_swift_by_others(tmp_path: Path, question: str, said: str, objects: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+    line = {"objects": objects, "images": [{"path": "a.png", "bytes": None}], "messages": messages}
+    found = boxes_of(read_line(tmp_path, line, "ms-swift"))
+    assert found == {'a "mug"': [pytest.approx(BOX), pytest.approx(OTHER)]}
+
+
+@pytest.mark.parametrize(
+    ("target", "question", "said"),
+    [
+        ("xyxy_1", "<image>\nGive the region of this: the mug", "[0.1, 0.1, 0.5, 0.5]"),
+        ("qwen3-vl", "Where is it: the mug<image>", '```json\n[{"bbox_2d": [100, 100, 500, 500]}]\n```'),
+        ("qwen3-vl", "<image>Detect all", '[{"label": "the mug", "bbox_2d": [100, 100, 500, 500]}]'),
+        ("internvl", "<image>\nFind <ref>the mug</ref>", "<box>[[100, 100, 500, 500]]</box>"),
+        ("internvl", "<image>\nFind <ref>the mug</ref>", "[[100, 100, 500, 500]]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["llava", "sharegpt"])
+def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, said: str) -> None:
+    talk = [("system", "Be brief. [1, 2, 3, 4]"), ("human", "Hello [1]"), ("gpt", "Good day.")]
+    turns = [{"from": who, "value": text} for who, text in [*talk, ("human", question), ("gpt", said)]]
+    line = {"conversations": turns, "image": "a.png", "more": 1}
+    assert boxes_of(read_line(tmp_path, line, name, target=target)) == {"the mug": [pytest.approx(BOX)]}
+    del line["image"]
+    assert read_line(tmp_path, line, name, target=target) == []
+
+
+def test_a_json_list_is_read_too(tmp_path: Path) -> None:
+    draw(tmp_path, [record("a.png", (200, 100), [])])
+    turns = [{"from": "human", "value": "<image>Find: a mug"}, {"from": "gpt", "value": "[[100, 100, 500, 500]]"}]
+    (tmp_path / "data.json").write_text(json.dumps([{"image": "a.png", "conversations": turns}] * 2), encoding="utf-8")
+    rows = list(read(str(tmp_path / "data.json"), "llava", target="qwen3-vl"))
+    assert [boxes_of([row]) for row in rows] == [{"a mug": [pytest.approx(BOX)]}] * 2
+
+
+@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
+def test_texts_come_back_letter_by_letter(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    texts = [
+        "Tom &amp; Jerry",
+        "none",
+        "no dog",
+        "[1, 2, 3, 4]",
+        "not: in the image",
+        "a\\b",
+        "{x}",
+        "%s",
+        "` `",
+        "a\u2028b",
+    ]
+    phrases = [{"text": text, "instances": [{"bbox": [1, 2, 30, 40]}]} for text in texts]
+    exported(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
+    (row,) = read(str(tmp_path / "out"), name, **options)
+    assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [(text, 1) for text in texts]
+
+
+def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": said}]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"image": "a.png", "conversations": turn("[0.1, 0.2, 0.3, 0.4]")}, "where 0 to 1000 was asked for"),
+        ({"image": "a.png", "conversations": turn('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]')}, "points"),
+        (
+            {"image": "a.png", "conversations": turn('[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2')},
+            "end",
+        ),
+        ({"image": "a.png", "conversations": turn("[[1, 2, 30, 40]]", "<image>")}, "without a phrase"),
+        ({"image": ["a.png", "b.png"], "conversations": turn("[1, 2, 30, 40]")}, "several pictures"),
+        ({"image": "b.png", "conversations": turn("[1, 2, 30, 40]")}, "b.png"),
+        ({"image": "a.png"}, "messages"),
+        ({"filename": "a.png", "grounding": {}}, "image"),
+        ({"image": "a.png", "conversations": turn(None)}, "not of this format"),
+        ({"image": "a.png", "conversations": ["hello"]}, "not of this format"),
+        ({"image": 3, "conversations": []}, "path of an image"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path: Path, line: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=rf"data\.jsonl, line 1.*{said}"):
+        read_line(tmp_path, line, "llava", target="qwen3-vl")
+
+
+@pytest.mark.parametrize("bbox", [[BOX], [BOX, OTHER, BOX], [[1, 2], BOX], [["a"] * 4, BOX], [{"x": 1}, BOX]])
+def test_broken_objects_are_named(tmp_path: Path, bbox: list[Any]) -> None:
+    messages = [{"role": "user", "content": "<image><ref-object>"}, {"role": "assistant", "content": "<bbox><bbox>"}]
+    line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": bbox}}
+    with pytest.raises(InputError, match=r"data\.jsonl, line 1"):
+        read_line(tmp_path, line, "ms-swift")
+
+
+def command(*arguments: object) -> Any:
+    return in_process([str(argument) for argument in arguments])
+
+
+def test_in_and_out_as_commands(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rows = [record("a.png", (640, 428), [{"text": "a dog", "instances": [{"bbox": NOTEBOOK[1]}]}])]
+    draw(run, rows)
+    (run / "annotations.jsonl").write_text(dump_line(rows[0]), encoding="utf-8")
+    done = command("export", run, "--format", "llava", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "qwen2.5-vl" in done.err
+    numbers = ["--target", "qwen2.5-vl", "--min-pixels", "784", "--max-pixels", "50176"]
+    assert command("export", run, "--format", "llava", "-o", tmp_path / "out", *numbers).code == 0
+    given = [word for one in ("target=qwen2.5-vl", "min_pixels=784", "max_pixels=50176") for word in ("--set", one)]
+    assert command("import", tmp_path / "out", "--format", "llava", "-o", tmp_path / "in", *given).code == 0
+    (row,) = lines(tmp_path / "in/annotations.jsonl")
+    assert row["expressions"][0]["instances"][0]["bbox"] == pytest.approx(NOTEBOOK[1], abs=2)
+    assert command("export", run, "--format", "sharegpt", "-o", tmp_path / "s", "--target", "qwen3-vl").code == 0
+    convert = ["convert", tmp_path / "s", "--from", "sharegpt", "--to", "odvg", "-o", tmp_path / "odvg"]
+    assert command(*convert).code == 2
+    assert command(*convert, "--set", "target=qwen3-vl").code == 0
+    (line,) = lines(tmp_path / "odvg/odvg.jsonl")
+    assert line["grounding"]["regions"][0]["bbox"] == pytest.approx(NOTEBOOK[1], abs=1)
