@@ -120,10 +120,10 @@ def test_pictures(tmp_path: Path) -> None:
 def test_pictures_of_other_data_and_of_lists_of_ids(tmp_path: Path) -> None:
     photo = REPOSITORY / "example_data/images/coffee.jpg"
     with PIL.Image.open(photo) as picture:
-        for folder, name in (("a", "COCO_train2014_000000391895.jpg"), ("a", "x.jpg"), ("b", "y.png")):
+        for folder, name in (("a", "COCO_train2014_000000391895.jpg"), ("a", "000017.jpg"), ("b", "y.png")):
             (tmp_path / folder).mkdir(exist_ok=True)
-            (picture if name[0] != "x" else picture.rotate(90)).save(tmp_path / folder / name)
-    names = ["COCO_train2014_000000391895.jpg", "x.jpg"]
+            (picture if name[:4] != "0000" else picture.rotate(90)).save(tmp_path / folder / name)
+    names = ["COCO_train2014_000000391895.jpg", "000017.jpg"]  # the second is of no known data set
     data = lines(tmp_path / "a/a.jsonl", *({"image_path": name, "expressions": []} for name in names))
     other = lines(tmp_path / "b/b.jsonl", {"image_path": "y.png", "expressions": []})
     (tmp_path / "ids.txt").write_text("17\n391895\n1000092795.jpg\n")
