@@ -139,15 +139,12 @@ def _of_vocabulary(of: dict[str, Counter[Any]], synonyms: Sequence[Collection[st
 
 def _different(counts: Counter[int], total: int, drawn: int) -> float | None:
     """Of so many words drawn from `total`, the share of different ones that is to be expected (rarefaction)."""
-    expected = 0.0
-    for count, words in counts.items():
-        left = total - count
-        ways = (
-            (math.lgamma(n + 1) - math.lgamma(n - drawn + 1) for n in (left, total))
-            if left >= drawn
-            else (-math.inf, 0)
-        )
-        expected += words * -math.expm1(float.__sub__(*ways))
+
+    def ways(words: int) -> float:
+        """The logarithm of how many ways there are to draw from these."""
+        return math.lgamma(words + 1) - math.lgamma(words - drawn + 1) if words >= drawn else -math.inf
+
+    expected = sum(words * (1 - math.exp(ways(total - count) - ways(total))) for count, words in counts.items())
     return round(expected / drawn, 4) if drawn else None
 
 
@@ -158,8 +155,8 @@ def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
         return counts.get(True, 0)
     if kind == "number":
         return next(iter(counts), None)
-    if kind == "names":
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+    if kind in ("names", "bins"):
+        return dict(sorted(counts.items(), key=lambda item: -item[1] if kind == "names" else item[0]))
     if kind == "grid":
         return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if not whole:

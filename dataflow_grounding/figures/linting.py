@@ -52,10 +52,8 @@ def lint(
             size, found = _size(row.data, folders) if read else (stated_size(row.data), [])
             found += _known(row.data, ids, tested)
             made, left, gone = _mended(row.data, size, rules) if fix else (row.data, [*found_in(row.data, size)], [])
-            said = [Finding(row.line, *one) for one in (*found, *left)] + [
-                Finding(row.line, *one, True) for one in gone
-            ]
-            yield made, [one for one in said if one.rule in rules]
+            told = [(*one, False) for one in (*found, *left)] + [(*one, True) for one in gone]
+            yield made, [Finding(row.line, *one) for one in told if one[0] in rules]
     if against and "DG403" in rules:
         where = f"its picture is in {against}, or nearly"
         yield {}, [Finding(line, "DG403", where) for line in _leaks(against, read, pictures, lines)]

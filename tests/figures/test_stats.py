@@ -69,6 +69,7 @@ def test_figures_by_hand(data: Path) -> None:
     places = said.pop("places")
     said.pop("advice")
     assert said == expected
+    assert list(said["relative_sizes"]) == ["0.0", "0.1", "0.2", "0.9"]
     assert set(FIGURES) == {*expected, "places"}
     cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
     assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
