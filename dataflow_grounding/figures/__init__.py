@@ -1,0 +1,1 @@
+"""What a data set is like before it is trained on: figures of it, findings in it, and parts that share no picture."""

@@ -1,0 +1,199 @@
+"""`lint`: each rule finds its case and nothing else, and `--fix` leaves what has a question."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from benchmarks.workplace import REPOSITORY, Done, command, ended, process
+from dataflow_grounding.figures.lint_rules import RULES
+from tests.formats.data import draw, record
+
+SIZE = (64, 48)
+Row = dict[str, Any]
+
+
+def good(name: str = "a.jpg") -> Row:
+    """A record that no rule finds anything in."""
+    boxes = [{"bbox": [1, 2, 30, 40], "score": 0.9, "bbox_id": f"{name}#0#0"}]
+    two = [{"bbox": [3.5, 4, 9, 9], "score": None}, {"bbox": [40, 4, 49, 19], "score": None}]
+    said = [{"text": "a red mug", "instances": boxes}, {"text": "a cat"}, {"text": "two plates", "instances": two}]
+    return record(name, SIZE, said)
+
+
+def changed(change: Callable[[Row, Row], object]) -> Row:
+    row = copy.deepcopy(good())
+    change(row, row["expressions"][0])
+    return row
+
+
+def box(row: Row, bbox: list[float], place: int = 0) -> None:
+    row["expressions"][0]["instances"][place]["bbox"] = bbox
+
+
+CASES: dict[str, Callable[[Row, Row], object]] = {
+    "DG002": lambda row, one: one.update(instances=[{"bbox": [1, 2, 3]}]),
+    "DG101": lambda row, one: box(row, [1, 2, 65, 40]),
+    "DG102": lambda row, one: box(row, [-0.4, 2, 30, 48.5]),
+    "DG103": lambda row, one: box(row, [30, 2, 1, 40]),
+    "DG104": lambda row, one: one["instances"].append({"bbox": [1, 2, 30, 40], "score": 0.95}),
+    "DG105": lambda row, one: one["instances"].append({"bbox": [1, 2, 30, 41]}),
+    "DG106": lambda row, one: box(row, [0, 0, 64, 48]),
+    "DG201": lambda row, one: one.update(char_span=[2, 11]),
+    "DG202": lambda row, one: one.update(char_span=None),
+    "DG204": lambda row, one: row["expressions"].append(
+        {"text": "A  red mug", "char_span": [0, 9], "status": "grounded", "instances": [{"bbox": [9, 2, 30, 40]}]}
+    ),
+    "DG205": lambda row, one: row["expressions"][1].update(
+        status="grounded", instances=[{"bbox": [1, 2, 30, 40.2], "score": 1}]
+    ),
+    "DG206": lambda row, one: one.update(text="a <image>", char_span=None),
+    "DG301": lambda row, one: one.update(status="found"),
+    "DG302": lambda row, one: one.update(status="none"),
+    "DG303": lambda row, one: one["instances"][0].update(score=90),
+}
+
+
+def lines(path: Path, *rows: Row | str) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def lint(data: Path, *options: object) -> Done:
+    return command(["lint", str(data), *map(str, options)])
+
+
+def rules_of(done: Done) -> list[str]:
+    """Rules in the order of what is printed: `file:line: RULE message`."""
+    return [line.split(": ", 1)[1].split(" ")[0] for line in done.out.splitlines()]
+
+
+def test_nothing_is_found_in_what_is_right(tmp_path: Path) -> None:
+    rows = [good(), good("b.jpg")]
+    draw(tmp_path, rows)
+    done = lint(lines(tmp_path / "a.jsonl", *rows))
+    assert (done.code, done.out, done.err) == (0, "", "0 findings\n")
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_finds_its_case_alone(tmp_path: Path, rule: str) -> None:
+    data = lines(tmp_path / "a.jsonl", good("b.jpg"), changed(CASES[rule]))
+    done = lint(data, "--no-pictures")
+    assert (done.code, rules_of(done)) == (1, [rule]), done
+    assert done.out.startswith(f"{data}:2: {rule} ")
+    assert lint(data, "--no-pictures", "--ignore", rule).code == 0
+    assert lint(data, "--no-pictures", "--select", rule[:3]).code == 1
+    others = ",".join(other for other in RULES if other != rule)
+    assert lint(data, "--no-pictures", "--select", others).code == 0
+
+
+def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
+    parts = record("p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}])
+    loose = {**good("c.jpg"), "cleaned_caption": "a red mug and a cat and  two plates."}
+    data = lines(tmp_path / "a.jsonl", good(), "{", "[1]", good(), parts, loose)
+    said = lint(data, "--no-pictures", "--json")
+    assert said.code == 1
+    found = [(one["line"], one["rule"]) for one in said.summary["findings"]]
+    assert found[:2] == [(2, "DG001"), (3, "DG001")]
+    assert found[2:5] == [(4, "DG003")] * 3
+    assert found[5:] == [(5, "DG107"), (5, "DG103"), (6, "DG203"), (6, "DG201")]
+    assert said.summary["counts"] == {"DG001": 2, "DG003": 3, "DG103": 1, "DG107": 1, "DG201": 1, "DG203": 1}
+
+
+def test_pictures(tmp_path: Path) -> None:
+    rows = [good("a.jpg"), good("b.jpg"), good("c.jpg"), good("turned.jpg")]
+    draw(tmp_path, rows[:3])
+    draw(tmp_path, rows[3:], turn=6)
+    (tmp_path / "b.jpg").unlink()
+    PIL.Image.new("RGB", (48, 64)).save(tmp_path / "c.jpg")
+    done = lint(lines(tmp_path / "a.jsonl", *rows))
+    assert rules_of(done) == ["DG401", "DG402", "DG101"]  # and so a box ends outside
+    assert "the picture is 48x64, and the record says 64x48" in done.out
+
+
+def test_pictures_of_other_data_and_of_lists_of_ids(tmp_path: Path) -> None:
+    photo = REPOSITORY / "example_data/images/coffee.jpg"
+    with PIL.Image.open(photo) as picture:
+        for folder, name in (("a", "COCO_train2014_000000391895.jpg"), ("a", "000017.jpg"), ("b", "y.png")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (picture if name[:4] != "0000" else picture.rotate(90)).save(tmp_path / folder / name)
+    names = ["COCO_train2014_000000391895.jpg", "000017.jpg"]  # the second is of no known data set
+    data = lines(tmp_path / "a/a.jsonl", *({"image_path": name, "expressions": []} for name in names))
+    other = lines(tmp_path / "b/b.jsonl", {"image_path": "y.png", "expressions": []})
+    (tmp_path / "ids.txt").write_text("17\n391895\n1000092795.jpg\n")
+    done = lint(data, "--against", other, "--test-ids", tmp_path / "ids.txt")
+    assert [line.split(" ")[:2] for line in done.out.splitlines()] == [
+        [f"{data}:1:", "DG404"], [f"{data}:1:", "DG403"],
+    ]  # fmt: skip
+    missing = lint(data, "--test-ids", tmp_path / "none.txt")
+    assert (missing.code, "none.txt" in missing.err) == (2, True)
+
+
+def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
+    fixable = [rule for rule in CASES if "fix" in RULES[rule]]
+    loose = {**good("loose.jpg"), "cleaned_caption": "  a red mug and a cat and two plates."}
+    rows = [loose]
+    for rule in fixable:
+        row = changed(CASES[rule])
+        rows.append(json.loads(json.dumps(row).replace("a.jpg", f"{rule}.jpg").replace('"a#', f'"{rule}#')))
+    data = lines(tmp_path / "a.jsonl", *rows)
+    before = data.read_bytes()
+    done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "fixed.jsonl")
+    assert (done.code, done.out) == (0, "")
+    assert "fixed in" in done.err
+    assert data.read_bytes() == before
+    fixed = [json.loads(line) for line in (tmp_path / "fixed.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in fixed:
+        row["cleaned_caption"] = row["caption"]
+        right = good()
+        assert [one["char_span"] for one in row["expressions"]] == [one["char_span"] for one in right["expressions"]]
+    boxes = {row["image_path"]: row["expressions"][0]["instances"] for row in fixed}
+    assert [one["bbox"] for one in boxes["DG102.jpg"]] == [[0.0, 2, 30, 48]]
+    assert [one["score"] for one in boxes["DG104.jpg"]] == [0.95]
+    assert lint(tmp_path / "fixed.jsonl", "--no-pictures").code == 0
+
+
+def test_fix_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    rows = [changed(case) for rule, case in CASES.items() if "fix" not in RULES[rule]]
+    rows = [{**row, "mine": [1.5, None, "ü"]} for row in rows] + [{"image_path": "x.jpg", "regions": [{"type": "Car"}]}]
+    data = lines(tmp_path / "a.jsonl", *rows, "{broken")
+    found = lint(data, "--no-pictures")
+    done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
+    assert (done.code, done.out) == (1, found.out)
+    written = (tmp_path / "b.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in written[:-1]] == rows
+    again = lint(tmp_path / "b.jsonl", "--no-pictures")
+    assert again.out.replace("b.jsonl", "a.jsonl") == found.out
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    data = lines(tmp_path / "a.jsonl", good())
+    for options, said in (
+        (["--fix"], "--fix and -o FILE go together"),
+        (["-o", str(tmp_path / "b")], "--fix and -o FILE go together"),
+        (["--fix", "-o", str(data)], "is there already"),
+        (["--select", "DG9"], "no rule begins with 'DG9'"),
+        (["--ignore", "DG1,,"], "no rule begins with ''"),
+    ):
+        done = lint(data, *options)
+        assert (done.code, said in done.err) == (2, True), done
+    assert lint(tmp_path / "nowhere").code == 2
+
+
+def test_ends_as_a_process_in_ci(tmp_path: Path) -> None:
+    lines(tmp_path / "annotations.jsonl", changed(CASES["DG303"]))
+    done = ended(process(["lint", ".", "--no-pictures"], cwd=tmp_path))
+    assert (done.code, done.out) == (1, "./annotations.jsonl:1: DG303 'a red mug': score 90 isn't from 0 to 1\n")
+    assert done.err == "1 finding\n"
+
+
+def test_every_rule_is_in_the_docs() -> None:
+    page = (REPOSITORY / "docs/figures.md").read_text(encoding="utf-8")
+    for rule, row in RULES.items():
+        assert f"| {rule} | {row['finds']} |{' yes' if 'fix' in row else ''} |" in page

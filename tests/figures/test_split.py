@@ -1,0 +1,209 @@
+"""`split`: no picture in two parts, nearly the same ones together, and the same parts again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.workplace import REPOSITORY, Done, command, ended, process
+from dataflow_grounding.figures.duplicates import first_alike
+from tests.formats.data import record
+
+PHOTOS = sorted((REPOSITORY / "example_data/images").glob("*.jpg"))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def results(folder: Path, names: list[str], **more: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(record(name, (64, 48), [{"text": f"thing {n}"}], **more)) for n, name in enumerate(names))
+    path = folder / "annotations.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def split(data: Path, out: Path, *options: str) -> Done:
+    return command(["split", str(data), "-o", str(out), *options])
+
+
+def parts_of(out: Path) -> dict[str, set[str]]:
+    """Paths of pictures by part."""
+    return {path.stem: {row["image_path"] for row in rows_of(path)} for path in out.glob("*.jsonl")}
+
+
+def part_of(out: Path) -> dict[str, str]:
+    return {name: part for part, names in parts_of(out).items() for name in names}
+
+
+def test_every_record_as_it_was_in_one_part(tmp_path: Path) -> None:
+    names = [f"{n % 150}.jpg" for n in range(300)]
+    data = results(tmp_path / "run", names)
+    done = split(data.parent, tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "told apart by path alone: 150 pictures" in done.err
+    written = [row for part in ("train", "val", "test") for row in rows_of(tmp_path / "out" / f"{part}.jsonl")]
+    key = str
+    assert sorted(written, key=key) == sorted(rows_of(data), key=key)
+    parts = parts_of(tmp_path / "out")
+    assert sum(map(len, parts.values())) == 150
+    assert len(parts["train"]) > len(parts["val"]) > 0 < len(parts["test"])
+
+
+def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(100)]
+    for place, (told, seed) in enumerate([(names, "7"), (names, "7"), ([*names, "new.jpg"], "7"), (names, "8")]):
+        data = results(tmp_path / str(place), told)
+        assert split(data, tmp_path / f"out{place}", "--seed", seed).code == 0
+    first, again, longer, other = (part_of(tmp_path / f"out{place}") for place in range(4))
+    assert first == again
+    assert {name: part for name, part in longer.items() if name != "new.jpg"} == first
+    assert other != first
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=4))
+def test_parts_are_about_as_large_as_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, weights: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("split")
+    data = results(folder, [f"{n}.jpg" for n in range(count)])
+    names = "abcd"[: len(weights)]
+    options = ["--ratios", "/".join(map(str, weights)), "--names", "/".join(names), "--seed", str(seed)]
+    assert split(data, folder / "out", "--no-pictures", *options).code == 0
+    parts = parts_of(folder / "out")
+    for name, weight in zip(names, weights, strict=True):
+        wanted = weight / sum(weights)
+        assert abs(len(parts[name]) / count - wanted) < 5 * (wanted * (1 - wanted) / count) ** 0.5
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> tuple[Path, list[list[str]]]:
+    """Results of photographs, each also as other files: smaller, of less quality, as PNG, turned by EXIF."""
+    groups = []
+    (tmp_path / "run").mkdir()
+    for photo in PHOTOS:
+        with PIL.Image.open(photo) as opened:
+            picture = opened.convert("RGB")
+        stem = tmp_path / "run" / photo.stem
+        files = [f"{stem}{ending}" for ending in (".jpg", "_small.jpg", "_low.jpg", ".png", "_turned.jpg")]
+        picture.save(files[0], quality=95)
+        picture.resize((picture.width // 2, picture.height // 2)).save(files[1])
+        picture.save(files[2], quality=40)
+        picture.save(files[3])
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        picture.transpose(PIL.Image.Transpose.ROTATE_90).save(files[4], quality=90, exif=exif)
+        groups.append([Path(file).name for file in files])
+    order = [name for column in zip(*groups, strict=True) for name in column]
+    return results(tmp_path / "run", order).parent, groups
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2", "5"])
+def test_pictures_that_are_nearly_the_same_stay_together(
+    alike: tuple[Path, list[list[str]]], tmp_path: Path, seed: str
+) -> None:
+    run, groups = alike
+    done = split(run, tmp_path / "out", "--ratios", "1/1", "--seed", seed, "--json")
+    assert done.code == 0, done.err
+    part = part_of(tmp_path / "out")
+    for group in groups:
+        assert len({part[name] for name in group}) == 1, group
+    said = done.summary
+    assert (said["alike"], said["unread"]) == (4 * len(PHOTOS), 0)
+    assert [one["pictures"] % 5 for one in said["parts"].values()] == [0, 0]
+
+
+def test_flat_pictures_are_alike_only_if_their_pixels_are(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name, color in (("red", "#f00"), ("red again", "#f00"), ("blue", "#00f"), ("large", "#f00")):
+        size = (64, 48) if name != "large" else (80, 60)
+        PIL.Image.new("RGB", size, color).save(tmp_path / "run" / f"{name}.png")
+    data = results(tmp_path / "run", ["red.png", "blue.png", "red again.png", "large.png"])
+    said = command(["stats", str(data), "--json"])
+    assert (said.summary["images"], said.summary["same_pictures"], said.summary["unread"]) == (4, 1, 0)
+
+
+class Known:
+    """Pictures whose dHashes are given."""
+
+    def __init__(self, looks: list[int]) -> None:
+        import numpy as np
+
+        self.looks, self.keys = np.array(looks, np.uint64), looks
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) -> None:
+    bits = st.lists(st.integers(0, 63), max_size=7)
+    bases = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4))
+    looks = []
+    for base in data.draw(st.lists(st.sampled_from(bases), min_size=1, max_size=25)):
+        for bit in data.draw(bits):
+            base ^= 1 << bit
+        looks.append(base)
+    group = list(range(len(looks)))
+    for one in range(len(looks)):
+        for other in range(one):
+            if (looks[one] ^ looks[other]).bit_count() <= 4:
+                low, high = sorted((group[one], group[other]))
+                group = [low if place == high else place for place in group]
+    known: Any = Known(looks)
+    assert first_alike(known).tolist() == group
+
+
+def test_many_pictures_are_grouped_quickly() -> None:
+    import random
+    import time
+
+    draw = random.Random(1)
+    looks = [draw.getrandbits(64) for _ in range(100_000)]
+    looks += [look ^ 0b10110 for look in looks[:1000]]
+    known: Any = Known(looks)
+    start = time.process_time()
+    groups = first_alike(known)
+    assert time.process_time() - start < 20
+    assert (groups != range(len(looks))).sum() == 1000
+
+
+def test_a_folder_that_is_there_an_empty_part_and_wrong_ratios(tmp_path: Path) -> None:
+    data = results(tmp_path / "run", [f"{n}.jpg" for n in range(30)])
+    (tmp_path / "taken").mkdir()
+    cases: Mapping[tuple[str, ...], str] = {
+        ("-o", str(tmp_path / "taken")): "is there already",
+        ("-o", str(tmp_path / "x"), "--ratios", "1000/1/1000"): "val would be empty",
+        ("-o", str(tmp_path / "x"), "--ratios", "0.8/0/0.2"): "above 0",
+        ("-o", str(tmp_path / "x"), "--ratios", "0.8/0.2/1e9"): "above 0",
+        ("-o", str(tmp_path / "x"), "--ratios", "1"): "above 0",
+        ("-o", str(tmp_path / "x"), "--names", "a/../b/c"): "--names",
+    }
+    for options, said in cases.items():
+        done = command(["split", str(data), *options])
+        assert (done.code, said in done.err) == (2, True), done
+    with data.open("a", encoding="utf-8") as file:
+        file.write("{\n")
+    done = split(data, tmp_path / "x")
+    assert (done.code, f"{data}, line 31" in done.err) == (2, True), done
+    assert not (tmp_path / "x").exists()
+
+
+def test_parts_go_on_from_where_their_pictures_are(tmp_path: Path) -> None:
+    data = results(tmp_path / "run", [photo.name for photo in PHOTOS])
+    done = ended(
+        process(["split", "run", "-o", "parts", "--image-root", str(PHOTOS[0].parent), "--ratios", "1/1"], cwd=tmp_path)
+    )
+    assert done.code == 0, done
+    assert data.exists()
+    one = command(["export", str(tmp_path / "parts/train.jsonl"), "--format", "tao-refer", "-o", str(tmp_path / "o")])
+    assert "no image" not in one.err
+    figures = command(["stats", str(tmp_path / "parts/train.jsonl"), str(tmp_path / "parts/test.jsonl"), "--json"])
+    assert (figures.summary["images"], figures.summary["unread"], figures.summary["leaks"]) == (len(PHOTOS), 0, 0)

@@ -1,0 +1,177 @@
+"""`stats`: figures counted by hand, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from benchmarks.workplace import Done, command, ended, process
+from dataflow_grounding.figures.counting import FIGURES
+from dataflow_grounding.figures.phrases import head_of
+from tests.formats.data import record
+
+W, H = 400, 200
+
+
+def stats(*arguments: object) -> Done:
+    return command(["stats", *map(str, arguments)])
+
+
+def file_of(path: Path, *rows: dict[str, Any] | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def boxes(*given: list[float]) -> list[dict[str, Any]]:
+    return [{"bbox": box, "score": None} for box in given]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two pictures, three records: by hand."""
+    small, wide, whole, middle = [0, 0, 20, 20], [10, 10, 210, 40], [0, 0, 400, 199], [180, 80, 220, 120]
+    first = [
+        {"text": "the red mug on the left", "instances": boxes(small, wide), "verified": True},
+        {"text": "a cup", "instances": boxes([0, 0, 20.5, 20])},
+        {"text": "a dog", "status": "none"},
+    ]
+    second = [{"text": "the wooden table", "instances": boxes(whole)}, {"text": "a dog", "instances": boxes(middle)}]
+    third = [{"text": "A dog", "instances": boxes(small)}, {"text": "a  dog", "instances": boxes(wide)}]
+    rows = [
+        record("a.jpg", (W, H), first), {**record("b.jpg", (W, H), second), "reviewed_by": "ann"},
+        record("b.jpg", (W, H), third, image_id="again"),
+    ]  # fmt: skip
+    return file_of(tmp_path / "run/annotations.jsonl", *rows, "{", {"image_path": "b.jpg", "expressions": 7})
+
+
+def test_figures_by_hand(data: Path) -> None:
+    said = stats(data, "--no-pictures", "--json").summary
+    expected = {
+        "records": 3, "broken": 2, "images": 2, "phrases": 7, "pairs": 6, "statuses": {"grounded": 6, "none": 1},
+        "negatives_share": round(1 / 7, 4), "verified_share": round(1 / 7, 4), "reviewed_share": round(2 / 7, 4),
+        "multi_box_share": round(1 / 6, 4), "small_share": round(3 / 7, 4),
+        "phrases_per_image": {"mean": 3.5, "median": 3, "p5": 3, "p95": 4},
+        "words_per_phrase": {"mean": round(19 / 7, 2), "median": 2, "p5": 2, "p95": 6},
+        "boxes_per_phrase": {"mean": round(7 / 6, 2), "median": 1, "p5": 1, "p95": 2},
+        "sizes": {"small": 3, "medium": 3, "large": 1}, "elongated_share": round(2 / 7, 4),
+        "relative_sizes": {"0.0": 3, "0.2": 2, "0.9": 1, "0.1": 1}, "oversize_share": round(1 / 7, 4),
+        "edge_share": round(4 / 7, 4), "centred_share": round(2 / 7, 4), "types": 10, "tokens": 19,
+        "hapax_share": 0.7, "top_head_share": round(4 / 7, 4), "unread": None, "same_pictures": None,
+        "heads": {"dog": 4, "mug": 1, "cup": 1, "table": 1}, "attributes": {"colour": 1, "place": 1, "material": 1},
+        "plain_share": round(5 / 7, 4), "inconsistent": {"cup / mug": 1}, "same_phrase_twice": 1, "same_boxes": 0,
+        "leaks": 0, "type_token_ratio": round(10 / 19, 4), "look_alikes": {}, "synonyms": {}, "known_test_images": 0,
+    }  # fmt: skip
+    places = said.pop("places")
+    said.pop("advice")
+    assert said == expected
+    assert list(said["relative_sizes"]) == ["0.0", "0.1", "0.2", "0.9"]
+    assert set(FIGURES) == {*expected, "places"}
+    cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
+    assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
+
+
+def test_different_words_among_a_thousand_are_expected_ones(tmp_path: Path) -> None:
+    rows = [record(f"{n}.jpg", (W, H), [{"text": "dog " * 9 + f"w{n % 500}"}]) for n in range(1000)]
+    said = stats(file_of(tmp_path / "a.jsonl", *rows), "--no-pictures", "--json").summary
+    # 10,000 words, of which 1,000 are drawn: dog, and of 500 words that occur twice those that are drawn
+    once = 1 - (9000 * 8999) / (10000 * 9999)
+    assert said["type_token_ratio"] == pytest.approx((1 + 500 * once) / 1000, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "each", "advice"),
+    [
+        (19, 5, {"images": "fewer than the 20", "pairs": "fewer than the 100"}),
+        (20, 5, {"images": "enough for a first try", "pairs": "enough for a first try"}),
+        (100, 5, {"pairs": "enough for most tests"}),
+        (100, 10, {}),
+    ],
+)
+def test_the_numbers_that_a_first_training_needs(
+    tmp_path: Path, pictures: int, each: int, advice: dict[str, str]
+) -> None:
+    one = [{"text": f"thing {n}", "instances": boxes([n, 0, n + 9, 9])} for n in range(each)]
+    rows = [record(f"{n}.jpg", (W, H), [dict(said) for said in one]) for n in range(pictures)]
+    data = file_of(tmp_path / "a.jsonl", *rows)
+    said = stats(data, "--no-pictures", "--json").summary["advice"]
+    assert {name: said[name][: len(text)] for name, text in advice.items()} == advice
+    assert {"images", "pairs"} & set(said) == set(advice)
+
+
+def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
+    done = ended(process(["stats", "run", "--no-pictures", "-o", "figures"], cwd=tmp_path))
+    assert (done.code, done.err) == (0, "")
+    for line in (
+        "pairs of a phrase and its boxes: 6\n  → fewer than the 100 that a first training needs\n",
+        "phrases per picture: mean 3.5, median 3, p5 3, p95 4\n",
+        "terms for what is in one box: cup / mug 1\n",
+        "phrases that aren't in their picture: 14.3%\n",
+        "pictures that can't be read: -\n",
+    ):
+        assert line in done.out
+    written = json.loads((tmp_path / "figures/figures.json").read_text(encoding="utf-8"))
+    assert written == stats(data, "--no-pictures", "--json").summary
+    svg = (tmp_path / "figures/places.svg").read_text(encoding="utf-8")
+    assert svg.count("<path") == 4
+    assert 'd="M0 12h12v12h-12z" fill-opacity="1.000"' in svg
+
+
+def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
+    draws = {"a/x.png": 1, "a/y.png": 2, "b/z.jpg": 1, "b/w.jpg": 3, "c/000000000017.png": 4}
+    for name, seed in draws.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        PIL.Image.effect_mandelbrot((90, 80), (-2.0 + seed / 3, -1.0, 0.5 + seed / 9, 1.0), 40).save(tmp_path / name)
+    files = [
+        file_of(
+            tmp_path / f"{home}/{home}.jsonl", *(record(name[2:], (90, 80), []) for name in draws if name[0] == home)
+        )
+        for home in "abc"
+    ]
+    (tmp_path / "ids.txt").write_text("17\n")
+    said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt").summary
+    assert (said["images"], said["leaks"], said["same_pictures"], said["known_test_images"]) == (5, 1, 0, 1)
+    assert stats(files[0], files[2], "--json").summary["leaks"] == 0
+
+
+def test_terms_that_are_mixed(tmp_path: Path) -> None:
+    texts = [
+        "a damaged box",
+        "a defective box",
+        "a grey sofa",
+        "a couch",
+        "the colour chart",
+        "a skyscraper",
+        "a skyscaper",
+    ]
+    data = file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [{"text": text} for text in texts]))
+    (tmp_path / "same.txt").write_text("damaged, defective, broken\nsofa couch\nlorry truck\n")
+    said = stats(data, "--no-pictures", "--json", "--synonyms", tmp_path / "same.txt").summary
+    assert said["synonyms"] == {"damaged / defective": 2, "couch / sofa": 2}
+    assert said["look_alikes"] == {"skyscaper / skyscraper": 2}
+    assert {"synonyms", "look_alikes"} <= set(said["advice"])
+    assert stats(data, "--no-pictures", "--json").summary["synonyms"] == {}
+
+
+@pytest.mark.parametrize(
+    ("phrase", "head"),
+    [
+        ("the two red mugs on the left", "mug"), ("a cup of tea", "cup"), ("A man wearing a hat", "man"),
+        ("the damaged box on the bottom shelf", "box"), ("the dog that is not wearing a collar", "dog"),
+        ("traffic light", "light"), ("a lot of cars", "car"), ("红色的杯子", "红色的杯子"), ("?", ""),
+    ],
+)  # fmt: skip
+def test_heads(phrase: str, head: str) -> None:
+    assert head_of(phrase) == head
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    done = stats(file_of(tmp_path / "a.jsonl"))
+    assert done.code == 0, done.err
+    assert "records: 0\n" in done.out
+    assert stats(tmp_path / "none").code == 2
+    assert stats().code == 2
