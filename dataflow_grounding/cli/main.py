@@ -29,6 +29,7 @@ COMMANDS = {
     "cost": "Show what was paid for results, per step.",
     "report": "Write a page that shows the results.",
     "eval": "Compare results with gold annotations.",
+    "agree": "Show how far two annotators agree.",
     "agent": "Print what a coding agent has to know: commands, keys, operators, columns.",
     "completion": "Print the shell's completion script.",
 }
