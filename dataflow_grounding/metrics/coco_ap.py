@@ -27,10 +27,9 @@ def coco_ap(pairs: Pairs) -> float | None:
     gold, found = pairs.gold.boxes, pairs.found.boxes
     ids = np.zeros(len(pairs.partner), int)
     ids[sorted(range(len(ids)), key=lambda n: _name(pairs, n))] = np.arange(len(ids))
-    owner = np.repeat(pairs.owner, found.counts)
-    asked = owner >= 0
+    asked = pairs.box_owner >= 0
     wanted = _rows(np.repeat(ids, gold.counts), gold.corners, np.ones(len(gold.corners)))
-    answers = _rows(ids[owner[asked]], found.corners[asked], np.nan_to_num(found.scores[asked]))
+    answers = _rows(ids[pairs.box_owner[asked]], found.corners[asked], np.nan_to_num(found.scores[asked]))
     if not wanted or not answers:
         return 0.0 if wanted else None
     images = [{"id": n} for n in range(len(ids))]

@@ -106,7 +106,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
         **rec_columns(wanted, overlap, iou, rules),
         **recall_columns("any", wanted, overlaps, rules),
         **recall_columns("merged", wanted, hulled, rules),
-        **set_columns(wanted, np.append(counts, 0)[pairs.partner], matched, rules),
+        **set_columns(wanted, np.append(counts, 0)[pairs.partner], pairs.judged, matched, rules),
     }
     confidence, of_box = _confidence(pairs, overlaps, rules)
     extra = np.where(pairs.owner < 0, counts, 0)[pairs.record_owner >= 0]
@@ -128,6 +128,7 @@ def _add_figures(run: Evaluation, scored: int, chance: float | None) -> None:
     run.figures |= {
         "images": len(run.sums["gold"]),
         "expressions": len(pairs.partner),
+        "expressions_not_judged": int((~pairs.judged).sum()),
         "expressions_missing": int((pairs.partner < 0).sum()),
         "expressions_not_in_gold": int(((pairs.owner < 0) & (pairs.record_owner >= 0)).sum()),
         "expressions_of_other_records": int((pairs.record_owner < 0).sum()),
@@ -152,9 +153,8 @@ def _confidence(pairs: Pairs, overlaps: Overlaps, rules: Rules) -> tuple[tuple[n
     boxes = pairs.found.boxes
     matched, right = one_to_one(overlaps, rules), np.zeros(len(boxes.scores), bool)
     right[matched.found] = rules.passes(matched.overlap, rules.threshold)
-    owner = np.repeat(pairs.owner, boxes.counts)
-    scored = (owner >= 0) & ~np.isnan(boxes.scores)
-    return (boxes.scores[scored], right[scored]), owner[scored]
+    scored = (pairs.box_owner >= 0) & ~np.isnan(boxes.scores)
+    return (boxes.scores[scored], right[scored]), pairs.box_owner[scored]
 
 
 def _phrase_figures(sums: Sums) -> Sums:

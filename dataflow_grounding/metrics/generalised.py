@@ -8,8 +8,9 @@ from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlaps, Rules
 from dataflow_grounding.metrics.sums import Sums, share, summed
 
 
-def set_columns(wanted: np.ndarray, found: np.ndarray, matched: Overlaps, rules: Rules) -> Sums:
-    """What counts for each phrase: how many gold and found boxes it has, and which are `matched`, one to one."""
+def set_columns(wanted: np.ndarray, found: np.ndarray, judged: np.ndarray, matched: Overlaps, rules: Rules) -> Sums:
+    """What counts for each phrase that is `judged`: how many gold and found boxes it has, and which are `matched`."""
+    found = found * judged
     passed = rules.passes(matched.overlap, rules.threshold)
     right_at = rules.passes(matched.overlap[:, None], THRESHOLDS)
     columns = {"right": passed, "right_at": right_at, "iou": matched.iou * passed}
@@ -19,12 +20,12 @@ def set_columns(wanted: np.ndarray, found: np.ndarray, matched: Overlaps, rules:
     f1 = share(2 * right_at, (wanted + found)[:, None]) * np.minimum(1.0, wanted / np.maximum(found, 1))[:, None]
     return {
         **columns,
-        "perfect": (right == wanted) & (right == found),
+        "perfect": (right == wanted) & (right == found) & judged,
         "gold": wanted,
         "found": found,
         "density": np.where(there[:, None], f1, 0.0),
         "found_there": found * there,
-        "confusion": np.stack([there & said, there & ~said, ~there & said, ~there & ~said], axis=1),
+        "confusion": np.stack([there & said, there & ~said, ~there & said, ~there & ~said & judged], axis=1),
     }
 
 

@@ -48,6 +48,18 @@ class Pairs:
         return owner
 
     @cached_property
+    def judged(self) -> np.ndarray:
+        """Whether the gold knows what is there for each of its phrases: without boxes, not if it leaves that open."""
+        left_open = [phrase["status"] in ("ambiguous", "unsupported") for phrase in self.gold.phrases]
+        return (self.gold.boxes.counts > 0) | ~np.array(left_open, bool)
+
+    @cached_property
+    def box_owner(self) -> np.ndarray:
+        """The place of the judged gold phrase that each found box is for, or -1."""
+        places = np.where(self.judged, np.arange(len(self.partner)), -1)
+        return np.repeat(np.append(places, -1)[self.owner], self.found.boxes.counts)
+
+    @cached_property
     def record_owner(self) -> np.ndarray:
         """The place of the gold record that each found phrase's record is, or -1."""
         places = {other: place for place, other in enumerate(self.records.tolist())}

@@ -90,6 +90,19 @@ def test_generalised_rec() -> None:
     check(figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])]), gprec_f1=0.0, recall_at_iou_0__5=0.5)
 
 
+@pytest.mark.parametrize("status", ["ambiguous", "unsupported"])
+def test_gold_that_leaves_open_what_is_there_judges_nothing(status: str) -> None:
+    gold = [record(a=[LEFT], b=[], open=[])]
+    gold[0]["expressions"][2]["status"] = status
+    plain = figures([record(a=[(LEFT, 0.5)], b=[])], [record(a=[LEFT], b=[])])
+    for found in (record(a=[(LEFT, 0.5)], b=[], open=[(FAR, 0.9)]), record(a=[(LEFT, 0.5)], b=[], open=[])):
+        run = figures([found], gold)
+        counts = {"expressions": 3, "expressions_not_judged": 1}
+        assert run.figures == {**plain.figures, **counts}
+        assert run.right.all()
+    check(figures([record(open=[LEFT])], [record(open=[LEFT])]), expressions_not_judged=0, acc_0__5=1.0)
+
+
 def test_cgf1() -> None:
     # Said and there: a, b; said, not there: d; not said, there: e; neither: c.
     # MCC = (2 · 1 - 1 · 1) / √(3 · 3 · 2 · 2) = 1/6. Where it is there: 2 right of 2 found and 4 gold: F1 = 4/6.
