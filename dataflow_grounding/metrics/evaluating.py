@@ -106,7 +106,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
         **rec_columns(wanted, overlap, iou, rules),
         **recall_columns("any", wanted, overlaps, rules),
         **recall_columns("merged", wanted, hulled, rules),
-        **set_columns(wanted, np.append(counts, 0)[pairs.partner], pairs.judged, matched, rules),
+        **set_columns(np.append(counts, 0)[pairs.partner], pairs, matched, rules),
     }
     confidence, of_box = _confidence(pairs, overlaps, rules)
     extra = np.where(pairs.owner < 0, counts, 0)[pairs.record_owner >= 0]
@@ -117,7 +117,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
         **summed(span_columns(pairs, rules), pairs.image_of, images),
         **summed(confidence_columns(*confidence), pairs.image_of[pairs.record_of[of_box]], images),
     }
-    right = np.where(wanted > 0, rules.passes(overlap, rules.threshold), columns["found"] == 0)
+    right = np.where(wanted > 0, rules.passes(overlap, rules.threshold), columns["perfect"] | ~pairs.judged)
     run = Evaluation(pairs, rules, columns, sums, overlap, right, kept_and_right(*confidence), {}, [])
     _add_figures(run, len(of_box), auroc(*confidence))
     return run
@@ -132,7 +132,7 @@ def _add_figures(run: Evaluation, scored: int, chance: float | None) -> None:
         "expressions_missing": int((pairs.partner < 0).sum()),
         "expressions_not_in_gold": int(((pairs.owner < 0) & (pairs.record_owner >= 0)).sum()),
         "expressions_of_other_records": int((pairs.record_owner < 0).sum()),
-        "grounded": int(total["confusion"][::2].sum()),
+        "grounded": int(total["said"]),
         "boxes": int(total["found"] + total["extra"]),
         "gold_boxes": int(total["gold"]),
         "scored_boxes": scored,

@@ -5,27 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlaps, Rules
+from dataflow_grounding.metrics.pairs import Pairs
 from dataflow_grounding.metrics.sums import Sums, share, summed
 
 
-def set_columns(wanted: np.ndarray, found: np.ndarray, judged: np.ndarray, matched: Overlaps, rules: Rules) -> Sums:
-    """What counts for each phrase that is `judged`: how many gold and found boxes it has, and which are `matched`."""
-    found = found * judged
+def set_columns(found: np.ndarray, pairs: Pairs, matched: Overlaps, rules: Rules) -> Sums:
+    """What counts for each phrase that is judged: its numbers of gold and found boxes, and which are `matched`."""
+    wanted, answered = pairs.gold.boxes.counts, pairs.judged & (pairs.partner >= 0)
+    found = found * pairs.judged
     passed = rules.passes(matched.overlap, rules.threshold)
     right_at = rules.passes(matched.overlap[:, None], THRESHOLDS)
     columns = {"right": passed, "right_at": right_at, "iou": matched.iou * passed}
     columns = summed(columns, matched.phrase, len(wanted))
     right, right_at = columns["right"], columns["right_at"]
     there, said = wanted > 0, found > 0
+    wrong = ~there & (said | (pairs.judged & ~answered))  # no answer is not "there is none"
     f1 = share(2 * right_at, (wanted + found)[:, None]) * np.minimum(1.0, wanted / np.maximum(found, 1))[:, None]
     return {
         **columns,
-        "perfect": (right == wanted) & (right == found) & judged,
+        "perfect": (right == wanted) & (right == found) & answered,
         "gold": wanted,
         "found": found,
+        "said": said,
         "density": np.where(there[:, None], f1, 0.0),
         "found_there": found * there,
-        "confusion": np.stack([there & said, there & ~said, ~there & said, ~there & ~said & judged], axis=1),
+        "confusion": np.stack([there & said, there & ~said, wrong, ~there & ~wrong & answered], axis=1),
     }
 
 
@@ -54,7 +58,7 @@ def set_figures(sums: Sums) -> Sums:
         "il_mcc": mcc,
         "density_f1": density.mean(-1),
         "density_f1_0.5": density[..., 0],
-        "grounded_share": share(tp + fp, phrases),
+        "grounded_share": share(sums["said"], phrases),
     }
 
 

@@ -102,7 +102,9 @@ def test_gold_without_phrases_is_no_gold() -> None:
 def test_empty_predictions_are_wrong_everywhere() -> None:
     run = evaluate([], [record(a=[LEFT], b=[])])
     assert run.figures["acc_0.5"] == 0.0
-    assert (run.figures["expressions_missing"], run.figures["gprec_f1"]) == (2, 0.5)
+    assert (run.figures["expressions_missing"], run.figures["gprec_f1"]) == (2, 0.0)
+    assert (run.figures["n_acc"], run.figures["t_acc"], run.figures["il_mcc"]) == (0.0, 0.0, -1.0)
+    assert run.right.tolist() == [False, False]
 
 
 def test_odd_values_of_other_tools_are_no_crash() -> None:
