@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.seeing_model import SeeingModel
 from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
 from dataflow_grounding.geometry import iou
-from dataflow_grounding.metrics import score_boxes
+from dataflow_grounding.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 
@@ -61,7 +61,7 @@ def measure(
 
 
 def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: float) -> Figures:
-    scores = score_boxes(found, gold, 0.5)
+    scores = evaluate(found, gold).figures
     overlaps: list[float] = []
     small: list[float] = []
     for record, right in zip(found, gold, strict=True):
@@ -73,8 +73,8 @@ def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: 
             if max((bbox[2] - bbox[0]) / SIZE[0], (bbox[3] - bbox[1]) / SIZE[1]) < 0.03:
                 small.append(best)
     return Figures(
-        scores.right / max(scores.boxes, 1),
-        scores.right / scores.gold_boxes,
+        scores["precision_at_iou_0.5"] or 0.0,
+        scores["recall_at_iou_0.5"] or 0.0,
         sum(overlaps) / len(overlaps),
         sum(small) / max(len(small), 1),
         requests,

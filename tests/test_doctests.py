@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dataflow_grounding.compat
+import dataflow_grounding.metrics
 import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
@@ -23,6 +24,7 @@ from dataflow_grounding.storage import FileStorage
 
 ROOMS = (
     dataflow_grounding.compat,
+    dataflow_grounding.metrics,
     dataflow_grounding.operators,
     dataflow_grounding.replies,
     dataflow_grounding.serving,

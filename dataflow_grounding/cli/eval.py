@@ -2,34 +2,92 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from typing import Any
 
 import click
 
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.metrics import score_boxes
-from dataflow_grounding.rows import read_records
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.metrics import Evaluation, Rules, evaluate, read_annotations
+from dataflow_grounding.metrics.charts import line_chart
+from dataflow_grounding.metrics.confidence import reliability
+from dataflow_grounding.metrics.overlaps import THRESHOLDS
+from dataflow_grounding.metrics.tables import figures_page
+from dataflow_grounding.metrics.worst import worst_cases
+from dataflow_grounding.records import dump_text, read_object
+from dataflow_grounding.review import report_results
+from dataflow_grounding.rows import write_rows, write_text
 from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("eval")
-@click.argument("results", metavar="RESULTS")
+@click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
 @click.option("--gold", required=True, metavar="FILE", help="Records with the right boxes, in the record schema.")
 @click.option(
-    "--iou", "threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="When a box is right."
+    *("--iou", "threshold"),
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="When a box is right.",
 )
+@click.option("--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4).")
+@click.option("--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code).")
+@click.option("--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box (PhraseCut).")
+@click.option("--score-cut", type=click.FloatRange(0, 1), help="Where boxes are counted, leave out lower scores.")
+@click.option("-o", "out", metavar="FOLDER", help="Write figures, plots and a page of the worst cases into FOLDER.")
+@click.option("--image-root", metavar="DIR", help="Where the page's images are, if not where the run found them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-def command(results: str, gold: str, threshold: float, as_json: bool) -> int:
-    """Compare RESULTS (a folder or an annotations file) with gold annotations of the same images and captions."""
-    path = os.path.join(results, "annotations.jsonl") if os.path.isdir(results) else results
-    if not os.path.exists(path):
-        raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
-    figures = score_boxes(read_records(path), read_records(gold), threshold).to_json()
-    if not figures["gold_boxes"]:
-        raise InputError(f"{gold} has no boxes: gold is records with `expressions` and their `instances`")
+def command(
+    results: tuple[str, ...], gold: str, out: str | None, image_root: str | None, as_json: bool, **rules: Any
+) -> int:
+    """Compare PRED (a folder or an annotations file) with gold annotations of the same images and captions.
+
+    With a second PRED: what it does better or worse, with intervals and McNemar's test. docs/measures.md says what each
+    figure means.
+    """
+    if len(results) > 2:
+        raise SpecError(f"eval takes one or two PRED, not {len(results)}")
+    gc.disable()  # a million objects, none in a circle: to look for circles takes a third of the time
+    truth = read_annotations(gold)
+    runs = [evaluate(path, truth, Rules(**rules)) for path in results]
+    figures = runs[0].to_json()
+    if len(runs) == 2:
+        figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
+    page = figures_page(figures, results)
+    if out:
+        write_text(os.path.join(out, "figures.json"), dump_text(figures, indent=1) + "\n")
+        write_text(os.path.join(out, "figures.md"), page + "\n")
+        _write_plots(out, dict(zip(results, runs, strict=True)))
+        _write_worst(out, runs[0], results[0], image_root)
     if as_json:
         say_json(figures)
-        return 0
-    for name, value in figures.items():
-        say(f"{name.replace('_', ' '):28} {'-' if value is None else value}", err=False)
+    else:
+        say(page, err=False)
     return 0
+
+
+def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
+    accuracy, precision, calibration = {}, {}, {}
+    for name, run in runs.items():
+        boxed = run.overlap[run.columns["boxed"]]
+        accuracy[name] = [(t, float(run.rules.passes(boxed, t).mean())) for t in THRESHOLDS] if len(boxed) else []
+        precision[f"{name}: right"] = [(score, right) for score, _, right in run.curve]
+        precision[f"{name}: kept"] = [(score, kept) for score, kept, _ in run.curve]
+        calibration[name] = reliability(run.curve)
+    for file, chart in {
+        "accuracy": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
+        "precision": line_chart("What a score cut keeps", "score from", "share of boxes", precision),
+        "reliability": line_chart("Reliability", "mean score", "share right", calibration, diagonal=True),
+    }.items():
+        write_text(os.path.join(out, f"{file}.svg"), chart)
+
+
+def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:
+    """`worst.jsonl`, and `worst.html`, which shows it."""
+    folder = results if os.path.isdir(results) else os.path.dirname(results)
+    known = read_object(os.path.join(folder, "run.json")).get("image_folders")
+    folders = [image_root] if image_root else [*(known if isinstance(known, list) else []), folder, "."]
+    rows, page = os.path.join(out, "worst.jsonl"), os.path.join(out, "worst.html")
+    write_rows(rows, worst_cases(run))
+    report_results(rows, page, summary={}, image_folders=folders, title=f"Worst cases of {os.path.basename(folder)}")

@@ -36,6 +36,7 @@ COMMANDS = {
     "stats": "Show figures of a data set, and what to do about each.",
     "lint": "Check a data set line by line, and fix what leaves no question.",
     "eval": "Compare results with gold annotations.",
+    "agree": "Show how far two annotators agree.",
     "agent": "Print what a coding agent has to know: commands, keys, operators, columns.",
     "completion": "Print the shell's completion script.",
 }

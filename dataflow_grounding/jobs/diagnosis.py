@@ -22,7 +22,13 @@ from dataflow_grounding.spec import Spec
 from dataflow_grounding.tasks import expression_extraction
 from dataflow_grounding.version import __version__
 
-EXTRAS = {"gemini": "google-genai", "datasets": "datasets", "parquet": "pyarrow", "supervision": "supervision"}
+EXTRAS = {
+    "gemini": "google-genai",
+    "datasets": "datasets",
+    "eval": "faster-coco-eval",
+    "parquet": "pyarrow",
+    "supervision": "supervision",
+}
 NAMES = (
     *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),
     *("OPENAI_BASE_URL", "OPENAI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_API_KEY"),

@@ -1,7 +1,10 @@
-"""Figures about annotations."""
+"""Figures about annotations: how good they are against gold, and how far two annotators agree."""
 
 from __future__ import annotations
 
-from dataflow_grounding.metrics.phrase_boxes import BoxScores, score_boxes
+from dataflow_grounding.metrics.agreement import agreement
+from dataflow_grounding.metrics.annotations import read_annotations
+from dataflow_grounding.metrics.evaluating import Evaluation, evaluate
+from dataflow_grounding.metrics.overlaps import Rules
 
-__all__ = ["BoxScores", "score_boxes"]
+__all__ = ["Evaluation", "Rules", "agreement", "evaluate", "read_annotations"]

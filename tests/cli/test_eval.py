@@ -1,0 +1,187 @@
+"""`eval` and `agree` as processes, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.workplace import REPOSITORY, Done, command
+from tests.metrics.cases import FAR, HALF, LEFT, RIGHT, phrase, record
+
+KEYS = (
+    "acc_0.5 acc_0.75 acc_0.9 macc miou r1_any r5_any r10_any r1_merged gprec_f1 n_acc t_acc cgf1 il_mcc density_f1 "
+    "span_exact_f1 span_overlap_f1 span_char_f1 joint ap ece images expressions"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with gold and two runs: `a` finds one box of three, `b` two."""
+    monkeypatch.chdir(tmp_path)
+    write("gold.jsonl", record(cup=[LEFT], saucer=[RIGHT], spoon=[LEFT], fork=[]))
+    write("a.jsonl", record(cup=[(LEFT, 0.9)], saucer=[(FAR, 0.4)], fork=[(FAR, 0.2)]))
+    write("b/annotations.jsonl", record(cup=[(LEFT, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[(HALF, 0.3)], fork=[]))
+    return tmp_path
+
+
+def write(path: str, *rows: dict[str, Any]) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def done(*arguments: str) -> Done:
+    ended = command(arguments)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return ended
+
+
+def figures(*arguments: str) -> dict[str, Any]:
+    said = json.loads(done("eval", *arguments, "--gold", "gold.jsonl", "--json").out)
+    assert isinstance(said, dict)
+    return said
+
+
+def test_json_has_every_key_and_its_interval(folder: Path) -> None:
+    said = figures("a.jsonl")
+    assert set(KEYS.split()) <= set(said)
+    assert (said["acc_0.5"], said["n_acc"], said["images"], said["expressions"]) == (0.3333, 0.0, 1, 4)
+    assert said["intervals"]["acc_0.5"] == [0.3333, 0.3333]  # one image: whatever is drawn is the same
+    assert said["span_exact_f1"] is None
+    assert "span_exact_f1" not in said["intervals"]
+    assert (said["precision_at_iou_0.5"], said["recall_at_iou_0.5"]) == (0.3333, 0.3333)
+
+
+def test_variants_change_what_they_name(folder: Path) -> None:
+    assert figures("b")["acc_0.5"] == 1.0
+    assert figures("b", "--strict-iou")["acc_0.5"] == 0.6667
+    assert figures("b", "--strict-iou", "--plus-one")["acc_0.5"] == 1.0
+    assert figures("b", "--giou")["acc_0.5"] == 1.0  # the hull of LEFT and HALF is LEFT
+    assert figures("b", "--score-cut", "0.5")["recall_at_iou_0.5"] == 0.6667
+    assert figures("b", "--iou", "0.75")["recall_at_iou_0.75"] == 0.6667
+
+
+def test_two_runs_beside_each_other(folder: Path) -> None:
+    said = figures("a.jsonl", "b")
+    assert said["acc_0.5"] == 0.3333
+    assert said["compared"]["figures"]["acc_0.5"] == 1.0
+    assert said["compared"]["difference"]["acc_0.5"] == pytest.approx(0.6667)
+    # b is right about saucer, spoon and fork, a isn't: p = 2 · 1 / 2³.
+    assert said["compared"]["mcnemar"] == {"only_first_right": 0, "only_second_right": 3, "p": pytest.approx(0.25)}
+    page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
+    assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| \+0.6667 +\|", page)
+    assert "p = 0.25 (McNemar, exact)" in page
+
+
+def test_the_table_is_what_the_json_says(folder: Path) -> None:
+    page = done("eval", "a.jsonl", "--gold", "gold.jsonl").out
+    said = figures("a.jsonl")
+    for name, value in said.items():
+        if isinstance(value, float):
+            assert re.search(rf"^\| {re.escape(name)} +\| {value:.4f} ", page, re.MULTILINE), name
+    assert "score ≥ 0.9 keeps 33.3% of the boxes, 100.0% of them right" in page
+    [line] = [line for line in page.splitlines() if line.startswith("Nothing to measure: ")]
+    assert "joint" in line
+    assert "acc" not in line
+
+
+def test_a_folder_of_figures_plots_and_worst_cases(folder: Path) -> None:
+    shutil.copy(REPOSITORY / "example_data" / "images" / "coffee.jpg", "x.png")
+    write("gold.jsonl", record(knife=[], cup=[LEFT], saucer=[RIGHT], spoon=[LEFT], fork=[]))
+    write("a.jsonl", record(knife=[], cup=[(LEFT, 0.9)], saucer=[(FAR, 0.4)], fork=[(FAR, 0.2)]))
+    said = figures("a.jsonl", "b", "-o", "figures")
+    there = {path.name for path in Path("figures").iterdir()}
+    assert there == {
+        *("figures.json", "figures.md", "accuracy.svg", "precision.svg", "reliability.svg", "worst.jsonl", "worst.html")
+    }
+    assert json.loads(Path("figures/figures.json").read_text("utf-8")) == said
+    assert "| acc_0.5 " in Path("figures/figures.md").read_text("utf-8")
+    for name in ("accuracy", "precision", "reliability"):
+        root = ElementTree.parse(f"figures/{name}.svg").getroot()
+        assert "a.jsonl" in "".join(root.itertext())
+    points = ElementTree.parse("figures/accuracy.svg").findall(".//{*}polyline")[1].get("points", "").split()
+    # b at 0.5: 3 of 3 right, at 0.55: 2 of 3. The frame is 360 wide and high from (60, 40).
+    assert points[:2] == ["240.00,40.00", "258.00,160.00"]
+    [worst] = [json.loads(line) for line in Path("figures/worst.jsonl").read_text("utf-8").splitlines()]
+    texts = [e["text"] for e in worst["expressions"]]
+    assert texts[:2] == ["saucer (gold)", "saucer (found, IoU 0.00)"]
+    assert {"spoon (gold)", "fork (gold)", "fork (found, IoU 0.00)"} <= set(texts)
+    assert not any("cup" in text or "knife" in text for text in texts)
+    page = Path("figures/worst.html").read_text("utf-8")
+    assert "saucer (found, IoU 0.00)" in page
+    assert "data:image/jpeg" in page
+
+
+def test_another_tools_record(folder: Path) -> None:
+    write("a.jsonl", {"image": "x.png", "expressions": [{"text": "CUP", "instances": [{"bbox": [0, 0, 10, 10.0]}]}]})
+    said = figures("a.jsonl")
+    assert (said["acc_0.5"], said["ece"], said["span_exact_f1"], said["expressions_missing"]) == (0.3333, None, None, 3)
+    assert said["notes"] == ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
+
+
+def test_spans_and_all_statuses(folder: Path) -> None:
+    caption = "a cup 🍵 on a saucer"
+    spans = {"cup": [2, 5], "saucer": [13, 19]}
+    row = {"image_path": "é ü.png", "caption": caption, "cleaned_caption": caption}
+    gold = [phrase(text, [LEFT], char_span=span) for text, span in spans.items()]
+    write("gold.jsonl", {**row, "expressions": gold})
+    write(
+        "a.jsonl", {**row, "expressions": [gold[0], {"text": "saucer", "status": "ambiguous", "char_span": [13, 19]}]}
+    )
+    said = figures("a.jsonl")
+    assert (said["span_exact_f1"], said["joint"], said["acc_0.5"]) == (1.0, 0.6667, 0.5)
+    assert said["groups"]["status"]["ambiguous"]["acc_0.5"] == 0.0
+
+
+WRONG = {
+    "no such predictions": (["nowhere.jsonl", "--gold", "gold.jsonl"], "no nowhere.jsonl"),
+    "no such gold": (["a.jsonl", "--gold", "nowhere"], "no nowhere: give a data file"),
+    "a folder without results": (["empty", "--gold", "gold.jsonl"], "no empty/annotations.jsonl"),
+    "a broken line": (["broken.jsonl", "--gold", "gold.jsonl"], "broken.jsonl, line 2: not JSON"),
+    "a wrong box": (
+        ["box.jsonl", "--gold", "gold.jsonl"],
+        "box.jsonl, line 1: column 'expressions', expression 0: an i",
+    ),
+    "a wrong gold box": (
+        ["a.jsonl", "--gold", "box.jsonl"],
+        "box.jsonl, line 1: column 'expressions', expression 0: an",
+    ),
+    "empty gold": (["a.jsonl", "--gold", "nothing.jsonl"], "nothing.jsonl has no boxes"),
+    "other images": (["other.jsonl", "--gold", "gold.jsonl"], "other.jsonl and gold.jsonl have no record of the same"),
+    "three runs": (["a.jsonl", "b", "b", "--gold", "gold.jsonl"], "eval takes one or two PRED, not 3"),
+    "no gold": (["a.jsonl"], "Missing option '--gold'"),
+    "an IoU above 1": (["a.jsonl", "--gold", "gold.jsonl", "--iou", "2"], "Invalid value for '--iou'"),
+    "a file where the folder should be": (["a.jsonl", "--gold", "gold.jsonl", "-o", "a.jsonl"], "can't write a.jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_told_in_one_line(case: str, folder: Path) -> None:
+    Path("empty").mkdir()
+    write("nothing.jsonl")
+    write("other.jsonl", record("other.png", cup=[LEFT]))
+    Path("broken.jsonl").write_text('{"image_path": "x.png"}\n{\n')
+    write("box.jsonl", record(cup=[[0, 0, 10]]))
+    arguments, said = WRONG[case]
+    ended = command(["eval", *arguments])
+    assert ended.code == 2, ended
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert len(ended.err.splitlines()) == 1 or "Usage" in ended.err
+    assert ended.out == ""
+
+
+def test_agree(folder: Path) -> None:
+    said = json.loads(done("agree", "a.jsonl", "b", "--json").out)
+    # Of common phrases: cup equal, saucer apart, fork in one alone; spoon is in b alone. Boxes: 3 and 3; matched: 1.
+    assert (said["f1_0.5"], said["expressions"], said["expressions_of_one"]) == (0.3333, 3, 1)
+    lines = done("agree", "b", "a.jsonl").out.splitlines()
+    assert "f1 0.5                       0.3333" in lines
+    assert "kappa status                 -" in lines
+    ended = command(["agree", "a.jsonl", "nowhere"])
+    assert (ended.code, ended.err) == (2, "Error: no nowhere: give a data file, or the results_dir of a finished run\n")

@@ -1,0 +1,79 @@
+"""AP equals what faster-coco-eval makes of COCO files."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faster_coco_eval import COCO, COCOeval_faster
+
+from dataflow_grounding.metrics import evaluate
+from tests.metrics.cases import FAR, LEFT, RIGHT, record
+
+
+def whole_evaluation(gold: list[Any], found: list[Any], folder: Path) -> float:
+    """AP of COCO files: an image for each phrase of each image, one class; all of the library's own settings."""
+    images: list[tuple[str, str]] = [(r["image_path"], e["text"]) for r in gold for e in r["expressions"]]
+    sets: dict[str, list[dict[str, Any]]] = {"gold": [], "found": []}
+    for name, records in (("gold", gold), ("found", found)):
+        for r in records:
+            for e in r["expressions"]:
+                for i in e["instances"] if (r["image_path"], e["text"]) in images else ():
+                    x1, y1, x2, y2 = i["bbox"]
+                    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "category_id": 7}
+                    place = {"image_id": images.index((r["image_path"], e["text"])), "id": len(sets[name]) + 1}
+                    sets[name].append({**box, **place, "iscrowd": 0, "score": i.get("score")})
+    head = {"images": [{"id": n} for n in range(len(images))], "categories": [{"id": 7, "name": "thing"}]}
+    (folder / "gold.json").write_text(json.dumps({**head, "annotations": sets["gold"]}))
+    (folder / "found.json").write_text(json.dumps(sets["found"]))
+    truth = COCO(str(folder / "gold.json"))
+    judge = COCOeval_faster(truth, truth.loadRes(str(folder / "found.json")), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    return float(judge.stats[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_the_librarys(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    gold, found = [], []
+    scores = iter(chance.sample(range(10_000), 2_000))  # no two equal: those would be told apart by names
+    for image in range(12):
+        boxes = {
+            f"p{n}": [[x := chance.randint(0, 300), 5, x + chance.randint(8, 200), 90] for _ in range(n)]
+            for n in range(4)
+        }
+        gold.append(record(f"{image:02}.png", **boxes))
+        noisy = {
+            name: [([e + chance.randint(-6, 6) for e in b], next(scores) / 10_000) for b in of if chance.random() < 0.8]
+            for name, of in boxes.items()
+        }
+        noisy["p0"] = [(FAR, next(scores) / 10_000)] * (image % 3 == 0)  # where the gold says that there is none
+        found.append(record(f"{image:02}.png", **noisy, unasked=[(FAR, 1.0)]))
+    ours = evaluate(found, gold).figures["ap"]
+    assert ours == pytest.approx(whole_evaluation(gold, found, tmp_path), abs=6e-5)
+    assert 0.1 < ours < 0.9
+
+
+def test_what_is_not_asked_for_is_no_false_positive_and_what_is_not_there_is_one() -> None:
+    gold = [record(a=[LEFT], b=[])]
+    assert evaluate([record(a=[(LEFT, 0.5)], z=[(FAR, 0.9)])], gold).figures["ap"] == 1.0
+    # The wrong box comes first: precision 1/2 at every recall.
+    assert evaluate([record(a=[(LEFT, 0.5)], b=[(FAR, 0.9)])], gold).figures["ap"] == 0.5
+
+
+def test_nothing_found_or_nothing_there() -> None:
+    assert evaluate([record(a=[])], [record(a=[LEFT, RIGHT])]).figures["ap"] == 0.0
+    assert evaluate([record(a=[LEFT])], [record(a=[])]).figures["ap"] is None
+
+
+def test_without_the_extra_there_is_no_ap_and_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    run = evaluate([record(a=[LEFT])], [record(a=[LEFT])])
+    assert run.figures["ap"] is None
+    assert "COCO AP (ap) needs an optional part: pip install 'dataflow-grounding[eval]'" in run.notes

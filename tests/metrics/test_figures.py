@@ -1,0 +1,334 @@
+"""Every measure on cases that are worked out by hand; the arithmetic stands beside them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow_grounding.metrics import Evaluation, Rules, evaluate
+from tests.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
+
+
+def figures(found: list[Any], gold: list[Any], **rules: Any) -> Evaluation:
+    return evaluate(found, gold, Rules(**rules))
+
+
+def approx(**expected: float | None) -> dict[str, Any]:
+    """Figures as they should be, to the four decimals that are kept."""
+    names = {name.replace("__", "."): value for name, value in expected.items()}
+    return {name: value if value is None else pytest.approx(value, abs=6e-5) for name, value in names.items()}
+
+
+def check(run: Evaluation, **expected: float | None) -> None:
+    wanted = approx(**expected)
+    assert {name: run.figures[name] for name in wanted} == wanted
+
+
+THREE = ([record(a=[LEFT], b=[HALF], c=[])], [record(a=[LEFT], b=[LEFT], c=[LEFT])])  # IoU 1, 0.5, no answer
+
+
+def test_rec() -> None:
+    # At 0.5: 2 of 3; at each of the other nine thresholds: 1 of 3; so mAcc = (2/3 + 9/3) / 10 = 11/30.
+    check(figures(*THREE), acc_0__5=2 / 3, acc_0__75=1 / 3, acc_0__9=1 / 3, macc=11 / 30, miou=1.5 / 3)
+    # Above 0.5: only the first.
+    check(figures(*THREE, strict=True), acc_0__5=1 / 3, macc=1 / 3, miou=1.5 / 3)
+    # With the edge pixels LEFT has 11 · 11, HALF 11 · 6 pixels: IoU 66 / 121 = 0.5455.
+    check(figures(*THREE, plus_one=True), acc_0__5=2 / 3, miou=(1 + 66 / 121) / 3)
+
+
+def test_of_several_answers_rec_takes_the_surest_and_of_equal_ones_the_first() -> None:
+    gold = [record(a=[LEFT])]
+    check(figures([record(a=[(FAR, 0.2), (LEFT, 0.9)])], gold), acc_0__5=1.0)
+    check(figures([record(a=[(FAR, 0.9), (LEFT, 0.2)])], gold), acc_0__5=0.0, r5_any=1.0)
+    check(figures([record(a=[LEFT, FAR])], gold), acc_0__5=1.0)
+    check(figures([record(a=[LEFT, (FAR, 0.1)])], gold), acc_0__5=0.0)  # one without score comes after those with one
+
+
+def test_rec_leaves_out_phrases_with_several_or_no_gold_boxes() -> None:
+    gold = [record(a=[LEFT], b=[LEFT, RIGHT], c=[])]
+    check(figures([record(a=[LEFT], b=[], c=[LEFT])], gold), acc_0__5=1.0, miou=1.0)
+    check(figures([record(b=[LEFT])], [record(b=[LEFT, RIGHT])]), acc_0__5=None, macc=None, miou=None)
+
+
+def test_giou_is_held_against_thresholds_and_mean_iou_stays() -> None:
+    # IoU: 8.2² / (200 - 8.2²) = 67.24 / 132.76 = 0.5065. Hull 11.8² = 139.24: GIoU = 0.5065 - 6.48 / 139.24 = 0.4599.
+    found, gold = [record(a=[[1.8, 1.8, 11.8, 11.8]])], [record(a=[LEFT])]
+    check(figures(found, gold), acc_0__5=1.0, miou=0.5065, gprec_f1=1.0, r1_any=1.0)
+    check(figures(found, gold, giou=True), acc_0__5=0.0, miou=0.5065, gprec_f1=0.0, r1_any=0.0)
+    check(figures(found, gold, giou=True, threshold=0.45), r1_any=1.0, gprec_f1=1.0)
+
+
+def test_recall_of_the_first_k_any_and_merged() -> None:
+    gold = [record(a=[LEFT, RIGHT], b=[LEFT], c=[])]
+    miss = [FAR] * 4
+    # a: its fifth box is RIGHT; b: the sixth is LEFT; c has no gold box and is left out.
+    found = [record(a=[*miss, RIGHT], b=[*miss, FAR, LEFT], c=[LEFT])]
+    check(figures(found, gold), r1_any=0.0, r5_any=1 / 2, r10_any=1.0, rall_any=1.0)
+    # Merged gold of a is [0, 0, 30, 10]; RIGHT has IoU 100 / 300 with it.
+    check(figures(found, gold), r1_merged=0.0, r5_merged=0.0, r10_merged=1 / 2)
+    hull = figures([record(a=[[0, 0, 30, 10]])], [record(a=[LEFT, RIGHT])])
+    check(hull, r1_any=0.0, r1_merged=1.0)  # 100 / 300 with either box
+    check(figures([record(a=[])], [record(a=[])]), r1_any=None, r1_merged=None)
+
+
+FIVE = (
+    [record(a=[LEFT], b=[LEFT], c=[], d=[FAR], e=[])],
+    [record(a=[LEFT], b=[LEFT, RIGHT], c=[], d=[], e=[LEFT])],
+)  # right; 1 of 2 found; none and none; a box for none; missed
+
+
+def test_generalised_rec() -> None:
+    # F1 = 1 for a and c: 2 of 5. Without target c, d: 1 of 2. With target a, b, e: boxes for 2 of 3.
+    check(figures(*FIVE), gprec_f1=0.4, n_acc=0.5, t_acc=2 / 3)
+    # Two boxes where one is right: F1 = 2 · 1 / 3.
+    check(figures([record(a=[LEFT, FAR])], [record(a=[LEFT])]), gprec_f1=0.0)
+    # One box can't be two: LEFT twice for LEFT and a gold box of which it covers a third.
+    check(figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])]), gprec_f1=0.0, recall_at_iou_0__5=0.5)
+
+
+@pytest.mark.parametrize("status", ["ambiguous", "unsupported"])
+def test_gold_that_leaves_open_what_is_there_judges_nothing(status: str) -> None:
+    gold = [record(a=[LEFT], b=[], open=[])]
+    gold[0]["expressions"][2]["status"] = status
+    plain = figures([record(a=[(LEFT, 0.5)], b=[])], [record(a=[LEFT], b=[])])
+    for found in (record(a=[(LEFT, 0.5)], b=[], open=[(FAR, 0.9)]), record(a=[(LEFT, 0.5)], b=[], open=[])):
+        run = figures([found], gold)
+        counts = {"expressions": 3, "expressions_not_judged": 1}
+        assert run.figures == {**plain.figures, **counts}
+        assert run.right.all()
+    check(figures([record(open=[LEFT])], [record(open=[LEFT])]), expressions_not_judged=0, acc_0__5=1.0)
+
+
+def test_cgf1() -> None:
+    # Said and there: a, b; said, not there: d; not said, there: e; neither: c.
+    # MCC = (2 · 1 - 1 · 1) / √(3 · 3 · 2 · 2) = 1/6. Where it is there: 2 right of 2 found and 4 gold: F1 = 4/6.
+    check(figures(*FIVE), il_mcc=1 / 6, pmf1=2 / 3, cgf1=1 / 9)
+    # HALF is right at the first of the ten thresholds alone: pmF1 = 1/10. Both kinds told apart: MCC 1.
+    check(figures([record(a=[HALF], b=[])], [record(a=[LEFT], b=[])]), pmf1=0.1, il_mcc=1.0, cgf1=0.1)
+    # All said to be there: no correlation.
+    check(figures([record(a=[LEFT], b=[FAR])], [record(a=[LEFT], b=[])]), il_mcc=0.0, cgf1=0.0)
+    # All told the wrong way round.
+    check(figures([record(a=[], b=[FAR])], [record(a=[LEFT], b=[])]), il_mcc=-1.0)
+    # Nothing absent in the gold: nothing to tell apart.
+    check(figures([record(a=[LEFT])], [record(a=[LEFT])]), il_mcc=None, cgf1=None, pmf1=1.0)
+
+
+def test_density_f1() -> None:
+    # 1 right of 2 found, 1 gold: F1 2/3, times 1/2.
+    check(figures([record(a=[LEFT, FAR])], [record(a=[LEFT])]), density_f1=1 / 3, density_f1_0__5=1 / 3)
+    # HALF for LEFT: 1 at 0.5, 0 at the nine others. A phrase that isn't there is left out; one not found is 0.
+    found, gold = [record(a=[HALF], b=[FAR], c=[])], [record(a=[LEFT], b=[], c=[LEFT])]
+    check(figures(found, gold), density_f1_0__5=0.5, density_f1=0.05)
+
+
+def test_a_score_cut_counts_where_boxes_are_counted_not_where_they_are_ranked() -> None:
+    found, gold = [record(a=[(LEFT, 0.4)], b=[(FAR, 0.6), LEFT])], [record(a=[LEFT], b=[])]
+    check(figures(found, gold), gprec_f1=0.5, acc_0__5=1.0, boxes=3, grounded=2)
+    # 0.4 goes, and what has no score stays.
+    check(figures(found, gold, score_cut=0.5), gprec_f1=0.0, acc_0__5=1.0, boxes=2, grounded=1, r1_any=1.0)
+    check(figures(found, gold, score_cut=0.6), boxes=2)  # at the cut it counts
+
+
+def test_precision_and_recall_count_phrases_that_the_gold_does_not_have() -> None:
+    run = figures([record(a=[LEFT, RIGHT], z=[FAR]), record("other.png", a=[LEFT])], [record(a=[LEFT], b=[RIGHT])])
+    # Right: 1. Found: 2 for a, 1 for z; what is of another image isn't compared. Gold: 2.
+    check(
+        run, precision_at_iou_0__5=1 / 3, recall_at_iou_0__5=1 / 2, mean_iou_of_right_boxes=1.0, boxes=3, gold_boxes=2
+    )
+    check(run, expressions=2, expressions_missing=1, expressions_not_in_gold=1, expressions_of_other_records=1)
+    check(run, grounded=1, grounded_share=0.5, images=1)
+
+
+def test_the_largest_overlap_is_matched_first() -> None:
+    # The first box has IoU 9/10, the second 1; both in any order.
+    for found in ([[0, 0, 10, 9], LEFT], [LEFT, [0, 0, 10, 9]]):
+        run = figures([record(a=found)], [record(a=[LEFT])])
+        check(run, mean_iou_of_right_boxes=1.0, precision_at_iou_0__5=0.5)
+    # Crossed, each meets its own.
+    check(figures([record(a=[LEFT, [0, 0, 10, 9]])], [record(a=[[0, 0, 10, 9], LEFT])]), mean_iou_of_right_boxes=1.0)
+
+
+RED, BLUE = [0, 9], [14, 24]  # of "a red cup and a blue cup"
+
+
+def caption_of(
+    *phrases: dict[str, Any], path: str = "x.png", caption: str = "a red cup and a blue cup"
+) -> dict[str, Any]:
+    return {"image_path": path, "caption": caption, "expressions": list(phrases)}
+
+
+def test_spans_and_joint() -> None:
+    gold = [caption_of(phrase("a red cup", [LEFT], char_span=RED), phrase("a blue cup", [RIGHT], char_span=BLUE))]
+    found = [caption_of(phrase("a red cup", [LEFT], char_span=RED), phrase("blue cup", [RIGHT], char_span=[16, 24]))]
+    run = figures(found, gold)
+    # Equal: 1 of 2 and 2. Overlapping: both. Characters: 9 + 8 in common, of 9 + 10 and 9 + 8: F1 = 2 · 17 / 36.
+    check(run, span_exact_f1=0.5, span_exact_precision=0.5, span_exact_recall=0.5, span_overlap_f1=1.0)
+    check(run, span_char_f1=34 / 36, span_char_precision=1.0, span_char_recall=17 / 19, captions=1, spans_elsewhere=0)
+    # Pairs of span and box: 2 in the gold, 2 found; with an equal span 1 is right, with one that overlaps both.
+    check(run, joint=2 / 4, joint_overlap=1.0)
+    begins = [caption_of(phrase("a red", [LEFT], char_span=[0, 5]))]
+    check(figures(begins, gold), span_exact_f1=0.0, span_overlap_f1=2 / 3, joint=0.0, joint_overlap=2 / 3)
+    wrong = [caption_of(phrase("a red cup", [FAR], char_span=RED), phrase("blue cup", [RIGHT], char_span=[16, 24]))]
+    check(figures(wrong, gold), joint=0.0, joint_overlap=0.5)
+
+
+def test_macro_spans_count_a_caption_without_spans_as_right_and_a_missing_record_as_missed() -> None:
+    spans = [phrase("a red cup", [], char_span=RED)]
+    gold = [caption_of(*spans), caption_of(*spans, path="y.png"), caption_of(path="z.png")]
+    run = figures([caption_of(*spans), caption_of(path="z.png")], gold)
+    # Micro: 1 right, 1 found, 2 gold: 2/3. Macro: 1, 0, 1.
+    check(run, span_exact_f1=2 / 3, span_exact_f1_macro=2 / 3, span_char_f1_macro=2 / 3, captions=3, joint=None)
+
+
+def test_a_text_that_is_equal_but_elsewhere_is_counted() -> None:
+    gold = [caption_of(phrase("a cup", [LEFT], char_span=[10, 15]), caption="a cup and a cup")]
+    found = [caption_of(phrase("a cup", [LEFT], char_span=[0, 5]), caption="a cup and a cup")]
+    check(figures(found, gold), span_exact_f1=0.0, spans_elsewhere=1, acc_0__5=1.0, joint=0.0)
+
+
+def test_spans_of_captions_that_differ_are_left_out_and_without_spans_there_is_no_figure() -> None:
+    spans = [phrase("a red cup", [LEFT], char_span=RED)]
+    [gold], [found] = ([caption_of(*spans)] for _ in range(2))
+    check(figures([{**found, "cleaned_caption": "A RED CUP."}], [gold]), captions=0, span_exact_f1=None, acc_0__5=1.0)
+    check(figures([record(caption=gold["caption"], a_red_cup=[LEFT])], [gold]), span_exact_f1=None, joint=None)
+
+
+def test_confidence() -> None:
+    # Right with 0.9 and 0.8, wrong with 0.9 and 0.3. Bins by 0.1: [0.9, 0.9] is right half the time, said 0.9;
+    # [0.8] always; [0.3] never. ECE = 2/4 · 0.4 + 1/4 · 0.2 + 1/4 · 0.3 = 0.325. Four values: as many bins of equal mass.
+    # Brier: (0.01 + 0.81 + 0.04 + 0.09) / 4 = 0.2375. AUROC: of 2 · 2 pairs one is tied, two are right: 2.5 / 4.
+    found = [record(a=[(LEFT, 0.9)], b=[(FAR, 0.9)], c=[(LEFT, 0.8)], d=[(FAR, 0.3), FAR], z=[(FAR, 1)])]
+    run = figures(found, [record(a=[LEFT], b=[LEFT], c=[LEFT], d=[LEFT])])
+    check(run, ece=0.325, ece_mass=0.325, brier=0.2375, auroc=0.625, scored_boxes=4)
+    assert run.to_json()["cuts"] == []  # no score keeps boxes of which 80 % are right
+    none = figures(*THREE)
+    check(none, ece=None, brier=None, auroc=None, scored_boxes=0)
+    assert any(note.startswith("no scores") for note in none.notes)
+
+
+def test_the_score_to_cut_at_is_the_lowest_that_is_right_often_enough() -> None:
+    # From 0.9 on: 1 of 1; from 0.8 on: 1 of 2; from 0.7 on: 2 of 3; from 0.6 on: 4 of 5 (two have 0.6); from 0.5 on: 4 of 6.
+    scores = {"a": (LEFT, 0.9), "b": (FAR, 0.8), "c": (LEFT, 0.7), "d": (LEFT, 0.6), "e": (LEFT, 0.6), "f": (FAR, 0.5)}
+    run = figures([record(**{n: [b] for n, b in scores.items()})], [record(**{n: [LEFT] for n in scores})])
+    at_80, at_90 = run.to_json()["cuts"]
+    assert at_80 == {"score": 0.6, "kept": pytest.approx(5 / 6, abs=6e-5), "right": pytest.approx(0.8)}
+    assert at_90 == {"score": 0.9, "kept": pytest.approx(1 / 6, abs=6e-5), "right": 1.0}
+
+
+def test_bins_of_equal_mass_never_part_equal_scores() -> None:
+    # 0.00 to 0.29, each once, and 100 times 0.5: every quantile but the first few is 0.5, where half are right.
+    found = {f"w{n}": [(FAR, n / 100)] for n in range(30)} | {
+        f"h{n}": [(LEFT if n % 2 else FAR, 0.5)] for n in range(100)
+    }
+    run = figures([record(**found)], [record(**{n: [LEFT] for n in found})])
+    # The low ones are always wrong, so their bins' distances add up to the sum of their scores: 4.35 / 130.
+    check(run, ece_mass=4.35 / 130)
+
+
+def test_groups() -> None:
+    gold = [
+        {**record(a_cup=[[0, 0, 31, 31]], a_very_big_red_dog=[[0, 0, 100, 100]]), "width": 100, "height": 100},
+        record("y.png", nothing=[]),
+    ]
+    gold[0]["expressions"][0]["type"] = ["drinking", "kitchen"]
+    found = [{**record(a_cup=[[0, 0, 31, 31]]), "model": "m"}, record("y.png", nothing=[])]
+    found[1]["expressions"][0]["status"] = "none"
+    groups = figures(found, gold).to_json()["groups"]
+    names = {kind: {name: row["expressions"] for name, row in table.items()} for kind, table in groups.items()}
+    assert names == {
+        "size": {"small, < 32² px": 1, "large": 1},
+        "share of the picture's side": {"0.3 to 0.4": 1, "0.9 to 1.0": 1},
+        "words": {"1-3": 2, "4-6": 1},
+        "category": {"drinking": 1, "kitchen": 1, "dog": 1, "nothing": 1},
+        "status": {"not stated": 1, "missing": 1, "none": 1},
+        "model": {"m": 1},
+    }
+    assert (groups["words"]["1-3"]["acc_0.5"], groups["words"]["4-6"]["acc_0.5"]) == (1.0, 0.0)
+    assert groups["status"]["none"]["acc_0.5"] is None
+
+
+def test_intervals_are_of_images() -> None:
+    gold = [record(f"{n}.png", a=[LEFT], b=[LEFT]) for n in range(2)]
+    # Two images, one all right and one all wrong: a quarter of the draws has the one twice, a quarter the other.
+    half = figures([gold[0], record("1.png", a=[FAR], b=[FAR])], gold).to_json()
+    assert half["intervals"]["acc_0.5"] == [0.0, 1.0]
+    assert half["intervals"]["r1_any"] == [0.0, 1.0]
+    # One right and one wrong in each image: whatever is drawn, half is right.
+    even = figures([record(f"{n}.png", a=[LEFT], b=[FAR]) for n in range(2)], gold).to_json()
+    assert even["intervals"]["acc_0.5"] == [0.5, 0.5]
+    # 400 images of which 80 % are right: 0.8 ± 1.96 · √(0.8 · 0.2 / 400) = 0.8 ± 0.039.
+    gold = [record(f"{n}.png", a=[LEFT]) for n in range(400)]
+    many = figures([record(f"{n}.png", a=[FAR if n % 5 == 0 else LEFT]) for n in range(400)], gold).to_json()
+    assert many["intervals"]["acc_0.5"] == pytest.approx([0.761, 0.839], abs=0.006)
+    assert "ap" not in many["intervals"]
+
+
+def test_two_runs() -> None:
+    gold = [record(f"{n}.png", a=[LEFT]) for n in range(6)]
+    first = figures([record(f"{n}.png", a=[LEFT if n < 1 else FAR]) for n in range(6)], gold)
+    second = figures([record(f"{n}.png", a=[FAR if n < 1 else LEFT]) for n in range(6)], gold)
+    said = first.against(second)
+    # 1 right and 5 wrong against 5 right and 1 wrong, never both: p = 2 · (1 + 6) / 2⁶ = 0.21875.
+    assert said["mcnemar"] == {"only_first_right": 1, "only_second_right": 5, "p": pytest.approx(0.21875)}
+    assert said["difference"]["acc_0.5"] == pytest.approx(4 / 6, abs=2e-4)
+    low, high = said["intervals"]["acc_0.5"]
+    assert -0.4 < low < 4 / 6 < high <= 1
+    same = first.against(first)
+    assert (same["mcnemar"]["p"], same["intervals"]["acc_0.5"], same["difference"]["acc_0.5"]) == (1.0, [0, 0], 0)
+    absent = figures([record(a=[LEFT], b=[])], [record(a=[], b=[])])
+    assert absent.right.tolist() == [False, True]  # no box where nothing is: right
+
+
+edges = st.integers(0, 30)
+boxes = st.tuples(edges, edges, edges, edges).map(
+    lambda e: [min(e[0], e[2]), min(e[1], e[3]), max(e[::2]) + 1, max(e[1::2]) + 1]
+)
+phrases = st.dictionaries(
+    st.sampled_from("abcd"), st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.5, 0.9])), max_size=4)
+)
+records = st.lists(phrases, min_size=1, max_size=5).map(
+    lambda images: [record(f"{n}.png", **{k: list(v) for k, v in image.items()}) for n, image in enumerate(images)]
+)
+
+
+@settings(max_examples=30)
+@given(records)
+def test_a_perfect_prediction_is_right_by_every_measure(gold: list[dict[str, Any]]) -> None:
+    for row in gold:
+        for n, expression in enumerate(row["expressions"]):
+            expression["char_span"] = [2 * n, 2 * n + 1]
+            expression["instances"] = expression["instances"][:1]
+        row["caption"] = "a caption that is long enough"
+    if not any(row["expressions"] for row in gold):
+        return
+    run = evaluate(gold, gold).figures
+    ones = [
+        n for n in run if n.startswith(("acc", "macc", "miou", "r1", "r5", "gprec", "n_acc", "t_acc", "span_", "joint"))
+    ]
+    ones += ["pmf1", "density_f1", "ap", "precision_at_iou_0.5", "recall_at_iou_0.5", "cgf1", "il_mcc"]
+    assert {run[name] for name in ones if not name.endswith("elsewhere")} <= {1.0, None}
+    assert len([name for name in ones if run[name] == 1.0]) > 1
+
+
+@settings(max_examples=30)
+@given(records, records, st.randoms())
+def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: random.Random) -> None:
+    if not any(row["expressions"] for row in gold):
+        return
+    mixed = [chance.sample(rows, len(rows)) for rows in (found, gold)]
+    assert evaluate(*mixed).figures == evaluate(found, gold).figures
+
+
+@settings(max_examples=30)
+@given(records, records)
+def test_giou_never_makes_more_right(found: Any, gold: Any) -> None:
+    if not any(row["expressions"] for row in gold):
+        return
+    iou, giou = (evaluate(found, gold, Rules(giou=g)).figures for g in (False, True))
+    for name in ("acc_0.5", "macc", "r1_any", "r10_merged", "recall_at_iou_0.5", "pmf1", "density_f1"):
+        assert iou[name] is None or giou[name] <= iou[name]
+    assert iou["miou"] == giou["miou"]
