@@ -7,6 +7,7 @@ from importlib import resources
 
 import click
 
+from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import STATUSES
@@ -39,6 +40,9 @@ disagreement (samples > 1); verified: true, false or null; verification: method,
 """
 
 
+_MANY = 5  # options that two commands share
+
+
 @click.group("agent")
 def command() -> None:
     """Write what a coding agent has to know to use this package."""
@@ -56,22 +60,21 @@ def context(here: click.Context) -> int:
 def _commands(here: click.Context) -> str:
     root = here.find_root()
     assert isinstance(root.command, click.Group)
+    told: dict[str, set[str]] = {}
     lines = ["## Commands: dataflowgrounding COMMAND (those that print figures take --json)"]
     for name in root.command.list_commands(root):
         command = root.command.get_command(root, name)
         assert command is not None
         arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
-        options = [
-            _option(p, command) for p in command.params if isinstance(p, click.Option) and "--json" not in p.opts
-        ]
-        usage = " ".join([name, *arguments, *(f"[{option}]" for option in options)])
-        lines.append(f"- {usage}: {command.get_short_help_str(200)}")
+        given = [p.opts for p in command.params if isinstance(p, click.Option) and "--json" not in p.opts]
+        options = [min(names, key=len) for names in given]
+        for other, known in told.items():
+            if len(known.intersection(options)) > _MANY:
+                options = [*(option for option in options if option not in known), f"(those of {other})"]
+        told[name] = set(options)
+        usage = " ".join([name, *arguments, *options])
+        lines.append(f"- {usage}: {COMMANDS[name]}")
     return "\n".join(lines)
-
-
-def _option(option: click.Option, command: click.Command) -> str:
-    value = "" if option.is_flag else f" {option.metavar or option.type.name.upper().split()[0]}"
-    return min(option.opts, key=len) + value if len(option.opts) > 1 else option.opts[0] + value
 
 
 def _spec_keys() -> str:

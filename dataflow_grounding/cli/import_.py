@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -36,6 +37,8 @@ def command(path: str, format: str, out: str, image_root: str | None, options: d
         writer.commit()
     except BaseException:
         writer.discard()
+        with suppress(OSError):  # what was there before stays
+            os.rmdir(out)
         raise
     run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [os.path.abspath(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")

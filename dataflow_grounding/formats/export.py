@@ -57,29 +57,49 @@ def export(
     strict: bool = False,
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
-    alone = os.path.splitext(path)[1] == os.path.splitext(format.data_file)[1] != ""
-    if alone and images in ("copy", "link"):
-        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if alone and os.path.lexists(path):
-        raise InputError(f"{path} is there already: remove it, or choose another name")
-    target = f"{path}.folder" if alone else path
+    ending = os.path.splitext(format.data_file)[1]
     try:
-        with ExportFolder(target) as out:
-            pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
-            way = _Way(format, pictures, select or Selection(), Exported(path))
-            format.write(way.samples(records), out)
-            done = way.done()
-            if strict and (done.lost or done.left_out):
-                why = "; ".join(filter(None, [done.losses(), *done.reasons[: done.left_out]]))
-                raise InputError(f"nothing is written, because {format.name} would lose: {why}")
-            with out.file(README) as file:
-                file.write(card(format, done, pictures, out.line))
-        if alone:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            os.replace(os.path.join(target, format.data_file), path)
-            shutil.rmtree(target)
+        if ending and path.endswith(ending):
+            return _alone(records, format, path, images, folders, select, strict)
+        return _folder(records, format, path, images or "copy", folders, select, strict)
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
+
+
+def _alone(
+    records: Iterable[Mapping[str, Any]], format: Format, path: str, images: Images | None, *how: Any
+) -> Exported:
+    """The data file without its folder."""
+    if images in ("copy", "link"):
+        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
+    done = _folder(records, format, f"{path}.folder", "reference", *how)
+    os.replace(os.path.join(done.path, format.data_file), path)
+    shutil.rmtree(done.path)
+    done.path = path
+    return done
+
+
+def _folder(
+    records: Iterable[Mapping[str, Any]],
+    format: Format,
+    path: str,
+    images: Images,
+    folders: Sequence[str],
+    select: Selection | None,
+    strict: bool,
+) -> Exported:
+    with ExportFolder(path) as out:
+        pictures = ExportPictures(out, images, folders)
+        way = _Way(format, pictures, select or Selection(), Exported(path))
+        format.write(way.samples(records), out)
+        done = way.done()
+        if strict and (done.lost or done.left_out):
+            why = "; ".join(filter(None, [done.losses(), *done.reasons]))
+            raise InputError(f"nothing is written, because {format.name} would lose: {why}")
+        with out.file(README) as file:
+            file.write(card(format, done, pictures, out.line))
     return done
 
 

@@ -36,13 +36,15 @@ def _completed(record: Record) -> dict[str, Any]:
     expressions = read_expressions(record, "expressions")
     stated = all(_stands(item, record.get("cleaned_caption") or caption or "") for item in expressions)
     clean = record.get("cleaned_caption") or (caption if stated else clean_caption(caption or "")) or ""
-    spans = [item.get("char_span") for item in expressions] if stated else _found(expressions, clean)
-    for item, span in zip(expressions, spans, strict=True):
+    found = find_spans([item["text"] for item in expressions], clean) if not stated else ()
+    for number, item in enumerate(expressions):
+        span = item["char_span"] if stated else found[number]
         item["char_span"] = list(span) if span else None
         for instance in item["instances"]:
             _check(instance)
         item.setdefault("status", "grounded" if item["instances"] else "none")
-    return {"image_id": record.unique_id, **record, "cleaned_caption": clean, "expressions": expressions}
+    own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+    return {"image_id": None, **record, **own, "cleaned_caption": clean, "expressions": expressions}
 
 
 def _check(instance: Mapping[str, Any]) -> None:
@@ -60,10 +62,6 @@ def _stands(item: Mapping[str, Any], caption: str) -> bool:
     if span is None or not (len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)):
         return span is None
     return find_spans([item["text"]], caption[slice(*span)]) == [(0, span[1] - span[0])]
-
-
-def _found(expressions: list[dict[str, Any]], caption: str) -> list[Any]:
-    return list(find_spans([item["text"] for item in expressions], caption))
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
