@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
@@ -18,14 +19,22 @@ def annotations_of(results: str) -> str:
     return path
 
 
+def run_of(results: str) -> dict[str, Any]:
+    """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty without it."""
+    folder = os.path.abspath(results if os.path.isdir(results) else os.path.dirname(results))
+    return next(
+        filter(None, (read_object(os.path.join(at, "run.json")) for at in (folder, os.path.dirname(folder)))), {}
+    )
+
+
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
     """Where relative paths of pictures are looked for: in `image_root`, else where the run looked."""
     if image_root:
         return (image_root,)
-    folder = results if os.path.isdir(results) else os.path.dirname(results) or "."
-    found = read_object(os.path.join(folder, "run.json")).get("image_folders")
+    found = run_of(results).get("image_folders")
     known = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
-    return tuple(dict.fromkeys([*known, folder, "."]))
+    beside = results if os.path.isdir(results) else os.path.dirname(results) or "."
+    return tuple(dict.fromkeys([*known, beside, "."]))
 
 
 def records_of(results: str) -> Iterator[Record]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +49,6 @@ def export(
     records: Iterable[Mapping[str, Any]],
     format: Format,
     path: str,
-    *,
     images: Images | None = None,
     folders: Sequence[str] = (),
     select: Selection | None = None,
@@ -58,48 +56,25 @@ def export(
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
     ending = os.path.splitext(format.data_file)[1]
+    alone = bool(ending) and path.endswith(ending)
+    if alone and images in ("copy", "link"):
+        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if alone and os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
+    done = Exported(path)
     try:
-        if ending and path.endswith(ending):
-            return _alone(records, format, path, images, folders, select, strict)
-        return _folder(records, format, path, images or "copy", folders, select, strict)
+        with ExportFolder(path, format.data_file if alone else None) as out:
+            pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
+            way = _Way(format, pictures, select or Selection(), done)
+            format.write(way.samples(records), out)
+            way.close()
+            if strict and (done.lost or done.left_out):
+                why = "; ".join([*filter(None, [done.losses()]), *done.reasons])
+                raise InputError(f"nothing is written, because {format.name} would lose: {why}")
+            with out.file(README) as file:
+                file.write(card(format, done, pictures, out.line))
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
-
-
-def _alone(
-    records: Iterable[Mapping[str, Any]], format: Format, path: str, images: Images | None, *how: Any
-) -> Exported:
-    """The data file without its folder."""
-    if images in ("copy", "link"):
-        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if os.path.lexists(path):
-        raise InputError(f"{path} is there already: remove it, or choose another name")
-    done = _folder(records, format, f"{path}.folder", "reference", *how)
-    os.replace(os.path.join(done.path, format.data_file), path)
-    shutil.rmtree(done.path)
-    done.path = path
-    return done
-
-
-def _folder(
-    records: Iterable[Mapping[str, Any]],
-    format: Format,
-    path: str,
-    images: Images,
-    folders: Sequence[str],
-    select: Selection | None,
-    strict: bool,
-) -> Exported:
-    with ExportFolder(path) as out:
-        pictures = ExportPictures(out, images, folders)
-        way = _Way(format, pictures, select or Selection(), Exported(path))
-        format.write(way.samples(records), out)
-        done = way.done()
-        if strict and (done.lost or done.left_out):
-            why = "; ".join(filter(None, [done.losses(), *done.reasons]))
-            raise InputError(f"nothing is written, because {format.name} would lose: {why}")
-        with out.file(README) as file:
-            file.write(card(format, done, pictures, out.line))
     return done
 
 
@@ -127,15 +102,14 @@ class _Way:
                 written["boxes"] += sum(len(phrase.boxes) for phrase in sample.phrases)
                 yield sample
 
-    def done(self) -> Exported:
-        """What was counted."""
+    def close(self) -> None:
+        """Add what is known at the end."""
         if self._changed:
             self._done.remarks.append(
                 f"texts changed, as {self._format.name} can't have them as they are: {self._changed}"
             )
         if missing := self._pictures.missing:
             self._done.remarks.append(f"pictures that aren't there, and may be turned by their EXIF: {missing}")
-        return self._done
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries, lost = self._format.carries, self._done.lost

@@ -26,6 +26,7 @@ class ExportFolder:
 
     Args:
         path: Its place. An export that stands there is replaced.
+        only: The file that is put there alone, instead of the folder.
 
     Raises:
         InputError: Something else stands there.
@@ -39,10 +40,10 @@ class ExportFolder:
         '{"box": [1.0, 2.0]}\\n'
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, only: str | None = None) -> None:
         self.line: Any = None  # of a file of JSON lines: one with all that any of them has
         self.path = os.path.normpath(path)
-        self._part = f"{self.path}.part"
+        self._part, self._only = f"{self.path}.part", only
         if os.path.lexists(self.path) and not (os.path.isdir(self.path) and _is_export(self.path)):
             raise InputError(f"{self.path} is there and is not an export: choose another place")
 
@@ -54,9 +55,8 @@ class ExportFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.replace(self._part, self.path)
-        else:
-            shutil.rmtree(self._part, ignore_errors=True)
+            os.replace(os.path.join(self._part, self._only or ""), self.path)
+        shutil.rmtree(self._part, ignore_errors=True)
 
     def place(self, name: str) -> str:
         """Where a file of the folder is to be written, by its name in there; the folders above it are made."""

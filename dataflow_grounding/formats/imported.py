@@ -31,20 +31,26 @@ def completed(rows: Iterable[dict[str, Any]], path: str) -> Iterator[dict[str, A
 def _completed(record: Record) -> dict[str, Any]:
     if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
         raise BrokenRow("width and height should be numbers of pixels")
-    caption = record.get("caption")
-    caption = caption if isinstance(caption, str) else None
+    given = record.get("cleaned_caption") or record.get("caption")
     expressions = read_expressions(record, "expressions")
-    stated = all(_stands(item, record.get("cleaned_caption") or caption or "") for item in expressions)
-    clean = record.get("cleaned_caption") or (caption if stated else clean_caption(caption or "")) or ""
-    found = find_spans([item["text"] for item in expressions], clean) if not stated else ()
-    for number, item in enumerate(expressions):
-        span = item["char_span"] if stated else found[number]
-        item["char_span"] = list(span) if span else None
+    caption = _with_spans(expressions, given if isinstance(given, str) else "")
+    for item in expressions:
         for instance in item["instances"]:
             _check(instance)
         item.setdefault("status", "grounded" if item["instances"] else "none")
     own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-    return {"image_id": None, **record, **own, "cleaned_caption": clean, "expressions": expressions}
+    return {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
+
+
+def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
+    """Gives the expressions spans, where not all have right ones in the caption as it is, and returns their caption."""
+    if not all(_stands(item, caption) for item in expressions):
+        caption = clean_caption(caption)
+        for item, span in zip(expressions, find_spans([item["text"] for item in expressions], caption), strict=True):
+            item["char_span"] = span
+    for item in expressions:
+        item["char_span"] = list(item["char_span"]) if item["char_span"] else None
+    return caption
 
 
 def _check(instance: Mapping[str, Any]) -> None:

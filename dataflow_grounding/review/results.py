@@ -9,7 +9,8 @@ from typing import Any
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, read_object
+from dataflow_grounding.records import Record
+from dataflow_grounding.results_folder import image_folders_of, run_of
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import PREFIX, FileStorage
@@ -109,11 +110,8 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
     if not os.path.exists(annotations) and not os.path.exists(failures):
         raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
-    above = os.path.dirname(os.path.abspath(results_dir))  # where a step's folder has what ran
-    run = read_object(os.path.join(results_dir, "run.json")) or read_object(os.path.join(above, "run.json"))
-    found, counts = run.get("image_folders"), run.get("summary")
-    known = [folder for folder in found if isinstance(folder, str)] if isinstance(found, list) else []
-    folders = [image_root] if image_root else [*known, "."]
+    run, folders = run_of(results_dir), image_folders_of(results_dir, image_root)
+    counts = run.get("summary")
     summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
     path = out_path or os.path.join(results_dir, "report.html")
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
