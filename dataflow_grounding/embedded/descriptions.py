@@ -153,7 +153,9 @@ def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
 
 
-_parsed = lru_cache(maxsize=4096)(parse_phrase)
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Phrase:
+    return parse_phrase(text)
 
 
 def _joined(*parts: str) -> str:

@@ -75,11 +75,11 @@ class SpecRun:
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
         written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
-        written.append(os.path.join(spec.results_dir, "run.json"))
+        written += [os.path.join(spec.results_dir, "run.json"), self.steps[0].storage.failures_path]
         for path in self.job.inputs:
             refuse_to_overwrite(path, written)
-        others = [os.path.join(spec.results_dir, "report.html"), self.steps[0].storage.failures_path]
-        refuse_foreign(self.steps[0].storage.checkpoint_folder, [*written, *others])
+        written.append(os.path.join(spec.results_dir, "report.html"))
+        refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
 
     def execute(self) -> Summary:
         """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""
