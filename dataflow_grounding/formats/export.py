@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.errors import InputError, RecordError
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.formats.base import Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_card import card
 from dataflow_grounding.formats.export_folder import README, ExportFolder
@@ -83,7 +83,7 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = 0
+        self._changed = self._doubtful = 0
 
     def samples(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -108,11 +108,17 @@ class _Way:
             self._done.remarks.append(
                 f"texts changed, as {self._format.name} can't have them as they are: {self._changed}"
             )
+        if self._doubtful:
+            self._done.remarks.append(
+                f"records marked doubtful, of whose replies a part was of no use: {self._doubtful}"
+            )
         if missing := self._pictures.missing:
             self._done.remarks.append(f"pictures that aren't there, and may be turned by their EXIF: {missing}")
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries, lost = self._format.carries, self._done.lost
+        if record.get("suspect_boxes") is True:
+            raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = _expressions(record, caption)
         said = self._said(record, expressions)
@@ -120,6 +126,7 @@ class _Way:
             lost["pictures without a phrase to write"] += 1
             return None
         file_name, size = self._pictures.put(record)
+        self._doubtful += record.get("doubtful") is True
         phrases = [self._phrase(one) for one in said]
         for phrase in phrases:
             lost.update(_lost_of(phrase, carries))

@@ -109,7 +109,7 @@ def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_
     lines = [json.loads(line) for line in (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()]
     assert len(lines) == 11
     for line in lines:
-        check_odvg(line, work / "train" / "images")
+        check_odvg(line, work / "train")
 
 
 def turned(path: Path) -> None:

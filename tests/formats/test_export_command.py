@@ -92,11 +92,14 @@ def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> Non
     run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
     (run / "a.jpg").unlink()
     PIL.Image.new("RGB", (48, 64)).save(run / "b.jpg")
+    with open(run / "annotations.jsonl", "a", encoding="utf-8") as file:
+        file.write(dump_line({**mug("c.jpg"), "suspect_boxes": True}))
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
     assert done.code == 1
-    assert "left out: 2 records" in done.err
+    assert "left out: 3 records" in done.err
     assert "no image 'a.jpg'" in done.err
     assert "(64, 48)" in done.err
+    assert "its boxes may be in another format" in done.err
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
 
 

@@ -33,10 +33,10 @@ IDS = [f"{name} {' '.join(map(str, options.values()))}".strip() for name, option
 
 
 def out_and_in(
-    rows: list[dict[str, Any]], name: str, options: dict[str, Any], folder: Path
+    rows: list[dict[str, Any]], name: str, options: dict[str, Any], folder: Path, turn: int = 1
 ) -> tuple[Exported, list[dict[str, Any]]]:
     pictures, out = folder / "pictures", folder / "out"
-    draw(pictures, rows)
+    draw(pictures, rows, turn)
     done = export(rows, find_format(name, **options), str(out), folders=[str(pictures)])
     assert done.left_out == 0, done.reasons
     return done, list(read(str(out), name, **options))
@@ -140,7 +140,7 @@ def test_any_records(name: str, options: dict[str, Any], rows: list[dict[str, An
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_hostile_records(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     rows = list(hostile())
-    _, found = out_and_in(rows, name, options, tmp_path)
+    _, found = out_and_in(rows, name, options, tmp_path, turn=6)
     check_boxes(rows, found, name, options)
     empty = [row for row in found if picture_of(row) == "empty"]
     assert bool(empty) == find_format(name, **options).carries.empty
