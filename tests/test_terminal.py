@@ -90,7 +90,7 @@ def test_check_tells_a_problem_in_a_line(workplace: Workplace) -> None:
 
 
 def test_arguments_are_told_back_without_commands() -> None:
-    done = command(["cost", "results", "more\x9b2J\u202e"])
+    done = command(["cost", ".", "more\x9b2J\u202e"])
     assert done.code == 2
     assert "unexpected extra argument" in done.err
     assert harmless(done.err)
