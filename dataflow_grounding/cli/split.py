@@ -34,12 +34,8 @@ def command(results: str, out: str, ratios: str, as_json: bool, **more: Any) -> 
     if as_json:
         say_json(done)
         return 0
-    total = sum(count["records"] for count in done["parts"].values())
     for name, count in done["parts"].items():
-        numbers = f"{counted(count['records'], 'record')} ({count['records'] / total:.1%})"
-        say(f"{out}/{name}.jsonl: {numbers}, {counted(count['pictures'], 'picture')}", err=False)
+        say(f"{out}/{name}.jsonl: {', '.join(counted(number, what[:-1]) for what, number in count.items())}", err=False)
     say(f"nearly the same as an earlier picture, and in its part: {counted(done['alike'], 'picture')}")
-    if done["unread"]:
-        say(f"can't be read, and told apart by path alone: {counted(done['unread'], 'picture')}")
-    say(f"paths of pictures stay as they were; {out}/run.json says where they start")
+    say(f"can't be read, and told apart by path alone: {counted(done['unread'], 'picture')}")
     return 0

@@ -113,8 +113,8 @@ def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     if size:
         width, height = size
         centre, part = ((box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height), area(box) / (width * height)
-        yield "places", tuple(min(max(int(place * _GRID), 0), _GRID - 1) for place in centre)
-        yield "relative_sizes", f"0.{min(int(part**0.5 * 10), 9)}"
+        yield "places", tuple(int(min(max(place * _GRID, 0), _GRID - 1)) for place in centre)
+        yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
         yield "oversize_share", part > 0.9
         yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
         yield "centred_share", all(1 / 3 < place < 2 / 3 for place in centre)

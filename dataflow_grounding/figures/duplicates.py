@@ -25,10 +25,9 @@ _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anyt
 _AT_ONCE = 1024  # pictures that wait for threads
 
 
-def hash_of(data: bytes | str) -> int:
-    """64 bits that stand for the data, the same on every machine."""
-    data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+def hash_of(text: str) -> int:
+    """64 bits that stand for the text, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def path_of(record: Mapping[str, Any]) -> str:
@@ -71,7 +70,7 @@ def _look(path: str, folders: tuple[str, ...]) -> int | None:
         with decoding(read_file(path), path) as picture:
             grey = np.asarray(picture.convert("L").resize((9, 8)), int)
             if np.ptp(grey) < _FLAT:
-                return -hash_of(repr(picture.size).encode() + picture.tobytes())
+                return -hash_of(f"{picture.size} {hashlib.sha256(picture.tobytes()).hexdigest()}")
     except RecordError:
         return None
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "little")

@@ -70,7 +70,8 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None, ids: set[
             yield Finding("DG205", f"{one!r}, {other!r}")
     given = record["expressions"] if annotated_column(record) == "expressions" else []
     yield from _told_before(given, ids)
-    caption = str(record.get("cleaned_caption") or record.get("caption") or "") if given else ""
+    caption = record.get("cleaned_caption") or record.get("caption") if given else ""
+    caption = caption if isinstance(caption, str) else ""
     places = find_spans([one["text"] for one in expressions], caption)
     for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
@@ -140,16 +141,16 @@ def _of_expression(
         "DG105": len(without_duplicates(apart, MERGE_IOU)) < len(apart),
     }
     mends = {rule: partial(change, char_span=[*place]) for rule in ("DG201", "DG202") if place}
-    if wrong["DG104"] and all(is_number(instance["score"] or 0) for instance in boxes):
+    if wrong["DG104"] and all(one["score"] is None or is_number(one["score"]) for one in boxes):
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
 
 
 def _fits(span: Any, text: str, caption: str) -> bool:
-    if not (isinstance(span, (list, tuple)) and len(span) == 2 and all(type(end) is int for end in span)):
+    if not (isinstance(span, list) and [*map(type, span)] == [int, int] and 0 <= span[0] < span[1] <= len(caption)):
         return False
-    there = caption[span[0] : span[1]] if 0 <= span[0] < span[1] <= len(caption) else ""
+    there = caption[span[0] : span[1]]
     return there == text or find_spans([text], there) == [(0, len(there))]
 
 

@@ -42,12 +42,10 @@ def split(
     first, paths = first_alike(looks), [*places]
     chance = np.fromiter((hash_of(f"{seed} {paths[place]}") for place in first), float)
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
-    part = np.searchsorted(bounds[:-1], chance, "right")
-    of_record = part[of_record]
-    counts = {
-        name: {"records": int((of_record == number).sum()), "pictures": int((part == number).sum())}
-        for number, name in enumerate(parts)
-    }
+    of_picture = np.searchsorted(bounds[:-1], chance, "right")
+    of_record = of_picture[of_record]
+    sizes = (np.bincount(one, minlength=len(parts)).tolist() for one in (of_record, of_picture))
+    counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
     if empty := [name for name, count in counts.items() if not count["records"]]:
         raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
     try:

@@ -151,6 +151,16 @@ def test_fix_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     assert again.out.replace("b.jsonl", "a.jsonl") == found.out
 
 
+def test_what_is_anything_but_annotations(tmp_path: Path) -> None:
+    box = {"bbox": [1, 2, 3, 4], "score": ""}
+    one = {"text": "a", "status": ["x"], "char_span": {"a": 1}, "expression_id": [1], "instances": [box, box]}
+    rows = [{"image_path": 7, "caption": ["a"], "width": "x", "expressions": [one, "b"]}, {"regions": 7}, {}]
+    data = lines(tmp_path / "a.jsonl", *(json.dumps(row) for row in rows))
+    done = lint(data, "--fix", "-o", tmp_path / "b.jsonl")
+    assert (done.code, "Traceback" in done.err) == (1, False)
+    assert {"DG002", "DG201", "DG301", "DG303", "DG104", "DG401"} == {*rules_of(done)}
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     data = lines(tmp_path / "a.jsonl", good())
     for options, said in (

@@ -156,6 +156,12 @@ def test_heads(phrase: str, head: str) -> None:
     assert head_of(phrase) == head
 
 
+def test_boxes_beyond_all_pictures(tmp_path: Path) -> None:
+    one = {"text": "a dog", "instances": boxes([-1e308, -1e308, -9e307, 0], [0, 0, 1e308, 1e308], [2, 1, 1, 0])}
+    said = stats(file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [one])), "--no-pictures", "--json").summary
+    assert (said["oversize_share"], said["places"][0][0], said["places"][31][31]) == (round(2 / 3, 4), 2, 1)
+
+
 def test_nothing_at_all(tmp_path: Path) -> None:
     done = stats(file_of(tmp_path / "a.jsonl"))
     assert done.code == 0, done.err
