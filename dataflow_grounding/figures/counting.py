@@ -37,16 +37,18 @@ def figures_of(
         By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a grid of counts, row by
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
-    of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)}, list[str]()
+    of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
     looks, homes, unread = list[int](), list[int](), 0
     for path in results:
         phrases = Counter[str]()  # by picture
         for row in read_rows(annotations_of(path)):
-            said = [*_seen(row.data)] if row.data is not None else [("broken", True)]
+            if row.data is None:
+                of["broken"][True] += 1
+                continue
+            said = [*_seen(row.data)]
             for figure, value in said:
                 of[figure][value] += 1
-            if row.data is not None:
-                phrases[path_of(row.data)] += sum(figure == "phrases" for figure, _ in said)
+            phrases[path_of(row.data)] += sum(figure == "phrases" for figure, _ in said)
             sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
         of["phrases_per_image"].update(phrases.values())
         of["known_test_images"][True] += sum(known_id(picture) in tested for picture in phrases)

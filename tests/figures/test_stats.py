@@ -128,7 +128,7 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
         )
         for home in "abc"
     ]
-    (tmp_path / "ids.txt").write_text("17\n")
+    (tmp_path / "ids.txt").write_text("17\n\n")
     said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt").summary
     missing = stats(*files, "--test-ids", tmp_path / "none.txt")
     assert (missing.code, "none.txt" in missing.err) == (2, True)
