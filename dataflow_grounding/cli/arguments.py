@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -68,22 +67,11 @@ set_option = click.option(
 
 def dataset_options(command: F) -> F:
     """The options of what looks at a data set as a whole."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
-    read = click.option(
-        "--no-pictures", "read", flag_value=False, default=True, help="Read no pictures, records alone."
-    )
     root = "Where the pictures are, if not where the run found them."
-    return click.option("--image-root", metavar="DIR", help=root)(read(command))
-
-
-def words_option(name: str, about: str, word: Callable[[str], str]) -> Callable[[F], F]:
-    """An option whose file has words in its lines: a set of words for each line, each as `word` makes it."""
-
-    def read(ctx: click.Context, parameter: click.Parameter, path: str | None) -> list[frozenset[str]]:
-        try:
-            with open(path or os.devnull, encoding="utf-8-sig") as file:
-                return [frozenset(map(word, line.replace(",", " ").split())) for line in file]
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.UsageError(f"{name}: can't read {path}: {error}", ctx) from None
-
-    return click.option(name, metavar="FILE", callback=read, help=about)
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--no-pictures", "read", flag_value=False, default=True, help="Read no pictures, records alone."),
+        click.option("--image-root", metavar="DIR", help=root),
+    ):
+        command = option(command)
+    return command

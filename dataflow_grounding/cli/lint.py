@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import dataset_options, words_option
+from dataflow_grounding.cli.arguments import dataset_options
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.figures.duplicates import known_id
-from dataflow_grounding.figures.lint_rules import RULES
-from dataflow_grounding.figures.linting import Finding, lint
+from dataflow_grounding.figures.linting import RULES, Finding, lint
 from dataflow_grounding.results_folder import annotations_of
 from dataflow_grounding.rows import write_rows
 from dataflow_grounding.terminal import counted, say, say_json
@@ -33,10 +31,6 @@ def _rules(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
 @click.option("--ignore", callback=_rules, metavar="R,…", help="All but rules that begin so.")
 @click.option("--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o.")
 @click.option("-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is.")
-@click.option(
-    "--against", metavar="RESULTS", help="Data whose pictures, and those nearly the same, shouldn't be in it."
-)
-@words_option("--test-ids", "Ids of pictures that are tested on elsewhere, in lines.", known_id)
 @dataset_options
 def command(
     data: str, select: tuple[str, ...], ignore: tuple[str, ...], out: str | None, as_json: bool, **more: Any
@@ -46,31 +40,27 @@ def command(
         raise click.UsageError("--fix and -o FILE go together")
     if out and os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another name")
-    path, told, tally = annotations_of(data), list[dict[str, Any]](), Counter[str]()
-    found = lint(data, [rule for rule in select or RULES if rule not in ignore], **more)
-    rows = _told(path, found, tally, told if as_json else None)
+    path, told, counts = annotations_of(data), list[dict[str, Any]](), Counter[str]()
+    tell = partial(_tell, path, counts, told if as_json else None, bool(out))
+    rows = lint(data, tell, [rule for rule in select or RULES if rule not in ignore], **more)
     try:
         write_rows(out, rows) if out else deque(rows, 0)
     except OSError as error:
         raise InputError(f"can't write {out}: {error.strerror or error}") from None
-    fixed, left = tally.pop("fixed", 0), tally.total()
+    fixed, left = counts.pop("fixed", 0), counts.total()
     if as_json:
-        say_json({"findings": told, "counts": dict(sorted(tally.items())), "fixed": fixed})
+        say_json({"findings": told, "counts": dict(sorted(counts.items())), "fixed": fixed})
     else:
         say(f"{counted(left, 'finding')}{f', {fixed:,} fixed in {out}' if out else ''}")
     return 1 if left else 0
 
 
-def _told(
-    path: str, found: Iterable[tuple[dict[str, Any], list[Finding]]], tally: Counter[str], kept: list[Any] | None
-) -> Iterator[dict[str, Any]]:
-    """The rows, while what is found in them is counted, and printed or kept."""
-    for row, findings in found:
-        for one in findings:
-            tally["fixed" if one.fixed else one.rule] += 1
-            if kept is not None:
-                kept.append({"file": path, **one._asdict()})
-            elif not one.fixed:
-                say(f"{path}:{one.line}: {one.rule} {one.message}", err=False)
-        if row:
-            yield row
+def _tell(path: str, counts: Counter[str], kept: list[Any] | None, fixing: bool, line: int, found: Finding) -> None:
+    message = f"{RULES[found.rule]['finds']}: {found.where}"
+    counts["fixed" if fixing and found.mend else found.rule] += 1
+    if fixing and found.mend:
+        return
+    if kept is not None:
+        kept.append({"file": path, "line": line, "rule": found.rule, "message": message})
+    else:
+        say(f"{path}:{line}: {found.rule} {message}", err=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import yaml
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.figures.duplicates import Pictures, first_alike, known_id, path_of, stated_size
+from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of, path_of, stated_size
 from dataflow_grounding.figures.phrases import ATTRIBUTES, head_of, look_alikes, said_twice, sharing_boxes, words_of
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
@@ -22,48 +20,51 @@ from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import read_rows
 
 FIGURES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("figures.yaml").read_text("utf-8"))
-_GRID, _DRAWN = 32, 1000  # cells of the map of places, each way; words that the ratio of different ones is of
+_GRID, _SAMPLE = 32, 1000  # cells of the map of places, each way; words that the share of different ones is of
 _PARTS = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
 def figures_of(
-    results: Sequence[str], *, image_root: str | None = None, read: bool = True,
-    test_ids: Sequence[Collection[str]] = (), synonyms: Sequence[Collection[str]] = (),
-) -> dict[str, Any]:  # fmt: skip
+    results: Sequence[str], *, image_root: str | None = None, read: bool = True, test_ids: Iterable[str] = ()
+) -> dict[str, Any]:
     """The figures of results folders or files of records, all together, by the names of FIGURES.
 
     Args:
         image_root, read: Where pictures are, if not where the run found them; whether they are read and compared.
-        test_ids: Of pictures that are tested on elsewhere, as `known_id` gives them.
-        synonyms: Words that mean one thing, each time.
+        test_ids: Of pictures that are tested on elsewhere.
 
     Returns:
         By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a grid of counts, row by
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
-    of, sets = defaultdict[str, Counter[Any]](Counter), list[Pictures]()
-    tested = frozenset().union(*test_ids)
+    of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
+    looks, homes, unread = list[int](), list[int](), 0
     for path in results:
-        phrases = array("Q")
-        with Pictures(image_folders_of(path, image_root), read) as pictures:
-            for row in read_rows(annotations_of(path)):
-                if row.data is None:
-                    of["broken"][True] += 1
-                    continue
-                if (place := pictures.place(row.data)) == len(phrases):
-                    phrases.append(0)
-                    of["known_test_images"][known_id(path_of(row.data)) in tested] += 1
-                for figure, value in _seen(row.data):
-                    of[figure][value] += 1
-                    phrases[place] += figure == "statuses"
-        of["phrases_per_image"].update(phrases)
-        sets.append(pictures)
-    first, homes = first_alike(*sets), np.repeat(np.arange(len(sets)), [len(one.keys) for one in sets])
-    at_home, apart = np.unique(np.stack([first, homes]), axis=1).shape[1], len(np.unique(first))
-    numbers = {"images": len(first), "same_pictures": len(first) - at_home, "leaks": at_home - apart}
-    for figure, number in {**numbers, "unread": sum(one.unread for one in sets)}.items():
-        of[figure][True] = number
-    _of_vocabulary(of, synonyms)
+        phrases = Counter[str]()  # by picture
+        for row in read_rows(annotations_of(path)):
+            if row.data is None:
+                of["broken"][True] += 1
+                continue
+            said = [*_seen(row.data)]
+            for figure, value in said:
+                of[figure][value] += 1
+            phrases[path_of(row.data)] += sum(figure == "phrases" for figure, _ in said)
+            sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
+        of["phrases_per_image"].update(phrases.values())
+        of["known_test_images"][True] += sum(known_id(picture) in tested for picture in phrases)
+        seen, missing = looks_of(phrases, image_folders_of(path, image_root), read)
+        looks, homes, unread = looks + seen, homes + [len(looks)] * len(seen), unread + missing
+    first = first_alike(looks)
+    at_home = len({*zip(first, homes, strict=True)})
+    numbers = {"images": len(first), "same_pictures": len(first) - at_home, "leaks": at_home - len({*first})}
+    words, heads = of["words"], of["heads"]
+    numbers |= {"unread": unread, "types": len(words), "tokens": words.total()}
+    of.update({name: Counter({True: number}) for name, number in numbers.items()})
+    of["type_token_ratio"] = Counter({True: len({*sample}), False: len(sample) - len({*sample})})
+    of["hapax_share"].update(count == 1 for count in words.values())
+    most = max(heads.values(), default=0)
+    of["top_head_share"] = Counter({True: most, False: heads.total() - most})
+    of["look_alikes"].update({f"{one} / {other}": heads[one] + heads[other] for one, other in look_alikes(heads)})
     found = {name: _value(row.get("kind"), of[name]) for name, row in FIGURES.items()}
     return {**found, **({} if read else dict.fromkeys(("unread", "same_pictures")))}
 
@@ -109,43 +110,16 @@ def _of_phrase(expression: Mapping[str, Any], boxes: int) -> Iterator[tuple[str,
 
 
 def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    sides = sorted((box[2] - box[0], box[3] - box[1]))
     yield "sizes", "small" if area(box) < 32**2 else "medium" if area(box) < 96**2 else "large"
     yield "small_share", area(box) < 32**2
-    yield "elongated_share", sides[1] > 4 * sides[0]
     if size:
         width, height = size
         centre, part = ((box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height), area(box) / (width * height)
-        yield "places", tuple(min(max(int(place * _GRID), 0), _GRID - 1) for place in centre)
-        yield "relative_sizes", f"0.{min(int(part**0.5 * 10), 9)}"
+        yield "places", tuple(int(min(max(place * _GRID, 0), _GRID - 1)) for place in centre)
+        yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
         yield "oversize_share", part > 0.9
         yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
         yield "centred_share", all(1 / 3 < place < 2 / 3 for place in centre)
-
-
-def _of_vocabulary(of: dict[str, Counter[Any]], synonyms: Sequence[Collection[str]]) -> None:
-    """What only all words together say."""
-    words, heads, all_words = of["words"], of["heads"], of["words"].total()
-    of["types"][True], of["tokens"][True] = len(words), all_words
-    of["hapax_share"].update(count == 1 for count in words.values())
-    of["top_head_share"].update({True: max(heads.values(), default=0)})
-    of["top_head_share"][False] = heads.total() - of["top_head_share"][True]
-    of["look_alikes"].update({f"{one} / {other}": heads[one] + heads[other] for one, other in look_alikes(heads)})
-    for group in synonyms:
-        used = sorted(word for word in group if words[word])
-        of["synonyms"].update({" / ".join(used): sum(words[word] for word in used)} if len(used) > 1 else {})
-    of["type_token_ratio"][_different(Counter(words.values()), all_words, min(_DRAWN, all_words))] = 1
-
-
-def _different(counts: Counter[int], total: int, drawn: int) -> float | None:
-    """Of so many words drawn from `total`, the share of different ones that is to be expected (rarefaction)."""
-
-    def ways(words: int) -> float:
-        """The logarithm of how many ways there are to draw from these."""
-        return math.lgamma(words + 1) - math.lgamma(words - drawn + 1) if words >= drawn else -math.inf
-
-    expected = sum(words * (1 - math.exp(ways(total - count) - ways(total))) for count, words in counts.items())
-    return round(expected / drawn, 4) if drawn else None
 
 
 def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
@@ -153,14 +127,12 @@ def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
     whole = sum(counts.values())
     if kind is None:
         return counts.get(True, 0)
-    if kind == "number":
-        return next(iter(counts), None)
     if kind in ("names", "bins"):
         return dict(sorted(counts.items(), key=lambda item: -item[1] if kind == "names" else item[0]))
-    if kind == "grid":
-        return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if not whole:
         return None
+    if kind == "grid":
+        return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if kind == "share":
         return round(counts.get(True, 0) / whole, 4)
     values = sorted(counts)
@@ -179,13 +151,3 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
             wrong += [say for bound, say in row.get("above", {}).items() if value > bound]
             said.update({name: wrong[0]} if wrong else {})
     return said
-
-
-def heat_map(grid: Sequence[Sequence[int]]) -> str:
-    """An SVG of a grid of counts: the more, the darker."""
-    most, side = max(1, *map(max, grid)), 12 * len(grid)
-    cells = [(x, y, count / most) for y, row in enumerate(grid) for x, count in enumerate(row)]
-    size = f'width="{side}" height="{side}"'
-    squares = (f'<path d="M{12 * x} {12 * y}h12v12h-12z" fill-opacity="{part:.3f}"/>\n' for x, y, part in cells if part)
-    frame = f'<rect {size} fill="#fff" stroke="#868e96"/>\n'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} fill="#0b6bcb">\n{frame}{"".join(squares)}</svg>\n'

@@ -1,107 +1,159 @@
-"""A data set held against the rules of lint_rules.yaml, record by record."""
+"""What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from functools import lru_cache, partial
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-from dataflow_grounding.engine.number_table import NumberTable
+import yaml
+
 from dataflow_grounding.errors import BrokenRow, RecordError
-from dataflow_grounding.figures.duplicates import Pictures, first_alike, hash_of, known_id, path_of, stated_size
-from dataflow_grounding.figures.lint_rules import RULES, found_in, mended
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.figures.duplicates import path_of, stated_size
+from dataflow_grounding.figures.phrases import head_of, said_twice, sharing_boxes
+from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, has_id
-from dataflow_grounding.results_folder import annotations_of, image_folders_of, records_of
+from dataflow_grounding.records import STATUSES, Record, annotated_column, has_id, is_number, read_annotations
+from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import broken_row, read_rows
+from dataflow_grounding.spans import Span, find_spans
+
+RULES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("lint_rules.yaml").read_text("utf-8"))
+_BREAKING = ("<image>", "<video>", "<bbox>", "<ref-object>", " . ")
 
 
 class Finding(NamedTuple):
-    """What a rule found in a line of a file (or a row, from 1); `fixed` where it is gone from the row that is given."""
+    """What a rule found in a record: where, or what exactly, and what mends it there."""
 
-    line: int
     rule: str
-    message: str
-    fixed: bool = False
+    where: str
+    mend: Callable[[], object] | None = None
 
 
 def lint(
-    data: str, rules: Collection[str] = tuple(RULES), *, image_root: str | None = None, read: bool = True,
-    against: str | None = None, test_ids: Sequence[Collection[str]] = (), fix: bool = False,
-) -> Iterator[tuple[dict[str, Any], list[Finding]]]:  # fmt: skip
-    """Each row of a results folder or a file of records, and what these rules find in it.
+    data: str, tell: Callable[[int, Finding], object], rules: Collection[str] = tuple(RULES), *, fix: bool = False,
+    image_root: str | None = None, read: bool = True,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Each row of a results folder or a file of records, after what these rules find in it was told.
 
     Args:
-        image_root, read: Where pictures are, if not where the run found them; whether they are read.
-        against: Results whose pictures should not be in `data`: told at the end, with an empty row.
-        test_ids: Of pictures that are tested on elsewhere, as `known_id` gives them.
-        fix: Give the rows with what is fixable fixed.
+        tell: Called with the line (or the place of the row, from 1) and what was found there.
+        fix: Mend what can be, and give the rows so.
+        image_root, read: Where pictures are, if not where the run found them; whether they are looked at.
     """
-    folders, ids, lines = image_folders_of(data, image_root), NumberTable(), list[int]()
-    tested = frozenset().union(*test_ids)
-    with Pictures(folders, read and bool(against)) as pictures:
-        for row in read_rows(annotations_of(data)):
-            if row.data is None:
-                error = row.error or BrokenRow("can't be read")
-                yield broken_row(error), [Finding(row.line, "DG001", str(error))][: "DG001" in rules]
-                continue
-            if pictures.place(row.data) == len(lines):
-                lines.append(row.line)
-            size, found = _size(row.data, folders) if read else (stated_size(row.data), [])
-            found += _known(row.data, ids, tested)
-            made, left, gone = _mended(row.data, size, rules) if fix else (row.data, [*found_in(row.data, size)], [])
-            told = [(*one, False) for one in (*found, *left)] + [(*one, True) for one in gone]
-            yield made, [Finding(row.line, *one) for one in told if one[0] in rules]
-    if against and "DG403" in rules:
-        where = f"its picture is in {against}, or nearly"
-        yield {}, [Finding(line, "DG403", where) for line in _leaks(against, read, pictures, lines)]
+    folders, ids = image_folders_of(data, image_root) if read else None, set[int]()
+    for row in read_rows(annotations_of(data)):
+        error = row.error or BrokenRow("can't be read")
+        found = iter([Finding("DG001", str(error))]) if row.data is None else _found_in(row.data, folders, ids)
+        for one in found:
+            if one.rule in rules:
+                tell(row.line, one)
+                if fix and one.mend:
+                    one.mend()
+        yield broken_row(error) if row.data is None else row.data
 
 
-def _mended(
-    record: dict[str, Any], size: Size | None, rules: Collection[str]
-) -> tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The record with what is fixable fixed, what is left to find in it, and what is gone."""
-    before = [*found_in(record, size)]
-    made = mended(record, size, {rule for rule, _ in before}.intersection(rules))
-    left = [*found_in(made, size)]
-    return made, left, [one for one in before if one not in left and "fix" in RULES[one[0]]]
+def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None, ids: set[int]) -> Iterator[Finding]:
+    """What is found; it goes on with what was mended meanwhile."""
+    size = yield from _of_picture(record, folders)
+    try:
+        expressions = read_annotations(Record(record))
+    except BrokenRow as error:
+        yield Finding("DG002", str(error))
+        return
+    yield from (Finding("DG204", repr(text)) for text in said_twice(expressions))
+    for one, other, all_boxes in sharing_boxes(expressions):
+        if all_boxes and head_of(one) != head_of(other):
+            yield Finding("DG205", f"{one!r}, {other!r}")
+    given = record["expressions"] if annotated_column(record) == "expressions" else []
+    yield from _told_before(given, ids)
+    caption = record.get("cleaned_caption") or record.get("caption") if given else ""
+    caption = caption if isinstance(caption, str) else ""
+    places = find_spans([one["text"] for one in expressions], caption)
+    for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
+        for instance in expression["instances"]:
+            yield from _of_box(repr(expression["text"]), instance, size)
+        yield from _of_expression(expression, caption, place, partial(_change, given, number))
 
 
-def _leaks(against: str, read: bool, pictures: Pictures, lines: Sequence[int]) -> list[int]:
-    """The lines whose pictures are in other results too, or nearly."""
-    with Pictures(image_folders_of(against), read) as theirs:
-        for record in records_of(against):
-            theirs.place(record)
-    first = first_alike(theirs, pictures)[len(theirs.keys) :].tolist()
-    return [line for line, place in zip(lines, first, strict=True) if place < len(theirs.keys)]
-
-
-def _size(record: Mapping[str, Any], folders: tuple[str, ...]) -> tuple[Size | None, list[tuple[str, str]]]:
-    """The size of a record's picture, and what is wrong with it."""
-    read, stated = _read_size(path_of(record), folders), stated_size(record)
+def _of_picture(record: Mapping[str, Any], folders: tuple[str, ...] | None) -> Generator[Finding, None, Size | None]:
+    """What is wrong with its picture, where there are folders to look for it; returns the size."""
+    stated = stated_size(record)
+    read = _size_of(path_of(record), folders) if folders is not None else stated
     if isinstance(read, str):
-        return stated, [("DG401", read)]
-    wrong = f"the picture is {read[0]}x{read[1]}, and the record says {record.get('width')}x{record.get('height')}"
-    return read, [] if stated in (None, read) else [("DG402", wrong)]
+        yield Finding("DG401", read)
+        return stated
+    if read and stated not in (None, read):
+        yield Finding("DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}")
+    return read
 
 
 @lru_cache(maxsize=4096)
-def _read_size(path: str, folders: tuple[str, ...]) -> Size | str:
+def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
     try:
         return read_header(find_image(Record({"image": path}, folders), "image").path).size
     except RecordError as error:
         return str(error)
 
 
-def _known(record: Mapping[str, Any], ids: NumberTable, test_ids: Collection[str]) -> list[tuple[str, str]]:
-    """What is in earlier lines too, or in a list of ids."""
-    found = [("DG404", f"{path_of(record)!r} is one of --test-ids")] if known_id(path_of(record)) in test_ids else []
-    expressions = record.get("expressions")
-    for one in expressions if isinstance(expressions, list) else []:
-        if isinstance(one, dict) and has_id(given := one.get("expression_id")):
-            count = ids.count
-            ids.set(hash_of(repr(given).encode()), 1)
-            found += [("DG003", f"expression_id {given!r} is there already")] if ids.count == count else []
-    return found
+def _told_before(given: list[Any], ids: set[int]) -> Iterator[Finding]:
+    for one in given:
+        if isinstance(one, dict) and has_id(own := one.get("expression_id")):
+            if hash(repr(own)) in ids:
+                yield Finding("DG003", repr(own))
+            ids.add(hash(repr(own)))
+
+
+def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+    box, score = box_of(instance["bbox"]), instance["score"]
+    beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
+    wrong = {
+        "DG303": score is not None and not (is_number(score) and 0 <= score <= 1),
+        "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,
+        "DG101": beyond >= 1,
+        "DG102": 0 < beyond < 1,
+        "DG107": size is not None and min(size) > 1 and 0 <= min(box) < max(box) <= 1,
+        "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
+    }
+    for rule in (rule for rule, found in wrong.items() if found):
+        # the record has this list in it
+        mend = (
+            partial(instance["bbox"].__setitem__, slice(None), clamp(box, size)) if size and rule == "DG102" else None
+        )
+        yield Finding(rule, f"{text}, {[*box]}{f' in {size[0]}x{size[1]}' if size else ''}, score {score}", mend)
+
+
+def _of_expression(
+    one: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
+) -> Iterator[Finding]:
+    text, span, status, boxes = one["text"], one.get("char_span"), one.get("status"), one["instances"]
+    apart = [{"bbox": box} for box in dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)]
+    wrong = {
+        "DG201": span is not None and not _fits(span, text, caption),
+        "DG202": span is None and place is not None,
+        "DG206": any(word in text for word in _BREAKING),
+        "DG301": status not in (None, *STATUSES),
+        "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
+        "DG104": len(apart) < len(boxes),
+        "DG105": len(without_duplicates(apart, MERGE_IOU)) < len(apart),
+    }
+    mends = {rule: partial(change, char_span=[*place]) for rule in ("DG201", "DG202") if place}
+    if wrong["DG104"] and all(one["score"] is None or is_number(one["score"]) for one in boxes):
+        mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
+    where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
+    yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
+
+
+def _fits(span: Any, text: str, caption: str) -> bool:
+    if not (isinstance(span, list) and [*map(type, span)] == [int, int] and 0 <= span[0] < span[1] <= len(caption)):
+        return False
+    there = caption[span[0] : span[1]]
+    return there == text or find_spans([text], there) == [(0, len(there))]
+
+
+def _change(given: list[Any], number: int, **columns: Any) -> None:
+    one = given[number]
+    given[number] = {**({"text": one} if isinstance(one, str) else one), **columns}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.figures.duplicates import Pictures, first_alike, hash_of
+from dataflow_grounding.figures.duplicates import first_alike, hash_of, looks_of, path_of
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text
@@ -37,33 +36,30 @@ def split(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
-    folders = image_folders_of(results, image_root)
-    with Pictures(folders, read) as pictures:
-        places = array("Q", map(pictures.place, records_of(results)))
-    first = first_alike(pictures)
-    chance = np.array([hash_of(f"{seed} {pictures.keys[place]}".encode()) for place in first.tolist()], float)
+    folders, places = image_folders_of(results, image_root), dict[str, int]()
+    of_record = np.fromiter((places.setdefault(path_of(one), len(places)) for one in records_of(results)), int)
+    looks, unread = looks_of(places, folders, read)
+    first, paths = first_alike(looks), [*places]
+    chance = np.fromiter((hash_of(f"{seed} {paths[place]}") for place in first), float)
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
-    part = np.minimum(np.searchsorted(bounds, chance, "right"), len(parts) - 1)
-    of_record = part[np.asarray(places, int)]
-    counts = {
-        name: {"records": int((of_record == number).sum()), "pictures": int((part == number).sum())}
-        for number, name in enumerate(parts)
-    }
-    for name, count in counts.items():
-        if not count["records"]:
-            raise InputError(f"{name} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
+    of_picture = np.searchsorted(bounds[:-1], chance, "right")
+    of_record = of_picture[of_record]
+    sizes = (np.bincount(one, minlength=len(parts)).tolist() for one in (of_record, of_picture))
+    counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
+    if empty := [name for name, count in counts.items() if not count["records"]]:
+        raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
     try:
-        _write(results, out, list(parts), of_record.tolist())
+        _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], of_record.tolist())
     except OSError as error:
         raise InputError(f"can't write {out}: {error.strerror or error}") from None
     run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(os.path.abspath, folders)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
-    return {"parts": counts, "alike": int((first != np.arange(len(first))).sum()), "unread": pictures.unread}
+    return {"parts": counts, "alike": len(first) - len({*first}), "unread": unread}
 
 
-def _write(results: str, out: str, names: Sequence[str], of_record: Sequence[int]) -> None:
+def _write(results: str, paths: Sequence[str], of_record: Sequence[int]) -> None:
     with ExitStack() as undo:
-        writers = [RowWriter(os.path.join(out, f"{name}.jsonl")) for name in names]
+        writers = [RowWriter(path) for path in paths]
         for writer in writers:
             undo.callback(writer.discard)
         for record, part in zip(records_of(results), of_record, strict=True):

@@ -70,14 +70,14 @@ def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(tmp
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=4))
+@given(st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=3))
 def test_parts_are_about_as_large_as_asked_for(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, weights: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
     data = results(folder, [f"{n}.jpg" for n in range(count)])
-    names = "abcd"[: len(weights)]
-    options = ["--ratios", "/".join(map(str, weights)), "--names", "/".join(names), "--seed", str(seed)]
+    names = ["train", "test"] if len(weights) == 2 else ["train", "val", "test"]
+    options = ["--ratios", "/".join(map(str, weights)), "--seed", str(seed)]
     assert split(data, folder / "out", "--no-pictures", *options).code == 0
     parts = parts_of(folder / "out")
     for name, weight in zip(names, weights, strict=True):
@@ -132,15 +132,6 @@ def test_flat_pictures_are_alike_only_if_their_pixels_are(tmp_path: Path) -> Non
     assert (said.summary["images"], said.summary["same_pictures"], said.summary["unread"]) == (4, 1, 0)
 
 
-class Known:
-    """Pictures whose dHashes are given."""
-
-    def __init__(self, looks: list[int]) -> None:
-        import numpy as np
-
-        self.looks, self.keys = np.array(looks, np.uint64), looks
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) -> None:
@@ -157,8 +148,7 @@ def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) ->
             if (looks[one] ^ looks[other]).bit_count() <= 4:
                 low, high = sorted((group[one], group[other]))
                 group = [low if place == high else place for place in group]
-    known: Any = Known(looks)
-    assert first_alike(known).tolist() == group
+    assert first_alike(looks) == group
 
 
 def test_many_pictures_are_grouped_quickly() -> None:
@@ -168,11 +158,10 @@ def test_many_pictures_are_grouped_quickly() -> None:
     draw = random.Random(1)
     looks = [draw.getrandbits(64) for _ in range(100_000)]
     looks += [look ^ 0b10110 for look in looks[:1000]]
-    known: Any = Known(looks)
     start = time.process_time()
-    groups = first_alike(known)
+    groups = first_alike(looks)
     assert time.process_time() - start < 20
-    assert (groups != range(len(looks))).sum() == 1000
+    assert sum(one != place for place, one in enumerate(groups)) == 1000
 
 
 def test_a_folder_that_is_there_an_empty_part_and_wrong_ratios(tmp_path: Path) -> None:
@@ -184,7 +173,6 @@ def test_a_folder_that_is_there_an_empty_part_and_wrong_ratios(tmp_path: Path) -
         ("-o", str(tmp_path / "x"), "--ratios", "0.8/0/0.2"): "above 0",
         ("-o", str(tmp_path / "x"), "--ratios", "0.8/0.2/1e9"): "above 0",
         ("-o", str(tmp_path / "x"), "--ratios", "1"): "above 0",
-        ("-o", str(tmp_path / "x"), "--names", "a/../b/c"): "--names",
     }
     for options, said in cases.items():
         done = command(["split", str(data), *options])
