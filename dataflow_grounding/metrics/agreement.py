@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.metrics.annotations import Source, read_annotations
-from dataflow_grounding.metrics.overlaps import Overlaps, Rules, iou_of, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import Pairs, pair
-
-_RANDOM_PAIRS = 10_000
+from dataflow_grounding.metrics.overlaps import Rules, one_to_one, overlaps_of
+from dataflow_grounding.metrics.pairs import pair
 
 
 def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
@@ -23,43 +21,33 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
 
     Returns:
         f1_0.5, f1_0.75: Twice the matched boxes, of all boxes.
-        mean_iou, corner_distance: Of boxes that match from IoU 0.5; the distance of corners in % of the diagonal.
-        both_none: Share of common phrases for which neither has a box.
-        alpha_box_experimental: 1 - disagreement / disagreement of boxes of two random images, which is 1 - IoU, or 1
-            for a box that stands alone.
+        mean_iou: Of boxes that match from IoU 0.5.
         kappa_status, alpha_status, kappa_verified, alpha_verified: Of these labels.
 
     Raises:
         InputError: Something can't be read, or they have no record in common.
     """
     pairs = pair(read_annotations(second), read_annotations(first))
-    a, b = pairs.gold, pairs.found
+    a, b, common = pairs.gold, pairs.found, np.flatnonzero(pairs.partner >= 0)
     matched = one_to_one(overlaps_of(a.boxes, b.boxes, pairs.partner, rules), rules)
-    known = np.isin(pairs.record_of, np.flatnonzero(pairs.records >= 0))
-    boxes = int(a.boxes.counts[known].sum() + b.boxes.counts[pairs.record_owner >= 0].sum())
-    common = np.flatnonzero(pairs.partner >= 0)
-    none = (a.boxes.counts[common] == 0) & (b.boxes.counts[pairs.partner[common]] == 0)
-    rounded = {
-        **{f"f1_{t}": 2 * rules.passes(matched.overlap, t).sum() / boxes if boxes else None for t in (0.5, 0.75)},
-        "mean_iou": _mean(matched.iou),
-        "corner_distance": _mean(_corner_distances(pairs, matched)),
-        "both_none": _mean(none),
-        "alpha_box_experimental": _box_alpha(pairs, matched, boxes, rules),
-    }
+    known, other_known = pairs.records[pairs.record_of] >= 0, pairs.record_owner >= 0
+    boxes = int(a.boxes.counts[known].sum() + b.boxes.counts[other_known].sum())
+    rounded = {f"f1_{t}": 2 * rules.passes(matched.overlap, t).sum() / boxes if boxes else None for t in (0.5, 0.75)}
+    rounded["mean_iou"] = matched.iou.mean() if len(matched.iou) else None
     for name in ("status", "verified"):
-        both = ((a.phrases[n][name], b.phrases[pairs.partner[n]][name]) for n in common)
-        units = [(x if x is None else str(x), y if y is None else str(y)) for x, y in both]
+        both = [(a.phrases[n][name], b.phrases[pairs.partner[n]][name]) for n in common]
+        units = [tuple(None if label is None else str(label) for label in labels) for labels in both]
         rounded |= {f"kappa_{name}": kappa(units), f"alpha_{name}": alpha(units)}
     return {
         "images": len(np.unique(pairs.image_of[pairs.records >= 0])),
         "expressions": len(common),
-        "expressions_of_one": int(known.sum()) + int((pairs.record_owner >= 0).sum()) - 2 * len(common),
+        "expressions_of_one": int(known.sum() + other_known.sum()) - 2 * len(common),
         "boxes": boxes,
         **{name: None if value is None else round(float(value), 4) for name, value in rounded.items()},
     }
 
 
-def kappa(units: Iterable[tuple[Any, Any]]) -> float | None:
+def kappa(units: Iterable[Sequence[Any]]) -> float | None:
     """Cohen's κ (1960) of two annotators' labels; None where one is missing, or chance alone would agree.
 
     Example:
@@ -89,31 +77,3 @@ def alpha(units: Iterable[Sequence[Any]]) -> float | None:
     n = total.total()
     expected = n**2 - sum(count**2 for count in total.values())
     return 1 - (n - 1) * observed / expected if expected else None
-
-
-def _corner_distances(pairs: Pairs, matched: Overlaps) -> np.ndarray:
-    sizes = np.array([[record["width"] or np.nan, record["height"] or np.nan] for record in pairs.gold.records], float)
-    diagonals = np.hypot(sizes[:, 0], sizes[:, 1])[pairs.record_of[matched.phrase]]
-    apart = pairs.gold.boxes.corners[matched.gold] - pairs.found.boxes.corners[matched.found]
-    corners = np.hypot(apart[:, ::2], apart[:, 1::2]).mean(axis=1)
-    distances: np.ndarray = 100 * corners / diagonals
-    return distances[~np.isnan(distances)]
-
-
-def _box_alpha(pairs: Pairs, matched: Overlaps, boxes: int, rules: Rules) -> float | None:
-    sides = (pairs.gold.boxes, pairs.record_of), (pairs.found.boxes, pairs.record_owner)
-    corners = np.concatenate([side.corners for side, _ in sides])
-    records = np.concatenate([np.repeat(record, side.counts) for side, record in sides])
-    image = np.append(pairs.image_of, -1)[records]  # of a record that the first doesn't have: -1
-    one, other = np.random.default_rng(0).integers(0, max(len(corners), 1), (2, _RANDOM_PAIRS))
-    if not boxes or len(np.unique(image[image >= 0])) < 2:
-        return None
-    apart = (image[one] != image[other]) & (image[one] >= 0) & (image[other] >= 0)
-    expected = 1 - iou_of(corners[one[apart]], corners[other[apart]], rules)[0].mean()
-    alone = boxes - 2 * len(matched.iou)
-    observed = ((1 - matched.iou).sum() + alone) / (len(matched.iou) + alone)
-    return float(1 - observed / expected) if expected else None
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None

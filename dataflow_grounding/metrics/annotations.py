@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, has_id, is_number, read_expressions
+from dataflow_grounding.records import Record, is_number, read_expressions
 from dataflow_grounding.rows import read_rows
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
 _OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "model")
+_OF_PHRASE = ("text", "type", "status", "verified", "char_span")
+_PLACE = re.compile(r"#[0-9]+$")  # ends an id of ours, which says the place alone: elsewhere it may be another phrase
 
 
 class Boxes(NamedTuple):
@@ -33,20 +36,12 @@ class Boxes(NamedTuple):
 
 @dataclass
 class Annotations:
-    """Records, `name` in messages, and their phrases: of record r those from place `first[r]` to `first[r + 1]`.
-
-    Both have the columns that figures need, a phrase also its `record`, `id` and text up to case and spacing (`plain`).
-    """
+    """Records, `name` in messages, and their phrases, each with its `record`, with the columns that figures need."""
 
     name: str
-    records: list[dict[str, Any]] = field(default_factory=list)
-    phrases: list[dict[str, Any]] = field(default_factory=list)
-    first: list[int] = field(default_factory=lambda: [0])
-    boxes: Boxes = field(init=False)
-
-    def phrases_of(self, record: int) -> range:
-        """The places of a record's phrases; none for record -1."""
-        return range(self.first[record], self.first[record + 1]) if record >= 0 else range(0)
+    records: list[dict[str, Any]]
+    phrases: list[dict[str, Any]]
+    boxes: Boxes
 
 
 def read_annotations(source: Source) -> Annotations:
@@ -57,25 +52,24 @@ def read_annotations(source: Source) -> Annotations:
     """
     if isinstance(source, Annotations):
         return source
-    found = Annotations(os.fspath(source) if isinstance(source, (str, os.PathLike)) else "records")
-    counts, corners, scores = [0], [], []
+    records, phrases = [], []
+    counts, corners, scores = [0], list[list[float]](), list[float]()
     for where, row in _rows(source):
         try:
-            expressions = read_expressions(Record(row), "expressions") if row.get("expressions") else []
-            for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
-                found.phrases.append(_phrase(row, given, expression) | {"record": len(found.records)})
-                boxes = sorted(map(_box, expression["instances"]), key=lambda box: 1.0 if box[1] != box[1] else -box[1])
+            for expression in read_expressions(Record(row), "expressions") if row.get("expressions") else []:
+                boxes = sorted(
+                    map(_box, expression["instances"]), key=lambda box: -np.inf if box[1] is None else -box[1]
+                )
+                phrases.append(_phrase(row, expression) | {"record": len(records)})
                 counts.append(len(boxes))
-                for box, score in boxes:
-                    corners += box
-                    scores.append(score)
+                corners += [box for box, _ in boxes]
+                scores += [score for _, score in boxes]
         except BrokenRow as error:
             raise InputError(f"{where}: {error}") from None
-        sides = {name: row.get(name) if is_number(row.get(name)) else None for name in ("width", "height")}
-        found.records.append({**{name: row.get(name) for name in _OF_RECORD}, **sides})
-        found.first.append(len(found.phrases))
-    found.boxes = Boxes(np.cumsum(counts), np.array(corners, float).reshape(-1, 4), np.array(scores, float))
-    return found
+        records.append({name: row.get(name) for name in _OF_RECORD})
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "records"
+    boxes = Boxes(np.cumsum(counts), np.array(corners, float).reshape(-1, 4), np.array(scores, float))
+    return Annotations(name, records, phrases, boxes)
 
 
 def _rows(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -91,23 +85,26 @@ def _rows(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> Itera
         yield f"{path}, line {row.line}", row.data
 
 
-def _phrase(row: Mapping[str, Any], given: Any, expression: Mapping[str, Any]) -> dict[str, Any]:
-    text, span = expression["text"], expression.get("char_span")
+def _phrase(row: Mapping[str, Any], expression: Mapping[str, Any]) -> dict[str, Any]:
+    text, span, own_id = expression["text"], expression.get("char_span"), str(expression["expression_id"])
     caption = row.get("cleaned_caption") or row.get("caption")
-    if span is not None:
-        whole = isinstance(span, (list, tuple)) and len(span) == 2 and all(type(n) is int for n in span)
-        if not (whole and 0 <= span[0] < span[1] <= (len(caption) if isinstance(caption, str) else 10**6)):
+    end = len(caption) if isinstance(caption, str) else 10**6
+    match span:
+        case None:
+            pass
+        case [int(first), int(last)] if 0 <= first < last <= end:
+            pass
+        case _:
             raise BrokenRow(
                 f"expression {text!r}: 'char_span' should be [start, end] in the caption, or null: {span!r}"
             )
-    own_id = given.get("expression_id") if isinstance(given, Mapping) else None
-    kept = {name: expression.get(name) for name in ("text", "type", "status", "verified")}
-    kept |= {"id": str(own_id) if has_id(own_id) else None, "char_span": None if span is None else list(span)}
-    return {**kept, "plain": " ".join(text.split()).casefold()}
+    plain = " ".join(text.split()).casefold()
+    kept = {name: expression.get(name) for name in _OF_PHRASE}
+    return {**kept, "plain": plain, "id": (own_id, plain) if _PLACE.search(own_id) else own_id}
 
 
 def _box(instance: Mapping[str, Any]) -> tuple[list[float], float]:
     score = instance["score"]
     if score is not None and not (is_number(score) and 0 <= score <= 1):
         raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
-    return instance["bbox"], float("nan") if score is None else float(score)
+    return instance["bbox"], score

@@ -2,64 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from dataflow_grounding.metrics.annotations import Annotations
+from dataflow_grounding.metrics.measures import Columns
 from dataflow_grounding.metrics.overlaps import Rules, one_to_one, overlaps_of
 from dataflow_grounding.metrics.pairs import Pairs
-from dataflow_grounding.metrics.sums import Sums, share
 
-_KINDS = ("exact", "overlap", "char")
 Spans: TypeAlias = Mapping[int, Sequence[int]]  # place of a phrase → [start, end)
 
 
-def span_columns(pairs: Pairs, rules: Rules) -> Sums:
+def span_columns(pairs: Pairs, rules: Rules) -> Columns:
     """What counts for each gold record; nothing where the captions differ, or a whole file states no span."""
     gold, found = pairs.gold, pairs.found
-    partner, (sizes, other_sizes) = pairs.partner.tolist(), (side.boxes.counts.tolist() for side in (gold, found))
-    counts = np.zeros((len(gold.records), 3, 3))  # exact, overlap, characters; right, in the gold, found
-    asked, elsewhere = np.zeros((2, len(counts)))
-    joint = np.zeros((len(counts), 2, 2))  # pairs of a span and a box; exact, overlap; twice the right, all of both
-    partners = np.full((2, len(gold.phrases)), -1)
-    for place, other in _comparable(pairs):
-        there, said = _spans_of(gold, place), _spans_of(found, other)
-        for kind, exact in enumerate((True, False)):
-            met = match_spans(there, said, exact=exact)
-            counts[place, kind] = len(met), len(there), len(said)
-            partners[kind, list(met)] = list(met.values())
-        letters, others = _letters(there), _letters(said)
-        counts[place, 2] = len(letters & others), len(letters), len(others)
-        elsewhere[place] = sum(said.get(partner[n], span) != span for n, span in there.items())
-        joint[place, :, 1] = sum(sizes[n] for n in there) + sum(other_sizes[n] for n in said)
-        asked[place] = 1
-    for kind in (0, 1):
-        matched = one_to_one(overlaps_of(gold.boxes, found.boxes, partners[kind], rules), rules)
-        right = matched.phrase[rules.passes(matched.overlap, rules.threshold)]
-        np.add.at(joint[:, kind, 0], pairs.record_of[right], 2)
-    f1 = share(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
-    macro = np.where(np.isnan(f1), 1, f1) * asked[:, None]
-    return {"captions": asked, "spans": counts, "span_f1": macro, "joint": joint, "elsewhere": elsewhere}
+    spans, others = _spans(gold), _spans(found)
+    names = [f"span_{kind}{ending}" for kind in ("exact", "overlap", "char") for ending in ("_f1", "")]
+    columns = {name: np.zeros(len(gold.records)) for name in (*names, "joint", "spans_and_boxes", "captions")}
+    if not (any(spans) and any(others)):
+        return columns
+    partner = np.full(len(gold.phrases), -1)
+    for place, other in enumerate(pairs.records.tolist()):
+        if other >= 0 and _caption(gold, place) != _caption(found, other):
+            continue
+        there, said = spans[place], others[other]
+        met = match_spans(there, said, exact=True)
+        partner[list(met)] = list(met.values())
+        letters, theirs = ({n for span in side.values() for n in range(*span)} for side in (there, said))
+        rights = len(met), len(match_spans(there, said, exact=False)), len(letters & theirs)
+        sizes = (size := len(there) + len(said)), size, len(letters) + len(theirs)
+        for kind, right, both in zip(("exact", "overlap", "char"), rights, sizes, strict=True):
+            columns[f"span_{kind}_f1"][place], columns[f"span_{kind}"][place] = 2 * right, both
+        boxes = gold.boxes.counts[list(there)].sum() + found.boxes.counts[list(said)].sum()
+        columns["spans_and_boxes"][place], columns["captions"][place] = boxes, 1
+    matched = one_to_one(overlaps_of(gold.boxes, found.boxes, partner, rules), rules)
+    right = matched.phrase[rules.passes(matched.overlap, rules.threshold)]
+    np.add.at(columns["joint"], pairs.record_of[right], 2)
+    return columns
 
 
-def _comparable(pairs: Pairs) -> Iterator[tuple[int, int]]:
-    """Gold records and the predicted ones, or -1, that have the same caption, where both files state spans."""
-    sides = (pairs.gold, pairs.found)
-    if all(any(phrase["char_span"] for phrase in side.phrases) for side in sides):
-        captions = [[record["cleaned_caption"] or record["caption"] for record in side.records] for side in sides]
-        for place, other in enumerate(pairs.records.tolist()):
-            if other < 0 or captions[0][place] == captions[1][other]:
-                yield place, other
+def _spans(side: Annotations) -> list[dict[int, Sequence[int]]]:
+    """Those of each record, and none for record -1."""
+    spans: list[dict[int, Sequence[int]]] = [{} for _ in range(len(side.records) + 1)]
+    for place, phrase in enumerate(side.phrases):
+        if phrase["char_span"]:
+            spans[phrase["record"]][place] = tuple(phrase["char_span"])
+    return spans
 
 
-def _spans_of(side: Annotations, record: int) -> Spans:
-    return {n: side.phrases[n]["char_span"] for n in side.phrases_of(record) if side.phrases[n]["char_span"]}
-
-
-def _letters(spans: Spans) -> set[int]:
-    return {letter for span in spans.values() for letter in range(*span)}
+def _caption(side: Annotations, record: int) -> object:
+    return side.records[record]["cleaned_caption"] or side.records[record]["caption"]
 
 
 def match_spans(gold: Spans, found: Spans, *, exact: bool) -> dict[int, int]:
@@ -80,18 +74,3 @@ def match_spans(gold: Spans, found: Spans, *, exact: bool) -> dict[int, int]:
         if n not in met and m not in met.values():
             met[n] = m
     return met
-
-
-def span_figures(sums: Sums) -> Sums:
-    """Precision, recall, F1 of spans over the data set; mean F1 over captions, 1 where neither has a span; joint F1.
-
-    joint: of pairs of a span and a box, right where the span is equal and the box is; joint_overlap: where they meet.
-    """
-    figures = {}
-    for n, kind in enumerate(_KINDS):
-        right, gold, found = (sums["spans"][..., n, m] for m in range(3))
-        figures[f"span_{kind}_f1"] = share(2 * right, gold + found)
-        figures[f"span_{kind}_precision"], figures[f"span_{kind}_recall"] = share(right, found), share(right, gold)
-        figures[f"span_{kind}_f1_macro"] = share(sums["span_f1"][..., n], sums["captions"])
-    joint = share(sums["joint"][..., 0], sums["joint"][..., 1])
-    return {**figures, "joint": joint[..., 0], "joint_overlap": joint[..., 1]}

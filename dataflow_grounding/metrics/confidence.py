@@ -1,37 +1,8 @@
-"""Whether a score says how often a box is right, and which score to cut at."""
+"""Which score to cut at, and whether a score says how often a box is right."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from dataflow_grounding.metrics.sums import Sums, share
-
-_WISHES = (0.8, 0.9, 0.95, 0.99)
-
-
-def confidence_columns(scores: np.ndarray, right: np.ndarray) -> Sums:
-    """What counts for each box that has a score; bins are ten of equal width, and up to 15 of equal mass."""
-    values = np.unique(scores)
-    if len(values) > 15:  # votes of few samples make few scores: each is a bin of its own
-        values = np.unique(np.quantile(scores, np.arange(15) / 15, method="lower"))
-    bins = {"width": np.minimum((scores * 10).astype(int), 9), "mass": np.searchsorted(values, scores, "right") - 1}
-    apart = {f"apart_{kind}": np.eye(15)[which] * (right - scores)[:, None] for kind, which in bins.items()}
-    return {"scored": np.ones(len(scores)), "brier": (scores - right) ** 2, **apart}
-
-
-def confidence_figures(sums: Sums) -> Sums:
-    """Expected calibration error (Guo 2017) by both kinds of bins, and Brier's score; 0 is best."""
-    apart = {name: np.abs(sums[f"apart_{kind}"]).sum(-1) for name, kind in (("ece", "width"), ("ece_mass", "mass"))}
-    return {name: share(part, sums["scored"]) for name, part in {**apart, "brier": sums["brier"]}.items()}
-
-
-def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """The chance that a right box has a higher score than a wrong one, ties half; None without boxes of either kind."""
-    values, which = np.unique(scores, return_inverse=True)
-    good, bad = (np.bincount(which[right == kind], minlength=len(values)) for kind in (True, False))
-    below = np.cumsum(bad) - bad
-    pairs = int(good.sum()) * int(bad.sum())
-    return float((good * (below + bad / 2)).sum() / pairs) if pairs else None
 
 
 def kept_and_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -43,12 +14,9 @@ def kept_and_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
     """For each wished share of right boxes the lowest score that has it: "score ≥ s keeps x % at y % right"."""
-    found = []
-    for wish in _WISHES:
-        reach = curve[curve[:, 2] >= wish]
-        if len(reach):
-            found.append(dict(zip(("score", "kept", "right"), map(float, reach[-1]), strict=True)))
-    return [cut for n, cut in enumerate(found) if cut not in found[:n]]
+    reached = [curve[curve[:, 2] >= wish] for wish in (0.8, 0.9, 0.95, 0.99)]
+    found = dict.fromkeys(tuple(reach[-1].tolist()) for reach in reached if len(reach))
+    return [dict(zip(("score", "kept", "right"), cut, strict=True)) for cut in found]
 
 
 def reliability(curve: np.ndarray) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""All figures of predictions against gold: each family's columns, summed per image, and what the sums say."""
+"""All figures of predictions against gold."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import numpy as np
 
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.metrics.annotations import Source, read_annotations
-from dataflow_grounding.metrics.caption_spans import span_columns, span_figures
+from dataflow_grounding.metrics.caption_spans import span_columns
 from dataflow_grounding.metrics.coco_ap import coco_ap
-from dataflow_grounding.metrics.confidence import auroc, confidence_columns, confidence_figures, cuts, kept_and_right
-from dataflow_grounding.metrics.generalised import box_figures, set_columns, set_figures
+from dataflow_grounding.metrics.confidence import cuts, kept_and_right
+from dataflow_grounding.metrics.draws import draws_of, interval, mcnemar
 from dataflow_grounding.metrics.groups import groups_of
+from dataflow_grounding.metrics.measures import (
+    Columns,
+    confidence_columns,
+    figures_of,
+    first_columns,
+    recall_columns,
+    set_columns,
+)
 from dataflow_grounding.metrics.overlaps import Overlaps, Rules, one_to_one, overlaps_of
 from dataflow_grounding.metrics.pairs import Pairs, pair
-from dataflow_grounding.metrics.phrases import hulls, recall_columns, recall_figures
-from dataflow_grounding.metrics.rec import rec_columns, rec_figures
-from dataflow_grounding.metrics.sums import Sums, draws_of, interval, mcnemar, summed
 
 Figures = dict[str, float | int | None]
 _OF_GROUPS = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
@@ -38,8 +43,8 @@ class Evaluation:
 
     pairs: Pairs
     rules: Rules
-    columns: Sums
-    sums: Sums
+    columns: Columns
+    sums: Columns
     overlap: np.ndarray
     right: np.ndarray
     curve: np.ndarray
@@ -47,16 +52,15 @@ class Evaluation:
     notes: list[str]
 
     @cached_property
-    def draws(self) -> dict[str, np.ndarray]:
+    def draws(self) -> Columns:
         """The figures of 1,000 bootstrap samples of the images."""
-        return draws_of(self.sums, lambda sums: _all_figures(sums, self.rules))
+        return _named(figures_of(draws_of(self.sums)), self.rules)
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
         groups: dict[str, dict[str, Figures]] = {}
         for table, group, places in groups_of(self.pairs):
-            sums = {name: column[places].sum(axis=0) for name, column in self.columns.items()}
-            figures = _plain(_phrase_figures(sums))
+            figures = _plain(figures_of({name: column[places].sum() for name, column in self.columns.items()}))
             shown = {"expressions": len(places), **{name: figures[name] for name in _OF_GROUPS}}
             groups.setdefault(table, {})[group] = shown
         intervals = {name: interval(self.draws[name]) for name in self.draws if self.figures[name] is not None}
@@ -67,13 +71,12 @@ class Evaluation:
         """Another run on the same gold, less this one: differences, their 95 % intervals, McNemar's test of `right`."""
         draws = {name: other.draws[name] - self.draws[name] for name in self.draws}
         both = ((name, self.figures[name], other.figures[name]) for name in draws)
-        difference = _plain({name: None if a is None or b is None else b - a for name, a, b in both})
+        difference = _plain({name: math.nan if a is None or b is None else b - a for name, a, b in both})
         sides = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
-        test = {"only_first_right": sides[0], "only_second_right": sides[1], "p": mcnemar(*sides)}
         return {
             "difference": difference,
             "intervals": {name: interval(draws[name]) for name, value in difference.items() if value is not None},
-            "mcnemar": test,
+            "mcnemar": {"only_first_right": sides[0], "only_second_right": sides[1], "p": mcnemar(*sides)},
         }
 
 
@@ -92,79 +95,68 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
     if not truth.phrases:
         raise InputError(f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`")
     pairs = pair(read_annotations(found), truth)
-    boxes, wanted = pairs.found.boxes, truth.boxes.counts
+    boxes, wanted, image_of = pairs.found.boxes, truth.boxes.counts, pairs.image_of
     overlaps = overlaps_of(truth.boxes, boxes, pairs.partner, rules)
     first = overlaps.where(overlaps.rank == 0)
     overlap, iou = np.zeros((2, len(wanted)))
     np.maximum.at(overlap, first.phrase, first.overlap)
     np.maximum.at(iou, first.phrase, first.iou)
-    kept = np.ones(len(boxes.scores), bool) if rules.score_cut is None else ~(boxes.scores < rules.score_cut)
+    kept = ~(boxes.scores < (rules.score_cut or 0.0))
     counts = np.diff(np.append(0, np.cumsum(kept))[boxes.starts])
-    hulled = overlaps_of(hulls(truth.boxes), boxes, pairs.partner, rules)
-    matched = one_to_one(overlaps.where(kept[overlaps.found]), rules)
     columns = {
-        **rec_columns(wanted, overlap, iou, rules),
-        **recall_columns("any", wanted, overlaps, rules),
-        **recall_columns("merged", wanted, hulled, rules),
-        **set_columns(np.append(counts, 0)[pairs.partner], pairs, matched, rules),
+        **first_columns(wanted, overlap, iou, rules),
+        **recall_columns(pairs, overlaps, rules),
+        **set_columns(pairs, overlaps.where(kept[overlaps.found]), counts, rules),
     }
     confidence, of_box = _confidence(pairs, overlaps, rules)
-    extra = np.where(pairs.owner < 0, counts, 0)[pairs.record_owner >= 0]
-    images = int(pairs.image_of.max()) + 1
     sums = {
-        **summed(columns, pairs.image_of[pairs.record_of], images),
-        **summed({"extra": extra}, pairs.image_of[pairs.record_owner[pairs.record_owner >= 0]], images),
-        **summed(span_columns(pairs, rules), pairs.image_of, images),
-        **summed(confidence_columns(*confidence), pairs.image_of[pairs.record_of[of_box]], images),
+        **_summed(columns, image_of[pairs.record_of], image_of),
+        **_summed(confidence_columns(*confidence), image_of[pairs.record_of[of_box]], image_of),
+        **_summed(span_columns(pairs, rules), image_of, image_of),
     }
-    right = np.where(wanted > 0, rules.passes(overlap, rules.threshold), columns["perfect"] | ~pairs.judged)
-    run = Evaluation(pairs, rules, columns, sums, overlap, right, kept_and_right(*confidence), {}, [])
-    _add_figures(run, len(of_box), auroc(*confidence))
-    return run
-
-
-def _add_figures(run: Evaluation, scored: int, chance: float | None) -> None:
-    pairs, total = run.pairs, {name: column.sum(axis=0) for name, column in run.sums.items()}
-    run.figures |= {
-        "images": len(run.sums["gold"]),
-        "expressions": len(pairs.partner),
+    extra = (pairs.owner < 0) & (pairs.record_owner >= 0)  # phrases that the gold doesn't have: their boxes are wrong
+    np.add.at(sums["found"], image_of[pairs.record_owner[extra]], counts[extra])
+    right = np.where(wanted > 0, rules.passes(overlap, rules.threshold), columns["gprec_f1"] | ~pairs.judged)
+    totals = {name: column.sum() for name, column in sums.items()}
+    figures: Figures = {
+        "images": len(sums["gold"]),
+        "expressions": len(wanted),
         "expressions_not_judged": int((~pairs.judged).sum()),
         "expressions_missing": int((pairs.partner < 0).sum()),
-        "expressions_not_in_gold": int(((pairs.owner < 0) & (pairs.record_owner >= 0)).sum()),
+        "expressions_not_in_gold": int(extra.sum()),
         "expressions_of_other_records": int((pairs.record_owner < 0).sum()),
-        "grounded": int(total["said"]),
-        "boxes": int(total["found"] + total["extra"]),
-        "gold_boxes": int(total["gold"]),
-        "scored_boxes": scored,
-        "captions": int(total["captions"]),
-        "spans_elsewhere": int(total["elsewhere"]),
-        **_plain({**_all_figures(total, run.rules), "auroc": chance, "ap": None}),
+        "grounded": int(totals["grounded_share"]),
+        "boxes": int(totals["found"]),
+        "gold_boxes": int(totals["gold"]),
+        "scored_boxes": len(of_box),
+        "captions": int(totals["captions"]),
+        **_plain(_named(figures_of(totals), rules)),
+        "ap": None,
     }
-    if not scored:
-        run.notes.append("no scores: boxes are ranked by their order, and R@5 and R@10 then mean little")
+    notes = [] if len(of_box) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
     try:
-        run.figures |= _plain({"ap": coco_ap(pairs)})
+        figures["ap"] = _plain({"ap": coco_ap(pairs)})["ap"]
     except MissingExtra as missing:
-        run.notes.append(str(missing))
+        notes.append(str(missing))
+    return Evaluation(pairs, rules, columns, sums, overlap, right, kept_and_right(*confidence), figures, notes)
 
 
 def _confidence(pairs: Pairs, overlaps: Overlaps, rules: Rules) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Score and rightness of the boxes that have a score and belong to a gold phrase, and that phrase's place."""
-    boxes = pairs.found.boxes
-    matched, right = one_to_one(overlaps, rules), np.zeros(len(boxes.scores), bool)
+    scores = pairs.found.boxes.scores
+    matched, right = one_to_one(overlaps, rules), np.zeros(len(scores), bool)
     right[matched.found] = rules.passes(matched.overlap, rules.threshold)
-    scored = (pairs.box_owner >= 0) & ~np.isnan(boxes.scores)
-    return (boxes.scores[scored], right[scored]), pairs.box_owner[scored]
+    scored = (pairs.box_owner >= 0) & ~np.isnan(scores)
+    return (scores[scored], right[scored]), pairs.box_owner[scored]
 
 
-def _phrase_figures(sums: Sums) -> Sums:
-    recall = {**recall_figures("any", sums), **recall_figures("merged", sums)}
-    return {**rec_figures(sums), **recall, **set_figures(sums)}
+def _summed(columns: Columns, image: np.ndarray, images: np.ndarray) -> Columns:
+    return {name: np.bincount(image, column, images.max() + 1) for name, column in columns.items()}
 
 
-def _all_figures(sums: Sums, rules: Rules) -> Sums:
-    figures = {**_phrase_figures(sums), **box_figures(sums, rules.threshold)}
-    return {**figures, **span_figures(sums), **confidence_figures(sums)}
+def _named(figures: Columns, rules: Rules) -> Columns:
+    ending = f"_at_iou_{rules.threshold:g}"
+    return {name + ending if name in ("precision", "recall") else name: value for name, value in figures.items()}
 
 
 def _plain(figures: Mapping[str, Any]) -> Figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from dataflow_grounding.metrics.annotations import Boxes
 
 THRESHOLDS = np.array([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
 """COCO's ten thresholds of IoU."""
-_AT_A_TIME = 1_000_000  # pairs of boxes
 
 
 @dataclass(frozen=True)
@@ -59,21 +57,16 @@ class Overlaps(NamedTuple):
 
 def overlaps_of(gold: Boxes, found: Boxes, partner: np.ndarray, rules: Rules) -> Overlaps:
     """All pairs of boxes of a gold phrase and its `partner` that meet."""
-    wanted, first = gold.counts, np.append(found.starts[:-1], 0)[partner]
-    pairs = wanted * np.append(found.counts, 0)[partner]
-    ends = np.cumsum(pairs)
-    cuts = [0, *np.searchsorted(ends, range(_AT_A_TIME, int(pairs.sum()), _AT_A_TIME)).tolist(), len(ends)]
-    parts = []
-    for start, stop in pairwise(cuts):
-        phrase = np.repeat(np.arange(start, stop), pairs[start:stop])
-        place = np.arange(len(phrase)) - (ends - pairs)[phrase] + (ends - pairs)[start : start + 1].sum()
-        rank, which = place // wanted[phrase], gold.starts[phrase] + place % wanted[phrase]
-        iou, overlap = iou_of(found.corners[first[phrase] + rank], gold.corners[which], rules)
-        parts.append(Overlaps(phrase, first[phrase] + rank, which, rank, iou, overlap).where(iou > 0))
-    return Overlaps(*map(np.concatenate, zip(*parts, strict=True)))
+    pairs = gold.counts * np.append(found.counts, 0)[partner]
+    phrase = np.repeat(np.arange(len(pairs)), pairs)
+    place = np.arange(len(phrase)) - (np.cumsum(pairs) - pairs)[phrase]
+    rank, which = np.divmod(place, gold.counts[phrase])
+    mine, other = found.starts[partner[phrase]] + rank, gold.starts[phrase] + which
+    iou, overlap = _iou(found.corners[mine], gold.corners[other], rules)
+    return Overlaps(phrase, mine, other, rank, iou, overlap).where(iou > 0)
 
 
-def iou_of(a: np.ndarray, b: np.ndarray, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+def _iou(a: np.ndarray, b: np.ndarray, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
     """IoU of boxes, row by row, and what is held against thresholds."""
 
     def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -91,13 +84,11 @@ def iou_of(a: np.ndarray, b: np.ndarray, rules: Rules) -> tuple[np.ndarray, np.n
 def one_to_one(overlaps: Overlaps, rules: Rules) -> Overlaps:
     """Which box is which, from IoU 0.5 or the rules' threshold on, the largest overlap first."""
     near = overlaps.where(rules.passes(overlaps.overlap, min(rules.threshold, 0.5)))
-    placed: set[int] = set()
-    met: set[int] = set()
-    kept = []
-    order = np.lexsort((near.found, near.gold, -near.overlap))
-    for place, found, gold in np.stack([order, near.found[order], near.gold[order]], axis=1).tolist():
-        if found not in placed and gold not in met:
-            placed.add(found)
-            met.add(gold)
+    near = near.where(np.lexsort((near.found, near.gold, -near.overlap)))
+    taken, kept = set[tuple[str, int]](), []
+    for place, (found, gold) in enumerate(zip(near.found.tolist(), near.gold.tolist(), strict=True)):
+        boxes = {("found", found), ("gold", gold)}
+        if taken.isdisjoint(boxes):
+            taken |= boxes
             kept.append(place)
     return near.where(np.array(kept, int))

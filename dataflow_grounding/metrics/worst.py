@@ -13,26 +13,19 @@ from dataflow_grounding.metrics.evaluating import Evaluation
 
 def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     """Records with the phrases that are not right, the smallest IoU of the first box first; `most` phrases."""
-    pairs, by_record = run.pairs, dict[int, list[int]]()
-    order = np.lexsort((run.overlap, run.right))
-    for place in order[: min(most, int((~run.right).sum()))].tolist():
-        by_record.setdefault(int(pairs.record_of[place]), []).append(place)
-    for record, places in by_record.items():
-        expressions = []
-        for place in places:
-            expressions.append(_shown(pairs.gold, place, "gold"))
-            if pairs.partner[place] >= 0:
-                found = f"found, IoU {run.overlap[place]:.2f}"
-                expressions.append(_shown(pairs.found, int(pairs.partner[place]), found))
-        other = int(pairs.records[record])
-        known = {**(pairs.found.records[other] if other >= 0 else {})}
-        known |= {name: value for name, value in pairs.gold.records[record].items() if value is not None}
-        yield {**known, "expressions": expressions}
+    pairs, by_record = run.pairs, dict[int, list[dict[str, Any]]]()
+    for place in np.lexsort((run.overlap, run.right))[: min(most, (~run.right).sum())].tolist():
+        expressions = by_record.setdefault(int(pairs.record_of[place]), [])
+        expressions.append(_shown(pairs.gold, place, "gold"))
+        if pairs.partner[place] >= 0:
+            expressions.append(_shown(pairs.found, pairs.partner[place], f"found, IoU {run.overlap[place]:.2f}"))
+    for record, expressions in by_record.items():
+        yield {**pairs.gold.records[record], "expressions": expressions}
 
 
 def _shown(side: Annotations, place: int, what: str) -> dict[str, Any]:
-    boxes = slice(*side.boxes.starts[place : place + 2])
-    scores = [None if score != score else score for score in side.boxes.scores[boxes].tolist()]
-    instances = [{"bbox": box, "score": s} for box, s in zip(side.boxes.corners[boxes].tolist(), scores, strict=True)]
-    phrase = side.phrases[place]
-    return {**phrase, "text": f"{phrase['text']} ({what})", "instances": instances}
+    phrase, boxes = side.phrases[place], slice(*side.boxes.starts[place : place + 2])
+    scores = np.where(np.isnan(side.boxes.scores[boxes]), None, side.boxes.scores[boxes]).tolist()
+    instances = [{"bbox": b, "score": s} for b, s in zip(side.boxes.corners[boxes].tolist(), scores, strict=True)]
+    shown = {name: phrase[name] for name in ("status", "verified", "char_span")}
+    return {**shown, "text": f"{phrase['text']} ({what})", "instances": instances}
