@@ -15,7 +15,8 @@ from dataflow_grounding.metrics.confidence import reliability
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
 from dataflow_grounding.metrics.tables import figures_page
 from dataflow_grounding.metrics.worst import worst_cases
-from dataflow_grounding.records import dump_text, read_object
+from dataflow_grounding.records import dump_text
+from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review import report_results
 from dataflow_grounding.rows import write_rows, write_text
 from dataflow_grounding.terminal import say, say_json
@@ -70,8 +71,8 @@ def command(
 def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
     accuracy, precision, calibration = {}, {}, {}
     for name, run in runs.items():
-        boxed = run.overlap[run.columns["boxed"]]
-        accuracy[name] = [(t, float(run.rules.passes(boxed, t).mean())) for t in THRESHOLDS] if len(boxed) else []
+        held = run.columns["held"][run.columns["boxed"] > 0]
+        accuracy[name] = [(t, float(run.rules.passes(held, t).mean())) for t in THRESHOLDS] if len(held) else []
         precision[f"{name}: right"] = [(score, right) for score, _, right in run.curve]
         precision[f"{name}: kept"] = [(score, kept) for score, kept, _ in run.curve]
         calibration[name] = reliability(run.curve)
@@ -85,9 +86,7 @@ def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
 
 def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:
     """`worst.jsonl`, and `worst.html`, which shows it."""
-    folder = results if os.path.isdir(results) else os.path.dirname(results)
-    known = read_object(os.path.join(folder, "run.json")).get("image_folders")
-    folders = [image_root] if image_root else [*(known if isinstance(known, list) else []), folder, "."]
     rows, page = os.path.join(out, "worst.jsonl"), os.path.join(out, "worst.html")
     write_rows(rows, worst_cases(run))
-    report_results(rows, page, summary={}, image_folders=folders, title=f"Worst cases of {os.path.basename(folder)}")
+    title = f"Worst cases of {os.path.basename(os.path.abspath(results))}"
+    report_results(rows, page, summary={}, image_folders=image_folders_of(results, image_root), title=title)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
-
-import numpy as np
 
 from dataflow_grounding.metrics.annotations import Source, read_annotations
 from dataflow_grounding.metrics.overlaps import Rules, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import pair
+from dataflow_grounding.metrics.pairs import Row, pair
 
 
 def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
@@ -22,58 +21,54 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
     Returns:
         f1_0.5, f1_0.75: Twice the matched boxes, of all boxes.
         mean_iou: Of boxes that match from IoU 0.5.
-        kappa_status, alpha_status, kappa_verified, alpha_verified: Of these labels.
+        kappa_status, alpha_status, kappa_verified, alpha_verified: Of these labels, where both have one.
 
     Raises:
         InputError: Something can't be read, or they have no record in common.
     """
-    pairs = pair(read_annotations(second), read_annotations(first))
-    a, b, common = pairs.gold, pairs.found, np.flatnonzero(pairs.partner >= 0)
-    matched = one_to_one(overlaps_of(a.boxes, b.boxes, pairs.partner, rules), rules)
-    known, other_known = pairs.records[pairs.record_of] >= 0, pairs.record_owner >= 0
-    boxes = int(a.boxes.counts[known].sum() + b.boxes.counts[other_known].sum())
-    rounded = {f"f1_{t}": 2 * rules.passes(matched.overlap, t).sum() / boxes if boxes else None for t in (0.5, 0.75)}
-    rounded["mean_iou"] = matched.iou.mean() if len(matched.iou) else None
-    for name in ("status", "verified"):
-        both = [(a.phrases[n][name], b.phrases[pairs.partner[n]][name]) for n in common]
-        units = [tuple(None if label is None else str(label) for label in labels) for labels in both]
-        rounded |= {f"kappa_{name}": kappa(units), f"alpha_{name}": alpha(units)}
+    pairs = [record for record in pair(read_annotations(second), read_annotations(first)) if record.found]
+    phrases = [phrase for record in pairs for phrase in record.phrases]
+    common = [(a, b) for a, b in phrases if b is not None]
+    alone = [a for a, b in phrases if b is None] + [b for record in pairs for b in record.extra]
+    sides = ((rules.boxes_of(a), rules.boxes_of(b)) for a, b in common)
+    matched = list(chain.from_iterable(one_to_one(overlaps_of(a, b, rules), rules) for a, b in sides))
+    boxes = sum(len(phrase["instances"]) for phrase in chain(alone, *common))
     return {
-        "images": len(np.unique(pairs.image_of[pairs.records >= 0])),
+        "images": len({record.image for record in pairs}),
         "expressions": len(common),
-        "expressions_of_one": int(known.sum() + other_known.sum()) - 2 * len(common),
+        "expressions_of_one": len(alone),
         "boxes": boxes,
-        **{name: None if value is None else round(float(value), 4) for name, value in rounded.items()},
+        **{f"f1_{t}": _ratio(2 * sum(rules.passes(m.held, t) for m in matched), boxes) for t in (0.5, 0.75)},
+        "mean_iou": _ratio(sum(m.iou for m in matched), len(matched)),
+        **_of_labels("status", common),
+        **_of_labels("verified", common),
     }
 
 
-def kappa(units: Iterable[Sequence[Any]]) -> float | None:
-    """Cohen's κ (1960) of two annotators' labels; None where one is missing, or chance alone would agree.
+def _of_labels(name: str, common: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
+    labels = [(str(a[name]), str(b[name])) for a, b in common if None not in (a.get(name), b.get(name))]
+    kappa, alpha = kappa_and_alpha(labels)
+    return {f"kappa_{name}": kappa, f"alpha_{name}": alpha}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
+    """Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels; None where chance alone would agree.
 
     Example:
-        >>> kappa([("a", "a"), ("a", "a"), ("b", "b"), ("a", "b")])  # (3/4 - 1/2) / (1 - 1/2)
-        0.5
+        >>> kappa_and_alpha([("a", "a"), ("a", "a"), ("b", "b"), ("a", "b")])  # by chance 1/2 and 26/56
+        (0.5, 0.5333)
     """
-    both = [unit for unit in units if None not in unit]
-    first, second = (Counter(unit[side] for unit in both) for side in (0, 1))
-    chance = sum(first[label] * second[label] for label in first) / max(len(both), 1) ** 2
-    agreed = sum(a == b for a, b in both) / max(len(both), 1)
-    return (agreed - chance) / (1 - chance) if both and chance < 1 else None
-
-
-def alpha(units: Iterable[Sequence[Any]]) -> float | None:
-    """Krippendorff's α of nominal labels, any number of annotators, None where one gave none; None where all are equal.
-
-    Example:
-        >>> round(alpha([("a", "a"), ("a", "a"), ("b", "b"), ("a", "b"), ("b", None)]), 4)  # 1 - 7 · 2 / (2 · 5 · 3)
-        0.5333
-    """
-    observed, total = 0.0, Counter[Any]()
-    for unit in units:
-        labels = Counter(label for label in unit if label is not None)
-        if (size := labels.total()) > 1:
-            total += labels
-            observed += (size**2 - sum(count**2 for count in labels.values())) / (size - 1)
-    n = total.total()
-    expected = n**2 - sum(count**2 for count in total.values())
-    return 1 - (n - 1) * observed / expected if expected else None
+    if not labels:
+        return None, None
+    n, agreed = len(labels), sum(a == b for a, b in labels) / len(labels)
+    first, second = (Counter(labels_of) for labels_of in zip(*labels, strict=True))
+    by_chance = (
+        sum(first[label] * second[label] for label in first) / n**2,
+        sum(count * (count - 1) for count in (first + second).values()) / (2 * n * (2 * n - 1)),
+    )
+    kappa, alpha = (_ratio(agreed - chance, 1 - chance) for chance in by_chance)
+    return kappa, alpha

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def kept_and_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """For each score that occurs, from the highest: score, share of boxes that have it or more, share of them right."""
+def kept_and_right(boxes: np.ndarray) -> np.ndarray:
+    """For each score that occurs, from the highest: score, share of boxes that have it or more, share of them right.
+
+    Args:
+        boxes: Score of each box, and whether it is right.
+    """
+    scores, right = boxes.T
     values, which = np.unique(-scores, return_inverse=True)
     kept, good = np.cumsum(np.bincount(which)), np.cumsum(np.bincount(which, weights=right))
     return np.stack([-values, kept / max(len(scores), 1), good / np.maximum(kept, 1)], axis=1)

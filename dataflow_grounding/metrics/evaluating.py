@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.metrics.annotations import Source, read_annotations
-from dataflow_grounding.metrics.caption_spans import span_columns
+from dataflow_grounding.metrics.caption_spans import of_caption
 from dataflow_grounding.metrics.coco_ap import coco_ap
 from dataflow_grounding.metrics.confidence import cuts, kept_and_right
 from dataflow_grounding.metrics.draws import draws_of, interval, mcnemar
 from dataflow_grounding.metrics.groups import groups_of
-from dataflow_grounding.metrics.measures import (
-    Columns,
-    confidence_columns,
-    figures_of,
-    first_columns,
-    recall_columns,
-    set_columns,
-)
-from dataflow_grounding.metrics.overlaps import Overlaps, Rules, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import Pairs, pair
+from dataflow_grounding.metrics.measures import figures_of, of_phrase
+from dataflow_grounding.metrics.overlaps import Rules
+from dataflow_grounding.metrics.pairs import PairedRecord, pair
 
+Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
 _OF_GROUPS = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
 
@@ -36,16 +31,15 @@ _OF_GROUPS = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
 class Evaluation:
     """One run's `figures` against gold, None where there is nothing to divide by, and what they are made of.
 
-    `columns` are summed per gold phrase, `sums` per image. `overlap` is that of each gold phrase's first box, 0 without
-    one; `right` whether that box is right, or, without gold boxes, whether there is none. `curve` is what
-    `kept_and_right` says of the scores, `notes` what a reader has to know.
+    `columns` are what counts for each gold phrase, `sums` for each image; `right` is whether a phrase's first box is
+    right, or, without gold boxes, whether there is none. `curve` is what `kept_and_right` says of the scores, `notes`
+    what a reader has to know.
     """
 
-    pairs: Pairs
+    pairs: list[PairedRecord]
     rules: Rules
     columns: Columns
     sums: Columns
-    overlap: np.ndarray
     right: np.ndarray
     curve: np.ndarray
     figures: Figures
@@ -91,67 +85,54 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
         >>> evaluate([dog], [dog]).figures["acc_0.5"]
         1.0
     """
-    truth = read_annotations(gold)
+    truth, answers = read_annotations(gold), read_annotations(found)
     if not truth.phrases:
         raise InputError(f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`")
-    pairs = pair(read_annotations(found), truth)
-    boxes, wanted, image_of = pairs.found.boxes, truth.boxes.counts, pairs.image_of
-    overlaps = overlaps_of(truth.boxes, boxes, pairs.partner, rules)
-    first = overlaps.where(overlaps.rank == 0)
-    overlap, iou = np.zeros((2, len(wanted)))
-    np.maximum.at(overlap, first.phrase, first.overlap)
-    np.maximum.at(iou, first.phrase, first.iou)
-    kept = ~(boxes.scores < (rules.score_cut or 0.0))
-    counts = np.diff(np.append(0, np.cumsum(kept))[boxes.starts])
-    columns = {
-        **first_columns(wanted, overlap, iou, rules),
-        **recall_columns(pairs, overlaps, rules),
-        **set_columns(pairs, overlaps.where(kept[overlaps.found]), counts, rules),
-    }
-    confidence, of_box = _confidence(pairs, overlaps, rules)
-    sums = {
-        **_summed(columns, image_of[pairs.record_of], image_of),
-        **_summed(confidence_columns(*confidence), image_of[pairs.record_of[of_box]], image_of),
-        **_summed(span_columns(pairs, rules), image_of, image_of),
-    }
-    extra = (pairs.owner < 0) & (pairs.record_owner >= 0)  # phrases that the gold doesn't have: their boxes are wrong
-    np.add.at(sums["found"], image_of[pairs.record_owner[extra]], counts[extra])
-    right = np.where(wanted > 0, rules.passes(overlap, rules.threshold), columns["gprec_f1"] | ~pairs.judged)
+    pairs = pair(answers, truth)
+    phrases = [phrase for record in pairs for phrase in record.phrases]
+    rows, scores = zip(*(of_phrase(*phrase, rules) for phrase in phrases), strict=True)
+    columns, curve = _columns(rows), kept_and_right(np.array(list(chain.from_iterable(scores)), float).reshape(-1, 2))
+    spans_stated = all(any(phrase.get("char_span") for phrase in side.phrases) for side in (truth, answers))
+    sums = _sums(pairs, columns, rules, spans_stated)
     totals = {name: column.sum() for name, column in sums.items()}
+    extra = sum(len(record.extra) for record in pairs)
+    missing = sum(answer is None for _, answer in phrases)
     figures: Figures = {
-        "images": len(sums["gold"]),
-        "expressions": len(wanted),
-        "expressions_not_judged": int((~pairs.judged).sum()),
-        "expressions_missing": int((pairs.partner < 0).sum()),
-        "expressions_not_in_gold": int(extra.sum()),
-        "expressions_of_other_records": int((pairs.record_owner < 0).sum()),
+        "images": len(sums["one"]),
+        "expressions": len(phrases),
+        "expressions_not_judged": len(phrases) - int(totals["judged"]),
+        "expressions_missing": missing,
+        "expressions_not_in_gold": extra,
+        "expressions_of_other_records": len(answers.phrases) - len(phrases) + missing - extra,
         "grounded": int(totals["grounded_share"]),
-        "boxes": int(totals["found"]),
-        "gold_boxes": int(totals["gold"]),
-        "scored_boxes": len(of_box),
-        "captions": int(totals["captions"]),
+        **{name: int(totals[name]) for name in ("boxes", "gold_boxes", "scored_boxes")},
         **_plain(_named(figures_of(totals), rules)),
         "ap": None,
     }
-    notes = [] if len(of_box) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
+    notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
     try:
-        figures["ap"] = _plain({"ap": coco_ap(pairs)})["ap"]
-    except MissingExtra as missing:
-        notes.append(str(missing))
-    return Evaluation(pairs, rules, columns, sums, overlap, right, kept_and_right(*confidence), figures, notes)
+        figures |= _plain({"ap": coco_ap(list(compress(phrases, columns["judged"])))})
+    except MissingExtra as error:
+        notes.append(str(error))
+    first = rules.passes(columns["held"], rules.threshold)
+    right = np.where(columns["boxed"] > 0, first, (columns["gprec_f1"] > 0) | (columns["judged"] == 0))
+    return Evaluation(pairs, rules, columns, sums, right, curve, figures, notes)
 
 
-def _confidence(pairs: Pairs, overlaps: Overlaps, rules: Rules) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Score and rightness of the boxes that have a score and belong to a gold phrase, and that phrase's place."""
-    scores = pairs.found.boxes.scores
-    matched, right = one_to_one(overlaps, rules), np.zeros(len(scores), bool)
-    right[matched.found] = rules.passes(matched.overlap, rules.threshold)
-    scored = (pairs.box_owner >= 0) & ~np.isnan(scores)
-    return (scores[scored], right[scored]), pairs.box_owner[scored]
+def _sums(pairs: Sequence[PairedRecord], columns: Columns, rules: Rules, spans_stated: bool) -> Columns:
+    """What counts, per image; boxes of phrases that the gold doesn't have are wrong."""
+    images = np.array([record.image for record in pairs])
+    extra = np.array([sum(len(rules.counted(phrase)) for phrase in record.extra) for record in pairs])
+    of_phrases = np.repeat(images, [len(record.phrases) for record in pairs])
+    spans = _columns([of_caption(record, rules) for record in pairs])
+    sums = {name: np.bincount(of_phrases, column, images.max() + 1) for name, column in columns.items()}
+    sums |= {name: np.bincount(images, column) * spans_stated for name, column in spans.items()}
+    sums["boxes"] += np.bincount(images, extra)
+    return sums
 
 
-def _summed(columns: Columns, image: np.ndarray, images: np.ndarray) -> Columns:
-    return {name: np.bincount(image, column, images.max() + 1) for name, column in columns.items()}
+def _columns(rows: Sequence[Mapping[str, float]]) -> Columns:
+    return dict(zip(rows[0], np.array([list(row.values()) for row in rows], float).T, strict=True))
 
 
 def _named(figures: Columns, rules: Rules) -> Columns:

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from dataflow_grounding.metrics.measures import share
-from dataflow_grounding.metrics.pairs import Pairs
+from dataflow_grounding.geometry import area
+from dataflow_grounding.metrics.pairs import PairedRecord, Row
 from dataflow_grounding.replies.labels import head_word
 
 _MOST = 20  # of each kind: the largest
-_WORDS = ((4, 7, 10), ("1-3", "4-6", "7-9", "10 or more"))  # D³'s
-_AREAS = ((32**2, 96**2), ("small, < 32² px", "medium, < 96² px", "large"))  # COCO's; of several boxes the mean
+_WORDS = ("1-3", "4-6", "7-9", "10 or more")  # D³'s
+_SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's; of several boxes by the mean area
 
 
-def groups_of(pairs: Pairs) -> Iterator[tuple[str, str, list[int]]]:
+def groups_of(pairs: Sequence[PairedRecord]) -> Iterator[tuple[str, str, list[int]]]:
     """Kind of group, its name, the places of its phrases; a phrase may be in several groups of a kind."""
     kinds: dict[str, dict[str, list[int]]] = {}
-    boxes = pairs.gold.boxes
-    sums = np.append(0, np.cumsum(np.prod(boxes.corners[:, 2:] - boxes.corners[:, :2], axis=1)))[boxes.starts]
-    for place, area in enumerate(share(np.diff(sums), boxes.counts).tolist()):
-        for kind, name in _names(pairs, place, area):
+    phrases = ((record, *phrase) for record in pairs for phrase in record.phrases)
+    for place, (record, gold, found) in enumerate(phrases):
+        for kind, name in _names(record, gold, found):
             kinds.setdefault(kind, {}).setdefault(name, []).append(place)
     for kind, groups in kinds.items():
         for name in sorted(sorted(groups, key=lambda name: -len(groups[name]))[:_MOST]):
             yield kind, name, groups[name]
 
 
-def _names(pairs: Pairs, place: int, area: float) -> Iterator[tuple[str, str]]:
-    phrase, other = pairs.gold.phrases[place], int(pairs.partner[place])
-    if pairs.gold.boxes.counts[place]:
-        yield "size", _AREAS[1][bisect(_AREAS[0], area)]
-    yield "words", _WORDS[1][bisect(_WORDS[0], len(phrase["text"].split()))]
-    types = phrase["type"] or head_word(phrase["text"])
+def _names(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
+    if areas := [area(instance["bbox"]) for instance in gold["instances"]]:
+        yield "size", _SIZES[bisect((32**2, 96**2), sum(areas) / len(areas))]
+    yield "words", _WORDS[bisect((4, 7, 10), len(gold["text"].split()))]
+    types = gold.get("type") or head_word(gold["text"])
     yield from (("category", str(name)) for name in (types if isinstance(types, (list, tuple)) else [types]))
-    found = pairs.found.phrases[other] if other >= 0 else {"status": "missing"}
-    yield "status", str(found["status"] or "not stated")
-    if other >= 0 and (model := pairs.found.records[found["record"]]["model"]):
-        yield "model", str(model)
+    yield "status", str(found.get("status") or "not stated") if found else "missing"
+    if found and record.found and record.found["model"]:
+        yield "model", str(record.found["model"])

@@ -1,14 +1,13 @@
-"""Each measure as a ratio of sums: what counts for a phrase adds up for an image, a group, a data set, a random draw."""
+"""Each measure as a ratio of sums: what counts for a phrase adds up for an image, a group, all, a random draw."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from dataflow_grounding.metrics.annotations import Boxes
-from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlaps, Rules, one_to_one, overlaps_of
-from dataflow_grounding.metrics.pairs import Pairs
-
-Columns = dict[str, np.ndarray]  # name → what counts for each phrase (or image, or draw)
+from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, hull_of, one_to_one, overlaps_of
 
 WHOLES = {
     "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
@@ -16,95 +15,99 @@ WHOLES = {
     "absent": ("n_acc",),
     "judged": ("gprec_f1", "grounded_share"),
     "boxes_there": ("pmf1",),
-    "found": ("precision",),
-    "gold": ("recall",),
+    "boxes": ("precision",),
+    "gold_boxes": ("recall",),
     "recall": ("mean_iou_of_right_boxes",),
     "span_exact": ("span_exact_f1",),
     "span_overlap": ("span_overlap_f1",),
     "span_char": ("span_char_f1",),
-    "spans_and_boxes": ("joint",),
+    "span_boxes": ("joint",),
 }
-"""What each measure is a share of: `one`, the phrases with one gold box; `boxed`, those with any. All are columns."""
+"""What each measure is a share of: `one`, the phrases with one gold box; `boxed`, those with any. All are summed."""
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Their ratio; NaN where there is nothing to divide by."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, np.divide(part, whole), np.nan)
+def of_phrase(
+    gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
+) -> tuple[dict[str, float], list[tuple[float, bool]]]:
+    """What counts for a phrase, and the score of each box that has one, and whether it is right."""
+    wanted, given = rules.boxes_of(gold), rules.boxes_of(found)
+    overlaps = overlaps_of(given, wanted, rules)
+    merged = overlaps_of(given, hull_of(wanted), rules)
+    right = {overlap.found for overlap in one_to_one(overlaps, rules) if rules.passes(overlap.held, rules.threshold)}
+    judged = bool(wanted) or gold.get("status") not in ("ambiguous", "unsupported")  # which leave open what is there
+    scores = [(box["score"], n in right) for n, box in enumerate(found["instances"])] if found and judged else []
+    scored = [(score, is_right) for score, is_right in scores if score is not None]
+    counted = rules.counted(found)
+    matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
+    answered = judged and found is not None  # no answer is not "there is none"
+    columns = {
+        **_of_first([overlap for overlap in overlaps if overlap.found == 0], len(wanted) == 1, rules),
+        **_of_rank("any", overlaps, rules),
+        **_of_rank("merged", merged, rules),
+        **_of_set(matched, len(wanted), len(counted) * judged, answered, rules),
+        "boxed": bool(wanted),
+        "judged": judged,
+        "absent": judged and not wanted,
+        **_of_scores(scored),
+    }
+    return columns, scored
 
 
-def first_columns(wanted: np.ndarray, overlap: np.ndarray, iou: np.ndarray, rules: Rules) -> Columns:
-    """RefCOCO's and Ref-L4's (mAcc), of phrases with one gold box; `overlap` and `iou` are the first found box's."""
-    one = wanted == 1
-    right = {f"acc_{t:g}": rules.passes(overlap, t) * one for t in (0.5, 0.75, 0.9)}
-    return {"one": one, **right, "macc": rules.passes(overlap[:, None], THRESHOLDS).mean(1) * one, "miou": iou * one}
+def _of_first(first: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
+    """RefCOCO's and Ref-L4's, of phrases with one gold box."""
+    held, iou = (max((overlap[n] for overlap in first), default=0.0) for n in (0, 1))
+    right = [one and rules.passes(held, t) for t in THRESHOLDS]
+    accuracy = {"acc_0.5": right[0], "acc_0.75": right[5], "acc_0.9": right[8], "macc": sum(right) / len(right)}
+    return {"one": one, **accuracy, "miou": one * iou, "held": held}
 
 
-def recall_columns(pairs: Pairs, overlaps: Overlaps, rules: Rules) -> Columns:
-    """Flickr30k's: whether one of the first k boxes meets a gold box (ANY), or the box around them all (MERGED)."""
-    gold = pairs.gold.boxes
-    boxed = gold.counts > 0
-    columns = {"boxed": boxed}
-    low, high = (
-        edge.reduceat(gold.corners[:, side], gold.starts[:-1][boxed]) if boxed.any() else np.zeros((0, 2))
-        for edge, side in ((np.minimum, slice(0, 2)), (np.maximum, slice(2, 4)))
-    )
-    hulls = Boxes(np.append(0, np.cumsum(boxed)), np.concatenate([low, high], axis=1), np.empty(0))
-    merged = overlaps_of(hulls, pairs.found.boxes, pairs.partner, rules)
-    for kind, those in (("any", overlaps), ("merged", merged)):
-        best, right = np.full(len(boxed), np.inf), rules.passes(those.overlap, rules.threshold)
-        np.minimum.at(best, those.phrase[right], those.rank[right])
-        columns |= {f"r{first}_{kind}": best < first for first in (1, 5, 10)}
-    return columns
+def _of_rank(kind: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    """Flickr30k's: whether one of the first boxes meets a gold box (ANY), or the box around them all (MERGED)."""
+    ranks = [overlap.found for overlap in overlaps if rules.passes(overlap.held, rules.threshold)]
+    return {f"r{most}_{kind}": min(ranks, default=most) < most for most in (1, 5, 10)}
 
 
-def set_columns(pairs: Pairs, overlaps: Overlaps, counts: np.ndarray, rules: Rules) -> Columns:
-    """Measures of phrases with any number of boxes, none too; `counts` are the boxes that each found phrase has.
-
-    gRefCOCO's Pr@(F1=1), N-acc and T-acc (arXiv 2308.16182); HumanRef's density F1; of SAM 3's cgF1 (sam3/eval/
-    cgf1_eval.py) the F1 of boxes, and how often is said to be there what is there. All match the largest IoU first.
-    """
-    matched, wanted = one_to_one(overlaps, rules), pairs.gold.boxes.counts
-    answered, found = pairs.judged & (pairs.partner >= 0), np.append(counts, 0)[pairs.partner] * pairs.judged
-
-    def added(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(matched.phrase, weights, len(wanted))
-
-    right_at = np.stack([added(rules.passes(matched.overlap, t)) for t in THRESHOLDS], axis=1)
-    right, there, said = added(passed := rules.passes(matched.overlap, rules.threshold)), wanted > 0, found > 0
-    f1 = 2 * right_at.mean(1) / np.maximum(wanted + found, 1)
+def _of_set(matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules) -> dict[str, float]:
+    """Of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3 (sam3/eval/cgf1_eval.py)."""
+    right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
+    twice = 2 * sum(rules.passes(overlap.held, t) for overlap in matched for t in THRESHOLDS) / len(THRESHOLDS)
     return {
-        "judged": pairs.judged,
-        "absent": pairs.judged & ~there,
-        "found": found,
-        "gold": wanted,
-        "recall": right,
-        "precision": right,
-        "mean_iou_of_right_boxes": added(matched.iou * passed),
-        "grounded_share": said,
-        "gprec_f1": (right == wanted) & (right == found) & answered,
-        "t_acc": there & said,
-        "n_acc": ~there & ~said & answered,  # no answer is not "there is none"
-        "density_f1": f1 * np.minimum(1.0, wanted / np.maximum(found, 1)),
-        "pmf1": 2 * right_at.mean(1),
-        "boxes_there": (wanted + found) * there,
+        "boxes": boxes,
+        "gold_boxes": wanted,
+        "precision": len(right),
+        "recall": len(right),
+        "mean_iou_of_right_boxes": sum(right),
+        "grounded_share": boxes > 0,
+        "gprec_f1": answered and len(right) == wanted == boxes,
+        "t_acc": wanted > 0 and boxes > 0,
+        "n_acc": answered and wanted == boxes == 0,
+        "density_f1": twice / max(wanted + boxes, 1) * min(1.0, wanted / max(boxes, 1)),
+        "pmf1": twice,
+        "boxes_there": (wanted + boxes) * (wanted > 0),
     }
 
 
-def confidence_columns(scores: np.ndarray, right: np.ndarray) -> Columns:
-    """What counts for each box that has a score: in its one of ten bins, how far right is from the score."""
-    bins = np.minimum((scores * 10).astype(int), 9)
-    return {"scored": np.ones(len(scores)), **{f"bin_{n}": (right - scores) * (bins == n) for n in range(10)}}
+def _of_scores(scores: list[tuple[float, bool]]) -> dict[str, float]:
+    """In each of ten bins, how far right is from the score (Guo 2017)."""
+    bins = [0.0] * 10
+    for score, right in scores:
+        bins[min(int(score * 10), 9)] += right - score
+    return {"scored_boxes": len(scores), **{f"bin_{n}": apart for n, apart in enumerate(bins)}}
 
 
-def figures_of(sums: Columns) -> Columns:
-    """Every measure whose sums are there; the calibration error (Guo 2017) and what of cgF1 is no ratio, too."""
-    figures = {name: share(sums[name], sums[whole]) for whole in WHOLES if whole in sums for name in WHOLES[whole]}
+def figures_of(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Every measure whose sums are there, also those that are no ratios: MCC, cgF1, calibration error."""
+    figures = {name: share(sums[name], sums[whole]) for whole in sums if whole in WHOLES for name in WHOLES[whole]}
     there, absent, tp, tn = (sums[name] for name in ("boxed", "absent", "t_acc", "n_acc"))
     said = tp + absent - tn
     spread = np.sqrt(np.maximum(said * (there + absent - said), 1) * there * absent)  # 0: nothing to tell apart
     figures["il_mcc"] = share(tp * tn - (absent - tn) * (there - tp), spread)
     figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
-    if "scored" in sums:
-        figures["ece"] = share(sum(np.abs(sums[f"bin_{n}"]) for n in range(10)), sums["scored"])
+    figures["ece"] = share(sum(np.abs(sums[f"bin_{n}"]) for n in range(10)), sums["scored_boxes"])
     return figures
+
+
+def share(part: Any, whole: Any) -> Any:
+    """Their ratio; NaN where there is nothing to divide by."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, np.divide(part, whole), np.nan)

@@ -74,7 +74,7 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     # b is right about saucer, spoon and fork, a isn't: p = 2 · 1 / 2³.
     assert said["compared"]["mcnemar"] == {"only_first_right": 0, "only_second_right": 3, "p": pytest.approx(0.25)}
     page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
-    assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| \+0.6667 +\|", page)
+    assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| 0.6667 +\|", page)
     assert "p = 0.25 (McNemar, exact)" in page
 
 
@@ -140,7 +140,7 @@ def test_spans_and_all_statuses(folder: Path) -> None:
 
 WRONG = {
     "no such predictions": (["nowhere.jsonl", "--gold", "gold.jsonl"], "no nowhere.jsonl"),
-    "no such gold": (["a.jsonl", "--gold", "nowhere"], "no nowhere: give a data file"),
+    "no such gold": (["a.jsonl", "--gold", "nowhere"], "no nowhere: is nowhere the results_dir"),
     "a folder without results": (["empty", "--gold", "gold.jsonl"], "no empty/annotations.jsonl"),
     "a broken line": (["broken.jsonl", "--gold", "gold.jsonl"], "broken.jsonl, line 2: not JSON"),
     "a wrong box": (
@@ -184,4 +184,4 @@ def test_agree(folder: Path) -> None:
     assert "f1 0.5                       0.3333" in lines
     assert "kappa status                 -" in lines
     ended = command(["agree", "a.jsonl", "nowhere"])
-    assert (ended.code, ended.err) == (2, "Error: no nowhere: give a data file, or the results_dir of a finished run\n")
+    assert (ended.code, ended.err) == (2, "Error: no nowhere: is nowhere the results_dir of a finished run?\n")
