@@ -26,11 +26,7 @@ from dataflow_grounding.terminal import say, say_json
 @click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
 @click.option("--gold", required=True, metavar="FILE", help="Records with the right boxes, in the record schema.")
 @click.option(
-    *("--iou", "threshold"),
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="When a box is right.",
+    "--iou", "threshold", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="What makes a box right; 0.5."
 )
 @click.option("--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4).")
 @click.option("--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code).")
@@ -69,16 +65,15 @@ def command(
 
 
 def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
-    accuracy, precision, calibration = {}, {}, {}
+    accuracy, kept, calibration = {}, {}, {}
     for name, run in runs.items():
         held = run.columns["held"][run.columns["boxed"] > 0]
         accuracy[name] = [(t, float(run.rules.passes(held, t).mean())) for t in THRESHOLDS] if len(held) else []
-        precision[f"{name}: right"] = [(score, right) for score, _, right in run.curve]
-        precision[f"{name}: kept"] = [(score, kept) for score, kept, _ in run.curve]
+        kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
         calibration[name] = reliability(run.curve)
     for file, chart in {
         "accuracy": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
-        "precision": line_chart("What a score cut keeps", "score from", "share of boxes", precision),
+        "precision": line_chart("What a score cut keeps", "score from", "share of boxes", kept),
         "reliability": line_chart("Reliability", "mean score", "share right", calibration, diagonal=True),
     }.items():
         write_text(os.path.join(out, f"{file}.svg"), chart)

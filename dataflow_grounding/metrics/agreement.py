@@ -26,12 +26,11 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
     Raises:
         InputError: Something can't be read, or they have no record in common.
     """
-    pairs = [record for record in pair(read_annotations(second), read_annotations(first)) if record.found]
-    phrases = [phrase for record in pairs for phrase in record.phrases]
-    common = [(a, b) for a, b in phrases if b is not None]
-    alone = [a for a, b in phrases if b is None] + [b for record in pairs for b in record.extra]
+    pairs = [record for record in pair(read_annotations(second), read_annotations(first)) if record.found is not None]
+    common = [both for record in pairs for both in record.common]
+    alone = [phrase for record in pairs for phrase in record.alone]
     sides = ((rules.boxes_of(a), rules.boxes_of(b)) for a, b in common)
-    matched = list(chain.from_iterable(one_to_one(overlaps_of(a, b, rules), rules) for a, b in sides))
+    matched = [overlap for a, b in sides for overlap in one_to_one(overlaps_of(a, b, rules), rules)]
     boxes = sum(len(phrase["instances"]) for phrase in chain(alone, *common))
     return {
         "images": len({record.image for record in pairs}),

@@ -18,9 +18,8 @@ WHOLES = {
     "boxes": ("precision",),
     "gold_boxes": ("recall",),
     "recall": ("mean_iou_of_right_boxes",),
-    "span_exact": ("span_exact_f1",),
-    "span_overlap": ("span_overlap_f1",),
-    "span_char": ("span_char_f1",),
+    "spans": ("span_exact_f1", "span_overlap_f1"),
+    "span_letters": ("span_char_f1",),
     "span_boxes": ("joint",),
 }
 """What each measure is a share of: `one`, the phrases with one gold box; `boxed`, those with any. All are summed."""

@@ -26,6 +26,16 @@ class PairedRecord:
     phrases: list[tuple[Row, Row | None]]
     extra: list[Row]
 
+    @property
+    def common(self) -> list[tuple[Row, Row]]:
+        """Phrases that both have."""
+        return [(gold, found) for gold, found in self.phrases if found is not None]
+
+    @property
+    def alone(self) -> list[Row]:
+        """Phrases that one of both has."""
+        return [gold for gold, found in self.phrases if found is None] + self.extra
+
 
 def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
     """Match records by image and, if both files state captions, caption; phrases by `expression_id`, else by text.
