@@ -11,7 +11,6 @@ import click
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Evaluation, Rules, evaluate, read_annotations
 from dataflow_grounding.metrics.charts import line_chart
-from dataflow_grounding.metrics.confidence import reliability
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
 from dataflow_grounding.metrics.tables import figures_page
 from dataflow_grounding.metrics.worst import worst_cases
@@ -65,18 +64,14 @@ def command(
 
 
 def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
-    accuracy, kept, calibration = {}, {}, {}
+    accuracy, kept = {}, {}
     for name, run in runs.items():
         held = run.columns["held"][run.columns["boxed"] > 0]
         accuracy[name] = [(t, float(run.rules.passes(held, t).mean())) for t in THRESHOLDS] if len(held) else []
         kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
-        calibration[name] = reliability(run.curve)
-    for file, chart in {
-        "accuracy": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
-        "precision": line_chart("What a score cut keeps", "score from", "share of boxes", kept),
-        "reliability": line_chart("Reliability", "mean score", "share right", calibration, diagonal=True),
-    }.items():
-        write_text(os.path.join(out, f"{file}.svg"), chart)
+    accuracy_chart = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
+    write_text(os.path.join(out, "accuracy.svg"), accuracy_chart)
+    write_text(os.path.join(out, "precision.svg"), line_chart("What a cut keeps", "score from", "share of boxes", kept))
 
 
 def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:

@@ -10,10 +10,8 @@ _LEFT, _TOP, _SIDE = 60, 40, 360
 _COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
 
 
-def line_chart(
-    title: str, x_name: str, y_name: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, diagonal: bool = False
-) -> str:
-    """An SVG of named lines; both axes run from 0 to 1. `diagonal` shows where x and y are equal.
+def line_chart(title: str, x_name: str, y_name: str, lines: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """An SVG of named lines; both axes run from 0 to 1.
 
     Example:
         >>> line_chart("Recall", "IoU", "share", {"a run": [(0, 1), (1, 0)]}).count("polyline")
@@ -26,7 +24,6 @@ def line_chart(
         f'<text x="{_LEFT}" y="24" font-weight="bold">{escape(title)}</text>',
         f'<text x="{_LEFT + middle}" y="{bottom + 44}" text-anchor="middle">{escape(x_name)}</text>',
         f'<text transform="translate(18 {_TOP + middle})rotate(-90)" text-anchor="middle">{escape(y_name)}</text>',
-        f'<path d="M{_LEFT} {bottom}L{right} {_TOP}" stroke="#868e96" stroke-dasharray="4 4"/>' if diagonal else "",
     ]
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x, y = _LEFT + tick * _SIDE, bottom - tick * _SIDE

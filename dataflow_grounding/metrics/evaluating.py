@@ -63,13 +63,12 @@ class Evaluation:
 
     def against(self, other: Evaluation) -> dict[str, Any]:
         """Another run on the same gold, less this one: differences, their 95 % intervals, McNemar's test of `right`."""
-        draws = {name: other.draws[name] - self.draws[name] for name in self.draws}
-        both = ((name, self.figures[name], other.figures[name]) for name in draws)
-        difference = _plain({name: math.nan if a is None or b is None else b - a for name, a, b in both})
+        both = {name: (self.figures[name], other.figures[name]) for name in self.draws}
+        known = {name: b - a for name, (a, b) in both.items() if a is not None and b is not None}
         sides = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
         return {
-            "difference": difference,
-            "intervals": {name: interval(draws[name]) for name, value in difference.items() if value is not None},
+            "difference": {**dict.fromkeys(both), **_plain(known)},
+            "intervals": {name: interval(other.draws[name] - self.draws[name]) for name in known},
             "mcnemar": {"only_first_right": sides[0], "only_second_right": sides[1], "p": mcnemar(*sides)},
         }
 
