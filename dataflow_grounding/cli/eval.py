@@ -11,11 +11,11 @@ import click
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Evaluation, Rules, evaluate, read_annotations
 from dataflow_grounding.metrics.charts import line_chart
-from dataflow_grounding.metrics.confidence import reliability
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
 from dataflow_grounding.metrics.tables import figures_page
 from dataflow_grounding.metrics.worst import worst_cases
-from dataflow_grounding.records import dump_text, read_object
+from dataflow_grounding.records import dump_text
+from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review import report_results
 from dataflow_grounding.rows import write_rows, write_text
 from dataflow_grounding.terminal import say, say_json
@@ -25,11 +25,7 @@ from dataflow_grounding.terminal import say, say_json
 @click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
 @click.option("--gold", required=True, metavar="FILE", help="Records with the right boxes, in the record schema.")
 @click.option(
-    *("--iou", "threshold"),
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="When a box is right.",
+    "--iou", "threshold", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="What makes a box right; 0.5."
 )
 @click.option("--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4).")
 @click.option("--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code).")
@@ -68,26 +64,19 @@ def command(
 
 
 def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
-    accuracy, precision, calibration = {}, {}, {}
+    accuracy, kept = {}, {}
     for name, run in runs.items():
-        boxed = run.overlap[run.columns["boxed"]]
-        accuracy[name] = [(t, float(run.rules.passes(boxed, t).mean())) for t in THRESHOLDS] if len(boxed) else []
-        precision[f"{name}: right"] = [(score, right) for score, _, right in run.curve]
-        precision[f"{name}: kept"] = [(score, kept) for score, kept, _ in run.curve]
-        calibration[name] = reliability(run.curve)
-    for file, chart in {
-        "accuracy": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
-        "precision": line_chart("What a score cut keeps", "score from", "share of boxes", precision),
-        "reliability": line_chart("Reliability", "mean score", "share right", calibration, diagonal=True),
-    }.items():
-        write_text(os.path.join(out, f"{file}.svg"), chart)
+        held = run.columns["held"][run.columns["boxed"] > 0]
+        accuracy[name] = [(t, float(run.rules.passes(held, t).mean())) for t in THRESHOLDS] if len(held) else []
+        kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
+    accuracy_chart = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
+    write_text(os.path.join(out, "accuracy.svg"), accuracy_chart)
+    write_text(os.path.join(out, "precision.svg"), line_chart("What a cut keeps", "score from", "share of boxes", kept))
 
 
 def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:
     """`worst.jsonl`, and `worst.html`, which shows it."""
-    folder = results if os.path.isdir(results) else os.path.dirname(results)
-    known = read_object(os.path.join(folder, "run.json")).get("image_folders")
-    folders = [image_root] if image_root else [*(known if isinstance(known, list) else []), folder, "."]
     rows, page = os.path.join(out, "worst.jsonl"), os.path.join(out, "worst.html")
     write_rows(rows, worst_cases(run))
-    report_results(rows, page, summary={}, image_folders=folders, title=f"Worst cases of {os.path.basename(folder)}")
+    title = f"Worst cases of {os.path.basename(os.path.abspath(results))}"
+    report_results(rows, page, summary={}, image_folders=image_folders_of(results, image_root), title=title)

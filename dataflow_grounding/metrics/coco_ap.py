@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from dataflow_grounding.errors import MissingExtra
-from dataflow_grounding.metrics.pairs import Pairs
 
 
-def coco_ap(pairs: Pairs) -> float | None:
-    """AP over IoU 0.5:0.05:0.95 and all areas, at 100 boxes a phrase; None without gold boxes.
+def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> float | None:
+    """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last; of
-    equal scores those come first whose image's name does.
+    in an image is no false positive there (as in LVIS). Boxes without score come last.
 
     Raises:
         MissingExtra: faster-coco-eval is not installed.
@@ -24,15 +21,10 @@ def coco_ap(pairs: Pairs) -> float | None:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         raise MissingExtra("COCO AP (ap)", "eval") from None
-    gold, found = pairs.gold.boxes, pairs.found.boxes
-    ids = np.zeros(len(pairs.partner), int)
-    ids[sorted(range(len(ids)), key=lambda n: _name(pairs, n))] = np.arange(len(ids))
-    asked = pairs.box_owner >= 0
-    wanted = _rows(np.repeat(ids, gold.counts), gold.corners, np.ones(len(gold.corners)))
-    answers = _rows(ids[pairs.box_owner[asked]], found.corners[asked], np.nan_to_num(found.scores[asked]))
+    wanted, answers = (_boxes([phrase[side] for phrase in phrases]) for side in (0, 1))
     if not wanted or not answers:
         return 0.0 if wanted else None
-    images = [{"id": n} for n in range(len(ids))]
+    images = [{"id": n} for n in range(len(phrases))]
     truth = COCO({"images": images, "categories": [{"id": 1, "name": "phrase"}], "annotations": wanted})
     judge = COCOeval_faster(truth, truth.loadRes(answers), "bbox", print_function=lambda *_: None)
     judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = [[0, 1e10]], ["all"], [100]
@@ -41,16 +33,11 @@ def coco_ap(pairs: Pairs) -> float | None:
     return float(judge.eval["precision"].mean())
 
 
-def _name(pairs: Pairs, place: int) -> list[str]:
-    phrase = pairs.gold.phrases[place]
-    record = pairs.gold.records[phrase["record"]]
-    return [str(record["image_path"]), str(record["image_id"]), str(record["caption"]), phrase["plain"]]
-
-
-def _rows(images: np.ndarray, corners: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    lists = (images.tolist(), boxes.tolist(), boxes[:, 2:].prod(axis=1).tolist(), scores.tolist())
-    return [
-        {"id": n, "image_id": image, "category_id": 1, "bbox": box, "area": area, "iscrowd": 0, "score": score}
-        for n, (image, box, area, score) in enumerate(zip(*lists, strict=True), 1)
-    ]
+def _boxes(phrases: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
+    boxes: list[dict[str, Any]] = []
+    for image, phrase in enumerate(phrases):
+        for instance in phrase["instances"] if phrase else []:
+            x1, y1, x2, y2 = instance["bbox"]
+            place = {"id": len(boxes) + 1, "image_id": image, "category_id": 1, "score": instance["score"] or 0.0}
+            boxes.append({**place, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
+    return boxes

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
+from dataflow_grounding.geometry import Bbox, area, iou
 
-from dataflow_grounding.metrics.annotations import Boxes
-
-THRESHOLDS = np.array([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
-_AT_A_TIME = 1_000_000  # pairs of boxes
 
 
 @dataclass(frozen=True)
@@ -34,70 +31,62 @@ class Rules:
     plus_one: bool = False
     score_cut: float | None = None
 
-    def passes(self, overlap: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-        """Whether each overlap makes a box right."""
+    def passes(self, overlap: float, threshold: float) -> bool:
+        """Whether an overlap makes a box right."""
         return overlap > threshold if self.strict else overlap >= threshold
 
+    def boxes_of(self, phrase: Mapping[str, Any] | None) -> list[Bbox]:
+        """The phrase's boxes up to their far edges; none of none."""
+        boxes = [instance["bbox"] for instance in phrase["instances"]] if phrase else []
+        return [(x1, y1, x2 + self.plus_one, y2 + self.plus_one) for x1, y1, x2, y2 in boxes]
 
-class Overlaps(NamedTuple):
-    """Pairs of boxes that meet: the gold phrase, the places of the two boxes, the found box's rank in its phrase.
+    def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
+        """The places of the phrase's boxes that the score cut leaves."""
+        scores = [instance["score"] for instance in phrase["instances"]] if phrase else []
+        return {n for n, score in enumerate(scores) if score is None or score >= (self.score_cut or 0)}
 
-    `iou` is their IoU, `overlap` what is held against thresholds: the same, or generalised IoU, which is never larger.
+
+class Overlap(NamedTuple):
+    """A found and a gold box that meet, by their places in the phrase.
+
+    `held` is what is held against thresholds: IoU, or generalised IoU, which is never larger.
     """
 
-    phrase: np.ndarray
-    found: np.ndarray
-    gold: np.ndarray
-    rank: np.ndarray
-    iou: np.ndarray
-    overlap: np.ndarray
-
-    def where(self, kept: np.ndarray) -> Overlaps:
-        """Those that `kept`, a mask or places, names."""
-        return Overlaps(*(column[kept] for column in self))
+    held: float
+    iou: float
+    found: int
+    gold: int
 
 
-def overlaps_of(gold: Boxes, found: Boxes, partner: np.ndarray, rules: Rules) -> Overlaps:
-    """All pairs of boxes of a gold phrase and its `partner` that meet."""
-    wanted, first = gold.counts, np.append(found.starts[:-1], 0)[partner]
-    pairs = wanted * np.append(found.counts, 0)[partner]
-    ends = np.cumsum(pairs)
-    cuts = [0, *np.searchsorted(ends, range(_AT_A_TIME, int(pairs.sum()), _AT_A_TIME)).tolist(), len(ends)]
-    parts = []
-    for start, stop in pairwise(cuts):
-        phrase = np.repeat(np.arange(start, stop), pairs[start:stop])
-        place = np.arange(len(phrase)) - (ends - pairs)[phrase] + (ends - pairs)[start : start + 1].sum()
-        rank, which = place // wanted[phrase], gold.starts[phrase] + place % wanted[phrase]
-        iou, overlap = iou_of(found.corners[first[phrase] + rank], gold.corners[which], rules)
-        parts.append(Overlaps(phrase, first[phrase] + rank, which, rank, iou, overlap).where(iou > 0))
-    return Overlaps(*map(np.concatenate, zip(*parts, strict=True)))
+def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overlap]:
+    """All pairs of boxes that meet, in the order of the found ones."""
+    overlaps = []
+    for n, a in enumerate(found):
+        for m, b in enumerate(gold):
+            if shared := iou(a, b):
+                held = shared
+                if rules.giou:
+                    hull = area(hull_of([a, b])[0])
+                    held -= 1 - (area(a) + area(b)) / (1 + shared) / hull  # the sum of areas is union · (1 + IoU)
+                overlaps.append(Overlap(held, shared, n, m))
+    return overlaps
 
 
-def iou_of(a: np.ndarray, b: np.ndarray, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of boxes, row by row, and what is held against thresholds."""
-
-    def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        return np.prod(np.maximum(high - low + rules.plus_one, 0.0), axis=1)
-
-    shared = area(np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:]))
-    union = area(a[:, :2], a[:, 2:]) + area(b[:, :2], b[:, 2:]) - shared
-    iou = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
-    if not rules.giou:
-        return iou, iou
-    hull = area(np.minimum(a[:, :2], b[:, :2]), np.maximum(a[:, 2:], b[:, 2:]))
-    return iou, iou - np.divide(hull - union, hull, out=np.zeros_like(hull), where=hull > 0)
+def hull_of(boxes: list[Bbox]) -> list[Bbox]:
+    """The one box around some; none around none."""
+    if not boxes:
+        return []
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return [(min(left), min(top), max(right), max(bottom))]
 
 
-def one_to_one(overlaps: Overlaps, rules: Rules) -> Overlaps:
+def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     """Which box is which, from IoU 0.5 or the rules' threshold on, the largest overlap first."""
-    near = overlaps.where(rules.passes(overlaps.overlap, min(rules.threshold, 0.5)))
-    placed: set[int] = set()
-    met: set[int] = set()
-    kept = []
-    order = np.lexsort((near.found, near.gold, -near.overlap))
-    for place, found, gold in np.stack([order, near.found[order], near.gold[order]], axis=1).tolist():
-        if found not in placed and gold not in met:
-            placed.add(found)
-            met.add(gold)
-            kept.append(place)
-    return near.where(np.array(kept, int))
+    found, gold, kept = set[int](), set[int](), []
+    for overlap in sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found)):
+        near = rules.passes(overlap.held, min(rules.threshold, 0.5))
+        if near and overlap.found not in found and overlap.gold not in gold:
+            found.add(overlap.found)
+            gold.add(overlap.gold)
+            kept.append(overlap)
+    return kept

@@ -8,19 +8,16 @@ from typing import Any
 
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """What `Evaluation.to_json` says as tables; with a second run under `compared`, both beside each other."""
-    other = figures.get("compared")
-    heads, rows = ["measure", names[0], "95 %"], []
-    if other:
+    runs = [figures]
+    heads = ["measure", names[0], "95 %"]
+    if other := figures.get("compared"):
+        runs += [other["figures"], {**other["difference"], "intervals": other["intervals"]}]
         heads += [names[1], "95 %", "difference", "95 %"]
-    values = [name for name, value in figures.items() if not isinstance(value, (Mapping, list))]
-    for name in values:
-        row = [name, *_with_interval(figures, name)]
-        if other:
-            row += _with_interval(other["figures"], name)
-            row += [_shown(other["difference"].get(name), "+"), _interval(other["intervals"].get(name))]
-        if any(row[1:]):
-            rows.append(row)
-    missing = [name for name in values if figures[name] is None]
+    rows, missing = [], []
+    for name in (name for name, value in figures.items() if not isinstance(value, (Mapping, list))):
+        row = [shown for run in runs for shown in (_shown(run.get(name)), _interval(run["intervals"].get(name)))]
+        rows += [[name, *row]] if any(row) else []
+        missing += [name] if figures[name] is None else []
     parts = [table(heads, rows), f"Nothing to measure: {', '.join(missing)}." if missing else ""]
     if other:
         test = other["mcnemar"]
@@ -45,19 +42,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    )
-
-
-def _with_interval(figures: Mapping[str, Any], name: str) -> list[str]:
-    return [_shown(figures[name]), _interval(figures["intervals"].get(name))]
+    line = "| " + " | ".join(f"{{:{width}}}" for width in widths) + " |"
+    return "\n".join(line.format(*row) for row in [cells[0], ["-" * width for width in widths], *cells[1:]])
 
 
 def _interval(edges: Sequence[float] | None) -> str:
     return "" if edges is None else f"{edges[0]:.3f} to {edges[1]:.3f}"
 
 
-def _shown(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.4f}" if isinstance(value, float) else f"{value:,}"
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else f"{value:,}"

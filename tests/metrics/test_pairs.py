@@ -14,7 +14,11 @@ from tests.metrics.cases import LEFT, phrase, record
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
-    return pair(read_annotations(found), read_annotations(gold)).partner.tolist()
+    """For each gold phrase the place of its partner among all found ones, or -1."""
+    answers = read_annotations(found)
+    places = {id(phrase): place for place, phrase in enumerate(answers.phrases)}
+    pairs = pair(answers, read_annotations(gold))
+    return [places.get(id(partner), -1) for record in pairs for _, partner in record.phrases]
 
 
 def with_ids(*given: tuple[Any, str]) -> dict[str, Any]:

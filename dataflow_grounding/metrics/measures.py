@@ -1,0 +1,112 @@
+"""Each measure as a ratio of sums: what counts for a phrase adds up for an image, a group, all, a random draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, hull_of, one_to_one, overlaps_of
+
+WHOLES = {
+    "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
+    "boxed": ("r1_any", "r5_any", "r10_any", "r1_merged", "r5_merged", "r10_merged", "t_acc", "density_f1"),
+    "absent": ("n_acc",),
+    "judged": ("gprec_f1", "grounded_share"),
+    "boxes_there": ("pmf1",),
+    "boxes": ("precision",),
+    "gold_boxes": ("recall",),
+    "recall": ("mean_iou_of_right_boxes",),
+    "spans": ("span_exact_f1", "span_overlap_f1"),
+    "span_letters": ("span_char_f1",),
+    "span_boxes": ("joint",),
+}
+"""What each measure is a share of: `one`, the phrases with one gold box; `boxed`, those with any. All are summed."""
+
+
+def of_phrase(
+    gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
+) -> tuple[dict[str, float], list[tuple[float, bool]]]:
+    """What counts for a phrase, and the score of each box that has one, and whether it is right."""
+    wanted, given = rules.boxes_of(gold), rules.boxes_of(found)
+    overlaps = overlaps_of(given, wanted, rules)
+    merged = overlaps_of(given, hull_of(wanted), rules)
+    right = {overlap.found for overlap in one_to_one(overlaps, rules) if rules.passes(overlap.held, rules.threshold)}
+    judged = bool(wanted) or gold.get("status") not in ("ambiguous", "unsupported")  # which leave open what is there
+    scores = [(box["score"], n in right) for n, box in enumerate(found["instances"])] if found and judged else []
+    scored = [(score, is_right) for score, is_right in scores if score is not None]
+    counted = rules.counted(found)
+    matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
+    answered = judged and found is not None  # no answer is not "there is none"
+    columns = {
+        **_of_first([overlap for overlap in overlaps if overlap.found == 0], len(wanted) == 1, rules),
+        **_of_rank("any", overlaps, rules),
+        **_of_rank("merged", merged, rules),
+        **_of_set(matched, len(wanted), len(counted) * judged, answered, rules),
+        "boxed": bool(wanted),
+        "judged": judged,
+        "absent": judged and not wanted,
+        **_of_scores(scored),
+    }
+    return columns, scored
+
+
+def _of_first(first: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
+    """RefCOCO's and Ref-L4's, of phrases with one gold box."""
+    held, iou = (max((overlap[n] for overlap in first), default=0.0) for n in (0, 1))
+    right = [one and rules.passes(held, t) for t in THRESHOLDS]
+    accuracy = {"acc_0.5": right[0], "acc_0.75": right[5], "acc_0.9": right[8], "macc": sum(right) / len(right)}
+    return {"one": one, **accuracy, "miou": one * iou, "held": held}
+
+
+def _of_rank(kind: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    """Flickr30k's: whether one of the first boxes meets a gold box (ANY), or the box around them all (MERGED)."""
+    ranks = [overlap.found for overlap in overlaps if rules.passes(overlap.held, rules.threshold)]
+    return {f"r{most}_{kind}": min(ranks, default=most) < most for most in (1, 5, 10)}
+
+
+def _of_set(matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules) -> dict[str, float]:
+    """Of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3 (sam3/eval/cgf1_eval.py)."""
+    right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
+    twice = 2 * sum(rules.passes(overlap.held, t) for overlap in matched for t in THRESHOLDS) / len(THRESHOLDS)
+    return {
+        "boxes": boxes,
+        "gold_boxes": wanted,
+        "precision": len(right),
+        "recall": len(right),
+        "mean_iou_of_right_boxes": sum(right),
+        "grounded_share": boxes > 0,
+        "gprec_f1": answered and len(right) == wanted == boxes,
+        "t_acc": wanted > 0 and boxes > 0,
+        "n_acc": answered and wanted == boxes == 0,
+        "density_f1": twice / max(wanted + boxes, 1) * min(1.0, wanted / max(boxes, 1)),
+        "pmf1": twice,
+        "boxes_there": (wanted + boxes) * (wanted > 0),
+    }
+
+
+def _of_scores(scores: list[tuple[float, bool]]) -> dict[str, float]:
+    """In each of ten bins, how far right is from the score (Guo 2017)."""
+    bins = [0.0] * 10
+    for score, right in scores:
+        bins[min(int(score * 10), 9)] += right - score
+    return {"scored_boxes": len(scores), **{f"bin_{n}": apart for n, apart in enumerate(bins)}}
+
+
+def figures_of(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Every measure whose sums are there, also those that are no ratios: MCC, cgF1, calibration error."""
+    figures = {name: share(sums[name], sums[whole]) for whole in sums if whole in WHOLES for name in WHOLES[whole]}
+    there, absent, tp, tn = (sums[name] for name in ("boxed", "absent", "t_acc", "n_acc"))
+    said = tp + absent - tn
+    spread = np.sqrt(np.maximum(said * (there + absent - said), 1) * there * absent)  # 0: nothing to tell apart
+    figures["il_mcc"] = share(tp * tn - (absent - tn) * (there - tp), spread)
+    figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
+    figures["ece"] = share(sum(np.abs(sums[f"bin_{n}"]) for n in range(10)), sums["scored_boxes"])
+    return figures
+
+
+def share(part: Any, whole: Any) -> Any:
+    """Their ratio; NaN where there is nothing to divide by."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, np.divide(part, whole), np.nan)
