@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import click
+import numpy as np
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Evaluation, Rules, evaluate, read_annotations
@@ -64,10 +65,11 @@ def command(
 
 
 def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
-    accuracy, kept = {}, {}
+    accuracy: dict[str, list[tuple[float, float]]] = {}
+    kept: dict[str, list[tuple[float, float]]] = {}
     for name, run in runs.items():
         held = run.columns["held"][run.columns["boxed"] > 0]
-        accuracy[name] = [(t, float(run.rules.passes(held, t).mean())) for t in THRESHOLDS] if len(held) else []
+        accuracy[name] = [(t, float(np.mean(run.rules.passes(held, t)))) for t in THRESHOLDS] if len(held) else []
         kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
     accuracy_chart = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
     write_text(os.path.join(out, "accuracy.svg"), accuracy_chart)
