@@ -1,7 +1,5 @@
 """Turns images into grounded annotations with a vision-language model."""
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

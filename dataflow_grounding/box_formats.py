@@ -1,7 +1,5 @@
 """Which box format a model writes: the contract table, the user's own rows, and the words of `vlm.box_format`."""
 
-from __future__ import annotations
-
 import difflib
 import fnmatch
 import math

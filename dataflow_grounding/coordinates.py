@@ -1,7 +1,5 @@
 """Box formats: what a box's numbers mean to a model, translated exactly to pixels of the original image and back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Rows and tables: DataFrames in and out, the tables that pandas writes, Parquet a few rows at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Draw labelled boxes on a picture: outlines around what they mark, labels beside, in colour-blind-safe colours."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`.env` files: settings, mostly keys, that a folder gives to the environment."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterable

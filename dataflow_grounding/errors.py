@@ -3,8 +3,6 @@
 At the end, what the system's own errors mean: files, memory or threads that run out, disks full or not answering.
 """
 
-from __future__ import annotations
-
 import errno
 
 from dataflow_grounding.terminal import shown

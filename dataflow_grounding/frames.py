@@ -1,7 +1,5 @@
 """What the numbers of a box refer to: their order, a grid of cells, and the frame, the picture as the model sees it."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

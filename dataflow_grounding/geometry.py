@@ -1,7 +1,5 @@
 """Boxes as numbers: `(x1, y1, x2, y2)` in pixels, the origin at the image's top left corner."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence

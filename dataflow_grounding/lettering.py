@@ -1,7 +1,5 @@
 """Text for labels: on one line, in letters that a font on the system has, no wider than there is room."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import lru_cache

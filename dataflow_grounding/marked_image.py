@@ -1,7 +1,5 @@
 """A picture with numbered boxes drawn on it: regions are easier to tell apart by marks than by numbers in a text."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Model names: the family that a name is of, behind routers' prefixes, with sizes, dates and quantisation after it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import lru_cache

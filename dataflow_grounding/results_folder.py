@@ -1,7 +1,5 @@
 """What a command's RESULTS names: a run's folder, or a file of records; where its annotations and pictures are."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written whole or not at all."""
 
-from __future__ import annotations
-
 import csv
 import filecmp
 import json

@@ -3,8 +3,6 @@
 Whoever is given a secret calls `learn`; text from outside passes `blotted` or the like before it is written or printed.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

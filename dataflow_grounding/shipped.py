@@ -1,7 +1,5 @@
 """What `init` copies: found beside the package in a repository, inside it when installed from a wheel."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

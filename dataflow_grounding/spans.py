@@ -1,7 +1,5 @@
 """Where phrases stand in a caption: spans as [start, end) in code points."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias

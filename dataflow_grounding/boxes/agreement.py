@@ -1,7 +1,5 @@
 """Several answers to one question made one: boxes on which most answers agree."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Boxes as a user's row states them, `[x, y, width, height]`: read, with a reason for each that can't be used."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which box is which: the one place that judges whether two boxes mean the same thing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dataflow_grounding.geometry import Bbox, iou

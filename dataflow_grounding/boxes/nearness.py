@@ -1,7 +1,5 @@
 """Many regions in several requests: groups of regions that lie near each other."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 

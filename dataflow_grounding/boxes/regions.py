@@ -1,7 +1,5 @@
 """The regions of a record, read; and which expressions stand on which of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

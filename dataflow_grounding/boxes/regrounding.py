@@ -1,7 +1,5 @@
 """Texts grounded again without showing any box, to see whether they are found where they were said to be."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any

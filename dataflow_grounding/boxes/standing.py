@@ -1,7 +1,5 @@
 """Which regions expressions stand on when they are checked, and what a check writes into them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What a check says of an expression, from one judgement or two."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Small boxes looked for again in an enlarged part of the image."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence

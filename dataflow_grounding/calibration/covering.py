@@ -6,8 +6,6 @@ much the model saw of each; from that follow limits within which all should arri
 prove it. A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Sequence

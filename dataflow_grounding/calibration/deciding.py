@@ -1,7 +1,5 @@
 """What to ask a model, answer by answer, until its box format is known."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

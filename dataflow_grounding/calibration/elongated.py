@@ -1,7 +1,5 @@
 """Whether a model's boxes in elongated pictures are right as they are, right with padding, or wrong either way."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median

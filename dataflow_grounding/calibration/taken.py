@@ -1,7 +1,5 @@
 """Which sizes an endpoint takes: a probe picture that it refuses or never answers is a limit, and isn't sent again."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

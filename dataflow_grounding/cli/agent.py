@@ -1,7 +1,5 @@
 """`agent`: what a coding agent has to know to use this package, made from the code."""
 
-from __future__ import annotations
-
 import inspect
 from importlib import resources
 

@@ -1,7 +1,5 @@
 """`agree`: how far two annotators agree."""
 
-from __future__ import annotations
-
 import click
 
 from dataflow_grounding.metrics import Rules, agreement

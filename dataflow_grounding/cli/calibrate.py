@@ -1,7 +1,5 @@
 """`calibrate`: find out in which box format a model answers."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import click

@@ -1,7 +1,5 @@
 """`check`: validate spec, input and images; send nothing."""
 
-from __future__ import annotations
-
 import click
 
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option

@@ -1,7 +1,5 @@
 """`convert`: from one annotation format to another."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

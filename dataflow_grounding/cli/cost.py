@@ -1,7 +1,5 @@
 """`cost`: what was paid for a results folder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

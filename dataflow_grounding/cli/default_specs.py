@@ -1,7 +1,5 @@
 """`default_specs`: write a complete, commented spec for each pipeline."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

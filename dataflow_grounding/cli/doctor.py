@@ -1,7 +1,5 @@
 """`doctor`: what is installed, which keys are set, can the endpoint be reached, what does it take."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,5 @@
 """`estimate`: requests, tokens and cost of a run before it sends anything."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,5 @@
 """`eval`: compare results with gold annotations."""
 
-from __future__ import annotations
-
 import gc
 import os
 from typing import Any

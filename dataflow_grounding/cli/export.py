@@ -1,7 +1,5 @@
 """`export`: write results in a format that a trainer reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 from typing import Any, TypeVar

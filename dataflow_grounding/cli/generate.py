@@ -1,7 +1,5 @@
 """`generate`: run the pipeline that a spec names."""
 
-from __future__ import annotations
-
 import os
 
 import click

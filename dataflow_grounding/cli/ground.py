@@ -1,7 +1,5 @@
 """`ground`: find phrases in one image."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from contextlib import suppress

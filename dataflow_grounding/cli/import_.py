@@ -1,7 +1,5 @@
 """`import`: make another format's annotations records in a results folder."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """`init`: write editable pipelines, example data and a spec into a folder."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """`lint`: what is wrong with a data set, line by line, for its CI."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter, deque
 from functools import partial

@@ -1,7 +1,5 @@
 """`dataflowgrounding`: the group of commands, and how errors become messages and exit codes."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import keyword

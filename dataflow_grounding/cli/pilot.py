@@ -1,7 +1,5 @@
 """What a pilot is for: what to look at afterwards, and how much concurrency the endpoint sustains."""
 
-from __future__ import annotations
-
 import os
 import shlex
 

@@ -1,7 +1,5 @@
 """`report`: write pages that show the results."""
 
-from __future__ import annotations
-
 import click
 
 from dataflow_grounding.review import report_folder

@@ -1,7 +1,5 @@
 """`split`: parts of results that have no picture in common."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

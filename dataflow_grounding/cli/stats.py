@@ -1,7 +1,5 @@
 """`stats`: what a data set is like, and what to do about it before training."""
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Any

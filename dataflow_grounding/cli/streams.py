@@ -1,7 +1,5 @@
 """Standard streams that are closed, full, or no longer read: they end no run and change no exit code of one."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """DataFlow's names over our operators and servings: a script written for DataFlow runs with its imports changed."""
 
-from __future__ import annotations
-
 from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput, ServingForDataFlow
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.compat.image_bbox_generator import ExistingBBoxDataGenConfig, ImageBboxGenerator

@@ -1,7 +1,5 @@
 """Our servings behind the operators of DataFlow and DataFlow-MM, and their `APIVLMServing_openai`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from itertools import repeat

@@ -1,7 +1,5 @@
 """A serving of DataFlow's behind our operators."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import tempfile

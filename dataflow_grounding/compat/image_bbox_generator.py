@@ -1,7 +1,5 @@
 """DataFlow's `ImageBboxGenerator`: RegionMarker under its name, between the two files that its settings name."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, pictures or not."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import re

@@ -1,7 +1,5 @@
 """The embedded grounder: answers tasks with OpenCV alone. No network, no key, no weights, and no VLM."""
 
-from __future__ import annotations
-
 from dataflow_grounding.embedded.serving import EmbeddedServing
 
 __all__ = ["EmbeddedServing"]

@@ -1,7 +1,5 @@
 """Reading the referring expressions out of a caption by rules."""
 
-from __future__ import annotations
-
 import unicodedata
 from typing import Any
 

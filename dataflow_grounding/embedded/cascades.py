@@ -1,7 +1,5 @@
 """What OpenCV's own detectors see, where two of them agree: faces, eyes, people, cats, license plates."""
 
-from __future__ import annotations
-
 import os
 import threading
 from dataclasses import dataclass

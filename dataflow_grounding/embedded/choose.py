@@ -1,7 +1,5 @@
 """Choosing among candidates by the position, size and count words of a phrase."""
 
-from __future__ import annotations
-
 import math
 
 from dataflow_grounding.embedded.phrases import Phrase

@@ -1,7 +1,5 @@
 """Colour terms in CIE LCh, and the regions of a colour that several strictnesses agree on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2

@@ -1,7 +1,5 @@
 """Descriptions of given regions: what a phrase means among them, and the shortest phrase that means one alone."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Grounding the phrases of one caption by what OpenCV alone can see."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence

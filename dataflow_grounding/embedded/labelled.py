@@ -1,7 +1,5 @@
 """Answers to the tasks about given regions: all from their labels, boxes and colours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

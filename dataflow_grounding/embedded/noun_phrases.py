@@ -1,7 +1,5 @@
 """A rule-based reader of English noun phrases over closed word lists: tokens in, spans of tokens out."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

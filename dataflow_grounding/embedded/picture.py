@@ -1,7 +1,5 @@
 """One image as the detectors see it: a reduced copy and what is computed from it once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

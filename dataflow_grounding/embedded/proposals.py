@@ -1,7 +1,5 @@
 """Regions worth a look in a picture of which nothing is known: faces, patches of a clear colour, closed outlines."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Given regions as the embedded serving sees them: what the label says, and the colour inside the box."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sky and greenery: wide regions told by place, smoothness, texture and colour, where they look it."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -1,7 +1,5 @@
 """The embedded grounder as a serving."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import json

@@ -1,7 +1,5 @@
 """Evenly coloured geometric shapes, told by how well an ideal shape covers them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -1,7 +1,5 @@
 """The closed word lists that captions and phrases are read with, as words.yaml has them."""
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

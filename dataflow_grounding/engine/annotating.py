@@ -1,7 +1,5 @@
 """One operator at work on one record."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Getting one request answered: from the store of replies, or by sending, waiting, and trying again."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import random

@@ -1,7 +1,5 @@
 """Runs a coroutine from code that is not async."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import signal

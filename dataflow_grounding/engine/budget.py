@@ -1,7 +1,5 @@
 """Limits on what a run may send and spend, counting what is in flight at its worst case."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from typing import Any

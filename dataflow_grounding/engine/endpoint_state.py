@@ -1,7 +1,5 @@
 """What an endpoint's errors say about the endpoint: whether a run should go on asking it."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

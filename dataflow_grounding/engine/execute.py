@@ -1,7 +1,5 @@
 """The engine's door: checks a plan, then runs it, segment by segment."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os

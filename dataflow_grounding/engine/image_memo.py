@@ -1,7 +1,5 @@
 """What is known of image files, remembered on disk by path, size and time, so that resuming reads no image again."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import time

@@ -1,7 +1,5 @@
 """An operator at work on records in memory: the same asking, retrying and limits, and no files."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence

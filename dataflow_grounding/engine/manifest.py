@@ -1,7 +1,5 @@
 """What a finished run leaves behind so that the same run, sent again, is recognised without doing it again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A map from 64-bit keys to numbers that takes 16 to 50 bytes an entry, where a dict takes over 120."""
 
-from __future__ import annotations
-
 from array import array
 
 

@@ -1,7 +1,5 @@
 """The files of a run: rows leave in input order, and each file is written whole or not at all."""
 
-from __future__ import annotations
-
 from array import array
 from bisect import bisect_left
 from collections import Counter

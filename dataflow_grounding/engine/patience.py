@@ -1,7 +1,5 @@
 """Waiting for what the machine is short of, as no record is to blame for it."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

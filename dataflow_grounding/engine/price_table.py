@@ -1,7 +1,5 @@
 """What models cost, from a table with dates and sources."""
 
-from __future__ import annotations
-
 import functools
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Progress on standard error: records, rate, time left, cost, requests in flight."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import time

@@ -1,7 +1,5 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.plan import SUSPECT

@@ -1,7 +1,5 @@
 """The store of a folder's replies: one file for all steps, made from an older layout's files, one per step."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

@@ -1,7 +1,5 @@
 """What a run holds open: its servings, its stores of replies, what it knows of images."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs a plan: rows in, records through the steps, files out."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import time

@@ -1,7 +1,5 @@
 """The rows that a run works on: read in order, a few at a time, each made into a record."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Tasks that work side by side: how they are waited for, interrupted and cancelled."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading

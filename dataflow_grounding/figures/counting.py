@@ -1,7 +1,5 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files

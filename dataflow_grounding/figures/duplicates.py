@@ -1,7 +1,5 @@
 """Pictures that are the same, or nearly: by dHash, 64 bits that say where a picture grows brighter to the right."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

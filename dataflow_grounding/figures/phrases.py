@@ -1,7 +1,5 @@
 """The words of phrases: what they name, by which words they choose, and which of them mean one thing, or can't tell."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

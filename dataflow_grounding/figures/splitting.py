@@ -1,7 +1,5 @@
 """Parts of a data set that have no picture in common, nor nearly."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack

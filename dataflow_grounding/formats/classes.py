@@ -1,7 +1,5 @@
 """Phrases as a detector's classes, and numbers for names."""
 
-from __future__ import annotations
-
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.replies.labels import head_word

@@ -5,8 +5,6 @@ Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scri
 ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

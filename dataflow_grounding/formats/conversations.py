@@ -6,8 +6,6 @@ In `ms-swift` boxes stand beside the text, in pixels, and the trainer writes the
 hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py; OpenGVLab/InternVL, internvl_chat.
 """
 
-from __future__ import annotations
-
 import html
 import math
 import re

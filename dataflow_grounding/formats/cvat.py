@@ -4,8 +4,6 @@ Boxes of one phrase share a `group_id`; a phrase without boxes, and the picture'
 docs.cvat.ai/docs/dataset_management/formats/format-cvat.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

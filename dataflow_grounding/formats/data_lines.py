@@ -1,7 +1,5 @@
 """The entries of a format's file, each with the place where it stands, for errors that name it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

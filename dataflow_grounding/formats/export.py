@@ -1,7 +1,5 @@
 """Records on their way into a format: what is wanted of them, what the format can say, and what is lost."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

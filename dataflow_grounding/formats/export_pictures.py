@@ -3,8 +3,6 @@
 Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or not at all.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import OrderedDict

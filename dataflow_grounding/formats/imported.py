@@ -1,7 +1,5 @@
 """Rows of another format, completed to records as this package writes them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress

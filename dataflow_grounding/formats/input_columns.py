@@ -1,7 +1,5 @@
 """Which column of the user's is which: told by the names that people use and by what the values look like."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any

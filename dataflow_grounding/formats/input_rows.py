@@ -1,7 +1,5 @@
 """Rows of an input as the record has them: columns renamed, pictures that are no files made files."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice

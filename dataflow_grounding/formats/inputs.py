@@ -1,7 +1,5 @@
 """What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by what the path is."""
 
-from __future__ import annotations
-
 import glob
 import logging
 import os

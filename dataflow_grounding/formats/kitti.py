@@ -5,8 +5,6 @@ y2 in pixels, then size, place and angle in space (7 numbers), and in detections
 after the box is not used: lines that end with it, or with a number more, are read too.
 """
 
-from __future__ import annotations
-
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.formats.label_lines import NOT_UTF8, Labelled, label_lines, number_of, score_of
 

@@ -3,8 +3,6 @@
 Sources: the devkit of the KITTI object benchmark; TAO's KITTI to COCO converter; ultralytics' data/utils.py.
 """
 
-from __future__ import annotations
-
 import os
 from abc import abstractmethod
 from collections.abc import Iterator

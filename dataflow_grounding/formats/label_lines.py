@@ -1,7 +1,5 @@
 """What text formats with one label file per image have in common."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterator
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Where the boxes of images come from: label folders or files, in order of the images' paths."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src
 mixins/AreaMixin.js (an id ends at `#`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

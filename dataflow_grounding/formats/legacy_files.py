@@ -1,7 +1,5 @@
 """The files of TAO's old layout: one text file per image and step, boxes in 0-1000 of the image's sides."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -5,8 +5,6 @@ mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's cv/gro
 cv/mask_grounding_dino/dataloader/odvg.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import count, groupby
 from typing import Any, ClassVar

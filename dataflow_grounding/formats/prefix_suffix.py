@@ -4,8 +4,6 @@ Boxes are location tokens, in parts of the picture's own sides. Sources: google-
 segmentation.py; transformers, processing_paligemma.py and processing_florence2.py; roboflow/maestro, datasets/jsonl.py.
 """
 
-from __future__ import annotations
-
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ Sources: lichengunc/refer (README, refer.py) and henghuiding/gRefCOCO (grefer.py
 (README, flickr30k_entities_utils.py) and mdetr's flickr_combined.py; the card of zzliang/GRIT; visualgenome.org's api.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 import pickle

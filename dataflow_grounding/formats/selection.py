@@ -1,7 +1,5 @@
 """Which expressions of a data set are wanted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

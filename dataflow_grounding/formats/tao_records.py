@@ -5,8 +5,6 @@ region is described yet, those boxes are the regions. A region that is one of th
 back; others are converted if what 1000 stands for is certain.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ characters are written. Sources: vi.developers.datature.com/docs/upload-annotati
 vi/dataset/loaders/types/{annotations,assets}.py, where `id` is a text.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Any

@@ -3,8 +3,6 @@
 Sources: datasets' features/image.py and its webdataset builder; webdataset's tariterators.py.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

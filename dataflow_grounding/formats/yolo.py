@@ -1,7 +1,5 @@
 """YOLO label files: one text file per image, lines of `class cx cy width height [score]`, in parts of its sides."""
 
-from __future__ import annotations
-
 import os
 
 from dataflow_grounding.errors import BrokenRow, InputError

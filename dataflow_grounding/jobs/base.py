@@ -1,7 +1,5 @@
 """What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides the step files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise

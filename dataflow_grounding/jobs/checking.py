@@ -1,7 +1,5 @@
 """Looking everything over before a run: spec, folders, every row, every image's header; nothing is sent."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """What was paid for a results folder, by step, from the stores of replies."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What `doctor` tells: what is installed, which keys are set, and what an endpoint takes, by asking it once."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """Replies such as a model might give, made up from the request alone: what an estimate reckons with."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field, field_validator

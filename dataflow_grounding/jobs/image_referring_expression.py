@@ -1,7 +1,5 @@
 """The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old layout."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import os

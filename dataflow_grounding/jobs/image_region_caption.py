@@ -1,7 +1,5 @@
 """The job `image_region_caption`: the user's images, with or without boxes, in; a text for each box out."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """`workflow.output_format`: what is written of each step besides its annotations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """The pipelines that a spec can name, and specs read with them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The serving that the environment names, for scripts that should run with and without a key."""
 
-from __future__ import annotations
-
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.base import Serving

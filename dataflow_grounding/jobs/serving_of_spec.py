@@ -1,7 +1,5 @@
 """The serving that a spec's `vlm` block names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dataflow_grounding.errors import SpecError

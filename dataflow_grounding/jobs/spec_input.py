@@ -1,7 +1,5 @@
 """A spec's `data.input_jsonl` as the first step reads it: in place, or made into rows in the results folder."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """From a spec to a run: the serving, the options, the pipeline, and the files of its results folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The job of a pipeline of the user's own, `autolabel_type: module:Pipeline`."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar

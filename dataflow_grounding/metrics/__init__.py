@@ -1,7 +1,5 @@
 """Figures about annotations: how good they are against gold, and how far two annotators agree."""
 
-from __future__ import annotations
-
 from dataflow_grounding.metrics.agreement import agreement
 from dataflow_grounding.metrics.annotations import read_annotations
 from dataflow_grounding.metrics.evaluating import Evaluation, evaluate

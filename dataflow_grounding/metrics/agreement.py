@@ -1,7 +1,5 @@
 """How far two annotators agree on boxes and labels."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain

@@ -1,7 +1,5 @@
 """Records with their phrases and boxes, read and checked for figures."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Spans: whether the right words of a caption are taken for phrases, alone and together with their boxes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.metrics.overlaps import Rules, one_to_one, overlaps_of

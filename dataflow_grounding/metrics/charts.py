@@ -1,7 +1,5 @@
 """Line charts as SVG files that stand alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle

@@ -1,7 +1,5 @@
 """COCO AP of phrases, by faster-coco-eval."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which score to cut at."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """How sure a figure is: intervals of random draws of the images, and a test of two runs."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Groups of gold phrases that figures are shown by: size, length, category, and what the predictions say of them."""
 
-from __future__ import annotations
-
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 

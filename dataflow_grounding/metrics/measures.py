@@ -1,7 +1,5 @@
 """Each measure as a ratio of sums: what counts for a phrase adds up for an image, a group, all, a random draw."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

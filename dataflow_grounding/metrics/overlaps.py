@@ -1,7 +1,5 @@
 """How the boxes of two phrases overlap, and which of them make a pair."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Which phrase of one file is which of another's: by image, caption and phrase."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

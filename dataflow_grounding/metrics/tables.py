@@ -1,7 +1,5 @@
 """Figures as Markdown, for a terminal and for a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The worst cases, as records that the report shows: each phrase with its gold boxes, and beside it what was found."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operators: the steps that pipelines are made of."""
 
-from __future__ import annotations
-
 from dataflow_grounding.operators.base import Annotated, Operator
 from dataflow_grounding.operators.bbox_visualizer import BBoxVisualizer
 from dataflow_grounding.operators.box_operator import BoxOperator

@@ -1,7 +1,5 @@
 """What the operators that ask a model for boxes have in common."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Operator: small boxes looked for again from closer by."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

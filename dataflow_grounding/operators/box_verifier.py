@@ -1,7 +1,5 @@
 """Operator: expressions with boxes grounded once more, to see whether the same is found."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

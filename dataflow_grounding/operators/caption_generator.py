@@ -1,7 +1,5 @@
 """Operator: a caption of each image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format

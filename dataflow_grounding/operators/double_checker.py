@@ -1,7 +1,5 @@
 """Operator: checks that each expression means its regions, and corrects what doesn't."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import partial
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.engine.plan import Ask

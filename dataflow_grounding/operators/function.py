@@ -1,7 +1,5 @@
 """A custom step from one function."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """What operators that look at an image add to a record besides their answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.engine.plan import Ask

@@ -1,7 +1,5 @@
 """Operator: referring expressions from described regions and a caption."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups

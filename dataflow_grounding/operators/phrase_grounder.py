@@ -1,7 +1,5 @@
 """Operator: the boxes of each expression in the image."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operator: the same expressions for every image, out of a list."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Operator: what each marked region of an image shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 

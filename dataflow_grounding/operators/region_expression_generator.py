@@ -1,7 +1,5 @@
 """Operator: type, colour and description of each region of an image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups

@@ -1,7 +1,5 @@
 """What the operators that show regions to a model have in common."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """The registry of operators, by class name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 

@@ -1,7 +1,5 @@
 """Pipeline `image_grounding`: image and caption in, expressions with spans and boxes out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

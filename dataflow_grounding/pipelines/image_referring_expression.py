@@ -1,7 +1,5 @@
 """Pipeline `image_referring_expression`: images with boxes in, verified referring expressions of the boxes out."""
 
-from __future__ import annotations
-
 from dataflow_grounding.operators import CaptionGenerator, DoubleChecker, Merger, RegionExpressionGenerator
 from dataflow_grounding.operators.double_checker import Method
 from dataflow_grounding.operators.region_operator import RegionMarks

@@ -1,7 +1,5 @@
 """Pipeline `image_region_caption`: images with boxes, or without, in; the boxes drawn and a text for each out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dataflow_grounding.operators import RegionCaptioner, RegionMarker

@@ -1,7 +1,5 @@
 """The words sent to a model: a text file per task, and `system.txt`, the same for every task about an image."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reading what models write: boxes and objects out of replies of any shape."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether a reply says a thing is not there, or refuses to look: patterns of such sentences, and reading by them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The parts of a reply that are its answers: without thinking, echoed prompt, role words and fences."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import NamedTuple

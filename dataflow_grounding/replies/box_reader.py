@@ -1,7 +1,5 @@
 """Turning the boxes of a reply into boxes in pixels, each of one phrase."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Providers name these in ever new ways, so they go by rule: a part opened and closed before the answer isn't the answer.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Finding boxes and points in a reply, whichever of the known shapes it has."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

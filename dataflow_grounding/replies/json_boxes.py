@@ -1,7 +1,5 @@
 """Boxes and points in parsed JSON, whatever its keys and nesting."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says beside them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal

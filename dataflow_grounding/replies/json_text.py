@@ -1,7 +1,5 @@
 """Finds JSON, and what was meant to be JSON, in any text: one pass, linear time, no recursion, nothing evaluated."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

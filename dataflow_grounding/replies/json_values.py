@@ -1,7 +1,5 @@
 """Values as replies write them: JSON arrays and objects, what had to be repaired to read them, numbers and units."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Which phrase of the request a label in the reply means."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Boxes and points in the special tokens and tags that model families write by training."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Boxes and points without JSON or tokens: lines such as `red mug: 10, 20, 30, 40`, and tables with named columns."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Which question of the request a box answers, and which of several answers to one question counts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 

@@ -1,7 +1,5 @@
 """What words around a box say: what it is the box of, whether they take it back, and where a reply corrects itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

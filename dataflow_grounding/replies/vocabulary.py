@@ -1,7 +1,5 @@
 """Words that models use: keys for a box, its label or score; the order and unit that a reply states for its numbers."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from importlib import resources

@@ -1,7 +1,5 @@
 """Looking at results: the static report."""
 
-from __future__ import annotations
-
 from dataflow_grounding.review.results import publish, report_folder, report_results
 
 __all__ = ["publish", "report_folder", "report_results"]

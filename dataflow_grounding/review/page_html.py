@@ -1,7 +1,5 @@
 """A page of the report as HTML: its head with the counts, the filters, and the links to the other pages."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

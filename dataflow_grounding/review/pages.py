@@ -1,7 +1,5 @@
 """Files of a report: what its pages are made of, kept on disk, and the pages, put in place together."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """One record as HTML: its picture with boxes, its caption in the boxes' colours, and the list of its expressions."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

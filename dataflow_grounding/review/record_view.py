@@ -1,7 +1,5 @@
 """A record as the report sees it: its expressions or regions, what it counts for, and what is to be looked at."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

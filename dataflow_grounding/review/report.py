@@ -1,7 +1,5 @@
 """The static report: pages with the failures, and each picture with its boxes and its caption in the boxes' colours."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack

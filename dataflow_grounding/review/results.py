@@ -1,7 +1,5 @@
 """The report of a results file: where its records, failures and images are."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Servings: whoever answers requests."""
 
-from __future__ import annotations
-
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.gemini import GeminiServing
 from dataflow_grounding.serving.openai_compatible import OpenAIServing

@@ -1,7 +1,5 @@
 """Two servings as one: a second model answers some of the tasks."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

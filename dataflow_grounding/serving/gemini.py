@@ -1,7 +1,5 @@
 """A VLM behind the Gemini API (`generateContent`), through Google's own client."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

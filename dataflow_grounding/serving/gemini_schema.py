@@ -1,7 +1,5 @@
 """JSON schemas in Gemini's dialect, a part of OpenAPI's: `nullable` in place of a list of types, no closed objects."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an HTTP answer other than a success means, for any provider."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """A VLM behind an OpenAI-compatible endpoint (`/chat/completions`)."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The OpenAI serving with OpenAI's own client underneath: `vlm.openai.client: sdk`, and Azure with Entra ID."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,7 +1,5 @@
 """Recorded replies: records another serving's replies to a file, or plays them back without it."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """How many tokens a request takes, by what providers publish: for estimates before anything is sent."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The spec: a YAML file that says which pipeline runs on what, with which model."""
 
-from __future__ import annotations
-
 from dataflow_grounding.spec.loading import read_spec
 from dataflow_grounding.spec.schema import (
     Block,

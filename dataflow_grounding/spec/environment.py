@@ -1,7 +1,5 @@
 """What the environment says of an endpoint that a spec or script leaves open: `DF_*`, else the provider's names."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, Literal
 

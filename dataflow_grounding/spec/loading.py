@@ -1,7 +1,5 @@
 """Reading a spec: YAML files, `key=value` overrides, interpolation, paths; every mistake named with its place."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Every key of a spec, with its type and default."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """What a spec names as `module:name`: pipelines, output formats and token providers of the user's own."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

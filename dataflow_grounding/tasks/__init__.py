@@ -1,7 +1,5 @@
 """Tasks: what is asked of a model. Each makes a request and knows how its reply is read."""
 
-from __future__ import annotations
-
 from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.expression_extraction import Extracted, expression_extraction
 from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression

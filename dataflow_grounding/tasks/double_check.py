@@ -1,7 +1,5 @@
 """Task `double_check`: whether expressions mean the regions that they are said to mean."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Task `expression_extraction`: the referring expressions in a caption."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply

@@ -1,7 +1,5 @@
 """Task `grounding_expression`: referring expressions from described regions and a caption."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

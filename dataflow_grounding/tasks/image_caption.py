@@ -1,7 +1,5 @@
 """Task `image_caption`: a caption of the whole image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

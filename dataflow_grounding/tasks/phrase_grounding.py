@@ -1,7 +1,5 @@
 """Task `phrase_grounding`: the boxes of phrases in an image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Task `region_caption`: what each marked region shows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Task `region_expression`: type, colour and description of each region."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Regions in requests and replies: each has an id, counted from 1 within its request, by which replies name it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 

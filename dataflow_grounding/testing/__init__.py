@@ -1,7 +1,5 @@
 """A loopback model server for tests, with answers and faults of your choice: see LoopbackServer."""
 
-from __future__ import annotations
-
 from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing import faults
 from dataflow_grounding.testing.answers import Answers, CannedAnswers, EchoAnswers

@@ -1,7 +1,5 @@
 """`python -m dataflow_grounding.testing`: the loopback server by itself, to try things without a key; until Ctrl-C."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 

@@ -1,7 +1,5 @@
 """Who answers behind the loopback server: a fixed text, valid answers that are made up, or a function of yours."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

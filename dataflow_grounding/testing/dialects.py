@@ -1,7 +1,5 @@
 """The two protocols that the loopback server speaks, OpenAI chat completions and Gemini generateContent."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the played endpoint replies to a request: key, limits, faults, then the answer; no sockets here."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

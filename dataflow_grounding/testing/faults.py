@@ -1,7 +1,5 @@
 """What can go wrong at an endpoint, and for which requests: faults are values, rules say when they strike."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping

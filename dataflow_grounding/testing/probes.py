@@ -1,7 +1,5 @@
 """Right answers to the probe pictures that runs and calibrations send, from their size and phrases alone."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 

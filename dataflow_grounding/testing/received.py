@@ -1,7 +1,5 @@
 """What the loopback server keeps of a request: its question, and digests and sizes of its images, never their bytes."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

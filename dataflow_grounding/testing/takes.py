@@ -1,7 +1,5 @@
 """What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """In which sizes a run's endpoint is checked."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Drift: whether the last answers' numbers look more like the boxes before them when read in another format."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """Signs, in the first boxes of a run, that they are not in the format that was asked for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
