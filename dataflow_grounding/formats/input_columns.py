@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding.formats.label_sources import ENDINGS
+from dataflow_grounding.formats.label_files import ENDINGS
 from dataflow_grounding.formats.pictures import is_address
 from dataflow_grounding.records import is_number
 

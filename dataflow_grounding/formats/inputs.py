@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.dataframes import parquet_file, parquet_rows
 from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.formats.label_sources import ENDINGS, files_under
+from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")

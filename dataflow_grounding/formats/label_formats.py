@@ -15,10 +15,7 @@ from dataflow_grounding.formats.classes import Classes, Numbers, read_texts
 from dataflow_grounding.formats.data_lines import picture_size
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.kitti import read_kitti
-from dataflow_grounding.formats.label_lines import Labelled
-from dataflow_grounding.formats.label_sources import ENDINGS, files_under
-from dataflow_grounding.formats.yolo import read_names, read_yolo
+from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text, name_within
 

@@ -13,7 +13,7 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.kitti import LEFT_OUT
+from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.records import is_number
 from dataflow_grounding.rows import read_rows

@@ -19,7 +19,7 @@ from dataflow_grounding.formats.classes import Numbers
 from dataflow_grounding.formats.data_lines import broken
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.label_sources import files_under
+from dataflow_grounding.formats.label_files import files_under
 from dataflow_grounding.records import dump_text
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
