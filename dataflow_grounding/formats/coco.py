@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.classes import ONE, Classes, Numbers
-from dataflow_grounding.formats.data_lines import broken, file_of, read_whole
+from dataflow_grounding.formats.data_lines import broken, file_of, read_whole, united
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.label_files import Labelled
-from dataflow_grounding.records import is_number
+from dataflow_grounding.formats.label_files import Labelled, is_box
 
 
 class CocoImage(NamedTuple):
@@ -114,15 +113,8 @@ class Coco(Format):
             row = _known(image.item, "width", "height", "caption")
             own = image.item.get("original_id", image.item.get("original_img_id"))
             row |= {} if own is None else {"image_id": own}
-            found: dict[Any, dict[str, Any]] = {}
-            for item in image.entries:
-                with broken(f"{file}, annotation {item['id']}"):
-                    instances = _instances(item)
-                    if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
-                        one = {**_said(item, image.item.get("caption")), **_known(item, "expression_id", "verified")}
-                        one = found.setdefault(one.get("expression_id", repr(one)), {**one, "instances": []})
-                        one["instances"] += instances
-            yield {"image_path": image.file_name, **row, "expressions": list(found.values())}
+            said = [one for item in image.entries for one in _expressions(item, image.item.get("caption"), file)]
+            yield {"image_path": image.file_name, **row, "expressions": united(said)}
 
 
 @dataclass
@@ -158,6 +150,15 @@ def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
+
+
+def _expressions(item: Mapping[str, Any], caption: str | None, file: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The expression of an annotation, behind what tells it, if the annotation says anything."""
+    with broken(f"{file}, annotation {item['id']}"):
+        instances = _instances(item)
+        if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
+            one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
+            yield one.get("expression_id", repr(one)), {**one, "instances": instances}
 
 
 def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
@@ -199,8 +200,8 @@ def _region(item: dict[str, Any], where: str) -> Labelled:
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
     """The box of an annotation as x1, y1, x2, y2. Raises BrokenRow."""
-    box = item.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+    box: Any = item.get("bbox")
+    if not is_box(box):
         raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
     x, y, width, height = box
     return [x, y, _sum(x, width), _sum(y, height)]

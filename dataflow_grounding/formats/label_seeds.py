@@ -21,6 +21,7 @@ from dataflow_grounding.records import Record
 from dataflow_grounding.version import __version__
 
 BEYOND = "boxes reach beyond their image and are kept as they are"
+UNREAD = "labels that can't be read are left out"
 SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
 READERS = 8  # threads that read image headers
@@ -47,12 +48,7 @@ class LabelSource:
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
     """Find images and their KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
-    files: list[str] = []
-    if names_file is not None:
-        files = [names_file or os.path.join(label_dir, "classes.txt")]
-        if not names_file and not os.path.exists(files[0]):
-            names_key = f"{key.rpartition('.')[0]}.yolo_names"
-            raise InputError(f"{names_key}: name the file with the class names (there is no {files[0]} either)")
+    files = [] if names_file is None else [names_file or _beside(label_dir, key)]
     names = read_names(files[0]) if files else None
     images = files_under(image_dir, ENDINGS, "data.image_dir")
     labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
@@ -83,6 +79,14 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
         without_image=sorted(labels.difference(label_of.values())),
         label_of=lambda image: os.path.join(label_dir, label_of[image]),
     )
+
+
+def _beside(label_dir: str, key: str) -> str:
+    path = os.path.join(label_dir, "classes.txt")
+    if not os.path.exists(path):
+        names_key = f"{key.rpartition('.')[0]}.yolo_names"
+        raise InputError(f"{names_key}: name the file with the class names (there is no {path} either)")
+    return path
 
 
 def from_coco(image_dir: str, path: str) -> LabelSource:
@@ -133,17 +137,17 @@ class Seeds(ABC):
             some = some or fails or bool(record.get("regions"))
             yield record
         if count and not some:
-            raise InputError(f"none of the {count} images has a box: {self._why()}")
+            raise InputError(f"none of the {count} images has a box: {self._nothing()}")
 
     def _forget(self) -> None:
         self.found: dict[str, list[str]] = {what: [] for what in self.told}
 
-    @abstractmethod
-    def _records(self) -> Iterator[dict[str, Any]]: ...
+    def _nothing(self) -> str:
+        """What there is no box in."""
+        return "; ".join([self.origin, *self.found.get(UNREAD, [])[:1]])
 
     @abstractmethod
-    def _why(self) -> str:
-        """What there is no box in."""
+    def _records(self) -> Iterator[dict[str, Any]]: ...
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -161,7 +165,7 @@ class Seeds(ABC):
 class LabelSeeds(Seeds):
     """From images and their labels: sorted by image path, `image_path` relative to the folder of images."""
 
-    told = ("images without a label", "labels without an image", "labels that can't be read are left out", BEYOND)
+    told = ("images without a label", "labels without an image", UNREAD, BEYOND)
 
     def __init__(self, source: LabelSource, origin: str, boxless: bool) -> None:
         self._source = source
@@ -172,15 +176,12 @@ class LabelSeeds(Seeds):
         super()._forget()
         self.found |= zip(self.told, (self._source.without_label, self._source.without_image), strict=False)
 
-    def _why(self) -> str:
-        return "; ".join([self.origin, *self.found[self.told[2]][:1]])
-
     def _records(self) -> Iterator[dict[str, Any]]:
         paths = iter(self._source.images)
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(paths, BATCH)):
                 for record, left_out, outside in pool.map(self._record, batch):
-                    self.found[self.told[2]] += left_out
+                    self.found[UNREAD] += left_out
                     self.found[BEYOND] += outside
                     yield record
 
@@ -196,11 +197,9 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{__version__} {READING}".encode())
-        for image in self._source.images:
-            label = [self._source.label_of(image)] if self._source.label_of else []
-            for path in (os.path.join(self._source.image_dir, image), *label):
-                digest.update(json.dumps(state_of(path)).encode())
-        for path in self._source.files:
+        source, label_of = self._source, self._source.label_of
+        of_images = ([os.path.join(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
+        for path in itertools.chain(*of_images, source.files):
             digest.update(json.dumps(state_of(path)).encode())
         return digest.hexdigest()
 

@@ -72,7 +72,7 @@ class AnnotationSeeds(Seeds):
         super()._forget()
         self._converted, self._broken = 0, list[str]()
 
-    def _why(self) -> str:
+    def _nothing(self) -> str:
         return f"{self.origin} has none in 'regions', and none in TAO's {COLUMN!r}"
 
     def _records(self) -> Iterator[dict[str, Any]]:
