@@ -141,7 +141,6 @@ class CocoGrounding(Coco):
 
 
 def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
-    """What the annotations of a phrase say of its boxes."""
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         width, height = _sum(box[2], -box[0]), _sum(box[3], -box[1])
         known = _known({**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score")
@@ -162,7 +161,6 @@ def _expressions(item: Mapping[str, Any], caption: str | None, file: str) -> Ite
 
 
 def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """The words of an annotation, and their place in the caption."""
     spans = item.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
         return {"text": item.get("phrase") or item["category"] or ONE}
@@ -179,7 +177,6 @@ def _instances(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _images(path: str, data: Mapping[str, Any]) -> dict[str, CocoImage]:
-    """The images by their ids. Raises InputError."""
     images: dict[str, CocoImage] = {}
     for item in data["images"]:
         name = item.get("file_name") if isinstance(item, dict) else None

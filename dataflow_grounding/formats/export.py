@@ -131,7 +131,6 @@ class _Way:
         return Sample(file_name, size, self._safe(caption) if carries.captions else caption, phrases, record)
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The expressions that are wanted and that the format can say."""
         said = []
         for expression in expressions:
             wanted = self._select.of(record, expression)
@@ -171,7 +170,6 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
 
 
 def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
-    """What is lost of a phrase that is written, and how often."""
     facts = (
         ("spans", carries.spans, phrase.span is not None),
         ("further boxes of a phrase", carries.several_boxes, len(phrase.boxes) - 1),
@@ -183,15 +181,11 @@ def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made from its picture's path."""
+    """Whether the record has ids that are not made from its picture's path, with a number behind it or without."""
     made = image_id_of({**record, "image_id": None}, "image_path") or "record"
     given = [record.get("image_id"), *(phrase.expression["expression_id"] for phrase in phrases)]
-    return not all(one is None or _is_made(str(one), made) for one in given)
-
-
-def _is_made(given: str, made: str) -> bool:
-    """Whether an id is a picture's, with the number of its row or expression behind it, or without."""
-    return given.startswith(made) and given[len(made) : len(made) + 1] in ("", "@", "#")
+    own = [str(one) for one in given if one is not None]
+    return not all(one.startswith(made) and one[len(made) :][:1] in ("", "@", "#") for one in own)
 
 
 def _card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -> str:
@@ -209,7 +203,6 @@ def _card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -
 
 
 def _training(name: str) -> str:
-    """The format's section of training.md."""
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     sections = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
     return sections.get(name, "").strip()

@@ -109,7 +109,6 @@ class ExportFolder:
 
 
 def _is_export(path: str) -> bool:
-    """Whether a folder is empty, or holds an export."""
     try:
         with open(os.path.join(path, README), encoding="utf-8") as file:
             return MARK in file.read()
@@ -133,7 +132,6 @@ def _fuller(one: Any, other: Any) -> Any:
 
 
 def _whole(example: Any) -> bool:
-    """Whether all types are known."""
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
     return example is not None if not isinstance(example, list) else bool(example) and _whole(example[0])

@@ -66,7 +66,6 @@ def record_rows(
 
 
 def _with_file(row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]) -> Row:
-    """The row as JSON has it, its picture as a path."""
     if row.data is None:
         return row
     given = row.data.get(image)
@@ -119,7 +118,6 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
 
 
 def _share(looks: Callable[[Any], bool], rows: Sequence[Mapping[str, Any]], column: str) -> float:
-    """The share of the values there that look right."""
     values = [row[column] for row in rows if row.get(column) not in (None, "")]
     return sum(map(looks, values)) / len(values) if values else 0.0
 

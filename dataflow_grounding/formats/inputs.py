@@ -81,10 +81,13 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     path = next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
     if path is not None:
         return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
-    below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-    hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
-    names = files_under(folder, ENDINGS, "data.input_jsonl")
-    return _of_pictures(folder, folder, names, results_dir, f"{folder} has no pictures in it{hint}")
+
+    def none() -> str:
+        below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
+        hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+        return f"{folder} has no pictures in it{hint}"
+
+    return _of_pictures(folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none)
 
 
 def _of_glob(pattern: str, results_dir: str) -> Input:
@@ -94,15 +97,15 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     paths = sorted(path for path in glob.glob(pattern, recursive=True) if path.lower().endswith(ENDINGS))
     names = [os.path.relpath(path, folder or ".") for path in paths]
     none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
-    return _of_pictures(pattern, folder or ".", names, results_dir, none)
+    return _of_pictures(pattern, folder or ".", names, results_dir, lambda: none)
 
 
-def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: str) -> Input:
+def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: Callable[[], str]) -> Input:
     """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
     results = os.path.join(os.path.abspath(results_dir), "") if results_dir else "\0"
     rows = [{"image": n} for n in names if not os.path.abspath(os.path.join(folder, n)).startswith(results)]
     if not rows:
-        raise InputError(none)
+        raise InputError(none())
     return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
 
 

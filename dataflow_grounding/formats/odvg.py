@@ -50,7 +50,6 @@ class _Odvg(Format):
 
 
 def _said(text: str, *regions: Mapping[str, Any]) -> dict[str, Any]:
-    """An expression with the boxes of regions."""
     return {"text": text, "instances": [{"bbox": box} for region in regions for box in _boxes(region["bbox"])]}
 
 

@@ -121,9 +121,8 @@ class Downloads:
                     raise BrokenRow(_refusal(host))
                 return found
 
-        connector = aiohttp.TCPConnector(resolver=Guarded(), limit=AT_ONCE)
         settings: dict[str, Any] = {
-            "connector": connector,
+            "connector": aiohttp.TCPConnector(resolver=Guarded()),
             "timeout": aiohttp.ClientTimeout(total=SECONDS),
             "auto_decompress": False,
         }

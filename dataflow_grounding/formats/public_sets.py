@@ -134,7 +134,6 @@ def _lines(file: str) -> list[str]:
 
 
 def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
-    """A caption without marks, and its phrases where they stood."""
     caption, end, said = "", 0, []
     for match in _MARKED.finditer(line):
         caption += line[end : match.start()]
