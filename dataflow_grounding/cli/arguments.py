@@ -63,6 +63,17 @@ set_option = click.option(
 )
 
 
+class Range(click.FloatRange):
+    """Numbers between bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; NaN, which no bound keeps out, is none."""
+        number: float = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 def dataset_options(command: F) -> F:
     """The options of what looks at a data set as a whole."""
     root = "Where the pictures are, if not where the run found them."

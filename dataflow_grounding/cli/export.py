@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dataflow_grounding.cli.arguments import Range
 from dataflow_grounding.formats import WRITTEN, write
 from dataflow_grounding.formats.export import Exported
 from dataflow_grounding.formats.selection import Selection
@@ -24,7 +25,7 @@ _OPTIONS = (
     ),
     click.option("--image-root", metavar="DIR", help="Where the pictures are, if not where the run found them."),
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
-    click.option("--min-score", type=click.FloatRange(0, 1), help="Boxes with this score or more."),
+    click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
     click.option("--verified-only", is_flag=True, help="Expressions that a check confirmed."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
     click.option(

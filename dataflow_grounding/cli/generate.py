@@ -4,7 +4,7 @@ import os
 
 import click
 
-from dataflow_grounding.cli.arguments import overrides_argument, spec_option
+from dataflow_grounding.cli.arguments import Range, overrides_argument, spec_option
 from dataflow_grounding.cli.pilot import advice, next_steps, set_workers
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped
@@ -22,9 +22,7 @@ from dataflow_grounding.terminal import say, say_json
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
-@click.option(
-    "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
-)
+@click.option("--budget-usd", type=Range(0), metavar="X", help="Stop before spending more (workflow.budget_usd).")
 @click.option("--retry-failed", is_flag=True, help="Also retry permanent failures: refusals, unreadable replies.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")

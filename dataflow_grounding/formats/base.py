@@ -14,6 +14,8 @@ from dataflow_grounding.spans import Span
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
 
+EXACT = 0.01  # px: numbers that come back closer are the same
+
 
 @dataclass(frozen=True)
 class Carries:
@@ -30,7 +32,7 @@ class Carries:
         scores: The score of each box.
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
-        numbers: How box numbers are rounded; empty where they come back within 0.01 px.
+        numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
     captions: bool = False
