@@ -5,7 +5,7 @@ from importlib import resources
 
 import click
 
-from dataflow_grounding.cli.main import COMMANDS
+from dataflow_grounding.cli.main import COMMANDS, cli
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import STATUSES
@@ -36,8 +36,6 @@ noun_chunk; status: {", ".join(STATUSES)}; reason;
 instances: bbox_id, bbox [x1, y1, x2, y2] in pixels of the upright image, score 0 to 1 or null, region_id;
 disagreement (samples > 1); verified: true, false or null; verification: method, iou, reason, before.
 """
-
-
 _MANY = 5  # options that two commands share
 
 
@@ -48,21 +46,17 @@ def command() -> None:
 
 @command.command("context")
 @click.pass_context
-def context(here: click.Context) -> int:
+def context(here: click.Context) -> None:
     """Print the commands, spec keys, operators and columns as one page of text."""
     parts = [_HEAD.format(version=__version__), _commands(here), _spec_keys(), _operators(), _FIELDS, _FILES]
     say("\n".join(part.rstrip() + "\n" for part in parts).rstrip(), err=False)
-    return 0
 
 
 def _commands(here: click.Context) -> str:
-    root = here.find_root()
-    assert isinstance(root.command, click.Group)
     told: dict[str, set[str]] = {}
     lines = ["## Commands: dataflowgrounding COMMAND (those that print figures take --json)"]
-    for name in root.command.list_commands(root):
-        command = root.command.get_command(root, name)
-        assert command is not None
+    for name, says in COMMANDS.items():
+        command = cli.get_command(here, name)
         arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
         given = [p.opts for p in command.params if isinstance(p, click.Option) and "--json" not in p.opts]
         options = [min(names, key=len) for names in given]
@@ -70,17 +64,15 @@ def _commands(here: click.Context) -> str:
             if len(known.intersection(options)) > _MANY:
                 options = [*(option for option in options if option not in known), f"(those of {other})"]
         told[name] = set(options)
-        usage = " ".join([name, *arguments, *options])
-        lines.append(f"- {usage}: {COMMANDS[name]}")
+        lines.append(f"- {' '.join([name, *arguments, *options])}: {says}")
     return "\n".join(lines)
 
 
 def _spec_keys() -> str:
     """The shipped specs, the second and third only where they differ from those before."""
     seen: set[str] = set()
-    lines = [
-        "## Spec keys (YAML; any can be set as KEY=VALUE on the command line: image_grounding.workflow.max_workers=64)"
-    ]
+    example = "image_grounding.workflow.max_workers=64"
+    lines = [f"## Spec keys (YAML; any can be set as KEY=VALUE on the command line: {example})"]
     for name in JOBS:
         text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         block = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -92,9 +84,8 @@ def _spec_keys() -> str:
 def _operators() -> str:
     import dataflow_grounding.operators  # noqa: F401 - they register themselves
 
-    lines = [
-        "## Operators: operator.run(storage.step(), input_ROLE_key=COLUMN, ...); from dataflow_grounding import ..."
-    ]
+    call = "operator.run(storage.step(), input_ROLE_key=COLUMN, ...); from dataflow_grounding import ..."
+    lines = [f"## Operators: {call}"]
     for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.operators")):
         parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
         settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)

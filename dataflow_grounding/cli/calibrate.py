@@ -1,12 +1,13 @@
 """`calibrate`: find out in which box format a model answers."""
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
-from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.registry import load_spec
@@ -16,7 +17,6 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
-from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("calibrate")
@@ -28,21 +28,16 @@ from dataflow_grounding.terminal import say, say_json
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @overrides_argument
-def command(
-    spec_paths: tuple[str, ...],
-    base_url: str | None,
-    model: str | None,
-    plot_path: str | None,
-    as_json: bool,
-    overrides: tuple[str, ...],
-) -> int:
+def of_calibrate(
+    spec_paths: tuple[str, ...], overrides: tuple[str, ...], plot_path: str | None, as_json: bool, **endpoint: Any
+) -> None:
     """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
     Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by
     endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
     Exits with 2 if the answers fit no format.
     """
-    serving, options = _serving(spec_paths, base_url, model, overrides)
+    serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         done = calibrate(serving, stated_format(serving.model), options)
     except CalibrationUnclear as unclear:
@@ -52,16 +47,13 @@ def command(
     path = keep(done.calibration)
     if plot_path:
         _write_plot(done, plot_path)
-    if as_json:
-        say_json({**asdict(done.calibration), "stored": path})
-    else:
-        say(f"{serving.model} writes {done.calibration.box_format}: {summary(done)}.", err=False)
-        say(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.", err=False)
-    return 0
+    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done)}."]
+    lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+    answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
 
 
 def _serving(
-    spec_paths: tuple[str, ...], base_url: str | None, model: str | None, overrides: tuple[str, ...]
+    spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
     """Raises SpecError."""
     given = base_url is not None or model is not None
@@ -83,8 +75,7 @@ def _serving(
         serving, options = serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)), RunOptions()
     if serving.exact_boxes:
         raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
-    obstacles = serving.obstacles()
-    if obstacles:
+    if obstacles := serving.obstacles():
         raise SpecError("\n".join(obstacles))
     return serving, options
 

@@ -1,16 +1,16 @@
 """`doctor`: what is installed, which keys are set, can the endpoint be reached, what does it take."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.spec.environment import backend_named, unused_keys
-from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("doctor")
@@ -34,27 +34,24 @@ def command(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides
             found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
         except SpecError as error:
             found["endpoint"] = {"problems": [str(error)]}
-    if as_json:
-        say_json(found)
-    else:
-        say("\n".join(_lines(found)), err=False)
+    answer(as_json, found, _lines(found))
     return 4 if found.get("endpoint", {}).get("problems") else 0
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    lines = [f"dataflow-grounding {found['version']}, Python {found['python']}"]
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"dataflow-grounding {found['version']}, Python {found['python']}"
     for extra, version in found["extras"].items():
         missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
-        lines.append(f"extra {extra}: {version or missing}")
-    lines += [f"{name}: {'set' if given else 'not set'}" for name, given in found["environment"].items()]
+        yield f"extra {extra}: {version or missing}"
+    for name, given in found["environment"].items():
+        yield f"{name}: {'set' if given else 'not set'}"
     endpoint = found.get("endpoint", {})
     if not endpoint:
         way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
-        lines.append(f"endpoint: none named: {way}")
+        yield f"endpoint: none named: {way}"
     for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
         if name in endpoint:
-            lines.append(f"{name.replace('_', ' ')}: {endpoint[name]}")
-    if any(endpoint.get("usage", {}).values()):
-        usage = endpoint["usage"]
-        lines.append(f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out")
-    return lines + [f"Problem: {problem}" for problem in endpoint.get("problems", ())]
+            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
+    if any((usage := endpoint.get("usage", {})).values()):
+        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
+    yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))

@@ -1,22 +1,51 @@
-"""`default_specs`: write a complete, commented spec for each pipeline."""
+"""`init`, `default_specs`: write what a user begins with."""
 
 import json
 import os
 import shlex
+import shutil
+import sys
 from importlib import resources
 
 import click
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
+from dataflow_grounding.shipped import shipped_files
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
-from dataflow_grounding.terminal import say
+from dataflow_grounding.terminal import counted, say
 
-MODULE = "auto_label"
-"""What TAO's `module_name` is called of which these pipelines are."""
+_MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
+
+
+@click.command("init")
+@click.argument("folder", default=".", metavar="[DIR]")
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(folder: str, force: bool) -> None:
+    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
+    written, kept = 0, 0
+    for source, name in shipped_files():
+        target = os.path.join(folder, name)
+        if os.path.exists(target) and not force:
+            say(f"kept    {target}", err=False)
+            kept += 1
+            continue
+        try:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
+        say(f"wrote   {target}", err=False)
+        written += 1
+    counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"
+    script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
+    spec = os.path.join(folder, "image_grounding.yaml")
+    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
+    say(f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}", err=False)
+    say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
 
 
 @click.command("default_specs")
@@ -26,7 +55,7 @@ MODULE = "auto_label"
     help="Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's key).",
 )
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
-def command(backend: str | None, arguments: tuple[str, ...]) -> int:
+def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
     given = _read(arguments)
     wanted = given["autolabel_type"]
@@ -47,12 +76,11 @@ def command(backend: str | None, arguments: tuple[str, ...]) -> int:
         say(path, err=False)
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
-    return 0
 
 
 def _read(arguments: tuple[str, ...]) -> dict[str, str]:
     """Raises SpecError."""
-    given = {"autolabel_type": "", "results_dir": "", "module_name": MODULE}
+    given = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for name, _, value in (argument.partition("=") for argument in arguments):
         if name not in given:
             raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
@@ -60,6 +88,6 @@ def _read(arguments: tuple[str, ...]) -> dict[str, str]:
     if given["autolabel_type"] and given["autolabel_type"] not in JOBS:
         wanted = given["autolabel_type"]
         raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}")
-    if given["module_name"] != MODULE:
-        raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {MODULE} alone")
+    if given["module_name"] != _MODULE:
+        raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone")
     return given
