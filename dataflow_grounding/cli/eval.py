@@ -9,10 +9,8 @@ import numpy as np
 from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Evaluation, Rules, agreement, evaluate, read_annotations
-from dataflow_grounding.metrics.charts import line_chart
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
-from dataflow_grounding.metrics.tables import figures_page
-from dataflow_grounding.metrics.worst import worst_cases
+from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review import report_results
