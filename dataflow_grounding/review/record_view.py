@@ -84,11 +84,6 @@ class View:
         return self.record.get("doubtful") is True
 
     @property
-    def suspect(self) -> bool:
-        """Whether its boxes may be in another format than the one they are read in."""
-        return self.record.get("suspect_boxes") is True
-
-    @property
     def marks(self) -> set[str]:
         """The filters that show it."""
         found = {e.status for e in self.expressions} if self.grounds else set()
@@ -96,7 +91,7 @@ class View:
             found.add("doubtful")
         if any(e.check not in ("", "verified") for e in self.expressions):
             found.add("unverified")
-        if self.suspect:
+        if self.record.get("suspect_boxes") is True:
             found.add("suspect")
         return found
 
