@@ -13,8 +13,8 @@ import click
 from dataflow_grounding.cli.arguments import answer, together
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.figures.counting import FIGURES, advice_on, figures_of
+from dataflow_grounding.figures.duplicates import split
 from dataflow_grounding.figures.linting import RULES, Finding, lint
-from dataflow_grounding.figures.splitting import split
 from dataflow_grounding.results_folder import annotations_of
 from dataflow_grounding.rows import write_rows
 from dataflow_grounding.terminal import counted, say, say_json

@@ -47,31 +47,27 @@ def of_eval(
         figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
     page = figures_page(figures, results)
     if out:
-        write_text(os.path.join(out, "figures.json"), dump_text(figures, indent=1) + "\n")
-        write_text(os.path.join(out, "figures.md"), page + "\n")
-        _write_plots(out, dict(zip(results, runs, strict=True)))
-        _write_worst(out, runs[0], results[0], image_root)
+        texts = {"figures.json": dump_text(figures, indent=1) + "\n", "figures.md": page + "\n"}
+        for name, text in {**texts, **_plots(dict(zip(results, runs, strict=True)))}.items():
+            write_text(os.path.join(out, name), text)
+        title = f"Worst cases of {os.path.basename(os.path.abspath(results[0]))}"
+        worst, folders = os.path.join(out, "worst.jsonl"), image_folders_of(results[0], image_root)
+        write_rows(worst, worst_cases(runs[0]))
+        report_results(worst, os.path.join(out, "worst.html"), summary={}, image_folders=folders, title=title)
     answer(as_json, figures, [page])
 
 
-def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
+def _plots(runs: dict[str, Evaluation]) -> dict[str, str]:
     accuracy: dict[str, list[tuple[float, float]]] = {}
     kept: dict[str, list[tuple[float, float]]] = {}
     for name, run in runs.items():
         held = run.columns["held"][run.columns["boxed"] > 0]
         accuracy[name] = [(t, float(np.mean(run.rules.passes(held, t)))) for t in THRESHOLDS] if len(held) else []
         kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
-    accuracy_chart = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
-    write_text(os.path.join(out, "accuracy.svg"), accuracy_chart)
-    write_text(os.path.join(out, "precision.svg"), line_chart("What a cut keeps", "score from", "share of boxes", kept))
-
-
-def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:
-    """`worst.jsonl`, and `worst.html`, which shows it."""
-    rows, page = os.path.join(out, "worst.jsonl"), os.path.join(out, "worst.html")
-    write_rows(rows, worst_cases(run))
-    title = f"Worst cases of {os.path.basename(os.path.abspath(results))}"
-    report_results(rows, page, summary={}, image_folders=image_folders_of(results, image_root), title=title)
+    return {
+        "accuracy.svg": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
+        "precision.svg": line_chart("What a cut keeps", "score from", "share of boxes", kept),
+    }
 
 
 @click.command("agree")

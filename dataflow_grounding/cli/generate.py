@@ -101,7 +101,6 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> str:
-    """What to do after a run."""
     folder = shlex.quote(run.spec.results_dir)
     lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed or summary.failures:

@@ -21,9 +21,9 @@ _COMMANDS = {
     "generate": ("generate", "Run the pipeline that a spec names."),
     "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
     "check": ("before_run", "Validate spec, input and images; send nothing."),
-    "doctor": ("doctor", "Show what is installed, which keys are set, and what an endpoint accepts."),
+    "doctor": ("endpoints", "Show what is installed, which keys are set, and what an endpoint accepts."),
     "estimate": ("before_run", "Estimate what a run will send and cost."),
-    "calibrate": ("calibrate", "Find out which box format a model uses."),
+    "calibrate": ("endpoints", "Find out which box format a model uses."),
     "ground": ("ground", "Find phrases in one image."),
     "cost": ("results", "Show what was paid for results, per step."),
     "report": ("results", "Write a page that shows the results."),
@@ -124,7 +124,3 @@ def _run() -> None:
             say(traceback.format_exc())
         say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
-
-
-if __name__ == "__main__":
-    main()

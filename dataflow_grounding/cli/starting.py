@@ -79,7 +79,6 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
 
 
 def _read(arguments: tuple[str, ...]) -> dict[str, str]:
-    """Raises SpecError."""
     given = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for name, _, value in (argument.partition("=") for argument in arguments):
         if name not in given:

@@ -38,9 +38,9 @@ def record_html(view: View, find_image: FindImage, folder: str) -> str:
     facts += [f"{size[0]:,} × {size[1]:,} px"] if size else []
     caption = f'<p class="caption" dir="auto">{_caption_html(view.caption, view.expressions)}</p>\n'
     if not view.caption:
-        caption = '<p class="caption absent">No caption</p>\n' if view.grounds else ""
+        caption = '<p class="caption absent">No caption</p>\n' if view.kind == "expressions" else ""
     marks = view.marks
-    doubts = _note_html(_SUSPECT * ("suspect" in marks)) + _note_html(_DOUBTFUL * view.doubtful)
+    doubts = _note_html(_SUSPECT * ("suspect" in marks)) + _note_html(_DOUBTFUL * (view.record.get("doubtful") is True))
     classes = " ".join(["record", *(f"has-{mark}" for mark in sorted(marks))])
     return (
         f'<article class="{classes}">\n<figure>{picture}{_note_html(missing)}</figure>\n<div class="text">'
@@ -162,11 +162,11 @@ def _list_html(view: View) -> str:
         rows.append(
             f'<li class="link e{e.index} {e.look}" tabindex="0" title="{page_text(e.tooltip)}">'
             f'<span class="badge">{e.index + 1}</span><span class="phrase" dir="auto">{page_text(e.text)}</span>'
-            f'<span class="detail">{_detail_html(e) if view.grounds else ""}</span>{reasons}</li>'
+            f'<span class="detail">{_detail_html(e) if view.kind == "expressions" else ""}</span>{reasons}</li>'
         )
     if rows:
         return f'<ul class="expressions">{"".join(rows)}</ul>'
-    return '<p class="facts">No expressions</p>' if view.grounds and not view.problem else ""
+    return '<p class="facts">No expressions</p>' if view.kind == "expressions" and not view.problem else ""
 
 
 def _detail_html(e: Expression) -> str:

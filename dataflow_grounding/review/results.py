@@ -120,14 +120,10 @@ def publish(summary: Summary, storage: FileStorage) -> None:
             copy_file(summary.annotations, annotations)
         else:
             write_rows(annotations, _objects(summary.annotations))
-        report_results(
-            annotations,
-            page,
-            summary={**summary.to_json(), "model": ", ".join(summary.models)},
-            image_folders=storage.image_folders,
-            failures_file=summary.failures_file,
-            title=_title_of_script(annotations, storage),
-        )
+        said = {**summary.to_json(), "model": ", ".join(summary.models)}
+        title, folders = _title_of_script(annotations, storage), storage.image_folders
+        failures = summary.failures_file
+        report_results(annotations, page, summary=said, image_folders=folders, failures_file=failures, title=title)
         summary.annotations, summary.report = annotations, page
 
 

@@ -1,5 +1,6 @@
-"""`calibrate`: find out in which box format a model answers."""
+"""`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its model answers."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -10,13 +11,59 @@ from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.environment import backend_named, with_environment
+from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
+
+
+@click.command("doctor")
+@spec_option_for("Check this spec's endpoint; without it, that of the environment")
+@click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@overrides_argument
+def doctor(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
+    """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
+
+    The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
+    times until it is accepted. Exits with 4 if there is no answer.
+    """
+    if overrides and not spec_paths:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    found = installation()
+    if spec_paths:
+        found["endpoint"] = endpoint_of_spec(load_spec(spec_paths, overrides, whole=False), send=not offline)
+    elif backend_named():
+        try:
+            found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+        except SpecError as error:
+            found["endpoint"] = {"problems": [str(error)]}
+    answer(as_json, found, _lines(found))
+    return 4 if found.get("endpoint", {}).get("problems") else 0
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"dataflow-grounding {found['version']}, Python {found['python']}"
+    for extra, version in found["extras"].items():
+        missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
+        yield f"extra {extra}: {version or missing}"
+    for name, given in found["environment"].items():
+        yield f"{name}: {'set' if given else 'not set'}"
+    endpoint = found.get("endpoint", {})
+    if not endpoint:
+        way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
+        yield f"endpoint: none named: {way}"
+    for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
+        if name in endpoint:
+            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
+    if any((usage := endpoint.get("usage", {})).values()):
+        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
+    yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))
 
 
 @click.command("calibrate")
@@ -41,12 +88,10 @@ def of_calibrate(
     try:
         done = calibrate(serving, stated_format(serving.model), options)
     except CalibrationUnclear as unclear:
-        if plot_path:
-            _write_plot(unclear, plot_path)
+        _write_plot(unclear, plot_path)
         raise
     path = keep(done.calibration)
-    if plot_path:
-        _write_plot(done, plot_path)
+    _write_plot(done, plot_path)
     lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done)}."]
     lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
     answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
@@ -55,7 +100,6 @@ def of_calibrate(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    """Raises SpecError."""
     given = base_url is not None or model is not None
     if spec_paths and given:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
@@ -80,7 +124,9 @@ def _serving(
     return serving, options
 
 
-def _write_plot(done: Calibrated | CalibrationUnclear, path: str) -> None:
+def _write_plot(done: Calibrated | CalibrationUnclear, path: str | None) -> None:
+    if not path:
+        return
     from dataflow_grounding.calibration.plotting import plot
 
     boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
