@@ -56,10 +56,7 @@ class PromptedVQAGenerator(Operator):
     output_keys = {"answer": "answer"}
     optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
     needs_image = False
-    descriptions = {
-        "en": "Reads prompts or conversations, with images or without, and writes answers.",
-        "zh": "读取提示词或对话(可附图像),生成回答。",
-    }
+    descriptions = {"zh": "读取提示词或对话(可附图像),生成回答。"}
 
     def __init__(
         self, serving: Any, system_prompt: str = "You are a helpful assistant.", prompt_template: Any = None

@@ -71,7 +71,7 @@ class Operator(ABC):
     needs_image: ClassVar[bool] = True
     """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
-    """What it does, by language."""
+    """What it does, by language; in English, what its docstring says first."""
     serving: Any = None
     """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
 
@@ -257,7 +257,8 @@ class Operator(ABC):
     @classmethod
     def get_desc(cls, lang: str = "en") -> str:
         """What the operator does, in English or Chinese (`zh`)."""
-        return cls.descriptions.get(lang) or cls.descriptions.get("en") or inspect.getdoc(cls) or cls.__name__
+        documented = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
+        return cls.descriptions.get(lang) or cls.descriptions.get("en") or " ".join(documented.split())
 
 
 def _plain(value: Any) -> Any:

@@ -42,10 +42,7 @@ class BBoxVisualizer(Operator):
     name = "bbox_visualization"
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"image_with_bbox": "image_with_bbox"}
-    descriptions = {
-        "en": "Draws the boxes of the expressions into a copy of the image.",
-        "zh": "将指代表达式的边界框绘制到图像副本上。",
-    }
+    descriptions = {"zh": "将指代表达式的边界框绘制到图像副本上。"}
 
     def __init__(self, output_dir: str | os.PathLike[str] = "./images_with_bbox") -> None:
         self.output_dir = os.fspath(output_dir)

@@ -60,10 +60,7 @@ class BoxRefiner(LooksCloser):
     """
 
     name = "box_refinement"
-    descriptions = {
-        "en": "Looks again for small boxes in an enlarged part of the image.",
-        "zh": "在图像的局部放大区域中重新定位较小的边界框。",
-    }
+    descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
         """Of records with small boxes. Raises RecordError."""

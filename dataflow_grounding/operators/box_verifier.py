@@ -38,10 +38,7 @@ class BoxVerifier(LooksCloser):
     """
 
     name = "box_verification"
-    descriptions = {
-        "en": "Grounds each expression with boxes once more and compares the two answers.",
-        "zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。",
-    }
+    descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
         """Of records with boxes. Raises BrokenRow."""

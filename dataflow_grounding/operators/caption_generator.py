@@ -36,7 +36,7 @@ class CaptionGenerator(Operator):
     name = "image_caption"
     input_keys = {"image": "image_path"}
     output_keys = {"caption": "caption", "cleaned_caption": "cleaned_caption"}
-    descriptions = {"en": "Writes a caption of the whole image.", "zh": "为整幅图像生成描述文本。"}
+    descriptions = {"zh": "为整幅图像生成描述文本。"}
 
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = serving

@@ -67,10 +67,7 @@ class DoubleChecker(RegionOperator):
     name = "double_check"
     input_keys = {"image": "image_path", "regions": "regions", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
-    descriptions = {
-        "en": "Checks that each referring expression means its regions, and corrects those that don't.",
-        "zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。",
-    }
+    descriptions = {"zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。"}
 
     def __init__(
         self,

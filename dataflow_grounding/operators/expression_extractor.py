@@ -31,10 +31,7 @@ class ExpressionExtractor(Operator):
     name = "expression_extraction"
     input_keys = {"image": "image_path", "caption": "caption"}
     output_keys = {"expressions": "expressions", "cleaned_caption": "cleaned_caption"}
-    descriptions = {
-        "en": "Finds the referring expressions in an image's caption and where each stands in it.",
-        "zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。",
-    }
+    descriptions = {"zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。"}
 
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = serving

@@ -44,10 +44,7 @@ class PhraseGrounder(BoxOperator):
     """
 
     name = "grounding"
-    descriptions = {
-        "en": "Finds the boxes of each referring expression in the image, in pixels.",
-        "zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。",
-    }
+    descriptions = {"zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。"}
 
     def __init__(
         self,

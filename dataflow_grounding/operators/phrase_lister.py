@@ -30,10 +30,7 @@ class PhraseLister(Operator):
     name = "class_list"
     input_keys = {"image": "image_path"}
     output_keys = {"expressions": "expressions"}
-    descriptions = {
-        "en": "Gives every image the expressions of a list of classes.",
-        "zh": "为每幅图像给出类别列表中的指代表达式。",
-    }
+    descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}
 
     def __init__(self, classes: Iterable[str] | Mapping[str, str]) -> None:
         pairs = classes.items() if isinstance(classes, Mapping) else [(name, name) for name in classes]

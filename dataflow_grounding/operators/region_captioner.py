@@ -1,9 +1,8 @@
 """Operator: what each marked region of an image shows."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
 from dataflow_grounding.engine.plan import Ask
@@ -47,10 +46,7 @@ class RegionCaptioner(RegionOperator):
     name = "region_caption"
     input_keys = {"image": "image", "regions": "regions"}
     output_keys = {"answer": "answer", "region_captions": "region_captions"}
-    descriptions = {
-        "en": "Describes each marked region of an image in a text of its own.",
-        "zh": "为图像中每个带标记的区域分别生成描述文本。",
-    }
+    descriptions = {"zh": "为图像中每个带标记的区域分别生成描述文本。"}
 
     def __init__(
         self,
@@ -72,25 +68,19 @@ class RegionCaptioner(RegionOperator):
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        boxes = [box_of(region["bbox"]) for region in regions]
-
-        async def describe(places: list[int]) -> RegionCaptions:
-            return await ask(self._request(image, [regions[place] for place in places]))
-
         texts: dict[int, str] = {}
         answers: list[str] = []
-        for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
-                texts.update(zip(places, found.texts, strict=True))
-                own = found.answer and renumbered(found.answer, places)
-                answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
+        for places, found in await self.ask_about(regions, partial(self._request, image), ask):
+            texts.update(zip(places, found.texts, strict=True))
+            own = found.answer and renumbered(found.answer, places)
+            answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.answer: "\n".join(answers) or None,
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }
 
-    def _request(self, image: Image, regions: Sequence[dict[str, Any]]) -> Request[RegionCaptions]:
+    def _request(self, image: Image, regions: list[dict[str, Any]]) -> Request[RegionCaptions]:
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], self.box_format, self.style)

@@ -35,10 +35,10 @@ MOST_PROPOSED = 10
 
 @OPERATOR_REGISTRY.register()
 class RegionMarker(BoxWatching):
-    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them numbered, `{n}_bbox_vis.jpg`.
+    """Draws a row's boxes, `[[x, y, width, height], …]` in pixels, numbered; where there is none, regions are proposed.
 
-    n is the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept. A row without boxes gets regions that
-    the serving's model proposes, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
+    The picture is `{n}_bbox_vis.jpg`, n the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept.
+    Regions are proposed by the serving's model, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
 
     Args:
         output_dir: Folder of the pictures.
@@ -66,10 +66,7 @@ class RegionMarker(BoxWatching):
         "result_file": "result_file", "valid_bboxes_num": "valid_bboxes_num", "prompt": "prompt", "regions": "regions",
         "bbox_problems": "bbox_problems",
     }  # fmt: skip
-    descriptions = {
-        "en": "Draws numbered marks for each box of an image; where there is none, regions are proposed.",
-        "zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。",
-    }
+    descriptions = {"zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。"}
 
     def __init__(
         self,
