@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ class ImageCrop(Image):
 
     region: tuple[int, int, int, int]
     factor: int
+    as_is = False  # the file holds more
 
     @property
     def size(self) -> Size:
@@ -40,33 +40,28 @@ class ImageCrop(Image):
         return self.size
 
     @property
-    def as_is(self) -> bool:
-        """Never: the file holds more."""
-        return False
+    def _enlarged(self) -> Size:
+        return self.size[0] * self.factor, self.size[1] * self.factor
 
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
-        width, height = self.size[0] * self.factor, self.size[1] * self.factor
-        return self.limits.fitted((width, height))
+        return self.limits.fitted(self._enlarged)
 
     @property
     def sent_digest(self) -> str:
         """The file's, the region's and the size's."""
-        sent = f"x{self.factor}"
-        if self.sent_size != (self.size[0] * self.factor, self.size[1] * self.factor):
-            sent = f">{self.sent_size[0]}x{self.sent_size[1]}"
+        width, height = self.sent_size
+        sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
-    def _url_of(self, data: bytes) -> bytes:
+    def as_sent(self, data: bytes) -> PillowImage:
+        """The region, RGB, in the size that is sent. Raises ImageBroken."""
         import PIL.Image
-        import pybase64
 
         with decoding(data, self.path) as whole:
             picture = whole.crop(self.region)
-        out = io.BytesIO()
-        picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC).save(out, "JPEG", quality=92, subsampling=0)
-        return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
+        return picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC)
 
     @contextmanager
     def decoded(self) -> Iterator[PillowImage]:

@@ -93,6 +93,13 @@ class ImageLimits(SizeLimits):
     max_bytes: int = 15 * 2**20
 
 
+def url_of(data: bytes, media_type: str) -> bytes:
+    """An image file's bytes as a `data:` URL."""
+    import pybase64
+
+    return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
+
+
 def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
@@ -184,9 +191,7 @@ class Image:
         media_type = self.facts.media_type
         if not self.as_is:
             data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
-        import pybase64
-
-        return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
+        return url_of(data, media_type)
 
     def as_sent(self, data: bytes) -> PillowImage:
         """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
