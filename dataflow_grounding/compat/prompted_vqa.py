@@ -28,11 +28,11 @@ _ABOUT = ("", " about this picture", " about these pictures, which come in order
 
 @OPERATOR_REGISTRY.register()
 class PromptedVQAGenerator(Operator):
-    """Answers each row's prompt, or the last turn of its conversation.
+    """Reads prompts or conversations, with images or without, and writes answers.
 
-    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without one. A conversation
-    is a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
-    left out.
+    A row is asked its prompt, or the last turn of its conversation: a list of turns, `{"from": "human", "value": …}` or
+    `{"role": "user", "content": …}`; `<image>` before a text is left out. The column of pictures holds a path, a list
+    of paths, or nothing: such a row is asked without one.
 
     Args:
         serving: Ours or DataFlow's.

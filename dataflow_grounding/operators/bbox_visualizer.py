@@ -27,10 +27,10 @@ STYLE = 1
 
 @OPERATOR_REGISTRY.register()
 class BBoxVisualizer(Operator):
-    """Draws the boxes of a record's expressions into a copy of its image, `{output_dir}/{image_id}.jpg`.
+    """Draws the boxes of the expressions into a copy of the image.
 
     Args:
-        output_dir: Folder of the pictures.
+        output_dir: Folder of the pictures, each `{image_id}.jpg`.
 
     Example:
         >>> from dataflow_grounding import BBoxVisualizer

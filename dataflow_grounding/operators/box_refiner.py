@@ -39,10 +39,11 @@ class LooksCloser(BoxOperator):
 
 @OPERATOR_REGISTRY.register()
 class BoxRefiner(LooksCloser):
-    """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
+    """Looks again for small boxes in an enlarged part of the image.
 
-    With several `samples`, boxes under 3.5% are looked for, and answers that find something are merged as by
-    PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such thing stays.
+    Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers that find something
+    are merged as by PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such
+    thing stays.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.

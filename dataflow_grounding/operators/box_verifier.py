@@ -17,9 +17,9 @@ from dataflow_grounding.tasks.phrase_grounding import Found
 
 @OPERATOR_REGISTRY.register()
 class BoxVerifier(LooksCloser):
-    """Grounds each expression with boxes once more, alone, and compares the two answers' boxes.
+    """Grounds each expression with boxes once more and compares the two answers.
 
-    An expression takes one request. Boxes that were found from closer by are compared with such as are, too.
+    Each expression is alone in its request. Boxes that were found from closer by are compared with such as are, too.
 
     Args:
         serving: The model that is asked.

@@ -38,10 +38,11 @@ Result: TypeAlias = "Verdict | RecordError"
 
 @OPERATOR_REGISTRY.register()
 class DoubleChecker(RegionOperator):
-    """Sets `verified` and `verification` of each expression with boxes, and corrects an expression that doesn't match.
+    """Checks that each referring expression means its regions, and corrects those that don't.
 
-    The first text and regions stay in `verification.before`. An expression meant for one region that fits several
-    becomes `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
+    It sets `verified` and `verification` of expressions with boxes; the first text and regions stay in
+    `verification.before`. An expression meant for one region that fits several becomes `ambiguous`. Where an answer
+    can't be had the expressions stay, `verified` null.
 
     Args:
         serving: The model that is asked.

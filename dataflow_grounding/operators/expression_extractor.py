@@ -15,7 +15,7 @@ from dataflow_grounding.tasks.expression_extraction import expression_extraction
 
 @OPERATOR_REGISTRY.register()
 class ExpressionExtractor(Operator):
-    """Finds the referring expressions in a caption, with their spans in the cleaned caption and the one given.
+    """Finds the referring expressions in an image's caption and where each stands in it.
 
     Args:
         serving: The model that is asked.
@@ -41,7 +41,7 @@ class ExpressionExtractor(Operator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` with spans and no instances, and the size. Raises RecordError."""
+        """Adds `cleaned_caption`, `expressions` with spans in it and in the one given, no instances, and the size."""
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))

@@ -16,7 +16,7 @@ from dataflow_grounding.tasks.request import Request
 
 @OPERATOR_REGISTRY.register()
 class Merger(RegionOperator):
-    """Merges region descriptions and caption into referring expressions, each with its regions' boxes as they are.
+    """Merges region descriptions and caption into referring expressions, each with its regions' boxes.
 
     Args:
         serving, box_format, regions_per_request, marks: As RegionOperator's.
@@ -39,7 +39,7 @@ class Merger(RegionOperator):
     asks = RegionOperator.asks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `expressions`: text, span in the caption, one instance per region, status grounded."""
+        """Adds `expressions`: text, span in the caption, an instance per region (its box as it is), status grounded."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         given = record.get(self.keys.caption)

@@ -22,7 +22,9 @@ EARLIER = ("reason", "disagreement", "verified", "verification")
 
 @OPERATOR_REGISTRY.register()
 class PhraseGrounder(BoxOperator):
-    """Finds the boxes of each expression: whole pixels, `[x1, y1, x2, y2]`, of the upright image.
+    """Finds the boxes of each referring expression in the image, in pixels.
+
+    A box is `[x1, y1, x2, y2]`, in whole pixels of the upright image.
 
     Args:
         serving: The model that is asked.

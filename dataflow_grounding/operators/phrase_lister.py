@@ -12,10 +12,11 @@ from dataflow_grounding.records import Record, Update, expression_id
 
 @OPERATOR_REGISTRY.register()
 class PhraseLister(Operator):
-    """Gives every record the expressions of a list, each with its class: what to look for where there are no captions.
+    """Gives every image the expressions of a list of classes.
 
     Args:
-        classes: Class names, which are the phrases too; or phrase → class, where several phrases may mean one class.
+        classes: What to look for where there are no captions: class names, which are the phrases too; or phrase →
+            class, where several phrases may mean one class.
 
     Raises:
         SpecError: The list is empty, or has something that is not a text, or the same phrase twice.

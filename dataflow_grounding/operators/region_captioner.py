@@ -23,9 +23,10 @@ CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 
 @OPERATOR_REGISTRY.register()
 class RegionCaptioner(RegionOperator):
-    """Describes each region in a text of its own; near ones are asked for together, at most `regions_per_request`.
+    """Describes each marked region of an image in a text of its own.
 
-    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there.
+    Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the picture in the size in
+    which it is sent, so that their numbers can be read there.
 
     Args:
         serving: The model that is asked.

@@ -15,7 +15,7 @@ from dataflow_grounding.tasks.request import Request
 
 @OPERATOR_REGISTRY.register()
 class RegionExpressionGenerator(RegionOperator):
-    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are.
+    """Describes each region of an image: its type, colour, and a phrase that singles it out.
 
     Args:
         serving, box_format, regions_per_request, marks: As RegionOperator's.

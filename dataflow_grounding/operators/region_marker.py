@@ -35,10 +35,11 @@ MOST_PROPOSED = 10
 
 @OPERATOR_REGISTRY.register()
 class RegionMarker(BoxWatching):
-    """Draws a row's boxes, `[[x, y, width, height], …]` in pixels, numbered; where there is none, regions are proposed.
+    """Draws numbered marks for each box of an image; where there is none, regions are proposed.
 
-    The picture is `{n}_bbox_vis.jpg`, n the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept.
-    Regions are proposed by the serving's model, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
+    Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are kept. The picture is
+    `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the serving's model, or OpenCV: with
+    `proposals="opencv"`, no serving, or the embedded one.
 
     Args:
         output_dir: Folder of the pictures.
