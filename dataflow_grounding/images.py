@@ -6,8 +6,7 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -208,11 +207,9 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    @contextmanager
-    def decoded(self) -> Iterator[PillowImage]:
+    def decoded(self) -> AbstractContextManager[PillowImage]:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
-        with decoding(self._bytes(), self.path) as picture:
-            yield picture
+        return decoding(self._bytes(), self.path)
 
     def pixels(self) -> PillowImage:
         """The decoded picture, upright, RGB. Raises ImageBroken."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
@@ -99,19 +100,12 @@ def _from_pillow(given: Any, name: str) -> PillowImage:
     upright = PIL.ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
-    if upright.mode in _EXACT:
-        return upright
-    return upright.convert("RGB")
+    return upright if upright.mode in _EXACT else upright.convert("RGB")
 
 
 def _file_of_bytes(data: bytes, name: str) -> str:
     facts = parse_facts(data, f"{name} of {len(data):,} bytes")
-
-    def write(path: str) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
-
-    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", write)
+    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", lambda path: path.write_bytes(data))
 
 
 def _file_of_pixels(picture: PillowImage) -> str:
@@ -121,11 +115,11 @@ def _file_of_pixels(picture: PillowImage) -> str:
     return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
 
 
-def _kept(name: str, write: Callable[[str], None]) -> str:
+def _kept(name: str, write: Callable[[Path], object]) -> str:
     """The file of that name in this process's folder, written if it is not there yet."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
-        part = f"{path}.{threading.get_ident()}"
+        part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)
     return path

@@ -190,20 +190,16 @@ class RowWriter:
     """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, `discard` leaves no trace."""
 
     def __init__(self, path: str) -> None:
-        import jsonlines
-
         self.path = path
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         self._file: IO[str] = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        self._lines = jsonlines.Writer(self._file, dumps=dump_text)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one row."""
-        self._lines.write(record)
-        self.count += 1
+        self.write_line(dump_line(record))
 
     def write_line(self, line: str) -> None:
         """Add one row, given as the line that `dump_line` makes of it."""

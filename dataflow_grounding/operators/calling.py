@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.plan import Annotator
 
 OnError: TypeAlias = Literal["drop", "raise", "keep"]
+Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]"
 F = TypeVar("F", bound=Callable[..., Any])
 _Parameter = inspect.Parameter
 
 
-class _WithColumns(Generic[F]):
+class _WithColumns:
     """A method that takes any `**columns`; its signature lists those that its operator has."""
 
-    def __init__(self, method: F) -> None:
+    def __init__(self, method: Callable[..., Any]) -> None:
         self._method = method
         self.__doc__ = method.__doc__
 

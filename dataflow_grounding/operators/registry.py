@@ -45,8 +45,5 @@ class Registry:
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
         return iter(sorted(self._classes.items()))
 
-    def __len__(self) -> int:
-        return len(self._classes)
-
 
 OPERATOR_REGISTRY = Registry("operators")
