@@ -252,22 +252,28 @@ def decode(path: str) -> PillowImage:
 
 
 def _upright(picture: PillowImage, path: str) -> PillowImage:
-    import PIL.Image
     import PIL.ImageOps
 
     try:
         picture.load()
         PIL.ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I;16") or picture.mode == "I":
-            picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-            white = PIL.Image.new("RGB", picture.size, "white")
-            white.paste(picture, mask=picture)
-            return white
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return on_white(picture)
     except Exception as error:  # Pillow's decoders raise all kinds on broken data
         raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
+
+
+def on_white(picture: PillowImage) -> PillowImage:
+    """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
+    import PIL.Image
+
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = PIL.Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture)
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def encoded(picture: PillowImage, max_bytes: int) -> bytes:

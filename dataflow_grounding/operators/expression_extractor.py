@@ -1,7 +1,5 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from typing import Any
-
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.base import Operator
@@ -46,23 +44,21 @@ class ExpressionExtractor(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
         phrases = [text for text, _ in extracted.expressions]
-        spans = find_spans(phrases, extracted.cleaned_caption)
-        given_spans = find_spans(phrases, caption)
-        expressions: list[dict[str, Any]] = []
-        for number, (text, noun_chunk) in enumerate(extracted.expressions):
-            span, given_span = spans[number], given_spans[number]
-            expressions.append(
-                {
-                    "expression_id": expression_id(record, number),
-                    "text": text,
-                    "char_span": list(span) if span else None,
-                    "caption_span": list(given_span) if given_span else None,
-                    "noun_chunk": noun_chunk,
-                    "instances": [],
-                }
-            )
-            if span is None:
-                ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        spans, given_spans = (find_spans(phrases, where) for where in (extracted.cleaned_caption, caption))
+        for _ in range(spans.count(None)):
+            ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        found = zip(extracted.expressions, spans, given_spans, strict=True)
+        expressions = [
+            {
+                "expression_id": expression_id(record, number),
+                "text": text,
+                "char_span": list(span) if span else None,
+                "caption_span": list(given) if given else None,
+                "noun_chunk": chunk,
+                "instances": [],
+            }
+            for number, ((text, chunk), span, given) in enumerate(found)
+        ]
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,
