@@ -12,10 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.display import marks_of
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 
 if TYPE_CHECKING:

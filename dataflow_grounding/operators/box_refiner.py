@@ -5,12 +5,9 @@ from typing import Any
 
 from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, is_small, zoomed
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.geometry import box_of, without_duplicates
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 

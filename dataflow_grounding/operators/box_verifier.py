@@ -5,12 +5,10 @@ from typing import Any
 
 from dataflow_grounding.boxes.matching import SAME
 from dataflow_grounding.boxes.regrounding import agreement, reground
-from dataflow_grounding.engine.plan import Ask, Partial
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError
-from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 

@@ -4,11 +4,8 @@ from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import clean_caption

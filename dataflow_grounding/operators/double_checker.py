@@ -11,13 +11,11 @@ from dataflow_grounding.boxes.standing import Standing, standing_of
 from dataflow_grounding.boxes.verdicts import Verdict, combined, judged, regrounded
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask, Partial
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.by_task import ServingByTask

@@ -1,10 +1,7 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import find_spans

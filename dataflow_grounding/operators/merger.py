@@ -3,11 +3,8 @@
 from typing import Any
 
 from dataflow_grounding.boxes.regions import instances_on, read_regions
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import open_image
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, expression_id
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask
 from dataflow_grounding.records import Record, Update, expression_id
 
 

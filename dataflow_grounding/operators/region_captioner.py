@@ -5,14 +5,11 @@ from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.region_caption import SHOWN_AS, RegionCaptions, region_caption, renumbered

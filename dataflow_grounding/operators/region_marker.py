@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
