@@ -162,7 +162,6 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    """The sides of the ring cut into dashes that meet in its corners."""
     dash, gap = 5 * sizes.line + 2 * sizes.halo, 3 * sizes.line
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
         length = max(x2 - x1, y2 - y1)

@@ -69,7 +69,6 @@ def read_file(path: str) -> bytes:
 
 
 def _open_file(path: str) -> tuple[int, int]:
-    """A file's handle and length. Raises OSError, ImageBroken."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
     state = os.fstat(handle)
     if stat.S_ISREG(state.st_mode):
@@ -173,7 +172,6 @@ def _stored_size(picture: PillowImage) -> Size:
 
 
 def _orientation(picture: PillowImage, data: bytes) -> int:
-    """EXIF orientation 1–8."""
     if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
         return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
@@ -184,7 +182,6 @@ def _orientation(picture: PillowImage, data: bytes) -> int:
 
 
 def _check_whole(data: bytes, format: str, path: str) -> None:
-    """Raises ImageBroken for a file whose end is missing."""
     whole = True
     if format in ("JPEG", "MPO"):  # phones append a video to some
         whole = data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0

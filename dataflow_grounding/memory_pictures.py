@@ -86,7 +86,6 @@ def _from_array(array: Any, name: str) -> PillowImage:
 
 
 def _from_pillow(given: Any, name: str) -> PillowImage:
-    """The picture upright, in a mode that a PNG holds."""
     if not _is_pillow(given):
         raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
     import PIL.ImageOps

@@ -146,7 +146,6 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(given: Any) -> Any:
-    """Regions or region captions as expressions, each with its own box."""
     if not isinstance(given, list):
         return given
     rows: list[Any] = []

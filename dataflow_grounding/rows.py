@@ -154,7 +154,6 @@ def _read_csv(path: str) -> Iterator[Row]:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    """The names of the columns. Raises InputError."""
     try:
         names = next(reader, None)
     except csv.Error as error:

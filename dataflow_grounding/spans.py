@@ -108,7 +108,6 @@ class _Folded:
 
 
 def _letters(text: str) -> Iterator[Span]:
-    """What a reader takes for one letter: where each begins and ends."""
     start = 0
     for place in range(1, len(text) + 1):
         if place == len(text) or not _goes_on(text[place - 1], text[place]):

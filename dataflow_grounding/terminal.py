@@ -132,7 +132,6 @@ class LiveLine:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)

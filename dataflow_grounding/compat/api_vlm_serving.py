@@ -30,7 +30,6 @@ class GeneratesFromInput:
 
     @property
     def _serving(self) -> Any:
-        """Who answers."""
         return self
 
     def start_serving(self) -> None:
@@ -158,7 +157,6 @@ class ServingForDataFlow(GeneratesFromInput):
 
 
 def _refuse(**given: Sequence[Any] | None) -> None:
-    """Raises SpecError for the first argument that holds something."""
     for name, values in given.items():
         if any(value is not None and value != [] for value in values or []):
             raise SpecError(f"{name} is not supported: {WHY[name]}")

@@ -85,7 +85,6 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
 
 
 def _stamp_of(path: str) -> bytes | None:
-    """What was written into an earlier picture's comment."""
     import PIL.Image
 
     try:

@@ -61,13 +61,10 @@ class BoxVerifier(LooksCloser):
         checked = [{**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
         failed = next((answer for answer in found.values() if isinstance(answer, RecordError)), None)
-        if failed is not None:
-            return Partial(update, failed)
-        return update
+        return update if failed is None else Partial(update, failed)
 
 
 def _verdict(expression: dict[str, Any], again: Found | RecordError) -> dict[str, Any]:
-    """What grounding it once more says of an expression."""
     if isinstance(again, RecordError):
         return {"verified": None, "verification": {"method": "reground", "reason": str(again)}}
     overlap = round(agreement(expression["instances"], again.instances), 4)

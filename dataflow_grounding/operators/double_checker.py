@@ -158,7 +158,6 @@ class DoubleChecker(RegionOperator):
     async def _regrounded(
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        """What grounding each text afresh says, together with what was asked."""
         boxes = [box_of(region["bbox"]) for region in standing.regions]
         results: dict[int, Result] = {
             number: result for number, result in asked.items() if isinstance(result, RecordError)
@@ -182,7 +181,6 @@ class DoubleChecker(RegionOperator):
 
 
 def _placed(check: Check, near: list[int]) -> Check:
-    """The check with places among all regions."""
     return Check(check.matches, check.text, [near[place] for place in check.places], check.reason)
 
 

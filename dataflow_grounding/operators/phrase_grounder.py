@@ -89,7 +89,6 @@ class PhraseGrounder(BoxOperator):
 
 
 def _filled(expression: dict[str, Any], found: Found) -> dict[str, Any]:
-    """The expression with its instances and its status."""
     earlier = {name: value for name, value in expression.items() if name not in EARLIER}
     filled = {**earlier, "instances": numbered(expression, found.instances), "status": found.status}
     if found.disagreement is not None:

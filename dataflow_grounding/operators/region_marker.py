@@ -108,7 +108,7 @@ class RegionMarker(BoxWatching):
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
         if given is None:
-            source: dict[str, str] = {"proposed_by": self._proposer}
+            source = {"proposed_by": self.serving.model if self.serving and self.format_choice else "opencv"}
             found = GivenBoxes(list(enumerate(await self._proposed(image, ask))))
         else:
             source, found = {}, given
@@ -131,12 +131,7 @@ class RegionMarker(BoxWatching):
         }
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
-    @property
-    def _proposer(self) -> str:
-        return "opencv" if self.format_choice is None or self.serving is None else self.serving.model
-
     async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
-        """Regions where none are given, in pixels of the image."""
         if self.format_choice is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [found] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -148,7 +143,6 @@ class RegionMarker(BoxWatching):
         return boxes
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        """Count what is left out or changed, and note it in `found.problems`."""
         for _ in found.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(found.cut):
