@@ -13,6 +13,8 @@ from dataflow_grounding.images import Image, kept_urls, url_of
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+    from dataflow_grounding.drawing import Mark
+
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
@@ -35,14 +37,18 @@ class MarkedImage(Image):
 
     def as_sent(self, data: bytes) -> PillowImage:
         """The picture in the size that is sent, with its marks. Raises ImageBroken."""
-        from dataflow_grounding.drawing import Mark, draw_marks
+        from dataflow_grounding.drawing import draw_marks
 
         x, y = (sent / full for sent, full in zip(self.sent_size, self.shown_size, strict=True))
-        marks = [
-            Mark((b[0] * x, b[1] * y, b[2] * x, b[3] * y), str(n), outlined=self.outlined)
-            for n, b in enumerate(self.boxes, 1)
-        ]
-        return draw_marks(super().as_sent(data), marks)
+        boxes = [(b[0] * x, b[1] * y, b[2] * x, b[3] * y) for b in self.boxes]
+        return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
+
+
+def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> list[Mark]:
+    """A mark for each box, numbered from 1."""
+    from dataflow_grounding.drawing import Mark
+
+    return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
 def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:

@@ -1,16 +1,14 @@
 """Operator: the boxes of a row drawn and numbered; where it has none, regions proposed first."""
 
-from __future__ import annotations
-
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
-from dataflow_grounding.marked_image import marked
+from dataflow_grounding.marked_image import marked, numbered_marks
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
@@ -18,9 +16,6 @@ from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
-
-if TYPE_CHECKING:
-    from dataflow_grounding.drawing import Mark
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"
@@ -158,15 +153,10 @@ class RegionMarker(BoxWatching):
 
     def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
         """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
-
-        def marks() -> list[Mark]:
-            from dataflow_grounding.drawing import Mark
-
-            return [Mark(box_of(bbox), str(number), outlined=self.outlined) for number, bbox in enumerate(boxes, 1)]
-
-        drawn = draw_once(image, marks, [boxes, self.outlined], path)
+        tuples = [box_of(bbox) for bbox in boxes]
+        drawn = draw_once(image, lambda: numbered_marks(tuples, self.outlined), [boxes, self.outlined], path)
         if drawn is not None and self.sends_marks:
-            marked(image, [box_of(bbox) for bbox in boxes], outlined=self.outlined).keep_drawn(drawn)
+            marked(image, tuples, outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(n: int) -> str:
