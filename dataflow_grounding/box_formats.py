@@ -38,9 +38,8 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     own = _own_formats(rows)
     wanted = name.strip().lower()
     if wanted == "calibrated":
-        raise SpecError(
-            f"vlm.box_format is 'calibrated', but no calibration is stored for {model!r}; state a format instead"
-        )
+        why = f"no calibration is stored for {model!r}; state a format instead"
+        raise SpecError(f"vlm.box_format is 'calibrated', but {why}")
     if wanted == "auto":
         found = format_of_model(model, rows)
         if found is None or not found.verified:
@@ -73,9 +72,8 @@ def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
 
 def _unknown_name(name: str) -> str:
     plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
-    close = difflib.get_close_matches(
-        name.strip().lower(), [*known_formats(), *plain, "auto", "calibrated"], n=1, cutoff=0.5
-    )
+    known = [*known_formats(), *plain, "auto", "calibrated"]
+    close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
     nearest = f": did you mean {close[0]!r}?" if close else "."
     return (
         f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
@@ -143,9 +141,8 @@ def _check_row(row: Mapping[str, Any]) -> None:
     scale = row.get("scale")
     known_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
     if row.get("order", "xyxy") not in ORDERS or not known_scale:
-        raise ValueError(
-            f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1 to 999999"
-        )
+        scales = "scale px, grid_32 or a whole number from 1 to 999999"
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}; {scales}")
     for key in row:
         if key not in BoxFormat.__dataclass_fields__:
             raise ValueError(f"{key!r} is not a key of a row; the keys are {', '.join(BoxFormat.__dataclass_fields__)}")

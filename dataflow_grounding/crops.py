@@ -81,16 +81,18 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
     left, width = _span(bbox[0], bbox[2], side, image.size[0])
     top, height = _span(bbox[1], bbox[3], side, image.size[1])
-    most = min(TARGET_SIDE, image.limits.max_side)
-    factor = max(1, most // max(width, height))
-    return ImageCrop(image.path, image.facts, image.limits, (left, top, left + width, top + height), factor)
+    return _crop(image, (left, top, left + width, top + height))
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced to what is."""
-    x1, y1, x2, y2 = whole_pixels(bbox, image.size)
-    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // max(x2 - x1, y2 - y1))
-    return ImageCrop(image.path, image.facts, image.limits, (x1, y1, x2, y2), factor)
+    return _crop(image, whole_pixels(bbox, image.size))
+
+
+def _crop(image: Image, region: tuple[int, int, int, int]) -> ImageCrop:
+    longer = max(region[2] - region[0], region[3] - region[1])
+    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
+    return ImageCrop(image.path, image.facts, image.limits, region, factor)
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:

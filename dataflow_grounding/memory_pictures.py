@@ -46,10 +46,8 @@ def as_path(given: Any, name: str) -> str:
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        said = " ".join(str(error).split())
-        raise machine_fault(error) or ImageBroken(
-            f"{name}: this {type(given).__name__} can't be read: {said}"
-        ) from None
+        said = f"{name}: this {type(given).__name__} can't be read: {' '.join(str(error).split())}"
+        raise machine_fault(error) or ImageBroken(said) from None
 
 
 def id_of(path: str) -> str:

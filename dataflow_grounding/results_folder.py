@@ -20,9 +20,8 @@ def annotations_of(results: str) -> str:
 def run_of(results: str) -> dict[str, Any]:
     """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty without it."""
     folder = os.path.abspath(results if os.path.isdir(results) else os.path.dirname(results))
-    return next(
-        filter(None, (read_object(os.path.join(at, "run.json")) for at in (folder, os.path.dirname(folder)))), {}
-    )
+    inside, beside = (os.path.join(at, "run.json") for at in (folder, os.path.dirname(folder)))
+    return read_object(inside) or read_object(beside)
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:

@@ -194,9 +194,8 @@ class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
         box_format: str = "auto",
     ) -> None:
         if image_io is not None:
-            raise SpecError(
-                "image_io is not supported: pictures are read from their paths. Give max_workers by its name"
-            )
+            how = "pictures are read from their paths. Give max_workers by its name"
+            raise SpecError(f"image_io is not supported: {how}")
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
         super().__init__(

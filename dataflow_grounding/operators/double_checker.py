@@ -159,10 +159,8 @@ class DoubleChecker(RegionOperator):
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
         boxes = [box_of(region["bbox"]) for region in standing.regions]
-        results: dict[int, Result] = {
-            number: result for number, result in asked.items() if isinstance(result, RecordError)
-        }
-        said = {number: result for number, result in asked.items() if isinstance(result, Verdict)}
+        results: dict[int, Result] = {n: result for n, result in asked.items() if isinstance(result, RecordError)}
+        said = {n: result for n, result in asked.items() if isinstance(result, Verdict)}
         wanted = {n: standing.verdicts[n] if verdict.kind == "several" else verdict for n, verdict in said.items()}
 
         async def ground(texts: list[str]) -> list[Found]:

@@ -20,10 +20,8 @@ class FunctionOperator(Operator):
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
         parameters = inspect.signature(function).parameters.values()
-        needed = [
-            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        self._takes_ask = len(needed) > 1
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self._takes_ask = sum(p.default is p.empty for p in positional) > 1
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
@@ -51,14 +49,11 @@ class FunctionOperator(Operator):
         if source is None or not inspect.isfunction(self.function):
             return None
         used = inspect.getclosurevars(self.function)
-        values = {
-            name: repr(value)
-            for name, value in used.globals.items()
-            if not (callable(value) or inspect.ismodule(value))
-        }
-        values |= {"": repr([self.function.__defaults__, self.function.__kwdefaults__])}
         if used.nonlocals:
             return None
+        plain = {name: v for name, v in used.globals.items() if not (callable(v) or inspect.ismodule(v))}
+        plain[""] = [self.function.__defaults__, self.function.__kwdefaults__]
+        values = {name: repr(value) for name, value in plain.items()}
         return {"function": self.function.__qualname__, "source": source, "values": values}
 
 

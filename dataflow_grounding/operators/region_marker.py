@@ -146,10 +146,8 @@ class RegionMarker(BoxWatching):
         for place, bbox in found.boxes:
             if place not in places:
                 ask.note("over_max_boxes", "a box was left out")
-                reason = f"is not among the {self.max_boxes} largest"
-                found.problems.append(
-                    {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}
-                )
+                problem = {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes"}
+                found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
 
     def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
         """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
