@@ -211,11 +211,6 @@ class Image:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
         return decoding(self._bytes(), self.path)
 
-    def pixels(self) -> PillowImage:
-        """The decoded picture, upright, RGB. Raises ImageBroken."""
-        with self.decoded() as picture:
-            return picture
-
 
 class ImageFile(NamedTuple):
     """An image file and the state that its facts are remembered by."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups
 from dataflow_grounding.boxes.regions import read_regions
@@ -25,7 +25,6 @@ from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
-METHODS = ("ask", "reground", "both")
 NOTES = {
     "mended": ("mended", "an expression that did not match"),
     "several": ("fits_several", "an expression that was meant for one region"),
@@ -79,8 +78,8 @@ class DoubleChecker(RegionOperator):
         regions_per_request: int | None = None,
         marks: RegionMarks = "none",
     ) -> None:
-        if method not in METHODS or not 0 < iou <= 1:
-            raise SpecError(f"method should be one of {', '.join(METHODS)}, iou above 0 and at most 1")
+        if method not in get_args(Method) or not 0 < iou <= 1:
+            raise SpecError(f"method should be one of {', '.join(get_args(Method))}, iou above 0 and at most 1")
         super().__init__(serving, box_format=box_format, regions_per_request=regions_per_request, marks=marks)
         self.method = method
         self.iou = iou

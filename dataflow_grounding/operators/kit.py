@@ -14,8 +14,7 @@ C = TypeVar("C", bound=type[Any])
 class Registry:
     """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self._classes: dict[str, type[Any]] = {}
 
     @overload
@@ -51,7 +50,7 @@ class Registry:
         return iter(sorted(self._classes.items()))
 
 
-OPERATOR_REGISTRY = Registry("operators")
+OPERATOR_REGISTRY = Registry()
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
