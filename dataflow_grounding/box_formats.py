@@ -64,10 +64,9 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
 
 def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
     hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
-    return (
-        f"it is not known how the model {model!r} writes boxes{hint}: state it, as in vlm.box_format: xyxy_1000 "
-        "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
-    )
+    others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+    how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
+    return f"it is not known how the model {model!r} writes boxes{hint}: {how}"
 
 
 def _unknown_name(name: str) -> str:

@@ -26,8 +26,8 @@ _folders: dict[int, str] = {}  # by process: a fork has its parent's variables
 
 def is_picture(value: Any) -> bool:
     """Whether a value can be a picture, other than by its path as a text."""
-    in_memory = isinstance(value, (bytes, bytearray, memoryview)) or _is_array(value) or _is_pillow(value)
-    return in_memory or isinstance(value, os.PathLike) or _is_stored(value)
+    loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
+    return loaded or isinstance(value, (bytes, bytearray, memoryview, os.PathLike)) or _is_stored(value)
 
 
 def as_path(given: Any, name: str) -> str:
@@ -42,7 +42,8 @@ def as_path(given: Any, name: str) -> str:
     try:
         if isinstance(given, (bytes, bytearray, memoryview)):
             return _file_of_bytes(bytes(given), name)
-        return _file_of_pixels(_from_array(given, name) if _is_array(given) else _from_pillow(given, name))
+        from_memory = _from_array if _is_a(given, "ndarray", "numpy") else _from_pillow
+        return _file_of_pixels(from_memory(given, name))
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
@@ -60,14 +61,9 @@ def _is_stored(value: Any) -> bool:
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
-def _is_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
-
-
-def _is_pillow(value: Any) -> bool:
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(value, pillow.Image)
+def _is_a(value: Any, name: str, module: str) -> bool:
+    """Whether it is an object of a class of a module, which is not imported for that."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _from_array(array: Any, name: str) -> PillowImage:
@@ -84,7 +80,7 @@ def _from_array(array: Any, name: str) -> PillowImage:
 
 
 def _from_pillow(given: Any, name: str) -> PillowImage:
-    if not _is_pillow(given):
+    if not _is_a(given, "Image", "PIL.Image"):
         raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
     import PIL.ImageOps
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
-from dataflow_grounding.rows import read_rows
+from dataflow_grounding.rows import read_whole_rows
 
 
 def annotations_of(results: str) -> str:
@@ -36,8 +36,5 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 def records_of(results: str) -> Iterator[Record]:
     """The records, one at a time. Raises InputError that names file and line of one that can't be read."""
-    path = annotations_of(results)
-    for row in read_rows(path):
-        if row.data is None:
-            raise InputError(f"{path}, line {row.line}: {row.error}")
-        yield Record(row.data, place=row.line - 1)
+    for line, data in read_whole_rows(annotations_of(results)):
+        yield Record(data, place=line - 1)

@@ -49,14 +49,17 @@ def read_rows(path: str) -> Iterator[Row]:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
 
 
-def read_records(path: str) -> list[dict[str, Any]]:
-    """All rows of a data file as objects. Raises InputError that names file and line of the first broken one."""
-    rows = []
+def read_whole_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line and object. Raises InputError that names file and line of the first broken one."""
     for row in read_rows(path):
         if row.data is None:
             raise InputError(f"{path}, line {row.line}: {row.error}")
-        rows.append(row.data)
-    return rows
+        yield row.line, row.data
+
+
+def read_records(path: str) -> list[dict[str, Any]]:
+    """All rows of a data file as objects. Raises as `read_whole_rows`."""
+    return [data for _, data in read_whole_rows(path)]
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:

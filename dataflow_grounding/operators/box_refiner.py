@@ -40,13 +40,10 @@ class BoxRefiner(LooksCloser):
 
     Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers that find something
     are merged as by PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such
-    thing stays.
+    thing stays. Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
-
-    Raises:
-        SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
         >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder

@@ -18,14 +18,12 @@ class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
     Each expression is alone in its request. Boxes that were found from closer by are compared with such as are, too.
+    Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving: The model that is asked.
         samples: As many answers as PhraseGrounder asked for: the one asked for here is a further one.
         boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
-
-    Raises:
-        SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder

@@ -182,10 +182,8 @@ def _frame(
     """The rows of `frame` that are kept, with its index; only columns that the operator set are new."""
     done: DataFrame = frame.iloc[list(kept)].copy()
     missing = object()
-    touched = [
-        name for at, record in kept.items() for name in record if record[name] is not rows[at].get(name, missing)
-    ]
-    for name in dict.fromkeys([*operator.writes().values(), *touched]):
+    changed = (n for at, record in kept.items() for n in record if record[n] is not rows[at].get(n, missing))
+    for name in dict.fromkeys([*operator.writes().values(), *changed]):
         done[name] = _column([record.get(name) for record in kept.values()])
     failed = [plain_row({"place": at, "index": frame.index[at], "kind": e.kind, "error": str(e)}) for at, e in failures]
     done.attrs = {**frame.attrs, "failures": failed}

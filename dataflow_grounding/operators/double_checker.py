@@ -39,7 +39,7 @@ class DoubleChecker(RegionOperator):
 
     It sets `verified` and `verification` of expressions with boxes; the first text and regions stay in
     `verification.before`. An expression meant for one region that fits several becomes `ambiguous`. Where an answer
-    can't be had the expressions stay, `verified` null.
+    can't be had the expressions stay, `verified` null. Raises SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
@@ -48,9 +48,6 @@ class DoubleChecker(RegionOperator):
         reground_serving: Who grounds afresh, if another.
         iou: Least IoU, above 0 and at most 1, of boxes that are the same.
         box_format, regions_per_request, marks: As RegionOperator's.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import DoubleChecker, EmbeddedServing
@@ -149,10 +146,8 @@ class DoubleChecker(RegionOperator):
         regions = [standing.regions[place] for place in near]
         texts = ("type",) if self.serving.needs_labels else ()
         checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))
-        return [
-            judged(_placed(check, near), verdict.text, verdict.places)
-            for check, verdict in zip(checks, before, strict=True)
-        ]
+        pairs = zip(checks, before, strict=True)
+        return [judged(_placed(check, near), verdict.text, verdict.places) for check, verdict in pairs]
 
     async def _regrounded(
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask

@@ -14,6 +14,8 @@ from dataflow_grounding.records import Record, Update
 class FunctionOperator(Operator):
     """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is the update."""
 
+    sees_all = True  # what a function reads and returns can't be told before
+
     def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
@@ -26,11 +28,6 @@ class FunctionOperator(Operator):
 
     def __repr__(self) -> str:
         return f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
-
-    @property
-    def sees_all(self) -> bool:
-        """Always: what a function reads and returns can't be told before."""
-        return True
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The function's update."""

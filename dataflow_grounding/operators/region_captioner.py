@@ -23,15 +23,12 @@ class RegionCaptioner(RegionOperator):
     """Describes each marked region of an image in a text of its own.
 
     Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the picture in the size in
-    which it is sent, so that their numbers can be read there.
+    which it is sent, so that their numbers can be read there. Raises SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
         box_format, regions_per_request: As RegionOperator's.
         marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, RegionCaptioner

@@ -31,7 +31,7 @@ class RegionMarker(BoxWatching):
 
     Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are kept. The picture is
     `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the serving's model, or OpenCV: with
-    `proposals="opencv"`, no serving, or the embedded one.
+    `proposals="opencv"`, no serving, or the embedded one. Raises SpecError for a wrong setting.
 
     Args:
         output_dir: Folder of the pictures.
@@ -40,9 +40,6 @@ class RegionMarker(BoxWatching):
         proposals: `model` or `opencv`.
         marks: `outline` (`crop` draws the same, for people) or `tag`, the number alone.
         box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model proposes.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import RegionMarker
