@@ -5,19 +5,21 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 
 import click
 
-from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.errors import GroundingError, InputError, SpecError
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
-from dataflow_grounding.shipped import shipped_files
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
 from dataflow_grounding.terminal import counted, say
 
+_FOLDERS = ("api_pipelines", "example_data", "init_template")
 _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
 
 
@@ -27,7 +29,7 @@ _MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipe
 def init(folder: str, force: bool) -> None:
     """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
     written, kept = 0, 0
-    for source, name in shipped_files():
+    for source, name in _shipped_files():
         target = os.path.join(folder, name)
         if os.path.exists(target) and not force:
             say(f"kept    {target}", err=False)
@@ -46,6 +48,27 @@ def init(folder: str, force: bool) -> None:
     here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
     say(f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}", err=False)
     say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
+
+
+def _shipped_files() -> Iterator[tuple[str, str]]:
+    """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
+    for folder in _FOLDERS:
+        top, into = _find(folder), "" if folder == "init_template" else folder
+        for path, names, files in os.walk(top):
+            names[:] = sorted(name for name in names if name != "__pycache__")
+            for name in sorted(files):
+                if not name.endswith(".pyc"):
+                    source = os.path.join(path, name)
+                    yield source, os.path.join(into, os.path.relpath(source, top))
+
+
+def _find(folder: str) -> str:
+    """Beside the package in a repository, inside it when installed from a wheel."""
+    package = Path(__file__).parents[1]
+    for top in (package / "_shipped" / folder, package.parent / folder):
+        if top.is_dir():
+            return str(top)
+    raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
 
 
 @click.command("default_specs")

@@ -16,7 +16,7 @@ from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import header_facts
+from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import ImageFile, find_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
@@ -60,7 +60,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     media_types: Counter[str] = Counter()
     for record in itertools.islice(records, SAMPLE):
         with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            size, media_type = header_facts(find_image(record, image_key).path)
+            size, media_type, _ = read_header(find_image(record, image_key).path, b"")
             sizes[size] += 1
             media_types[media_type] += 1
     return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])

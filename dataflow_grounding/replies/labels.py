@@ -13,7 +13,7 @@ _PARTICIPLE = re.compile(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
 # fmt: off
 _EMPTY_WORDS = frozenset(_WORD.findall("a an the and is are his her its their this that these those one some 的"))
-# A noun phrase's head is its last word before one of these, or before a word in -ing.
+# A noun phrase's head is its last word before one of these, a verb or a negation, or before a word in -ing.
 _RELATIONS = frozenset(_WORD.findall(
     "of in on at with without by from to near under over behind beside between next inside above below who which that"
 ))
@@ -114,13 +114,14 @@ def _likeness(one: str, other: str) -> float:
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
     """Return the head word and all words of a phrase, without empty words and plural endings."""
     words: list[str] = []
-    for word in _WORD.findall(_bare(text)):
+    for word in _WORD.findall(_NUMBERING.sub("", _folded(text))):
         words += word if _SPACELESS.search(word) else [word]
     head = ""
-    for i, word in enumerate(words):
-        if i and head and (word in _RELATIONS or (len(word) > 4 and word.endswith("ing"))):
+    for word in words:
+        participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
+        if head and (word in _RELATIONS or word in ("is", "are", "no", "not") or participle):
             break
-        head = _singular(word)
+        head = head if word in _EMPTY_WORDS else _singular(word)
     relations = _RELATIONS - _NEGATIONS
     return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
 
