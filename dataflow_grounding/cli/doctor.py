@@ -8,7 +8,7 @@ from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.spec.environment import backend_named, unused_keys
 from dataflow_grounding.terminal import say, say_json
 

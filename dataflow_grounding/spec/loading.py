@@ -47,7 +47,9 @@ def read_spec(
         merged: Any = everything if whole else _endpoint_alone(everything, others)
         model, unknown = _model_of(merged, block_of, folders, others)
         passed_over = {*of_hydra, *_passed_over(merged, model, others)}
-        missing = _missing(merged)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        for key in missing:
+            OmegaConf.update(merged, key, None)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -124,16 +126,6 @@ def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
                 del inside[key]
                 names.append(f"{block}.{place}.{key}")
     return names
-
-
-def _missing(merged: Any) -> list[str]:
-    """Put null where a value is '???'; returns the keys."""
-    from omegaconf import OmegaConf
-
-    missing = sorted(OmegaConf.missing_keys(merged))
-    for key in missing:
-        OmegaConf.update(merged, key, None)
-    return missing
 
 
 def _without_missing(values: dict[str, Any], missing: list[str], places: Places) -> list[str]:

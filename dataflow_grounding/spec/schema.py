@@ -112,6 +112,10 @@ class WorkflowBlock(Block):
     max_attempts: int = Field(3, ge=1, le=100)
     max_wait: float = Field(600, ge=1, le=1e7)
 
+    def own(self) -> dict[str, Any]:
+        """The settings that not every workflow has: those of the pipeline itself."""
+        return self.model_dump(exclude=set(WorkflowBlock.model_fields))
+
     @field_validator("steps", mode="before")
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
