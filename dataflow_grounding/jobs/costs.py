@@ -64,12 +64,8 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
             row = None if prices else listed_price(str(line.get("model")))
             price = FREE if line.get("free") else prices or (row.prices if row else None)
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
-            is_part = {
-                "retries": line.get("attempt"),
-                "samples": line.get("sample"),
-                "checks": line.get("task") == CHECK,
-            }
-            for part in ("all", *filter(is_part.get, PARTS)):
+            is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
+            for part in ("all", *filter(is_a.get, PARTS)):
                 bill[part].add(usage, price)
     return [
         {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
