@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import GroundingError as GroundingError
     from dataflow_grounding.grounded import Grounded as Grounded
     from dataflow_grounding.grounded import ground as ground
-    from dataflow_grounding.jobs.serving_from_environment import serving_from_environment as serving_from_environment
+    from dataflow_grounding.jobs.serving_of_spec import serving_from_environment as serving_from_environment
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
     from dataflow_grounding.operators import BoxOperator as BoxOperator
@@ -44,7 +44,7 @@ _NAMES_OF = {
     "engine.options": "RunOptions",
     "errors": "GroundingError",
     "grounded": "Grounded ground",
-    "jobs.serving_from_environment": "serving_from_environment",
+    "jobs.serving_of_spec": "serving_from_environment",
     "operators": """OPERATOR_REGISTRY BBoxVisualizer BoxOperator BoxRefiner BoxVerifier CaptionGenerator DoubleChecker
         ExpressionExtractor Merger Operator PhraseGrounder PhraseLister RegionCaptioner RegionExpressionGenerator
         RegionMarker operator""",

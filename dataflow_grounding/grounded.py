@@ -12,7 +12,7 @@ from dataflow_grounding.display import Shown
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.secrets import excerpt

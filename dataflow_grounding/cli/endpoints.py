@@ -13,7 +13,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving

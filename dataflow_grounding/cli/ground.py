@@ -12,7 +12,7 @@ from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.terminal import say_json
