@@ -7,7 +7,7 @@ from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said
 from dataflow_grounding.replies.talk import named_before
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, plain_key
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -16,20 +16,9 @@ _FOUR = re.compile(
 )
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
-_TALK = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final"
-    r"|found|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
-    re.IGNORECASE,
-)
-_BOX_WORD = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at"
-    r"|answer|results?|output)\b|[在框是]|坐标|位置|区域",
-    re.IGNORECASE,
-)
+_TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
-_CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
-_LABELED = re.compile(r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE)
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
