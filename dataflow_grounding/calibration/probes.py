@@ -1,4 +1,4 @@
-"""Probe pictures: a dozen rectangles of distinct colours, whose places are known."""
+"""Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.frames import Order
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.images import PADDING, SizeLimits
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "brown": (125, 75, 35), "black": (10, 10, 10), "gray": (140, 140, 140), "white": (255, 255, 255),
 }  # fmt: skip
 BACKGROUND = (222, 232, 240)
+ANSWERED = (213, 0, 120)
+PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
 # The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
 # off every such multiple, so that rounding shows; the third is over the usual limits of pixels and of the long side.
@@ -124,3 +127,23 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
         boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
     return Probe(size, boxes)
+
+
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
+    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
+    from PIL import Image
+
+    drawn = []
+    for picture, answers in zip(pictures, boxes, strict=True):
+        scale = PLOT_HEIGHT / picture.size[1]
+        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), Image.Resampling.LANCZOS)
+        scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
+        marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
+        drawn.append(draw_marks(small, marks))
+    width = sum(one.width for one in drawn) + PLOT_MARGIN * (len(drawn) + 1)
+    sheet = Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
+    left = PLOT_MARGIN
+    for one in drawn:
+        sheet.paste(one, (left, PLOT_MARGIN))
+        left += one.width + PLOT_MARGIN
+    return sheet

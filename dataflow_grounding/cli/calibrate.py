@@ -90,7 +90,7 @@ def _serving(
 
 
 def _write_plot(done: Calibrated | CalibrationUnclear, path: str) -> None:
-    from dataflow_grounding.calibration.plotting import plot
+    from dataflow_grounding.calibration.probes import plot
 
     boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
     try:

@@ -16,8 +16,7 @@ from benchmarks.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from benchmarks.workplace import Workplace
 from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
 from dataflow_grounding.boxes.agreement import merged
-from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.regrounding import agreement
+from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
