@@ -1,14 +1,14 @@
 """Whether a model's boxes in elongated pictures are right as they are, right with padding, or wrong either way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from dataflow_grounding.calibration import probes
-from dataflow_grounding.calibration.probes import AskProbes, ProbeBox, ProbedPicture
+from dataflow_grounding.calibration.probes import AskProbes, ProbedPicture
 from dataflow_grounding.calibration.taken import MODERATE
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
 WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
@@ -78,14 +78,9 @@ def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
     worst = [
         max(
             abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
+            for i, (a, b) in enumerate(zip(picture.in_pixels(answer, known), answer.asked, strict=True))
         )
         for answer in picture.answers
         if len(answer.numbers) == 4
     ]
     return median([*worst, *[1.0] * (picture.asked - len(worst))])
-
-
-def _read(known: BoxFormat, answer: ProbeBox, picture: ProbedPicture) -> Bbox:
-    meant = replace(known, order=answer.order) if answer.order else known
-    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)

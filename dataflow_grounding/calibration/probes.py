@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.frames import Order
@@ -62,6 +63,11 @@ class ProbeBox:
     order: Order | None = None
     family: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether its numbers can be a box's."""
+        return len(self.numbers) == 4 or self.family is not None
+
 
 @dataclass(frozen=True)
 class ProbedPicture:
@@ -82,6 +88,12 @@ class ProbedPicture:
     def asked(self) -> int:
         """How many rectangles it has."""
         return len(self.probe.boxes)
+
+    def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
+        """An answer in pixels of the picture, as the reader would read it where this format was asked for."""
+        written = replace(asked, order=answer.order) if answer.order else asked
+        written = known_formats()[answer.family] if answer.family else written
+        return written.to_pixels(answer.numbers, original=self.size, sent=self.sent)
 
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]

@@ -100,6 +100,10 @@ class Descriptions:
         """
         return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
 
+    def description(self, thing: Thing) -> str:
+        """The phrase that means this thing alone, or one that says that it is one of several."""
+        return self.shortest(thing) or with_article(_joined(thing.color, thing.kind))
+
     def _phrases(self, thing: Thing) -> Iterator[str]:
         colors = ("", thing.color) if thing.color else ("",)
         places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
@@ -179,7 +183,7 @@ def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> d
         case "region_expression":
             types = {region["id"]: region.get("type") or "" for region in given["regions"]}
             regions = [
-                {"id": t.id, "type": types[t.id], "color": t.color, "description": _description(seen, t)}
+                {"id": t.id, "type": types[t.id], "color": t.color, "description": seen.description(t)}
                 for t in seen.things
             ]
             return {"regions": regions}
@@ -191,11 +195,6 @@ def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> d
             return {"checks": [_checked(seen, e["id"], str(e["text"]), e["region_ids"]) for e in given["expressions"]]}
         case _:
             return {"captions": [{"id": thing.id, "text": _plain_caption(seen, thing)} for thing in seen.things]}
-
-
-def _description(seen: Descriptions, thing: Thing) -> str:
-    """The phrase that means this thing alone, or one that says that it is one of several."""
-    return seen.shortest(thing) or with_article(_joined(thing.color, thing.kind))
 
 
 def _plain_caption(seen: Descriptions, thing: Thing) -> str:

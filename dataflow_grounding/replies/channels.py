@@ -11,21 +11,7 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.vocabulary import pattern
 
-# Headers of messages in chat templates; the one group that matches says whose it is.
-_HEADER = re.compile(
-    r"<\|(?:start_header_id|start_of_role)\|>([^<]{0,60})<\|(?:end_header_id|end_of_role)\|>"
-    r"|<\|im_start\|>[ \t]{0,9}([\w=.-]{0,40})"
-    r"|(?:^|<\|start\|>|(?<=>))([^<>\n]{0,80}(?:<\|(?:channel|constrain|recipient)\|>[^<\n]{0,80}){0,3})<\|message\|>"
-    r"|<start_of_turn>(\w{0,20})|<\|turn>(\w{0,20})"
-    r"|<[|｜](user|assistant|system|tool|observation|human)[|｜]>"
-    r"|<\|im_(user|assistant|system)\|>\w{0,20}<\|im_middle\|>",
-    re.IGNORECASE,
-)
-_END = re.compile(
-    r"<\|(?:endoftext|im_end|eot_id|end_of_text|eom_id|end|eom|eot|return|call|end_of_turn|end▁of▁sentence)\|>"
-    r"|<end_of_turn>|<turn\|>|<｜end▁of▁sentence｜>",
-    re.IGNORECASE,
-)
+_HEADER, _END = pattern("header"), pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
 _BARE_SIDE = re.compile(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")

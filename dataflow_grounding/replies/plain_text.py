@@ -60,7 +60,8 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
 
 
 def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
-    label = label_before(before) or _few_words(before)
+    few_words = len(before.split()) <= 4 and not _TALK.search(before)
+    label = label_before(before) or (_label(before) if few_words else None)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
         parsed.add(numbers, _said(label, before))
 
@@ -97,10 +98,6 @@ def _label(line: str) -> str | None:
     if letter is None or _CORNER.fullmatch(label) or re.search(r"[=({]", label) or len(label.split()) > 8:
         return None
     return label
-
-
-def _few_words(before: str) -> str | None:
-    return _label(before) if len(before.split()) <= 4 and not _TALK.search(before) else None
 
 
 def _said(label: str | None, before: str) -> Said:

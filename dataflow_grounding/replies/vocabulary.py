@@ -55,17 +55,8 @@ CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
 CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
 NO_CHILDREN = POINT_KEYS.union(OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS)
 
-_NAME = r"(?:[xy]_?(?:min|max|\d|center)?|(?:min|max|center|c)_?[xy]|left|top|right|bottom|w(?:idth)?|h(?:eight)?)"
-LEGEND = re.compile(
-    rf"[\[(]?(?<![\w.])({_NAME}(?:(?:\s*[,/;|]\s*|\s+){_NAME}){{3}})(?!\w|\s*[=:]\s*[\d.])[\])]?"
-    r"|\b(?:bbox_|box_)?(xyxy|yxyx|xywh|cxcywh|ltrb|ltwh|tlbr|tlwh)\b",
-    re.IGNORECASE,
-)
-_WORD = r"(?:(px|pixels?)|%|per ?cent(?:ages?)?)(?!\w)"
-_UNIT = re.compile(rf"(?:absolute\s+)?{_WORD}(?:[\s_-]+coord\w*)?", re.IGNORECASE)
-_IN_UNIT = re.compile(
-    rf"(?:\b(?:in|as|are|absolute)\s+(?:[a-z]+\s+)?|[(\[]\s*){_WORD}|\b(pixel) coordinates", re.IGNORECASE
-)
+LEGEND, _UNIT, _IN_UNIT = map(pattern, ("legend", "unit", "in_unit"))
+_COORDINATE = _compiled(_WORDINGS["parts"]["coordinate"])
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +88,7 @@ def stated_unit(text: str, *, alone: bool = False) -> str | None:
 def _order(names: str | None, word: str | None) -> Order | None:
     if names is None:
         return ORDER_KEYS.get((word or "").lower())
-    four = [plain_key(name) for name in re.findall(_NAME, names, re.IGNORECASE)]
+    four = [plain_key(name) for name in _COORDINATE.findall(names)]
     for corners, order in CORNERS:
         if four == list(corners):
             return order

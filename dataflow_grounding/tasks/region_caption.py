@@ -8,7 +8,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, region_prompt, text_of
 from dataflow_grounding.tasks.request import INTEGER, STRING, Request, list_of, object_of
 
 SHOWN_AS = {
@@ -56,8 +56,7 @@ def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:
         note = Note("own_words", "the reply is a text with <region1> and so on in it")
         return RegionCaptions(texts, reply.strip()), [note]
     texts_by_id = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
-    check_complete(texts_by_id, count, "the text", notes)
-    return RegionCaptions([texts_by_id[number] for number in range(1, count + 1)]), notes
+    return RegionCaptions(all_of(texts_by_id, count, "the text", notes)), notes
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, region_prompt, text_of
 from dataflow_grounding.tasks.request import INTEGER, STRING, Request, list_of, object_of
 
 
@@ -44,5 +44,4 @@ def _read(reply: str, count: int) -> tuple[list[Described], list[Note]]:
         description = text_of(item.get("description"))
         if description:
             found[number] = Described(text_of(item.get("type")), text_of(item.get("color")), description)
-    check_complete(found, count, "the description", notes)
-    return [found[number] for number in range(1, count + 1)], notes
+    return all_of(found, count, "the description", notes), notes

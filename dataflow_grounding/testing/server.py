@@ -207,7 +207,6 @@ class LoopbackServer(Endpoint):
         connection.write(data, lambda: self._sent(connection))
 
     def _sent(self, connection: Connection) -> None:
-        """The whole reply has left."""
         self._open[connection] = None
         connection.end_exchange()
 
