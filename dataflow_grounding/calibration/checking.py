@@ -205,12 +205,9 @@ class _Ways:
             lines.append((factor, shift))
         (x, left), (y, top) = lines
         width, height = self._sides[:2]
-        found = self._near(
-            [
-                (x1 * x + left * width, y1 * y + top * height, x2 * x + left * width, y2 * y + top * height)
-                for x1, y1, x2, y2 in boxes
-            ]
-        )
+        right, down = left * width, top * height
+        moved = [(x1 * x + right, y1 * y + down, x2 * x + right, y2 * y + down) for x1, y1, x2, y2 in boxes]
+        found = self._near(moved)
         if not sure or found < max(self.found, 0.6 * self.count):
             return None
         return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found

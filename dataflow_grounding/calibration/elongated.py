@@ -74,13 +74,8 @@ def is_elongated(size: Size) -> bool:
 
 def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
-    drawn = picture.probe.drawn or picture.size
-    worst = [
-        max(
-            abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(picture.in_pixels(answer, known), answer.asked, strict=True))
-        )
-        for answer in picture.answers
-        if len(answer.numbers) == 4
-    ]
+    sides = (picture.probe.drawn or picture.size) * 2
+    usable = [answer for answer in picture.answers if len(answer.numbers) == 4]
+    pairs = [(picture.in_pixels(answer, known), answer.asked) for answer in usable]
+    worst = [max(abs(a - b) / side for a, b, side in zip(*pair, sides, strict=True)) for pair in pairs]
     return median([*worst, *[1.0] * (picture.asked - len(worst))])

@@ -116,8 +116,7 @@ class _Scores:
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
             if answer.family is not None:
-                picture, family = self.pictures[p], known_formats()[answer.family]
-                boxes[i] = family.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
+                boxes[i] = self.pictures[p].in_pixels(answer, candidate)
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         corners: Array = np.concatenate([low, high], axis=1)
         return corners

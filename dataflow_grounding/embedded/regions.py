@@ -121,7 +121,6 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
 
 
 def _outlined(picture: Picture) -> list[Box]:
-    """Boxes around closed outlines: edges, with small gaps closed."""
     edges = cv2.Canny(picture.smooth, 60, 160)
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

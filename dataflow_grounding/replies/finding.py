@@ -15,7 +15,7 @@ from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
-from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, resolved
+from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
 from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
@@ -110,7 +110,7 @@ def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
-            parsed.lack(Said((parsed.missing.thing,) if parsed.missing.thing else ()))
+            parsed.lack(named(parsed.missing.thing))
     return parsed
 
 
@@ -208,7 +208,7 @@ def _holds_objects(value: Any) -> bool:
 def _said_beside(before: str, behind: str) -> Said:
     alone = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
     label = label_before(before) or (label_behind(behind) if alone else None)
-    return Said((label,) if label else (), talk=named_before(before) or named_behind(behind))
+    return named(label, named_before(before) or named_behind(behind))
 
 
 def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
 
@@ -39,31 +39,31 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
-    named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-    names, order = next(((names, order) for names, order in CORNERS if all(one in named for one in names)), ((), None))
+    stated = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
+    names, order = next(((names, order) for names, order in CORNERS if all(one in stated for one in names)), ((), None))
     four = _FOUR.search(line[-200:])
     if order is not None:
         before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-        said = _said(label_before(before), before)
-        parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
+        said = named(label_before(before), named_before(before))
+        parsed.put(RawBox("box", tuple(stated[name] for name in names), said, order))
     elif four is not None:
         before = line[: len(line) - len(line[-200:]) + four.start()]
         if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
             parsed.truncated = True
-            parsed.drop("a box that is cut off", _said(label_before(before), before))
+            parsed.drop("a box that is cut off", named(label_before(before), named_before(before)))
         elif _A_FIFTH.search(before[-20:]):
             parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
         else:
             _take_four(list(four.groups()), LEGEND.sub(" ", before), parsed)
-    elif "x" in named and "y" in named:
-        parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+    elif "x" in stated and "y" in stated:
+        parsed.put(RawBox("point", (stated["x"], stated["y"]), order="xyxy"))
 
 
 def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
     few_words = len(before.split()) <= 4 and not _TALK.search(before)
     label = label_before(before) or (_label(before) if few_words else None)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-        parsed.add(numbers, _said(label, before))
+        parsed.add(numbers, named(label, named_before(before)))
 
 
 def label_before(text: str) -> str | None:
@@ -100,10 +100,6 @@ def _label(line: str) -> str | None:
     return label
 
 
-def _said(label: str | None, before: str) -> Said:
-    return Said((label,) if label else (), talk=named_before(before))
-
-
 class Columns(NamedTuple):
     """Where a table has its four coordinates and its labels; `width` is how many columns it has."""
 
@@ -123,14 +119,8 @@ class Columns(NamedTuple):
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
                 return True
             return False
-        numbers = [number(cells[i]) for i in self.coordinates]
-        label = cells[self.label] if self.label is not None else ""
-        said = Said((label,) if label else ())
-        known = tuple(value for value in numbers if value is not None)
-        if len(known) == 4:
-            parsed.put(RawBox("box", known, said, self.order))
-        else:
-            parsed.add([cells[i] for i in self.coordinates], said)
+        label = cells[self.label] if self.label is not None else None
+        parsed.add([cells[i] for i in self.coordinates], named(label), order=self.order)
         return True
 
 

@@ -93,6 +93,5 @@ def open_objects(schema: Any, context: str) -> Iterator[str]:
             yield from open_objects(part, f"{context}.{name}")
     for key in ("items", "anyOf", "$defs"):
         part = schema.get(key)
-        yield from open_objects(
-            list(part.values()) if key == "$defs" and isinstance(part, dict) else part, f"{context}.{key}"
-        )
+        part = list(part.values()) if key == "$defs" and isinstance(part, dict) else part
+        yield from open_objects(part, f"{context}.{key}")
