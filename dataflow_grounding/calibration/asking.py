@@ -155,8 +155,6 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 
 
 class _Asker:
-    """Puts the probe pictures to one serving."""
-
     def __init__(
         self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str], replies: str | None
     ) -> None:

@@ -38,7 +38,8 @@ async def verdict_on(
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        pictures += await ask([probes.padded_probe(size, limits)], known)
+        padded = probes.Probe(limits.padded(size), probes.probe_of(size).boxes, size)
+        pictures += await ask([padded], known)
         if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
             break
         offs[aspect] = median_error(pictures[-1], known)

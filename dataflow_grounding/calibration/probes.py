@@ -12,7 +12,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import PADDING, SizeLimits
+from dataflow_grounding.images import PADDING
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -103,11 +103,6 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 def probes(max_side: int = 2048) -> list[Probe]:
     """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
     return [probe_of(reduced_to(size, max_side)) for size in SIZES]
-
-
-def padded_probe(size: Size, limits: SizeLimits) -> Probe:
-    """The picture of this size with the padding that `limits` want."""
-    return Probe(limits.padded(size), probe_of(size).boxes, size)
 
 
 def reduced_to(size: Size, max_side: int) -> Size:

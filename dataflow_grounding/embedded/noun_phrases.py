@@ -114,7 +114,6 @@ def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_b
 
 
 def _last_noun(tokens: Sequence[Token], first: int, limit: int) -> int:
-    """The last of the nouns in a row that begins at ``first``."""
     at = first
     while at + 1 < limit and _continues(tokens, at + 1) and _extends(tokens[at].lower, tokens[at + 1].lower):
         at += 1

@@ -11,7 +11,7 @@ from dataflow_grounding.operators.image_facts import facts_of
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks.region_expression import Described, region_expression
+from dataflow_grounding.tasks.region_expressions import Described, region_expression
 
 
 @OPERATOR_REGISTRY.register()

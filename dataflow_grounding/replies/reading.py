@@ -209,12 +209,10 @@ class ParsedReply:
         """How much was found, of whatever kind."""
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
-    def say(self, since: int, **lists: Sequence[Any]) -> None:
-        """Give the boxes from the `since`-th on what lists beside them say, one entry each, under names of `Said`."""
-        for name, values in lists.items():
-            for i, value in enumerate(values, start=since):
-                raw = self.boxes[i]
-                self.boxes[i] = replace(raw, said=replace(raw.said, **{name: value}))
+    def say(self, since: int, name: str, values: Sequence[Any]) -> None:
+        """Give the boxes from the `since`-th on what a list beside says, entry by entry, under a name of `Said`."""
+        for i, value in enumerate(values, start=since):
+            self.boxes[i] = replace(self.boxes[i], said=replace(self.boxes[i].said, **{name: value}))
 
 
 @dataclass(frozen=True)

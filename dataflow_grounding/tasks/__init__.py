@@ -3,9 +3,8 @@
 from dataflow_grounding.tasks.captions import RegionCaptions, image_caption, region_caption
 from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.expression_extraction import Extracted, expression_extraction
-from dataflow_grounding.tasks.grounding_expression import Merged, grounding_expression
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.region_expression import Described, region_expression
+from dataflow_grounding.tasks.region_expressions import Described, Merged, grounding_expression, region_expression
 from dataflow_grounding.tasks.request import Request
 
 __all__ = [

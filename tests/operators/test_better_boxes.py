@@ -23,7 +23,7 @@ from dataflow_grounding.geometry import iou
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.probes import probe_in
+from dataflow_grounding.testing.answers import probe_in
 
 BIG = [100, 120, 480, 600]
 TINY = [911, 333, 929, 351]
