@@ -12,7 +12,8 @@ from pydantic import Field
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.seed_records import Made, Seeds, find_seeds, write_seeds
+from dataflow_grounding.formats.label_seeds import Seeds
+from dataflow_grounding.formats.seed_records import Made, find_seeds, write_seeds
 from dataflow_grounding.formats.tao_records import refuse_taos_results
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of

@@ -11,8 +11,7 @@ from typing import Any
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import GroundingError, InputError, SpecError
-from dataflow_grounding.formats.input_columns import guessed
-from dataflow_grounding.formats.input_rows import record_rows
+from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import Input, find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
