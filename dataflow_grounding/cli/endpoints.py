@@ -13,8 +13,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
-from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
@@ -127,7 +126,7 @@ def _serving(
 def _write_plot(done: Calibrated | CalibrationUnclear, path: str | None) -> None:
     if not path:
         return
-    from dataflow_grounding.calibration.plotting import plot
+    from dataflow_grounding.calibration.probes import plot
 
     boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
     try:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.boxes.matching import SAME
-from dataflow_grounding.boxes.regrounding import agreement, reground
+from dataflow_grounding.boxes.matching import SAME, agreement
+from dataflow_grounding.boxes.nearness import reground
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.operators.box_refiner import LooksCloser

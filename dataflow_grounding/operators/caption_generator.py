@@ -7,7 +7,7 @@ from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, o
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import clean_caption
-from dataflow_grounding.tasks.image_caption import image_caption
+from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.tasks.regions import region_items
 
 

@@ -4,11 +4,9 @@ from collections import Counter
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups
+from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups, reground
 from dataflow_grounding.boxes.regions import read_regions
-from dataflow_grounding.boxes.regrounding import reground
-from dataflow_grounding.boxes.standing import Standing, standing_of
-from dataflow_grounding.boxes.verdicts import Verdict, combined, judged, regrounded
+from dataflow_grounding.boxes.verdicts import Standing, Verdict, combined, judged, regrounded, standing_of
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial

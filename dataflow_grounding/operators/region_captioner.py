@@ -12,7 +12,7 @@ from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, fact
 from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.region_caption import SHOWN_AS, RegionCaptions, region_caption, renumbered
+from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]

@@ -167,7 +167,7 @@ def _as_given(bbox: Bbox) -> list[float]:
 def _seen(image: Image, most: int) -> list[Bbox]:
     import numpy
 
-    from dataflow_grounding.embedded.proposals import propose_regions
+    from dataflow_grounding.embedded.regions import propose_regions
 
     with image.decoded() as picture:
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
