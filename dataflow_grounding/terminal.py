@@ -1,7 +1,5 @@
 """The one way to the terminal: without secrets, and without characters that a terminal takes for commands."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -91,14 +89,14 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing if number == 1 else several}"
 
 
-_live: list[LiveLine] = []
+_live: "list[LiveLine]" = []
 
 
 class LiveLine:
     """The last line of a terminal's standard error, which is written over; what is said meanwhile stands above it."""
 
     @classmethod
-    def on_terminal(cls) -> LiveLine | None:
+    def on_terminal(cls) -> "LiveLine | None":
         """One, where standard error is a terminal that can write over a line."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
@@ -115,24 +113,20 @@ class LiveLine:
             if _width(text) + len(part) + 2 >= columns:
                 break
             text += f", {part}"
-        self._write(text)
-
-    def clear(self) -> None:
-        """Make room for what is said."""
-        self._write("")
+        self.write(text)
 
     def end(self) -> None:
         """Take it away."""
         _live.clear()
-        self.clear()
+        self.write("")
 
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Write over it; an empty text makes room for what is said."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
@@ -142,5 +136,5 @@ def _print(text: str, err: bool = False) -> None:
     import click
 
     for line in _live:
-        line.clear()
+        line.write("")
     click.echo(text, None if err else _answers, err=err)  # noqa: TID251

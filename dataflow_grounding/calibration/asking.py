@@ -1,7 +1,5 @@
 """Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format to the answers."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os
@@ -40,7 +38,6 @@ T = TypeVar("T")
 WAY_OUT = (
     "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
 )
-
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
@@ -137,8 +134,7 @@ def calibrate_elongated(
     return found, asker.asking.counts
 
 
-def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
-    """What is stored of a decision."""
+def _calibration(serving: Serving, asker: "_Asker", decision: Decision) -> Calibration:
     fit = decision.fit
     return Calibration(
         endpoint=bare_address(serving.endpoint),
@@ -157,8 +153,6 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 
 
 class _Asker:
-    """Puts the probe pictures to one serving."""
-
     def __init__(
         self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str], replies: str | None
     ) -> None:
@@ -210,15 +204,8 @@ def question_of(
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
     image = open_image(Record({"image_path": path}), "image_path", limits)
-    question = phrase_grounding(image, list(probe.boxes), asked)
-    return image, Request(
-        question.task,
-        question.input,
-        question.images,
-        question.instructions,
-        question.schema,
-        read=lambda reply: read_answers(reply, probe, asked.key),
-    )
+    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
+    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

@@ -1,7 +1,5 @@
 """Which box format an operator asks for: by name, by the model's name, as calibrated, or to be calibrated first."""
 
-from __future__ import annotations
-
 import math
 import os
 import time
@@ -22,20 +20,13 @@ from dataflow_grounding.terminal import say
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.asking import Calibrated
 
+# What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
 STATED = "xyxy_1000"
-"""What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing."""
-
-REQUESTS = "3 requests, 10 to 40 if it counts pixels"
-"""What a calibration takes, in words."""
-
+REQUESTS = "3 requests, 10 to 40 if it counts pixels"  # what a calibration takes
+# What to do about a format that isn't known: the result is used even for a model whose name says something else.
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
-"""What to do about a format that isn't known: the result is used even for a model whose name says something else."""
-
-RUN_FILE = "calibration.json"
-"""Where a run keeps its calibration, in its `.ckpt`."""
-
-_settled: dict[str, Calibration] = {}
-"""What could not be written to the cache, for the rest of this process."""
+RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
+_settled: dict[str, Calibration] = {}  # what could not be written to the cache, for the rest of this process
 
 
 class FormatChoice:
@@ -206,7 +197,7 @@ def _is_proof(candidate: BoxFormat) -> bool:
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
-def summary(done: Calibrated) -> str:
+def summary(done: "Calibrated") -> str:
     """How well the format fits, and what it took, in words."""
     found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"
@@ -216,7 +207,6 @@ def summary(done: Calibrated) -> str:
 
 
 def _in_words(limits: SizeLimits) -> str:
-    """Limits on sizes as a phrase."""
     parts = [f"sides up to {limits.max_side} px"]
     if limits.max_short_side is not None:
         parts.append(f"the shorter one up to {limits.max_short_side} px")

@@ -1,7 +1,5 @@
 """How a run goes: attempts, budget, order, what to ask again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -36,7 +34,7 @@ class RunOptions:
     max_wait: float = 600.0
     max_requests: int | None = None
     budget_usd: float | None = None
-    prices: Prices | None = None
+    prices: "Prices | None" = None
     force_reprocess: bool = False
     retry_failed: bool = False
     stream: bool = True
@@ -65,7 +63,7 @@ class RunOptions:
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
 
 
-def budget_of(options: RunOptions) -> Budget:
+def budget_of(options: RunOptions) -> "Budget":
     """A fresh budget with the options' limits."""
     from dataflow_grounding.engine.budget import Budget
 
@@ -76,7 +74,7 @@ def budget_of(options: RunOptions) -> Budget:
 class OwnPictures:
     """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first."""
 
-    sizes: Sequence[Size] = ()
+    sizes: "Sequence[Size]" = ()
     media_types: Sequence[str] = ()
 
 
@@ -93,7 +91,7 @@ class RunStart:
     """
 
     options: RunOptions
-    budget: Budget
+    budget: "Budget"
     folder: str | None
     pictures: Callable[[], OwnPictures]
     shared: dict[Hashable, Any] = field(default_factory=dict)

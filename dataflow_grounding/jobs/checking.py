@@ -129,9 +129,8 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         except RecordError as error:
             found.problems.append(f"{where}: {error}")
     found.remarks += run.job.remarks()
-    found.remarks += counted_items(
-        "rows repeat the picture and text of an earlier row, and are paid for once", repeated
-    )
+    again = "rows repeat the picture and text of an earlier row, and are paid for once"
+    found.remarks += counted_items(again, repeated)
     for folder, count in folders.items():
         if folder:
             found.remarks.append(f"{counted(count, 'image')} found in {folder}")

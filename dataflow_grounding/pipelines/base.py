@@ -1,7 +1,5 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
-from __future__ import annotations
-
 import functools
 import os
 from contextlib import suppress
@@ -32,7 +30,7 @@ class Pipeline:
     name: ClassVar[str | None] = None
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
         # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
         # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.
@@ -182,10 +180,7 @@ def _check_columns(steps: list[Step]) -> None:
     for part in plan.segments(steps):
         first = part[0]
         path = first.storage.input_path
-        if path not in written and not isinstance(first.operator, WholeFile) and not _is_pipe(path):
+        is_pipe = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+        if path not in written and not isinstance(first.operator, WholeFile) and not is_pipe:
             plan.check(part, Source(first, None, None, None).columns())
         written.update(step.storage.output_path for step in part)
-
-
-def _is_pipe(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

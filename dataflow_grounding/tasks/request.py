@@ -1,7 +1,5 @@
 """A request: one question to a model, the schema of its reply, and how that is read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,10 +29,6 @@ NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 COOLEST = 0.2
 
 
-def _nothing() -> None:
-    """Nobody counts."""
-
-
 @dataclass(frozen=True)
 class Request(Generic[T]):
     """One task for a model. A VLM is sent `text` and `images`; the embedded serving looks at `task` and `input`.
@@ -57,7 +51,7 @@ class Request(Generic[T]):
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
-    before_another: Callable[[], None] = _nothing
+    before_another: Callable[[], None] = lambda: None
     """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
     text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
@@ -86,7 +80,7 @@ class Request(Generic[T]):
         """The system message, the same for every task about an image."""
         return load_prompt("system_text_only" if self.text_only else "system")
 
-    def again(self, attempt: int, complaint: str, cut_off: bool = False) -> Request[T]:
+    def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """The same question once more, saying what was wrong with the last reply."""
         if not attempt:
             return self

@@ -1,13 +1,10 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from dataflow_grounding.testing.connection import Connection, Head
@@ -86,7 +83,7 @@ class LoopbackServer(Endpoint):
         """Answer nothing for `seconds`; what is due meanwhile is sent then."""
         self._stalled_until = time.monotonic() + seconds
 
-    def start(self) -> LoopbackServer:
+    def start(self) -> "LoopbackServer":
         """Begin to listen, where no `with` block does. Raises OSError where the port is taken."""
         self._thread.start()
         try:
@@ -105,12 +102,10 @@ class LoopbackServer(Endpoint):
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> LoopbackServer:
+    def __enter__(self) -> "LoopbackServer":
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop()
         if self.errors and error is None:
             raise self.errors[0]
@@ -207,7 +202,6 @@ class LoopbackServer(Endpoint):
         connection.write(data, lambda: self._sent(connection))
 
     def _sent(self, connection: Connection) -> None:
-        """The whole reply has left."""
         self._open[connection] = None
         connection.end_exchange()
 
