@@ -63,9 +63,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 class Range(click.FloatRange):
     """Numbers between bounds."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, *where: Any) -> float:
         """The number; NaN, which no bound keeps out, is none."""
-        number: float = super().convert(value, param, ctx)
-        if number != number:
-            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
-        return number
+        number: float = super().convert(value, *where)
+        return (
+            number if number == number else self.fail(f"{value} is not in the range {self._describe_range()}.", *where)
+        )

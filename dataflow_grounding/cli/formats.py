@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from typing import Any
 
 import click
@@ -78,8 +79,8 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
     run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [os.path.abspath(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     told = f"{annotations}: {counted(writer.count, 'record')}"
-    found = {"annotations": annotations, "records": writer.count, "left_out": dict(+made.passed_over)}
-    answer(as_json, found, [told, *_passed_over(made)])
+    found = {"annotations": annotations, "records": writer.count, "left_out": +made.passed_over}
+    answer(as_json, found, [told, *_told(+made.passed_over)])
 
 
 @click.command("convert")
@@ -103,38 +104,45 @@ def convert(
 @_writing_options
 def export(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""
-    return _write(records_of(results), format, image_folders_of(results, image_root), **settings)
+    return _write(records_of(results), format, image_folders_of(results, image_root), None, **settings)
 
 
 def _beside(path: str) -> str:
     return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
 
 
-def _passed_over(made: Format | None) -> list[str]:
+def _told(passed_over: Counter[str]) -> list[str]:
     """What reading left out, in a line; none where that is nothing."""
-    counts = ", ".join(f"{what} ({count:,})" for what, count in (+made.passed_over).items()) if made else ""
-    return [f"left out: {counts}"] if counts else []
+    return (
+        ["left out: " + ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())] if passed_over else []
+    )
 
 
 def _write(
-    records: Any, format: str, folders: tuple[str, ...], read_as: Format | None = None, *, out: str, as_json: bool,
+    records: Any,
+    format: str,
+    folders: tuple[str, ...],
+    read_as: Format | None,
+    out: str,
+    as_json: bool,
     **settings: Any,
-) -> int:  # fmt: skip
+) -> int:
     """Write records as the options say, tell what was written and lost, and return the exit code."""
     wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}
     select = Selection(**wanted, statuses=settings.pop("statuses") or STATUSES)
     given = {name: value for name, value in settings.items() if value is not None}
     done = write(records, format, out, folders=folders, select=select, **given)
+    passed_over = +read_as.passed_over if read_as else Counter[str]()
     if as_json:
         keys = {"path": done.path, "format": format, **done.written, "lost": dict(done.lost)}
-        keys |= {"not_read": dict(+read_as.passed_over)} if read_as else {}
+        keys |= {"not_read": passed_over} if read_as else {}
         say_json({**keys, "left_out": done.left_out, "reasons": done.reasons, "remarks": done.remarks})
         return 1 if done.left_out else 0
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing to write"
     say(f"{done.path}: {counts}", err=False)
     if done.lost:
         say(f"{format} can't say, and this is lost: {done.losses()}")
-    for remark in (*_passed_over(read_as), *done.remarks):
+    for remark in (*_told(passed_over), *done.remarks):
         say(remark)
     if done.left_out:
         say(f"left out: {done.left_out} records, for example {'; '.join(done.reasons)}")
