@@ -113,21 +113,13 @@ def _beside(path: str) -> str:
 
 def _told(passed_over: Counter[str]) -> list[str]:
     """What reading left out, in a line; none where that is nothing."""
-    return (
-        ["left out: " + ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())] if passed_over else []
-    )
+    counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
+    return [f"left out: {counts}"] * bool(counts)
 
 
-def _write(
-    records: Any,
-    format: str,
-    folders: tuple[str, ...],
-    read_as: Format | None,
-    out: str,
-    as_json: bool,
-    **settings: Any,
-) -> int:
+def _write(records: Any, format: str, folders: tuple[str, ...], read_as: Format | None, **settings: Any) -> int:
     """Write records as the options say, tell what was written and lost, and return the exit code."""
+    out, as_json = settings.pop("out"), settings.pop("as_json")
     wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}
     select = Selection(**wanted, statuses=settings.pop("statuses") or STATUSES)
     given = {name: value for name, value in settings.items() if value is not None}

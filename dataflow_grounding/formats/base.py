@@ -151,9 +151,7 @@ class Format(ABC):
         """The text without what would break a reader: ` . ` and `;` become a comma, and a token such as `<image>`,
         `</ref>`, `<|box_start|>` its name, put apart by blanks."""
         if any(word in text for word in self.breaking):
-            text = _TOKEN.sub(
-                lambda token: f" {token[1]} " if any(w in token[0] for w in self.breaking) else token[0], text
-            )
+            text = _TOKEN.sub(r" \1 ", text)
             for word in self.breaking:
                 text = text.replace(word, _INSTEAD.get(word, " "))
             text = re.sub(" +", " ", text).strip()

@@ -61,8 +61,7 @@ class _Parts(ElementTree.TreeBuilder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.open: list[ElementTree.Element] = []
-        self.whole: list[ElementTree.Element] = []
+        self.open, self.whole = list[ElementTree.Element](), list[ElementTree.Element]()
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
@@ -72,12 +71,11 @@ class _Parts(ElementTree.TreeBuilder):
         return self.open[-1]
 
     def end(self, tag: str) -> ElementTree.Element:
-        element = super().end(tag)
-        self.open.pop()
+        element = self.open.pop()
         if len(self.open) == 1:
             self.open[0].clear()
             self.whole.append(element)
-        return element
+        return super().end(tag)
 
 
 def read_xml(path: str) -> Iterator[ElementTree.Element]:

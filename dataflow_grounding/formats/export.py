@@ -125,11 +125,7 @@ class _Way:
             self._done.lost["pictures without a phrase to write"] += 1
             return None
         self._doubtful += record.get("doubtful") is True
-        for lost in (
-            *(_lost_of(phrase, carries) for phrase in phrases),
-            _lost_of_all(record, caption, phrases, carries),
-        ):
-            self._done.lost.update(lost)
+        self._done.lost.update(_lost_of(record, caption, phrases, carries))
         caption = self._safe(caption) if carries.captions else caption
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record)
 
@@ -187,22 +183,16 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
     return expressions
 
 
-def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
-    facts = (
-        ("spans", carries.spans, phrase.span is not None),
-        ("further boxes of a phrase", carries.several_boxes, len(phrase.boxes) - 1),
-        ("scores", carries.scores, sum(score is not None for score in phrase.scores)),
-        ("verdicts of checks", carries.verified, phrase.expression.get("verified") is not None),
-        (f"exact numbers of boxes: {carries.numbers}", not carries.numbers, len(phrase.boxes)),
-    )
-    return {what: int(count) for what, carried, count in facts if count > 0 and not carried}
-
-
-def _lost_of_all(
-    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
-) -> dict[str, int]:
-    ids = not carries.ids and _has_own_ids(record, phrases)
-    return ({"captions": 1} if caption and not carries.captions else {}) | ({"records' own ids": 1} if ids else {})
+def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> Counter[str]:
+    lost = Counter({"captions": bool(caption) > carries.captions})
+    lost["records' own ids"] = not carries.ids and _has_own_ids(record, phrases)
+    for phrase in phrases:
+        lost["spans"] += (phrase.span is not None) > carries.spans
+        lost["further boxes of a phrase"] += 0 if carries.several_boxes else max(0, len(phrase.boxes) - 1)
+        lost["scores"] += 0 if carries.scores else sum(score is not None for score in phrase.scores)
+        lost["verdicts of checks"] += (phrase.expression.get("verified") is not None) > carries.verified
+        lost[f"exact numbers of boxes: {carries.numbers}"] += len(phrase.boxes) if carries.numbers else 0
+    return +lost
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:

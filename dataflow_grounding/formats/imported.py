@@ -15,8 +15,7 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
     """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
 
     Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both. Raises
-    InputError that names `path` for an expression without text, a box that ends before it begins, a score out of
-    [0, 1].
+    InputError that names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
     """
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
