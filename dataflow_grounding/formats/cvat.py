@@ -80,7 +80,7 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     found: list[tuple[Any, dict[str, Any]]] = []
     for mark in image:
         label, said = mark.get("label", ""), {one.get("name"): one.text for one in mark.iter("attribute") if one.text}
-        passed_over.update(f"attributes {name!r}" for name in said.keys() - _SAID)
+        passed_over.update(f"attributes {name!r}" for name in sorted(map(str, said.keys() - _SAID)))
         if label == _PICTURE:
             record |= {key: said[key] for key in ("caption", "image_id") if key in said}
         elif mark.tag == "box" or label == _NO_BOX:
