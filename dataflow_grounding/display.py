@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from abc import abstractmethod
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.geometry import ordered
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.images import find_image
+from dataflow_grounding.images import find_image, url_of
 from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.records import Record, is_number, read_expressions
 
@@ -63,7 +62,7 @@ class Shown:
         picture, out = self.draw(), io.BytesIO()
         picture.thumbnail(IN_A_PAGE)
         picture.save(out, "JPEG", quality=85)
-        return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}">'
+        return f'<img alt="" src="{url_of(out.getvalue(), "image/jpeg").decode()}">'
 
     def _table_html(self) -> str:
         rows = []

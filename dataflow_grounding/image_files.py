@@ -53,28 +53,23 @@ class ImageFacts:
 
 def read_file(path: str) -> bytes:
     """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file."""
+    with _open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return file.read()
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[IO[bytes]]:
     try:
-        handle, length = _open_file(path)
-        try:
-            if length > MAX_FILE_BYTES:
-                raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = os.read(handle, length + 1)
-            while len(data) < length and (more := os.read(handle, length)):
-                data += more
-            return data
-        finally:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
+            raise ImageBroken(f"{path!r} is a folder or a device, not an image")
+        with open(handle, "rb") as file:
+            yield file
     except OSError as error:
         raise cant_read(path, error) from None
-
-
-def _open_file(path: str) -> tuple[int, int]:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
-    state = os.fstat(handle)
-    if stat.S_ISREG(state.st_mode):
-        return handle, state.st_size
-    os.close(handle)
-    raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
 
 class Header(NamedTuple):
@@ -90,17 +85,14 @@ def read_header(path: str, data: bytes | None = None) -> Header:
 
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
-    try:
-        handle, _ = _open_file(path)
-    except OSError as error:
-        raise cant_read(path, error) from None
-    try:
-        with open(handle, "rb") as file, open_picture(file) as picture:
-            if data is None and picture.format == "PNG":
-                data = read_file(path)
-            return _header_of(picture, data or b"")
-    except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
+    with _open_file(path) as file:
+        try:
+            with open_picture(file) as picture:
+                if data is None and picture.format == "PNG":
+                    data = read_file(path)
+                return _header_of(picture, data or b"")
+        except Exception as error:  # Pillow's readers raise all kinds on broken headers
+            raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -233,12 +225,19 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[P
     The room is given back at the end of the `with`: what outlives it should be small; decode nothing inside it.
     Raises ImageBroken, MachineBusy.
     """
+    import PIL.ImageOps
+
     picture = _opened(data, path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
         picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
     with _room.taken(math.prod(picture.size)):
-        picture = _upright(picture, path)
+        try:
+            picture.load()
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
+            picture = on_white(picture)
+        except Exception as error:  # Pillow's decoders raise all kinds on broken data
+            raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
         yield picture
 
 
@@ -246,17 +245,6 @@ def decode(path: str) -> PillowImage:
     """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
     with decoding(read_file(path), path) as picture:
         return picture
-
-
-def _upright(picture: PillowImage, path: str) -> PillowImage:
-    import PIL.ImageOps
-
-    try:
-        picture.load()
-        PIL.ImageOps.exif_transpose(picture, in_place=True)
-        return on_white(picture)
-    except Exception as error:  # Pillow's decoders raise all kinds on broken data
-        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
 
 
 def on_white(picture: PillowImage) -> PillowImage:

@@ -174,10 +174,8 @@ class Image:
 
     def data_url(self) -> bytes:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
-        url = kept_urls.get(self.sent_digest)
-        if url is None:
-            url = kept_urls.put(self.sent_digest, self._url_of(self._bytes()))
-        return url
+        key = self.sent_digest
+        return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
 
     def _bytes(self) -> bytes:
         """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
@@ -245,7 +243,7 @@ def find_image(record: Record, key: str) -> ImageFile:
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
     file = find_image(record, key)
-    facts = known_facts(file) or remember_facts(file, read_facts(file.path))
+    facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path))
     return Image(file.path, facts, limits or ImageLimits())
 
 
@@ -258,22 +256,12 @@ def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
     return facts
 
 
-_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
-
-
-def known_facts(file: ImageFile) -> ImageFacts | None:
-    """The facts remembered for a file in this state."""
-    return _facts.get(file)
-
-
-def forget_facts(file: ImageFile) -> None:
-    """Drop what is remembered for a file in this state."""
-    _facts.pop(file, None)
+kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     """Keep `facts` for the record's next steps."""
-    _facts[file] = facts
-    while len(_facts) > 4096:
-        _facts.popitem(last=False)
+    kept_facts[file] = facts
+    while len(kept_facts) > 4096:
+        kept_facts.popitem(last=False)
     return facts

@@ -19,7 +19,6 @@ from dataflow_grounding.image_files import parse_facts
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-WANTED = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
 _EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
 _folders: dict[int, str] = {}  # by process: a fork has its parent's variables
 
@@ -81,7 +80,8 @@ def _from_array(array: Any, name: str) -> PillowImage:
 
 def _from_pillow(given: Any, name: str) -> PillowImage:
     if not _is_a(given, "Image", "PIL.Image"):
-        raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
+        wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+        raise BrokenRow(f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}")
     import PIL.ImageOps
 
     given.load()

@@ -51,10 +51,6 @@ class Record(dict[str, Any]):
         """A copy with the columns of `update` set."""
         return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
 
-    def copied(self) -> Record:
-        """A copy that shares nothing with this record."""
-        return Record(as_json(self), self.folders, self.occurrence, self.image_id, self.place)
-
     @property
     def unique_id(self) -> str:
         """`image_id`, told apart from earlier rows of the same image."""
@@ -68,9 +64,7 @@ def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None =
     if has_id(given):
         return str(given)
     path = row.get(image_key)
-    if not isinstance(path, str) or not path:
-        return None
-    return name_within(path, image_root)
+    return name_within(path, image_root) if isinstance(path, str) and path else None
 
 
 def name_within(path: str, root: str | None) -> str:
@@ -269,6 +263,4 @@ def _finite(text: str) -> float:
 
 def _kind(value: Any) -> str:
     names = {type(None): "missing", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    if value == "":
-        return "empty"
-    return names.get(type(value), "a number")
+    return "empty" if value == "" else names.get(type(value), "a number")
