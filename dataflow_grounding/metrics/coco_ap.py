@@ -11,8 +11,9 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last. Of phrases with equal scores a
-    digest says which comes first, so that the order of the records doesn't count.
+    in an image is no false positive there (as in LVIS). Boxes without score come last, the first ones of all phrases
+    before the second ones. Of phrases with equal scores a digest says which comes first, so that the order of the
+    records doesn't count.
 
     Raises:
         MissingExtra: faster-coco-eval is not installed.
@@ -22,7 +23,7 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     except ImportError:
         raise MissingExtra("COCO AP (ap)", "eval") from None
     sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
-    boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
+    boxes = [[[(*box["bbox"], _rank(box, n)) for n, box in enumerate(side)] for side in phrase] for phrase in sides]
     boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
     wanted, answers = (_rows([phrase[side] for phrase in boxes]) for side in (0, 1))
     if not wanted or not answers:
@@ -36,11 +37,15 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     return float(judge.eval["precision"].mean())
 
 
+def _rank(box: Mapping[str, Any], place: int) -> float:
+    return -1.0 - place if box["score"] is None else float(box["score"])
+
+
 def _rows(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
     boxes = [(image, *box) for image, phrase in enumerate(phrases) for box in phrase]
     fixed = {"category_id": 1, "iscrowd": 0}
     return [
-        {**fixed, "id": n, "image_id": image, "score": score or 0.0, "area": (x2 - x1) * (y2 - y1)}
+        {**fixed, "id": n, "image_id": image, "score": score, "area": (x2 - x1) * (y2 - y1)}
         | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
         for n, (image, x1, y1, x2, y2, score) in enumerate(boxes, 1)
     ]
