@@ -43,8 +43,7 @@ def lint(
         fix: Mend what can be, give the rows so, and tell what is found in those.
         image_root, read: Where pictures are, if not where the run found them; whether they are looked at.
 
-    Raises:
-        InputError: A row can't be read, and to `fix` what is around it would lose it.
+    Raises InputError where a row that can't be read would be lost by `fix`.
     """
     folders, ids, path = image_folders_of(data, image_root) if read else None, set[int](), annotations_of(data)
     for row in read_rows(path):
@@ -98,14 +97,11 @@ def _breaking() -> list[str]:
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
     """For each expression without a right span the first place of its words that no other has already."""
+    texts, places = [one["text"] for one in expressions], list[Span | None]()
     right = [one.get("char_span") if _fits(one.get("char_span"), one["text"], caption) else None for one in expressions]
-    free = [
-        place for place in find_spans([one["text"] for one in expressions], caption) if [*(place or ())] not in right
-    ]
-    places = list[Span | None]()
-    for one, span in zip(expressions, right, strict=True):
-        fitting = (place for place in free if not span and _fits(place, one["text"], caption))
-        places.append(next(fitting, None))
+    free = [place for place in find_spans(texts, caption) if place and [*place] not in right]
+    for text, span in zip(texts, right, strict=True):
+        places.append(None if span else next((place for place in free if _fits(place, text, caption)), None))
         free = [place for place in free if place != places[-1]]
     return places
 

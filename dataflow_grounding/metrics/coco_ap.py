@@ -23,7 +23,7 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     except ImportError:
         raise MissingExtra("COCO AP (ap)", "eval") from None
     sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
-    boxes = [[[(*box["bbox"], _rank(box, n)) for n, box in enumerate(side)] for side in phrase] for phrase in sides]
+    boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
     boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
     wanted, answers = (_rows([phrase[side] for phrase in boxes]) for side in (0, 1))
     if not wanted or not answers:
@@ -37,15 +37,17 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     return float(judge.eval["precision"].mean())
 
 
-def _rank(box: Mapping[str, Any], place: int) -> float:
-    return -1.0 - place if box["score"] is None else float(box["score"])
-
-
 def _rows(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
-    boxes = [(image, *box) for image, phrase in enumerate(phrases) for box in phrase]
+    boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
     fixed = {"category_id": 1, "iscrowd": 0}
     return [
-        {**fixed, "id": n, "image_id": image, "score": score, "area": (x2 - x1) * (y2 - y1)}
+        {
+            **fixed,
+            "id": n,
+            "image_id": image,
+            "score": -1.0 - place if score is None else score,
+            "area": (x2 - x1) * (y2 - y1),
+        }
         | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for n, (image, x1, y1, x2, y2, score) in enumerate(boxes, 1)
+        for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1)
     ]

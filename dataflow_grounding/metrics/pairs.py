@@ -94,13 +94,13 @@ def _scaled(record: Row, size: Size | None) -> Row:
     own = stated_size(record)
     if not own or not size or own == size:
         return record
-    sides = [size[0] / own[0], size[1] / own[1]] * 2
-    phrases = [{**one, "instances": [_moved(box, sides) for box in one["instances"]]} for one in record["expressions"]]
+    sides, phrases = [size[0] / own[0], size[1] / own[1]] * 2, []
+    for phrase in record["expressions"]:
+        moved = [
+            {**box, "bbox": [a * b for a, b in zip(box["bbox"], sides, strict=True)]} for box in phrase["instances"]
+        ]
+        phrases.append({**phrase, "instances": moved})
     return {**record, "width": size[0], "height": size[1], "expressions": phrases}
-
-
-def _moved(box: Row, by: list[float]) -> Row:
-    return {**box, "bbox": [edge * side for edge, side in zip(box["bbox"], by, strict=True)]}
 
 
 def _as_one(records: list[Row], several: bool) -> Row:
