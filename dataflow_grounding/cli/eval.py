@@ -1,5 +1,6 @@
 """`eval`, `agree`: compare results with gold annotations, and two annotators."""
 
+import gc
 import os
 from typing import Any
 
@@ -38,6 +39,7 @@ def of_eval(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
+    gc.set_threshold(200_000, 50, 50)  # what is read stays to the end, and is not to be looked through again and again
     truth = read_annotations(gold)
     runs = [evaluate(path, truth, Rules(**rules)) for path in results]
     figures = runs[0].to_json()
