@@ -27,6 +27,7 @@ _SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = words.TESTED.union(_STAND_IN, words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
+_parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}
 
 
@@ -64,7 +65,8 @@ class Descriptions:
             return None
         phrase = _parsed(plain)
         phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
-        if len(nouns) != len(phrases) or not all(_is_understood(part) for part in phrases):
+        understood = all(part.head == _STAND_IN[0] and not part.refusal and not part.unread for part in phrases)
+        if len(nouns) != len(phrases) or not understood:
             return None
         candidates = self._candidates(phrase, nouns[0][0])
         if phrase.anchor is not None and phrase.relation is not None:
@@ -150,15 +152,6 @@ class Descriptions:
         parts = [text for text, _ in self.groups()] or ["a picture"]
         listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
         return f"{listed[:1].upper()}{listed[1:]}."
-
-
-def _is_understood(phrase: Phrase) -> bool:
-    return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Phrase:
-    return parse_phrase(text)
 
 
 def _joined(*parts: str) -> str:
