@@ -108,11 +108,8 @@ class Covering:
     and the run's longest, up to 16.
     """
 
-    def __init__(
-        self, max_side: int, own: Sequence[Size] = (), aspect: int = ASPECT, taken: Taken | None = None
-    ) -> None:
-        self.max_side = max_side
-        self.taken = taken or Taken(max_side)
+    def __init__(self, max_side: int, taken: Taken, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
+        self.max_side, self.taken = max_side, taken
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own[:1]]
         self.least = SMALL

@@ -55,12 +55,12 @@ class Deciding:
         if constant_side(measured, found.frame):
             return await self._in_parts(found)
         try:
-            limits, frame = await self._covered(found, Covering(self.max_side, self.own, taken=self.taken))
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, self.own))
         except NoFit:  # elongated pictures may be what is wrong: they can be padded
             if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-            limits, frame = await self._covered(found, Covering(self.max_side, aspect=MODERATE, taken=self.taken))
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, aspect=MODERATE))
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
         return Decision(fit_as(_name(found, "px", frame), inside), inside, limits)
 
@@ -72,7 +72,7 @@ class Deciding:
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
-        await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
+        await self._ask_for(Covering(self.max_side, self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")

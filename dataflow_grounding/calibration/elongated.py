@@ -48,11 +48,12 @@ async def verdict_on(
     plain, best = offs[None], min(offs, key=lambda aspect: offs[aspect])
     if offs[best] >= BETTER * plain:
         best = None
-    if usual is None and offs[best] > FAR:
+    if offs[best] <= FAR:
+        return PaddingVerdict(size, best, None), pictures
+    if usual is None:
         pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
         usual = median_error(pictures[-1], known)
-    poor = offs[best] > max(FAR, WORSE * (usual or 0))
-    return PaddingVerdict(size, best, offs[best] if poor else None), pictures
+    return PaddingVerdict(size, best, offs[best] if offs[best] > WORSE * usual else None), pictures
 
 
 def elongated(own: Sequence[Size]) -> list[Size]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.box_formats import find_box_format
@@ -138,10 +139,7 @@ def load(path: str, endpoint: str, model: str) -> "Calibration | None":
     try:
         with open(path, encoding="utf-8") as file:
             row = json.load(file)
-        known = [one for one in fields(Calibration) if one.name in row]
-        assert all(isinstance(row[one.name], str) for one in known if one.type is str)
-        assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
-        calibration = Calibration(**{one.name: row[one.name] for one in known})
+        calibration = _checked(row)
         assert calibration.format.boxes
         assert calibration.size_limits is not None or calibration.format.scale != "px"
         assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
@@ -150,6 +148,14 @@ def load(path: str, endpoint: str, model: str) -> "Calibration | None":
         return None
     ours = (bare_address(endpoint), model, prompt_version())
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
+
+
+def _checked(row: Any) -> Calibration:
+    """A stored row as a calibration. Raises AssertionError, TypeError where a field is of another type or missing."""
+    known = [one for one in fields(Calibration) if one.name in row]
+    assert all(isinstance(row[one.name], str) for one in known if one.type is str)
+    assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
+    return Calibration(**{one.name: row[one.name] for one in known})
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:

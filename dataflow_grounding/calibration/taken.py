@@ -54,8 +54,7 @@ class Taken:
         refused, self._first = [*self._first, *refused], []
         left = [picture.size for picture in refused]
         while left:
-            most = {kind: BEYOND * max(map(measure, answered)) for kind, measure in MEASURES.items()}
-            explained = {kind: [size for size in left if MEASURES[kind](size) > most[kind]] for kind in MEASURES}
+            explained = {kind: _beyond(measure, left, answered) for kind, measure in MEASURES.items()}
             kind = max(explained, key=lambda kind: len(explained[kind]))
             if not explained[kind]:
                 self._doubt(left, refused)
@@ -85,6 +84,11 @@ class Taken:
         if why is not None:
             raise NoFit(f"{by(why.size)} px is refused, though larger and smaller pictures are not: {why.refused}")
         self._doubted.update(left)
+
+
+def _beyond(measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
+    """Those that are beyond all that was answered, in this way."""
+    return [size for size in refused if measure(size) > BEYOND * max(map(measure, answered))]
 
 
 def is_near(size: Size, asked: Iterable[Size]) -> bool:

@@ -83,9 +83,8 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     A region is steady when a looser and a stricter reading of the term give the same box (IoU of at least 0.75) and it
     stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
     """
-    masks = [
-        _tidied(color_mask(term, *picture.lch, inset=inset, factor=factor), picture) for inset, factor in _STRICTNESSES
-    ]
+    read = (color_mask(term, *picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
+    masks = [_tidied(mask, picture) for mask in read]
     (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:

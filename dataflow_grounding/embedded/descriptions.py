@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -50,23 +50,17 @@ class Descriptions:
         forms = "|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True)) or "(?!)"
         # Of two in a row the first one describes the second: "the orange orange".
         self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)", re.IGNORECASE)
-        self._known: dict[str, Meaning | None] = {}
+        self.meaning = cache(self._meaning)
 
-    def meaning(self, text: str) -> Meaning | None:
+    def _meaning(self, text: str) -> Meaning | None:
         """What a phrase means among the things; None when not all of it is understood."""
-        if text not in self._known:
-            self._known[text] = self._read(text)
-        return self._known[text]
-
-    def _read(self, text: str) -> Meaning | None:
         nouns = [self._forms[" ".join(found.lower().split())] for found in self._noun.findall(text)]
         plain = self._noun.sub(lambda found: _STAND_IN[1 - self._forms[found.group().lower()][1]], text)
         if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
         phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
-        understood = all(part.head == _STAND_IN[0] and not part.refusal and not part.unread for part in phrases)
-        if len(nouns) != len(phrases) or not understood:
+        if len(nouns) != len(phrases) or not all(map(_is_understood, phrases)):
             return None
         candidates = self._candidates(phrase, nouns[0][0])
         if phrase.anchor is not None and phrase.relation is not None:
@@ -152,6 +146,10 @@ class Descriptions:
         parts = [text for text, _ in self.groups()] or ["a picture"]
         listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
         return f"{listed[:1].upper()}{listed[1:]}."
+
+
+def _is_understood(phrase: Phrase) -> bool:
+    return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
 
 
 def _joined(*parts: str) -> str:
