@@ -154,12 +154,8 @@ class Watching:
 
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
-        if (
-            not self._checks.begun
-            and self._checks.possible
-            and not self._checks.under_way
-            and self._watch.suspicion is None
-        ):
+        to_begin = not self._checks.begun and self._checks.possible
+        if to_begin and not self._checks.under_way and self._watch.suspicion is None:
             await self._check(ask, waiting=True)
         else:
             await self._look_round(ask)
