@@ -97,3 +97,9 @@ def parquet_file(path: str) -> Iterator[Any]:
             yield file
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def holds_bytes(path: str) -> bool:
+    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError, MissingExtra."""
+    with parquet_file(path) as file:
+        return any("binary" in str(kind) for kind in file.schema_arrow.types)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +15,9 @@ from dataflow_grounding.spans import Span
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
+
+EXACT = 0.01  # px: numbers that come back closer are the same
+_TOKEN, _INSTEAD = re.compile(r"<[|/]*([^\s<>|]+)\|?>"), {" . ": ", ", ";": ","}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Carries:
         scores: The score of each box.
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
-        numbers: How box numbers are rounded; empty where they come back within 0.01 px.
+        numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
     captions: bool = False
@@ -103,13 +108,17 @@ class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
 
     `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to the export's folder,
-    are those of formats.yaml, or a user's own.
+    are those of formats.yaml, or a user's own. `passed_over` counts what `read` leaves out, in words: `find_format`
+    makes it.
     """
 
     name: str
     about: str
     carries: Carries
     data_file: str
+    passed_over: Counter[str]
+    pictures: str = ""
+    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths start then."""
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
@@ -139,11 +148,13 @@ class Format(ABC):
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader: `<image>` becomes `image`, ` . ` and `;` a comma."""
-        instead = {" . ": ", ", ";": ",", "\n": " "}
-        for word in self.breaking:
-            if word in text:
-                text = text.replace(word, instead.get(word, word.strip("<>|")))
+        """The text without what would break a reader: ` . ` and `;` become a comma, and a token such as `<image>`,
+        `</ref>`, `<|box_start|>` its name, put apart by blanks."""
+        if any(word in text for word in self.breaking):
+            text = _TOKEN.sub(r" \1 ", text)
+            for word in self.breaking:
+                text = text.replace(word, _INSTEAD.get(word, " "))
+            text = re.sub(" +", " ", text).strip()
         return text
 
 

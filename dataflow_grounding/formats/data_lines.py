@@ -13,6 +13,8 @@ from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import file_type_of, read_json, read_rows
 
+NO_AREA = "boxes without an area"
+
 
 def file_of(path: str, name: str) -> str:
     """The format's file, where `path` is the folder that holds it; else `path`. Raises InputError."""
@@ -54,20 +56,43 @@ def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
+class _Parts(ElementTree.TreeBuilder):
+    """Takes from the root each element in it, when it is whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.whole = list[ElementTree.Element](), list[ElementTree.Element]()
+
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
 
+    def start(self, *element: Any) -> ElementTree.Element:
+        self.open.append(super().start(*element))
+        return self.open[-1]
 
-def read_xml(path: str) -> ElementTree.Element:
-    """The root of an XML file. Raises InputError."""
+    def end(self, tag: str) -> ElementTree.Element:
+        element = self.open.pop()
+        if len(self.open) == 1:
+            self.open[0].clear()
+            self.whole.append(element)
+        return super().end(tag)
+
+
+def read_xml(path: str) -> Iterator[ElementTree.Element]:
+    """The elements in the root of an XML file, one at a time. Raises InputError."""
+    parts = _Parts()
+    parser = ElementTree.XMLParser(target=parts)
     try:
-        root: ElementTree.Element = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+        with open(path, "rb") as file:
+            while data := file.read(2**16):
+                parser.feed(data)
+                yield from parts.whole
+                parts.whole.clear()
+        parser.close()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
-    return root
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

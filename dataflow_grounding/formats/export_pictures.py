@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, ImageMissing
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -20,6 +20,15 @@ Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
 _KEPT = 4096  # headers that are remembered: of rows of one picture, which stand close together
 _QUALITY = 95
+
+
+class Picture(NamedTuple):
+    """A picture as its record names it, its upright width and height; path and header where it isn't left there."""
+
+    given: str
+    size: Size
+    path: str = ""
+    header: Header | None = None
 
 
 class ExportPictures:
@@ -40,13 +49,8 @@ class ExportPictures:
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
-    def put(self, record: Mapping[str, object]) -> tuple[str, Size]:
-        """The picture's file name in the export, and its upright width and height in pixels.
-
-        Raises:
-            RecordError: It isn't there, is broken or turned, or the record is about another size.
-            OSError: The export can't be written.
-        """
+    def find(self, record: Mapping[str, object]) -> Picture:
+        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
         key = "image_path" if "image_path" in record else "image"
         given, stated = str(record.get(key)), _stated_size(record)
         try:
@@ -55,17 +59,23 @@ class ExportPictures:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
-            return given, stated
+            return Picture(given, stated)
         header = self._header(path)
         if stated not in (None, header.size):
             raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
         if self._images == "reference":
             if header.orientation != 1:
                 raise BrokenRow(f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures")
-            return given, header.size
-        name = self._name(given)
-        self._put(path, self._out.place(name), header)
-        return name, header.size
+            return Picture(given, header.size)
+        return Picture(given, header.size, path, header)
+
+    def put(self, picture: Picture) -> str:
+        """The picture's file name in the export, where it now is. Raises OSError."""
+        if picture.header is None:
+            return picture.given
+        name = self._name(picture.given)
+        self._put(picture.path, self._out.place(name), picture.header)
+        return name
 
     def described(self) -> str:
         """Where the pictures are, in a sentence."""
