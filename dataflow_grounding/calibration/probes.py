@@ -26,8 +26,9 @@ BACKGROUND = (222, 232, 240)
 ANSWERED = (213, 0, 120)
 PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
-# The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
-# off every such multiple, so that rounding shows; the third is over the usual limits of pixels and of the long side.
+# The pictures that settle order and scale. The first has sides that no provider's resize changes: multiples of 28 and
+# 32, neither small nor large. The second is off every such multiple, so that rounding shows; the third is over the
+# usual limits of pixels and of the long side.
 SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
 
 
@@ -98,11 +99,6 @@ class ProbedPicture:
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]
 """Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
-
-
-def probes(max_side: int = 2048) -> list[Probe]:
-    """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
-    return [probe_of(reduced_to(size, max_side)) for size in SIZES]
 
 
 def reduced_to(size: Size, max_side: int) -> Size:

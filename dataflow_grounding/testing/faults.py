@@ -215,11 +215,9 @@ def on(
     struck: Counter[str] = Counter()
 
     def rule(request: ReceivedRequest) -> Fault | None:
-        if not (
-            _matches(request, indexes, task, containing)
-            and (where is None or where(request))
-            and (share >= 1.0 or random.Random(f"{seed}/{request.index}").random() < share)
-        ):
+        meant = (indexes is None or request.index in indexes) and task in (None, request.task)
+        meant = meant and (containing or "") in request.text and (where is None or where(request))
+        if not meant or random.Random(f"{seed}/{request.index}").random() >= share:
             return None
         question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
         if times is not None and sum(struck.values()) >= times:
@@ -230,17 +228,6 @@ def on(
         return fault
 
     return rule
-
-
-def _matches(
-    request: ReceivedRequest, indexes: Container[int] | None, task: str | None, containing: str | None
-) -> bool:
-    """Whether a request has such a number, task and text; None stands for any."""
-    return (
-        (indexes is None or request.index in indexes)
-        and (task is None or request.task == task)
-        and (containing is None or containing in request.text)
-    )
 
 
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
