@@ -67,6 +67,18 @@ def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None =
     return name_within(path, image_root) if isinstance(path, str) and path else None
 
 
+def path_of(record: Mapping[str, Any]) -> str:
+    """The path of a record's picture, as the record has it; empty where it has none."""
+    path = record.get("image_path") or record.get("image")
+    return path if isinstance(path, str) else ""
+
+
+def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The width and height that a record says its picture has, in pixels."""
+    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
+    return (sides[0], sides[1]) if len(sides) == 2 else None
+
+
 def name_within(path: str, root: str | None) -> str:
     """What an image is called in ids and in files about it: its path without ending, the same on every machine.
 

@@ -13,8 +13,8 @@ from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_o
 from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes, words_of
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
-from dataflow_grounding.metrics.annotations import head_of, names_of, path_of, stated_size
-from dataflow_grounding.records import Record, read_annotations
+from dataflow_grounding.metrics.annotations import head_of, names_of
+from dataflow_grounding.records import Record, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import read_rows
 

@@ -21,8 +21,8 @@ from PIL.Image import Resampling
 from dataflow_grounding.errors import InputError, RecordError
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
-from dataflow_grounding.metrics.annotations import names_of, path_of
-from dataflow_grounding.records import Record, dump_text
+from dataflow_grounding.metrics.annotations import names_of
+from dataflow_grounding.records import Record, dump_text, path_of
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text
 

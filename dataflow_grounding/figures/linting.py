@@ -1,22 +1,21 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from importlib.resources import files
-from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import yaml
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
-from dataflow_grounding.formats import FORMATS, WRITTEN
+from dataflow_grounding.formats.base import TOKEN
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.metrics.annotations import head_of, path_of, stated_size
-from dataflow_grounding.records import STATUSES, Record, annotated_column, has_id, is_number, read_annotations
+from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, find_spans
@@ -76,23 +75,16 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterat
     for one, other, all_boxes in sharing_boxes(expressions):
         if all_boxes and head_of(one) != head_of(other):
             yield Finding("DG205", f"{one!r}, {other!r}")
-    given = record["expressions"] if annotated_column(record) == "expressions" else []
+    given = record.get("expressions") or []
     caption = record.get("cleaned_caption") or record.get("caption") if given else ""
     caption = caption if isinstance(caption, str) else ""
-    if broken := [word for word in _breaking() if word in caption]:
-        yield Finding("DG206", f"{broken[0]!r} in the caption {caption!r}")
+    if _is_broken(caption):
+        yield Finding("DG206", f"the caption {caption!r}")
     places = _places_of(expressions, caption)
     for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
             yield from _of_box(repr(expression["text"]), instance, size)
         yield from _of_expression(expression, caption, place, partial(_change, given, number))
-
-
-@cache
-def _breaking() -> list[str]:
-    """Words that readers of some format take for something else than text."""
-    kinds = (resolve_name(f"dataflow_grounding.formats.{FORMATS[name]['home']}") for name in WRITTEN)
-    return sorted({word for kind in kinds for word in kind.breaking})
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
@@ -163,7 +155,7 @@ def _of_expression(
     wrong = {
         "DG201": span is not None and not _fits(span, text, caption),
         "DG202": span is None and place is not None,
-        "DG206": any(word in text for word in _breaking()),
+        "DG206": _is_broken(text),
         "DG301": status not in (None, *STATUSES),
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": len(apart) < len(boxes),
@@ -174,6 +166,10 @@ def _of_expression(
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
+
+
+def _is_broken(text: str) -> bool:
+    return " . " in text or TOKEN.search(text) is not None
 
 
 def _fits(span: Any, text: str, caption: str) -> bool:

@@ -50,14 +50,6 @@ def find_format(name: str, **options: Any) -> Format:
     return made
 
 
-def breaking_words() -> frozenset[str]:
-    """All that readers of some written format take for something else than text."""
-    from dataflow_grounding.spec.user_code import named
-
-    homes = (named(f"{__name__}.{FORMATS[name]['home']}", "format", FORMATS, ["."]) for name in WRITTEN)
-    return frozenset(word for home in homes for word in getattr(home, "breaking", ()))
-
-
 def write(
     records: Iterable[Mapping[str, Any]],
     format: str,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
 
 EXACT = 0.01  # px: numbers that come back closer are the same
-_TOKEN, _INSTEAD = re.compile(r"<[|/]*([^\s<>|]+)\|?>"), {" . ": ", ", ";": ","}
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
+_INSTEAD = {" . ": ", ", ";": ","}
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Format(ABC):
         """The text without what would break a reader: ` . ` and `;` become a comma, and a token such as `<image>`,
         `</ref>`, `<|box_start|>` its name, put apart by blanks."""
         if any(word in text for word in self.breaking):
-            text = _TOKEN.sub(r" \1 ", text)
+            text = TOKEN.sub(r" \1 ", text)
             for word in self.breaking:
                 text = text.replace(word, _INSTEAD.get(word, " "))
             text = re.sub(" +", " ", text).strip()

@@ -14,7 +14,7 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import Header, decode, read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, name_within
+from dataflow_grounding.records import Record, name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
@@ -51,10 +51,9 @@ class ExportPictures:
 
     def find(self, record: Mapping[str, object]) -> Picture:
         """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
-        key = "image_path" if "image_path" in record else "image"
-        given, stated = str(record.get(key)), _stated_size(record)
+        given, stated = path_of(record), stated_size(record)
         try:
-            path = find_image(Record(record, self._folders), key).path
+            path = find_image(Record({"image_path": given}, self._folders), "image_path").path
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
@@ -103,8 +102,3 @@ class ExportPictures:
             number += 1
             name = f"{FOLDER}/{stem}~{number}{ending}"
         return name
-
-
-def _stated_size(record: Mapping[str, object]) -> Size | None:
-    width, height = record.get("width"), record.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

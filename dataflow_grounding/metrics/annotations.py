@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.records import Record, has_id, is_number, read_expressions
+from dataflow_grounding.records import Record, has_id, is_number, path_of, read_expressions
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.results_folder import annotations_of, records_of
 
@@ -69,12 +68,6 @@ def _check(expression: Mapping[str, Any], caption: Any) -> None:
             raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
 
 
-def path_of(record: Mapping[str, Any]) -> str:
-    """The path of a record's picture, as the record has it; empty where it has none."""
-    path = record.get("image_path") or record.get("image")
-    return path if isinstance(path, str) else ""
-
-
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     """What a record's picture is called, its path, else its id; and its id. Raises InputError where it states neither.
 
@@ -91,12 +84,6 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
 def plain(text: str) -> str:
     """The text as it is compared: in Unicode NFC, with single blanks."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def stated_size(record: Mapping[str, Any]) -> Size | None:
-    """The width and height that a record says its picture has, in pixels."""
-    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
 @lru_cache(maxsize=65536)

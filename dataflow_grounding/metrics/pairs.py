@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import Size, box_of
-from dataflow_grounding.metrics.annotations import Annotations, names_of, plain, stated_size
+from dataflow_grounding.metrics.annotations import Annotations, names_of, plain
+from dataflow_grounding.records import stated_size
 
 Row: TypeAlias = dict[str, Any]
 _PLACE = re.compile(r"#[0-9]+$")  # ends an id of ours, which says the place alone: elsewhere it may be another phrase

@@ -197,7 +197,7 @@ def test_a_file_with_a_line_that_can_not_be_read_is_not_fixed(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("word", ["<loc0001>", "<box>", "<|im_end|>", "</s>", "<ref>", "; a", " . a", "<image>"])
+@pytest.mark.parametrize("word", ["<loc0001>", "<box>", "<|im_end|>", "</s>", "<ref>", " . a", "<image>"])
 def test_words_that_some_trainer_takes_for_something_else(tmp_path: Path, word: str) -> None:
     text = f"a dog {word} b"
     row = {"image_path": "a.jpg", "caption": text, "expressions": [{"text": "a dog", "char_span": [0, 5]}]}
