@@ -1,7 +1,5 @@
 """The record: one image with its caption and annotations, as a JSON object; its ids, and strict writing."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -47,7 +45,7 @@ class Record(dict[str, Any]):
         given = row.get("image_id")
         self.image_id = str(given) if has_id(given) else image_id
 
-    def updated(self, update: Mapping[str, Any]) -> Record:
+    def updated(self, update: Mapping[str, Any]) -> "Record":
         """A copy with the columns of `update` set."""
         return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
 
@@ -106,12 +104,12 @@ def has_id(given: Any) -> bool:
     return given is not None and given != ""
 
 
-def expression_id(record: Record, number: int) -> str:
+def expression_id(record: "Record", number: int) -> str:
     """Id of the record's expression `number` (from 0); unique in the data set, the same on every run."""
     return f"{record.unique_id}#{number}"
 
 
-def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
+def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for anything else."""
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -133,7 +131,7 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
     return expressions
 
 
-def read_annotations(record: Record) -> list[dict[str, Any]]:
+def read_annotations(record: "Record") -> list[dict[str, Any]]:
     """The record's expressions, else its region captions, else its regions, as `read_expressions` gives them.
 
     A region is an expression with its own box. Raises BrokenRow.

@@ -1,7 +1,5 @@
 """Which box format fits a model's answers: every order, scale and frame scored on rectangles whose places are known."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -106,7 +104,7 @@ class _Scores:
         self.errors = (self.boxes - self.asked) / self.sides
         self.worst = np.abs(self.errors).max(axis=2)
 
-    def _boxes(self, candidate: BoxFormat, measured: bool) -> Array:
+    def _boxes(self, candidate: BoxFormat, measured: bool) -> "Array":
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
         np = self.np
         plain = [(0.0,) * 4 if a.family else to_xyxy(a.numbers, a.order or candidate.order) for _, a in self.rows]
@@ -121,7 +119,7 @@ class _Scores:
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
 
-    def losses(self, noise: float, rows: Any = slice(None)) -> Array:
+    def losses(self, noise: float, rows: Any = slice(None)) -> "Array":
         """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = self.np.minimum(squares, 18.0).sum(axis=1)

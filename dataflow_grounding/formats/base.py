@@ -1,7 +1,5 @@
 """What a format of annotated pictures is: what it carries, and how it is written and read."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -130,7 +128,7 @@ class Format(ABC):
         return ""
 
     @abstractmethod
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
         """Write the samples, each read once, into the folder. Raises OSError."""
 
     @abstractmethod
@@ -162,5 +160,5 @@ class Format(ABC):
 class ReadOnly(Format):
     """A format of published data sets (`in_only` in formats.yaml): nothing is trained from it as it is."""
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
         raise InputError(f"{self.name} can be read, but not written: choose another format")

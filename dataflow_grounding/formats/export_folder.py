@@ -1,7 +1,5 @@
 """The folder of an export: written beside its place, and put there as a whole."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -47,7 +45,7 @@ class ExportFolder:
         if os.path.lexists(self.path) and (other := _not_ours(self.path)) is not None:
             raise InputError(f"{path} is there and {other}: choose another place")
 
-    def __enter__(self) -> ExportFolder:
+    def __enter__(self) -> "ExportFolder":
         shutil.rmtree(self._part, ignore_errors=True)
         os.makedirs(self._part)
         return self

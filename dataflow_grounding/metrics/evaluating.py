@@ -1,7 +1,5 @@
 """All figures of predictions against gold."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +61,7 @@ class Evaluation:
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
         return {**self.figures, "intervals": intervals, **more}
 
-    def against(self, other: Evaluation) -> dict[str, Any]:
+    def against(self, other: "Evaluation") -> dict[str, Any]:
         """Another run on the same gold, less this one: differences, their 95 % intervals, McNemar's test of `right`."""
         both = {name: (self.figures[name], other.figures[name]) for name in self.draws}
         known = {name: b - a for name, (a, b) in both.items() if a is not None and b is not None}
@@ -75,7 +73,7 @@ class Evaluation:
         }
 
 
-def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:  # noqa: B008
+def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":  # noqa: B008
     """Compare predictions with gold: records, a data file, a results folder, or what `read_annotations` made of them.
 
     Raises:
