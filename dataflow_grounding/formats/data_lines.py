@@ -56,39 +56,20 @@ def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-class _Parts(ElementTree.TreeBuilder):
-    """Takes from the root each element in it, when it is whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.whole = list[ElementTree.Element](), list[ElementTree.Element]()
-
-    def doctype(self, *_: object) -> None:
-        raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
-
-    def start(self, *element: Any) -> ElementTree.Element:
-        self.open.append(super().start(*element))
-        return self.open[-1]
-
-    def end(self, tag: str) -> ElementTree.Element:
-        element = self.open.pop()
-        if len(self.open) == 1:
-            self.open[0].clear()
-            self.whole.append(element)
-        return super().end(tag)
-
-
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """The elements in the root of an XML file, one at a time. Raises InputError."""
-    parts = _Parts()
-    parser = ElementTree.XMLParser(target=parts)
+    within: list[ElementTree.Element] = []
     try:
         with open(path, "rb") as file:
-            while data := file.read(2**16):
-                parser.feed(data)
-                yield from parts.whole
-                parts.whole.clear()
-        parser.close()
+            if b"<!DOCTYPE" in file.read(2**16):  # elsewhere expat itself ends what would fill the memory
+                raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
+            file.seek(0)
+            for event, element in ElementTree.iterparse(file, ("start", "end")):
+                if event == "start":
+                    within.append(element)
+                elif within.pop() is element and len(within) == 1:
+                    yield element
+                    within[0].clear()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
