@@ -1,7 +1,5 @@
 """Phrases in one image, in one call: `ground()`."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,7 +102,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
         facts = {"image_path": self.image_path, "width": self.size[0], "height": self.size[1], "model": self.model}
         return {**facts, "phrases": phrases}
 
-    def shown_picture(self) -> PillowImage:
+    def shown_picture(self) -> "PillowImage":
         """The picture that was given."""
         return decode(as_path(self.image_path if self.picture is None else self.picture, "image"))
 
@@ -112,7 +110,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
         """The phrases."""
         return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
-    def to_supervision(self) -> supervision.Detections:
+    def to_supervision(self) -> "supervision.Detections":
         """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
         try:
             import supervision

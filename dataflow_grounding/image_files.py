@@ -1,7 +1,5 @@
 """An image file's bytes as Pillow reads them: the facts in the header, and the pixels."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.util
@@ -105,7 +103,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 
-def _header_of(picture: PillowImage, data: bytes) -> Header:
+def _header_of(picture: "PillowImage", data: bytes) -> Header:
     import PIL.Image
 
     orientation = _orientation(picture, data)
@@ -114,7 +112,7 @@ def _header_of(picture: PillowImage, data: bytes) -> Header:
     return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
 
 
-def open_picture(file: str | IO[bytes]) -> PillowImage:
+def open_picture(file: str | IO[bytes]) -> "PillowImage":
     """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
     import PIL.Image
 
@@ -132,7 +130,7 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
 
 
-def _opened(data: bytes, path: str) -> PillowImage:
+def _opened(data: bytes, path: str) -> "PillowImage":
     import PIL.Image
 
     if not data:
@@ -155,7 +153,7 @@ def _opened(data: bytes, path: str) -> PillowImage:
     return picture
 
 
-def _stored_size(picture: PillowImage) -> Size:
+def _stored_size(picture: "PillowImage") -> Size:
     """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's on opening."""
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
@@ -163,7 +161,7 @@ def _stored_size(picture: PillowImage) -> Size:
     return picture.size
 
 
-def _orientation(picture: PillowImage, data: bytes) -> int:
+def _orientation(picture: "PillowImage", data: bytes) -> int:
     if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
         return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
@@ -219,7 +217,7 @@ _room = _Room(PIXELS_AT_ONCE)
 
 
 @contextmanager
-def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[PillowImage]:
+def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
     """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there is room for it.
 
     The room is given back at the end of the `with`: what outlives it should be small; decode nothing inside it.
@@ -241,13 +239,13 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[P
         yield picture
 
 
-def decode(path: str) -> PillowImage:
+def decode(path: str) -> "PillowImage":
     """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
     with decoding(read_file(path), path) as picture:
         return picture
 
 
-def on_white(picture: PillowImage) -> PillowImage:
+def on_white(picture: "PillowImage") -> "PillowImage":
     """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
     import PIL.Image
 
@@ -261,7 +259,7 @@ def on_white(picture: PillowImage) -> PillowImage:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def encoded(picture: PillowImage, max_bytes: int) -> bytes:
+def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
     """A JPEG; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()

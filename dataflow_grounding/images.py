@@ -1,7 +1,5 @@
 """Images as tasks use them: where a record's is, its facts, and the bytes that go to a model."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -61,7 +59,7 @@ class SizeLimits:
         """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
         return abs(self._scale(size) - 1) <= 0.01
 
-    def within(self: L, other: SizeLimits) -> L:
+    def within(self: L, other: "SizeLimits") -> L:
         """These limits, narrowed to sizes that the `other` allows too."""
         return replace(
             self,
@@ -190,7 +188,7 @@ class Image:
             data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
         return url_of(data, media_type)
 
-    def as_sent(self, data: bytes) -> PillowImage:
+    def as_sent(self, data: bytes) -> "PillowImage":
         """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
         import PIL.Image
 
@@ -205,7 +203,7 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    def decoded(self) -> AbstractContextManager[PillowImage]:
+    def decoded(self) -> "AbstractContextManager[PillowImage]":
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
         return decoding(self._bytes(), self.path)
 

@@ -1,7 +1,5 @@
 """Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +39,7 @@ class Probe:
     drawn: Size | None = None
     """Up to where it is drawn: what lies to the right or below is padding."""
 
-    def draw(self) -> PillowImage:
+    def draw(self) -> "PillowImage":
         """The picture."""
         from PIL import Image, ImageDraw
 
@@ -132,7 +130,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     return Probe(size, boxes)
 
 
-def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> "PillowImage":
     """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
     from PIL import Image
 
