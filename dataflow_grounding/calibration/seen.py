@@ -1,7 +1,5 @@
 """In which pixels a model counts: the size at which it saw each probe picture, fitted freely, with no rule assumed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,7 +87,7 @@ def measured_in(pictures: Sequence[ProbedPicture], order: Order, frame: str) -> 
     return [one for picture in pictures if (one := seen(picture, order, frame)) is not None]
 
 
-def _line(true: Array, written: Array, far: float) -> tuple[float, float, float, float] | None:
+def _line(true: "Array", written: "Array", far: float) -> tuple[float, float, float, float] | None:
     """Scale and its relative error, shift and its error (shares of `far`), of numbers that should be proportional."""
     import numpy as np
 

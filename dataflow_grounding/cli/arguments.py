@@ -66,6 +66,4 @@ class Range(click.FloatRange):
     def convert(self, value: Any, *where: Any) -> float:
         """The number; NaN, which no bound keeps out, is none."""
         number: float = super().convert(value, *where)
-        return (
-            number if number == number else self.fail(f"{value} is not in the range {self._describe_range()}.", *where)
-        )
+        return number if number == number else self.fail(f"{value} is not in {self._describe_range()}.", *where)

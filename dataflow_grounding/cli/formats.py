@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from typing import Any
 
@@ -94,8 +95,12 @@ def convert(
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
-    records = read(path, made, image_root=image_root)
-    return _write(records, wanted, (image_root or _beside(path),), made, **settings)
+    folders = [image_root or _beside(path)]
+    with tempfile.TemporaryDirectory() as unpacked:
+        if made.packs and settings["images"] in (None, "copy") and not os.path.splitext(settings["out"])[1]:
+            made.pictures = unpacked
+            folders.append(unpacked)
+        return _write(read(path, made, image_root=image_root), wanted, tuple(folders), made, **settings)
 
 
 @click.command("export")

@@ -1,5 +1,6 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
+import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -21,6 +22,7 @@ from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, find_spans
 
 RULES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("lint_rules.yaml").read_text("utf-8"))
+_BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
 
 
 class Finding(NamedTuple):
@@ -78,7 +80,7 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterat
     given = record.get("expressions") or []
     caption = record.get("cleaned_caption") or record.get("caption") if given else ""
     caption = caption if isinstance(caption, str) else ""
-    if _is_broken(caption):
+    if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
     places = _places_of(expressions, caption)
     for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
@@ -88,13 +90,15 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterat
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    """For each expression without a right span the first place of its words that no other has already."""
+    """For each expression without a right span its place, where its words stand as often as expressions say them."""
     texts, places = [one["text"] for one in expressions], list[Span | None]()
-    right = [one.get("char_span") if _fits(one.get("char_span"), one["text"], caption) else None for one in expressions]
-    free = [place for place in find_spans(texts, caption) if place and [*place] not in right]
-    for text, span in zip(texts, right, strict=True):
-        places.append(None if span else next((place for place in free if _fits(place, text, caption)), None))
-        free = [place for place in free if place != places[-1]]
+    right = [_fits(one.get("char_span"), one["text"], caption) for one in expressions]
+    taken = [tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits]
+    for text, fits in zip(texts, right, strict=True):
+        found = find_spans([text] * (texts.count(text) + 1), caption)
+        certain = not fits and None in found and found.index(None) == len(found) - 1
+        places.append(next((place for place in found if certain and place not in taken), None))
+        taken.append(places[-1] or (0, 0))
     return places
 
 
@@ -120,9 +124,8 @@ def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
 
 def _told_before(record: Mapping[str, Any], ids: set[int]) -> Iterator[Finding]:
     given = record.get("expressions")
-    for own in (
-        one.get("expression_id") for one in (given if isinstance(given, list) else ()) if isinstance(one, dict)
-    ):
+    for one in given if isinstance(given, list) else ():
+        own = one.get("expression_id") if isinstance(one, dict) else None
         if has_id(own) and hash(repr(own)) in ids:
             yield Finding("DG003", repr(own))
         ids.add(hash(repr(own)))
@@ -154,22 +157,19 @@ def _of_expression(
     apart = [{"bbox": box} for box in dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)]
     wrong = {
         "DG201": span is not None and not _fits(span, text, caption),
-        "DG202": span is None and place is not None,
-        "DG206": _is_broken(text),
+        "DG202": span is None and find_spans([text], caption) != [None],
+        "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": len(apart) < len(boxes),
         "DG105": len(without_duplicates(apart, MERGE_IOU)) < len(apart),
     }
-    mends = {rule: partial(change, char_span=[*place]) for rule in ("DG201", "DG202") if place}
+    stale = {"caption_span": None} if "caption_span" in one else {}
+    mends = {rule: partial(change, char_span=[*place], **stale) for rule in ("DG201", "DG202") if place}
     if wrong["DG104"] and all(one["score"] is None or is_number(one["score"]) for one in boxes):
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
-
-
-def _is_broken(text: str) -> bool:
-    return " . " in text or TOKEN.search(text) is not None
 
 
 def _fits(span: Any, text: str, caption: str) -> bool:

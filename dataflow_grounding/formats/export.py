@@ -145,11 +145,12 @@ class _Way:
         """The expression with what of its boxes is inside a picture of this size; None where it loses all."""
         instances = [one for one in (self._inside(each, size) for each in expression["instances"]) if one]
         status, span = status_of(expression), expression.get("char_span")
-        if status == "grounded" and not instances:  # that doesn't make it one that isn't there
-            self._done.lost["phrases left without a box"] += 1
+        text = self._safe(expression["text"])
+        if not text.strip() or (status == "grounded" and not instances):  # that doesn't make it one that isn't there
+            self._done.lost["phrases left without a " + ("box" if text.strip() else "word")] += 1
             return None
         return Phrase(
-            self._safe(expression["text"]),
+            text,
             (span[0], span[1]) if span else None,
             status,
             [box_of([*map(float, instance["bbox"])]) for instance in instances],
@@ -184,8 +185,8 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
 
 
 def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> Counter[str]:
-    lost = Counter({"captions": bool(caption) > carries.captions})
-    lost["records' own ids"] = not carries.ids and _has_own_ids(record, phrases)
+    lost = Counter({"captions": int(bool(caption) > carries.captions)})
+    lost["records' own ids"] = int(not carries.ids and _has_own_ids(record, phrases))
     for phrase in phrases:
         lost["spans"] += (phrase.span is not None) > carries.spans
         lost["further boxes of a phrase"] += 0 if carries.several_boxes else max(0, len(phrase.boxes) - 1)

@@ -23,7 +23,7 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.formats.pictures import put_picture
-from dataflow_grounding.records import dump_text
+from dataflow_grounding.records import dump_text, image_id_of
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
 _KEY = re.compile(r"(?:.*/)?[^./]*")
@@ -138,7 +138,9 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
     """What a row was made of, its picture in `folder` if that is given. Raises KeyError where it is another's."""
     row["image_path"], row["expressions"]
     record: dict[str, Any] = _untyped(row)
-    return {**record, "image_path": put_picture(picture, folder)} if folder and picture else record
+    if not (folder and picture):
+        return record
+    return {**record, "image_id": image_id_of(record, "image_path"), "image_path": put_picture(picture, folder)}
 
 
 def _untyped(value: Any) -> Any:

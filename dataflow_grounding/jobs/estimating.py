@@ -1,7 +1,5 @@
 """What a run will send and cost, before it sends anything: its steps at work on the data, with made-up replies."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -48,7 +46,7 @@ class Amount:
     cached: float = 0.0
     output: float = 0.0
 
-    def add(self, other: Amount, times: float = 1.0) -> None:
+    def add(self, other: "Amount", times: float = 1.0) -> None:
         """Add `other`, `times` over."""
         for name, number in vars(other).items():
             setattr(self, name, getattr(self, name) + times * number)
@@ -69,13 +67,13 @@ class StepEstimate:
     """One step: what is still to be sent, by guess; for what is stored, what was measured and what the guess was."""
 
     label: str
-    to_send: Amount = field(default_factory=Amount)
-    measured: Amount = field(default_factory=Amount)
-    guessed: Amount = field(default_factory=Amount)
+    to_send: "Amount" = field(default_factory=Amount)
+    measured: "Amount" = field(default_factory=Amount)
+    guessed: "Amount" = field(default_factory=Amount)
     done: int = 0
     coming: float = 0.0  # records through it, and those of which not even what it will read is known
 
-    def expected(self) -> Amount:
+    def expected(self) -> "Amount":
         """What is still to be sent, corrected by what was measured."""
         sent, was, guess = self.to_send, self.measured, self.guessed
         if not was.requests:
@@ -168,7 +166,7 @@ class _Pass:
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
-    async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
+    async def take(self, record: Record) -> "list[tuple[Amount, Amount]]":
         """Take a record through all steps: what each would send, and what of it is stored or asked twice."""
         found, going_on = [], True
         for step, serving, store, asking in zip(self.steps, self.servings, self.stores, self._askings, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, has_id, is_number, path_of, read_expressions
+from dataflow_grounding.records import Record, image_id_of, is_number, path_of, read_expressions
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.results_folder import annotations_of, records_of
 
@@ -69,13 +69,16 @@ def _check(expression: Mapping[str, Any], caption: Any) -> None:
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a record's picture is called, its path, else its id; and its id. Raises InputError where it states neither.
+    """What a record's picture is called: its path, else its id; and its id, which may be made of the path.
+
+    Raises InputError where it states neither.
 
     Example:
         >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7}, "record 1")
         ('a/x.jpg', '7')
     """
-    path, own = path_of(record), str(record["image_id"]) if has_id(record.get("image_id")) else ""
+    path = path_of(record)
+    own = image_id_of({**record, "image_path": path}, "image_path") or ""
     if not path and not own:
         raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
     return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own

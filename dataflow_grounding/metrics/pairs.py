@@ -12,7 +12,7 @@ from dataflow_grounding.metrics.annotations import Annotations, names_of, plain
 from dataflow_grounding.records import stated_size
 
 Row: TypeAlias = dict[str, Any]
-_PLACE = re.compile(r"#[0-9]+$")  # ends an id of ours, which says the place alone: elsewhere it may be another phrase
+_PLACE = re.compile(r"(?:^|#)[0-9]+$")  # an id, or its end, that says a place: elsewhere it may be another phrase
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """Calling an operator: what it is made and called with, as `help()` shows it; rows in, rows and failures out."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect
@@ -128,7 +126,7 @@ def check_columns(operator: Any, rows: Sequence[Mapping[str, Any]], error: type[
     raise error(f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with {yours}")
 
 
-def annotated_rows(operator: Annotator, data: Any, on_error: OnError) -> Annotated | DataFrame:
+def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Annotated | DataFrame":
     """A list's or a DataFrame's rows with the operator's columns. Raises the first failure if `on_error` is "raise"."""
     from dataflow_grounding.engine.in_memory import annotate_all
 
@@ -161,7 +159,7 @@ def _tell(failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnE
         say(f"{said} (on_error='keep' keeps them; .failures or .attrs['failures'] has all)")
 
 
-def _rows_of_list(operator: Annotator, data: Any) -> list[Mapping[str, Any]]:
+def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
@@ -173,12 +171,12 @@ def _rows_of_list(operator: Annotator, data: Any) -> list[Mapping[str, Any]]:
 
 
 def _frame(
-    operator: Annotator,
-    frame: DataFrame,
+    operator: "Annotator",
+    frame: "DataFrame",
     rows: Sequence[Mapping[str, Any]],
     kept: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
-) -> DataFrame:
+) -> "DataFrame":
     """The rows of `frame` that are kept, with its index; only columns that the operator set are new."""
     done: DataFrame = frame.iloc[list(kept)].copy()
     missing = object()

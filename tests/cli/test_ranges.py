@@ -20,4 +20,4 @@ from benchmarks.workplace import command
 @pytest.mark.parametrize("number", ["nan", "-NaN"])
 def test_nan_is_in_no_range(arguments: list[str], number: str) -> None:
     done = command([*arguments[:-1], f"{arguments[-1]}={number}"])
-    assert (done.code, f"{number} is not in the range" in done.err) == (2, True), done.err
+    assert (done.code, f"{number} is not in" in done.err) == (2, True), done.err

@@ -155,7 +155,8 @@ REPEATED = {  # caption: spans given, spans mended; None where nothing is certai
     "a dog beside a dog": ([[13, 18], None], [[13, 18], [0, 5]]),
     "a dog, a dog, a dog": ([[14, 19], [7, 12], None], [[14, 19], [7, 12], [0, 5]]),
     "A dog on a mat": ([[0, 5], None], [[0, 5], None]),
-    "a cat or a dog": ([[0, 5], None], [[9, 14], None]),
+    "a cat or a dog": ([[0, 5], None], [[0, 5], None]),
+    "a dog beside a dog, too": ([None], [None]),
 }
 
 

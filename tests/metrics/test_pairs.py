@@ -39,7 +39,8 @@ def test_a_repeated_phrase_is_its_own_occurrence() -> None:
 
 def test_phrases_by_id_where_both_have_one() -> None:
     assert partners([with_ids(("e1", "dog"), ("e2", "dog"))], [with_ids(("e2", "dog"), ("e1", "a dog"))]) == [1, 0]
-    assert partners([with_ids((7, "a dog"))], [with_ids(("7", "the dog"))]) == [0]
+    assert partners([with_ids(("e7", "a dog"))], [with_ids(("e7", "the dog"))]) == [0]
+    assert partners([with_ids((7, "a dog"))], [with_ids(("7", "a cat"))]) == [-1]  # a place, for all that is known
     assert partners([record(dog=[])], [with_ids(("e2", "dog"))]) == [0]
     again = {**with_ids(("0", "dog")), "image_path": "y.png"}  # "0" is no name for one: another tool's place
     assert partners([with_ids(("0", "dog")), again], [with_ids(("0", "a cat")), again]) == [-1, 1]
