@@ -6,6 +6,7 @@ import click
 
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option
 from dataflow_grounding.cli.pilot import advice, next_steps, set_workers
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.jobs.registry import load_spec
@@ -18,6 +19,7 @@ from dataflow_grounding.terminal import say, say_json
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, in RESULTS/shards; `merge` puts them together.")
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
@@ -33,6 +35,7 @@ from dataflow_grounding.terminal import say, say_json
 def command(
     spec_paths: tuple[str, ...],
     pilot: int | None,
+    shard: str | None,
     set_from: str | None,
     dry_run: bool,
     budget_usd: float | None,
@@ -47,12 +50,15 @@ def command(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
+    if shard and pilot:
+        raise click.UsageError("--pilot tries the first records of all: leave --shard out")
     spec = _loaded(spec_paths, overrides)
     if set_from:
         set_workers(spec, in_pilot=pilot is not None)
     run = SpecRun(
         spec,
         pilot=pilot,
+        shard=Shard.parse(shard) if shard else None,
         budget_usd=budget_usd,
         retry_failed=retry_failed or None,
         progress=False if no_progress else None,

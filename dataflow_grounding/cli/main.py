@@ -19,6 +19,7 @@ from dataflow_grounding.version import __version__
 COMMANDS = {
     "init": "Write editable pipelines, example data and a spec into a folder.",
     "generate": "Run the pipeline that a spec names.",
+    "merge": "Put the shards of a run together.",
     "default_specs": "Write a complete, commented spec for each pipeline.",
     "check": "Validate spec, input and images; send nothing.",
     "doctor": "Show what is installed, which keys are set, and what an endpoint accepts.",

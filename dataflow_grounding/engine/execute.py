@@ -57,6 +57,8 @@ def execute(
     with ExitStack() as locks:
         for segment in segments(steps):
             if isinstance(operator := segment[0].operator, WholeFile):
+                if options.shard is not None:
+                    raise PlanError(f"{segment[0].label} works on whole files: it can't run on a shard")
                 with replies_kept(segment[0], options):
                     operator.work()
                 total = published(segment[0], total)
@@ -136,7 +138,7 @@ def _execute_segment(
     steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator]
 ) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
-    source = Source(steps[0], image_key, name, options.pilot)
+    source = Source(steps[0], image_key, name, options.pilot, options.shard)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
     manifest = Manifest(steps, source, options, name)
     check(steps, source.columns())
@@ -152,6 +154,7 @@ def _execute_segment(
     except BudgetExceeded as stopped:
         raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
     summary.requests.update(asked)
+    summary.seen = source.seen
     manifest.write(summary)
     return summary
 

@@ -11,6 +11,7 @@ from dataflow_grounding.errors import SpecError
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.budget import Budget, Prices
+    from dataflow_grounding.engine.shard import Shard
     from dataflow_grounding.geometry import Size
 
 
@@ -28,6 +29,7 @@ class RunOptions:
         retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all records first.
         pilot: Only the first so many records; None takes all.
+        shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a line now and then.
     """
@@ -41,6 +43,7 @@ class RunOptions:
     retry_failed: bool = False
     stream: bool = True
     pilot: int | None = None
+    shard: Shard | None = None
     replies: str | None = None
     progress: bool | None = None
 
