@@ -12,8 +12,7 @@ from typing import Any
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.geometry import Bbox, Size, iou
 from dataflow_grounding.records import parse_line
-from dataflow_grounding.testing.answers import IMAGES, agreed, described, unknown_task
-from dataflow_grounding.testing.probes import rectangles
+from dataflow_grounding.testing.answers import IMAGES, agreed, described, rectangles, unknown_task
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 Gold = Mapping[str, Any]

@@ -11,7 +11,7 @@ from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
-from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 NOISE = 0.015
 OUTLIERS = 0.10

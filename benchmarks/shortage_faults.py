@@ -14,8 +14,8 @@ from benchmarks.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
 import os, threading, time
-from dataflow_grounding.engine import patience
-patience.BUSY_SECONDS = {patience}
+from dataflow_grounding.engine import workers
+workers.BUSY_SECONDS = {patience}
 def hog():  # takes all files that the process may open
     while not os.path.exists({go!r}):
         time.sleep(0.005)
@@ -96,7 +96,7 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         bad = {"image_path": "/proc/self/mem", "image_id": "r20", "caption": caption(20)}
         place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
         (place.folder / "sitecustomize.py").write_text(
-            "" if full else "from dataflow_grounding.engine import patience; patience.BUSY_SECONDS = 1"
+            "" if full else "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
         )
         done = ended(place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100)
         calm(done)

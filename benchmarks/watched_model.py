@@ -13,7 +13,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
-from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 
 @dataclass(frozen=True)

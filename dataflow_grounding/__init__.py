@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.errors import GroundingError as GroundingError
     from dataflow_grounding.grounded import Grounded as Grounded
     from dataflow_grounding.grounded import ground as ground
-    from dataflow_grounding.jobs.serving_from_environment import serving_from_environment as serving_from_environment
+    from dataflow_grounding.jobs.serving_of_spec import serving_from_environment as serving_from_environment
     from dataflow_grounding.operators import OPERATOR_REGISTRY as OPERATOR_REGISTRY
     from dataflow_grounding.operators import BBoxVisualizer as BBoxVisualizer
     from dataflow_grounding.operators import BoxOperator as BoxOperator
@@ -38,41 +38,24 @@ if TYPE_CHECKING:
     from dataflow_grounding.serving import Serving as Serving
     from dataflow_grounding.storage import FileStorage as FileStorage
 
-_HOMES = {
-    "as_command": "cli.main",
-    "RunOptions": "engine.options",
-    "GroundingError": "errors",
-    "Grounded": "grounded",
-    "ground": "grounded",
-    "OPERATOR_REGISTRY": "operators",
-    "BBoxVisualizer": "operators",
-    "BoxOperator": "operators",
-    "BoxRefiner": "operators",
-    "BoxVerifier": "operators",
-    "CaptionGenerator": "operators",
-    "DoubleChecker": "operators",
-    "ExpressionExtractor": "operators",
-    "Merger": "operators",
-    "Operator": "operators",
-    "PhraseGrounder": "operators",
-    "PhraseLister": "operators",
-    "RegionCaptioner": "operators",
-    "RegionExpressionGenerator": "operators",
-    "RegionMarker": "operators",
-    "operator": "operators",
-    "Pipeline": "pipelines",
-    "read_boxes": "replies",
-    "GeminiServing": "serving",
-    "OpenAISdkServing": "serving",
-    "OpenAIServing": "serving",
-    "RecordedServing": "serving",
-    "Serving": "serving",
-    "serving_from_environment": "jobs.serving_from_environment",
-    "EmbeddedServing": "embedded",
-    "FileStorage": "storage",
+_NAMES_OF = {
+    "cli.main": "as_command",
+    "embedded": "EmbeddedServing",
+    "engine.options": "RunOptions",
+    "errors": "GroundingError",
+    "grounded": "Grounded ground",
+    "jobs.serving_of_spec": "serving_from_environment",
+    "operators": """OPERATOR_REGISTRY BBoxVisualizer BoxOperator BoxRefiner BoxVerifier CaptionGenerator DoubleChecker
+        ExpressionExtractor Merger Operator PhraseGrounder PhraseLister RegionCaptioner RegionExpressionGenerator
+        RegionMarker operator""",
+    "pipelines": "Pipeline",
+    "replies": "read_boxes",
+    "serving": "GeminiServing OpenAISdkServing OpenAIServing RecordedServing Serving",
+    "storage": "FileStorage",
 }
-"""Public name → its module, imported when it is used."""
+"""Module → its public names; it is imported when one of them is used."""
 
+_HOMES = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 __all__ = [*_HOMES, "__version__"]
 
 

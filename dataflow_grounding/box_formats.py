@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat, Scale
+from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import frame_of
 from dataflow_grounding.model_names import bare_names, is_of_family, squeezed
@@ -35,14 +35,13 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     `rows` are the user's own, looked at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`,
     `frame`, `offset`, `bins`, `words`. Raises SpecError for an unknown name or, for `auto`, model: never a guess.
     """
-    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
+    own = _own_formats(rows)
     wanted = name.strip().lower()
     if wanted == "calibrated":
-        raise SpecError(
-            f"vlm.box_format is 'calibrated', but no calibration is stored for {model!r}; state a format instead"
-        )
+        why = f"no calibration is stored for {model!r}; state a format instead"
+        raise SpecError(f"vlm.box_format is 'calibrated', but {why}")
     if wanted == "auto":
-        found = _by_model(model, own) or format_of_model(model)
+        found = format_of_model(model, rows)
         if found is None or not found.verified:
             raise SpecError(_unknown_model(model, found))
         return _with_boxes(found)
@@ -51,10 +50,10 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             return candidate
     if wanted in known_formats():
         return _with_boxes(known_formats()[wanted])
-    plain = _plain_format(wanted)
-    if plain is None:
-        raise SpecError(_unknown_name(name))
-    return plain
+    if plain := _PLAIN.fullmatch(wanted):
+        scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])
+        return _format_from_row(wanted, {"order": plain["order"], "scale": scale, "frame": plain["frame"] or "sent"})
+    raise SpecError(_unknown_name(name))
 
 
 def _with_boxes(found: BoxFormat) -> BoxFormat:
@@ -65,17 +64,15 @@ def _with_boxes(found: BoxFormat) -> BoxFormat:
 
 def _unknown_model(model: str, candidate: BoxFormat | None) -> str:
     hint = f" (candidate: {candidate.name}, which nobody has confirmed)" if candidate is not None else ""
-    return (
-        f"it is not known how the model {model!r} writes boxes{hint}: state it, as in vlm.box_format: xyxy_1000 "
-        "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
-    )
+    others = "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+    how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
+    return f"it is not known how the model {model!r} writes boxes{hint}: {how}"
 
 
 def _unknown_name(name: str) -> str:
     plain = [f"{order}_{scale}" for order in ORDERS for scale in SCALES]
-    close = difflib.get_close_matches(
-        name.strip().lower(), [*known_formats(), *plain, "auto", "calibrated"], n=1, cutoff=0.5
-    )
+    known = [*known_formats(), *plain, "auto", "calibrated"]
+    close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
     nearest = f": did you mean {close[0]!r}?" if close else "."
     return (
         f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)} with px or a whole "
@@ -83,24 +80,16 @@ def _unknown_name(name: str) -> str:
     )
 
 
-def _plain_format(name: str) -> BoxFormat | None:
-    match = _PLAIN.fullmatch(name)
-    if match is None:
-        return None
-    order = next(known for known in ORDERS if known == match["order"])
-    scale: Scale = "px" if match["scale"] == "px" else int(match["scale"])
-    frame = match["frame"] or "sent"
-    frame_of(frame, (1, 1))
-    return BoxFormat(name, "box_2d" if order == "yxyx" else "bbox_2d", order, scale, frame)
-
-
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
     """Return the format of the user's own row, or else of the contract table's, that the model's name falls under.
 
     It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError for a bad row.
     """
-    own = [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
-    return _by_model(model, own) or _family_of(model)
+    return _by_model(model, _own_formats(rows)) or _family_of(model)
+
+
+def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
+    return [_format_from_row(str(row.get("name", f"row {i}")), row) for i, row in enumerate(rows, start=1)]
 
 
 def _by_model(model: str, formats: Iterable[BoxFormat]) -> BoxFormat | None:
@@ -122,46 +111,44 @@ def _family_of(model: str) -> BoxFormat | None:
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
-        models = row.get("models") or ()
-        order: Any = row.get("order", "xyxy")
-        scale: Any = row.get("scale")
-        if order not in ORDERS or not (scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)):
-            raise ValueError(
-                f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1 to 999999"
-            )
-        _check_row(row, BoxFormat.__dataclass_fields__)
-        frame_of(frame := str(row.get("frame", "sent")), (1, 1))
-        return BoxFormat(
+        _check_row(row)
+        order, models = row.get("order", "xyxy"), row.get("models") or ()
+        texts: dict[str, Any] = {key: str(row[key]) for key in ("frame", "words", "source", "date") if key in row}
+        found = BoxFormat(
             name=name,
             key=str(row.get("key") or ("box_2d" if order == "yxyx" else "bbox_2d")),
             order=order,
-            scale=scale,
-            frame=frame,
+            scale=row["scale"],
             offset=float(row.get("offset", 0.0)),
             bins=row.get("bins", False),
-            words=str(row.get("words", "")),
             verified=row.get("verified", True),
             boxes=row.get("boxes", True),
-            models=(models,) if isinstance(models, str) else tuple(str(pattern) for pattern in models),
-            source=str(row.get("source", "")),
-            date=str(row.get("date", "")),
+            models=(models,) if isinstance(models, str) else tuple(map(str, models)),
+            **texts,
         )
+        frame_of(found.frame, (1, 1))
+        return found
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"box format {name!r}: {error}") from None
 
 
-def _check_row(row: Mapping[str, Any], known: Iterable[str]) -> None:
+def _check_row(row: Mapping[str, Any]) -> None:
     """Raises ValueError for a row of box formats with a meaningless key, or with numbers that no box can be read with.
 
     A misspelt `order` would otherwise be read as the usual one, and every box would be silently wrong.
     """
+    scale = row.get("scale")
+    known_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
+    if row.get("order", "xyxy") not in ORDERS or not known_scale:
+        scales = "scale px, grid_32 or a whole number from 1 to 999999"
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}; {scales}")
     for key in row:
-        if key not in known:
-            raise ValueError(f"{key!r} is not a key of a row; the keys are {', '.join(known)}")
+        if key not in BoxFormat.__dataclass_fields__:
+            raise ValueError(f"{key!r} is not a key of a row; the keys are {', '.join(BoxFormat.__dataclass_fields__)}")
     for key in ("bins", "verified", "boxes"):
         if not isinstance(row.get(key, False), bool):
             raise ValueError(f"{key} must be true or false, not {row[key]!r}")
     if not math.isfinite(float(row.get("offset", 0.0))):
         raise ValueError("offset must be a finite number")
-    if row.get("bins") and row.get("scale") == 1:
+    if row.get("bins") and scale == 1:
         raise ValueError("with bins, scale must be above 1")

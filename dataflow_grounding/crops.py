@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ class ImageCrop(Image):
 
     region: tuple[int, int, int, int]
     factor: int
+    as_is = False  # the file holds more
 
     @property
     def size(self) -> Size:
@@ -40,33 +40,28 @@ class ImageCrop(Image):
         return self.size
 
     @property
-    def as_is(self) -> bool:
-        """Never: the file holds more."""
-        return False
+    def _enlarged(self) -> Size:
+        return self.size[0] * self.factor, self.size[1] * self.factor
 
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
-        width, height = self.size[0] * self.factor, self.size[1] * self.factor
-        return self.limits.fitted((width, height))
+        return self.limits.fitted(self._enlarged)
 
     @property
     def sent_digest(self) -> str:
         """The file's, the region's and the size's."""
-        sent = f"x{self.factor}"
-        if self.sent_size != (self.size[0] * self.factor, self.size[1] * self.factor):
-            sent = f">{self.sent_size[0]}x{self.sent_size[1]}"
+        width, height = self.sent_size
+        sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
-    def _url_of(self, data: bytes) -> bytes:
+    def as_sent(self, data: bytes) -> PillowImage:
+        """The region, RGB, in the size that is sent. Raises ImageBroken."""
         import PIL.Image
-        import pybase64
 
         with decoding(data, self.path) as whole:
             picture = whole.crop(self.region)
-        out = io.BytesIO()
-        picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC).save(out, "JPEG", quality=92, subsampling=0)
-        return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
+        return picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC)
 
     @contextmanager
     def decoded(self) -> Iterator[PillowImage]:
@@ -86,16 +81,18 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
     left, width = _span(bbox[0], bbox[2], side, image.size[0])
     top, height = _span(bbox[1], bbox[3], side, image.size[1])
-    most = min(TARGET_SIDE, image.limits.max_side)
-    factor = max(1, most // max(width, height))
-    return ImageCrop(image.path, image.facts, image.limits, (left, top, left + width, top + height), factor)
+    return _crop(image, (left, top, left + width, top + height))
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced to what is."""
-    x1, y1, x2, y2 = whole_pixels(bbox, image.size)
-    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // max(x2 - x1, y2 - y1))
-    return ImageCrop(image.path, image.facts, image.limits, (x1, y1, x2, y2), factor)
+    return _crop(image, whole_pixels(bbox, image.size))
+
+
+def _crop(image: Image, region: tuple[int, int, int, int]) -> ImageCrop:
+    longer = max(region[2] - region[0], region[3] - region[1])
+    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
+    return ImageCrop(image.path, image.facts, image.limits, region, factor)
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:

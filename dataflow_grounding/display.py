@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 IN_A_PAGE = (480, 480)  # pixels: most that a picture in a notebook has
 ROWS_IN_A_PAGE = 200
-_BOXED = ("region_captions", "regions")
 
 
 class Shown:
@@ -104,7 +103,7 @@ class ShownRecord(Shown, Record):
             value = self[key]
             if isinstance(value, list) and value and all(isinstance(i, dict) and "instances" in i for i in value):
                 return read_expressions(self, key)
-        for key in _BOXED:
+        for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
                 return read_expressions(Record({key: [_as_expression(region) for region in self[key]]}), key)
         return read_expressions(self, "expressions") if "expressions" in self else []

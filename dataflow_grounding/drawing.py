@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dataflow_grounding.geometry import area
+from dataflow_grounding.image_files import on_white
 from dataflow_grounding.lettering import font_of, shortened, writable
 
 Color = tuple[int, int, int]
@@ -38,8 +41,7 @@ class Mark:
     outlined: bool = True
 
 
-@dataclass(frozen=True)
-class _Sizes:
+class _Sizes(NamedTuple):
     """Lengths in pixels that go with a picture's size."""
 
     font: int
@@ -75,12 +77,12 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong order.
     """
-    canvas = _opaque(image)
+    canvas = on_white(image.copy())
     sizes = _sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
     pixels = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
     draw = ImageDraw.Draw(canvas)
     # Large ones first, so that a small one inside stays in sight.
-    shown = sorted((i for i, box in enumerate(pixels) if _area(box)), key=lambda i: -_area(pixels[i]))
+    shown = sorted((i for i, box in enumerate(pixels) if area(box)), key=lambda i: -area(pixels[i]))
     for i in shown:
         if marks[i].outlined:
             _draw_outline(draw, _ring(pixels[i], sizes), _color(marks, i), marks[i].dashed, sizes)
@@ -106,16 +108,6 @@ def _contrast(one: Color, other: Color) -> float:
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """A copy in RGB; what is transparent becomes white, not whatever colour lies beneath."""
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if not image.has_transparency_data:
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def _sizes(width: int, height: int, labels: int) -> _Sizes:
@@ -170,7 +162,6 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    """The sides of the ring cut into dashes that meet in its corners."""
     dash, gap = 5 * sizes.line + 2 * sizes.halo, 3 * sizes.line
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
         length = max(x2 - x1, y2 - y1)
@@ -228,9 +219,9 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
 
 def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> float:
     """What a label there would hide: parts of other labels, then parts of marked boxes, its own the least."""
-    covered = sum(_overlap(spot, label) for label in labels) / _area(spot)
-    hidden = sum(_overlap(spot, box) / _area(box) for box in others)
-    return 4 * covered + hidden + 0.3 * _overlap(spot, own) / _area(own)
+    covered = sum(_overlap(spot, label) for label in labels) / area(spot)
+    hidden = sum(_overlap(spot, box) / area(box) for box in others)
+    return 4 * covered + hidden + 0.3 * _overlap(spot, own) / area(own)
 
 
 def _draw_label(
@@ -249,16 +240,12 @@ def _padding(sizes: _Sizes) -> int:
 
 
 def _fill(draw: ImageDraw.ImageDraw, box: Box, color: Color) -> None:
-    if _area(box):
+    if area(box):
         draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
 
 
 def _inset(box: Box, by: int) -> Box:
     return box[0] + by, box[1] + by, box[2] - by, box[3] - by
-
-
-def _area(box: Box) -> int:
-    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
 
 
 def _overlap(one: Box, other: Box) -> int:

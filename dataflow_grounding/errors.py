@@ -13,6 +13,10 @@ class GroundingError(Exception):
 
     _lines = True  # whether its text may have several
 
+    def __init_subclass__(cls, **attributes: str | bool | int) -> None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+
     def __init__(self, *said: object) -> None:
         super().__init__(*(shown(part, self._lines) if isinstance(part, str) else part for part in said))
 
@@ -46,93 +50,64 @@ class RecordError(GroundingError):
     reply: str | None = None  # the reply that could not be used, raw
 
 
-class BrokenRow(RecordError):
+class BrokenRow(RecordError, kind="broken_row"):
     """A row of the input can't be read, or lacks what the step needs."""
 
-    kind = "broken_row"
 
-
-class ImageMissing(RecordError):
+class ImageMissing(RecordError, kind="image_missing", passing=True):
     """The record's image file is not there."""
 
-    kind = "image_missing"
-    passing = True
 
-
-class ImageBroken(RecordError):
+class ImageBroken(RecordError, kind="image_broken"):
     """The record's image file is there but can't be used as a picture."""
 
-    kind = "image_broken"
 
-
-class ImageChanged(ImageBroken):
+class ImageChanged(ImageBroken, passing=True):
     """The record's image file is not the one that its facts were taken from, though its size and time are the same."""
 
-    passing = True
 
-
-class MachineBusy(RecordError):
+class MachineBusy(RecordError, kind="machine_busy", passing=True):
     """This machine is short of open files, memory or threads, or its disk doesn't answer: wait, then try again."""
 
-    kind = "machine_busy"
-    passing = True
 
-
-class OperatorFailed(RecordError):
+class OperatorFailed(RecordError, kind="operator_failed"):
     """An operator's own code raised while it worked on this record."""
 
-    kind = "operator_failed"
 
-
-class UnreadableReply(RecordError):
+class UnreadableReply(RecordError, kind="unreadable_reply"):
     """A reply came, and what it says can't be read; the message names what was wrong, for asking again."""
 
-    kind = "unreadable_reply"
 
-
-class TruncatedReply(UnreadableReply):
+class TruncatedReply(UnreadableReply, kind="truncated_reply"):
     """The reply was cut off at the model's token limit."""
 
-    kind = "truncated_reply"
 
-
-class RequestRefused(RecordError):
+class RequestRefused(RecordError, kind="refused"):
     """The endpoint or the model refused this one request: a content filter, or a request that it can't take."""
 
-    kind = "refused"
 
-
-class ServerFault(RecordError):
+class ServerFault(RecordError, kind="server_fault", passing=True):
     """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again may help."""
-
-    kind = "server_fault"
-    passing = True
 
 
 class NoCompletion(ServerFault):
     """The endpoint answered with something that is not a reply at all: a page, a stream, another API's JSON."""
 
 
-class ServerOverloaded(ServerFault):
+class ServerOverloaded(ServerFault, kind="server_overloaded"):
     """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in seconds, or None."""
-
-    kind = "server_overloaded"
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class RateLimited(ServerOverloaded):
+class RateLimited(ServerOverloaded, kind="rate_limited"):
     """The endpoint takes fewer requests (429): waited for without using up attempts."""
 
-    kind = "rate_limited"
 
-
-class EndpointUnreachable(ServerFault):
+class EndpointUnreachable(ServerFault, kind="unreachable"):
     """No connection to the endpoint: name lookup, refused, unreachable."""
-
-    kind = "unreachable"
 
 
 class RunStopped(GroundingError):
@@ -142,36 +117,28 @@ class RunStopped(GroundingError):
     summary: dict[str, object] | None = None  # what was done before the stop
 
 
-class EndpointRefused(RunStopped):
+class EndpointRefused(RunStopped, exit_code=4):
     """No request can succeed: wrong key, model or address; without `certain` it may be about one request."""
-
-    exit_code = 4
 
     def __init__(self, message: str, *, certain: bool = True) -> None:
         super().__init__(message)
         self.certain = certain
 
 
-class BudgetExceeded(RunStopped):
+class BudgetExceeded(RunStopped, exit_code=3):
     """The next request could pass the budget."""
-
-    exit_code = 3
 
 
 class QuotaUsedUp(BudgetExceeded):
     """The endpoint answers nothing more for longer than `workflow.max_wait`."""
 
 
-class OutOfService(RunStopped):
+class OutOfService(RunStopped, exit_code=4):
     """The endpoint answered before, and then no more for minutes."""
 
-    exit_code = 4
 
-
-class SuspectBoxes(RunStopped):
+class SuspectBoxes(RunStopped, exit_code=2):
     """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
-
-    exit_code = 2
 
 
 class StorageFailed(RunStopped):
@@ -180,8 +147,6 @@ class StorageFailed(RunStopped):
 
 class Interrupted(RunStopped):
     """The user, or the system, asked the run to stop."""
-
-    exit_code = 130
 
 
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}

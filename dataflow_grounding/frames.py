@@ -2,6 +2,7 @@
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -77,18 +78,14 @@ def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
         width, height = (max(1, round(side * long / max(sent))) for side in sent)
         return width, height
 
-    def fits(long: int) -> bool:
+    def takes_too_many(long: int) -> bool:
         width, height = at(long)
-        return not patch or math.ceil(width / patch) * math.ceil(height / patch) <= patches
+        return math.ceil(width / patch) * math.ceil(height / patch) > patches
 
     longest = max(1, min(edge, max(sent)))
-    if fits(longest):
-        return at(longest)
-    low, high = 1, longest
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return at(low)
+    if patch and takes_too_many(longest):
+        longest = max(1, bisect_left(range(1, longest), True, key=takes_too_many))
+    return at(longest)
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:

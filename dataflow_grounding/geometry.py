@@ -51,13 +51,8 @@ def ordered(bbox: Bbox) -> Bbox:
 
 def clamp(bbox: Bbox, size: Size) -> Bbox:
     """Return the box moved inside an image of `size` (width, height); one wholly outside has no area left."""
-    width, height = size
-    return (
-        min(max(bbox[0], 0.0), width),
-        min(max(bbox[1], 0.0), height),
-        min(max(bbox[2], 0.0), width),
-        min(max(bbox[3], 0.0), height),
-    )
+    (x1, y1, x2, y2), (width, height) = bbox, size
+    return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
 
 
 def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:

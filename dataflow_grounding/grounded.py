@@ -12,7 +12,7 @@ from dataflow_grounding.display import Shown
 from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.geometry import Bbox, Size, box_of
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.secrets import excerpt
@@ -103,14 +103,8 @@ class Grounded(Shown, Sequence[GroundedBox]):
             {**vars(phrase), "boxes": [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]}
             for phrase in self.phrases
         ]
-        width, height = self.size
-        return {
-            "image_path": self.image_path,
-            "width": width,
-            "height": height,
-            "model": self.model,
-            "phrases": phrases,
-        }
+        facts = {"image_path": self.image_path, "width": self.size[0], "height": self.size[1], "model": self.model}
+        return {**facts, "phrases": phrases}
 
     def shown_picture(self) -> PillowImage:
         """The picture that was given."""
@@ -186,9 +180,8 @@ def ground(
 def _texts(phrases: Any) -> list[str]:
     phrases = [phrases] if isinstance(phrases, str) else phrases
     if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
-        raise SpecError(
-            f"phrases should be a text or several, not {'None' if phrases is None else type(phrases).__name__}"
-        )
+        given = "None" if phrases is None else type(phrases).__name__
+        raise SpecError(f"phrases should be a text or several, not {given}")
     texts = list(phrases)
     for text in texts:
         if not isinstance(text, str) or not text.strip():

@@ -69,7 +69,6 @@ def read_file(path: str) -> bytes:
 
 
 def _open_file(path: str) -> tuple[int, int]:
-    """A file's handle and length. Raises OSError, ImageBroken."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
     state = os.fstat(handle)
     if stat.S_ISREG(state.st_mode):
@@ -86,13 +85,8 @@ class Header(NamedTuple):
     orientation: int
 
 
-def header_facts(path: str) -> tuple[Size, str]:
-    """Upright width and height, and media type, by the header alone. Raises ImageMissing, MachineBusy, ImageBroken."""
-    return read_header(path, b"")[:2]
-
-
 def read_header(path: str, data: bytes | None = None) -> Header:
-    """An image file's header. A PNG's orientation is looked for in `data`, the whole file, which is read where None.
+    """An image file's header. A PNG's orientation is looked for in `data`, for None in the whole file, which is read.
 
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
@@ -104,10 +98,7 @@ def read_header(path: str, data: bytes | None = None) -> Header:
         with open(handle, "rb") as file, open_picture(file) as picture:
             if data is None and picture.format == "PNG":
                 data = read_file(path)
-            orientation = _orientation(picture, data or b"")
-            width, height = _stored_size(picture)
-            size = (height, width) if orientation >= 5 else (width, height)
-            return Header(size, _media_type(picture), orientation)
+            return _header_of(picture, data or b"")
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 
@@ -115,21 +106,20 @@ def read_header(path: str, data: bytes | None = None) -> Header:
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
     with _opened(data, path) as picture:
-        orientation = _orientation(picture, data)
-        width, height = _stored_size(picture)
-        if orientation >= 5:
-            width, height = height, width
+        size, media_type, orientation = _header_of(picture, data)
         _check_whole(data, picture.format or "", path)
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         plain = plain and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
-        digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, width, height, _media_type(picture), plain, len(data))
+        return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 
-def _media_type(picture: PillowImage) -> str:
+def _header_of(picture: PillowImage, data: bytes) -> Header:
     import PIL.Image
 
-    return "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
+    orientation = _orientation(picture, data)
+    width, height = _stored_size(picture)
+    kind = "image/jpeg" if picture.format == "MPO" else PIL.Image.MIME.get(picture.format or "", "image/unknown")
+    return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
 
 
 def open_picture(file: str | IO[bytes]) -> PillowImage:
@@ -182,7 +172,6 @@ def _stored_size(picture: PillowImage) -> Size:
 
 
 def _orientation(picture: PillowImage, data: bytes) -> int:
-    """EXIF orientation 1–8."""
     if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
         return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
@@ -192,17 +181,12 @@ def _orientation(picture: PillowImage, data: bytes) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-_JPEG_END = b"\xff\xd9"
-
-
 def _check_whole(data: bytes, format: str, path: str) -> None:
-    """Raises ImageBroken for a file whose end is missing."""
     whole = True
     if format in ("JPEG", "MPO"):  # phones append a video to some
-        start = _jpeg_scan(data)
-        whole = data.endswith(_JPEG_END, start) or data.find(_JPEG_END, start) >= 0
+        whole = data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
     elif format == "PNG":
-        whole = b"IEND" in data[-16:] or b"IEND" in data
+        whole = data.rfind(b"IEND") >= 0
     elif format == "WEBP":
         whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
     if not whole:
@@ -265,22 +249,28 @@ def decode(path: str) -> PillowImage:
 
 
 def _upright(picture: PillowImage, path: str) -> PillowImage:
-    import PIL.Image
     import PIL.ImageOps
 
     try:
         picture.load()
         PIL.ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I;16") or picture.mode == "I":
-            picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-            white = PIL.Image.new("RGB", picture.size, "white")
-            white.paste(picture, mask=picture)
-            return white
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return on_white(picture)
     except Exception as error:  # Pillow's decoders raise all kinds on broken data
         raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
+
+
+def on_white(picture: PillowImage) -> PillowImage:
+    """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
+    import PIL.Image
+
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = PIL.Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture)
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def encoded(picture: PillowImage, max_bytes: int) -> bytes:

@@ -6,8 +6,7 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -91,6 +90,13 @@ class ImageLimits(SizeLimits):
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
     max_bytes: int = 15 * 2**20
+
+
+def url_of(data: bytes, media_type: str) -> bytes:
+    """An image file's bytes as a `data:` URL."""
+    import pybase64
+
+    return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
 
 def _least(one: N | None, other: N | None) -> N | None:
@@ -184,9 +190,7 @@ class Image:
         media_type = self.facts.media_type
         if not self.as_is:
             data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
-        import pybase64
-
-        return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
+        return url_of(data, media_type)
 
     def as_sent(self, data: bytes) -> PillowImage:
         """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
@@ -203,16 +207,9 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    @contextmanager
-    def decoded(self) -> Iterator[PillowImage]:
+    def decoded(self) -> AbstractContextManager[PillowImage]:
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
-        with decoding(self._bytes(), self.path) as picture:
-            yield picture
-
-    def pixels(self) -> PillowImage:
-        """The decoded picture, upright, RGB. Raises ImageBroken."""
-        with self.decoded() as picture:
-            return picture
+        return decoding(self._bytes(), self.path)
 
 
 class ImageFile(NamedTuple):

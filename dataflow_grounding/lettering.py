@@ -50,10 +50,8 @@ def font_of(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    if char == " ":
+    if char == " " or not _installed(name):
         return _installed(name)
-    if not _installed(name):
-        return False
     drawn, missing = (font_of(name, 16).getmask(c) for c in (char, "\U0010ffff"))
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)
 

@@ -1,12 +1,19 @@
 """A picture with numbered boxes drawn on it: regions are easier to tell apart by marks than by numbers in a text."""
 
+from __future__ import annotations
+
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.images import Image, kept_urls
+from dataflow_grounding.images import Image, kept_urls, url_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    from dataflow_grounding.drawing import Mark
 
 
 @dataclass(frozen=True)
@@ -15,11 +22,7 @@ class MarkedImage(Image):
 
     boxes: tuple[Bbox, ...]
     outlined: bool = True
-
-    @property
-    def as_is(self) -> bool:
-        """Never: the file has no marks."""
-        return False
+    as_is = False  # the file has no marks
 
     @property
     def sent_digest(self) -> str:
@@ -29,24 +32,23 @@ class MarkedImage(Image):
 
     def keep_drawn(self, jpeg: bytes) -> None:
         """Have at hand what was drawn elsewhere with the same marks, where it is of the size that is sent."""
-        import pybase64
-
         if self.sent_size == self.size:
-            kept_urls.put(self.sent_digest, b"data:image/jpeg;base64," + pybase64.b64encode(jpeg))
+            kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
 
-    def _url_of(self, data: bytes) -> bytes:
-        import pybase64
-
-        from dataflow_grounding.drawing import Mark, draw_marks
+    def as_sent(self, data: bytes) -> PillowImage:
+        """The picture in the size that is sent, with its marks. Raises ImageBroken."""
+        from dataflow_grounding.drawing import draw_marks
 
         x, y = (sent / full for sent, full in zip(self.sent_size, self.shown_size, strict=True))
-        marks = [
-            Mark((b[0] * x, b[1] * y, b[2] * x, b[3] * y), str(n), outlined=self.outlined)
-            for n, b in enumerate(self.boxes, 1)
-        ]
-        out = io.BytesIO()
-        draw_marks(self.as_sent(data), marks).save(out, "JPEG", quality=92, subsampling=0)
-        return b"data:image/jpeg;base64," + pybase64.b64encode(out.getvalue())
+        boxes = [(b[0] * x, b[1] * y, b[2] * x, b[3] * y) for b in self.boxes]
+        return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
+
+
+def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> list[Mark]:
+    """A mark for each box, numbered from 1."""
+    from dataflow_grounding.drawing import Mark
+
+    return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
 def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
@@ -25,8 +26,8 @@ _folders: dict[int, str] = {}  # by process: a fork has its parent's variables
 
 def is_picture(value: Any) -> bool:
     """Whether a value can be a picture, other than by its path as a text."""
-    in_memory = isinstance(value, (bytes, bytearray, memoryview)) or _is_array(value) or _is_pillow(value)
-    return in_memory or isinstance(value, os.PathLike) or _is_stored(value)
+    loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
+    return loaded or isinstance(value, (bytes, bytearray, memoryview, os.PathLike)) or _is_stored(value)
 
 
 def as_path(given: Any, name: str) -> str:
@@ -41,14 +42,13 @@ def as_path(given: Any, name: str) -> str:
     try:
         if isinstance(given, (bytes, bytearray, memoryview)):
             return _file_of_bytes(bytes(given), name)
-        return _file_of_pixels(_from_array(given, name) if _is_array(given) else _from_pillow(given, name))
+        from_memory = _from_array if _is_a(given, "ndarray", "numpy") else _from_pillow
+        return _file_of_pixels(from_memory(given, name))
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        said = " ".join(str(error).split())
-        raise machine_fault(error) or ImageBroken(
-            f"{name}: this {type(given).__name__} can't be read: {said}"
-        ) from None
+        said = f"{name}: this {type(given).__name__} can't be read: {' '.join(str(error).split())}"
+        raise machine_fault(error) or ImageBroken(said) from None
 
 
 def id_of(path: str) -> str:
@@ -61,14 +61,9 @@ def _is_stored(value: Any) -> bool:
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
-def _is_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
-
-
-def _is_pillow(value: Any) -> bool:
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(value, pillow.Image)
+def _is_a(value: Any, name: str, module: str) -> bool:
+    """Whether it is an object of a class of a module, which is not imported for that."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _from_array(array: Any, name: str) -> PillowImage:
@@ -85,8 +80,7 @@ def _from_array(array: Any, name: str) -> PillowImage:
 
 
 def _from_pillow(given: Any, name: str) -> PillowImage:
-    """The picture upright, in a mode that a PNG holds."""
-    if not _is_pillow(given):
+    if not _is_a(given, "Image", "PIL.Image"):
         raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
     import PIL.ImageOps
 
@@ -99,19 +93,12 @@ def _from_pillow(given: Any, name: str) -> PillowImage:
     upright = PIL.ImageOps.exif_transpose(given)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
-    if upright.mode in _EXACT:
-        return upright
-    return upright.convert("RGB")
+    return upright if upright.mode in _EXACT else upright.convert("RGB")
 
 
 def _file_of_bytes(data: bytes, name: str) -> str:
     facts = parse_facts(data, f"{name} of {len(data):,} bytes")
-
-    def write(path: str) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
-
-    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", write)
+    return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", lambda path: path.write_bytes(data))
 
 
 def _file_of_pixels(picture: PillowImage) -> str:
@@ -121,11 +108,11 @@ def _file_of_pixels(picture: PillowImage) -> str:
     return _kept(f"{digest.hexdigest()[:32]}.png", lambda path: picture.save(path, "PNG", compress_level=1))
 
 
-def _kept(name: str, write: Callable[[str], None]) -> str:
+def _kept(name: str, write: Callable[[Path], object]) -> str:
     """The file of that name in this process's folder, written if it is not there yet."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
-        part = f"{path}.{threading.get_ident()}"
+        part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)
     return path

@@ -146,16 +146,13 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(given: Any) -> Any:
-    """Regions or region captions as expressions, each with its own box."""
     if not isinstance(given, list):
         return given
-    rows: list[Any] = []
-    for number, item in enumerate(given, 1):
+    rows = list(given)
+    for number, item in enumerate(given):
         if isinstance(item, Mapping):
-            text = item.get("text") or item.get("description") or item.get("type") or f"region {number}"
-            rows.append({"text": text, "instances": [{"bbox": item.get("bbox")}]})
-        else:
-            rows.append(item)
+            text = item.get("text") or item.get("description") or item.get("type") or f"region {number + 1}"
+            rows[number] = {"text": text, "instances": [{"bbox": item.get("bbox")}]}
     return rows
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
-from dataflow_grounding.rows import read_rows
+from dataflow_grounding.rows import read_whole_rows
 
 
 def annotations_of(results: str) -> str:
@@ -20,9 +20,8 @@ def annotations_of(results: str) -> str:
 def run_of(results: str) -> dict[str, Any]:
     """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty without it."""
     folder = os.path.abspath(results if os.path.isdir(results) else os.path.dirname(results))
-    return next(
-        filter(None, (read_object(os.path.join(at, "run.json")) for at in (folder, os.path.dirname(folder)))), {}
-    )
+    inside, beside = (os.path.join(at, "run.json") for at in (folder, os.path.dirname(folder)))
+    return read_object(inside) or read_object(beside)
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
@@ -37,8 +36,5 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 def records_of(results: str) -> Iterator[Record]:
     """The records, one at a time. Raises InputError that names file and line of one that can't be read."""
-    path = annotations_of(results)
-    for row in read_rows(path):
-        if row.data is None:
-            raise InputError(f"{path}, line {row.line}: {row.error}")
-        yield Record(row.data, place=row.line - 1)
+    for line, data in read_whole_rows(annotations_of(results)):
+        yield Record(data, place=line - 1)

@@ -49,14 +49,17 @@ def read_rows(path: str) -> Iterator[Row]:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
 
 
-def read_records(path: str) -> list[dict[str, Any]]:
-    """All rows of a data file as objects. Raises InputError that names file and line of the first broken one."""
-    rows = []
+def read_whole_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line and object. Raises InputError that names file and line of the first broken one."""
     for row in read_rows(path):
         if row.data is None:
             raise InputError(f"{path}, line {row.line}: {row.error}")
-        rows.append(row.data)
-    return rows
+        yield row.line, row.data
+
+
+def read_records(path: str) -> list[dict[str, Any]]:
+    """All rows of a data file as objects. Raises as `read_whole_rows`."""
+    return [data for _, data in read_whole_rows(path)]
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
@@ -154,7 +157,6 @@ def _read_csv(path: str) -> Iterator[Row]:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    """The names of the columns. Raises InputError."""
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -190,20 +192,16 @@ class RowWriter:
     """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, `discard` leaves no trace."""
 
     def __init__(self, path: str) -> None:
-        import jsonlines
-
         self.path = path
         self.file_type = file_type_of(path)
         self._part = f"{path}.part"
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         self._file: IO[str] = open(self._part, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        self._lines = jsonlines.Writer(self._file, dumps=dump_text)
         self.count = 0
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one row."""
-        self._lines.write(record)
-        self.count += 1
+        self.write_line(dump_line(record))
 
     def write_line(self, line: str) -> None:
         """Add one row, given as the line that `dump_line` makes of it."""

@@ -133,8 +133,7 @@ def _is_no_word(value: str) -> bool:
     """Whether a secret is so odd or long that it can't be a word of a caption or a path."""
     if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
         return True
-    letters = re.search("[A-Za-z]", value) is not None
-    if not letters:
+    if not re.search("[A-Za-z]", value):
         return len(value) >= 12
     mixed = len(re.findall("[a-z][A-Z]", value)) > 1 or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
     return mixed and len(value) >= 8

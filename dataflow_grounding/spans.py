@@ -63,29 +63,18 @@ class _Folded:
     """A text as it is compared, with the place of each letter; what a reader takes for one letter is one."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.bases = "", ""
         self.starts: Sequence[int] = range(len(text))
         self.ends: Sequence[int] = range(1, len(text) + 1)
         if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
             self.text = self.bases = text.lower()
-        else:
-            self._fold_all(text)
-
-    def _fold_all(self, text: str) -> None:
-        letters: list[str] = []
-        bases: list[str] = []
-        starts: list[int] = []
-        ends: list[int] = []
+            return
+        parts: list[tuple[str, str, int, int]] = []  # each character; the first of its letter, and where that is
         for start, end in _letters(text):
             folded = _fold(text[start:end])
-            if folded == " " and letters[-1:] == [" "]:
-                continue
-            letters += folded
-            starts += [start] * len(folded)
-            ends += [end] * len(folded)
-            bases += folded[:1] * len(folded)
-        self.text, self.bases = "".join(letters), "".join(bases)
-        self.starts, self.ends = starts, ends
+            if folded != " " or not parts or parts[-1][0] != " ":
+                parts += [(character, folded[0], start, end) for character in folded]
+        self.text, self.bases = "".join(part[0] for part in parts), "".join(part[1] for part in parts)
+        self.starts, self.ends = [part[2] for part in parts], [part[3] for part in parts]
 
     def occurrences(self, key: str) -> Iterator[Span]:
         """Where `key` stands between edges of words, from left to right, without overlap."""
@@ -108,7 +97,6 @@ class _Folded:
 
 
 def _letters(text: str) -> Iterator[Span]:
-    """What a reader takes for one letter: where each begins and ends."""
     start = 0
     for place in range(1, len(text) + 1):
         if place == len(text) or not _goes_on(text[place - 1], text[place]):

@@ -115,24 +115,20 @@ class LiveLine:
             if _width(text) + len(part) + 2 >= columns:
                 break
             text += f", {part}"
-        self._write(text)
-
-    def clear(self) -> None:
-        """Make room for what is said."""
-        self._write("")
+        self.write(text)
 
     def end(self) -> None:
         """Take it away."""
         _live.clear()
-        self.clear()
+        self.write("")
 
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Write over it; an empty text makes room for what is said."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
@@ -142,5 +138,5 @@ def _print(text: str, err: bool = False) -> None:
     import click
 
     for line in _live:
-        line.clear()
+        line.write("")
     click.echo(text, None if err else _answers, err=err)  # noqa: TID251

@@ -51,9 +51,9 @@ def test_a_crop_is_of_the_upright_picture(tmp_path: Path, orientation: int) -> N
     x, y = corners[orientation]
     crop = crop_around(image, (x, y, x + 20, y + 20))
     left, top = crop.region[:2]
-    pixels = crop.pixels()
-    assert pixels.size == crop.size
-    assert pixels.getpixel((x - left + 10, y - top + 10)) == (255, 0, 0)
+    with crop.decoded() as pixels:
+        assert pixels.size == crop.size
+        assert pixels.getpixel((x - left + 10, y - top + 10)) == (255, 0, 0)
     assert not crop.as_is
 
 

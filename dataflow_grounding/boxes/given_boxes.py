@@ -7,9 +7,7 @@ from typing import Any
 
 from dataflow_grounding.geometry import Bbox, Size, area, clamp
 
-SLACK = 0.02
-"""How far out of the image a box may reach and still pass for one measured loosely, as a share of the side."""
-
+SLACK = 0.02  # how far out of the image a box measured loosely may reach, as a share of the longer side
 REASONS = {
     "not_numbers": "is not four numbers",
     "not_finite": "has a number that is missing or not finite",
@@ -105,7 +103,6 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
 def _reaches_out(item: Sequence[float], size: Size) -> bool:
-    """Whether the box leaves the image by more than the slack."""
     x, y, width, height = item
     slack = SLACK * max(size)
     return x < -slack or y < -slack or x + width > size[0] + slack or y + height > size[1] + slack

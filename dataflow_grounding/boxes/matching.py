@@ -1,11 +1,11 @@
 """Which box is which: the one place that judges whether two boxes mean the same thing."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from dataflow_grounding.geometry import Bbox, iou
+from dataflow_grounding.geometry import Bbox, box_of, iou
 
-SAME = 0.5
-"""IoU from which two boxes mean the same thing."""
+SAME = 0.5  # IoU from which two boxes mean the same thing
 
 
 def match_boxes(
@@ -50,3 +50,9 @@ def _add_more(partner: dict[int, int], near: Sequence[Sequence[int]]) -> None:
 
     for want in sorted(set(range(len(near))) - set(partner.values())):
         place(want, set())
+
+
+def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
+    """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner counts 0."""
+    matched = match_boxes([box_of(b["bbox"]) for b in other], [box_of(a["bbox"]) for a in one], 0.0)
+    return sum(overlap for _, overlap in matched.values()) / max(len(one), len(other), 1)

@@ -1,10 +1,12 @@
-"""Many regions in several requests: groups of regions that lie near each other."""
+"""Many regions or texts in several requests: groups of regions that lie near each other, texts grounded again."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from dataflow_grounding.errors import TruncatedReply
+from dataflow_grounding.errors import RecordError, TruncatedReply
 from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.tasks.phrase_grounding import Found
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -51,3 +53,27 @@ async def ask_in_parts(
         near = near_groups([box_of_item(item) for item in items], (len(items) + 1) // 2)
         halves = [[items[n] for n in group] for group in near]
     return [part for half in halves for part in await ask_in_parts(half, ask_for, box_of_item)]
+
+
+async def reground(
+    ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
+) -> dict[str, Found | RecordError]:
+    """What each text is found at afresh, or why it isn't known. Equal texts are grounded once, `at_once` a request."""
+
+    async def grounded(some: list[str]) -> Sequence[Found | RecordError]:
+        try:
+            return await ground(some)
+        except RecordError as error:
+            if isinstance(error, TruncatedReply) and len(some) > 1:
+                raise  # its halves are asked for
+            return [error] * len(some)
+
+    chunks = batched(list(dict.fromkeys(texts)), at_once)
+    answers = await asyncio.gather(*(ask_in_parts(chunk, grounded) for chunk in chunks), return_exceptions=True)
+    found: dict[str, Found | RecordError] = {}
+    for parts in answers:
+        if isinstance(parts, BaseException):
+            raise parts
+        for some, answer in parts:
+            found.update(zip(some, answer, strict=True))
+    return found

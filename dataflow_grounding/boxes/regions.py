@@ -7,8 +7,7 @@ from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.geometry import area, box_of
 from dataflow_grounding.records import Record, is_number
 
-SEED_ERROR = "seed_error"
-"""Column that says why the files that a record was made from can't be read; the record fails on it."""
+SEED_ERROR = "seed_error"  # column that says why the files that a record was made from can't be read
 
 
 def check_seed(record: Record) -> None:

@@ -1,10 +1,12 @@
-"""What a check says of an expression, from one judgement or two."""
+"""What a check says of an expression, from one judgement or two, and what it writes into it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.regions import instances_on, places_of
+from dataflow_grounding.errors import RecordError
 from dataflow_grounding.geometry import Bbox, box_of, iou
 from dataflow_grounding.tasks.double_check import Check
 from dataflow_grounding.tasks.phrase_grounding import Found
@@ -103,3 +105,54 @@ def _mean(values: Collection[float]) -> float | None:
 
 def _fold(text: str) -> str:
     return " ".join(text.split()).casefold()
+
+
+OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Each expression with boxes by number, its places among `regions`, of which the first `known` are the record's."""
+
+    verdicts: dict[int, Verdict]
+    regions: list[Mapping[str, Any]]
+    known: int
+
+    def entered(
+        self, number: int, expression: dict[str, Any], result: Verdict | RecordError, method: str
+    ) -> dict[str, Any]:
+        """The expression of this number with what the check by `method` says."""
+        if isinstance(result, RecordError):
+            verification: dict[str, Any] = {"method": method, "iou": None, "reason": "not checked"}
+            return {**expression, "verified": None, "verification": verification}
+        verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
+        if result.kind in ("matches", "wrong", "unknown"):
+            verified = {"matches": True, "wrong": False}.get(result.kind)
+            return {**expression, "verified": verified, "verification": verification}
+        before = self.verdicts[number]
+        verification["before"] = {"text": before.text, "region_ids": [place + 1 for place in before.places]}
+        if result.kind == "several":
+            verification["region_ids"] = [place + 1 for place in result.places]
+            unclear = {"instances": [], "status": "ambiguous", "verified": False, "verification": verification}
+            return {**expression, **unclear}
+        instances = expression["instances"]
+        if result.places != before.places:
+            instances = instances_on(result.places, self.regions, expression["expression_id"], self.known)
+        mended = {"text": result.text, "instances": instances, "status": "grounded", "verified": True}
+        stale = OF_AN_EARLIER_TEXT if result.text != before.text else ()
+        kept = {name: value for name, value in expression.items() if name not in stale}
+        return {**kept, **mended, "verification": verification}
+
+
+def standing_of(expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]) -> Standing:
+    """What the expressions with boxes stand on."""
+    boxes = list(regions)
+    verdicts = {}
+    for number, expression in enumerate(expressions):
+        instances = expression["instances"]
+        for instance in instances:
+            if places_of([instance], boxes) is None:
+                boxes.append({"bbox": instance["bbox"], "type": ""})
+        if instances:
+            verdicts[number] = Verdict("unknown", expression["text"], places_of(instances, boxes) or [])
+    return Standing(verdicts, boxes, len(regions))

@@ -40,7 +40,6 @@ T = TypeVar("T")
 WAY_OUT = (
     "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini or qwen3-vl)"
 )
-
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 
 
@@ -138,7 +137,6 @@ def calibrate_elongated(
 
 
 def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
-    """What is stored of a decision."""
     fit = decision.fit
     return Calibration(
         endpoint=bare_address(serving.endpoint),
@@ -157,8 +155,6 @@ def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibra
 
 
 class _Asker:
-    """Puts the probe pictures to one serving."""
-
     def __init__(
         self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str], replies: str | None
     ) -> None:
@@ -210,15 +206,8 @@ def question_of(
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
     image = open_image(Record({"image_path": path}), "image_path", limits)
-    question = phrase_grounding(image, list(probe.boxes), asked)
-    return image, Request(
-        question.task,
-        question.input,
-        question.images,
-        question.instructions,
-        question.schema,
-        read=lambda reply: read_answers(reply, probe, asked.key),
-    )
+    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
+    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

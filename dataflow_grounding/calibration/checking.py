@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from dataflow_grounding.box_formats import find_box_format, known_formats
+from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.asking import question_of
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probe_of
@@ -20,7 +20,7 @@ from dataflow_grounding.calibration.seen import by
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Bbox, Size, ordered
 from dataflow_grounding.images import ImageLimits
 
 LAYOUTS = 256  # a layout used lately might be answered from a gateway's cache, whatever the model does by now
@@ -134,7 +134,7 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """What these pictures show: that the format is missed, only where all of them do."""
     ways = []
     for picture in pictures:
-        usable = [a for a in picture.answers if len(a.numbers) == 4 or a.family]
+        usable = [a for a in picture.answers if a.usable]
         if len(usable) < LEAST:
             trouble = f": {picture.trouble}" if picture.trouble else ""
             return CheckVerdict("silent", f"{len(usable)} of {picture.asked} rectangles were answered{trouble}")
@@ -174,7 +174,8 @@ class _Ways:
         self.found = self._near(mine)
         self.moved = self._moved(mine)
         enough = self.found >= FOUND * self.count and self.moved is None
-        self.missed = not enough or (self.found + BETTER <= self.count and any(map(self.is_better, self.others)))
+        better = max(self.found + BETTER, 0.6 * self.count)  # another format finds most, and clearly more
+        self.missed = not enough or (self.found + BETTER <= self.count and max(self.others.values()) >= better)
 
     @cached_property
     def others(self) -> dict[str, int]:
@@ -184,12 +185,7 @@ class _Ways:
         formats = {name: find_box_format(name, "") for name in dict.fromkeys(names)}
         return {name: self._near(_boxes(self._picture, self._answers, known)) for name, known in formats.items()}
 
-    def is_better(self, name: str) -> bool:
-        """Whether a format finds most of the rectangles, and clearly more than the one that was asked for."""
-        return self.others[name] >= max(self.found + BETTER, 0.6 * self.count)
-
     def _near(self, boxes: Sequence[Bbox]) -> int:
-        """How many are where they should be."""
         return sum(
             all(abs(a - b) <= NEAR * side for a, b, side in zip(bbox, truth, self._sides, strict=True))
             for bbox, truth in zip(boxes, self._truth, strict=True)
@@ -209,12 +205,9 @@ class _Ways:
             lines.append((factor, shift))
         (x, left), (y, top) = lines
         width, height = self._sides[:2]
-        found = self._near(
-            [
-                (x1 * x + left * width, y1 * y + top * height, x2 * x + left * width, y2 * y + top * height)
-                for x1, y1, x2, y2 in boxes
-            ]
-        )
+        right, down = left * width, top * height
+        moved = [(x1 * x + right, y1 * y + down, x2 * x + right, y2 * y + down) for x1, y1, x2, y2 in boxes]
+        found = self._near(moved)
         if not sure or found < max(self.found, 0.6 * self.count):
             return None
         return f"with x times {x:.2f} {left:+.2f} of the width", f"y times {y:.2f} {top:+.2f} of the height", found
@@ -236,13 +229,4 @@ def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, fl
 
 
 def _boxes(picture: ProbedPicture, answers: Sequence[ProbeBox], box_format: BoxFormat) -> list[Bbox]:
-    """The answers in pixels of the picture, corners in order, as the reader would read them in this format."""
-    boxes = []
-    for answer in answers:
-        if answer.family is not None:
-            written = known_formats()[answer.family]
-        else:
-            written = replace(box_format, order=answer.order) if answer.order else box_format
-        x1, y1, x2, y2 = written.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
-        boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
-    return boxes
+    return [ordered(picture.in_pixels(answer, box_format)) for answer in answers]

@@ -22,20 +22,13 @@ from dataflow_grounding.terminal import say
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.asking import Calibrated
 
+# What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
 STATED = "xyxy_1000"
-"""What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing."""
-
-REQUESTS = "3 requests, 10 to 40 if it counts pixels"
-"""What a calibration takes, in words."""
-
+REQUESTS = "3 requests, 10 to 40 if it counts pixels"  # what a calibration takes
+# What to do about a format that isn't known: the result is used even for a model whose name says something else.
 CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
-"""What to do about a format that isn't known: the result is used even for a model whose name says something else."""
-
-RUN_FILE = "calibration.json"
-"""Where a run keeps its calibration, in its `.ckpt`."""
-
-_settled: dict[str, Calibration] = {}
-"""What could not be written to the cache, for the rest of this process."""
+RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
+_settled: dict[str, Calibration] = {}  # what could not be written to the cache, for the rest of this process
 
 
 class FormatChoice:
@@ -216,7 +209,6 @@ def summary(done: Calibrated) -> str:
 
 
 def _in_words(limits: SizeLimits) -> str:
-    """Limits on sizes as a phrase."""
     parts = [f"sides up to {limits.max_side} px"]
     if limits.max_short_side is not None:
         parts.append(f"the shorter one up to {limits.max_short_side} px")

@@ -1,14 +1,14 @@
 """Whether a model's boxes in elongated pictures are right as they are, right with padding, or wrong either way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from dataflow_grounding.calibration import probes
-from dataflow_grounding.calibration.probes import AskProbes, ProbeBox, ProbedPicture
+from dataflow_grounding.calibration.probes import AskProbes, ProbedPicture
 from dataflow_grounding.calibration.taken import MODERATE
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.geometry import Bbox, Size
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
 WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
@@ -38,7 +38,8 @@ async def verdict_on(
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        pictures += await ask([probes.padded_probe(size, limits)], known)
+        padded = probes.Probe(limits.padded(size), probes.probe_of(size).boxes, size)
+        pictures += await ask([padded], known)
         if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
             break
         offs[aspect] = median_error(pictures[-1], known)
@@ -74,18 +75,8 @@ def is_elongated(size: Size) -> bool:
 
 def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where hardly any came back."""
-    drawn = picture.probe.drawn or picture.size
-    worst = [
-        max(
-            abs(a - b) / drawn[i % 2]
-            for i, (a, b) in enumerate(zip(_read(known, answer, picture), answer.asked, strict=True))
-        )
-        for answer in picture.answers
-        if len(answer.numbers) == 4
-    ]
+    sides = (picture.probe.drawn or picture.size) * 2
+    usable = [answer for answer in picture.answers if len(answer.numbers) == 4]
+    pairs = [(picture.in_pixels(answer, known), answer.asked) for answer in usable]
+    worst = [max(abs(a - b) / side for a, b, side in zip(*pair, sides, strict=True)) for pair in pairs]
     return median([*worst, *[1.0] * (picture.asked - len(worst))])
-
-
-def _read(known: BoxFormat, answer: ProbeBox, picture: ProbedPicture) -> Bbox:
-    meant = replace(known, order=answer.order) if answer.order else known
-    return meant.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
@@ -15,10 +15,7 @@ from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array: TypeAlias = NDArray[np.float64]
+    from dataflow_grounding.calibration.seen import Array
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
@@ -98,7 +95,7 @@ class _Scores:
 
         self.np = np
         self.pictures = pictures
-        self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if _usable(a)]
+        self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if a.usable]
         families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
         first = [known_formats()[name] for name in families] + ([] if stated.scale == "px" else [stated])
         self.formats = list({f.name: f for f in [*first, *candidates()]}.values()) if measured else [stated]
@@ -119,8 +116,7 @@ class _Scores:
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
             if answer.family is not None:
-                picture, family = self.pictures[p], known_formats()[answer.family]
-                boxes[i] = family.to_pixels(answer.numbers, original=picture.size, sent=picture.sent)
+                boxes[i] = self.pictures[p].in_pixels(answer, candidate)
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
@@ -261,10 +257,6 @@ class _Scores:
             trouble = f", {picture.trouble}" if picture.trouble else ""
             parts.append(f"{by(picture.size)}: {len(picture.answers)} of {picture.asked} boxes{span}{trouble}")
         return f"{why} (seen: {'; '.join(parts)})"
-
-
-def _usable(answer: ProbeBox) -> bool:
-    return len(answer.numbers) == 4 or answer.family is not None
 
 
 def _affine(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float, float, float]:

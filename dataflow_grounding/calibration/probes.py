@@ -1,16 +1,18 @@
-"""Probe pictures: a dozen rectangles of distinct colours, whose places are known."""
+"""Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.drawing import Mark, draw_marks
 from dataflow_grounding.frames import Order
-from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.images import PADDING, SizeLimits
+from dataflow_grounding.geometry import Bbox, Size, box_of
+from dataflow_grounding.images import PADDING
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -21,6 +23,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "brown": (125, 75, 35), "black": (10, 10, 10), "gray": (140, 140, 140), "white": (255, 255, 255),
 }  # fmt: skip
 BACKGROUND = (222, 232, 240)
+ANSWERED = (213, 0, 120)
+PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
 # The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
 # off every such multiple, so that rounding shows; the third is over the usual limits of pixels and of the long side.
@@ -59,6 +63,11 @@ class ProbeBox:
     order: Order | None = None
     family: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether its numbers can be a box's."""
+        return len(self.numbers) == 4 or self.family is not None
+
 
 @dataclass(frozen=True)
 class ProbedPicture:
@@ -80,6 +89,12 @@ class ProbedPicture:
         """How many rectangles it has."""
         return len(self.probe.boxes)
 
+    def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
+        """An answer in pixels of the picture, as the reader would read it where this format was asked for."""
+        written = replace(asked, order=answer.order) if answer.order else asked
+        written = known_formats()[answer.family] if answer.family else written
+        return written.to_pixels(answer.numbers, original=self.size, sent=self.sent)
+
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]
 """Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
@@ -88,11 +103,6 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 def probes(max_side: int = 2048) -> list[Probe]:
     """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
     return [probe_of(reduced_to(size, max_side)) for size in SIZES]
-
-
-def padded_probe(size: Size, limits: SizeLimits) -> Probe:
-    """The picture of this size with the padding that `limits` want."""
-    return Probe(limits.padded(size), probe_of(size).boxes, size)
 
 
 def reduced_to(size: Size, max_side: int) -> Size:
@@ -124,3 +134,23 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
         boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
     return Probe(size, boxes)
+
+
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
+    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
+    from PIL import Image
+
+    drawn = []
+    for picture, answers in zip(pictures, boxes, strict=True):
+        scale = PLOT_HEIGHT / picture.size[1]
+        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), Image.Resampling.LANCZOS)
+        scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
+        marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
+        drawn.append(draw_marks(small, marks))
+    width = sum(one.width for one in drawn) + PLOT_MARGIN * (len(drawn) + 1)
+    sheet = Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
+    left = PLOT_MARGIN
+    for one in drawn:
+        sheet.paste(one, (left, PLOT_MARGIN))
+        left += one.width + PLOT_MARGIN
+    return sheet

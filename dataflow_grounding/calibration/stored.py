@@ -125,11 +125,8 @@ def bare_address(endpoint: str) -> str:
 def prompt_version() -> str:
     """Digest of all words that tell a model how to write boxes: another prompt may bring another format."""
     plain = [find_box_format(f"{order}_{scale}", "") for order in ORDERS for scale in SCALES]
-    words = [
-        load_prompt("system"),
-        load_prompt("phrase_grounding"),
-        *(known.instructions((896, 672)) for known in plain),
-    ]
+    words = [load_prompt("system"), load_prompt("phrase_grounding")]
+    words += [known.instructions((896, 672)) for known in plain]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,12 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take, and how they answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, TypeVar
 
 import click
 
-from dataflow_grounding.terminal import answers_alone
+from dataflow_grounding.terminal import answers_alone, say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,30 +47,14 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys)
 
 
-def _options(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
-    pairs = {name: value for name, equals, value in (text.partition("=") for text in given) if equals and name}
-    if len(pairs) < len(given) or pairs.keys() & {"path", "format", "image_root"}:
-        raise click.BadParameter("should be an option of the format, as offset=1, and each once", ctx, parameter)
-    return {name: int(value) if value.isdecimal() else value for name, value in pairs.items()}
+def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None = None) -> None:
+    """Print what was found: as JSON for programs, or these lines for people."""
+    if as_json:
+        say_json(found, indent)
+    else:
+        say("\n".join(lines), err=False)
 
 
-set_option = click.option(
-    "--set",
-    "options",
-    multiple=True,
-    callback=_options,
-    metavar="NAME=VALUE",
-    help="An option of the format that is read.",
-)
-
-
-def dataset_options(command: F) -> F:
-    """The options of what looks at a data set as a whole."""
-    root = "Where the pictures are, if not where the run found them."
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("--no-pictures", "read", flag_value=False, default=True, help="Read no pictures, records alone."),
-        click.option("--image-root", metavar="DIR", help=root),
-    ):
-        command = option(command)
-    return command
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Options that several commands take, as one decorator."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)

@@ -1,23 +1,20 @@
-"""`eval`: compare results with gold annotations."""
+"""`eval`, `agree`: compare results with gold annotations, and two annotators."""
 
-import gc
 import os
 from typing import Any
 
 import click
 import numpy as np
 
+from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.metrics import Evaluation, Rules, evaluate, read_annotations
-from dataflow_grounding.metrics.charts import line_chart
+from dataflow_grounding.metrics import Evaluation, Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
-from dataflow_grounding.metrics.tables import figures_page
-from dataflow_grounding.metrics.worst import worst_cases
+from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review import report_results
 from dataflow_grounding.rows import write_rows, write_text
-from dataflow_grounding.terminal import say, say_json
 
 
 @click.command("eval")
@@ -33,9 +30,9 @@ from dataflow_grounding.terminal import say, say_json
 @click.option("-o", "out", metavar="FOLDER", help="Write figures, plots and a page of the worst cases into FOLDER.")
 @click.option("--image-root", metavar="DIR", help="Where the page's images are, if not where the run found them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-def command(
+def of_eval(
     results: tuple[str, ...], gold: str, out: str | None, image_root: str | None, as_json: bool, **rules: Any
-) -> int:
+) -> None:
     """Compare PRED (a folder or an annotations file) with gold annotations of the same images and captions.
 
     With a second PRED: what it does better or worse, with intervals and McNemar's test. docs/measures.md says what each
@@ -43,7 +40,6 @@ def command(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
-    gc.disable()  # a million objects, none in a circle: to look for circles takes a third of the time
     truth = read_annotations(gold)
     runs = [evaluate(path, truth, Rules(**rules)) for path in results]
     figures = runs[0].to_json()
@@ -51,32 +47,36 @@ def command(
         figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
     page = figures_page(figures, results)
     if out:
-        write_text(os.path.join(out, "figures.json"), dump_text(figures, indent=1) + "\n")
-        write_text(os.path.join(out, "figures.md"), page + "\n")
-        _write_plots(out, dict(zip(results, runs, strict=True)))
-        _write_worst(out, runs[0], results[0], image_root)
-    if as_json:
-        say_json(figures)
-    else:
-        say(page, err=False)
-    return 0
+        texts = {"figures.json": dump_text(figures, indent=1) + "\n", "figures.md": page + "\n"}
+        for name, text in {**texts, **_plots(dict(zip(results, runs, strict=True)))}.items():
+            write_text(os.path.join(out, name), text)
+        title = f"Worst cases of {os.path.basename(os.path.abspath(results[0]))}"
+        worst, folders = os.path.join(out, "worst.jsonl"), image_folders_of(results[0], image_root)
+        write_rows(worst, worst_cases(runs[0]))
+        report_results(worst, os.path.join(out, "worst.html"), summary={}, image_folders=folders, title=title)
+    answer(as_json, figures, [page])
 
 
-def _write_plots(out: str, runs: dict[str, Evaluation]) -> None:
+def _plots(runs: dict[str, Evaluation]) -> dict[str, str]:
     accuracy: dict[str, list[tuple[float, float]]] = {}
     kept: dict[str, list[tuple[float, float]]] = {}
     for name, run in runs.items():
         held = run.columns["held"][run.columns["boxed"] > 0]
         accuracy[name] = [(t, float(np.mean(run.rules.passes(held, t)))) for t in THRESHOLDS] if len(held) else []
         kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
-    accuracy_chart = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
-    write_text(os.path.join(out, "accuracy.svg"), accuracy_chart)
-    write_text(os.path.join(out, "precision.svg"), line_chart("What a cut keeps", "score from", "share of boxes", kept))
+    return {
+        "accuracy.svg": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
+        "precision.svg": line_chart("What a cut keeps", "score from", "share of boxes", kept),
+    }
 
 
-def _write_worst(out: str, run: Evaluation, results: str, image_root: str | None) -> None:
-    """`worst.jsonl`, and `worst.html`, which shows it."""
-    rows, page = os.path.join(out, "worst.jsonl"), os.path.join(out, "worst.html")
-    write_rows(rows, worst_cases(run))
-    title = f"Worst cases of {os.path.basename(os.path.abspath(results))}"
-    report_results(rows, page, summary={}, image_folders=image_folders_of(results, image_root), title=title)
+@click.command("agree")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def of_agree(first: str, second: str, plus_one: bool, as_json: bool) -> None:
+    """Show how far two annotators agree: A and B are folders or annotations files of the same images and captions."""
+    figures = agreement(first, second, Rules(plus_one=plus_one))
+    rows = ((name.replace("_", " "), "-" if value is None else value) for name, value in figures.items())
+    answer(as_json, figures, (f"{name:28} {value}" for name, value in rows))

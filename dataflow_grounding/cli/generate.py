@@ -1,19 +1,23 @@
 """`generate`: run the pipeline that a spec names."""
 
 import os
+import shlex
+from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import overrides_argument, spec_option
-from dataflow_grounding.cli.pilot import advice, next_steps, set_workers
+from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import GroundingError, RunStopped
+from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.records import read_object
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.terminal import say, say_json
+
+_MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
 @click.command("generate")
@@ -32,42 +36,26 @@ from dataflow_grounding.terminal import say, say_json
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @overrides_argument
-def command(
-    spec_paths: tuple[str, ...],
-    pilot: int | None,
-    shard: str | None,
-    set_from: str | None,
-    dry_run: bool,
-    budget_usd: float | None,
-    retry_failed: bool,
-    no_report: bool,
-    no_progress: bool,
-    as_json: bool,
-    overrides: tuple[str, ...],
+def generate(
+    spec_paths: tuple[str, ...], overrides: tuple[str, ...], pilot: int | None, as_json: bool, **given: Any
 ) -> int:
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
-    if shard and pilot:
+    if given["shard"] and pilot:
         raise click.UsageError("--pilot tries the first records of all: leave --shard out")
-    spec = _loaded(spec_paths, overrides)
-    if set_from:
-        set_workers(spec, in_pilot=pilot is not None)
-    run = SpecRun(
-        spec,
-        pilot=pilot,
-        shard=Shard.parse(shard) if shard else None,
-        budget_usd=budget_usd,
-        retry_failed=retry_failed or None,
-        progress=False if no_progress else None,
-    )
-    if dry_run:
-        if as_json:
-            say_json(run.plan(), indent=1)
-        else:
-            say(run.describe(), err=False)
+    spec = load_spec(spec_paths, overrides)
+    for remark in spec.remarks:
+        say(f"Note: {remark}.")
+    if given["set_from"]:
+        _set_workers(spec, in_pilot=pilot is not None)
+    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None}
+    limits["shard"] = Shard.parse(given["shard"]) if given["shard"] else None
+    run = SpecRun(spec, pilot=pilot, progress=False if given["no_progress"] else None, **limits)
+    if given["dry_run"]:
+        answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
     try:
         summary = run.execute()
@@ -75,25 +63,17 @@ def command(
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
-    if summary.done and not no_report:
+    if summary.done and not given["no_report"]:
         _report(run, summary)
     if as_json:
         say_json(summary.to_json())
         return summary.exit_code
     say(str(summary))
     if summary.done and pilot:
-        say(advice(run))
+        say(_advice(run))
     elif summary.records:
-        say(next_steps(run, summary))
+        say(_next_steps(run, summary))
     return summary.exit_code
-
-
-def _loaded(spec_paths: tuple[str, ...], overrides: tuple[str, ...]) -> Spec:
-    """The spec; what it has that isn't used is told."""
-    spec = load_spec(spec_paths, overrides)
-    for remark in spec.remarks:
-        say(f"Note: {remark}.")
-    return spec
 
 
 def _report(run: SpecRun, summary: Summary) -> None:
@@ -106,3 +86,46 @@ def _report(run: SpecRun, summary: Summary) -> None:
         summary.report, _ = report_folder(run.spec.results_dir)
     except GroundingError as error:
         say(f"Warning: no report: {error}")
+
+
+def _advice(run: SpecRun) -> str:
+    """What to look at after a pilot, and how to go on."""
+    lines = ["This was a pilot. Before the full run, look at:"]
+    for step in run.steps:
+        question = run.job.questions.get(step.operator.name, "Is it what you want?")
+        lines.append(f"  {step.storage.output_path}: {question}")
+    lines.append(f"  or at everything in a browser: dataflowgrounding report {shlex.quote(run.spec.results_dir)}")
+    lines += [
+        "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
+        "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
+        "here;",
+        "estimate now uses what was measured. How many requests at once the endpoint takes is measured by --pilot N "
+        "--set-from pilot, with a larger N; --set-from pilot alone then uses that many.",
+    ]
+    return "\n".join(lines)
+
+
+def _next_steps(run: SpecRun, summary: Summary) -> str:
+    folder = shlex.quote(run.spec.results_dir)
+    lines = ["next: open the report in a browser"] if summary.report else []
+    if summary.failed or summary.failures:
+        way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
+        lines.append(f"next: see in failures.jsonl why records failed; {way}")
+    lines.append(f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold FILE")
+    return "\n".join(lines)
+
+
+def _set_workers(spec: Spec, in_pilot: bool) -> None:
+    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained. Raises SpecError."""
+    workflow = spec.block.workflow
+    stated = workflow.max_workers
+    if in_pilot:
+        workflow.max_workers = max(stated, _MOST)
+        return
+    run = read_object(os.path.join(spec.results_dir, "run.json"))
+    sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
+    if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
+        raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")
+    workflow.max_workers = max(stated, sustained)
+    tried = f"the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new records, tries more"
+    say(f"workflow.max_workers: {workflow.max_workers}{'' if sustained > stated else f' ({tried})'}")

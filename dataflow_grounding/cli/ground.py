@@ -12,7 +12,7 @@ from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.jobs.serving_from_environment import serving_from_environment
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.jobs.spec_run import grounder_of_spec
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.terminal import say_json
@@ -26,7 +26,7 @@ from dataflow_grounding.terminal import say_json
 @click.option("--no-cache", is_flag=True, help="Keep no replies, and ask again for those that are kept.")
 def command(
     image: str, phrases: tuple[str, ...], spec_paths: tuple[str, ...], draw_path: str | None, no_cache: bool
-) -> int:
+) -> None:
     """Print the boxes of each PHRASE in IMAGE as one JSON object: pixels, [x1, y1, x2, y2], of the upright image.
 
     Asks the endpoint of DF_API_KEY, DF_BASE_URL and DF_MODEL, or of a spec; without either, the embedded grounder.
@@ -49,7 +49,6 @@ def command(
     say_json(record, indent=1)
     if draw_path:
         _draw(image, record["expressions"], draw_path)
-    return 0
 
 
 def _cache_of(image: str) -> str | None:
@@ -67,7 +66,6 @@ def _check_writable(path: str, image: str) -> None:
 
     if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
         raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
-
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise SpecError(f"can't write {path}: there is no folder {folder}")

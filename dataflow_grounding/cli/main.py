@@ -2,13 +2,13 @@
 
 import importlib
 import io
-import keyword
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from click.shell_completion import get_completion_class
 
 from dataflow_grounding.cli.streams import standard_streams
 from dataflow_grounding.env_files import read_env_files
@@ -16,52 +16,45 @@ from dataflow_grounding.errors import GroundingError, RunStopped
 from dataflow_grounding.terminal import say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
-COMMANDS = {
-    "init": "Write editable pipelines, example data and a spec into a folder.",
-    "generate": "Run the pipeline that a spec names.",
-    "merge": "Put the shards of a run together.",
-    "default_specs": "Write a complete, commented spec for each pipeline.",
-    "check": "Validate spec, input and images; send nothing.",
-    "doctor": "Show what is installed, which keys are set, and what an endpoint accepts.",
-    "estimate": "Estimate what a run will send and cost.",
-    "calibrate": "Find out which box format a model uses.",
-    "ground": "Find phrases in one image.",
-    "cost": "Show what was paid for results, per step.",
-    "report": "Write a page that shows the results.",
-    "export": "Write results in a format that a trainer reads.",
-    "import": "Make another format's annotations a results folder.",
-    "convert": "Write annotations of one format in another.",
-    "split": "Make parts of results that have no picture in common.",
-    "stats": "Show figures of a data set, and what to do about each.",
-    "lint": "Check a data set line by line, and fix what leaves no question.",
-    "eval": "Compare results with gold annotations.",
-    "agree": "Show how far two annotators agree.",
-    "agent": "Print what a coding agent has to know: commands, keys, operators, columns.",
-    "completion": "Print the shell's completion script.",
+_COMMANDS = {
+    "init": ("starting", "Write editable pipelines, example data and a spec into a folder."),
+    "generate": ("generate", "Run the pipeline that a spec names."),
+    "merge": ("results", "Put the shards of a run together."),
+    "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
+    "check": ("before_run", "Validate spec, input and images; send nothing."),
+    "doctor": ("endpoints", "Show what is installed, which keys are set, and what an endpoint accepts."),
+    "estimate": ("before_run", "Estimate what a run will send and cost."),
+    "calibrate": ("endpoints", "Find out which box format a model uses."),
+    "ground": ("ground", "Find phrases in one image."),
+    "cost": ("results", "Show what was paid for results, per step."),
+    "report": ("results", "Write a page that shows the results."),
+    "export": ("formats", "Write results in a format that a trainer reads."),
+    "import": ("formats", "Make another format's annotations a results folder."),
+    "convert": ("formats", "Write annotations of one format in another."),
+    "split": ("data_sets", "Make parts of results that have no picture in common."),
+    "stats": ("data_sets", "Show figures of a data set, and what to do about each."),
+    "lint": ("data_sets", "Check a data set line by line, and fix what leaves no question."),
+    "eval": ("eval", "Compare results with gold annotations."),
+    "agree": ("eval", "Show how far two annotators agree."),
+    "agent": ("agent", "Print what a coding agent has to know: commands, keys, operators, columns."),
+    "completion": ("main", "Print the shell's completion script."),
 }
-"""Command → what `--help` says; its module is imported when it is used."""
+COMMANDS = {name: says for name, (_, says) in _COMMANDS.items()}
+"""Command → what `--help` says; the module of this folder that it stands in is imported when it is used."""
 
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         name = cmd_name.replace("-", "_")
         if name not in COMMANDS:
-            return None
-        module = f"{name}_" if keyword.iskeyword(name) else name
-        command: click.Command = importlib.import_module(f"dataflow_grounding.cli.{module}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0].replace("-", "_") not in COMMANDS:
             from dataflow_grounding.spec.problems import nearest
 
-            raise click.UsageError(f"{args[0]!r} is not a command{nearest(args[0].replace('-', '_'), COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+            raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
+        module = importlib.import_module(f"dataflow_grounding.cli.{_COMMANDS[name][0]}")
+        return next(made for made in vars(module).values() if isinstance(made, click.Command) and made.name == name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -73,6 +66,15 @@ class _LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Turns images into grounded annotations with a vision-language model."""
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that makes SHELL complete commands and options: eval "$(dataflowgrounding completion bash)"."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE").source())  # noqa: TID251
 
 
 def main() -> None:
@@ -123,7 +125,3 @@ def _run() -> None:
             say(traceback.format_exc())
         say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
-
-
-if __name__ == "__main__":
-    main()

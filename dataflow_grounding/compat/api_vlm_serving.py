@@ -30,7 +30,6 @@ class GeneratesFromInput:
 
     @property
     def _serving(self) -> Any:
-        """Who answers."""
         return self
 
     def start_serving(self) -> None:
@@ -158,7 +157,6 @@ class ServingForDataFlow(GeneratesFromInput):
 
 
 def _refuse(**given: Sequence[Any] | None) -> None:
-    """Raises SpecError for the first argument that holds something."""
     for name, values in given.items():
         if any(value is not None and value != [] for value in values or []):
             raise SpecError(f"{name} is not supported: {WHY[name]}")
@@ -196,9 +194,8 @@ class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
         box_format: str = "auto",
     ) -> None:
         if image_io is not None:
-            raise SpecError(
-                "image_io is not supported: pictures are read from their paths. Give max_workers by its name"
-            )
+            how = "pictures are read from their paths. Give max_workers by its name"
+            raise SpecError(f"image_io is not supported: {how}")
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
         super().__init__(

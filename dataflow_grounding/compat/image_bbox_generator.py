@@ -46,12 +46,6 @@ class _Between(FileStorage):
         self._writes = config.output_jsonl_path or storage.output_path
         self.first_entry_file_name = self._reads  # images are looked for beside it
 
-    @property
-    def input_path(self) -> str:
-        """The file that this step reads."""
-        return self._reads
-
-    @property
-    def output_path(self) -> str:
-        """The file that this step writes."""
-        return self._writes
+    def path_of(self, step: int) -> str:
+        """The file that is read for its own step, the one that is written for the next."""
+        return self._reads if step == self.operator_step else self._writes

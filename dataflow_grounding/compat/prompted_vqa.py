@@ -28,11 +28,11 @@ _ABOUT = ("", " about this picture", " about these pictures, which come in order
 
 @OPERATOR_REGISTRY.register()
 class PromptedVQAGenerator(Operator):
-    """Answers each row's prompt, or the last turn of its conversation.
+    """Reads prompts or conversations, with images or without, and writes answers.
 
-    The column of pictures holds a path, a list of paths, or nothing: such a row is asked without one. A conversation
-    is a list of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
-    left out.
+    A row is asked its prompt, or the last turn of its conversation: a list of turns, `{"from": "human", "value": …}` or
+    `{"role": "user", "content": …}`; `<image>` before a text is left out. The column of pictures holds a path, a list
+    of paths, or nothing: such a row is asked without one.
 
     Args:
         serving: Ours or DataFlow's.
@@ -56,10 +56,7 @@ class PromptedVQAGenerator(Operator):
     output_keys = {"answer": "answer"}
     optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
     needs_image = False
-    descriptions = {
-        "en": "Reads prompts or conversations, with images or without, and writes answers.",
-        "zh": "读取提示词或对话(可附图像),生成回答。",
-    }
+    descriptions = {"zh": "读取提示词或对话(可附图像),生成回答。"}
 
     def __init__(
         self, serving: Any, system_prompt: str = "You are a helpful assistant.", prompt_template: Any = None

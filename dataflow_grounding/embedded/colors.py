@@ -154,9 +154,7 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     if not around.any():
         return False
     mean, band_lab = lab[inside > 0].mean(axis=0), lab[around > 0]
-    if (
-        lab[inside > 0].std(axis=0).max() > _MAX_SPREAD
-        or float(np.linalg.norm(band_lab.mean(axis=0) - mean)) < _MIN_CONTRAST
-    ):
+    contrast = float(np.linalg.norm(band_lab.mean(axis=0) - mean))
+    if lab[inside > 0].std(axis=0).max() > _MAX_SPREAD or contrast < _MIN_CONTRAST:
         return False
     return float((np.linalg.norm(band_lab - mean, axis=1) >= 0.8 * _MIN_CONTRAST).mean()) >= _MIN_CLEAR_SIDES

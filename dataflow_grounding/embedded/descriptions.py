@@ -1,17 +1,18 @@
-"""Descriptions of given regions: what a phrase means among them, and the shortest phrase that means one alone."""
+"""Descriptions of given regions, and the answers to the tasks about them: all from their labels, boxes and colours."""
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.choose import beside, center, choose
 from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
-from dataflow_grounding.embedded.picture import Candidate, Picture
-from dataflow_grounding.embedded.regions import Thing, plural_of, with_article
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
 _STAND_IN = ("thing", "things")
 _SIZES = ("", "small", "large")
@@ -99,6 +100,10 @@ class Descriptions:
         """
         return next((text for text in self._phrases(thing) if self.means(text, [thing.id])), None)
 
+    def description(self, thing: Thing) -> str:
+        """The phrase that means this thing alone, or one that says that it is one of several."""
+        return self.shortest(thing) or with_article(_joined(thing.color, thing.kind))
+
     def _phrases(self, thing: Thing) -> Iterator[str]:
         colors = ("", thing.color) if thing.color else ("",)
         places = [place for place in (*_PLACES, *_ENDS) if self._lies(thing, place)]
@@ -168,3 +173,69 @@ def _counted(count: int, color: str, kind: str) -> str:
 
 def _distance(one: Thing, other: Thing) -> float:
     return sum(abs(one.bbox[axis] + one.bbox[axis + 2] - other.bbox[axis] - other.bbox[axis + 2]) for axis in (0, 1))
+
+
+def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply to a task about regions; ``image`` is uint8 (H, W, 3), BGR, upright, ``given`` the request's input."""
+    picture = Picture(image)
+    seen = Descriptions(read_things(picture, given.get("regions") or []), picture)
+    match task:
+        case "region_expression":
+            types = {region["id"]: region.get("type") or "" for region in given["regions"]}
+            regions = [
+                {"id": t.id, "type": types[t.id], "color": t.color, "description": seen.description(t)}
+                for t in seen.things
+            ]
+            return {"regions": regions}
+        case "image_caption":
+            return {"caption": seen.caption()}
+        case "grounding_expression":
+            return {"expressions": _merged(seen)}
+        case "double_check":
+            return {"checks": [_checked(seen, e["id"], str(e["text"]), e["region_ids"]) for e in given["expressions"]]}
+        case _:
+            return {"captions": [{"id": thing.id, "text": _plain_caption(seen, thing)} for thing in seen.things]}
+
+
+def _plain_caption(seen: Descriptions, thing: Thing) -> str:
+    """Colour, size and place, which is all that is known of a region without a label; and a remark that says so."""
+    share = thing.size / seen.picture.area
+    color = f"mostly {thing.color}" if thing.color else "of no single colour"
+    if share > 0.98:
+        return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
+    x, y = center(thing.bbox, seen.picture)
+    across, down = _third(x, "left", "right"), _third(y, "top", "bottom")
+    place = _joined(down, across) or "middle"
+    return (
+        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {place}. "
+        "(Colour, size and place only: the embedded grounder can't tell what it is.)"
+    )
+
+
+def _third(part: float, low: str, high: str) -> str:
+    return low if part < 1 / 3 else high if part > 2 / 3 else ""
+
+
+def _merged(seen: Descriptions) -> list[dict[str, Any]]:
+    """An expression for each thing that can be told from all others, and one for each group that can be counted."""
+    single = [(text, [thing.id]) for thing in seen.things if (text := seen.shortest(thing)) is not None]
+    groups = [(text, ids) for text, ids in seen.groups() if len(ids) > 1 and seen.means(text, ids)]
+    return [{"text": text, "region_ids": ids} for text, ids in [*groups, *single]]
+
+
+def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> dict[str, Any]:
+    check = {"id": number, "text": text, "region_ids": list(ids), "reason": ""}
+    meaning = seen.meaning(text)
+    if meaning is None:
+        return {**check, "matches": None, "reason": "not all words are understood"}
+    if meaning.clear and sorted(meaning.ids) == sorted(ids):
+        return {**check, "matches": True}
+    found = list(meaning.ids)
+    if meaning.clear and found:
+        return {**check, "matches": False, "region_ids": found, "reason": "it means other regions"}
+    if found and len(ids) == 1:
+        return {**check, "matches": False, "region_ids": found, "reason": f"it fits {len(found)} regions"}
+    right = [thing for thing in seen.things if [thing.id] == list(ids)]
+    better = seen.shortest(right[0]) if right else None
+    reason = "it is not clear" if found else "it fits no region"
+    return {**check, "matches": False, "text": better or text, "reason": reason}

@@ -65,16 +65,13 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
         undecided[key] = _Undecided("ambiguous", "two different things are named for the same place")
         del found[key]
     to_full, labels = sight.picture.to_full, {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
-    return {
-        "objects": [
-            {"id": key, "label": labels[key], "bbox": to_full(c.bbox), "score": c.score, "evidence": c.evidence}
-            for key, candidates in found.items()
-            for c in candidates
-        ],
-        "statuses": [
-            {"id": key, "status": reason.status, "reason": str(reason)} for key, reason in sorted(undecided.items())
-        ],
-    }
+    objects = [
+        {"id": key, "label": labels[key], "bbox": to_full(c.bbox), "score": c.score, "evidence": c.evidence}
+        for key, candidates in found.items()
+        for c in candidates
+    ]
+    statuses = [{"id": key, "status": why.status, "reason": str(why)} for key, why in sorted(undecided.items())]
+    return {"objects": objects, "statuses": statuses}
 
 
 def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -> set[int]:

@@ -47,7 +47,9 @@ def read_noun_phrase(
     tokens: Sequence[Token], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
     """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown, ``is_inner``: after "of"."""
-    chunk = _skip_determiners(tokens, at)
+    chunk = at
+    while _lower(tokens, chunk) in words.ARTICLES and chunk < at + _MOST_DETERMINERS:
+        chunk += 1
     noun = _first_noun(tokens, chunk, chunk > at or is_label, _lower(tokens, at - 1) in _BEFORE_PLURALS)
     if noun is None:
         return None
@@ -89,13 +91,6 @@ def _lower(tokens: Sequence[Token], at: int) -> str:
     return tokens[at].lower if 0 <= at < len(tokens) else ""
 
 
-def _skip_determiners(tokens: Sequence[Token], at: int) -> int:
-    here = at
-    while _lower(tokens, here) in words.ARTICLES and here < at + _MOST_DETERMINERS:
-        here += 1
-    return here
-
-
 def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_be_plural: bool) -> int | None:
     """The index of the first noun after the adjectives that begin at ``start``."""
     modified = may_be_unknown
@@ -119,7 +114,6 @@ def _first_noun(tokens: Sequence[Token], start: int, may_be_unknown: bool, may_b
 
 
 def _last_noun(tokens: Sequence[Token], first: int, limit: int) -> int:
-    """The last of the nouns in a row that begins at ``first``."""
     at = first
     while at + 1 < limit and _continues(tokens, at + 1) and _extends(tokens[at].lower, tokens[at + 1].lower):
         at += 1

@@ -33,11 +33,8 @@ def find_sky(picture: Picture, color: str | None) -> Candidate | None:
     is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
     if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
         return None
-    if (
-        not _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1]
-        or lab[:, 2].std() > _SKY_SPREAD
-        or not (color in (None, "blue") or color_matches(color, mean))
-    ):
+    is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
+    if not is_blue or not (color in (None, "blue") or color_matches(color, mean)):
         return None
     return Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")
 

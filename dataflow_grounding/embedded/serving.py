@@ -60,7 +60,7 @@ def _answer(request: Request[Any]) -> str:
 
         answer = ground_phrases(_bgr(request.images[0]), list(request.input["phrases"]))
     elif request.task in ABOUT_REGIONS:
-        from dataflow_grounding.embedded.labelled import answer_about_regions
+        from dataflow_grounding.embedded.descriptions import answer_about_regions
 
         answer = answer_about_regions(request.task, _bgr(request.images[0]), request.input)
     else:

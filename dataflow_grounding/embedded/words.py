@@ -26,44 +26,26 @@ def _inflected(stem: str) -> tuple[str, ...]:
     return (stem, third, base + "ing", base + "ed", doubled + "ing", doubled + "ed")
 
 
-ARTICLES = _words("articles")
-NEGATIONS = _words("negations")
+ARTICLES, NEGATIONS, VAGUE_COUNTS, TONES = map(_words, ("articles", "negations", "vague_counts", "tones"))
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
-VAGUE_COUNTS = _words("vague_counts")
-CHROMATIC = _terms("chromatic")
 COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
-ACHROMATIC = _terms("achromatic")
-MANY_COLORED = _words("many_colored")
-OTHER_COLORS = _words("other_colors")
-TONES = _words("tones")
-SIZES = _terms("sizes")
-POSITIONS = _terms("positions")
-DEPTHS = _words("depths")
-PLACES = _words("places")
-PICTURES = _words("pictures")
-SHAPES = _terms("shapes")
-KINDS = _terms("kinds")
+CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(_terms, ("chromatic", "achromatic", "sizes", "positions"))
+MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
+DEPTHS, PLACES, PICTURES = map(_words, ("depths", "places", "pictures"))
+SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
 PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
-ANYONE = _words("anyone")
-ANYTHING = _words("anything")
+ANYONE, ANYTHING, ROUND = map(_words, ("anyone", "anything", "round"))
 ONE_COLORED = _words("one_colored") | ANYTHING
-ROUND = _words("round")
 FIGURES = _words("figures") | ROUND | ANYTHING
-NEVER = _terms("never")
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
-OF_HEADS = _words("of_heads")
-QUANTITIES = _words("quantities")
-PREPOSITIONS = _words("prepositions")
-CONJUNCTIONS = _words("conjunctions")
+OF_HEADS, QUANTITIES = _words("of_heads"), _words("quantities")
+PREPOSITIONS, CONJUNCTIONS = _words("prepositions"), _words("conjunctions")
 STOPS = PREPOSITIONS | CONJUNCTIONS | NEGATIONS | _words("pronouns") | _words("auxiliaries") | _words("adverbs")
 VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words("verb_irregular")
 VERBS -= {"leaves"}
-ADJECTIVES = _words("adjectives")
+ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(_words, ("adjectives", "always_plural", "foreign", "tested"))
 NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
-ALWAYS_PLURAL = _words("always_plural")
-FOREIGN = _words("foreign")
-TESTED = _words("tested")
 _KNOWN = STOPS.union(
     ARTICLES, NUMBERS, VERBS, ADJECTIVES, CHROMATIC, ACHROMATIC, SIZES, POSITIONS, TONES, VAGUE_COUNTS, NOT_OBJECTS,
     OTHER_COLORS, MANY_COLORED,

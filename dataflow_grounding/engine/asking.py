@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -162,17 +162,12 @@ class Asking:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """One request at a time until the first answer: what is wrong with all of them is found out by few."""
-        alone = False
-        if not self.endpoint.has_answered:
-            await self._first.acquire()
-            alone = not self.endpoint.has_answered
-            if not alone:
-                self._first.release()
-        try:
+        async with AsyncExitStack() as alone:
+            if not self.endpoint.has_answered:
+                await alone.enter_async_context(self._first)
+                if self.endpoint.has_answered:  # by now
+                    await alone.aclose()
             yield
-        finally:
-            if alone:
-                self._first.release()
 
     async def _judged(self, request: Request[T], priority: Any, tries: Counter[str]) -> Reply:
         """Sends once; an error that is the endpoint's as a whole stops the run."""
@@ -194,7 +189,8 @@ class Asking:
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
         try:
             self._check_stopped()
-            reserved = await self._reserve(request)
+            with self._stopping():
+                reserved = await self.budget.reserve(request, self.serving)
             try:
                 self._check_stopped()
                 self.counts["sent"] += 1
@@ -222,21 +218,11 @@ class Asking:
         finally:
             self.limiter.release(number, refused=refused, answered=answered)
 
-    async def _reserve(self, request: Request[T]) -> float:
-        try:
-            return await self.budget.reserve(request, self.serving)
-        except errors.RunStopped as error:
-            self._stop(error)
-            raise
-
     def _count_another(self) -> None:
         """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
-        try:
+        with self._stopping():
             self._check_stopped()
             self.budget.count()
-        except errors.RunStopped as error:
-            self._stop(error)
-            raise
         self.counts["sent"] += 1
 
     def _stop_alone(self, why: errors.RunStopped) -> None:
@@ -247,11 +233,8 @@ class Asking:
             raise self.stopped
 
     def _count(self, reply: Reply) -> None:
-        self.counts["answered"] += 1
         self.endpoint.answered()
-        self.counts["input_tokens"] += reply.usage.input_tokens
-        self.counts["cached_tokens"] += reply.usage.cached_tokens
-        self.counts["output_tokens"] += reply.usage.output_tokens
+        self.counts.update(answered=1, **vars(reply.usage))
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:

@@ -4,10 +4,11 @@ import asyncio
 import contextvars
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Generic, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -22,56 +23,37 @@ def run_blocking(work: Callable[[], Awaitable[T]]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(main())
-    return _InThread(main).run()
+    return _in_thread(main)
 
 
-class _InThread(Generic[T]):
-    """One coroutine, in a thread and an event loop of its own."""
+def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it in a thread and an event loop of its own, and wait for it, whatever is raised here meanwhile."""
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    interrupted = False
 
-    def __init__(self, main: Callable[[], Awaitable[T]]) -> None:
-        self._main = main
-        self._ended = threading.Event()
-        self._result: list[T] = []
-        self._failure: BaseException | None = None
-        self._interrupted = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def run(self) -> T:
-        """Wait for it, whatever is raised here meanwhile."""
-        context = contextvars.copy_context()
-        with _ctrl_c(self._interrupt):
-            threading.Thread(target=lambda: context.run(self._work)).start()
-            while not self._ended.is_set():
-                try:
-                    self._ended.wait()
-                except KeyboardInterrupt:  # not by a signal: a notebook's way of stopping a cell from outside
-                    self._interrupt()
-        if self._interrupted and (self._failure is None or isinstance(self._failure, asyncio.CancelledError)):
-            raise KeyboardInterrupt
-        if self._failure is not None:
-            raise self._failure
-        return self._result[0]
-
-    def _work(self) -> None:
-        try:
-            asyncio.run(self._supervised())
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._ended.set()
-
-    async def _supervised(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._interrupted:
+    async def supervised() -> T:
+        running.append((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        if interrupted:
             raise asyncio.CancelledError
-        self._result.append(await self._main())
+        return await main()
 
-    def _interrupt(self) -> None:
-        self._interrupted = True
-        if self._loop is not None and self._task is not None:
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        for loop, task in running:
             with suppress(RuntimeError):  # the loop has just been closed
-                self._loop.call_soon_threadsafe(self._task.cancel)
+                loop.call_soon_threadsafe(task.cancel)
+
+    with _ctrl_c(interrupt), ThreadPoolExecutor(1) as thread:
+        work = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
+        while not work.done():
+            try:
+                wait([work])
+            except KeyboardInterrupt:  # not by a signal: a notebook's way of stopping a cell from outside
+                interrupt()
+    if interrupted and isinstance(work.exception(), (asyncio.CancelledError, NoneType)):
+        raise KeyboardInterrupt
+    return work.result()
 
 
 @contextmanager
@@ -82,10 +64,7 @@ def _ctrl_c(interrupt: Callable[[], None]) -> Iterator[None]:
         yield
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        interrupt()
-
-    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, lambda number, frame: interrupt())
     try:
         yield
     finally:

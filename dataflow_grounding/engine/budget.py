@@ -1,14 +1,19 @@
-"""Limits on what a run may send and spend, counting what is in flight at its worst case."""
+"""What models cost, and limits on what a run may send and spend, counting what is in flight at its worst case."""
 
 import asyncio
+import functools
+import re
 from dataclasses import dataclass
-from typing import Any
+from importlib import resources
+from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BudgetExceeded, SpecError
 from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
+
+_SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,33 @@ class Prices:
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
         return (fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output) / 1e6
+
+
+class PriceRow(NamedTuple):
+    """The prices of one model, when they were read, and where."""
+
+    model: str
+    date: str
+    source: str
+    prices: Prices
+
+
+def listed_price(model: str) -> PriceRow | None:
+    """Return the prices of a model by its name, with or without a vendor and a date; None if it is not listed."""
+    name = model.lower().rsplit("/", 1)[-1]
+    while name not in _table() and _SUFFIX.search(name):
+        name = _SUFFIX.sub("", name)
+    return _table().get(name)
+
+
+@functools.cache
+def _table() -> dict[str, PriceRow]:
+    import yaml
+
+    text = resources.files(__package__).joinpath("prices.yaml").read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = yaml.safe_load(text)
+    of_models = (PriceRow(row.pop("model"), str(row.pop("date")), row.pop("source"), Prices(**row)) for row in rows)
+    return {row.model: row for row in of_models}
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,10 +19,9 @@ from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, S
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
-from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
-from dataflow_grounding.engine.workers import Workers
+from dataflow_grounding.engine.workers import Patience, Workers
 from dataflow_grounding.errors import ImageChanged, RecordError, RunStopped
 from dataflow_grounding.images import find_image
 from dataflow_grounding.memory_pictures import as_path, id_of, is_picture
@@ -108,11 +107,8 @@ def _store(operator: Annotator, path: str | None) -> Iterator[ReplyLog]:
     if path is None:
         yield MemoryLog()
         return
-    log = KeyedLog(path)
-    try:
+    with closing(KeyedLog(path)) as log:
         yield StepLog(log, operator.name)
-    finally:
-        log.close()
 
 
 async def _annotate_all(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
@@ -47,8 +47,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.vouched = Vouched()
         self.end = 0  # the place of the next line
-        self._lines: dict[str, dict[str, Any]] = {}
-        self._places: dict[str, int] = {}
+        self._lines: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def lines(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """The whole lines that are in a file between two places: none."""
@@ -56,28 +55,22 @@ class MemoryLog:
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key` at or after place `since`, or None."""
-        line = self._lines.get(key)
-        return line and self.vouched.judged(line, self._places[key])
+        place, line = self._lines.get(key, (0, None))
+        return line and self.vouched.judged(line, place)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a line; returns it."""
-        line = self._lines[key] = {"key": key, **value}
-        self._places[key] = self.end
+        place, line = self._lines[key] = self.end, {"key": key, **value}
         self.end += 1
-        return self.vouched.judged(line, self._places[key]) or line
+        return self.vouched.judged(line, place) or line
 
 
 class StepLog:
     """A log as one step writes it: each line names the step."""
 
     def __init__(self, log: KeyedLog, step: str) -> None:
-        self.get, self.lines, self.vouched = log.get, log.lines, log.vouched
+        self.get, self.lines, self.vouched, self.first_new = log.get, log.lines, log.vouched, log.first_new
         self._log, self._step = log, step
-
-    @property
-    def first_new(self) -> int:
-        """Where the lines of this run begin."""
-        return self._log.first_new
 
     @property
     def end(self) -> int:
@@ -115,11 +108,9 @@ class KeyedLog:
         self._pending = bytearray()
         self._places = NumberTable()
         self.unsynced = 0  # lines not known to be on disk
-        try:
+        with storing(path):
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
-        except OSError as error:
-            raise write_failed(path, error) from None
         self.first_new = self._size  # where the lines of this run begin
 
     @property
@@ -164,24 +155,23 @@ class KeyedLog:
         """Hand the pending lines to the operating system, whole or not at all."""
         data = bytes(self._pending)
         self._pending.clear()
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            raise write_failed(self.path, error) from None
+        with storing(self.path):
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(self._file, data[written:])
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._file, self._size)
+                raise
         self._size += len(data)
         self.unsynced += 1
 
     def sync(self) -> None:
         """Put all lines on disk; may be called from another thread."""
         count = self.unsynced
-        try:
+        with storing(self.path):
             os.fsync(self._file)
-        except OSError as error:
-            raise write_failed(self.path, error) from None
         self.unsynced -= count
 
     def close(self) -> None:
@@ -256,6 +246,11 @@ def _key_of(line: bytes) -> int | None:
     return None
 
 
-def write_failed(path: str, error: OSError) -> StorageFailed:
-    """What stops a run where `path` can't be written."""
-    return StorageFailed(f"can't write {path}: {error.strerror or error}. Fix that, then run the same command again")
+@contextmanager
+def storing(path: str) -> Iterator[None]:
+    """Where `path` can't be written, what stops the run: StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise StorageFailed(f"can't write {path}: {why}. Fix that, then run the same command again") from None

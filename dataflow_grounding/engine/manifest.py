@@ -5,13 +5,12 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.source import Source, stat_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
@@ -34,8 +33,20 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        """Looked at when all is settled that the operators ask before the first record."""
-        return settings_digest(self._steps, self._extra)
+        """Digest of all that the files depend on, besides the input, once all is settled that the operators ask before
+        the first record; None when it can't be told.
+        """
+        parts: list[Any] = [self._extra]
+        for step in self._steps:
+            operator = step.operator
+            if (settings := operator.settings()) is None:
+                return None
+            serving = operator.serving.identity() if operator.serving else None
+            parts.append([step.label, operator.reads(), operator.writes(), settings, serving])
+        try:
+            return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        except (TypeError, ValueError):
+            return None
 
     def finished(self) -> Summary | None:
         """The summary of the earlier run that did just this, if its files are as it left them."""
@@ -74,26 +85,4 @@ class Manifest:
             raise StorageFailed(f"can't write {self._path}: {error.strerror or error}") from None
 
     def _state(self) -> list[list[int] | None]:
-        states: list[list[int] | None] = []
-        for path in self._outputs:
-            try:
-                found = os.stat(path)
-                states.append([found.st_size, found.st_mtime_ns])
-            except OSError:
-                states.append(None)
-        return states
-
-
-def settings_digest(steps: Iterable[Step], extra: Mapping[str, Any]) -> str | None:
-    """Digest of all that the files of these steps depend on, besides the input; None when it can't be told."""
-    parts: list[Any] = [dict(extra)]
-    for step in steps:
-        settings = step.operator.settings()
-        if settings is None:
-            return None
-        serving = step.operator.serving.identity() if step.operator.serving else None
-        parts.append([step.label, step.operator.reads(), step.operator.writes(), settings, serving])
-    try:
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    except (TypeError, ValueError):
-        return None
+        return [found and [found.st_size, found.st_mtime_ns] for found in map(stat_of, self._outputs)]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import write_failed
+from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import lines_path, write_places
 from dataflow_grounding.engine.summary import Summary
@@ -50,11 +50,9 @@ class Outputs:
         self._places = [array("q") for _ in steps if places]
         self._suspects: dict[int, int] = {}  # the place of a row with suspect boxes → the first step that has them
         self.failures_path = steps[0].storage.failures_path
-        try:
+        with storing(steps[0].storage.output_path):
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
             self._failures = RowWriter(self.failures_path)
-        except OSError as error:
-            raise write_failed(steps[0].storage.output_path, error) from None
 
     def put(self, place: int, outcome: Outcome) -> None:
         """Take a row's outcome, and write all that are due. What has to wait, waits as text."""
@@ -64,7 +62,7 @@ class Outputs:
             [dump_line(record) for record in outcome.records],
             [dump_line(_failure(outcome, failure)) for failure in outcome.failures],
         )
-        try:
+        with storing(self.failures_path):
             while self.next in self._waiting:
                 at, lines, failures = self._waiting.pop(self.next)
                 for places, _ in zip(self._places, lines, strict=False):
@@ -76,8 +74,6 @@ class Outputs:
                 for line in failures:
                     self._failures.write_line(line)
                 self.next += 1
-        except OSError as error:
-            raise write_failed(self.failures_path, error) from None
 
     def suspect(self, place: int, step: int) -> None:
         """The boxes that a step asked for in the row at `place` may be wrong; the row may be written already."""
@@ -110,9 +106,8 @@ class Outputs:
     def commit(self, rows: int) -> None:
         """Put the files in place, once each of the `rows` is written or among the failures. Raises RunStopped."""
         self._check(rows)
-        try:
-            kept = _other_failures(self.failures_path, {step.label for step in self.steps})
-            for line in kept:
+        with storing(self.failures_path):
+            for line in _other_failures(self.failures_path, {step.label for step in self.steps}):
                 self._failures.write(line)
             self._mark_suspects()
             self._failures.commit()
@@ -123,8 +118,6 @@ class Outputs:
                         write_places(lines_path(writer.path), places)
                 else:
                     writer.discard()
-        except OSError as error:
-            raise write_failed(self.failures_path, error) from None
 
     def _check(self, rows: int) -> None:
         failed = 0

@@ -141,9 +141,7 @@ class WholeFile:
         """Not known."""
         return {}
 
-    def writes(self) -> dict[str, str]:
-        """Not known."""
-        return {}
+    writes = reads
 
     def settings(self) -> None:
         """Not known."""

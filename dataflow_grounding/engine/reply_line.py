@@ -1,5 +1,6 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
+from dataclasses import astuple
 from typing import Any, TypeVar
 
 from dataflow_grounding.engine.plan import SUSPECT
@@ -14,17 +15,11 @@ T = TypeVar("T")
 
 def line_of(request: Request[Any], serving: Serving, reply: Reply) -> dict[str, Any]:
     """A reply as it is stored, and then read: without the keys that it repeats."""
-    usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
     text = blotted(reply.text) if isinstance(reply.text, str) else None
     line: dict[str, Any] = {"task": request.task, "model": serving.model, "reply": text}
     refusal = reply.refusal and blotted(reply.refusal)
-    line |= {"finish_reason": blotted(reply.finish_reason), "usage": usage, "refusal": refusal}
-    again: dict[str, Any] = {
-        "attempt": request.attempt,
-        "sample": request.sample,
-        "of": request.of,
-        "free": serving.free,
-    }
+    line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage)), "refusal": refusal}
+    again = {"attempt": request.attempt, "sample": request.sample, "of": request.of, "free": serving.free}
     return {**line, **{name: value for name, value in again.items() if value}}
 
 

@@ -11,13 +11,12 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Failure, Outcome, Outputs
-from dataflow_grounding.engine.patience import Patience
 from dataflow_grounding.engine.plan import Partial, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.resources import Resources
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Workers, signals_to
+from dataflow_grounding.engine.workers import Patience, Workers, signals_to
 from dataflow_grounding.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.rows import Row
@@ -46,7 +45,7 @@ class Run:
         self._levels = levels(steps)
         self._patience = Patience()
         self._rows: deque[tuple[int, Row]] = deque()
-        self._room: list[asyncio.Future[None]] = []
+        self._room = asyncio.Event()
         self._workers = Workers(self._interrupt)
         self._taken = 0
         self._asked: set[int] = set()  # places of the rows at work for which something was asked
@@ -120,8 +119,7 @@ class Run:
                 place, row = self._rows.popleft()
                 record = self._record(place, row)
                 while place - self._outputs.next >= self._window and self.stopped is None:
-                    self._room.append(room := asyncio.get_running_loop().create_future())
-                    await room
+                    await self._room.wait()
                 self._outputs.put(place, await self._finish(place, row, record))
                 self._replayed += bool(self._held.askings) and place not in self._asked
                 self._asked.discard(place)
@@ -142,9 +140,8 @@ class Run:
             self.stop(why)
 
     def _wake(self) -> None:
-        for room in self._room:
-            if not room.done():
-                room.set_result(None)
+        """Let all look again that wait for room."""
+        self._room.set()
         self._room.clear()
 
     def _record(self, place: int, row: Row) -> Record | RecordError:

@@ -74,15 +74,12 @@ def _held_by_file(folder: str) -> Iterator[None]:
 def _create(path: str, text: str) -> bool:
     """Make the file unless it is there. Raises InputError where it can't be made at all."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
     except FileExistsError:
         return False
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    try:
-        os.write(file, text.encode())
-    finally:
-        os.close(file)
     return True
 
 

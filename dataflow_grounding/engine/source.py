@@ -17,7 +17,7 @@ from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_as
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import header_facts
+from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import ImageFile, find_image
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
@@ -61,10 +61,17 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     media_types: Counter[str] = Counter()
     for record in itertools.islice(records, SAMPLE):
         with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            size, media_type = header_facts(find_image(record, image_key).path)
+            size, media_type, _ = read_header(find_image(record, image_key).path, b"")
             sizes[size] += 1
             media_types[media_type] += 1
     return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])
+
+
+def stat_of(path: str) -> os.stat_result | None:
+    """The file's state; None where there is none."""
+    with suppress(OSError):
+        return os.stat(path)
+    return None
 
 
 class Source:
@@ -118,8 +125,7 @@ class Source:
         if not readable and self._shard is not None:  # a shard may have no rows
             readable = [row.data for row in itertools.islice(read_rows(self.path), 50) if row.data is not None]
         if not readable:
-            first = next((row for row in self._ahead), None)
-            why = f"line {first.line}: {first.error}" if first else "it has no rows"
+            why = f"line {self._ahead[0].line}: {self._ahead[0].error}" if self._ahead else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
         self._numbered = itertools.chain(enumerate(self._ahead), self._numbered)
         return list(dict.fromkeys(column for row in readable for column in row))
@@ -199,11 +205,10 @@ class Source:
 
     def state(self) -> tuple[int, ...] | None:
         """What changes when the input file is written to or replaced; None for a pipe or a missing file."""
-        with suppress(OSError):
-            found = os.stat(self.path)
-            if stat.S_ISREG(found.st_mode):
-                return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-        return None
+        found = stat_of(self.path)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
@@ -214,20 +219,17 @@ class Source:
             with open(self.path, "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
                     digest.update(block)
-            if self.image_key is not None:
-                for _, row in self._rows():
-                    state = self._image_state(row)
-                    if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
-                        return None
-                    digest.update(repr(state).encode())
+            for _, row in self._rows():
+                state = self._image_state(row)
+                if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
+                    return None
+                digest.update(repr(state).encode())
         except (OSError, GroundingError):
             return None
         return digest.hexdigest()
 
     def _image_state(self, row: Row) -> ImageFile | None:
-        if row.data is None or self.image_key is None:
-            return None
-        try:
-            return find_image(Record(row.data, self._folders), self.image_key)
-        except GroundingError:
-            return None
+        if row.data is not None:
+            with suppress(GroundingError):
+                return find_image(Record(row.data, self._folders), self.image_key)
+        return None

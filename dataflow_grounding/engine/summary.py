@@ -133,9 +133,8 @@ class Summary:
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
-        lines.append(
-            f"results: {self.annotations}" if self.done or self.already_complete else "no results were written"
-        )
+        there = self.done or self.already_complete
+        lines.append(f"results: {self.annotations}" if there else "no results were written")
         if self.report:
             lines.append(f"report: {self.report}")
         return shown("\n".join(lines))
@@ -155,9 +154,8 @@ def _boxes(record: Record) -> Iterator[str]:
     expressions = record.get("expressions")
     for expression in expressions if isinstance(expressions, list) else ():
         instances = expression.get("instances") if isinstance(expression, dict) else None
-        found = (
-            [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i] if isinstance(instances, list) else []
-        )
+        instances = instances if isinstance(instances, list) else []
+        found = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
         if found:
             line = f"{record.unique_id:.60}: {expression.get('text')!s:.60} {', '.join(map(str, found[:3]))}"
             yield shown(line, lines=False)

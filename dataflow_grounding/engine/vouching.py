@@ -94,17 +94,11 @@ class CheckLog(MemoryLog):
 
 def entries_of(mark: Mapping[str, Any] | None, end: int) -> dict[str, dict[str, list[Span]]]:
     """What a mark says, by kind of question, up to the place `end`; what is damaged says nothing."""
-    entries: dict[str, dict[str, list[Span]]] = {}
     checks = (mark or {}).get("checks")
-    for of, entry in checks.items() if isinstance(checks, dict) else ():
-        spans = {name: entry.get(name) if isinstance(entry, dict) else None for name in ("open", "void")}
-        entries[of] = {
-            name: _joined([(s[0], end if s[1] is None else s[1]) for s in found if _is_span(s)])
-            if isinstance(found, list)
-            else []
-            for name, found in spans.items()
-        }
-    return entries
+    return {
+        of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
+        for of, entry in (checks.items() if isinstance(checks, dict) else ())
+    }
 
 
 def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
@@ -121,20 +115,13 @@ def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, lis
     return {of: list(entry["void"]) for of, entry in entries.items() if entry["void"]}
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[Span]:
-    """Spans that follow one another as one."""
+def _joined(spans: Any, end: int) -> list[Span]:
+    """Spans that follow one another as one; open ones up to `end`."""
     joined: list[Span] = []
-    for first, last in spans:
-        if joined and joined[-1][1] == first:
-            first = joined.pop()[0]
-        joined.append((first, last))
+    for span in spans if isinstance(spans, list) else ():
+        match span:
+            case [int(first), None | int() as last]:
+                if joined and joined[-1][1] == first:
+                    first = joined.pop()[0]
+                joined.append((first, end if last is None else last))
     return joined
-
-
-def _is_span(span: Any) -> bool:
-    return (
-        isinstance(span, list)
-        and len(span) == 2
-        and isinstance(span[0], int)
-        and (span[1] is None or isinstance(span[1], int))
-    )

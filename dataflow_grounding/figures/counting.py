@@ -121,7 +121,6 @@ def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
 
 
 def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
-    """A figure as it is told."""
     whole = sum(counts.values())
     if kind is None:
         return counts.get(True, 0)

@@ -98,14 +98,14 @@ def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
 
 
 def _told_before(given: list[Any], ids: set[int]) -> Iterator[Finding]:
-    for one in given:
-        if isinstance(one, dict) and has_id(own := one.get("expression_id")):
-            if hash(repr(own)) in ids:
-                yield Finding("DG003", repr(own))
-            ids.add(hash(repr(own)))
+    for own in (one.get("expression_id") for one in given if isinstance(one, dict)):
+        if has_id(own) and hash(repr(own)) in ids:
+            yield Finding("DG003", repr(own))
+        ids.add(hash(repr(own)))
 
 
 def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+    """Of an instance that the record has itself, to be mended in place."""
     box, score = box_of(instance["bbox"]), instance["score"]
     beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
     wrong = {
@@ -116,12 +116,9 @@ def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[
         "DG107": size is not None and min(size) > 1 and 0 <= min(box) < max(box) <= 1,
         "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
     }
-    for rule in (rule for rule, found in wrong.items() if found):
-        # the record has this list in it
-        mend = (
-            partial(instance["bbox"].__setitem__, slice(None), clamp(box, size)) if size and rule == "DG102" else None
-        )
-        yield Finding(rule, f"{text}, {[*box]}{f' in {size[0]}x{size[1]}' if size else ''}, score {score}", mend)
+    mends = {"DG102": partial(instance["bbox"].__setitem__, slice(None), clamp(box, size))} if size else {}
+    where = f"{text}, {[*box]}{f' in {size[0]}x{size[1]}' if size else ''}, score {score}"
+    yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
 
 
 def _of_expression(

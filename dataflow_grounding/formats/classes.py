@@ -74,9 +74,8 @@ def read_texts(path: str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             data = yaml.safe_load(file)
     except OSError as error:
-        raise InputError(
-            f"can't read {path}: {error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
-        ) from None
+        why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
+        raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict) or not all(isinstance(text, str) for pair in data.items() for text in pair):

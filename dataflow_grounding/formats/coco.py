@@ -5,47 +5,41 @@ Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scri
 ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.classes import ONE, Classes, Numbers
-from dataflow_grounding.formats.data_lines import broken, file_of
+from dataflow_grounding.formats.data_lines import broken, file_of, read_whole, united
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.label_lines import Labelled
-from dataflow_grounding.records import is_number
+from dataflow_grounding.formats.label_files import Labelled, is_box
 
 
-@dataclass
-class CocoImage:
-    """An image of the file: its regions, or what is wrong with one of them.
-
-    `item` is its entry, `entries` are its annotations', with the name of each one's category as `category`.
-    """
+class CocoImage(NamedTuple):
+    """An image of the file: its entry `item`, and those of its annotations, with the category's name as `category`."""
 
     file_name: str
     item: dict[str, Any]
-    regions: list[Labelled] = field(default_factory=list)
-    error: BrokenRow | None = None
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[dict[str, Any]]
+
+    def regions(self, path: str) -> list[Labelled]:
+        """Its regions in pixels. Raises BrokenRow that names the file of that path and the annotation."""
+        return [_region(entry, f"{path}, annotation {entry['id']}") for entry in self.entries]
 
 
 def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
-    """Read a COCO file.
-
-    Returns:
-        The images with their regions in pixels (corners are decimal sums, free of binary rounding; an annotation's
-        fault is its image's `error`), how many crowd regions were left out, how many annotations belong to no image.
+    """Read a COCO file: its images, how many crowd regions are left out, how many annotations belong to no image.
 
     Raises:
         InputError: The file can't be read, or is not a COCO file.
     """
-    data = _load(path)
+    data = read_whole(path, "")[1]
+    if not is_coco(data):
+        raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
     images = _images(path, data)
     categories = data.get("categories") or []
     names = {str(item.get("id")): str(item.get("name", "")) for item in categories if isinstance(item, dict)}
@@ -57,13 +51,13 @@ def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
         elif item.get("iscrowd") in (1, True):
             crowds += 1
         else:
-            entry = {"id": number, **item, "category": names.get(str(item.get("category_id")), "")}
-            image.entries.append(entry)
-            try:
-                image.regions.append(_region(entry, f"{path}, annotation {entry['id']}"))
-            except BrokenRow as error:
-                image.error = image.error or error
+            image.entries.append({"id": number, **item, "category": names.get(str(item.get("category_id")), "")})
     return list(images.values()), crowds, strays
+
+
+def is_coco(data: Any) -> bool:
+    """Whether this is what a COCO file holds."""
+    return isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
 
 
 @dataclass
@@ -119,15 +113,8 @@ class Coco(Format):
             row = _known(image.item, "width", "height", "caption")
             own = image.item.get("original_id", image.item.get("original_img_id"))
             row |= {} if own is None else {"image_id": own}
-            found: dict[Any, dict[str, Any]] = {}
-            for item in image.entries:
-                with broken(f"{file}, annotation {item['id']}"):
-                    instances = _instances(item)
-                    if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
-                        one = {**_said(item, image.item.get("caption")), **_known(item, "expression_id", "verified")}
-                        one = found.setdefault(one.get("expression_id", repr(one)), {**one, "instances": []})
-                        one["instances"] += instances
-            yield {"image_path": image.file_name, **row, "expressions": list(found.values())}
+            said = [one for item in image.entries for one in _expressions(item, image.item.get("caption"), file)]
+            yield {"image_path": image.file_name, **row, "expressions": united(said)}
 
 
 @dataclass
@@ -154,7 +141,6 @@ class CocoGrounding(Coco):
 
 
 def _annotations(phrase: Phrase) -> Iterator[dict[str, Any]]:
-    """What the annotations of a phrase say of its boxes."""
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         width, height = _sum(box[2], -box[0]), _sum(box[3], -box[1])
         known = _known({**phrase.expression, **instance}, "expression_id", "verified", "bbox_id", "score")
@@ -165,8 +151,16 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
+def _expressions(item: Mapping[str, Any], caption: str | None, file: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The expression of an annotation, behind what tells it, if the annotation says anything."""
+    with broken(f"{file}, annotation {item['id']}"):
+        instances = _instances(item)
+        if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
+            one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
+            yield one.get("expression_id", repr(one)), {**one, "instances": instances}
+
+
 def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """The words of an annotation, and their place in the caption."""
     spans = item.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
         return {"text": item.get("phrase") or item["category"] or ONE}
@@ -182,29 +176,13 @@ def _instances(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"bbox": box, **_known(item, "bbox_id", "score")}] if box[2] > box[0] and box[3] > box[1] else []
 
 
-def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            data = json.load(file)
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {str(error).splitlines()[0]}") from None
-    lists = isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
-    if not lists:
-        raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
-    found: dict[str, Any] = data
-    return found
-
-
 def _images(path: str, data: Mapping[str, Any]) -> dict[str, CocoImage]:
-    """The images by their ids. Raises InputError."""
     images: dict[str, CocoImage] = {}
     for item in data["images"]:
         name = item.get("file_name") if isinstance(item, dict) else None
         if not isinstance(name, str) or not name or "id" not in item:
             raise InputError(f"{path}: an image without 'id' and 'file_name'")
-        image = CocoImage(name, item)
+        image = CocoImage(name, item, [])
         if images.setdefault(str(item["id"]), image) is not image:
             raise InputError(f"{path}: two images have the id {item['id']}: whose boxes are whose?")
     return images
@@ -219,8 +197,8 @@ def _region(item: dict[str, Any], where: str) -> Labelled:
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
     """The box of an annotation as x1, y1, x2, y2. Raises BrokenRow."""
-    box = item.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+    box: Any = item.get("bbox")
+    if not is_box(box):
         raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
     x, y, width, height = box
     return [x, y, _sum(x, width), _sum(y, height)]

@@ -19,7 +19,7 @@ from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.formats.base import Format, Sample
-from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
+from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text
@@ -62,13 +62,12 @@ class Texts(Format):
                 name = _picture_of(line)
                 if name is None:  # text alone, as mixtures have it
                     continue
-                found: dict[str, Line] = {}
-                for text, boxes in self.said(line, picture_size(image_root, name, where)):
-                    one = found.setdefault(text, {"text": text, "instances": []})
-                    one["instances"] += [{"bbox": list(box)} for box in boxes]
-                if "" in found:
+                said = list(self.said(line, picture_size(image_root, name, where)))
+                if not all(text for text, _ in said):
                     raise ValueError("an answer without a phrase")
-                row = {"image_path": name, "caption": self.caption(line), "expressions": list(found.values())}
+                each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
+                expressions = united((text, {"text": text, "instances": found}) for text, found in each)
+                row = {"image_path": name, "caption": self.caption(line), "expressions": expressions}
             yield row
 
     @abstractmethod

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
-from dataflow_grounding.formats.data_lines import broken, file_of, read_xml
+from dataflow_grounding.formats.data_lines import broken, file_of, read_xml, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import STATUSES
 
@@ -72,7 +72,7 @@ def _mark(tag: str, label: str, said: Mapping[str, Any], place: str = "") -> str
 def _record(image: Element) -> dict[str, Any]:
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
-    found: dict[Any, dict[str, Any]] = {}
+    found: list[tuple[Any, dict[str, Any]]] = []
     for mark in image:
         label, said = mark.get("label", ""), {one.get("name"): one.text for one in mark.iter("attribute") if one.text}
         if label == _PICTURE:
@@ -81,20 +81,19 @@ def _record(image: Element) -> dict[str, Any]:
             text = said.get("phrase") or label
             if text in (_BOX, _NO_BOX):
                 raise BrokenRow(f"a {mark.tag} has no phrase")
-            key = said.get("expression_id") or mark.get("group_id"), text
-            one = found.setdefault(key, _expression(text, said))
-            one["instances"] += [_instance(mark, said)] if mark.tag == "box" else []
+            same = said.get("expression_id") or mark.get("group_id"), text
+            found.append((same, _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else [])))
         elif mark.tag != "tag":
             raise BrokenRow(f"a {mark.tag}: only boxes can be read")
-    return {**record, "expressions": list(found.values())}
+    return {**record, "expressions": united(found)}
 
 
-def _expression(text: str, said: Mapping[Any, str]) -> dict[str, Any]:
+def _expression(text: str, said: Mapping[Any, str], instances: list[dict[str, Any]]) -> dict[str, Any]:
     span = [int(said[key]) for key in ("start", "end") if key in said]
     own = {key: said[key] for key in ("expression_id", "status") if key in said}
     if own.get("status", _STATUSES[0]) not in _STATUSES:
         raise BrokenRow(f"the status {own['status']!r} is not one of {', '.join(_STATUSES)}")
-    return {"text": text, "char_span": span or None, **own, "instances": []}
+    return {"text": text, "char_span": span or None, **own, "instances": instances}
 
 
 def _instance(box: Element, said: Mapping[Any, str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The entries of a format's file, each with the place where it stands, for errors that name it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
@@ -44,6 +44,14 @@ def read_whole(path: str, name: str) -> tuple[str, Any]:
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
     return file, data
+
+
+def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Expressions, each behind what tells it from others: those that are the same are one with the boxes of all."""
+    found: dict[Any, dict[str, Any]] = {}
+    for same, one in said:
+        found.setdefault(same, {**one, "instances": []})["instances"] += one["instances"]
+    return list(found.values())
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

@@ -1,22 +1,24 @@
-"""Records on their way into a format: what is wanted of them, what the format can say, and what is lost."""
+"""Records on their way into a format: what is wanted of them, what the format can say, what is lost; its README."""
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.formats.base import Carries, Format, Phrase, Sample
-from dataflow_grounding.formats.export_card import card
-from dataflow_grounding.formats.export_folder import README, ExportFolder
+from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.formats.selection import Selection, status_of
-from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.geometry import box_of
 from dataflow_grounding.records import Record, image_id_of, read_annotations
 from dataflow_grounding.spans import find_spans
+from dataflow_grounding.version import __version__
 
 _SHOWN = 3  # reasons that are kept
+_DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
 @dataclass
@@ -70,7 +72,7 @@ def export(
                 why = "; ".join([*filter(None, [done.losses()]), *done.reasons])
                 raise InputError(f"nothing is written, because {format.name} would lose: {why}")
             with out.file(README) as file:
-                file.write(card(format, done, pictures, out.line))
+                file.write(_card(format, done, pictures, out.line))
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
     return done
@@ -102,16 +104,12 @@ class _Way:
 
     def close(self) -> None:
         """Add what is known at the end."""
-        if self._changed:
-            self._done.remarks.append(
-                f"texts changed, as {self._format.name} can't have them as they are: {self._changed}"
-            )
-        if self._doubtful:
-            self._done.remarks.append(
-                f"records marked doubtful, of whose replies a part was of no use: {self._doubtful}"
-            )
-        if missing := self._pictures.missing:
-            self._done.remarks.append(f"pictures that aren't there, and may be turned by their EXIF: {missing}")
+        counts = {
+            f"texts changed, as {self._format.name} can't have them as they are": self._changed,
+            "records marked doubtful, of whose replies a part was of no use": self._doubtful,
+            "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
+        }
+        self._done.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         carries, lost = self._format.carries, self._done.lost
@@ -133,7 +131,6 @@ class _Way:
         return Sample(file_name, size, self._safe(caption) if carries.captions else caption, phrases, record)
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The expressions that are wanted and that the format can say."""
         said = []
         for expression in expressions:
             wanted = self._select.of(record, expression)
@@ -147,13 +144,12 @@ class _Way:
 
     def _phrase(self, expression: Mapping[str, Any]) -> Phrase:
         instances = expression["instances"]
-        boxes: list[Bbox] = [tuple(map(float, instance["bbox"])) for instance in instances]  # type: ignore[misc]
         span = expression.get("char_span")
         return Phrase(
             self._safe(expression["text"]),
             (span[0], span[1]) if span else None,
             status_of(expression),
-            boxes,
+            [box_of([*map(float, instance["bbox"])]) for instance in instances],
             [instance["score"] for instance in instances],
             expression,
         )
@@ -174,7 +170,6 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
 
 
 def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
-    """What is lost of a phrase that is written, and how often."""
     facts = (
         ("spans", carries.spans, phrase.span is not None),
         ("further boxes of a phrase", carries.several_boxes, len(phrase.boxes) - 1),
@@ -186,12 +181,52 @@ def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made from its picture's path."""
+    """Whether the record has ids that are not made from its picture's path, with a number behind it or without."""
     made = image_id_of({**record, "image_id": None}, "image_path") or "record"
     given = [record.get("image_id"), *(phrase.expression["expression_id"] for phrase in phrases)]
-    return not all(one is None or _is_made(str(one), made) for one in given)
+    own = [str(one) for one in given if one is not None]
+    return not all(one.startswith(made) and one[len(made) :][:1] in ("", "@", "#") for one in own)
 
 
-def _is_made(given: str, made: str) -> bool:
-    """Whether an id is a picture's, with the number of its row or expression behind it, or without."""
-    return given.startswith(made) and given[len(made) : len(made) + 1] in ("", "@", "#")
+def _card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -> str:
+    """The text, in Markdown; for JSON lines, of which `line` is one, with their types as `datasets` wants them."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
+    parts = [
+        f"# {format.name}: {format.about}",
+        f"{MARK} {__version__}: {counts}. {'The pictures are in it.' if format.packs else pictures.described()}",
+        f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
+        f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
+        "\n".join(f"- {remark}" for remark in done.remarks),
+        "\n\n".join(filter(None, ["## Training", _training(format.name), format.training()])),
+    ]
+    return _front_matter(format.data_file, line) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _training(name: str) -> str:
+    text = files(__package__).joinpath("training.md").read_text("utf-8")
+    sections = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
+    return sections.get(name, "").strip()
+
+
+def _front_matter(data_file: str, line: Any) -> str:
+    """`dataset_info`: without it `datasets` fixes the types by the first 10 MB, and ends at what doesn't fit."""
+    if line is None:
+        return ""
+    import yaml
+
+    files = {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_file}]}]}
+    data = {
+        **({} if b"" in line.values() else files),  # it finds pictures, and what they are in, by itself
+        "dataset_info": {"features": [{"name": key, **_feature(value)} for key, value in line.items()]},
+    }
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _feature(value: Any) -> dict[str, Any]:
+    """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
+    if isinstance(value, Mapping):
+        return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
+    if isinstance(value, list):
+        inner = _feature(value[0] if value else None)
+        return {"list": inner["dtype"] if inner.keys() == {"dtype"} else inner.get("struct", inner)}
+    return {"dtype": _DTYPES.get(type(value), "null")}

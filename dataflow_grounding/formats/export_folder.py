@@ -18,7 +18,7 @@ README = "README.md"
 MARK = "Exported by dataflow-grounding"
 """Stands in the README of an export: what has it may be replaced by another."""
 
-Put = Callable[[Mapping[str, Any]], None]
+Put = Callable[[Mapping[str, Any]], object]
 
 
 class ExportFolder:
@@ -80,17 +80,14 @@ class ExportFolder:
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:
         """A file of JSON lines: gives what adds one."""
-        known: dict[str, Any] = {}
         with self.file(name) as file:
 
             def put(value: Mapping[str, Any]) -> None:
-                if not known.get("whole"):
-                    known["line"] = _fuller(known.get("line"), value)
-                    known["whole"] = _whole(known["line"])
+                if not _whole(self.line):
+                    self.line = _fuller(self.line, value)
                 file.write(dump_line(value))
 
             yield put
-        self.line = known.get("line")
 
     @contextmanager
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
@@ -112,7 +109,6 @@ class ExportFolder:
 
 
 def _is_export(path: str) -> bool:
-    """Whether a folder is empty, or holds an export."""
     try:
         with open(os.path.join(path, README), encoding="utf-8") as file:
             return MARK in file.read()
@@ -120,13 +116,9 @@ def _is_export(path: str) -> bool:
         return not os.listdir(path)
 
 
-def _write(file: IO[str], text: str) -> None:
-    file.write(text)
-
-
 def _adder(file: IO[str]) -> Put:
     between = chain(["\n"], repeat(",\n"))
-    return lambda value: _write(file, next(between) + dump_text(value))
+    return lambda value: file.write(next(between) + dump_text(value))
 
 
 def _fuller(one: Any, other: Any) -> Any:
@@ -140,7 +132,6 @@ def _fuller(one: Any, other: Any) -> Any:
 
 
 def _whole(example: Any) -> bool:
-    """Whether all types are known."""
     if isinstance(example, Mapping):
         return all(map(_whole, example.values()))
     return example is not None if not isinstance(example, list) else bool(example) and _whole(example[0])

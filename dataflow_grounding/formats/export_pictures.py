@@ -5,8 +5,8 @@ Many trainers ignore the orientation that EXIF states: a picture that is turned 
 
 import os
 import shutil
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, ImageMissing
@@ -36,7 +36,7 @@ class ExportPictures:
 
     def __init__(self, out: ExportFolder, images: Images, folders: Sequence[str]) -> None:
         self._out, self._images, self._folders = out, images, tuple(folders)
-        self._headers: OrderedDict[str, Header] = OrderedDict()
+        self._header = lru_cache(_KEPT)(read_header)
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
@@ -83,14 +83,6 @@ class ExportPictures:
             os.symlink(os.path.abspath(path), target)
         else:
             shutil.copyfile(path, target)
-
-    def _header(self, path: str) -> Header:
-        known = self._headers.get(path)
-        if known is None:
-            known = self._headers[path] = read_header(path)
-            if len(self._headers) > _KEPT:
-                self._headers.popitem(last=False)
-        return known
 
     def _name(self, given: str) -> str:
         """A name of its own for each path, the same in every export."""

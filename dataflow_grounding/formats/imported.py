@@ -52,7 +52,6 @@ def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 
 def _check(instance: Mapping[str, Any]) -> None:
-    """Raises BrokenRow for a box without an area, and for a score that is none."""
     (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
     if x1 >= x2 or y1 >= y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} has no area")

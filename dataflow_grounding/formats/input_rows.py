@@ -1,12 +1,19 @@
-"""Rows of an input as the record has them: columns renamed, pictures that are no files made files."""
+"""Rows of an input as the record has them: columns renamed, pictures that are no files made files.
+
+Which column is which is told by the names that people use and by what the values look like.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from itertools import chain, islice
 from typing import Any
+
+import yaml
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.formats.label_files import ENDINGS, is_box
 from dataflow_grounding.formats.pictures import is_address, put_picture
 from dataflow_grounding.rows import Row
 
@@ -52,16 +59,13 @@ def record_rows(
         fetch: Gets pictures from addresses; None where that is not allowed.
     """
     while some := list(islice(rows, AT_ONCE if fetch else 1)):
-        mapped = [
-            Row(row.line, renamed(row.data, sources) if row.data is not None else None, row.error) for row in some
-        ]
+        mapped = [row if row.data is None else row._replace(data=renamed(row.data, sources)) for row in some]
         addresses = (row.data[image] for row in mapped if row.data and is_address(row.data.get(image)))
         fetched = fetch(dict.fromkeys(addresses)) if fetch else {}
         yield from (_with_file(row, image, results_dir, fetched) for row in mapped)
 
 
 def _with_file(row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]) -> Row:
-    """The row as JSON has it, its picture as a path."""
     if row.data is None:
         return row
     given = row.data.get(image)
@@ -87,3 +91,49 @@ def _without_bytes(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_bytes(item) for item in value]
     return None if isinstance(value, bytes) else value
+
+
+NAMES: dict[str, list[str]] = yaml.safe_load(files(__package__).joinpath("input_columns.yaml").read_text("utf-8"))
+"""Role → what people call its column, the likeliest first."""
+
+
+def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()) -> str | None:
+    """The column of `rows` that most likely is the one for `role`; None where none looks like it.
+
+    Example:
+        >>> rows = [{"id": 7, "file_name": "a.jpg", "text": "A cat on a rug."}]
+        >>> guessed("image", rows), guessed("caption", rows), guessed("bbox", rows)
+        ('file_name', 'text', None)
+    """
+    if role not in LOOKS:
+        return None
+    columns = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in taken]
+    likely = [name for name in columns if _share(LOOKS[role], rows, name) > 0.5]
+
+    def later(name: str) -> tuple[int, int]:
+        known = NAMES[role].index(name.lower()) if name.lower() in NAMES[role] else len(NAMES[role])
+        return known, -sum(len(str(row.get(name))) for row in rows) if role == "caption" else 0  # the longest texts
+
+    return min(likely, key=later, default=None)
+
+
+def _share(looks: Callable[[Any], bool], rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    values = [row[column] for row in rows if row.get(column) not in (None, "")]
+    return sum(map(looks, values)) / len(values) if values else 0.0
+
+
+def _is_picture(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "bytes" in value
+    return isinstance(value, bytes) or is_address(value) or str(value).lower().endswith(ENDINGS)
+
+
+def _is_caption(value: Any) -> bool:
+    return isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
+
+
+def _is_boxes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_box, value))
+
+
+LOOKS: dict[str, Callable[[Any], bool]] = {"image": _is_picture, "caption": _is_caption, "bbox": _is_boxes}

@@ -9,7 +9,8 @@ from typing import Any
 
 from dataflow_grounding.dataframes import parquet_file, parquet_rows
 from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.formats.label_sources import ENDINGS, files_under
+from dataflow_grounding.formats.coco import is_coco
+from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -80,18 +81,13 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     path = next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
     if path is not None:
         return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
-    found = _outside(results_dir, folder, files_under(folder, ENDINGS, "data.input_jsonl"))
-    if not found:
+
+    def none() -> str:
         below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
         hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
-        raise InputError(f"{folder} has no pictures in it{hint}")
-    return _of_pictures(folder, folder, found)
+        return f"{folder} has no pictures in it{hint}"
 
-
-def _outside(results_dir: str, folder: str, names: Iterable[str]) -> list[str]:
-    """Those of the paths in `folder` that don't lie in the results folder."""
-    results = os.path.join(os.path.abspath(results_dir), "") if results_dir else "\0"
-    return [name for name in names if not os.path.abspath(os.path.join(folder, name)).startswith(results)]
+    return _of_pictures(folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none)
 
 
 def _of_glob(pattern: str, results_dir: str) -> Input:
@@ -99,24 +95,27 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     while glob.has_magic(folder):
         folder = os.path.dirname(folder)
     paths = sorted(path for path in glob.glob(pattern, recursive=True) if path.lower().endswith(ENDINGS))
-    found = _outside(results_dir, folder or ".", (os.path.relpath(path, folder or ".") for path in paths))
-    if not found:
-        raise InputError(f"no picture ({', '.join(ENDINGS)}) matches {pattern}")
-    return _of_pictures(pattern, folder or ".", found)
+    names = [os.path.relpath(path, folder or ".") for path in paths]
+    none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
+    return _of_pictures(pattern, folder or ".", names, results_dir, lambda: none)
 
 
-def _of_pictures(path: str, folder: str, names: list[str]) -> Input:
-    rows = [{"image": name} for name in names]
+def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: Callable[[], str]) -> Input:
+    """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
+    results = os.path.join(os.path.abspath(results_dir), "") if results_dir else "\0"
+    rows = [{"image": n} for n in names if not os.path.abspath(os.path.join(folder, n)).startswith(results)]
+    if not rows:
+        raise InputError(none())
     return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
 
 
-def _coco_captions(path: str) -> dict[str, Any] | None:
+def _coco_captions(path: str) -> Any:
     """What a COCO file of captions holds; None for any other JSON file. Raises InputError for COCO's boxes."""
     with open(path, "rb") as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
     data = read_json(path)
-    if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
+    if not is_coco(data):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
         use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
@@ -145,19 +144,14 @@ def _holds_bytes(path: str) -> bool:
         return any("binary" in str(kind) for kind in file.schema_arrow.types)
 
 
-def _datasets() -> Any:
+def _load(path: str) -> Any:
+    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
     try:
         import datasets
     except ImportError:
         raise MissingExtra("Reading a data set of Hugging Face's", "datasets") from None
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
-    return datasets
-
-
-def _load(path: str) -> Any:
-    """The data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. Raises InputError, MissingExtra."""
-    datasets = _datasets()
     name, _, configuration = path.removeprefix(BY_NAME).partition(":")
     try:
         if path.startswith(BY_NAME):

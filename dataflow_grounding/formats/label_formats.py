@@ -12,13 +12,10 @@ from typing import Any, ClassVar
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Classes, Numbers, read_texts
-from dataflow_grounding.formats.data_lines import picture_size
+from dataflow_grounding.formats.data_lines import picture_size, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.kitti import read_kitti
-from dataflow_grounding.formats.label_lines import Labelled
-from dataflow_grounding.formats.label_sources import ENDINGS, files_under
-from dataflow_grounding.formats.yolo import read_names, read_yolo
+from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text, name_within
 
@@ -43,12 +40,10 @@ class _LabelFormat(Format):
         return self._classes.of(text)
 
     @abstractmethod
-    def entry(self, number: int, name: str) -> str:
-        """A class in the file of names."""
+    def entry(self, number: int, name: str) -> str: ...
 
     @abstractmethod
-    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
-        """A label."""
+    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str: ...
 
     @abstractmethod
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
@@ -96,10 +91,8 @@ class _LabelFormat(Format):
                     regions = self.regions(file, size, names) if label in there else []
                 except (BrokenRow, OSError) as error:
                     raise InputError(f"can't read a label: {error}") from None
-                found: dict[str, list[Labelled]] = {}
-                for region in regions:
-                    found.setdefault(region.pop("type"), []).append(region)
-                expressions = [{"text": text, "instances": boxes} for text, boxes in found.items()]
+                said = ((region.pop("type"), region) for region in regions)
+                expressions = united((text, {"text": text, "instances": [box]}) for text, box in said)
                 row = {"image_path": os.path.relpath(picture, image_root), "width": size[0], "height": size[1]}
                 yield {**row, "expressions": expressions}
 

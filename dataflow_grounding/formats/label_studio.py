@@ -9,6 +9,7 @@ mixins/AreaMixin.js (an id ends at `#`).
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -18,18 +19,7 @@ from dataflow_grounding.formats.data_lines import broken, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import has_id
 
-_BOX, _PHRASE, _NOTHING, _ABSENT = "object", "phrase", "nothing there", "absent"
-_CONFIG = f"""<View>
-  <Image name="image" value="$image" zoom="true"/>
-  <RectangleLabels name="box" toName="image"><Label value="{_BOX}"/></RectangleLabels>
-  <TextArea name="phrase" toName="image" perRegion="true" required="true" editable="true" placeholder="its phrase"/>
-  <Text name="caption" value="$caption"/>
-  <Labels name="span" toName="caption"><Label value="{_PHRASE}"/><Label value="{_NOTHING}"/></Labels>
-  <TextArea name="words" toName="caption" perRegion="true" editable="true" placeholder="the phrase, if it differs"/>
-  <Header value="Neither in the picture nor in the caption:"/>
-  <TextArea name="{_ABSENT}" toName="image" editable="true"/>
-</View>
-"""
+_BOX, _PHRASE, _NOTHING, _ABSENT = "object", "phrase", "nothing there", "absent"  # as in label_studio.xml
 _OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
 _OURS = re.compile(rf"p\d+b\d+|{_ABSENT}")
 _DECIMALS = 6  # of a pixel
@@ -44,7 +34,7 @@ class LabelStudio(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.file("labels.xml") as file:
-            file.write(_CONFIG)
+            file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
                 name = sample.file_name

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
@@ -29,7 +29,7 @@ def write_legacy(step: Step) -> None:
     try:
         found = os.stat(annotations)
         state = json.dumps([LAYOUT, found.st_size, found.st_mtime_ns])
-        if os.path.isdir(folder) and _text_of(stamp) == state:
+        if os.path.isdir(folder) and os.path.isfile(stamp) and Path(stamp).read_text("utf-8") == state:
             return
         shutil.rmtree(part, ignore_errors=True)
         os.makedirs(part)
@@ -70,34 +70,19 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _text_of(path: str) -> str | None:
-    with suppress(OSError), open(path, encoding="utf-8") as file:
-        return file.read()
-    return None
-
-
 def _regions(record: Mapping[str, Any]) -> str:
     said = ("type", "color", "description")
-    items = [
-        {"bbox_2d": bbox, **{name: region.get(name) or "" for name in said}}
-        for region in record.get("regions") or []
-        if (bbox := _in_1000(region, record)) is not None
-    ]
+    found = ((_in_1000(region, record), region) for region in record.get("regions") or [])
+    items = [{"bbox_2d": b, **{name: region.get(name) or "" for name in said}} for b, region in found if b is not None]
     return json.dumps(items, ensure_ascii=False)
-
-
-def _caption(record: Mapping[str, Any]) -> str:
-    return str(record.get("caption") or "")
 
 
 def _expressions(record: Mapping[str, Any]) -> str:
     lines = []
     for expression in record.get("expressions") or []:
         found = (_in_1000(instance, record) for instance in expression.get("instances") or [])
-        boxes = [bbox for bbox in found if bbox is not None]
-        if not boxes:  # TAO's readers know no phrase without a box
-            continue
-        lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
+        if boxes := [bbox for bbox in found if bbox is not None]:  # TAO's readers know no phrase without a box
+            lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
     return "".join(lines)
 
 
@@ -111,7 +96,7 @@ def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float |
 
 TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "region_expr": _regions,
-    "image_caption": _caption,
+    "image_caption": lambda record: str(record.get("caption") or ""),
     "grounding_expr": _expressions,
     "double_check": _expressions,
 }

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from unicodedata import normalize
 
 from dataflow_grounding.formats.base import Format, Phrase, Sample
-from dataflow_grounding.formats.data_lines import broken, read_lines
+from dataflow_grounding.formats.data_lines import broken, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import is_number
 
@@ -45,11 +45,12 @@ class _Odvg(Format):
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
         """Caption and expressions of a line. Boxes of equal phrases belong to one."""
-        found: dict[str, dict[str, Any]] = {}
-        for region in grounding["regions"]:
-            one = found.setdefault(region["phrase"], {"text": region["phrase"], "instances": []})
-            one["instances"] += [{"bbox": box} for box in _boxes(region["bbox"])]
-        return {"caption": grounding.get("caption"), "expressions": list(found.values())}
+        said = [_said(region["phrase"], region) for region in grounding["regions"]]
+        return {"caption": grounding.get("caption"), "expressions": united((one["text"], one) for one in said)}
+
+
+def _said(text: str, *regions: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text": text, "instances": [{"bbox": box} for region in regions for box in _boxes(region["bbox"])]}
 
 
 def _boxes(given: Any) -> list[Any]:
@@ -87,15 +88,9 @@ class MMDetection(_Odvg):
         return text if text.isascii() else "".join(c if len(c.lower()) == 1 else normalize("NFD", c)[0] for c in text)
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        expressions = [
-            {
-                "text": region["phrase"],
-                "char_span": region["tokens_positive"][0],
-                "instances": [{"bbox": box} for box in _boxes(region["bbox"])],
-            }
-            for region in grounding["regions"]
-        ]
-        return {"caption": grounding["caption"], "expressions": expressions}
+        regions = grounding["regions"]
+        said = [_said(region["phrase"], region) | {"char_span": region["tokens_positive"][0]} for region in regions]
+        return {"caption": grounding["caption"], "expressions": said}
 
 
 class TaoReferring(_Odvg):
@@ -123,9 +118,7 @@ class TaoReferring(_Odvg):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for _, rows in groupby(super().read(path, image_root), key=lambda row: row["image_path"]):
             first, *others = rows
-            expressions = [one for row in (first, *others) for one in row["expressions"]]
-            yield {**first, "expressions": expressions}
+            yield {**first, "expressions": [one for row in (first, *others) for one in row["expressions"]]}
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        boxes = [{"bbox": box} for region in grounding["regions"] for box in _boxes(region["bbox"])]
-        return {"caption": None, "expressions": [{"text": grounding["expression"], "instances": boxes}]}
+        return {"caption": None, "expressions": [_said(grounding["expression"], *grounding["regions"])]}

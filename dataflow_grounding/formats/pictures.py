@@ -22,7 +22,6 @@ from dataflow_grounding.rows import read_rows
 if TYPE_CHECKING:
     import aiohttp
     import yarl
-    from aiohttp.abc import AbstractResolver
 
 FOLDER = "pictures"
 """The folder in `results_dir`."""
@@ -92,8 +91,7 @@ class Downloads:
         wanted = dict.fromkeys(addresses)
         new = [url for url in wanted if not self._there(url)]
         found = run_blocking(lambda: self._fetch_all(new)) if new else {}
-        got = {url: path for url, path in found.items() if isinstance(path, str)}
-        self._remember(got)
+        self._remember({url: path for url, path in found.items() if isinstance(path, str)})
         for error in found.values():
             if isinstance(error, BrokenRow):
                 error.passing = True  # the next run tries again
@@ -114,13 +112,22 @@ class Downloads:
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
         import aiohttp
 
-        connector = aiohttp.TCPConnector(resolver=_resolver(self._allowed), limit=AT_ONCE)
-        timeout = aiohttp.ClientTimeout(total=SECONDS)
+        allowed = self._allowed
+
+        class Guarded(aiohttp.ThreadedResolver):
+            async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
+                found = await super().resolve(host, port, family)
+                if not all(allowed(ip_address(item["host"])) for item in found):
+                    raise BrokenRow(_refusal(host))
+                return found
+
+        settings: dict[str, Any] = {
+            "connector": aiohttp.TCPConnector(resolver=Guarded()),
+            "timeout": aiohttp.ClientTimeout(total=SECONDS),
+            "auto_decompress": False,
+        }
         headers = {"User-Agent": "dataflow-grounding", "Accept": "image/*", "Accept-Encoding": "identity"}
-        jar = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=headers, cookie_jar=jar, auto_decompress=False
-        ) as session:
+        async with aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar(), **settings) as session:
             turns = asyncio.Semaphore(AT_ONCE)
 
             async def one(url: str) -> str | BrokenRow:
@@ -191,17 +198,3 @@ def shown_address(url: str) -> str:
         return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
     except ValueError:
         return "an address"
-
-
-def _resolver(allowed: Callable[[Address], bool]) -> AbstractResolver:
-    """Looks names up, and refuses those of which an IP address may not be connected to."""
-    from aiohttp import ThreadedResolver
-
-    class Guarded(ThreadedResolver):
-        async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> Any:
-            found = await super().resolve(host, port, family)
-            if not all(allowed(ip_address(item["host"])) for item in found):
-                raise BrokenRow(_refusal(host))
-            return found
-
-    return Guarded()

@@ -14,7 +14,7 @@ from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
 from dataflow_grounding.formats.base import ReadOnly
-from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml
+from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml, united
 from dataflow_grounding.geometry import Size, area, clamp
 
 Boxes = dict[str, list[list[float]]]
@@ -134,7 +134,6 @@ def _lines(file: str) -> list[str]:
 
 
 def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
-    """A caption without marks, and its phrases where they stood."""
     caption, end, said = "", 0, []
     for match in _MARKED.finditer(line):
         caption += line[end : match.start()]
@@ -163,13 +162,16 @@ class Grit(ReadOnly):
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
                 with broken(where):
-                    picture, found = _picture(f"{row['key']}.jpg", row), dict[tuple[int, int], dict[str, Any]]()
-                    for start, end, *parts, score in row[self.column]:
-                        span = int(start), int(end)
-                        box = [round(n * row[("width", "height")[i % 2]], _DECIMALS) for i, n in enumerate(parts)]
-                        one = {"text": row["caption"][slice(*span)], "char_span": span, "instances": []}
-                        found.setdefault(span, one)["instances"].append({"bbox": box, "score": score})
-                yield {**picture, "caption": row["caption"], "expressions": list(found.values())}
+                    record = _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"]}
+                    record["expressions"] = united(_phrase(row, *found) for found in row[self.column])
+                yield record
+
+
+def _phrase(row: Mapping[str, Any], *found: float) -> tuple[Any, dict[str, Any]]:
+    start, end, *parts, score = found
+    span = int(start), int(end)
+    box = [round(n * row[("width", "height")[i % 2]], _DECIMALS) for i, n in enumerate(parts)]
+    return span, {"text": row["caption"][slice(*span)], "char_span": span, "instances": [{"bbox": box, "score": score}]}
 
 
 class VisualGenome(ReadOnly):

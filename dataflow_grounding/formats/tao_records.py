@@ -13,7 +13,7 @@ from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.kitti import LEFT_OUT
+from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
 from dataflow_grounding.geometry import Size, area, box_of
 from dataflow_grounding.records import is_number
 from dataflow_grounding.rows import read_rows
@@ -100,8 +100,10 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
         BrokenRow: It can't be told for certain what a number means.
     """
     exact = [_kitti(item) for item in row[COLUMN]]
-    sizes = [size, _stated(row)]
-    found, without_area = _described(row["regions"], exact, sizes) if row.get("regions") else _labelled(exact, sizes)
+    sizes, described = [size, _stated(row)], row.get("regions")
+    found = _described(described, exact, sizes) if described else _labelled(exact, sizes)
+    labelled = [] if described else [bbox for bbox, kind in exact if kind.lower() != LEFT_OUT]
+    without_area = [bbox for bbox in labelled if area(box_of(bbox)) <= 0]
     record = {name: value for name, value in row.items() if name != COLUMN}
     record |= {"width": size[0], "height": size[1], "regions": found.regions}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
@@ -111,9 +113,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     return record, without_area
 
 
-def _described(
-    given: Sequence[Any], exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]
-) -> tuple[Regions, list[list[float]]]:
+def _described(given: Sequence[Any], exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> Regions:
     """The regions that TAO's model described, in 0-1000."""
     written = [_four(region, "a region") for region in given]
     best, matches = _best_matches(written, exact, sizes)
@@ -123,17 +123,14 @@ def _described(
         kept = {name: value for name, value in region.items() if name != "bbox_2d"}
         regions.append({**kept, "bbox": list(bbox), "type": region.get("type") or kind})
     certain = sizes[0] == sizes[1] or any(match is not None for match in matches)
-    return Regions(regions, written, best, certain and best == sizes[0]), []
+    return Regions(regions, written, best, certain and best == sizes[0])
 
 
-def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> tuple[Regions, list[list[float]]]:
-    """The boxes of the labels, where no region is described yet, and those of them that have no area."""
-    wanted = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT]
-    boxes = [(bbox, kind) for bbox, kind in wanted if area(box_of(bbox)) > 0]
+def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]) -> Regions:
+    """The boxes of the labels, where no region is described yet."""
+    boxes = [(bbox, kind) for bbox, kind in exact if kind.lower() != LEFT_OUT and area(box_of(bbox)) > 0]
     regions: list[dict[str, Any]] = [{"bbox": bbox, "type": kind} for bbox, kind in boxes]
-    written = [_in_1000(bbox, sizes[0]) for bbox, _ in boxes]
-    without_area = [bbox for bbox, _ in wanted if area(box_of(bbox)) <= 0]
-    return Regions(regions, written, sizes[0], sizes[0] == sizes[1]), without_area
+    return Regions(regions, [_in_1000(bbox, sizes[0]) for bbox, _ in boxes], sizes[0], sizes[0] == sizes[1])
 
 
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,14 +187,14 @@ def _expression(expression: Any, found: Regions) -> Any:
 
 def _kitti(item: Any) -> tuple[list[float], str]:
     numbers = list(item[:4]) if isinstance(item, list) else []
-    if len(numbers) != 4 or not all(is_number(n) for n in numbers):
+    if not is_box(numbers):
         raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
     return numbers, str(item[4]) if len(item) > 4 else ""
 
 
 def _four(item: Any, what: str) -> list[float]:
-    bbox = item.get("bbox") if isinstance(item, Mapping) else None
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)):
+    bbox: list[float] = item["bbox"] if isinstance(item, Mapping) and "bbox" in item else []
+    if not is_box(bbox):
         raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
     return bbox
 

@@ -19,7 +19,7 @@ from dataflow_grounding.formats.classes import Numbers
 from dataflow_grounding.formats.data_lines import broken
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.label_sources import files_under
+from dataflow_grounding.formats.label_files import files_under
 from dataflow_grounding.records import dump_text
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
@@ -102,12 +102,11 @@ class WebDataset(Format):
                 raise InputError(f"{file} is not a tar file: {str(error).splitlines()[0]}") from None
 
 
-def _row(sample: Sample, path: str) -> dict[str, Any]:
+def _row(sample: Sample, path: str) -> Any:
     """The row of a sample, whose picture is called `path`."""
     expressions = [phrase.expression for phrase in sample.phrases]
     said = {"width": sample.size[0], "height": sample.size[1], "image_path": path, "expressions": expressions}
-    row: dict[str, Any] = _typed({**sample.record, **said}, ROW)
-    return row
+    return _typed({**sample.record, **said}, ROW)
 
 
 def _typed(value: Any, example: Any) -> Any:
@@ -151,23 +150,21 @@ def _packed(samples: Iterator[Sample], out: ExportFolder) -> Iterator[_Packed]:
 
 def _parts(packed: Iterator[_Packed], most: int) -> Iterator[Iterator[_Packed]]:
     """In parts of so many bytes, each to be used up before the next."""
-    for first in packed:
-        yield _part(chain([first], packed), most)
 
+    def part(first: _Packed) -> Iterator[_Packed]:
+        left = most
+        for one in chain([first], packed):
+            yield one
+            left -= len(one[2]) + _RECORD
+            if left <= 0:
+                return
 
-def _part(packed: Iterator[_Packed], most: int) -> Iterator[_Packed]:
-    for one in packed:
-        yield one
-        most -= len(one[2]) + _RECORD
-        if most <= 0:
-            return
+    return map(part, packed)
 
 
 def _files(path: str, ending: str) -> list[str]:
     """The one file, or those of a data set. Raises InputError."""
-    files = (
-        [path] if os.path.isfile(path) else [os.path.join(path, name) for name in files_under(path, (ending,), path)]
-    )
+    files = [path] if os.path.isfile(path) else [os.path.join(path, n) for n in files_under(path, (ending,), path)]
     if not files:
         raise InputError(f"{path} has no files that end in {ending}")
     return files

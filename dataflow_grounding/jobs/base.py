@@ -1,23 +1,34 @@
 """What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides the step files."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
-from dataflow_grounding.jobs.output_formats import writers_of
+from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.jobs.spec_input import SpecInput
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
-from dataflow_grounding.spec.user_code import described, in_one_line
+from dataflow_grounding.spec.user_code import described, in_one_line, named
 from dataflow_grounding.storage import ResultsStorage
 from dataflow_grounding.watch.box_watch import BoxWatch
+
+Writer: TypeAlias = Callable[[Step], None]
+"""Called after a run with each step whose annotations are there; reads `step.storage.output_path`, writes beside it."""
+
+OUTPUT_FORMATS: dict[str, tuple[Writer, ...]] = {
+    "unified": (remove_legacy,),
+    "jsonl": (remove_legacy,),
+    "legacy": (write_legacy,),
+    "both": (write_legacy,),
+}
+"""`jsonl` is the name of `unified` in TAO's code."""
 
 
 class SpecJob:
@@ -174,10 +185,8 @@ def in_folders(steps: list[Step]) -> list[Step]:
     names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
     for step in steps:
         if any(character in step.operator.name for character in "/\\\0"):
-            raise SpecError(
-                f"operator {step.operator.name!r}: a name with a slash names no folder: give it another `name`"
-            )
-    for step in steps:
+            what = "a name with a slash names no folder: give it another `name`"
+            raise SpecError(f"operator {step.operator.name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
     return steps
@@ -198,6 +207,16 @@ def chosen(steps: list[Step], names: list[str]) -> list[Step]:
     if wrong or not names:
         raise SpecError(f"workflow.steps {names}: the steps are {', '.join(known)}")
     return [step for place, step in enumerate(steps) if str(place) in names]
+
+
+def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
+    """The writers of the format that a spec names, a user's own as `module:function`. Raises SpecError."""
+    if name in OUTPUT_FORMATS:
+        return OUTPUT_FORMATS[name]
+    writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
+    if not callable(writer):
+        raise SpecError(f"workflow.output_format {name!r} should name a function that takes a step")
+    return (remove_legacy, writer)
 
 
 def told(what: Operator | Serving) -> dict[str, Any]:

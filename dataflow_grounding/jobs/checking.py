@@ -14,7 +14,7 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import GroundingError, RecordError
-from dataflow_grounding.formats.label_sources import counted_items
+from dataflow_grounding.formats.label_seeds import counted_items
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -129,9 +129,8 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
         except RecordError as error:
             found.problems.append(f"{where}: {error}")
     found.remarks += run.job.remarks()
-    found.remarks += counted_items(
-        "rows repeat the picture and text of an earlier row, and are paid for once", repeated
-    )
+    again = "rows repeat the picture and text of an earlier row, and are paid for once"
+    found.remarks += counted_items(again, repeated)
     for folder, count in folders.items():
         if folder:
             found.remarks.append(f"{counted(count, 'image')} found in {folder}")

@@ -6,16 +6,15 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines
-from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store, shard_stores
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
 
-PARTS = {"retries": "attempt", "samples": "sample", "checks": "check"}
+PARTS = ("retries", "samples", "checks")
 
 FREE = Prices(0, 0)
 
@@ -66,14 +65,11 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
             row = None if prices else listed_price(str(line.get("model")))
             price = FREE if line.get("free") else prices or (row.prices if row else None)
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Bill))
-            bill["all"].add(usage, price)
-            for part in ("attempt", "sample"):
-                if line.get(part):
-                    bill[part].add(usage, price)
-            if line.get("task") == CHECK:
-                bill["check"].add(usage, price)
+            is_a = {"retries": line.get("attempt"), "samples": line.get("sample"), "checks": line.get("task") == CHECK}
+            for part in ("all", *filter(is_a.get, PARTS)):
+                bill[part].add(usage, price)
     return [
-        {"step": step, **bill["all"].to_json(), **{name: bill[part].to_json() for name, part in PARTS.items()}}
+        {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
         for step, bill in sorted(bills.items())
     ]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
@@ -49,8 +50,8 @@ class Amount:
 
     def add(self, other: Amount, times: float = 1.0) -> None:
         """Add `other`, `times` over."""
-        for name in ("requests", "input", "cached", "output"):
-            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for name, number in vars(other).items():
+            setattr(self, name, getattr(self, name) + times * number)
 
     def cost(self, prices: Prices) -> float:
         """USD."""
@@ -110,8 +111,7 @@ class _Guessing(Serving):
         """A made-up reply."""
         text = guess_reply(request, self._box_format)
         self.counted.requests += 1
-        if self._rules is not None:
-            rules = self._rules
+        if (rules := self._rules) is not None:
             beginning = rules.text(request.system) + sum(rules.image(image.sent_size) for image in request.images)
             pictures = "/".join(image.sent_digest for image in request.images)
             if pictures in self._seen and beginning >= rules.least_cached:
@@ -182,7 +182,7 @@ class _Pass:
                 record = record.updated(update) if going_on else record
             stored = Amount()
             for usage in store.used.values():
-                stored.add(Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens))
+                stored.add(Amount(1, *astuple(usage)))
             found.append((serving.counted, stored))
         if (first := self.stores[0].asked) and first in self._rows:
             return [(Amount(), Amount()) for _ in found]
@@ -232,13 +232,12 @@ def estimate(run: SpecRun) -> Estimate:
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    with readable_store(run.steps[0].storage.checkpoint_folder) as path:
-        there = KeyedLog("" if run.options.force_reprocess else path, read_only=True)
+    with (
+        readable_store(run.steps[0].storage.checkpoint_folder) as path,
+        closing(KeyedLog("" if run.options.force_reprocess else path, read_only=True)) as there,
+    ):
         there.vouched.void = void_spans(entries_of(there.get(MARK), there.end))
-        try:
-            return run_blocking(lambda: _estimate(run, rules, there))
-        finally:
-            there.close()
+        return run_blocking(lambda: _estimate(run, rules, there))
 
 
 async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:

@@ -64,17 +64,8 @@ class ImageGroundingJob(RowsJob):
         """With the grounding step's settings."""
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
-        flow = block.workflow
-        pipeline = ImageGroundingPipeline(
-            storage,
-            self.serving,
-            classes=block.data.classes,
-            samples=flow.samples,
-            zoom=flow.zoom,
-            verify=flow.verify == "reground",
-            merge_iou=flow.merge_iou,
-        )
-        return pipeline.steps()
+        settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
+        return ImageGroundingPipeline(storage, self.serving, classes=block.data.classes, **settings).steps()
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """The steps that look at the boxes again go with the one that finds them."""

@@ -12,7 +12,8 @@ from pydantic import Field
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.seed_records import Made, Seeds, find_seeds, write_seeds
+from dataflow_grounding.formats.label_seeds import Seeds
+from dataflow_grounding.formats.seed_records import Made, find_seeds, write_seeds
 from dataflow_grounding.formats.tao_records import refuse_taos_results
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -95,14 +96,9 @@ class ImageReferringExpressionJob(SpecJob):
         self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = SeededStorage(self._seed_file, spec.results_dir, ("",))
-        pipeline = ImageReferringExpressionPipeline(
-            storage,
-            serving,
-            method=check.method,
-            reground_serving=next(iter(self.servings[1:]), None),
-            iou=check.iou,
-            marks=block.workflow.marks,
-        )
+        settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
+        reground_serving = next(iter(self.servings[1:]), None)
+        pipeline = ImageReferringExpressionPipeline(storage, serving, reground_serving=reground_serving, **settings)
         all_steps = in_folders(pipeline.steps())
         names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)
         self.steps = chosen(all_steps, names)
@@ -197,8 +193,8 @@ class ImageReferringExpressionJob(SpecJob):
         """The columns of the first seeds or rows."""
         if not self._from_seeds:
             return super().columns()
-        found = [record for _, record in zip(range(50), self._seeds.records(), strict=False)]
-        return list(dict.fromkeys(column for record in found for column in record))
+        first = itertools.islice(self._seeds.records(), 50)
+        return list(dict.fromkeys(column for record in first for column in record))
 
     def remarks(self) -> list[str]:
         """Images without labels, labels without images."""

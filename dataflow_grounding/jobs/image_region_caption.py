@@ -35,15 +35,5 @@ class ImageRegionCaptionJob(RowsJob):
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """With the settings of `workflow`."""
-        block = self.spec.block
-        assert isinstance(block, ImageRegionCaptionBlock)
-        flow = block.workflow
-        pipeline = ImageRegionCaptionPipeline(
-            storage,
-            self.serving,
-            self.spec.results_dir,
-            max_boxes=flow.max_boxes,
-            marks=flow.marks,
-            proposals=flow.proposals,
-        )
-        return pipeline.steps()
+        settings = self.spec.block.workflow.own()
+        return ImageRegionCaptionPipeline(storage, self.serving, self.spec.results_dir, **settings).steps()

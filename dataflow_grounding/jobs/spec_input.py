@@ -9,10 +9,9 @@ from itertools import islice
 from typing import Any
 
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import IMAGE_COLUMN
+from dataflow_grounding.engine.source import IMAGE_COLUMN, stat_of
 from dataflow_grounding.errors import GroundingError, InputError, SpecError
-from dataflow_grounding.formats.input_columns import guessed
-from dataflow_grounding.formats.input_rows import record_rows
+from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import Input, find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
 from dataflow_grounding.operators import CaptionGenerator
@@ -208,11 +207,8 @@ class SpecInput:
 
 
 def _state(path: str) -> list[int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    found = stat_of(path)
+    return found and [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _guesses(missing: Iterable[str], rows: list[dict[str, Any]], taken: list[str]) -> dict[str, str]:

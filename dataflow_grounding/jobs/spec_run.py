@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS
-from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.price_table import listed_price
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
@@ -40,17 +39,10 @@ def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
     """The run options that the spec states; `command` has those of the command line."""
-    prices = vlm.prices and Prices(vlm.prices.input, vlm.prices.output, vlm.prices.cached_input)
-    settings: dict[str, Any] = {
-        "max_attempts": workflow.max_attempts,
-        "max_wait": workflow.max_wait,
-        "max_requests": workflow.max_requests,
-        "budget_usd": workflow.budget_usd,
-        "prices": prices,
-        "force_reprocess": workflow.force_reprocess,
-        "stream": workflow.stream,
-    }
-    return RunOptions(**{**settings, **{name: value for name, value in command.items() if value is not None}})
+    prices = vlm.prices and Prices(**vlm.prices.model_dump())
+    stated = workflow.model_dump(include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__)
+    given = {name: value for name, value in command.items() if value is not None}
+    return RunOptions(**{**stated, "prices": prices, **given})
 
 
 class SpecRun:

@@ -25,15 +25,16 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
         InputError: Something can't be read, or they have no record in common.
     """
     pairs = [record for record in pair(read_annotations(second), read_annotations(first)) if record.found is not None]
-    common = [both for record in pairs for both in record.common]
-    alone = [phrase for record in pairs for phrase in record.alone]
+    phrases = list(chain.from_iterable(record.phrases for record in pairs))
+    extra = list(chain.from_iterable(record.extra for record in pairs))
+    common = [(a, b) for a, b in phrases if b is not None]
     sides = ((rules.boxes_of(a), rules.boxes_of(b)) for a, b in common)
     matched = [overlap for a, b in sides for overlap in one_to_one(overlaps_of(a, b, rules), rules)]
-    boxes = sum(len(phrase["instances"]) for phrase in chain(alone, *common))
+    boxes = sum(len(phrase["instances"]) for phrase in filter(None, chain(extra, *phrases)))
     return {
         "images": len({record.image for record in pairs}),
         "expressions": len(common),
-        "expressions_of_one": len(alone),
+        "expressions_of_one": len(phrases) - len(common) + len(extra),
         "boxes": boxes,
         **{f"f1_{t}": _ratio(2 * sum(rules.passes(m.held, t) for m in matched), boxes) for t in (0.5, 0.75)},
         "mean_iou": _ratio(sum(m.iou for m in matched), len(matched)),

@@ -16,8 +16,7 @@ _OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "
 class Annotations(list[dict[str, Any]]):
     """Records with the columns that figures need; each phrase has its boxes the surest first."""
 
-    name = "records"
-    """What messages call them."""
+    name = "records"  # what messages call them
 
     @property
     def phrases(self) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """COCO AP of phrases, by faster-coco-eval."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last.
+    in an image is no false positive there (as in LVIS). Boxes without score come last. Of phrases with equal scores a
+    digest says which comes first, so that the order of the records doesn't count.
 
     Raises:
         MissingExtra: faster-coco-eval is not installed.
@@ -19,7 +21,10 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         raise MissingExtra("COCO AP (ap)", "eval") from None
-    wanted, answers = (_boxes([phrase[side] for phrase in phrases]) for side in (0, 1))
+    sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
+    boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
+    boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
+    wanted, answers = (_rows([phrase[side] for phrase in boxes]) for side in (0, 1))
     if not wanted or not answers:
         return 0.0 if wanted else None
     images = [{"id": n} for n in range(len(phrases))]
@@ -31,11 +36,11 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     return float(judge.eval["precision"].mean())
 
 
-def _boxes(phrases: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
-    boxes: list[dict[str, Any]] = []
-    for image, phrase in enumerate(phrases):
-        for instance in phrase["instances"] if phrase else []:
-            x1, y1, x2, y2 = instance["bbox"]
-            place = {"id": len(boxes) + 1, "image_id": image, "category_id": 1, "score": instance["score"] or 0.0}
-            boxes.append({**place, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
-    return boxes
+def _rows(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+    boxes = [(image, *box) for image, phrase in enumerate(phrases) for box in phrase]
+    fixed = {"category_id": 1, "iscrowd": 0}
+    return [
+        {**fixed, "id": n, "image_id": image, "score": score or 0.0, "area": (x2 - x1) * (y2 - y1)}
+        | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for n, (image, x1, y1, x2, y2, score) in enumerate(boxes, 1)
+    ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, compress
@@ -12,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.errors import InputError, MissingExtra
+from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, read_annotations
-from dataflow_grounding.metrics.caption_spans import of_caption
 from dataflow_grounding.metrics.coco_ap import coco_ap
-from dataflow_grounding.metrics.confidence import cuts, kept_and_right
-from dataflow_grounding.metrics.draws import draws_of, interval, mcnemar
-from dataflow_grounding.metrics.groups import groups_of
-from dataflow_grounding.metrics.measures import figures_of, of_phrase
+from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
+from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
 from dataflow_grounding.metrics.overlaps import Rules
-from dataflow_grounding.metrics.pairs import PairedRecord, pair
+from dataflow_grounding.metrics.pairs import PairedRecord, Row, pair
+from dataflow_grounding.replies.labels import head_word
 
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
+_MOST = 20  # groups of each kind: the largest
+_WORDS = ("1-3", "4-6", "7-9", "10 or more")  # D³'s
+_SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's; of several boxes by the mean area
 _OF_GROUPS = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
 
 
@@ -53,7 +56,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
         groups: dict[str, dict[str, Figures]] = {}
-        for table, group, places in groups_of(self.pairs):
+        for table, group, places in _groups_of(self.pairs):
             figures = _plain(figures_of({name: column[places].sum() for name, column in self.columns.items()}))
             shown = {"expressions": len(places), **{name: figures[name] for name in _OF_GROUPS}}
             groups.setdefault(table, {})[group] = shown
@@ -128,6 +131,29 @@ def _sums(pairs: Sequence[PairedRecord], columns: Columns, rules: Rules, spans_s
     sums |= {name: np.bincount(images, column) * spans_stated for name, column in spans.items()}
     sums["boxes"] += np.bincount(images, extra)
     return sums
+
+
+def _groups_of(pairs: Sequence[PairedRecord]) -> Iterator[tuple[str, str, list[int]]]:
+    """Kind of group, its name, the places of its phrases; a phrase may be in several groups of a kind."""
+    kinds: dict[str, dict[str, list[int]]] = {}
+    phrases = ((record, *phrase) for record in pairs for phrase in record.phrases)
+    for place, (record, gold, found) in enumerate(phrases):
+        for kind, name in _names_of_groups(record, gold, found):
+            kinds.setdefault(kind, {}).setdefault(name, []).append(place)
+    for kind, groups in kinds.items():
+        for name in sorted(sorted(groups, key=lambda name: -len(groups[name]))[:_MOST]):
+            yield kind, name, groups[name]
+
+
+def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
+    if areas := [area(instance["bbox"]) for instance in gold["instances"]]:
+        yield "size", _SIZES[bisect((32**2, 96**2), sum(areas) / len(areas))]
+    yield "words", _WORDS[bisect((4, 7, 10), len(gold["text"].split()))]
+    types = gold.get("type") or head_word(gold["text"])
+    yield from (("category", str(name)) for name in (types if isinstance(types, (list, tuple)) else [types]))
+    yield "status", str(found.get("status") or "not stated") if found else "missing"
+    if found and record.found and record.found["model"]:
+        yield "model", str(record.found["model"])
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> Columns:

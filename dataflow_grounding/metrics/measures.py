@@ -1,4 +1,4 @@
-"""Each measure as a ratio of sums: what counts for a phrase adds up for an image, a group, all, a random draw."""
+"""Each measure as a ratio of sums: what counts for phrases and captions adds up for images, groups, all, draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, hull_of, one_to_one, overlaps_of
+from dataflow_grounding.metrics.pairs import PairedRecord, Row
 
+Span = tuple[int, int]
 WHOLES = {
     "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
     "boxed": ("r1_any", "r5_any", "r10_any", "r1_merged", "r5_merged", "r10_merged", "t_acc", "density_f1"),
@@ -90,6 +92,40 @@ def _of_scores(scores: list[tuple[float, bool]]) -> dict[str, float]:
     for score, right in scores:
         bins[min(int(score * 10), 9)] += right - score
     return {"scored_boxes": len(scores), **{f"bin_{n}": apart for n, apart in enumerate(bins)}}
+
+
+def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
+    """What counts for the spans of a record; nothing where the captions differ."""
+    captions = [side["cleaned_caption"] or side["caption"] for side in (record.gold, record.found) if side]
+    gold, found = (_spans(side) if side and captions[0] == captions[-1] else {} for side in (record.gold, record.found))
+    letters, theirs = ({n for span in spans for n in range(*span)} for spans in (gold, found))
+    equal, right = gold.keys() & found.keys(), 0
+    for span in equal:
+        overlaps = overlaps_of(rules.boxes_of(found[span]), rules.boxes_of(gold[span]), rules)
+        right += sum(rules.passes(pair.held, rules.threshold) for pair in one_to_one(overlaps, rules))
+    return {
+        "span_exact_f1": 2 * len(equal),
+        "span_overlap_f1": 2 * _meeting([*gold], [*found]),
+        "span_char_f1": 2 * len(letters & theirs),
+        "joint": 2 * right,
+        "spans": len(gold) + len(found),
+        "span_letters": len(letters) + len(theirs),
+        "span_boxes": sum(len(phrase["instances"]) for side in (gold, found) for phrase in side.values()),
+    }
+
+
+def _spans(record: Row) -> dict[Span, Row]:
+    return {tuple(phrase["char_span"]): phrase for phrase in record["expressions"] if phrase.get("char_span")}
+
+
+def _meeting(gold: list[Span], found: list[Span]) -> int:
+    """How many spans share a character, one to one, the longest overlap first."""
+    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)
+    met: dict[Span, Span] = {}
+    for apart, a, b in near:
+        if apart < 0 and a not in met and b not in met.values():
+            met[a] = b
+    return len(met)
 
 
 def figures_of(sums: Mapping[str, Any]) -> dict[str, Any]:

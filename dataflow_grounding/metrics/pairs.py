@@ -3,8 +3,9 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding.errors import InputError
@@ -24,16 +25,6 @@ class PairedRecord:
     phrases: list[tuple[Row, Row | None]]
     extra: list[Row]
 
-    @property
-    def common(self) -> list[tuple[Row, Row]]:
-        """Phrases that both have."""
-        return [(gold, found) for gold, found in self.phrases if found is not None]
-
-    @property
-    def alone(self) -> list[Row]:
-        """Phrases that one of both has."""
-        return [gold for gold, found in self.phrases if found is None] + self.extra
-
 
 def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
     """Match records by image and, if both files state captions, caption; phrases by `expression_id`, else by text.
@@ -45,23 +36,17 @@ def pair(found: Annotations, gold: Annotations) -> list[PairedRecord]:
         InputError: They have no record in common.
     """
     captioned = all(any(record["caption"] for record in side) for side in (gold, found))
-    others = _match(*([_keys_of_record(record, captioned) for record in side] for side in (gold, found)))
-    if found and set(others) == {None}:
+    others, _ = _match(gold, found, partial(_keys_of_record, captioned=captioned))
+    if found and gold and not any(others):
         raise InputError(f"{found.name} and {gold.name} have no record of the same image (`image_path`) and `caption`")
     numbers: dict[Hashable, int] = {}
     pairs = []
-    for place, (record, other) in enumerate(zip(gold, others, strict=True)):
-        image = next(filter(None, _names(record)), place)
-        answer = None if other is None else found[other]
-        phrases, extra = _pair_phrases(record["expressions"], answer["expressions"] if answer else [])
-        pairs.append(PairedRecord(numbers.setdefault(image, len(numbers)), record, answer, phrases, extra))
+    for place, (record, answer) in enumerate(zip(gold, others, strict=True)):
+        number = numbers.setdefault(next(filter(None, _names(record)), place), len(numbers))
+        same, extra = _match(record["expressions"], answer["expressions"] if answer else [], _keys_of_phrase)
+        phrases = list(zip(record["expressions"], same, strict=True))
+        pairs.append(PairedRecord(number, record, answer, phrases, extra))
     return pairs
-
-
-def _pair_phrases(wanted: list[Row], given: list[Row]) -> tuple[list[tuple[Row, Row | None]], list[Row]]:
-    which = _match(*([_keys_of_phrase(phrase) for phrase in side] for side in (wanted, given)))
-    phrases = [(phrase, None if n is None else given[n]) for phrase, n in zip(wanted, which, strict=True)]
-    return phrases, [phrase for n, phrase in enumerate(given) if n not in which]
 
 
 def _names(record: Row) -> tuple[Hashable, Hashable]:
@@ -78,15 +63,19 @@ def _keys_of_phrase(phrase: Row) -> list[Hashable]:
     return [(own_id, plain) if _PLACE.search(own_id) else own_id, plain]
 
 
-def _match(wanted: Sequence[Sequence[Hashable]], given: Sequence[Sequence[Hashable]]) -> list[int | None]:
-    """For each wanted item the first free one given that has its first key, else that has its second."""
+def _match(
+    wanted: list[Row], given: list[Row], keys_of: Callable[[Row], Sequence[Hashable]]
+) -> tuple[list[Row | None], list[Row]]:
+    """For each wanted row the first free one given that has its first key, else its second; and those left over."""
+    asked, offered = ([keys_of(row) for row in rows] for rows in (wanted, given))
     partner: list[int | None] = [None] * len(wanted)
     for rank in (0, 1):
         free, taken = defaultdict[Hashable, list[int]](list), set(partner)
         for n in range(len(given) - 1, -1, -1):
-            if given[n][rank] and n not in taken:
-                free[given[n][rank]].append(n)
-        for n, keys in enumerate(wanted):
+            if offered[n][rank] and n not in taken:
+                free[offered[n][rank]].append(n)
+        for n, keys in enumerate(asked):
             if partner[n] is None and (same := free.get(keys[rank])):
                 partner[n] = same.pop()
-    return partner
+    taken = set(partner)
+    return [None if n is None else given[n] for n in partner], [row for n, row in enumerate(given) if n not in taken]

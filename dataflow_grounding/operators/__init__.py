@@ -9,13 +9,13 @@ from dataflow_grounding.operators.caption_generator import CaptionGenerator
 from dataflow_grounding.operators.double_checker import DoubleChecker
 from dataflow_grounding.operators.expression_extractor import ExpressionExtractor
 from dataflow_grounding.operators.function import FunctionOperator, operator
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY
 from dataflow_grounding.operators.merger import Merger
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.operators.region_captioner import RegionCaptioner
 from dataflow_grounding.operators.region_expression_generator import RegionExpressionGenerator
 from dataflow_grounding.operators.region_marker import RegionMarker
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 
 __all__ = [
     "OPERATOR_REGISTRY", "Annotated", "BBoxVisualizer", "BoxOperator", "BoxRefiner", "BoxVerifier", "CaptionGenerator",

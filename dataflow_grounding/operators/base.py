@@ -6,32 +6,16 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding.display import ShownRecord
+from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import (
-    FACT_COLUMNS,
-    NoRecordLeft,
-    Step,
-    current_pipeline,
-    recorded_steps,
-    source_digest,
-)
 from dataflow_grounding.errors import BrokenRow, InputError, PlanError
-from dataflow_grounding.operators.calling import (
-    Annotated,
-    OnError,
-    annotated_rows,
-    as_made,
-    check_columns,
-    made_with,
-    record_of,
-    roles_of,
-    with_columns,
-)
+from dataflow_grounding.operators import calling
+from dataflow_grounding.operators.calling import Annotated, OnError, Rows
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.terminal import say
@@ -71,7 +55,7 @@ class Operator(ABC):
     needs_image: ClassVar[bool] = True
     """Whether each record has one image in the column of the role `image`, not a list of any number, or none."""
     descriptions: ClassVar[Mapping[str, str]] = {}
-    """What it does, by language."""
+    """What it does, by language; in English, what its docstring says first."""
     serving: Any = None
     """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count on its own."""
 
@@ -80,11 +64,11 @@ class Operator(ABC):
         def __new__(cls, *args: Any, **settings: Any) -> Operator:
             """An operator that can show what it was made with. Raises SpecError for a `serving` that is not one."""
             operator = super().__new__(cls)
-            operator.__dict__["_made_with"] = made_with(cls, args, settings)
+            operator.__dict__["_made_with"] = calling.made_with(cls, args, settings)
             return operator
 
     def __repr__(self) -> str:
-        return as_made(self, self.__dict__["_made_with"])
+        return calling.as_made(self, self.__dict__["_made_with"])
 
     @property
     def sees_all(self) -> bool:
@@ -119,7 +103,7 @@ class Operator(ABC):
     async def conclude(self, ask: Ask) -> None:  # noqa: B027
         """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
-    @with_columns
+    @calling.with_columns
     def run(self, storage: Any, **columns: str) -> str:
         """Work through a storage's step. While a pipeline is compiled, only note that the step is wanted.
 
@@ -140,18 +124,18 @@ class Operator(ABC):
         if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
             how = f"call the operator itself on records in memory, as in {type(self).__name__}(…)(records)"
             raise InputError(f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}")
-        step = Step(operator, FileStorage.like(storage))
-        steps = recorded_steps.get()
+        step = plan.Step(operator, FileStorage.like(storage))
+        steps = plan.recorded_steps.get()
         if steps is not None:
             steps.append(step)
         else:
-            pipeline = current_pipeline.get()
+            pipeline = plan.current_pipeline.get()
             if pipeline:
                 ahead, pipeline.ahead = pipeline.ahead, []
                 summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
                 pipeline.summaries.append(summary)
                 if summary.failed and not summary.done:
-                    raise NoRecordLeft
+                    raise plan.NoRecordLeft
             elif (summary := execute([step], current_options.get())).failed:  # nobody else tells it without a Pipeline
                 say(f"{summary.failed} of {summary.records} rows failed in {self.name}: see {summary.failures_file}")
         return next(iter(operator.writes().values()), "")
@@ -160,13 +144,7 @@ class Operator(ABC):
     def __call__(self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str) -> ShownRecord: ...
 
     @overload
-    def __call__(
-        self,
-        data: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]],
-        *,
-        on_error: OnError = ...,
-        **columns: str,
-    ) -> Annotated: ...
+    def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> Annotated: ...
 
     @overload
     def __call__(self, data: DataFrame, *, on_error: OnError = ..., **columns: str) -> DataFrame: ...
@@ -192,12 +170,12 @@ class Operator(ABC):
             RunStopped: Nothing more could be sent.
         """
         operator = self.bound(**columns)
-        row = record_of(data)
+        row = calling.record_of(data)
         if row is None:
-            return annotated_rows(operator, data, on_error)
+            return calling.annotated_rows(operator, data, on_error)
         from dataflow_grounding.engine.in_memory import annotate_all
 
-        check_columns(operator, [row], BrokenRow)
+        calling.check_columns(operator, [row], BrokenRow)
         record, error = annotate_all(operator, [row])[0]
         if error is not None:
             raise error
@@ -214,7 +192,7 @@ class Operator(ABC):
 
     def _role(self, argument: str) -> str:
         """`input_<role>_key` or `output_<role>_key`; `input_key` and `output_key` mean the first role."""
-        arguments = roles_of(self)
+        arguments = calling.roles_of(self)
         for prefix, roles in (("input", self.input_keys), ("output", self.output_keys)):
             arguments |= {f"{prefix}_key": role for role in list(roles)[:1]}
         if argument not in arguments:
@@ -232,12 +210,12 @@ class Operator(ABC):
     def lacking(self, there: Collection[str]) -> list[str]:
         """The roles that it needs whose columns are not among those that are there."""
         needed = {role: column for role, column in self.reads().items() if role not in self.optional_keys}
-        return [role for role, column in needed.items() if column not in there and column not in FACT_COLUMNS]
+        return [role for role, column in needed.items() if column not in there and column not in plan.FACT_COLUMNS]
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
-        source = [source_digest(cls) for cls in classes]
+        source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
         own = {name: value for name, value in vars(self).items() if name not in ("_keys", "_made_with", "serving")}
@@ -257,7 +235,8 @@ class Operator(ABC):
     @classmethod
     def get_desc(cls, lang: str = "en") -> str:
         """What the operator does, in English or Chinese (`zh`)."""
-        return cls.descriptions.get(lang) or cls.descriptions.get("en") or inspect.getdoc(cls) or cls.__name__
+        documented = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
+        return cls.descriptions.get(lang) or cls.descriptions.get("en") or " ".join(documented.split())
 
 
 def _plain(value: Any) -> Any:

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.display import marks_of
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 
 if TYPE_CHECKING:
@@ -27,10 +25,10 @@ STYLE = 1
 
 @OPERATOR_REGISTRY.register()
 class BBoxVisualizer(Operator):
-    """Draws the boxes of a record's expressions into a copy of its image, `{output_dir}/{image_id}.jpg`.
+    """Draws the boxes of the expressions into a copy of the image.
 
     Args:
-        output_dir: Folder of the pictures.
+        output_dir: Folder of the pictures, each `{image_id}.jpg`.
 
     Example:
         >>> from dataflow_grounding import BBoxVisualizer
@@ -42,10 +40,7 @@ class BBoxVisualizer(Operator):
     name = "bbox_visualization"
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"image_with_bbox": "image_with_bbox"}
-    descriptions = {
-        "en": "Draws the boxes of the expressions into a copy of the image.",
-        "zh": "将指代表达式的边界框绘制到图像副本上。",
-    }
+    descriptions = {"zh": "将指代表达式的边界框绘制到图像副本上。"}
 
     def __init__(self, output_dir: str | os.PathLike[str] = "./images_with_bbox") -> None:
         self.output_dir = os.fspath(output_dir)
@@ -90,7 +85,6 @@ def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: s
 
 
 def _stamp_of(path: str) -> bytes | None:
-    """What was written into an earlier picture's comment."""
     import PIL.Image
 
     try:

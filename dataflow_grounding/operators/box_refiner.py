@@ -5,12 +5,9 @@ from typing import Any
 
 from dataflow_grounding.boxes.agreement import located
 from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, is_small, zoomed
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.geometry import box_of, without_duplicates
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 
@@ -39,16 +36,14 @@ class LooksCloser(BoxOperator):
 
 @OPERATOR_REGISTRY.register()
 class BoxRefiner(LooksCloser):
-    """Looks again for each box under 3% of the image's sides, in an enlarged part of the image around it.
+    """Looks again for small boxes in an enlarged part of the image.
 
-    With several `samples`, boxes under 3.5% are looked for, and answers that find something are merged as by
-    PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such thing stays.
+    Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers that find something
+    are merged as by PhraseGrounder; the first, just over half, suffice where they agree. A box whose part shows no such
+    thing stays. Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
-
-    Raises:
-        SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
         >>> from dataflow_grounding import BoxRefiner, EmbeddedServing, PhraseGrounder
@@ -60,10 +55,7 @@ class BoxRefiner(LooksCloser):
     """
 
     name = "box_refinement"
-    descriptions = {
-        "en": "Looks again for small boxes in an enlarged part of the image.",
-        "zh": "在图像的局部放大区域中重新定位较小的边界框。",
-    }
+    descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
         """Of records with small boxes. Raises RecordError."""

@@ -3,31 +3,27 @@
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.boxes.matching import SAME
-from dataflow_grounding.boxes.regrounding import agreement, reground
-from dataflow_grounding.engine.plan import Ask, Partial
+from dataflow_grounding.boxes.matching import SAME, agreement
+from dataflow_grounding.boxes.nearness import reground
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError
-from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 
 @OPERATOR_REGISTRY.register()
 class BoxVerifier(LooksCloser):
-    """Grounds each expression with boxes once more, alone, and compares the two answers' boxes.
+    """Grounds each expression with boxes once more and compares the two answers.
 
-    An expression takes one request. Boxes that were found from closer by are compared with such as are, too.
+    Each expression is alone in its request. Boxes that were found from closer by are compared with such as are, too.
+    Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving: The model that is asked.
         samples: As many answers as PhraseGrounder asked for: the one asked for here is a further one.
         boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
-
-    Raises:
-        SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
@@ -38,10 +34,7 @@ class BoxVerifier(LooksCloser):
     """
 
     name = "box_verification"
-    descriptions = {
-        "en": "Grounds each expression with boxes once more and compares the two answers.",
-        "zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。",
-    }
+    descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
         """Of records with boxes. Raises BrokenRow."""
@@ -66,13 +59,10 @@ class BoxVerifier(LooksCloser):
         checked = [{**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions]
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
         failed = next((answer for answer in found.values() if isinstance(answer, RecordError)), None)
-        if failed is not None:
-            return Partial(update, failed)
-        return update
+        return update if failed is None else Partial(update, failed)
 
 
 def _verdict(expression: dict[str, Any], again: Found | RecordError) -> dict[str, Any]:
-    """What grounding it once more says of an expression."""
     if isinstance(again, RecordError):
         return {"verified": None, "verification": {"method": "reground", "reason": str(again)}}
     overlap = round(agreement(expression["instances"], again.instances), 4)

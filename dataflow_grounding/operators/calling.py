@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.display import ShownRecord, table
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.plan import Annotator
 
 OnError: TypeAlias = Literal["drop", "raise", "keep"]
+Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]"
 F = TypeVar("F", bound=Callable[..., Any])
 _Parameter = inspect.Parameter
 
 
-class _WithColumns(Generic[F]):
+class _WithColumns:
     """A method that takes any `**columns`; its signature lists those that its operator has."""
 
-    def __init__(self, method: F) -> None:
+    def __init__(self, method: Callable[..., Any]) -> None:
         self._method = method
         self.__doc__ = method.__doc__
 
@@ -181,10 +182,8 @@ def _frame(
     """The rows of `frame` that are kept, with its index; only columns that the operator set are new."""
     done: DataFrame = frame.iloc[list(kept)].copy()
     missing = object()
-    touched = [
-        name for at, record in kept.items() for name in record if record[name] is not rows[at].get(name, missing)
-    ]
-    for name in dict.fromkeys([*operator.writes().values(), *touched]):
+    changed = (n for at, record in kept.items() for n in record if record[n] is not rows[at].get(n, missing))
+    for name in dict.fromkeys([*operator.writes().values(), *changed]):
         done[name] = _column([record.get(name) for record in kept.values()])
     failed = [plain_row({"place": at, "index": frame.index[at], "kind": e.kind, "error": str(e)}) for at, e in failures]
     done.attrs = {**frame.attrs, "failures": failed}

@@ -1,18 +1,13 @@
 """Operator: a caption of each image."""
 
-from typing import Any
-
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import clean_caption
-from dataflow_grounding.tasks.image_caption import image_caption
+from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.tasks.regions import region_items
 
 
@@ -36,7 +31,7 @@ class CaptionGenerator(Operator):
     name = "image_caption"
     input_keys = {"image": "image_path"}
     output_keys = {"caption": "caption", "cleaned_caption": "cleaned_caption"}
-    descriptions = {"en": "Writes a caption of the whole image.", "zh": "为整幅图像生成描述文本。"}
+    descriptions = {"zh": "为整幅图像生成描述文本。"}
 
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = serving
@@ -47,15 +42,13 @@ class CaptionGenerator(Operator):
         """Adds `caption`, `cleaned_caption` and the image's size."""
         check_seed(record)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        caption = await ask(image_caption(image, self._known(record, image)))
+        known = {}
+        if self.serving.needs_labels:
+            box_format = find_box_format(self.serving.box_format, self.serving.model)
+            known["regions"] = region_items(read_regions(record, self.keys.regions), image, box_format, ("type",))
+        caption = await ask(image_caption(image, known))
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.caption: caption,
             self.keys.cleaned_caption: clean_caption(caption),
         }
-
-    def _known(self, record: Record, image: Image) -> dict[str, Any]:
-        if not self.serving.needs_labels:
-            return {}
-        box_format = find_box_format(self.serving.box_format, self.serving.model)
-        return {"regions": region_items(read_regions(record, self.keys.regions), image, box_format, ("type",))}

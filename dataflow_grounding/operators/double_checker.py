@@ -2,22 +2,18 @@
 
 from collections import Counter
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups
+from dataflow_grounding.boxes.nearness import ask_in_parts, batched, near_groups, reground
 from dataflow_grounding.boxes.regions import read_regions
-from dataflow_grounding.boxes.regrounding import reground
-from dataflow_grounding.boxes.standing import Standing, standing_of
-from dataflow_grounding.boxes.verdicts import Verdict, combined, judged, regrounded
+from dataflow_grounding.boxes.verdicts import Standing, Verdict, combined, judged, regrounded, standing_of
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask, Partial
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.by_task import ServingByTask
@@ -27,7 +23,6 @@ from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
 from dataflow_grounding.terminal import say
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
-METHODS = ("ask", "reground", "both")
 NOTES = {
     "mended": ("mended", "an expression that did not match"),
     "several": ("fits_several", "an expression that was meant for one region"),
@@ -38,10 +33,11 @@ Result: TypeAlias = "Verdict | RecordError"
 
 @OPERATOR_REGISTRY.register()
 class DoubleChecker(RegionOperator):
-    """Sets `verified` and `verification` of each expression with boxes, and corrects an expression that doesn't match.
+    """Checks that each referring expression means its regions, and corrects those that don't.
 
-    The first text and regions stay in `verification.before`. An expression meant for one region that fits several
-    becomes `ambiguous`. Where an answer can't be had the expressions stay, `verified` null.
+    It sets `verified` and `verification` of expressions with boxes; the first text and regions stay in
+    `verification.before`. An expression meant for one region that fits several becomes `ambiguous`. Where an answer
+    can't be had the expressions stay, `verified` null. Raises SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
@@ -50,9 +46,6 @@ class DoubleChecker(RegionOperator):
         reground_serving: Who grounds afresh, if another.
         iou: Least IoU, above 0 and at most 1, of boxes that are the same.
         box_format, regions_per_request, marks: As RegionOperator's.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import DoubleChecker, EmbeddedServing
@@ -67,10 +60,7 @@ class DoubleChecker(RegionOperator):
     name = "double_check"
     input_keys = {"image": "image_path", "regions": "regions", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
-    descriptions = {
-        "en": "Checks that each referring expression means its regions, and corrects those that don't.",
-        "zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。",
-    }
+    descriptions = {"zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。"}
 
     def __init__(
         self,
@@ -83,8 +73,8 @@ class DoubleChecker(RegionOperator):
         regions_per_request: int | None = None,
         marks: RegionMarks = "none",
     ) -> None:
-        if method not in METHODS or not 0 < iou <= 1:
-            raise SpecError(f"method should be one of {', '.join(METHODS)}, iou above 0 and at most 1")
+        if method not in get_args(Method) or not 0 < iou <= 1:
+            raise SpecError(f"method should be one of {', '.join(get_args(Method))}, iou above 0 and at most 1")
         super().__init__(serving, box_format=box_format, regions_per_request=regions_per_request, marks=marks)
         self.method = method
         self.iou = iou
@@ -154,20 +144,15 @@ class DoubleChecker(RegionOperator):
         regions = [standing.regions[place] for place in near]
         texts = ("type",) if self.serving.needs_labels else ()
         checks = await ask(double_check(self.shown(image, regions), asked, regions, self.box_format, texts))
-        return [
-            judged(_placed(check, near), verdict.text, verdict.places)
-            for check, verdict in zip(checks, before, strict=True)
-        ]
+        pairs = zip(checks, before, strict=True)
+        return [judged(_placed(check, near), verdict.text, verdict.places) for check, verdict in pairs]
 
     async def _regrounded(
         self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        """What grounding each text afresh says, together with what was asked."""
         boxes = [box_of(region["bbox"]) for region in standing.regions]
-        results: dict[int, Result] = {
-            number: result for number, result in asked.items() if isinstance(result, RecordError)
-        }
-        said = {number: result for number, result in asked.items() if isinstance(result, Verdict)}
+        results: dict[int, Result] = {n: result for n, result in asked.items() if isinstance(result, RecordError)}
+        said = {n: result for n, result in asked.items() if isinstance(result, Verdict)}
         wanted = {n: standing.verdicts[n] if verdict.kind == "several" else verdict for n, verdict in said.items()}
 
         async def ground(texts: list[str]) -> list[Found]:
@@ -186,7 +171,6 @@ class DoubleChecker(RegionOperator):
 
 
 def _placed(check: Check, near: list[int]) -> Check:
-    """The check with places among all regions."""
     return Check(check.matches, check.text, [near[place] for place in check.places], check.reason)
 
 

@@ -1,12 +1,7 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from typing import Any
-
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, expression_id, read_text
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spans import find_spans
@@ -15,7 +10,7 @@ from dataflow_grounding.tasks.expression_extraction import expression_extraction
 
 @OPERATOR_REGISTRY.register()
 class ExpressionExtractor(Operator):
-    """Finds the referring expressions in a caption, with their spans in the cleaned caption and the one given.
+    """Finds the referring expressions in an image's caption and where each stands in it.
 
     Args:
         serving: The model that is asked.
@@ -31,10 +26,7 @@ class ExpressionExtractor(Operator):
     name = "expression_extraction"
     input_keys = {"image": "image_path", "caption": "caption"}
     output_keys = {"expressions": "expressions", "cleaned_caption": "cleaned_caption"}
-    descriptions = {
-        "en": "Finds the referring expressions in an image's caption and where each stands in it.",
-        "zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。",
-    }
+    descriptions = {"zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。"}
 
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = serving
@@ -44,28 +36,26 @@ class ExpressionExtractor(Operator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` with spans and no instances, and the size. Raises RecordError."""
+        """Adds `cleaned_caption`, `expressions` with spans in it and in the one given, no instances, and the size."""
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
         phrases = [text for text, _ in extracted.expressions]
-        spans = find_spans(phrases, extracted.cleaned_caption)
-        given_spans = find_spans(phrases, caption)
-        expressions: list[dict[str, Any]] = []
-        for number, (text, noun_chunk) in enumerate(extracted.expressions):
-            span, given_span = spans[number], given_spans[number]
-            expressions.append(
-                {
-                    "expression_id": expression_id(record, number),
-                    "text": text,
-                    "char_span": list(span) if span else None,
-                    "caption_span": list(given_span) if given_span else None,
-                    "noun_chunk": noun_chunk,
-                    "instances": [],
-                }
-            )
-            if span is None:
-                ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        spans, given_spans = (find_spans(phrases, where) for where in (extracted.cleaned_caption, caption))
+        for _ in range(spans.count(None)):
+            ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        found = zip(extracted.expressions, spans, given_spans, strict=True)
+        expressions = [
+            {
+                "expression_id": expression_id(record, number),
+                "text": text,
+                "char_span": list(span) if span else None,
+                "caption_span": list(given) if given else None,
+                "noun_chunk": chunk,
+                "instances": [],
+            }
+            for number, ((text, chunk), span, given) in enumerate(found)
+        ]
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,

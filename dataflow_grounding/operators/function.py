@@ -14,25 +14,20 @@ from dataflow_grounding.records import Record, Update
 class FunctionOperator(Operator):
     """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is the update."""
 
+    sees_all = True  # what a function reads and returns can't be told before
+
     def __init__(self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]) -> None:
         self.function = function
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
         parameters = inspect.signature(function).parameters.values()
-        needed = [
-            p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        self._takes_ask = len(needed) > 1
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self._takes_ask = sum(p.default is p.empty for p in positional) > 1
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
         return f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
-
-    @property
-    def sees_all(self) -> bool:
-        """Always: what a function reads and returns can't be told before."""
-        return True
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """The function's update."""
@@ -51,14 +46,11 @@ class FunctionOperator(Operator):
         if source is None or not inspect.isfunction(self.function):
             return None
         used = inspect.getclosurevars(self.function)
-        values = {
-            name: repr(value)
-            for name, value in used.globals.items()
-            if not (callable(value) or inspect.ismodule(value))
-        }
-        values |= {"": repr([self.function.__defaults__, self.function.__kwdefaults__])}
         if used.nonlocals:
             return None
+        plain = {name: v for name, v in used.globals.items() if not (callable(v) or inspect.ismodule(v))}
+        plain[""] = [self.function.__defaults__, self.function.__kwdefaults__]
+        values = {name: repr(value) for name, value in plain.items()}
         return {"function": self.function.__qualname__, "source": source, "values": values}
 
 

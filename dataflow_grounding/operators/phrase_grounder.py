@@ -5,12 +5,10 @@ from typing import Any
 
 from dataflow_grounding.boxes.agreement import agreed
 from dataflow_grounding.boxes.nearness import batched
-from dataflow_grounding.engine.plan import SUSPECT, Ask
+from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.geometry import MERGE_IOU
-from dataflow_grounding.images import open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import Found
@@ -22,7 +20,9 @@ EARLIER = ("reason", "disagreement", "verified", "verification")
 
 @OPERATOR_REGISTRY.register()
 class PhraseGrounder(BoxOperator):
-    """Finds the boxes of each expression: whole pixels, `[x1, y1, x2, y2]`, of the upright image.
+    """Finds the boxes of each referring expression in the image, in pixels.
+
+    A box is `[x1, y1, x2, y2]`, in whole pixels of the upright image.
 
     Args:
         serving: The model that is asked.
@@ -44,10 +44,7 @@ class PhraseGrounder(BoxOperator):
     """
 
     name = "grounding"
-    descriptions = {
-        "en": "Finds the boxes of each referring expression in the image, in pixels.",
-        "zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。",
-    }
+    descriptions = {"zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。"}
 
     def __init__(
         self,
@@ -92,7 +89,6 @@ class PhraseGrounder(BoxOperator):
 
 
 def _filled(expression: dict[str, Any], found: Found) -> dict[str, Any]:
-    """The expression with its instances and its status."""
     earlier = {name: value for name, value in expression.items() if name not in EARLIER}
     filled = {**earlier, "instances": numbered(expression, found.instances), "status": found.status}
     if found.disagreement is not None:

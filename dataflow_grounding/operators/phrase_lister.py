@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask
 from dataflow_grounding.records import Record, Update, expression_id
 
 
 @OPERATOR_REGISTRY.register()
 class PhraseLister(Operator):
-    """Gives every record the expressions of a list, each with its class: what to look for where there are no captions.
+    """Gives every image the expressions of a list of classes.
 
     Args:
-        classes: Class names, which are the phrases too; or phrase → class, where several phrases may mean one class.
+        classes: What to look for where there are no captions: class names, which are the phrases too; or phrase →
+            class, where several phrases may mean one class.
 
     Raises:
         SpecError: The list is empty, or has something that is not a text, or the same phrase twice.
@@ -30,10 +30,7 @@ class PhraseLister(Operator):
     name = "class_list"
     input_keys = {"image": "image_path"}
     output_keys = {"expressions": "expressions"}
-    descriptions = {
-        "en": "Gives every image the expressions of a list of classes.",
-        "zh": "为每幅图像给出类别列表中的指代表达式。",
-    }
+    descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}
 
     def __init__(self, classes: Iterable[str] | Mapping[str, str]) -> None:
         pairs = classes.items() if isinstance(classes, Mapping) else [(name, name) for name in classes]

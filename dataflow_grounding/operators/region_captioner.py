@@ -1,22 +1,18 @@
 """Operator: what each marked region of an image shows."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.crops import crop_of
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import Image, open_image
 from dataflow_grounding.marked_image import marked
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.region_caption import SHOWN_AS, RegionCaptions, region_caption, renumbered
+from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
@@ -24,17 +20,15 @@ CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 
 @OPERATOR_REGISTRY.register()
 class RegionCaptioner(RegionOperator):
-    """Describes each region in a text of its own; near ones are asked for together, at most `regions_per_request`.
+    """Describes each marked region of an image in a text of its own.
 
-    The marks are drawn into the picture in the size in which it is sent, so that their numbers can be read there.
+    Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the picture in the size in
+    which it is sent, so that their numbers can be read there. Raises SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
         box_format, regions_per_request: As RegionOperator's.
         marks: `outline`, `tag` (the number alone) or `crop`: each region is sent as a picture of its own.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, RegionCaptioner
@@ -47,10 +41,7 @@ class RegionCaptioner(RegionOperator):
     name = "region_caption"
     input_keys = {"image": "image", "regions": "regions"}
     output_keys = {"answer": "answer", "region_captions": "region_captions"}
-    descriptions = {
-        "en": "Describes each marked region of an image in a text of its own.",
-        "zh": "为图像中每个带标记的区域分别生成描述文本。",
-    }
+    descriptions = {"zh": "为图像中每个带标记的区域分别生成描述文本。"}
 
     def __init__(
         self,
@@ -72,25 +63,19 @@ class RegionCaptioner(RegionOperator):
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`, all as one text."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        boxes = [box_of(region["bbox"]) for region in regions]
-
-        async def describe(places: list[int]) -> RegionCaptions:
-            return await ask(self._request(image, [regions[place] for place in places]))
-
         texts: dict[int, str] = {}
         answers: list[str] = []
-        for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
-                texts.update(zip(places, found.texts, strict=True))
-                own = found.answer and renumbered(found.answer, places)
-                answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
+        for places, found in await self.ask_about(regions, partial(self._request, image), ask):
+            texts.update(zip(places, found.texts, strict=True))
+            own = found.answer and renumbered(found.answer, places)
+            answers.append(own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places))
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.answer: "\n".join(answers) or None,
             self.keys.region_captions: [_caption(place, region, texts[place]) for place, region in enumerate(regions)],
         }
 
-    def _request(self, image: Image, regions: Sequence[dict[str, Any]]) -> Request[RegionCaptions]:
+    def _request(self, image: Image, regions: list[dict[str, Any]]) -> Request[RegionCaptions]:
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], self.box_format, self.style)

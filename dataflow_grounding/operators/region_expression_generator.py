@@ -2,21 +2,17 @@
 
 from typing import Any
 
-from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
 from dataflow_grounding.boxes.regions import read_regions
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.geometry import box_of
-from dataflow_grounding.images import open_image
-from dataflow_grounding.operators.image_facts import facts_of
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
 from dataflow_grounding.records import Record, Update
-from dataflow_grounding.tasks.region_expression import Described, region_expression
+from dataflow_grounding.tasks.region_expressions import Described, region_expression
+from dataflow_grounding.tasks.request import Request
 
 
 @OPERATOR_REGISTRY.register()
 class RegionExpressionGenerator(RegionOperator):
-    """Describes each region so that it can be told from all others; boxes and types that were given stay as they are.
+    """Describes each region of an image: its type, colour, and a phrase that singles it out.
 
     Args:
         serving, box_format, regions_per_request, marks: As RegionOperator's.
@@ -32,10 +28,7 @@ class RegionExpressionGenerator(RegionOperator):
     name = "region_expr"
     input_keys = {"image": "image_path", "regions": "regions"}
     output_keys = {"output": "regions"}
-    descriptions = {
-        "en": "Describes each region of an image: its type, colour, and a phrase that singles it out.",
-        "zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。",
-    }
+    descriptions = {"zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。"}
 
     asks = RegionOperator.asks
 
@@ -43,16 +36,13 @@ class RegionExpressionGenerator(RegionOperator):
         """Adds `type` where the region has none, `color` and `description` to every region, and the image's size."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        boxes = [box_of(region["bbox"]) for region in regions]
 
-        async def describe(places: list[int]) -> list[Described]:
-            near = [regions[place] for place in places]
-            return await ask(region_expression(self.shown(image, near), near, self.box_format))
+        def request(near: list[dict[str, Any]]) -> Request[list[Described]]:
+            return region_expression(self.shown(image, near), near, self.box_format)
 
         described: dict[int, Described] = {}
-        for group in near_groups(boxes, self.regions_per_request):
-            for places, found in await ask_in_parts(group, describe, boxes.__getitem__):
-                described.update(zip(places, found, strict=True))
+        for places, found in await self.ask_about(regions, request, ask):
+            described.update(zip(places, found, strict=True))
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.output: [_with(region, described[place]) for place, region in enumerate(regions)],

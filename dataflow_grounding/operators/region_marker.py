@@ -1,29 +1,21 @@
 """Operator: the boxes of a row drawn and numbered; where it has none, regions proposed first."""
 
-from __future__ import annotations
-
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding.boxes.given_boxes import GivenBoxes, largest, normalized, read_given_boxes
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError
 from dataflow_grounding.geometry import Bbox, box_of
-from dataflow_grounding.images import Image, open_image
-from dataflow_grounding.marked_image import marked
+from dataflow_grounding.marked_image import marked, numbered_marks
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
-from dataflow_grounding.operators.image_facts import facts_of
-from dataflow_grounding.operators.registry import OPERATOR_REGISTRY
+from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.records import Record, Update
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
-
-if TYPE_CHECKING:
-    from dataflow_grounding.drawing import Mark
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"
@@ -35,10 +27,11 @@ MOST_PROPOSED = 10
 
 @OPERATOR_REGISTRY.register()
 class RegionMarker(BoxWatching):
-    """Reads a row's boxes, `[[x, y, width, height], …]` in pixels, and draws them numbered, `{n}_bbox_vis.jpg`.
+    """Draws numbered marks for each box of an image; where there is none, regions are proposed.
 
-    n is the row's number, from 1. Beyond `max_boxes`, the largest boxes are kept. A row without boxes gets regions that
-    the serving's model proposes, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
+    Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are kept. The picture is
+    `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the serving's model, or OpenCV: with
+    `proposals="opencv"`, no serving, or the embedded one. Raises SpecError for a wrong setting.
 
     Args:
         output_dir: Folder of the pictures.
@@ -47,9 +40,6 @@ class RegionMarker(BoxWatching):
         proposals: `model` or `opencv`.
         marks: `outline` (`crop` draws the same, for people) or `tag`, the number alone.
         box_format, on_suspect_boxes, check_every: As PhraseGrounder's, for boxes that the model proposes.
-
-    Raises:
-        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import RegionMarker
@@ -66,10 +56,7 @@ class RegionMarker(BoxWatching):
         "result_file": "result_file", "valid_bboxes_num": "valid_bboxes_num", "prompt": "prompt", "regions": "regions",
         "bbox_problems": "bbox_problems",
     }  # fmt: skip
-    descriptions = {
-        "en": "Draws numbered marks for each box of an image; where there is none, regions are proposed.",
-        "zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。",
-    }
+    descriptions = {"zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。"}
 
     def __init__(
         self,
@@ -113,7 +100,7 @@ class RegionMarker(BoxWatching):
         if given is not None and not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
         if given is None:
-            source: dict[str, str] = {"proposed_by": self._proposer}
+            source = {"proposed_by": self.serving.model if self.serving and self.format_choice else "opencv"}
             found = GivenBoxes(list(enumerate(await self._proposed(image, ask))))
         else:
             source, found = {}, given
@@ -136,12 +123,7 @@ class RegionMarker(BoxWatching):
         }
         return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
 
-    @property
-    def _proposer(self) -> str:
-        return "opencv" if self.format_choice is None or self.serving is None else self.serving.model
-
     async def _proposed(self, image: Image, ask: Ask) -> list[Bbox]:
-        """Regions where none are given, in pixels of the image."""
         if self.format_choice is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [found] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -153,7 +135,6 @@ class RegionMarker(BoxWatching):
         return boxes
 
     def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        """Count what is left out or changed, and note it in `found.problems`."""
         for _ in found.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(found.cut):
@@ -162,22 +143,15 @@ class RegionMarker(BoxWatching):
         for place, bbox in found.boxes:
             if place not in places:
                 ask.note("over_max_boxes", "a box was left out")
-                reason = f"is not among the {self.max_boxes} largest"
-                found.problems.append(
-                    {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes", "reason": reason}
-                )
+                problem = {"box": place, "bbox": _as_given(bbox), "kind": "over_max_boxes"}
+                found.problems.append({**problem, "reason": f"is not among the {self.max_boxes} largest"})
 
     def _draw(self, image: Image, boxes: list[list[float]], path: str) -> None:
         """Write the picture; it is the one that the next step sends, where it goes out in its full size."""
-
-        def marks() -> list[Mark]:
-            from dataflow_grounding.drawing import Mark
-
-            return [Mark(box_of(bbox), str(number), outlined=self.outlined) for number, bbox in enumerate(boxes, 1)]
-
-        drawn = draw_once(image, marks, [boxes, self.outlined], path)
+        tuples = [box_of(bbox) for bbox in boxes]
+        drawn = draw_once(image, lambda: numbered_marks(tuples, self.outlined), [boxes, self.outlined], path)
         if drawn is not None and self.sends_marks:
-            marked(image, [box_of(bbox) for bbox in boxes], outlined=self.outlined).keep_drawn(drawn)
+            marked(image, tuples, outlined=self.outlined).keep_drawn(drawn)
 
 
 def prompt_for(n: int) -> str:
@@ -193,7 +167,7 @@ def _as_given(bbox: Bbox) -> list[float]:
 def _seen(image: Image, most: int) -> list[Bbox]:
     import numpy
 
-    from dataflow_grounding.embedded.proposals import propose_regions
+    from dataflow_grounding.embedded.regions import propose_regions
 
     with image.decoded() as picture:
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

@@ -1,13 +1,15 @@
 """What the operators that show regions to a model have in common."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from dataflow_grounding.boxes.nearness import ask_in_parts, near_groups
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.images import Image
@@ -15,8 +17,10 @@ from dataflow_grounding.marked_image import marked
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.tasks.request import Request
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
+T = TypeVar("T")
 
 
 class RegionOperator(Operator):
@@ -64,3 +68,15 @@ class RegionOperator(Operator):
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
         """The picture to send with these regions."""
         return marked(image, [box_of(region["bbox"]) for region in regions]) if self.marks == "outline" else image
+
+    async def ask_about(
+        self, regions: Sequence[dict[str, Any]], request: Callable[[list[dict[str, Any]]], Request[T]], ask: Ask
+    ) -> list[tuple[list[int], T]]:
+        """All regions in one `request` for each few that are near each other: their places, and what the reply says."""
+        boxes = [box_of(region["bbox"]) for region in regions]
+        answers: list[tuple[list[int], T]] = []
+        for group in near_groups(boxes, self.regions_per_request):
+            answers += await ask_in_parts(
+                group, lambda places: ask(request([regions[place] for place in places])), boxes.__getitem__
+            )
+        return answers

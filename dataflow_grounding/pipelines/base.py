@@ -182,10 +182,7 @@ def _check_columns(steps: list[Step]) -> None:
     for part in plan.segments(steps):
         first = part[0]
         path = first.storage.input_path
-        if path not in written and not isinstance(first.operator, WholeFile) and not _is_pipe(path):
+        is_pipe = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+        if path not in written and not isinstance(first.operator, WholeFile) and not is_pipe:
             plan.check(part, Source(first, None, None, None).columns())
         written.update(step.storage.output_path for step in part)
-
-
-def _is_pipe(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

@@ -9,22 +9,9 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import says_none
+from dataflow_grounding.replies.vocabulary import pattern
 
-# Headers of messages in chat templates; the one group that matches says whose it is.
-_HEADER = re.compile(
-    r"<\|(?:start_header_id|start_of_role)\|>([^<]{0,60})<\|(?:end_header_id|end_of_role)\|>"
-    r"|<\|im_start\|>[ \t]{0,9}([\w=.-]{0,40})"
-    r"|(?:^|<\|start\|>|(?<=>))([^<>\n]{0,80}(?:<\|(?:channel|constrain|recipient)\|>[^<\n]{0,80}){0,3})<\|message\|>"
-    r"|<start_of_turn>(\w{0,20})|<\|turn>(\w{0,20})"
-    r"|<[|｜](user|assistant|system|tool|observation|human)[|｜]>"
-    r"|<\|im_(user|assistant|system)\|>\w{0,20}<\|im_middle\|>",
-    re.IGNORECASE,
-)
-_END = re.compile(
-    r"<\|(?:endoftext|im_end|eot_id|end_of_text|eom_id|end|eom|eot|return|call|end_of_turn|end▁of▁sentence)\|>"
-    r"|<end_of_turn>|<turn\|>|<｜end▁of▁sentence｜>",
-    re.IGNORECASE,
-)
+_HEADER, _END = pattern("header"), pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
 _BARE_SIDE = re.compile(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = re.compile(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
@@ -43,33 +30,11 @@ _MARKER = re.compile(
 )
 _OPENS = re.compile(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
 _CLOSES = re.compile(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
-_THINKING = re.compile(
-    r"think|thought|reason|reflect|scratch|analysis|analyz|monolog|ponder|deliberat|rationale|musing|contemplat"
-    r"|introspect|brainstorm|^cot$|^cot_|_cot$|^draft|^channel$|^unused94$"
-)
+_THINKING, _ANSWER, _LAYOUT, _TALKING = map(pattern, ("thinking", "answer", "layout", "talking"))
 _CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
-# What is in these is the answer, or its layout.
-_ANSWER = re.compile(
-    r"(?:final_?|the_)?(?:answer|response|output|result|solution|conclusion|verdict|json|final)s?"
-    r"|tool_?calls?|function_?calls?|function|parameter|invoke|python_tag"
-    r"|detections?|objects?|items?|annotations?|predictions?|instances?|entit(?:y|ies)"
-)
-_LAYOUT = re.compile(
-    r"object_ref|ref|det|quad|b?box(?:es)?|bounding_?box|points?|point_box|polygon|collection|pred|label|name|phrase"
-    r"|grounding|delimiter.*|loc_?\d*|patch_index.*|image.*|img|vision.*|video.*|audio.*|frame|s|p|pad|eos|bos|unk"
-    r"|mask|sep|cls|input|x_?min|y_?min|x_?max|y_?max|[xy]\d?|width|height|id|score|confidence"
-    r"|html|body|head|div|span|table|thead|tbody|tr|td|th|ul|ol|li|br|hr|h\d|a|b|i|u|em|strong|pre|code|svg|rect|g"
-    r"|text|title|sup|sub|section|header|footer|figure|figcaption|caption|page|doc|details|summary|style|script"
-    r"|small|center|font|mark|dl|dt|dd"
-)
 _ANSWER_TOKEN = re.compile(r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE)
 _MAY_ANSWER = re.compile(r"\d|\[\s*\]|\{\s*\}|\bnull\b|\bnone\b", re.IGNORECASE)
 _BRACKETS = re.compile(r"[\[({][^\[\](){}]{0,400}[\])}]")
-_TALKING = re.compile(
-    r"\b(?:is|are|was|be|i|let|see|look\w*|need|should|maybe|could|seems?|would|user|wants?|first|then|think|wait|hmm+"
-    r"|perhaps|probably|about|around|check)\b|[我看需应该可能是在大概首先用户]",
-    re.IGNORECASE,
-)
 _MOST_ALONE = 10  # tags without a partner that are looked at
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 

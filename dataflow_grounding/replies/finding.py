@@ -15,9 +15,9 @@ from dataflow_grounding.replies.json_values import FoundJson, Scan, number
 from dataflow_grounding.replies.labels import matching_ids
 from dataflow_grounding.replies.native import read_tokens
 from dataflow_grounding.replies.plain_text import label_before, label_behind, read_plain
-from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, resolved
+from dataflow_grounding.replies.reading import NOTHING_SAID, Note, ParsedReply, RawBox, Said, named, resolved
 from dataflow_grounding.replies.talk import adds, before_numbers, denies, named_before, named_behind, takes_back
-from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, plain_key, stated_order, stated_unit
+from dataflow_grounding.replies.vocabulary import LEGEND, WRAPPERS, pattern, plain_key, stated_order, stated_unit
 
 # An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = re.compile(r"[\d\[\]{}<>\"]")
@@ -27,11 +27,7 @@ _DIGITS = re.compile(r"\d+")
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = re.compile(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = re.compile(r"[^\W\d_]{2,}")
-_BETWEEN_PAIRS = re.compile(
-    r"\s*(?:,|;|->|→|-|–|[、，]?[和到至]?右下角?[^\d\n]{0,3})?\s*"
-    r"(?:to|and)?\s*(?:(?:the\s+)?(?:bottom|lower)[- ]right(?:\s+corner)?[^\d\n]{0,12})?",
-    re.IGNORECASE,
-)
+_BETWEEN_PAIRS = pattern("between_pairs")
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -114,7 +110,7 @@ def _in_words(answer: AnswerText, parsed: ParsedReply) -> ParsedReply:
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
-            parsed.lack(Said((parsed.missing.thing,) if parsed.missing.thing else ()))
+            parsed.lack(named(parsed.missing.thing))
     return parsed
 
 
@@ -212,7 +208,7 @@ def _holds_objects(value: Any) -> bool:
 def _said_beside(before: str, behind: str) -> Said:
     alone = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
     label = label_before(before) or (label_behind(behind) if alone else None)
-    return Said((label,) if label else (), talk=named_before(before) or named_behind(behind))
+    return named(label, named_before(before) or named_behind(behind))
 
 
 def _drop_talk(parsed: ParsedReply, in_talk: list[RawBox]) -> None:

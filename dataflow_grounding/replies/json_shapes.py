@@ -188,12 +188,12 @@ def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[
     if labels is not None and len(labels) != count:
         parsed.notes.append(Note("labels_ignored", "the lists of boxes and labels differ in length"))
     elif labels is not None:
-        parsed.say(since, labels=[(text.strip(),) for text in labels])
+        parsed.say(since, "labels", [(text.strip(),) for text in labels])
     for key, item in lists.items():
         if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
-            parsed.say(since, score=item)
+            parsed.say(since, "score", item)
         if len(item) == count and key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
-            parsed.say(since, id=item)
+            parsed.say(since, "id", item)
 
 
 def _labels_beside(lists: Mapping[str, list[Any]], count: int) -> list[str] | None:

@@ -5,27 +5,16 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 
+from dataflow_grounding.replies.vocabulary import words
+
 _WORD = re.compile(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _PARTICIPLE = re.compile(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
 _NUMBERING = re.compile(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
-# fmt: off
-_EMPTY_WORDS = frozenset(_WORD.findall("a an the and is are his her its their this that these those one some 的"))
-# A noun phrase's head is its last word before one of these, or before a word in -ing.
-_RELATIONS = frozenset(_WORD.findall(
-    "of in on at with without by from to near under over behind beside between next inside above below who which that"
-))
-# Words before a head that leave it the thing that it is; of any other word, as in "hot dog", that isn't known.
-_QUALITIES = frozenset(_WORD.findall("""
-    red green blue yellow orange purple pink brown black white grey gray golden silver beige dark light bright big large
-    small little tiny huge tall short long old new young left right top bottom upper lower middle center central front
-    back rear nearest closest first second third last other same two three four five six several many all wooden metal
-    plastic main whole visible
-"""))
+_EMPTY_WORDS, _RELATIONS, _QUALITIES = words("empty_words"), words("relations"), words("qualities")
 _NEGATIONS = frozenset(["no", "not", "without"])
-# fmt: on
 
 
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -114,13 +103,14 @@ def _likeness(one: str, other: str) -> float:
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
     """Return the head word and all words of a phrase, without empty words and plural endings."""
     words: list[str] = []
-    for word in _WORD.findall(_bare(text)):
+    for word in _WORD.findall(_NUMBERING.sub("", _folded(text))):
         words += word if _SPACELESS.search(word) else [word]
     head = ""
-    for i, word in enumerate(words):
-        if i and head and (word in _RELATIONS or (len(word) > 4 and word.endswith("ing"))):
+    for word in words:
+        participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
+        if head and (word in _RELATIONS or word in ("is", "are", "no", "not") or participle):
             break
-        head = _singular(word)
+        head = head if word in _EMPTY_WORDS else _singular(word)
     relations = _RELATIONS - _NEGATIONS
     return head, frozenset(_singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations)
 

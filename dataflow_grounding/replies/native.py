@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.absence import says_none
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
 
 # Tags that open and close a label, a box or a point.
 _TAG = re.compile(
@@ -109,7 +109,7 @@ class _TagReader:
             self.points("", attributes)
         elif name in _BOX_TAGS and attributes.keys() >= {"x1", "y1", "x2", "y2"}:
             label = attributes.get("label") or self.label
-            self.parsed.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], _said(label))
+            self.parsed.add([attributes[key] for key in ("x1", "y1", "x2", "y2")], named(label))
             self.open = None
 
     def close(self, content: str) -> None:
@@ -129,13 +129,13 @@ class _TagReader:
         if "]" in content or ")" in content:
             self.boxes(content, self.open[1], whole=False)
         else:
-            self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", _said(self.label))
+            self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", named(self.label))
 
     def boxes(self, content: str, attributes: dict[str, str], *, whole: bool = True) -> None:
         label = attributes.get("mention") or attributes.get("label") or self.label or self.collection
         inside = re.match(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])", content)
         if says_none(content):
-            self.parsed.lack(_said(label))
+            self.parsed.lack(named(label))
             return
         if inside is not None:  # the label is in the box's own tag
             label, content = inside[1].strip(), content[inside.end() :]
@@ -143,9 +143,9 @@ class _TagReader:
             return
         groups = number_groups(content)
         if not groups:
-            self.parsed.drop(f"a box without numbers: {content.strip()[:60]!r}", _said(label))
+            self.parsed.drop(f"a box without numbers: {content.strip()[:60]!r}", named(label))
         for group in groups:
-            self.parsed.add(group, _said(label), corners=not whole)
+            self.parsed.add(group, named(label), corners=not whole)
 
     def points(self, content: str, attributes: dict[str, str]) -> None:
         alt = attributes.get("alt") or attributes.get("mention") or ""
@@ -157,11 +157,7 @@ class _TagReader:
         if len(names) != len(points):
             names = [alt.strip() if len(names) == 1 else ""] * len(points)
         for point, name in zip(points, names, strict=True):
-            self.parsed.put(RawBox("point", point, _said(name)))
-
-
-def _said(label: str | None) -> Said:
-    return Said((label,)) if label else NOTHING_SAID
+            self.parsed.put(RawBox("point", point, named(name)))
 
 
 def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
@@ -189,7 +185,7 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
 
     def flush() -> None:
         if len(cells) == 2:
-            parsed.put(RawBox("box", tuple(cells), _said(label), family="kosmos-2"))
+            parsed.put(RawBox("box", tuple(cells), named(label), family="kosmos-2"))
         elif cells:
             parsed.drop(f"a box of {len(cells)} grid cells")
         cells.clear()
@@ -214,7 +210,7 @@ def _read_locations(text: str, parsed: ParsedReply) -> None:
     runs = _location_runs(text)
     quads = florence and all(len(bins) % 8 == 0 and _is_upright_quad(bins[:8]) for _, bins, _ in runs)
     for before, bins, behind in runs:
-        said = _said(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
+        said = named(_BEFORE_STRING.sub("", before[-400:]) if florence else behind.partition(";")[0].strip())
         if florence and not quads and _is_outline(bins):
             parsed.drop(f"an outline of {len(bins) // 2} corners", said)
             continue

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply, RawBox, Said
+from dataflow_grounding.replies.reading import ParsedReply, RawBox, named
 from dataflow_grounding.replies.talk import named_before
-from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, plain_key
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, CORNERS, LABEL_KEYS, LEGEND, pattern, plain_key
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
@@ -16,20 +16,9 @@ _FOUR = re.compile(
 )
 _A_FIFTH = re.compile(r"\d[\s,;_|/]*$")
 _NAMED = re.compile(rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)")
-_TALK = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|located|location|position|answer|output|result|results|response|final"
-    r"|found|assistant|json|here|is|are)\b|(?:在|位于|是|为|坐标|边界框|位置)\W*$",
-    re.IGNORECASE,
-)
-_BOX_WORD = re.compile(
-    r"\b(?:bounding|box|boxes|bbox|coordinates?|coords?|located|location|position|region|area|rect\w*|corners?|from|at"
-    r"|answer|results?|output)\b|[在框是]|坐标|位置|区域",
-    re.IGNORECASE,
-)
+_TALK, _BOX_WORD, _CORNER, _LABELED = map(pattern, ("no_label", "box_word", "corner_label", "labelled"))
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _LABEL_BEHIND = re.compile(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
-_CORNER = re.compile(r"(?:(?:top|upper)[- ]left|x_?min\b.*|x1\b.*|from)(?:\s+(?:corner|point))?", re.IGNORECASE)
-_LABELED = re.compile(r"\W*(?:label|name|object|phrase|class|category|item|text)\W{0,3}\s*[:=]\s*(\S.*)", re.IGNORECASE)
 _HEADING = re.compile(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = re.compile(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 _MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
@@ -50,30 +39,31 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
-    named = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
-    names, order = next(((names, order) for names, order in CORNERS if all(one in named for one in names)), ((), None))
+    stated = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
+    names, order = next(((names, order) for names, order in CORNERS if all(one in stated for one in names)), ((), None))
     four = _FOUR.search(line[-200:])
     if order is not None:
         before = line[: match.start()] if (match := _NAMED.search(line)) else ""
-        said = _said(label_before(before), before)
-        parsed.put(RawBox("box", tuple(named[name] for name in names), said, order))
+        said = named(label_before(before), named_before(before))
+        parsed.put(RawBox("box", tuple(stated[name] for name in names), said, order))
     elif four is not None:
         before = line[: len(line) - len(line[-200:]) + four.start()]
         if last and any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}")):
             parsed.truncated = True
-            parsed.drop("a box that is cut off", _said(label_before(before), before))
+            parsed.drop("a box that is cut off", named(label_before(before), named_before(before)))
         elif _A_FIFTH.search(before[-20:]):
             parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
         else:
             _take_four(list(four.groups()), LEGEND.sub(" ", before), parsed)
-    elif "x" in named and "y" in named:
-        parsed.put(RawBox("point", (named["x"], named["y"]), order="xyxy"))
+    elif "x" in stated and "y" in stated:
+        parsed.put(RawBox("point", (stated["x"], stated["y"]), order="xyxy"))
 
 
 def _take_four(numbers: list[str], before: str, parsed: ParsedReply) -> None:
-    label = label_before(before) or _few_words(before)
+    few_words = len(before.split()) <= 4 and not _TALK.search(before)
+    label = label_before(before) or (_label(before) if few_words else None)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):  # else it only counts something
-        parsed.add(numbers, _said(label, before))
+        parsed.add(numbers, named(label, named_before(before)))
 
 
 def label_before(text: str) -> str | None:
@@ -110,14 +100,6 @@ def _label(line: str) -> str | None:
     return label
 
 
-def _few_words(before: str) -> str | None:
-    return _label(before) if len(before.split()) <= 4 and not _TALK.search(before) else None
-
-
-def _said(label: str | None, before: str) -> Said:
-    return Said((label,) if label else (), talk=named_before(before))
-
-
 class Columns(NamedTuple):
     """Where a table has its four coordinates and its labels; `width` is how many columns it has."""
 
@@ -137,14 +119,8 @@ class Columns(NamedTuple):
                 parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
                 return True
             return False
-        numbers = [number(cells[i]) for i in self.coordinates]
-        label = cells[self.label] if self.label is not None else ""
-        said = Said((label,) if label else ())
-        known = tuple(value for value in numbers if value is not None)
-        if len(known) == 4:
-            parsed.put(RawBox("box", known, said, self.order))
-        else:
-            parsed.add([cells[i] for i in self.coordinates], said)
+        label = cells[self.label] if self.label is not None else None
+        parsed.add([cells[i] for i in self.coordinates], named(label), order=self.order)
         return True
 
 

@@ -63,6 +63,11 @@ class Said:
 NOTHING_SAID = Said()
 
 
+def named(label: str | None, talk: str = "") -> Said:
+    """Return what a label says, if there is one, and the words around it."""
+    return Said((label,) if label else (), talk=talk)
+
+
 @dataclass(frozen=True)
 class RawBox:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
@@ -125,14 +130,22 @@ class ParsedReply:
     def __bool__(self) -> bool:
         return bool(self.size or self.statuses)
 
-    def add(self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False) -> None:
+    def add(
+        self,
+        values: Sequence[Any],
+        said: Said,
+        *,
+        corners: bool = False,
+        quad: bool = False,
+        order: Order | None = None,
+    ) -> None:
         """Take numbers as the box or point that their count makes (`quad`: eight are four corners), or drop them."""
         numbers = [number(value) for value in values]
         known = [value for value in numbers if value is not None]
         if len(known) != len(numbers) or not numbers:
             self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
         elif len(known) == 4:
-            self.put(RawBox("box", tuple(known), said))
+            self.put(RawBox("box", tuple(known), said, order))
         elif len(known) == 2 and not corners:
             self.put(RawBox("point", tuple(known), said))
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
@@ -196,12 +209,10 @@ class ParsedReply:
         """How much was found, of whatever kind."""
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
-    def say(self, since: int, **lists: Sequence[Any]) -> None:
-        """Give the boxes from the `since`-th on what lists beside them say, one entry each, under names of `Said`."""
-        for name, values in lists.items():
-            for i, value in enumerate(values, start=since):
-                raw = self.boxes[i]
-                self.boxes[i] = replace(raw, said=replace(raw.said, **{name: value}))
+    def say(self, since: int, name: str, values: Sequence[Any]) -> None:
+        """Give the boxes from the `since`-th on what a list beside says, entry by entry, under a name of `Said`."""
+        for i, value in enumerate(values, start=since):
+            self.boxes[i] = replace(self.boxes[i], said=replace(self.boxes[i].said, **{name: value}))
 
 
 @dataclass(frozen=True)

@@ -7,67 +7,22 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.replies.absence import BLIND, SENTENCE_END, UNREAL, missing_in_clause
 from dataflow_grounding.replies.labels import alike, comparable
 from dataflow_grounding.replies.reading import Talk
-from dataflow_grounding.replies.vocabulary import WORDINGS
+from dataflow_grounding.replies.vocabulary import pattern, words
 
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 # Words that name no thing, of which a sentence's first ones are passed over; and where the words that name a thing end.
-_FILLER, _STOPS = (frozenset(WORDINGS[group].split()) for group in ("filler", "stops"))
+_FILLER, _STOPS = words("filler"), words("stops")
 _MARKUP = " \t\r\n：:，,、。.*#-—"
 _REFERS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = re.compile(r"\d")
-_CORNER = re.compile(
-    r"\b(?:top|upper|bottom|lower)[- ](?:left|right)(?:\s+(?:corner|point))?(?:\s+of)?\b", re.IGNORECASE
-)
+_CORNER, _SPACELESS_FILLER, _CLAUSE_END = map(pattern, ("corner", "spaceless_filler", "clause_end"))
+_REJECTS, _NOT_A, _DENIED = map(pattern, ("rejects", "not_a", "denied"))
+_CUE, _MORE, _TAKEN_BACK = map(pattern, ("corrections", "more", "taken_back"))
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_SPACELESS_FILLER = re.compile(
-    r"^(?:在?(?:这张|该|此|这幅)?(?:图片|图像|图|画面|照片|画像|写真)(?:の?中)?(?:[中里内上]|には?|では)?[，,、]?"
-    r"|(?:这里|以下)是|它|其|所以|因此|应该|我|看到|有一?[辆个只]?)+"
-    r"|的?(?:所在)?(?:左上角|边界框|检测框|矩形框|框|坐标|位置|の?バウンディングボックス|の?位置)*(?:坐标)?(?:位于|在|是|为|如下|は|에)*(?:左上角)?\W*$"
-)
 _TAG = re.compile(r"<[^<>]{0,200}>")
-_CLAUSE_END = re.compile(
-    r"[,，;；()（）]|\s[—–-]+\s|\b(?:but|however|because|since|so|as|although|though|and|yet|note|warning)\b:?"
-    r"|但是?|因为|所以|注意[:：]?",
-    re.IGNORECASE,
-)
-# What points back at a box and says that it is wrong, or another thing's.
-_REJECTS = re.compile(
-    r"\b(?:this|that|it|these|those|they|(?:the|this|that) (?:above |bounding )?(?:box|boxes|coordinate|answer|result"
-    r"|label)s?)(?:['’]s|\s+(?:is|are|was|were|may be|might be|could be|seems? to be))(?:n['’]t)?\s+(?:\w+\s+){0,2}?"
-    r"(?:wrong|incorrect|invalid|inaccurate|mistaken|false|actually an?\b|not (?:right|correct|valid|accurate|really"
-    r"|it\b))|\b(?:ignore|disregard|discard|forget|do not use|don['’]t use)\b|忽略|不正确|错误|弄错|并不是",
-    re.IGNORECASE,
-)
-_NOT_A = re.compile(
-    r"(?:\bnot|n['’]t)\s+(?:really\s+|actually\s+)?(?:an?|the|any)\s+((?:[^\W_]+[ -]?){1,8})", re.IGNORECASE
-)
 _IF = re.compile(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
 _MOST_CLAUSES = 60
 _MOST_CORRECTIONS = 50
-
-_RE = (
-    r"re-?(?:check|examin|consider|evaluat|assess|view|think|fin|vis|do|calibrat|measur|adjust|look|locat|estimat"
-    r"|verif|analy[sz]|count|inspect)(?:e|es|ed|ing|ion|ation|y|ying)?\b"
-)
-_CUE = re.compile(WORDINGS["corrections"].replace("\n", "").replace("<<RE>>", _RE), re.IGNORECASE)
-_MORE = re.compile(
-    r"\b(?:another|also|additional(?:ly)?|one more|as well|in addition|furthermore|moreover|remaining"
-    r"|missed (?:one|some|another))\b|另(?:外|一)|还有|也(?!许)|以及|同样",
-    re.IGNORECASE,
-)
-_TAKEN_BACK = re.compile(
-    r"\b(?:not|no|wrong|incorrect|mistaken?|error|nothing|never|isn['’]?t|wasn['’]?t|aren['’]?t|doesn['’]?t|don['’]?t"
-    r"|can['’]?t|cannot|disregard|ignore|discard)\b|不|没|错",
-    re.IGNORECASE,
-)
-# What comes right before a box that doesn't count.
-_DENIED = re.compile(
-    r"(?:\b(?:for example|for instance|e\.g\.|such as|example|not|no longer|never|neither|nor)|n[’']t|比如|例如"
-    r"|不在|不是)(?:\s+(?:at|in|on|the|box|a))*[\s,:：`(]*$"
-    r"|\b(?:examples?|excluded|ignored|rejected|discarded|removed|not included)\b[^.,!?\n\d]{0,60}"
-    r"(?:\n[^.!?\n\d]{0,60})?$|(?:示例|排除)[^。\n]{0,20}[:：]?\s*$",
-    re.IGNORECASE,
-)
 
 
 def named_before(text: str) -> str:

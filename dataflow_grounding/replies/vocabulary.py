@@ -10,93 +10,53 @@ import yaml
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.frames import Order
 
-# What replies say in words: patterns of sentences, and lists of words.
-WORDINGS: dict[str, Any] = yaml.load(
+_WORDINGS: dict[str, Any] = yaml.load(
     resources.files(__package__).joinpath("wordings.yaml").read_text(encoding="utf-8"),
     Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
 )
+
+
+def words(name: str) -> frozenset[str]:
+    """Return a list of words in wordings.yaml."""
+    return frozenset(_WORDINGS[name].split())
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    """Return a regular expression in wordings.yaml."""
+    return _compiled(_WORDINGS[name])
+
+
+def patterns(name: str) -> list[re.Pattern[str]]:
+    """Return a list of regular expressions in wordings.yaml."""
+    return [_compiled(text) for text in _WORDINGS[name]]
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    while "<<" in text:
+        text = re.sub("<<([a-z_]+)>>", lambda name: _WORDINGS["parts"][name[1]], text)
+    return re.compile(text.replace("\n", ""), re.IGNORECASE)
+
+
 # Keys are compared by `plain_key`.
-# fmt: off
-BOX_KEYS = frozenset([
-    "bbox2d", "box2d", "bbox", "box", "boundingbox", "bboxes", "boxes", "boundingboxes", "bboxes2d", "boxes2d",
-    "bboxlist", "boxlist", "bboxpixels", "boxpixels", "coordinates", "coords", "coordinate", "location", "position",
-    "region", "rect", "rectangle", "startbox",
-])
-# Box keys whose name settles the order, whatever the format says.
-_ORDERS: tuple[tuple[str, Order], ...] = (
-    ("xyxy", "xyxy"), ("ltrb", "xyxy"), ("yxyx", "yxyx"), ("xywh", "xywh"), ("ltwh", "xywh"), ("cxcywh", "cxcywh"),
-)
-ORDER_KEYS = {prefix + name: order for name, order in _ORDERS for prefix in ("", "bbox", "box")}
-QUAD_KEYS = frozenset(["quad", "quads", "quadbox", "quadboxes", "quad2d"])
-POINT_KEYS = frozenset(["point", "points", "point2d", "points2d", "keypoint", "click", "center", "centre"])
-# In order of preference.
-LABEL_KEYS = (
-    "label", "name", "nameen", "phrase", "text", "textcontent", "object", "objectname", "classname", "class",
-    "category", "categoryname", "expression", "caption", "description", "entity", "mention", "target", "query", "item",
-    "title", "names", "tag", "type", "desc", "element",
-)
-LABEL_LIST_KEYS = ("labels", "phrases", "names", "classes", "texts", "bboxeslabels")
-ID_KEYS = ("id", "phraseid", "expressionid")
+_KEYS = {name: tuple(keys.split()) for name, keys in _WORDINGS["keys"].items()}
+BOX_KEYS, QUAD_KEYS, POINT_KEYS = (frozenset(_KEYS[name]) for name in ("box", "quad", "point"))
+ORDER_KEYS: dict[str, Order] = {
+    prefix + name: order for name, order in _WORDINGS["orders"].items() for prefix in ("", "bbox", "box")
+}
+LABEL_KEYS, LABEL_LIST_KEYS, ID_KEYS, SCORE_KEYS = (_KEYS[name] for name in ("label", "label_list", "id", "score"))
 EVIDENCE = (None, "seen", "inferred", "region")
-SCORE_KEYS = ("score", "bboxscore", "confidence", "confidencescore", "conf", "probability", "prob", "certainty")
-FOUND_KEYS = frozenset(["found", "present", "exists", "visible", "detected", "isvisible", "ispresent", "match",
-              "ismatch", "matched", "correct", "iscorrect", "valid", "isvalid"])  # fmt: skip
-# Keys that hold detections and name nothing; any other key that does is taken as their label.
-WRAPPERS = frozenset([
-    "objects", "detections", "results", "result", "annotations", "items", "data", "instances", "predictions", "output",
-    "outputs", "answer", "response", "grounding", "groundings", "grounded", "regions", "detectedobjects", "arguments",
-    "parameters", "value", "list", "elements", "entities", "references", "phrases", "found", "matches", "json",
-    "children", "function", "toolcalls", "final", "content", "message", "solution", "verdict",
-])
-OUTLINE_KEYS = frozenset([
-    "polygon", "polygons", "poly", "polys", "segmentation", "segmentations", "mask", "masks", "contour", "contours",
-    "outline", "vertices", "corners",
-])
-# What a model considered, and what an endpoint complains of: nothing there is an answer.
-THINKING_KEYS = frozenset([
-    "thinking", "think", "thought", "thoughts", "reasoning", "reasoningcontent", "analysis", "scratchpad", "reflection",
-    "rationale", "cot", "chainofthought", "draft", "drafts", "considered", "rejected", "initialguess", "firstguess",
-])
-FAULT_KEYS = frozenset(["error", "errors", "detail", "code", "exception", "fault"])
+FOUND_KEYS, WRAPPERS, OUTLINE_KEYS = (frozenset(_KEYS[name]) for name in ("found", "wrapper", "outline"))
+FAULT_KEYS, IMAGE_SIZE_KEYS = (frozenset(_KEYS[name]) for name in ("fault", "image_size"))
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = re.compile(r"refined|final|corrected|adjusted|revised|improved")
-# Coordinates that have a key each, and the order that these keys settle.
-CORNERS: tuple[tuple[tuple[str, str, str, str], Order], ...] = (
-    (("xmin", "ymin", "xmax", "ymax"), "xyxy"),
-    (("minx", "miny", "maxx", "maxy"), "xyxy"),
-    (("x1", "y1", "x2", "y2"), "xyxy"),
-    (("x0", "y0", "x1", "y1"), "xyxy"),
-    (("left", "top", "right", "bottom"), "xyxy"),
-    (("xtl", "ytl", "xbr", "ybr"), "xyxy"),
-    (("startx", "starty", "endx", "endy"), "xyxy"),
-    (("topleftx", "toplefty", "bottomrightx", "bottomrighty"), "xyxy"),
-    (("xcenter", "ycenter", "width", "height"), "cxcywh"),
-    (("centerx", "centery", "width", "height"), "cxcywh"),
-    (("cx", "cy", "width", "height"), "cxcywh"),
-    (("cx", "cy", "w", "h"), "cxcywh"),
-    (("x", "y", "width", "height"), "xywh"),
-    (("x", "y", "w", "h"), "xywh"),
-    (("left", "top", "width", "height"), "xywh"),
+CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
+    (tuple(names.split()), order) for order, given in _WORDINGS["corners"].items() for names in given
 )
-CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("min", "max"), ("start", "end"))
-IMAGE_SIZE_KEYS = frozenset(["image", "imagesize", "imageshape", "originalsize", "resolution"])
-# Keys that are read apart, or not at all.
-NO_CHILDREN = POINT_KEYS | OUTLINE_KEYS | THINKING_KEYS | IMAGE_SIZE_KEYS | frozenset([
-    "statuses", "size", "shape", "scores", "confidences", "ids", "phraseids", "color", "colors", "colour", "colours",
-]).union(*CORNER_PAIRS)
-# fmt: on
+CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
+NO_CHILDREN = POINT_KEYS.union(OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS)
 
-_NAME = r"(?:[xy]_?(?:min|max|\d|center)?|(?:min|max|center|c)_?[xy]|left|top|right|bottom|w(?:idth)?|h(?:eight)?)"
-LEGEND = re.compile(
-    rf"[\[(]?(?<![\w.])({_NAME}(?:(?:\s*[,/;|]\s*|\s+){_NAME}){{3}})(?!\w|\s*[=:]\s*[\d.])[\])]?"
-    r"|\b(?:bbox_|box_)?(xyxy|yxyx|xywh|cxcywh|ltrb|ltwh|tlbr|tlwh)\b",
-    re.IGNORECASE,
-)
-_WORD = r"(?:(px|pixels?)|%|per ?cent(?:ages?)?)(?!\w)"
-_UNIT = re.compile(rf"(?:absolute\s+)?{_WORD}(?:[\s_-]+coord\w*)?", re.IGNORECASE)
-_IN_UNIT = re.compile(
-    rf"(?:\b(?:in|as|are|absolute)\s+(?:[a-z]+\s+)?|[(\[]\s*){_WORD}|\b(pixel) coordinates", re.IGNORECASE
-)
+LEGEND, _UNIT, _IN_UNIT = map(pattern, ("legend", "unit", "in_unit"))
+_COORDINATE = _compiled(_WORDINGS["parts"]["coordinate"])
 
 
 @lru_cache(maxsize=1024)
@@ -128,7 +88,7 @@ def stated_unit(text: str, *, alone: bool = False) -> str | None:
 def _order(names: str | None, word: str | None) -> Order | None:
     if names is None:
         return ORDER_KEYS.get((word or "").lower())
-    four = [plain_key(name) for name in re.findall(_NAME, names, re.IGNORECASE)]
+    four = [plain_key(name) for name in _COORDINATE.findall(names)]
     for corners, order in CORNERS:
         if four == list(corners):
             return order

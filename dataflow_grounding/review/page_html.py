@@ -59,15 +59,11 @@ class Report:
             rules.append(f"body:has(#show-{mark}:checked) .record:not(.has-{mark}) {{ display: none; }}\n")
         for n in range(len(self.failures.marks)):
             rules.append(f"body:has(#kind-{n}:checked) .failures tr.kind:not(.kind-{n}) {{ display: none; }}\n")
+        mixed = "{{ background: color-mix(in srgb, var(--c, var(--grey)) {}%, var(--card)); }}"
         for n in range(self.most_expressions):
             lit = f".record:has(.link.e{n}:hover, .link.e{n}:focus-visible)"
             rules.append(f"{lit} .box.e{n} {{ opacity: 1; }}\n")
-            rules.append(
-                f"{lit} .mark.m{n} {{ background: color-mix(in srgb, var(--c, var(--grey)) 50%, var(--card)); }}\n"
-            )
-            rules.append(
-                f"{lit} li.e{n} {{ background: color-mix(in srgb, var(--c, var(--grey)) 22%, var(--card)); }}\n"
-            )
+            rules.append(f"{lit} .mark.m{n} {mixed.format(50)}\n{lit} li.e{n} {mixed.format(22)}\n")
         return "".join(rules)
 
 

@@ -60,9 +60,8 @@ def write_pages(folder: str, name: str, pages: Iterable[Iterable[str]]) -> None:
         for number, parts in enumerate(pages, 1):
             path = os.path.join(folder, page_name(name, number))
             if number > 1 and os.path.lexists(path) and not _is_page(path, number):
-                raise FileExistsError(
-                    errno.EEXIST, f"{os.path.basename(path)} is not a page of a report: move it", path
-                )
+                taken = f"{os.path.basename(path)} is not a page of a report: move it"
+                raise FileExistsError(errno.EEXIST, taken, path)
             unfinished = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
             written[unfinished] = path
             with open(unfinished, "w", encoding="utf-8", newline="\n") as file:

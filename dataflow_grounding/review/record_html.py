@@ -38,9 +38,10 @@ def record_html(view: View, find_image: FindImage, folder: str) -> str:
     facts += [f"{size[0]:,} × {size[1]:,} px"] if size else []
     caption = f'<p class="caption" dir="auto">{_caption_html(view.caption, view.expressions)}</p>\n'
     if not view.caption:
-        caption = '<p class="caption absent">No caption</p>\n' if view.grounds else ""
-    doubts = "".join(_note_html(text) for told, text in ((view.suspect, _SUSPECT), (view.doubtful, _DOUBTFUL)) if told)
-    classes = " ".join(["record", *(f"has-{mark}" for mark in sorted(view.marks))])
+        caption = '<p class="caption absent">No caption</p>\n' if view.kind == "expressions" else ""
+    marks = view.marks
+    doubts = _note_html(_SUSPECT * ("suspect" in marks)) + _note_html(_DOUBTFUL * (view.record.get("doubtful") is True))
+    classes = " ".join(["record", *(f"has-{mark}" for mark in sorted(marks))])
     return (
         f'<article class="{classes}">\n<figure>{picture}{_note_html(missing)}</figure>\n<div class="text">'
         f'<h2 dir="auto">{page_text(view.record.get("image_id") or path or "no id")}</h2>\n'
@@ -65,29 +66,19 @@ def _picture(view: View, find_image: FindImage, folder: str) -> tuple[str, tuple
         width, height = view.record.get("width"), view.record.get("height")
         if not (type(width) is int and type(height) is int and 0 < width < 10**6 and 0 < height < 10**6):
             return "", None, missing
-        shown = _fit(width, height)
-        frame = f'<svg class="frame" viewBox="0 0 {width} {height}" width="{shown[0]}" height="{shown[1]}"></svg>'
+        frame = f'<svg class="frame" viewBox="0 0 {width} {height}" {_fit(width, height)}></svg>'
         overlay = _overlay_html(view.expressions, (width, height))
         return f'<div class="picture">{frame}{overlay}</div>', (width, height), missing
     size = image.size
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), reducing_gap=2.0)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=82, optimize=True)
-    shown = _fit(*size)
-    source = base64.b64encode(out.getvalue()).decode()
-    shown_html = (
-        f'<img alt="" decoding="async" width="{shown[0]}" height="{shown[1]}" src="data:image/jpeg;base64,{source}">'
-    )
-    shown_html += _overlay_html(view.expressions, size)
-    link = _link(path, folder)
-    if not link:
-        return f'<div class="picture">{shown_html}</div>', size, ""
-    label = page_text(f"{os.path.basename(path)} in full size")
-    return (
-        f'<a class="picture" href="{link}" target="_blank" rel="noopener" aria-label="{label}">{shown_html}</a>',
-        size,
-        "",
-    )
+    image.save(out := io.BytesIO(), "JPEG", quality=82, optimize=True)
+    source = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    shown = f'<img alt="" decoding="async" {_fit(*size)} src="{source}">{_overlay_html(view.expressions, size)}'
+    if link := _link(path, folder):
+        label = page_text(f"{os.path.basename(path)} in full size")
+        opens = f'href="{link}" target="_blank" rel="noopener" aria-label="{label}"'
+        return f'<a class="picture" {opens}>{shown}</a>', size, ""
+    return f'<div class="picture">{shown}</div>', size, ""
 
 
 def _link(path: str, folder: str) -> str:
@@ -104,10 +95,10 @@ def _link(path: str, folder: str) -> str:
     return Path(path).as_uri()
 
 
-def _fit(width: int, height: int) -> tuple[int, int]:
-    """The size at which a picture is shown where there is room."""
+def _fit(width: int, height: int) -> str:
+    """The attributes of the size at which a picture is shown where there is room."""
     scale = min(max(_MIN_SIDE / max(width, height), 1), _MAX_SIDE / width, _MAX_HEIGHT / height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    return f'width="{max(1, round(width * scale))}" height="{max(1, round(height * scale))}"'
 
 
 def _overlay_html(expressions: Sequence[Expression], size: tuple[int, int]) -> str:
@@ -118,22 +109,21 @@ def _overlay_html(expressions: Sequence[Expression], size: tuple[int, int]) -> s
     tags: list[tuple[float, float]] = []
     for (x1, y1, x2, y2), instance, expression in boxes:
         x, y = 100 * x1 / size[0], 100 * y1 / size[1]
-        # Boxes that begin in the same corner get their numbers side by side.
-        beside = sum(abs(x - other[0]) < 8 and abs(y - other[1]) < 8 for other in tags)
         tags.append((x, y))
-        number = str(expression.index + 1)
+        number, up = str(expression.index + 1), 0 if y < 6 else -16
         wide = 10 + 7 * len(number)
-        up = 0 if y < 6 else -16
-        rect = f'x="{x:.3f}%" y="{y:.3f}%" width="{max(0, 100 * x2 / size[0] - x):.3f}%" '
-        rect += f'height="{max(0, 100 * y2 / size[1] - y):.3f}%"'
+        # Boxes that begin in the same corner get their numbers side by side.
+        left = (wide + 1) * (sum(abs(x - other[0]) < 8 and abs(y - other[1]) < 8 for other in tags) - 1)
+        width, height = max(0, 100 * x2 / size[0] - x), max(0, 100 * y2 / size[1] - y)
+        rect = f'x="{x:.3f}%" y="{y:.3f}%" width="{width:.3f}%" height="{height:.3f}%"'
         dashed = " dashed" if instance.get("evidence") == "region" else ""
         parts.append(
             f'<g class="box link e{expression.index} c{expression.color}{dashed}">'
             f"<title>{page_text(expression.text)}\n{page_text(describe(instance))}</title>"
             f'<rect class="halo" {rect}/><rect class="line" {rect}/>'
             f'<svg class="tag" x="{x:.3f}%" y="{y:.3f}%" overflow="visible">'
-            f'<rect x="{beside * (wide + 1)}" y="{up}" width="{wide}" height="16"/>'
-            f'<text x="{beside * (wide + 1) + wide / 2}" y="{up + 12}">{number}</text></svg></g>'
+            f'<rect x="{left}" y="{up}" width="{wide}" height="16"/>'
+            f'<text x="{left + wide / 2}" y="{up + 12}">{number}</text></svg></g>'
         )
     return f'<svg class="overlay">{"".join(parts)}</svg>'
 
@@ -159,8 +149,9 @@ def _caption_html(caption: str, expressions: Sequence[Expression]) -> str:
 def _lanes(spans: Sequence[tuple[int, int, Expression]]) -> list[int]:
     """How far below the text each phrase's line runs: further than those of the phrases before it that it meets."""
     lanes: list[int] = []
-    for k, (start, end, _) in enumerate(spans):
-        lanes.append(max((lanes[j] + 1 for j in range(k) if spans[j][0] < end and start < spans[j][1]), default=0))
+    for start, end, _ in spans:
+        met = (lane for lane, (first, last, _) in zip(lanes, spans, strict=False) if first < end and start < last)
+        lanes.append(max(met, default=-1) + 1)
     return lanes
 
 
@@ -171,11 +162,11 @@ def _list_html(view: View) -> str:
         rows.append(
             f'<li class="link e{e.index} {e.look}" tabindex="0" title="{page_text(e.tooltip)}">'
             f'<span class="badge">{e.index + 1}</span><span class="phrase" dir="auto">{page_text(e.text)}</span>'
-            f'<span class="detail">{_detail_html(e) if view.grounds else ""}</span>{reasons}</li>'
+            f'<span class="detail">{_detail_html(e) if view.kind == "expressions" else ""}</span>{reasons}</li>'
         )
     if rows:
         return f'<ul class="expressions">{"".join(rows)}</ul>'
-    return '<p class="facts">No expressions</p>' if view.grounds and not view.problem else ""
+    return '<p class="facts">No expressions</p>' if view.kind == "expressions" and not view.problem else ""
 
 
 def _detail_html(e: Expression) -> str:

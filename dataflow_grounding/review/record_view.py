@@ -74,29 +74,14 @@ class View:
         return next((text for text in texts if isinstance(text, str)), "")
 
     @property
-    def grounds(self) -> bool:
-        """Whether it holds expressions, which have a status, rather than regions."""
-        return self.kind == "expressions"
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the reply was, by its reader's own account."""
-        return self.record.get("doubtful") is True
-
-    @property
-    def suspect(self) -> bool:
-        """Whether its boxes may be in another format than the one they are read in."""
-        return self.record.get("suspect_boxes") is True
-
-    @property
     def marks(self) -> set[str]:
         """The filters that show it."""
-        found = {e.status for e in self.expressions} if self.grounds else set()
-        if self.problem or self.doubtful or any(e.disputed for e in self.expressions):
+        found = {e.status for e in self.expressions} if self.kind == "expressions" else set()
+        if self.problem or self.record.get("doubtful") is True or any(e.disputed for e in self.expressions):
             found.add("doubtful")
         if any(e.check not in ("", "verified") for e in self.expressions):
             found.add("unverified")
-        if self.suspect:
+        if self.record.get("suspect_boxes") is True:
             found.add("suspect")
         return found
 
@@ -111,7 +96,7 @@ class View:
         if self.kind == "region_captions":
             captions = self.record["region_captions"] if self.expressions else []
             found["captions"] = sum(isinstance(c, Mapping) and bool(c.get("text")) for c in captions)
-        if self.grounds:
+        if self.kind == "expressions":
             found.update({"expressions": len(self.expressions), **dict.fromkeys(STATUSES, 0)})
             found.update(e.status for e in self.expressions)
         found.update("verified" if e.check == "verified" else "unverified" for e in self.expressions if e.check)
@@ -143,17 +128,10 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
     check = VERDICTS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
     why = row.get("reason") or (STATUS_MEANING[status] if status == "unsupported" else "")
     said = verification.get("reason") if isinstance(verification, Mapping) else ""
-    return Expression(
-        index,
-        row["text"],
-        status,
-        color if instances else None,
-        instances,
-        _span(row.get("char_span"), caption_length),
-        check,
-        [str(reason) for reason in (why, said) if reason and reason != check],
-        row.get("disagreement") is True,
-    )
+    reasons = [str(reason) for reason in (why, said) if reason and reason != check]
+    span, disputed = _span(row.get("char_span"), caption_length), row.get("disagreement") is True
+    shown = color if instances else None
+    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed)
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:

@@ -1,7 +1,9 @@
-"""The report of a results file: where its records, failures and images are."""
+"""The static report of results: pages with the failures, and each picture with its boxes and its caption."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 from dataflow_grounding.engine.summary import Summary
@@ -9,9 +11,14 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.results_folder import image_folders_of, run_of
-from dataflow_grounding.review.report import write_report
+from dataflow_grounding.review.page_html import Report, failure_html, page_html
+from dataflow_grounding.review.pages import Pieces, write_pages
+from dataflow_grounding.review.record_html import FindImage, record_html
+from dataflow_grounding.review.record_view import FIRST, view_of
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import PREFIX, FileStorage
+
+_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
 
 def report_results(
@@ -21,7 +28,6 @@ def report_results(
     summary: Mapping[str, Any],
     image_folders: Sequence[str] = (),
     failures_file: str = "",
-    image_key: str = "image_path",
     title: str = "Grounded annotations",
 ) -> int:
     """Write the report of an annotations file.
@@ -32,7 +38,6 @@ def report_results(
         summary: Shown of it: `model` and `seconds`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
-        image_key: Column of the image's path; `image` for records that don't have it.
         title: The heading: what ran, and on which data.
 
     Returns:
@@ -41,25 +46,61 @@ def report_results(
     Raises:
         InputError: A file can't be read or written.
     """
-    folders = tuple(image_folders)
 
     def image_of(record: Mapping[str, Any]) -> str | None:
         try:
-            return find_image(Record(record, folders), image_key if image_key in record else "image").path
+            key = "image_path" if "image_path" in record else "image"
+            return find_image(Record(record, tuple(image_folders)), key).path
         except GroundingError:
             return None
 
+    records, failures = _objects(annotations), _objects(failures_file)
     try:
         return write_report(
-            _objects(annotations),
-            find_image=image_of,
-            out_path=out_path,
-            title=title,
-            summary=summary,
-            failures=_objects(failures_file),
+            records, find_image=image_of, out_path=out_path, title=title, summary=summary, failures=failures
         )
     except OSError as error:
         raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
+
+
+def write_report(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    find_image: FindImage,
+    out_path: str | os.PathLike[str],
+    title: str,
+    summary: Mapping[str, Any],
+    failures: Iterable[Mapping[str, Any]] = (),
+    per_page: int = 500,
+) -> int:
+    """Write the report of records and failures, which are read once: pages of `per_page` each, all or none.
+
+    A page loads nothing, runs no script, and shows all text as text. Failures come first, then suspect, doubtful and
+    unverified records. Further pages are beside the first, as `report-2.html` and so on; those of a longer report go.
+    `find_image` gives the path of a record's image file, or None.
+
+    Raises:
+        OSError: A page can't be written, or its name is taken by a file that is not a page of a report.
+    """
+    folder, name = os.path.split(os.path.abspath(out_path))
+    with ExitStack() as files:
+        report = Report(name, title, summary, Pieces(folder, files), Pieces(folder, files, FIRST), per_page)
+        for failure in failures:
+            kind, known = str(failure.get("kind") or "unknown"), report.failures.marks
+            report.failures.add(failure_html(failure), [kind if kind in known or len(known) < _MOST_KINDS else "other"])
+        for record in records:
+            view = view_of(record)
+            report.include(view)
+            report.records.add(record_html(view, find_image, folder), view.marks)
+        write_pages(folder, name, _pages(report))
+    return report.records.count
+
+
+def _pages(report: Report) -> Iterator[Iterator[str]]:
+    failures, records = iter(report.failures), iter(report.records)
+    for number in range(1, report.pages + 1):
+        failed, shown = list(islice(failures, report.per_page)), list(islice(records, report.per_page))
+        yield page_html(report, number, failed, shown)
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -79,14 +120,10 @@ def publish(summary: Summary, storage: FileStorage) -> None:
             copy_file(summary.annotations, annotations)
         else:
             write_rows(annotations, _objects(summary.annotations))
-        report_results(
-            annotations,
-            page,
-            summary={**summary.to_json(), "model": ", ".join(summary.models)},
-            image_folders=storage.image_folders,
-            failures_file=summary.failures_file,
-            title=_title_of_script(annotations, storage),
-        )
+        said = {**summary.to_json(), "model": ", ".join(summary.models)}
+        title, folders = _title_of_script(annotations, storage), storage.image_folders
+        failures = summary.failures_file
+        report_results(annotations, page, summary=said, image_folders=folders, failures_file=failures, title=title)
         summary.annotations, summary.report = annotations, page
 
 

@@ -12,8 +12,8 @@ class ServingByTask(Serving):
     """Passes each request to the serving named for its task in `others`, else to `first`; both are one endpoint."""
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
-        self.first, self.others = first, others
-        servings = [first, *others.values()]
+        self._all = {"first": first, **others}
+        servings = self._all.values()
         self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
         self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
         self.box_format, self.box_formats = first.box_format, first.box_formats
@@ -27,34 +27,32 @@ class ServingByTask(Serving):
     @property
     def image_limits(self) -> ImageLimits:  # type: ignore[override]
         """What all of them take, as far as is known by now."""
-        limits = self.first.image_limits
-        for other in self.others.values():
-            limits = replace(
-                limits.within(other.image_limits), max_bytes=min(limits.max_bytes, other.image_limits.max_bytes)
-            )
+        limits, *others = (serving.image_limits for serving in self._all.values())
+        for other in others:
+            limits = replace(limits.within(other), max_bytes=min(limits.max_bytes, other.max_bytes))
         return limits
 
     async def answer(self, request: Request[Any]) -> Reply | str:
         """The reply of the serving whose task it is."""
-        return await self.others.get(request.task, self.first).answer(request)
+        return await self._all.get(request.task, self._all["first"]).answer(request)
 
     def identity(self) -> dict[str, Any]:
         """Both identities."""
-        return {"first": self.first.identity(), **{task: serving.identity() for task, serving in self.others.items()}}
+        return {task: serving.identity() for task, serving in self._all.items()}
 
     def obstacles(self) -> list[str]:
         """Those of both."""
-        return [*self.first.obstacles(), *(text for other in self.others.values() for text in other.obstacles())]
+        return [text for serving in self._all.values() for text in serving.obstacles()]
 
     def facts(self) -> dict[str, Any]:
         """Those of each, by task."""
-        return {"first": self.first.facts(), **{task: serving.facts() for task, serving in self.others.items()}}
+        return {task: serving.facts() for task, serving in self._all.items()}
 
     def needs(self) -> list[str]:
         """Those of all."""
-        return [*self.first.needs(), *(line for other in self.others.values() for line in other.needs())]
+        return [line for serving in self._all.values() for line in serving.needs()]
 
     async def aclose(self) -> None:
         """Closes both."""
-        for serving in (self.first, *self.others.values()):
+        for serving in self._all.values():
             await serving.aclose()

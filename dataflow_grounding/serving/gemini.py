@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding.errors import (
@@ -16,7 +17,6 @@ from dataflow_grounding.errors import (
 )
 from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
-from dataflow_grounding.serving.gemini_schema import gemini_schema
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.serving.transport import PerLoop, shown_address
 from dataflow_grounding.tasks import Request
@@ -88,12 +88,9 @@ class GeminiServing(Serving):
         except MissingExtra as missing:
             found.append(str(missing))
         if not self._api_key:
-            other = (
-                " (DF_BASE_URL, DF_MODEL and DF_API_KEY are for vlm.backend openai)"
-                if os.environ.get("DF_BASE_URL")
-                else ""
-            )
-            found.append(f"no API key: set vlm.gemini.api_key or GOOGLE_API_KEY{other}")
+            found.append("no API key: set vlm.gemini.api_key or GOOGLE_API_KEY")
+            if os.environ.get("DF_BASE_URL"):
+                found[-1] += " (DF_BASE_URL, DF_MODEL and DF_API_KEY are for vlm.backend openai)"
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -147,7 +144,7 @@ class GeminiServing(Serving):
             settings["temperature"] = temperature
         if self.media_resolution:
             settings["mediaResolution"] = self.media_resolution
-        settings |= {"responseMimeType": "application/json", "responseSchema": gemini_schema(request.schema)}
+        settings |= {"responseMimeType": "application/json", "responseSchema": _schema_of(request.schema)}
         parts: list[dict[str, Any]] = []
         for url in urls:
             head, _, data = url.decode("ascii").partition(";base64,")
@@ -191,6 +188,25 @@ def _split_version(url: str) -> tuple[str, str]:
         if url.endswith(f"/{version}"):
             return url.removesuffix(f"/{version}"), version
     return url, "v1beta"
+
+
+def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A reply's schema in Gemini's dialect (ai.google.dev, structured output), part of OpenAPI's, keys in order."""
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    [kind] = [kind for kind in kinds if kind != "null"]
+    found: dict[str, Any] = {"type": kind.upper()}
+    if "null" in kinds:
+        found["nullable"] = True
+    for name in ("description", "enum"):
+        if name in schema:
+            found[name] = schema[name]
+    if "items" in schema:
+        found["items"] = _schema_of(schema["items"])
+    if "properties" in schema:
+        properties = {name: _schema_of(part) for name, part in schema["properties"].items()}
+        found |= {"properties": properties, "propertyOrdering": list(properties)}
+        found["required"] = [name for name in schema.get("required", ()) if not properties[name].get("nullable")]
+    return found
 
 
 def _reply_of(response: Any, where: str) -> Reply:

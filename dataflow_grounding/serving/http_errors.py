@@ -71,10 +71,8 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
     wait = retry_after(headers)
     if wait is not None:
         return wait
-    for detail in details:
-        if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
-            return _duration(str(detail.get("retryDelay", "")))
-    return None
+    delays = (d.get("retryDelay", "") for d in details if str(d.get("@type")).endswith("google.rpc.RetryInfo"))
+    return _duration(str(next(delays, "")))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

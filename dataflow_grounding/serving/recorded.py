@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import suppress
+from dataclasses import astuple
 from typing import Any
 
 from dataflow_grounding.errors import InputError, RequestRefused
@@ -45,8 +46,11 @@ class RecordedServing(Serving):
         if serving is None or os.path.exists(self.path):
             self._identity, self.box_format, self.is_vlm = self._load()
         if serving is not None:
-            self._identity, self.box_format = masked(serving.identity()), serving.box_format
-            self.is_vlm = serving.is_vlm
+            self._identity, self.box_format, self.is_vlm = (
+                masked(serving.identity()),
+                serving.box_format,
+                serving.is_vlm,
+            )
             self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
         self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
 
@@ -66,9 +70,8 @@ class RecordedServing(Serving):
 
     def _record(self, key: str, answer: Reply | str) -> dict[str, Any]:
         reply = Reply(answer) if isinstance(answer, str) else answer
-        usage = [reply.usage.input_tokens, reply.usage.cached_tokens, reply.usage.output_tokens]
         line: dict[str, Any] = {"key": key, "reply": blotted(reply.text), "finish_reason": reply.finish_reason}
-        line |= {"usage": usage, "refusal": reply.refusal and blotted(reply.refusal)}
+        line |= {"usage": list(astuple(reply.usage)), "refusal": reply.refusal and blotted(reply.refusal)}
         with open(self.path, "a+b") as file:
             if not file.tell():
                 head = {"recorded": self._identity, "box_format": self.box_format}

@@ -79,7 +79,8 @@ class HttpTransport:
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)),
             headers=headers,
         )
-        self.proxy = _proxy_for(self.url)
+        address = urlsplit(self.url)  # looked up once, where aiohttp would do it per request
+        self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body; status, headers and body of the answer. Raises what failed on the way."""
@@ -107,12 +108,6 @@ class HttpTransport:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.session.close()
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this address; looked up once, where aiohttp would do it per request."""
-    address = urlsplit(url)
-    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
 
 class ClientTransport:
@@ -171,16 +166,13 @@ def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
 def _broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
     """What an error of a client's connection means, in the same words whichever client sent."""
     if not connecting:
-        return ServerFault(f"{url}: the answer broke off: {_reason(error)}")
+        return ServerFault(f"{url}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
     cause: BaseException | None = error  # under the libraries' errors lies the system's
     while cause is not None and not getattr(cause, "errno", None):
         cause = cause.__cause__ or cause.__context__
-    why = excerpt(getattr(cause, "strerror", None) or str(error), 200)
-    if getattr(cause, "errno", None) in SHORT:
+    number, why = getattr(cause, "errno", None), excerpt(getattr(cause, "strerror", None) or str(error), 200)
+    if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
-    refused = getattr(cause, "errno", None) == errno.ECONNREFUSED
-    return EndpointUnreachable(f"no connection to {url}: {'Connection refused' if refused else why}")
-
-
-def _reason(error: BaseException) -> str:
-    return excerpt(str(error), 200) or type(error).__name__
+    return EndpointUnreachable(
+        f"no connection to {url}: {'Connection refused' if number == errno.ECONNREFUSED else why}"
+    )

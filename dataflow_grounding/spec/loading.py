@@ -11,7 +11,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn, learn_fields, names_secret
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import Places, close, validated
-from dataflow_grounding.spec.schema import NO_PATHS, OTHER_BLOCKS, OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.schema import NO_PATHS, PipelineBlock, Spec, SpecHead, other_keys, spec_with
 
 DEEPEST = 50
 """Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the process silently."""
@@ -47,7 +47,9 @@ def read_spec(
         merged: Any = everything if whole else _endpoint_alone(everything, others)
         model, unknown = _model_of(merged, block_of, folders, others)
         passed_over = {*of_hydra, *_passed_over(merged, model, others)}
-        missing = _missing(merged)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        for key in missing:
+            OmegaConf.update(merged, key, None)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
@@ -89,7 +91,7 @@ def _model_of(
 ) -> tuple[type[SpecHead], str]:
     """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head, and why."""
     if merged.get("autolabel_type") is None:
-        ours = [str(name) for name in merged if name not in OTHER_BLOCKS]
+        ours = [str(name) for name in merged if name not in other_keys()["blocks"]]
         blocks = [name for name in ours if name in others] or list(filter(None, (close(n, others, 0.8) for n in ours)))
         merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
     wanted = merged.get("autolabel_type")
@@ -105,7 +107,7 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
 
     known = {field.alias or name for name, field in model.model_fields.items()}
     unknown = [name for name in merged if name not in known]
-    names = [name for name in unknown if name in others or name in OTHER_BLOCKS]
+    names = [name for name in unknown if name in others or name in other_keys()["blocks"]]
     for name in unknown:
         if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
             del merged[name]
@@ -117,23 +119,13 @@ def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     names = []
-    for place, keys in OTHER_KEYS.items():
+    for place, keys in other_keys()["keys"].items():
         for block in blocks:
             inside = OmegaConf.select(merged, f"{block}.{place}")
             for key in [key for key in keys if OmegaConf.is_dict(inside) and key in inside]:
                 del inside[key]
                 names.append(f"{block}.{place}.{key}")
     return names
-
-
-def _missing(merged: Any) -> list[str]:
-    """Put null where a value is '???'; returns the keys."""
-    from omegaconf import OmegaConf
-
-    missing = sorted(OmegaConf.missing_keys(merged))
-    for key in missing:
-        OmegaConf.update(merged, key, None)
-    return missing
 
 
 def _without_missing(values: dict[str, Any], missing: list[str], places: Places) -> list[str]:

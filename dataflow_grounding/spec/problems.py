@@ -53,7 +53,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         near = nearest(location[-1], _keys_beside(location, model), 0.5) or _inside(location, model)
         return f"{key} is not a key of the spec{near}"
     if problem["type"] == "missing":
-        if location == [_alias_of_block(model)]:
+        if location == [getattr(model.model_fields.get("block"), "alias", None)]:
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
@@ -72,20 +72,18 @@ def close(word: str, known: Iterable[str], least: float = 0.6) -> str:
 
 def _keys_beside(location: Sequence[str], model: type[BaseModel]) -> list[str]:
     for name in location[:-1]:
-        field = _fields(model).get(name)
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)] if field else []
-        if not inner:
+        inner = _block_in(_fields(model).get(name))
+        if inner is None:
             return []
-        model = inner[0]
+        model = inner
     return list(_fields(model))
 
 
 def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Every key of a block that holds a value, with dots between the blocks that it is in."""
     for name, field in _fields(model).items():
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if _is_block(t)]
-        if inner:
-            yield from keys_of(inner[0], f"{before}{name}.")
+        if inner := _block_in(field):
+            yield from keys_of(inner, f"{before}{name}.")
         else:
             yield f"{before}{name}"
 
@@ -97,16 +95,14 @@ def _inside(location: Sequence[str], model: type[BaseModel]) -> str:
     return f"; is it {found[0][: found[0].rindex(wanted[1:]) + len(wanted) - 1]!r}?" if found else ""
 
 
-def _alias_of_block(model: type[BaseModel]) -> str | None:
-    return getattr(model.model_fields.get("block"), "alias", None)
-
-
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def _is_block(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _block_in(field: Any) -> type[BaseModel] | None:
+    """The block that a field holds, perhaps in a list or optionally."""
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _drop(values: Any, location: Location) -> None:

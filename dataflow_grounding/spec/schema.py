@@ -1,7 +1,9 @@
 """Every key of a spec, with its type and default."""
 
+import functools
 import json
-from typing import Annotated, Any, Literal
+from importlib import resources
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -112,6 +114,10 @@ class WorkflowBlock(Block):
     max_attempts: int = Field(3, ge=1, le=100)
     max_wait: float = Field(600, ge=1, le=1e7)
 
+    def own(self) -> dict[str, Any]:
+        """The settings that not every workflow has: those of the pipeline itself."""
+        return self.model_dump(exclude=set(WorkflowBlock.model_fields))
+
     @field_validator("steps", mode="before")
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
@@ -204,20 +210,10 @@ def _as_stated(value: Any, stated: Any) -> Any:
     return value
 
 
-OTHER_BLOCKS = (
-    *("batch_size", "cuda_blocking", "defaults", "encryption_key", "gpu_ids", "grounding_dino", "hydra", "mal"),
-    *("model_name", "module_name", "num_gpus", "num_workers", "verbose", "video_reasoning_annotation"),
-    *("vllm_captioning", "wandb"),
-)
-"""Top-level keys of a TAO auto-label spec that these pipelines have no use for: passed over."""
+@functools.cache
+def other_keys() -> dict[str, Any]:
+    """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
+    import yaml
 
-OTHER_KEYS = {
-    "workflow": ("long_video_max_frames", "long_video_sample_fps", "long_video_threshold_sec"),
-    "vlm.gemini": ("tag",),
-    "vlm.openai": (
-        *("base_urls", "enable_thinking", "frames_max_dim", "frames_only", "frames_only_max_frames"),
-        *("frames_only_min_frames", "frames_only_sample_fps", "reasoning_model", "tag", "top_k", "top_p"),
-        "video_content_type",
-    ),
-}
-"""Keys that a TAO pipeline's block has, for its videos, where ours has none: passed over, too."""
+    text = resources.files(__package__).joinpath("other_keys.yaml").read_text(encoding="utf-8")
+    return cast(dict[str, Any], yaml.safe_load(text))

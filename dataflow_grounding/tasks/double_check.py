@@ -8,15 +8,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.regions import (
-    Region,
-    check_complete,
-    read_by_id,
-    read_ids,
-    region_items,
-    region_prompt,
-    text_of,
-)
+from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, read_ids, region_items, region_prompt, text_of
 from dataflow_grounding.tasks.request import BOOLEAN, INTEGER, STRING, Request, list_of, object_of
 
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
@@ -80,8 +72,7 @@ def _read(reply: str, count: int, regions: int) -> tuple[list[Check], list[Note]
         notes += more
         places = [i - 1 for i in ids]
         found[number] = Check(_matches(item, number), text_of(item.get("text")), places, text_of(item.get("reason")))
-    check_complete(found, count, "the check", notes)
-    return [found[number] for number in range(1, count + 1)], notes
+    return all_of(found, count, "the check", notes), notes
 
 
 def _matches(item: Mapping[str, Any], number: int) -> bool | None:

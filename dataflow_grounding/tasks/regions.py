@@ -1,7 +1,7 @@
 """Regions in requests and replies: each has an id, counted from 1 within its request, by which replies name it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import TruncatedReply, UnreadableReply
@@ -9,6 +9,8 @@ from dataflow_grounding.images import Image
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.request import is_cut_off
+
+T = TypeVar("T")
 
 Region: TypeAlias = Mapping[str, Any]
 """A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
@@ -81,12 +83,13 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
     return found, notes
 
 
-def check_complete(found: Mapping[int, object], count: int, what: str, notes: Sequence[Note]) -> None:
-    """Raise UnreadableReply with the ids that a reply leaves out, or TruncatedReply if it is cut off."""
+def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
+    """Return what was found for the ids 1 to `count`. Raises UnreadableReply, TruncatedReply for any left out."""
     missing = [number for number in range(1, count + 1) if number not in found]
     if missing:
         complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
         raise TruncatedReply(complaint) if is_cut_off(notes) else UnreadableReply(complaint)
+    return [found[number] for number in range(1, count + 1)]
 
 
 def id_of(value: Any) -> int | None:

@@ -31,10 +31,6 @@ NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 COOLEST = 0.2
 
 
-def _nothing() -> None:
-    """Nobody counts."""
-
-
 @dataclass(frozen=True)
 class Request(Generic[T]):
     """One task for a model. A VLM is sent `text` and `images`; the embedded serving looks at `task` and `input`.
@@ -57,7 +53,7 @@ class Request(Generic[T]):
     """Whether less can be asked for at a time: a reply that was cut off is not asked for again as it is."""
     before: Callable[[], Awaitable[None]] | None = None
     """What has to be settled before it is sent; not awaited where a stored reply answers it. May raise RunStopped."""
-    before_another: Callable[[], None] = _nothing
+    before_another: Callable[[], None] = lambda: None
     """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
     text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it

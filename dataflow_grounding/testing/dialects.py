@@ -174,7 +174,6 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(content: Any) -> list[dict[str, Any]]:
-    """A message's parts; a plain text is one."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from dataflow_grounding.serving.base import Usage
 from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
-from dataflow_grounding.testing.connection import Head, response
+from dataflow_grounding.testing.connection import Head, NotTaken, response
 from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, read_input
 from dataflow_grounding.testing.faults import (
     Fault,
@@ -92,8 +92,8 @@ class Endpoint:
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             self._decide(exchange, head, body)
-        except NotServed as error:
-            self._fail(exchange, Fault(404, str(error)))
+        except NotTaken as error:
+            self._fail(exchange, Fault(error.status, str(error)))
         except BadRequest as error:
             self._fail(exchange, bad_request(str(error)))
         except Exception as error:
@@ -138,7 +138,6 @@ class Endpoint:
         return self.key in (*given, *parse_qs(urlsplit(head.target).query).get("key", ()))
 
     def _read(self, exchange: Exchange, body: bytes) -> list[bytes]:
-        """Fill in the request from its body; returns its pictures. Raises BadRequest."""
         request = exchange.request
         lean, cut = cut_pictures(body)
         try:
@@ -155,14 +154,12 @@ class Endpoint:
         return pictures
 
     def _image(self, picture: bytes) -> ReceivedImage:
-        """Read an image once, however often it comes."""
         key = hash(picture)
         if key not in self._images:
             self._images[key] = read_image(picture)
         return self._images[key]
 
     def _answer(self, exchange: Exchange, pictures: list[bytes] | None) -> None:
-        """Ask `answers`, apply what the fault does to the text, and word the reply."""
         request, fault = exchange.request, exchange.fault
         given = self.answers(request)
         if isinstance(given, dict):
@@ -208,16 +205,12 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """The model that the path names, empty where the body does. Raises BadRequest for a path that is not served."""
+    """The model that the path names, empty where the body does. Raises NotTaken for a path that is not served."""
     target = urlsplit(head.target)
     found = SERVED_PATH.fullmatch(target.path)
     if head.method != "POST" or not found or (found["azure"] and "api-version" not in parse_qs(target.query)):
-        raise NotServed(f"no such path: {head.method} {target.path}")
+        raise NotTaken(404, f"no such path: {head.method} {target.path}")
     return found["azure"] or found["gemini"] or ""
-
-
-class NotServed(BadRequest):
-    """This server has no such path: answered with a 404."""
 
 
 def _dump(value: Any) -> bytes:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from dataflow_grounding.testing.connection import Connection, Head
@@ -108,9 +107,7 @@ class LoopbackServer(Endpoint):
     def __enter__(self) -> LoopbackServer:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop()
         if self.errors and error is None:
             raise self.errors[0]
@@ -207,7 +204,6 @@ class LoopbackServer(Endpoint):
         connection.write(data, lambda: self._sent(connection))
 
     def _sent(self, connection: Connection) -> None:
-        """The whole reply has left."""
         self._open[connection] = None
         connection.end_exchange()
 

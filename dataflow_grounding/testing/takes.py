@@ -44,19 +44,11 @@ class Takes:
         if request.system and not self.system_messages:
             return bad_request("System role not supported", "unsupported_value", "messages[0].role")
         if self.max_completion_tokens and "max_tokens" in settings:
-            return bad_request(
-                "Unsupported parameter: 'max_tokens' is not supported with this model. "
-                "Use 'max_completion_tokens' instead.",
-                "unsupported_parameter",
-                "max_tokens",
-            )
+            said = "Unsupported parameter: 'max_tokens' is not supported with this model. "
+            return bad_request(f"{said}Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens")
         if not self.temperature and settings.get("temperature", 1) != 1:
-            return bad_request(
-                "Unsupported value: 'temperature' does not support this value with this model. "
-                "Only the default (1) value is supported.",
-                "unsupported_value",
-                "temperature",
-            )
+            said = "Unsupported value: 'temperature' does not support this value with this model. "
+            return bad_request(f"{said}Only the default (1) value is supported.", "unsupported_value", "temperature")
         if image_count > self.max_images:
             return bad_request(f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages")
         return self._refuses_format(asked_format(settings), settings)
@@ -101,6 +93,5 @@ def open_objects(schema: Any, context: str) -> Iterator[str]:
             yield from open_objects(part, f"{context}.{name}")
     for key in ("items", "anyOf", "$defs"):
         part = schema.get(key)
-        yield from open_objects(
-            list(part.values()) if key == "$defs" and isinstance(part, dict) else part, f"{context}.{key}"
-        )
+        part = list(part.values()) if key == "$defs" and isinstance(part, dict) else part
+        yield from open_objects(part, f"{context}.{key}")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
@@ -27,25 +28,22 @@ BLIND = (
     "pictures, state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
 )
 
-# Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
 _WORD = re.compile(r"[a-z]+")
 # Things that are nearly always taller than wide, or wider: a phrase's head is looked up, "the tall man" ends in one.
-# fmt: off
-TALL = frozenset(_WORD.findall(
-    "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper"
-))
-WIDE = frozenset(_WORD.findall(
-    "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
-))
-# fmt: on
+_TALL = "person man woman boy girl child pedestrian lady guy tower bottle lamp door tree giraffe vase skyscraper"
+_WIDE = "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
+_SHAPES = {**dict.fromkeys(_TALL.split(), "tall"), **dict.fromkeys(_WIDE.split(), "wide")}
+
+
+Four: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Seen:
     """One box as a reply wrote it. `corners` are parts of the asked format's range, in [0, 1] where all is well."""
 
-    corners: tuple[float, float, float, float]
-    numbers: tuple[float, float, float, float]
+    corners: Four
+    numbers: Four
     order: Order | None
     sent: Size
     phrase: str
@@ -204,13 +202,13 @@ def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Orde
             if scale == 999 or (order, scale) == (asked.order, asked.scale):
                 continue
             name = f"{order}_{scale}"
-            reach = _reach([read_as(s, plain(name)) for s in seen])
+            reach = _reach([corners_of(s.numbers, s.order, s.sent, plain(name)) for s in seen])
             if reach >= 0.6 and (best is None or reach > best[0] + 0.1):
                 best = (reach, name)
     return best[1] if best else None
 
 
-def _reach(boxes: Sequence[tuple[float, float, float, float]]) -> float:
+def _reach(boxes: Sequence[Four]) -> float:
     """How far right and down nearly all boxes reach, as a share of the side; 0 where too many are impossible."""
     right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
     if right < 0.95 * len(boxes):
@@ -224,10 +222,10 @@ def plain(name: str) -> BoxFormat:
     return find_box_format(name, "")
 
 
-def read_as(s: Seen, box_format: BoxFormat) -> tuple[float, float, float, float]:
-    """The box's corners in another format, in parts of its range."""
-    x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or box_format.order)
-    width, height = box_format.limits(s.sent)
+def corners_of(numbers: Four, order: Order | None, sent: Size, box_format: BoxFormat) -> Four:
+    """The corners that a box's numbers mean in a format, in parts of its range; an `order` of their own comes first."""
+    x1, y1, x2, y2 = to_xyxy(numbers, order or box_format.order)
+    width, height = box_format.limits(sent)
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
@@ -256,8 +254,7 @@ def _is_turned(s: Seen) -> bool:
 
 
 def _shape(phrase: str) -> str | None:
-    words = _WORD.findall(phrase.casefold())[:4]
-    kinds = ["tall" if word in TALL else "wide" for word in words if word in TALL | WIDE]
+    kinds = [_SHAPES[word] for word in _WORD.findall(phrase.casefold())[:4] if word in _SHAPES]
     return kinds[0] if len(kinds) == 1 else None
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.errors import RecordError, SuspectBoxes, UnreadableReply
-from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
 from dataflow_grounding.watch.endpoint_checks import EndpointChecks
-from dataflow_grounding.watch.signs import ADVICE, Seen
+from dataflow_grounding.watch.signs import ADVICE, Seen, corners_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.plan import Ask
+    from dataflow_grounding.watch.box_watch import BoxWatch
 
 T = TypeVar("T")
 
@@ -28,19 +28,10 @@ ODD = (
 )
 
 
-class Suspects(Protocol):
-    """Is told that the boxes are wrong, and decides what to do about it."""
-
-    suspicion: str | None
-
-    def suspect(self, what: str, kept: str) -> None:
-        """Raises SuspectBoxes where the run is to stop."""
-
-
 class Watching:
     """One run that is watched."""
 
-    def __init__(self, watch: Suspects, asked: BoxFormat, checks: EndpointChecks) -> None:
+    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
         self._watch, self._asked, self._checks = watch, asked, checks
         self.of = checks.of
         self._signs = checks.known.signs
@@ -166,17 +157,15 @@ class Watching:
             marks = parse_reply(reply, self._asked.key)
         except UnreadableReply:
             return
-        width, height = self._asked.limits(sent)
         boxes = []
         for mark in marks.boxes:
             taken_back = mark.answer != marks.answer
             if taken_back or len(mark.numbers) != 4 or mark.family is not None:
                 continue
-            x1, y1, x2, y2 = to_xyxy(mark.numbers, mark.order or self._asked.order)
             a, b, c, d = mark.numbers
             labels = mark.said.labels
             phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
-            corners = (x1 / width, y1 / height, x2 / width, y2 / height)
+            corners = corners_of((a, b, c, d), mark.order, sent, self._asked)
             boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._drift is not None:

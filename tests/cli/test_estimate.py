@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.gold import GoldAnswers
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command
-from dataflow_grounding.engine.price_table import listed_price
+from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 

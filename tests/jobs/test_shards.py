@@ -101,7 +101,8 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
     codes = [place.run("--shard", f"{number}/3").code for number in (1, 2)]
     assert refused.code == 0 or refused.code == 1
     late = merged(place)
-    assert late.code == 2 and "3-of-3 has seen" in late.err, late
+    assert late.code == 2, late
+    assert "3-of-3 has seen" in late.err
     place.run("--shard", "3/3")
     assert server.count() == before + 2, codes
     assert merged(place).code == 1

@@ -67,6 +67,14 @@ def test_what_is_not_asked_for_is_no_false_positive_and_what_is_not_there_is_one
     assert evaluate([record(a=[(LEFT, 0.5)], b=[(FAR, 0.9)])], gold).figures["ap"] == 0.5
 
 
+def test_the_order_of_the_records_does_not_count_where_scores_are_equal() -> None:
+    boxes = [LEFT, FAR, LEFT, LEFT, FAR, RIGHT]
+    gold = [record(f"{n}.png", a=[LEFT]) for n in range(6)]
+    found = [record(f"{n}.png", a=[(box, 0.5)]) for n, box in enumerate(boxes)]
+    turned = [(found[n:] + found[:n], gold[n:] + gold[:n]) for n in range(6)]
+    assert len({evaluate(*both).figures["ap"] for both in turned}) == 1
+
+
 def test_nothing_found_or_nothing_there() -> None:
     assert evaluate([record(a=[])], [record(a=[LEFT, RIGHT])]).figures["ap"] == 0.0
     assert evaluate([record(a=[LEFT])], [record(a=[])]).figures["ap"] is None

@@ -16,15 +16,14 @@ from benchmarks.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from benchmarks.workplace import Workplace
 from dataflow_grounding import BoxRefiner, BoxVerifier, FileStorage, Merger, Operator, PhraseGrounder, Pipeline
 from dataflow_grounding.boxes.agreement import merged
-from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.regrounding import agreement
+from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import iou
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.probes import probe_in
+from dataflow_grounding.testing.answers import probe_in
 
 BIG = [100, 120, 480, 600]
 TINY = [911, 333, 929, 351]

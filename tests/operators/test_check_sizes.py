@@ -13,7 +13,7 @@ from dataflow_grounding.errors import SuspectBoxes
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 PX, REDUCED = "xyxy_px", "xyxy_px@long_edge_1000"
 SMALL, LARGE = (640, 480), (1600, 1200)

@@ -21,7 +21,7 @@ from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMark
 from dataflow_grounding.errors import SpecError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.probes import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 X, Y = "xyxy_1000", "yxyx_1000"
 Chosen = Callable[[int], str]

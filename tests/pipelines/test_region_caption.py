@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.workplace import REPOSITORY, command
 from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, RegionCaptioner, RegionMarker
 from dataflow_grounding.rows import read_records
-from dataflow_grounding.tasks.region_caption import read_marked_text
+from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72

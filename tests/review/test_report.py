@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.review.report import write_report
+from dataflow_grounding.review.results import write_report
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -1,24 +1,48 @@
-"""Task `region_caption`: what each marked region shows."""
+"""Tasks `image_caption` and `region_caption`: what the whole image shows, and each marked region."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
-from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image
-from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.regions import Region, check_complete, read_by_id, region_items, region_prompt, text_of
-from dataflow_grounding.tasks.request import INTEGER, STRING, Request, list_of, object_of
+from dataflow_grounding.prompts import load_prompt
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, region_prompt, text_of
+from dataflow_grounding.tasks.request import INTEGER, STRING, Request, is_cut_off, list_of, object_of
 
+# Style of marks → how the model is told of them.
 SHOWN_AS = {
     "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
     "tag": "Each region's id stands in the picture beside the region, at one of its corners.",
     "crop": "The picture is a part of a larger one: the region and nothing else.",
 }
-"""Style of marks → how the model is told of them."""
 
 _MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
+
+
+def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
+    """Ask for a caption; `known` is what to tell a serving that can't see what things are."""
+    return Request(
+        task="image_caption",
+        input=known or {},
+        images=(image,),
+        instructions=load_prompt("image_caption"),
+        schema=object_of(caption=STRING),
+        read=_read_caption,
+    )
+
+
+def _read_caption(reply: str) -> tuple[str, list[Note]]:
+    data, notes = read_object(reply, required="caption")
+    if is_cut_off(notes):
+        raise TruncatedReply("the caption is cut off.")
+    caption = text_of(data["caption"])
+    if not caption:
+        raise UnreadableReply('"caption" is not a text.')
+    return caption, notes
 
 
 @dataclass(frozen=True)
@@ -56,8 +80,7 @@ def _read(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:
         note = Note("own_words", "the reply is a text with <region1> and so on in it")
         return RegionCaptions(texts, reply.strip()), [note]
     texts_by_id = {number: text for number, item in items.items() if (text := text_of(item.get("text")))}
-    check_complete(texts_by_id, count, "the text", notes)
-    return RegionCaptions([texts_by_id[number] for number in range(1, count + 1)]), notes
+    return RegionCaptions(all_of(texts_by_id, count, "the text", notes)), notes
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:

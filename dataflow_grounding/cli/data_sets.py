@@ -1,0 +1,144 @@
+"""`split`, `stats`, `lint`: what a data set is like before it is trained on."""
+
+import math
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import click
+
+from dataflow_grounding.cli.arguments import answer, together
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.figures.counting import FIGURES, advice_on, figures_of
+from dataflow_grounding.figures.duplicates import split
+from dataflow_grounding.figures.linting import RULES, Finding, lint
+from dataflow_grounding.results_folder import annotations_of
+from dataflow_grounding.rows import write_rows
+from dataflow_grounding.terminal import counted, say, say_json
+
+_SHADES = " .:-=+*#%@"
+_ROOT = "Where the pictures are, if not where the run found them."
+_of_data_sets = together(
+    click.option("--image-root", metavar="DIR", help=_ROOT),
+    click.option("--no-pictures", "read", flag_value=False, default=True, help="Read no pictures, records alone."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+
+
+@click.command("split")
+@click.argument("results", metavar="RESULTS")
+@click.option("-o", "out", required=True, metavar="DIR", help="The folder to make, with one file per part.")
+@click.option(
+    "--ratios",
+    default="0.8/0.1/0.1",
+    show_default=True,
+    metavar="A/B/C",
+    help="How large train, val and test are; A/B: train and test.",
+)
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@_of_data_sets
+def of_split(results: str, out: str, ratios: str, as_json: bool, **more: Any) -> None:
+    """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the same stay together."""
+    weights = [float(part) if re.fullmatch(r"[0-9]*\.?[0-9]+", part) else 0 for part in ratios.split("/")]
+    names = {2: ["train", "test"], 3: ["train", "val", "test"]}.get(len(weights), [])
+    if not names or min(weights) <= 0:
+        raise click.UsageError("--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1")
+    done = split(results, out, dict(zip(names, weights, strict=True)), **more)
+    if as_json:
+        say_json(done)
+        return
+    for name, count in done["parts"].items():
+        say(f"{out}/{name}.jsonl: {', '.join(counted(number, what[:-1]) for what, number in count.items())}", err=False)
+    say(f"nearly the same as an earlier picture, and in its part: {counted(done['alike'], 'picture')}")
+    say(f"can't be read, and told apart by path alone: {counted(done['unread'], 'picture')}")
+
+
+@click.command("stats")
+@click.argument("results", metavar="RESULTS…", nargs=-1, required=True)
+@click.option(
+    "--test-ids",
+    type=click.File(encoding="utf-8-sig", errors="replace"),
+    default=os.devnull,
+    help="Ids of pictures that are tested on elsewhere, in lines.",
+)
+@_of_data_sets
+def of_stats(results: tuple[str, ...], as_json: bool, **more: Any) -> None:
+    """Show figures of RESULTS (folders of runs or files of records), and what to do about each before training.
+
+    Of several, as of the parts of a split, the figures are of all together, and leaks those between them.
+    """
+    figures = figures_of(results, **more)
+    advice = advice_on(figures)
+    answer(as_json, {**figures, "advice": advice}, _lines(figures, advice))
+
+
+def _lines(figures: Mapping[str, Any], advice: Mapping[str, str]) -> Iterator[str]:
+    for name, row in FIGURES.items():
+        yield f"{row['about']}: {_shown(figures[name], row.get('kind'))}"
+        if name in advice:
+            yield f"  → {advice[name]}"
+
+
+def _shown(value: Any, kind: str | None) -> str:
+    if value is None:
+        return "-"
+    if kind == "share":
+        return f"{value:.1%}"
+    if kind == "grid":  # two cells as one: letters are twice as high as wide
+        rows = [[a + b for a, b in zip(*value[y : y + 2], strict=True)] for y in range(0, len(value), 2)]
+        most = max(map(max, rows))
+        return "".join("\n  " + "".join(_SHADES[math.ceil(9 * count / most)] for count in row) for row in rows)
+    if isinstance(value, dict):
+        listed = ", ".join(f"{name} {count:,}" for name, count in list(value.items())[:10])
+        return (listed or "none") + (f", … ({len(value):,})" if len(value) > 10 else "")
+    return f"{value:,}"
+
+
+def _rules(ctx: click.Context, parameter: click.Parameter, given: str | None) -> tuple[str, ...]:
+    """The rules that begin with what is given between commas."""
+    begun = tuple(part.strip().upper() for part in given.split(",")) if given else ()
+    if wrong := [part for part in begun if not part or not any(rule.startswith(part) for rule in RULES)]:
+        raise click.UsageError(f"no rule begins with {wrong[0]!r}; there are {', '.join(RULES)}", ctx)
+    return tuple(rule for rule in RULES if rule.startswith(begun))
+
+
+@click.command("lint")
+@click.argument("data", metavar="DATA")
+@click.option("--select", callback=_rules, metavar="R,…", help="Only rules that begin so: DG1,DG204.")
+@click.option("--ignore", callback=_rules, metavar="R,…", help="All but rules that begin so.")
+@click.option("--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o.")
+@click.option("-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is.")
+@_of_data_sets
+def of_lint(
+    data: str, select: tuple[str, ...], ignore: tuple[str, ...], out: str | None, as_json: bool, **more: Any
+) -> int:
+    """Check DATA (a run's folder or a file of records), and print file, line, rule and what is wrong; exit 1 if any."""
+    if more["fix"] != bool(out):
+        raise click.UsageError("--fix and -o FILE go together")
+    if out and os.path.lexists(out):
+        raise InputError(f"{out} is there already: remove it, or choose another name")
+    path, told, counts = annotations_of(data), list[dict[str, Any]](), Counter[str]()
+    tell = partial(_tell, path, counts, told if as_json else None, bool(out))
+    rows = lint(data, tell, [rule for rule in select or RULES if rule not in ignore], **more)
+    try:
+        write_rows(out, rows) if out else deque(rows, 0)
+    except OSError as error:
+        raise InputError(f"can't write {out}: {error.strerror or error}") from None
+    fixed, left = counts.pop("fixed", 0), counts.total()
+    if as_json:
+        say_json({"findings": told, "counts": dict(sorted(counts.items())), "fixed": fixed})
+    else:
+        say(f"{counted(left, 'finding')}{f', {fixed:,} fixed in {out}' if out else ''}")
+    return 1 if left else 0
+
+
+def _tell(path: str, counts: Counter[str], kept: list[Any] | None, fixing: bool, line: int, found: Finding) -> None:
+    fixed, message = fixing and found.mend, f"{RULES[found.rule]['finds']}: {found.where}"
+    counts["fixed" if fixed else found.rule] += 1
+    if kept is not None and not fixed:
+        kept.append({"file": path, "line": line, "rule": found.rule, "message": message})
+    elif not fixed:
+        say(f"{path}:{line}: {found.rule} {message}", err=False)

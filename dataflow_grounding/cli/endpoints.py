@@ -1,0 +1,135 @@
+"""`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its model answers."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
+from dataflow_grounding.calibration.choice import keep, stated_format, summary
+from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.errors import GroundingError, SpecError
+from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
+from dataflow_grounding.jobs.spec_run import options_of
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
+from dataflow_grounding.spec.schema import OpenAIBlock
+
+
+@click.command("doctor")
+@spec_option_for("Check this spec's endpoint; without it, that of the environment")
+@click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@overrides_argument
+def doctor(spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]) -> int:
+    """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
+
+    The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small picture, up to five
+    times until it is accepted. Exits with 4 if there is no answer.
+    """
+    if overrides and not spec_paths:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    found = installation()
+    if spec_paths:
+        found["endpoint"] = endpoint_of_spec(load_spec(spec_paths, overrides, whole=False), send=not offline)
+    elif backend_named():
+        try:
+            found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+        except SpecError as error:
+            found["endpoint"] = {"problems": [str(error)]}
+    answer(as_json, found, _lines(found))
+    return 4 if found.get("endpoint", {}).get("problems") else 0
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"dataflow-grounding {found['version']}, Python {found['python']}"
+    for extra, version in found["extras"].items():
+        missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
+        yield f"extra {extra}: {version or missing}"
+    for name, given in found["environment"].items():
+        yield f"{name}: {'set' if given else 'not set'}"
+    endpoint = found.get("endpoint", {})
+    if not endpoint:
+        way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
+        yield f"endpoint: none named: {way}"
+    for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
+        if name in endpoint:
+            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
+    if any((usage := endpoint.get("usage", {})).values()):
+        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
+    yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))
+
+
+@click.command("calibrate")
+@spec_option_for("Calibrate the model of this spec's vlm block")
+@click.option("--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead.")
+@click.option("--model", metavar="NAME", help="The model's name.")
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Write a picture of the rectangles asked for and those answered."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@overrides_argument
+def of_calibrate(
+    spec_paths: tuple[str, ...], overrides: tuple[str, ...], plot_path: str | None, as_json: bool, **endpoint: Any
+) -> None:
+    """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
+
+    Sends 3 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's cache folder, by
+    endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
+    Exits with 2 if the answers fit no format.
+    """
+    serving, options = _serving(spec_paths, overrides, **endpoint)
+    try:
+        done = calibrate(serving, stated_format(serving.model), options)
+    except CalibrationUnclear as unclear:
+        _write_plot(unclear, plot_path)
+        raise
+    path = keep(done.calibration)
+    _write_plot(done, plot_path)
+    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done)}."]
+    lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
+    answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
+
+
+def _serving(
+    spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
+) -> tuple[Serving, RunOptions]:
+    given = base_url is not None or model is not None
+    if spec_paths and given:
+        raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
+    if spec_paths:
+        spec = load_spec(spec_paths, overrides, whole=False)
+        vlm, workflow = spec.block.vlm, spec.block.workflow
+        serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
+    elif overrides:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    elif not given and backend_named() is None:
+        raise SpecError(
+            "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+        )
+    else:
+        stated = {"base_url": base_url or "", "model_name": model or ""}
+        vlm = VlmBlock(backend="openai" if given else "auto", openai=OpenAIBlock(**stated))
+        serving, options = serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)), RunOptions()
+    if serving.exact_boxes:
+        raise SpecError(f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate")
+    if obstacles := serving.obstacles():
+        raise SpecError("\n".join(obstacles))
+    return serving, options
+
+
+def _write_plot(done: Calibrated | CalibrationUnclear, path: str | None) -> None:
+    if not path:
+        return
+    from dataflow_grounding.calibration.probes import plot
+
+    boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
+    try:
+        plot(done.pictures, boxes).save(path)
+    except (OSError, ValueError) as error:
+        raise GroundingError(f"can't write {path}: {error}") from None

@@ -1,0 +1,67 @@
+"""`cost`, `merge`, `report`: what a run's folder has in it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.jobs.costs import costs_of
+from dataflow_grounding.jobs.merging import merge as merge_shards
+from dataflow_grounding.review import report_folder
+from dataflow_grounding.terminal import counted
+
+
+@click.command("cost")
+@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def cost(results: str, as_json: bool) -> None:
+    """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples and checks."""
+    found = costs_of(results)
+    answer(as_json, found, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    for step in [*found["steps"], {"step": "total", **found}]:
+        yield f"{step['step']}: {_words(step)}"
+        for part in ("retries", "samples", "checks"):
+            if step.get(part, {}).get("requests"):
+                yield f"  of which {part}: {_words(step[part])}"
+    if found["cost_usd"] is None:
+        yield "Some of it has no known price: set vlm.prices in the spec."
+
+
+def _words(bill: dict[str, Any]) -> str:
+    tokens = bill["tokens"]
+    cost = "" if bill["cost_usd"] is None else f", {bill['cost_usd']:.4f} USD"
+    given = f"{tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out"
+    return f"{counted(bill['requests'], 'reply')}, {given}{cost}"
+
+
+@click.command("merge")
+@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
+def merge(results: str, no_report: bool, as_json: bool) -> int:
+    """Put the shards in the folder RESULTS together there, in the input's order: what one machine would have left.
+
+    Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another input.
+    """
+    summary = merge_shards(results)["summary"]
+    lines = [f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"]
+    lines += [f"results: {summary['annotations']}"]
+    if summary["done"] and not no_report:
+        lines += [f"report: {report_folder(results)[0]}"]
+    answer(as_json, summary, lines)
+    return 1 if summary["failures"] else 0
+
+
+@click.command("report")
+@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.option("-o", "out", metavar="FILE", help="Where to write it; RESULTS/report.html unless given.")
+@click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
+@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+def report(results: str, out: str | None, image_root: str | None, as_json: bool) -> None:
+    """Write HTML pages of the folder RESULTS: failures, pictures with boxes, captions, counts. They need no network."""
+    path, shown = report_folder(results, out, image_root)
+    answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

@@ -1,0 +1,115 @@
+"""`init`, `default_specs`: write what a user begins with."""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from dataflow_grounding.errors import GroundingError, InputError, SpecError
+from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.rows import write_text
+from dataflow_grounding.spec.environment import backend_of_keys
+from dataflow_grounding.spec.problems import nearest
+from dataflow_grounding.spec.schema import GeminiBlock
+from dataflow_grounding.terminal import counted, say
+
+_FOLDERS = ("api_pipelines", "example_data", "init_template")
+_MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
+
+
+@click.command("init")
+@click.argument("folder", default=".", metavar="[DIR]")
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(folder: str, force: bool) -> None:
+    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay, without --force."""
+    written, kept = 0, 0
+    for source, name in _shipped_files():
+        target = os.path.join(folder, name)
+        if os.path.exists(target) and not force:
+            say(f"kept    {target}", err=False)
+            kept += 1
+            continue
+        try:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
+        say(f"wrote   {target}", err=False)
+        written += 1
+    counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"
+    script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
+    spec = os.path.join(folder, "image_grounding.yaml")
+    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)  # not so with pipx or uv
+    say(f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}", err=False)
+    say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
+
+
+def _shipped_files() -> Iterator[tuple[str, str]]:
+    """Each file, and its name in a new working folder; what's in `init_template` goes to the top. Raises InputError."""
+    for folder in _FOLDERS:
+        top, into = _find(folder), "" if folder == "init_template" else folder
+        for path, names, files in os.walk(top):
+            names[:] = sorted(name for name in names if name != "__pycache__")
+            for name in sorted(files):
+                if not name.endswith(".pyc"):
+                    source = os.path.join(path, name)
+                    yield source, os.path.join(into, os.path.relpath(source, top))
+
+
+def _find(folder: str) -> str:
+    """Beside the package in a repository, inside it when installed from a wheel."""
+    package = Path(__file__).parents[1]
+    for top in (package / "_shipped" / folder, package.parent / folder):
+        if top.is_dir():
+            return str(top)
+    raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
+
+
+@click.command("default_specs")
+@click.option(
+    "--backend",
+    type=click.Choice(["openai", "gemini", "embedded"]),
+    help="Who answers; without it, whom the environment names (DF_BASE_URL, DF_MODEL, a provider's key).",
+)
+@click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
+def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
+    """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless given."""
+    given = _read(arguments)
+    wanted = given["autolabel_type"]
+    paths = {name: os.path.join(given["results_dir"] or ".", f"{name}.yaml") for name in ([wanted] if wanted else JOBS)}
+    for path in paths.values():
+        if os.path.exists(path):
+            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
+    backend = backend or backend_of_keys() or "gemini"
+    model = os.environ.get("DF_MODEL", "").strip()
+    for name, path in paths.items():
+        text = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        text = text.replace("backend: gemini #", f"backend: {backend} #")
+        if backend == "gemini" and model:
+            text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
+        if backend == "openai" and not model:
+            text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet")
+        write_text(path, text)
+        say(path, err=False)
+    first = shlex.quote(next(iter(paths.values())))
+    say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
+
+
+def _read(arguments: tuple[str, ...]) -> dict[str, str]:
+    given = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
+    for name, _, value in (argument.partition("=") for argument in arguments):
+        if name not in given:
+            raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
+        given[name] = value
+    if given["autolabel_type"] and given["autolabel_type"] not in JOBS:
+        wanted = given["autolabel_type"]
+        raise SpecError(f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}")
+    if given["module_name"] != _MODULE:
+        raise SpecError(f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone")
+    return given

@@ -1,0 +1,138 @@
+"""Label files, one text file per image with a line per object, and the files under a folder.
+
+KITTI (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2,
+y2 in pixels, then size, place and angle in space (7 numbers), and in detections a score. What stands after the box is
+not used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width, height in parts of
+the image's sides, perhaps a score.
+"""
+
+import codecs
+import os
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.records import is_number
+
+Labelled: TypeAlias = dict[str, Any]  # A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+LEFT_OUT = "dontcare"
+# 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
+DECIMALS = 4
+SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
+
+
+def is_box(value: Any) -> bool:
+    """Whether a value is a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
+    """A KITTI file's regions with its own numbers, without DontCare lines, and why each bad line is left out.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    regions, left_out = [], []
+    for where, line in _lines(path):
+        try:
+            fields = _fields(line, where)
+            if fields and fields[0].lower() != LEFT_OUT:
+                regions.append(_of_kitti(fields, where))
+        except BrokenRow as error:
+            left_out.append(str(error))
+    return regions, left_out
+
+
+def _of_kitti(fields: list[str], where: str) -> Labelled:
+    if not 8 <= len(fields) <= 17:
+        raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
+    numbers = [_number(text, where) for text in fields[1:]]
+    x1, y1, x2, y2 = bbox = numbers[3:7]
+    if x2 <= x1 or y2 <= y1:
+        raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} has no area (x1 y1 x2 y2 is expected)")
+    return {"bbox": bbox, "type": fields[0], **_score(numbers[14:])}
+
+
+def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
+    """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
+    found = ((where, _fields(line, where)) for where, line in _lines(path))
+    return [_of_yolo(fields, names, size, where) for where, fields in found if fields]
+
+
+def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Labelled:
+    if len(fields) not in (5, 6):
+        raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
+    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+        raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
+    cx, cy, width, height = parts = [_number(text, where) for text in fields[1:5]]
+    if not (all(-SLACK <= part <= 1 + SLACK for part in parts) and width > 0 and height > 0):
+        raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
+    corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
+    return {"bbox": bbox, "type": names[int(fields[0])], **_score([_number(text, where) for text in fields[5:]])}
+
+
+def _lines(path: str) -> Iterator[tuple[str, bytes]]:
+    """Lines, and where each is ("file, line n"). Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return ((f"{path}, line {number}", line) for number, line in enumerate(data.split(b"\n"), 1))
+
+
+def _fields(line: bytes, where: str) -> list[str]:
+    try:
+        return line.decode().split()
+    except UnicodeDecodeError:
+        raise BrokenRow(f"{where}: is not UTF-8") from None
+
+
+def _number(text: str, where: str) -> float:
+    """A finite number, whole ones as int, so that it is written back as it was. Raises BrokenRow."""
+    try:
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        value = float("nan")
+    if not is_number(value) or "_" in text:
+        raise BrokenRow(f"{where}: {text[:40]!r} is not a number")
+    return value
+
+
+def _score(last: list[float]) -> dict[str, float]:
+    """What stands alone behind a label's other numbers, if it is a score."""
+    return {"score": last[0]} if len(last) == 1 and 0 <= last[0] <= 1 else {}
+
+
+def read_names(path: str) -> list[str]:
+    """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't read the class names in {path}: {error}") from None
+    if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    import yaml
+
+    try:
+        names = yaml.safe_load(text)["names"]
+        return [str(names[key]) for key in range(len(names))] if isinstance(names, dict) else list(map(str, names))
+    except Exception:  # PyYAML lets through what its constructors raise
+        raise InputError(f"{path} has no 'names' with the names of classes 0, 1, 2 ...") from None
+
+
+def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
+    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
+    if not os.path.isdir(folder):
+        raise InputError(f"{key}: no folder {folder}")
+    found, seen = [], set[str]()
+    for top, names, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        names[:] = [] if real in seen else [name for name in names if not name.startswith(".")]
+        if real in seen:  # a link that leads back
+            continue
+        seen.add(real)
+        wanted = (name for name in files if name.lower().endswith(endings) and not name.startswith("."))
+        found += [os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in wanted]
+    return sorted(found)

@@ -1,0 +1,248 @@
+"""Seed records from images and their labels: label folders or files, in order of the images' paths."""
+
+import hashlib
+import itertools
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
+from dataflow_grounding.formats.coco import read_coco
+from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
+from dataflow_grounding.formats.tao_records import SOURCE
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
+from dataflow_grounding.records import Record
+from dataflow_grounding.version import __version__
+
+BEYOND = "boxes reach beyond their image and are kept as they are"
+UNREAD = "labels that can't be read are left out"
+SHOWN = 20  # names that a report lists
+ROUNDING = 0.5  # px
+READERS = 8  # threads that read image headers
+BATCH = 512
+READING = 2  # changes where the same files give other records: seeds that were written before are then written anew
+ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
+"""The regions of an image, by its path, of this size (None when that isn't known), and why others are left out.
+Raises BrokenRow."""
+
+
+@dataclass
+class LabelSource:
+    """Images under a folder, what reads their labels, and what doesn't fit together."""
+
+    image_dir: str
+    images: list[str]  # paths relative to the folder, sorted
+    read: ReadLabels
+    files: list[str]  # that the regions of all images are read from
+    without_label: list[str]
+    without_image: list[str]  # labels for which there is no image
+    label_of: Callable[[str], str] | None = None  # the label file of an image, where each has its own
+    crowds: int = 0  # crowd regions of a COCO file, which are left out
+
+
+def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
+    """Find images and their KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
+    files = [] if names_file is None else [names_file or _beside(label_dir, key)]
+    names = read_names(files[0]) if files else None
+    images = files_under(image_dir, ENDINGS, "data.image_dir")
+    labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
+    label_of = {image: os.path.splitext(image)[0] + ".txt" for image in images}
+
+    def read(image: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
+        path, left_out = os.path.join(label_dir, label_of[image]), list[str]()
+        if label_of[image] not in labels:
+            return [], []
+        try:
+            if names is None:
+                regions, left_out = read_kitti(path)
+            else:
+                regions = read_yolo(path, names, size) if size else []
+        except OSError as error:
+            raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
+        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
+
+    if labels.isdisjoint(label_of.values()):
+        none = f"no label in {label_dir} belongs to an image in {image_dir}"
+        raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
+    return LabelSource(
+        image_dir,
+        images,
+        read,
+        files,
+        without_label=[image for image in images if label_of[image] not in labels],
+        without_image=sorted(labels.difference(label_of.values())),
+        label_of=lambda image: os.path.join(label_dir, label_of[image]),
+    )
+
+
+def _beside(label_dir: str, key: str) -> str:
+    path = os.path.join(label_dir, "classes.txt")
+    if not os.path.exists(path):
+        names_key = f"{key.rpartition('.')[0]}.yolo_names"
+        raise InputError(f"{names_key}: name the file with the class names (there is no {path} either)")
+    return path
+
+
+def from_coco(image_dir: str, path: str) -> LabelSource:
+    """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
+    found, crowds, strays = read_coco(path)
+    images = files_under(image_dir, ENDINGS, "data.image_dir")
+    named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in found}
+    if named.keys().isdisjoint(images):
+        raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
+    return LabelSource(
+        image_dir,
+        images,
+        lambda image, size: (named[image].regions(path) if image in named else [], []),
+        [path],
+        without_label=[image for image in images if image not in named],
+        without_image=sorted(named.keys() - {*images}) + [f"{strays} annotations of no image"] * bool(strays),
+        crowds=crowds,
+    )
+
+
+def counted_items(what: str, items: list[str]) -> list[str]:
+    """One line that says how many there are and shows the first; none where there are none."""
+    first = "; ".join([*items[:3], *(["..."] if len(items) > 3 else [])])
+    return [f"{what}: {len(items)} ({first})"] if items else []
+
+
+class Seeds(ABC):
+    """Seed records of some `origin`, as people call it; `files` are the user's own, `folders` those of the images."""
+
+    told: ClassVar[tuple[str, ...]]
+    """What may be found on the way, in words."""
+
+    def __init__(self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool) -> None:
+        self.origin, self.files, self.folders, self._boxless = origin, files, folders, boxless
+        self._forget()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One record per image or row; one that can't be had as a whole says why, and fails.
+
+        Raises:
+            InputError: At the end, if there was no box at all and the steps need some. Records that fail for another
+                reason tell that.
+        """
+        self._forget()
+        some, count = self._boxless, 0
+        for count, record in enumerate(self._records(), 1):  # noqa: B007
+            fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
+            some = some or fails or bool(record.get("regions"))
+            yield record
+        if count and not some:
+            raise InputError(f"none of the {count} images has a box: {self._nothing()}")
+
+    def _forget(self) -> None:
+        self.found: dict[str, list[str]] = {what: [] for what in self.told}
+
+    def _nothing(self) -> str:
+        """What there is no box in."""
+        return "; ".join([self.origin, *self.found.get(UNREAD, [])[:1]])
+
+    @abstractmethod
+    def _records(self) -> Iterator[dict[str, Any]]: ...
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of all that the records depend on."""
+
+    @abstractmethod
+    def report(self) -> dict[str, Any]:
+        """Counts, and the first of what was found."""
+
+    def remarks(self) -> list[str]:
+        """The same in words."""
+        return [line for what, items in self.found.items() for line in counted_items(what, items)]
+
+
+class LabelSeeds(Seeds):
+    """From images and their labels: sorted by image path, `image_path` relative to the folder of images."""
+
+    told = ("images without a label", "labels without an image", UNREAD, BEYOND)
+
+    def __init__(self, source: LabelSource, origin: str, boxless: bool) -> None:
+        self._source = source
+        files = [] if os.path.isdir(origin) else [origin]
+        super().__init__(f"{source.image_dir} with {origin}", files, (source.image_dir,), boxless)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.found |= zip(self.told, (self._source.without_label, self._source.without_image), strict=False)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        paths = iter(self._source.images)
+        with ThreadPoolExecutor(READERS) as pool:
+            while batch := list(itertools.islice(paths, BATCH)):
+                for record, left_out, outside in pool.map(self._record, batch):
+                    self.found[UNREAD] += left_out
+                    self.found[BEYOND] += outside
+                    yield record
+
+    def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
+        """An image's record, which of its labels are left out, and which of its boxes reach beyond it."""
+        size = size_of(path, self.folders)
+        record = {"image_id": os.path.splitext(path)[0], "image_path": path, **sides(size), "source": SOURCE}
+        try:
+            record["regions"], left_out = self._source.read(path, size)
+        except BrokenRow as error:
+            return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
+        return record, left_out, beyond(record["regions"], size, path) if size is not None else []
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{__version__} {READING}".encode())
+        source, label_of = self._source, self._source.label_of
+        of_images = ([os.path.join(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
+        for path in itertools.chain(*of_images, source.files):
+            digest.update(json.dumps(state_of(path)).encode())
+        return digest.hexdigest()
+
+    def report(self) -> dict[str, Any]:
+        names = ("images_without_label", "labels_without_image", "labels_left_out", "boxes_beyond_their_image")
+        named = zip(names, self.found.values(), strict=True)
+        counts = {n: {"count": len(items), "first": items[:SHOWN]} for n, items in named if items or n in names[:2]}
+        crowds = {"crowd_regions_left_out": self._source.crowds} if self._source.crowds else {}
+        return {"images": len(self._source.images), **counts, **crowds}
+
+    def remarks(self) -> list[str]:
+        crowds = self._source.crowds
+        return super().remarks() + ([f"{crowds} crowd regions are left out"] if crowds else [])
+
+
+def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
+    """Which boxes reach out of an image of `size` (width, height), and where they stand; half a pixel is rounding."""
+    boxes = [region["bbox"] for region in regions]
+    out = [b for b in boxes if min(b[:2]) < -ROUNDING or b[2] > size[0] + ROUNDING or b[3] > size[1] + ROUNDING]
+    return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in out]
+
+
+def sides(size: Size | None) -> dict[str, Any]:
+    """A record's columns of its image's size, as far as it is known."""
+    return dict(zip(("width", "height"), size or (), strict=False))
+
+
+def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
+    """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
+    try:
+        file = find_image(Record({"image_path": path}, folders), "image_path")
+        facts = known_facts(file) or remember_facts(file, read_facts(file.path))
+        return facts.size
+    except MachineBusy:
+        raise
+    except RecordError:
+        return None
+
+
+def state_of(path: str) -> list[Any]:
+    """A file's path, size and time, as far as it is there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [path]
+    return [path, found.st_size, found.st_mtime_ns]

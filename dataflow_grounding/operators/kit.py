@@ -1,0 +1,80 @@
+"""What operators are written with: their registry, `ask`, a record's image, and what is added to a record besides."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, overload
+
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images import Image, open_image
+from dataflow_grounding.records import ROW_OF_IMAGE, Record, Update, has_id
+from dataflow_grounding.serving.base import Serving
+
+C = TypeVar("C", bound=type[Any])
+
+
+class Registry:
+    """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[Any]] = {}
+
+    @overload
+    def register(self, cls: None = None) -> Callable[[C], C]: ...
+
+    @overload
+    def register(self, cls: C) -> C: ...
+
+    def register(self, cls: C | None = None) -> C | Callable[[C], C]:
+        """Class decorator: `@OPERATOR_REGISTRY.register()`; or a call with the class."""
+        return self._add if cls is None else self._add(cls)
+
+    def _add(self, cls: C) -> C:
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def get(self, name: str) -> type[Any]:
+        """The class of this name. Raises KeyError."""
+        return self._classes[name]
+
+    def get_obj_map(self) -> dict[str, type[Any]]:
+        """All classes by their names."""
+        return dict(self._classes)
+
+    def keys(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._classes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        return iter(sorted(self._classes.items()))
+
+
+OPERATOR_REGISTRY = Registry()
+
+
+def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
+    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM serving's name."""
+    width, height = image.size
+    update: Update = {}
+    if record.occurrence:
+        update[ROW_OF_IMAGE] = record.occurrence + 1
+    if record.image_id is not None and not has_id(record.get("image_id")):
+        update["image_id"] = record.image_id
+    update |= {"width": width, "height": height}
+    for name, value in (("width", width), ("height", height)):
+        if name in record and not _same(record[name], value):
+            ask.note("size_differs", "the row states another width or height than the file has")
+    if serving is not None and not serving.is_vlm:
+        update["model"] = serving.model
+    return update
+
+
+def _same(stated: Any, value: int) -> bool:
+    try:
+        return stated is None or stated == "" or float(stated) == value
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+__all__ = ["OPERATOR_REGISTRY", "Ask", "Image", "facts_of", "open_image"]
