@@ -1,7 +1,5 @@
 """Where the steps of a pipeline read and write: the user's file, then one file per step."""
 
-from __future__ import annotations
-
 import copy
 import os
 from typing import Any, Literal, TypeVar
@@ -61,7 +59,7 @@ class FileStorage:
         return excerpt(f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})")
 
     @classmethod
-    def like(cls, storage: Any) -> FileStorage:
+    def like(cls, storage: Any) -> "FileStorage":
         """`storage` itself, or ours for another library's with the same attributes (DataFlow's). Raises InputError."""
         if isinstance(storage, FileStorage):
             return storage

@@ -1,7 +1,5 @@
 """The one way to the terminal: without secrets, and without characters that a terminal takes for commands."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -91,14 +89,14 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing if number == 1 else several}"
 
 
-_live: list[LiveLine] = []
+_live: "list[LiveLine]" = []
 
 
 class LiveLine:
     """The last line of a terminal's standard error, which is written over; what is said meanwhile stands above it."""
 
     @classmethod
-    def on_terminal(cls) -> LiveLine | None:
+    def on_terminal(cls) -> "LiveLine | None":
         """One, where standard error is a terminal that can write over a line."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 

@@ -11,7 +11,7 @@ import dataflow_grounding
 
 PACKAGE = Path(dataflow_grounding.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "reliability.md"
-CONSTANTS = ("TypeVar", "option", "option_for", "argument", "frozenset")
+CONSTANTS = ("together", "TypeVar", "option", "option_for", "argument", "frozenset")
 
 
 def named_state(path: Path) -> Iterator[str]:

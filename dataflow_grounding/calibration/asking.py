@@ -1,7 +1,5 @@
 """Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format to the answers."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os
@@ -136,7 +134,7 @@ def calibrate_elongated(
     return found, asker.asking.counts
 
 
-def _calibration(serving: Serving, asker: _Asker, decision: Decision) -> Calibration:
+def _calibration(serving: Serving, asker: "_Asker", decision: Decision) -> Calibration:
     fit = decision.fit
     return Calibration(
         endpoint=bare_address(serving.endpoint),

@@ -1,7 +1,5 @@
 """Checking an endpoint in a run: one probe picture, and whether the run's format puts its rectangles where they are."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -142,7 +140,7 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     return _missed(ways) if all(way.missed for way in ways) else CheckVerdict("fits")
 
 
-def _missed(ways: Sequence[_Ways]) -> CheckVerdict:
+def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
     """What would put the rectangles of these pictures where they are."""
     total, found = sum(way.count for way in ways), sum(way.found for way in ways)
     pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"

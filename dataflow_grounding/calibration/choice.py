@@ -1,7 +1,5 @@
 """Which box format an operator asks for: by name, by the model's name, as calibrated, or to be calibrated first."""
 
-from __future__ import annotations
-
 import math
 import os
 import time
@@ -199,7 +197,7 @@ def _is_proof(candidate: BoxFormat) -> bool:
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
-def summary(done: Calibrated) -> str:
+def summary(done: "Calibrated") -> str:
     """How well the format fits, and what it took, in words."""
     found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"

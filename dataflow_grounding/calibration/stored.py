@@ -1,7 +1,5 @@
 """Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside a run's results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -78,7 +76,7 @@ class Calibration:
         """How far off boxes are in elongated pictures of this size, as a share of the side; None if not poor."""
         return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
 
-    def with_shape(self, size: Size, aspect: float | None, off: float | None) -> Calibration:
+    def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
         """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it are `off`."""
         if off is not None:
             return replace(self, date=now(), poor=[*self.poor, [*size, off]])
@@ -130,13 +128,13 @@ def prompt_version() -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
-def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
+def stored_calibration(endpoint: str, model: str, *paths: str) -> "Calibration | None":
     """The latest calibration of this endpoint, model and prompt at these paths."""
     found = [load(path, endpoint, model) for path in paths]
     return max((one for one in found if one is not None), key=lambda one: one.date, default=None)
 
 
-def load(path: str, endpoint: str, model: str) -> Calibration | None:
+def load(path: str, endpoint: str, model: str) -> "Calibration | None":
     """The calibration in a file; None for one that is missing, damaged, or of another model, endpoint or prompt."""
     try:
         with open(path, encoding="utf-8") as file:

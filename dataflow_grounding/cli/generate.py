@@ -20,10 +20,19 @@ from dataflow_grounding.terminal import say, say_json
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
+def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Shard | None:
+    return Shard.parse(text) if text else None
+
+
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, in RESULTS/shards; `merge` puts them together.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_shard,
+    help="Only the I-th of N parts, in RESULTS/shards; `merge` puts them together.",
+)
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
@@ -44,15 +53,12 @@ def generate(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
-    if given["shard"] and pilot:
-        raise click.UsageError("--pilot tries the first records of all: leave --shard out")
     spec = load_spec(spec_paths, overrides)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
     if given["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None}
-    limits["shard"] = Shard.parse(given["shard"]) if given["shard"] else None
+    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None, "shard": given["shard"]}
     run = SpecRun(spec, pilot=pilot, progress=False if given["no_progress"] else None, **limits)
     if given["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)

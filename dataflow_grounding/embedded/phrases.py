@@ -1,7 +1,5 @@
 """What a referring phrase asks for, read over the closed word lists."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -34,12 +32,12 @@ class Phrase:
     positions: frozenset[str] = frozenset()
     size: str | None = None
     relation: str | None = None
-    anchor: Phrase | None = None
+    anchor: "Phrase | None" = None
     unread: bool = False
     refusal: str = ""
 
 
-def parse_phrase(text: str) -> Phrase:
+def parse_phrase(text: str) -> "Phrase":
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
     while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
@@ -55,7 +53,7 @@ def parse_phrase(text: str) -> Phrase:
     return _phrase(tokens, lowered, read)
 
 
-def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase:
+def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> "Phrase":
     head = words.singular(lowered[read.head])
     modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
     tail = lowered[read.end : read.tail]
@@ -92,7 +90,7 @@ def _count(determiners: list[str]) -> int | None:
     return None
 
 
-def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[str | None, Phrase | None, bool]:
+def _relation(tokens: list[Token], lowered: list[str], at: int) -> "tuple[str | None, Phrase | None, bool]":
     """The side, its anchor, and whether words are left that were not understood."""
     if at >= len(tokens):
         return None, None, False

@@ -57,8 +57,6 @@ def execute(
     with ExitStack() as locks:
         for segment in segments(steps):
             if isinstance(operator := segment[0].operator, WholeFile):
-                if options.shard is not None:
-                    raise PlanError(f"{segment[0].label} works on whole files: it can't run on a shard")
                 with replies_kept(segment[0], options):
                     operator.work()
                 total = published(segment[0], total)
@@ -114,6 +112,9 @@ def _check_plan(steps: list[Step], options: RunOptions) -> None:
         raise PlanError("the pipeline has no steps")
     for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
         refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
+    for step in steps:
+        if options.shard is not None and isinstance(step.operator, WholeFile):
+            raise PlanError(f"{step.label} works on whole files: it can't run on a shard")
     if options.budget_usd is None:
         return
     if options.prices is None:

@@ -1,7 +1,5 @@
 """An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -68,7 +66,7 @@ class MemoryLog:
 class StepLog:
     """A log as one step writes it: each line names the step."""
 
-    def __init__(self, log: KeyedLog, step: str) -> None:
+    def __init__(self, log: "KeyedLog", step: str) -> None:
         self.get, self.lines, self.vouched, self.first_new = log.get, log.lines, log.vouched, log.first_new
         self._log, self._step = log, step
 

@@ -1,7 +1,5 @@
 """How a run goes: attempts, budget, order, what to ask again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,7 +36,7 @@ class RunOptions:
     max_wait: float = 600.0
     max_requests: int | None = None
     budget_usd: float | None = None
-    prices: Prices | None = None
+    prices: "Prices | None" = None
     force_reprocess: bool = False
     retry_failed: bool = False
     stream: bool = True
@@ -60,6 +58,8 @@ class RunOptions:
             fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
             if not fits and not (value is None and default is None):
                 raise SpecError(f"RunOptions({name}=…) should be {wanted}, not {value!r:.40}")
+        if self.shard is not None and self.pilot is not None:
+            raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
             raise SpecError(f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}")
 
@@ -68,7 +68,7 @@ class RunOptions:
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
 
 
-def budget_of(options: RunOptions) -> Budget:
+def budget_of(options: RunOptions) -> "Budget":
     """A fresh budget with the options' limits."""
     from dataflow_grounding.engine.budget import Budget
 
@@ -79,7 +79,7 @@ def budget_of(options: RunOptions) -> Budget:
 class OwnPictures:
     """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the commonest first."""
 
-    sizes: Sequence[Size] = ()
+    sizes: "Sequence[Size]" = ()
     media_types: Sequence[str] = ()
 
 
@@ -96,7 +96,7 @@ class RunStart:
     """
 
     options: RunOptions
-    budget: Budget
+    budget: "Budget"
     folder: str | None
     pictures: Callable[[], OwnPictures]
     shared: dict[Hashable, Any] = field(default_factory=dict)

@@ -1,7 +1,5 @@
 """What a run did: counts for the user, `run.json` and scripts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,7 +72,7 @@ class Summary:
                 verified = expression["verified"]
                 self.expressions[VERDICTS[verified if isinstance(verified, bool) else None]] += 1
 
-    def add_earlier(self, earlier: Summary) -> None:
+    def add_earlier(self, earlier: "Summary") -> None:
         """Take in what the steps before this summary's did: their requests, time, and records that failed."""
         self.requests.update(earlier.requests)
         self.notes.update(earlier.notes)

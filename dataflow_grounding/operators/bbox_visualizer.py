@@ -1,7 +1,5 @@
 """Operator: a picture of each record with its boxes drawn in."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import io
@@ -65,7 +63,7 @@ def _file_name(unique_id: str) -> str:
     return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
-def draw_once(image: Image, marks: Callable[[], list[Mark]], drawn: Any, path: str) -> bytes | None:
+def draw_once(image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str) -> bytes | None:
     """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the bytes, if written."""
     from dataflow_grounding.drawing import draw_marks
 

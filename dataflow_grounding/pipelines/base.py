@@ -1,7 +1,5 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
-from __future__ import annotations
-
 import functools
 import os
 from contextlib import suppress
@@ -32,7 +30,7 @@ class Pipeline:
     name: ClassVar[str | None] = None
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
         """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
         # DataFlow's shape wants both: a class with `forward(self)`, and an object with `forward(resume_step=…)` that
         # shares one budget over its steps, ends in a Summary, and streams once compiled. The class stays as written.

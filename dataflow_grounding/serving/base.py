@@ -1,7 +1,5 @@
 """What a serving is: something that answers one request."""
 
-from __future__ import annotations
-
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -83,7 +81,7 @@ class Serving(ABC):
         return f"{type(self).__name__}({', '.join(repr(blotted_message(part)) for part in (self.model, *where))})"
 
     @abstractmethod
-    async def answer(self, request: Request[Any]) -> Reply | str:
+    async def answer(self, request: "Request[Any]") -> Reply | str:
         """The model's reply to one request; a plain string is a whole reply."""
 
     def identity(self) -> dict[str, Any]:

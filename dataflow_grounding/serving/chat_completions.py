@@ -1,7 +1,5 @@
 """How OpenAI-compatible endpoints differ: what they take, found out on the first request, and what they answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +26,7 @@ class Habits:
     system_message: bool = True
     temperature: bool = True
 
-    def after_refusal(self, said: str) -> Habits | None:
+    def after_refusal(self, said: str) -> "Habits | None":
         """What to try next when a request was refused with these words; None when nothing is left to try."""
         if is_about_content(said):
             return None  # it is what the request says, not how
@@ -48,7 +46,7 @@ class Habits:
         return f"{format_}, {self.tokens_key}, {system}, {'' if self.temperature else 'no '}temperature"
 
 
-def first_habits(endpoint: str) -> Habits:
+def first_habits(endpoint: str) -> "Habits":
     """What to try first; on OpenAI's own service a schema would keep the picture out of the prompt cache."""
     host = f".{urlsplit(endpoint).hostname or ''}"
     return Habits(response_format="json_object") if host.endswith(_OPENAIS_OWN) else Habits()

@@ -1,7 +1,5 @@
 """The way to an endpoint: its address, and how a body gets there and its answer back, by aiohttp or OpenAI's client."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import json
@@ -96,7 +94,7 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
         data = bytearray()
         async for chunk in response.content.iter_any():
             data += chunk

@@ -1,7 +1,5 @@
 """A request: one question to a model, the schema of its reply, and how that is read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -82,7 +80,7 @@ class Request(Generic[T]):
         """The system message, the same for every task about an image."""
         return load_prompt("system_text_only" if self.text_only else "system")
 
-    def again(self, attempt: int, complaint: str, cut_off: bool = False) -> Request[T]:
+    def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """The same question once more, saying what was wrong with the last reply."""
         if not attempt:
             return self

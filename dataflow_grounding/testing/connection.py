@@ -1,7 +1,5 @@
 """One HTTP/1.1 connection, free to break the protocol; aiohttp.web would take twice the CPU per request."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,8 +57,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        serve: Callable[[Connection, Head, bytes | None], None],
-        gone: Callable[[Connection], None],
+        serve: "Callable[[Connection, Head, bytes | None], None]",
+        gone: "Callable[[Connection], None]",
         scratch: bytearray,
         keep_body: bool,
         longest_body: int,

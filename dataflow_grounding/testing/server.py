@@ -1,7 +1,5 @@
 """The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -85,7 +83,7 @@ class LoopbackServer(Endpoint):
         """Answer nothing for `seconds`; what is due meanwhile is sent then."""
         self._stalled_until = time.monotonic() + seconds
 
-    def start(self) -> LoopbackServer:
+    def start(self) -> "LoopbackServer":
         """Begin to listen, where no `with` block does. Raises OSError where the port is taken."""
         self._thread.start()
         try:
@@ -104,7 +102,7 @@ class LoopbackServer(Endpoint):
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> LoopbackServer:
+    def __enter__(self) -> "LoopbackServer":
         return self.start()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

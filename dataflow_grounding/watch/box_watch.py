@@ -1,7 +1,5 @@
 """The standing check: whether a run's boxes are in the format asked for, by checks of the endpoint and by signs."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,7 +46,7 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
-    def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> tuple[BoxWatch, Counter[str]]:
+    def begun(self, serving: Serving, choice: FormatChoice, start: RunStart) -> "tuple[BoxWatch, Counter[str]]":
         """The watch of a run that starts, shared by all who ask in one format, and what settling the format took.
 
         Unless it has begun, and where boxes can be in no other format, requests pass unwatched. Raises as `settle`.

@@ -1,7 +1,5 @@
 """When the endpoint is checked in a run, and what the replies in the store are worth after it."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json
@@ -168,7 +166,7 @@ class EndpointChecks:
         """Wait while a check is under way that nothing should be sent before."""
         await self._free.wait()
 
-    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> CheckVerdict:
+    async def check(self, ask: Ask, *, waiting: bool, several: bool) -> "CheckVerdict":
         """Check with the run's sizes; nothing else is sent if `waiting`, or once one is missed. Raises RunStopped."""
         from dataflow_grounding.calibration.checking import check
 
