@@ -41,7 +41,7 @@ class RunOptions:
     retry_failed: bool = False
     stream: bool = True
     pilot: int | None = None
-    shard: Shard | None = None
+    shard: "Shard | None" = None
     replies: str | None = None
     progress: bool | None = None
 
