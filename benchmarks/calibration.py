@@ -25,7 +25,8 @@ from benchmarks.resize_rules import OTHERS, RULES, Rule
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.deciding import Deciding, Decision
 from dataflow_grounding.calibration.fitting import candidates
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probes
+from dataflow_grounding.calibration.probes import SIZES as PROBE_SIZES
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probe_of
 from dataflow_grounding.calibration.seen import NoFit
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size
@@ -39,7 +40,7 @@ SIZES: tuple[Size, ...] = (
     (3024, 4032), (300, 200), (120, 90), (64, 64), (1000, 1000), (1333, 800), (3000, 750), (750, 3000), (1600, 1200),
     (800, 600), (1024, 768), (700, 700), (512, 512), (2000, 500), (1180, 890), (1365, 1024),
 )  # fmt: skip
-PROBES = probes()
+PROBES = [probe_of(size) for size in PROBE_SIZES]
 STATED = find_box_format("xyxy_1000", "")
 Model = Callable[[Probe], ProbedPicture]
 

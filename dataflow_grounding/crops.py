@@ -1,7 +1,5 @@
 """A part of an image, enlarged: what a model is shown to find a small thing again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class ImageCrop(Image):
         sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
-    def as_sent(self, data: bytes) -> PillowImage:
+    def as_sent(self, data: bytes) -> "PillowImage":
         """The region, RGB, in the size that is sent. Raises ImageBroken."""
         import PIL.Image
 
@@ -64,7 +62,7 @@ class ImageCrop(Image):
         return picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC)
 
     @contextmanager
-    def decoded(self) -> Iterator[PillowImage]:
+    def decoded(self) -> "Iterator[PillowImage]":
         """The region's pixels, RGB. Raises ImageBroken."""
         with super().decoded() as whole:
             yield whole.crop(self.region)

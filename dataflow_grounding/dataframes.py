@@ -49,12 +49,9 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
     """Write a CSV or TSV file; lists and objects stand in their cells as JSON."""
-    frame = to_dataframe({name: _cell(value) for name, value in row.items()} for row in rows)
+    as_text = ({n: dump_text(v) if isinstance(v, (list, dict)) else v for n, v in row.items()} for row in rows)
+    frame = to_dataframe(as_text)
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
-
-
-def _cell(value: Any) -> Any:
-    return dump_text(value) if isinstance(value, (list, dict)) else value
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
@@ -97,3 +94,9 @@ def parquet_file(path: str) -> Iterator[Any]:
             yield file
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def holds_bytes(path: str) -> bool:
+    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError, MissingExtra."""
+    with parquet_file(path) as file:
+        return any("binary" in str(kind) for kind in file.schema_arrow.types)

@@ -1,8 +1,5 @@
 """How records and `Grounded` show themselves: a picture with its boxes, and in a notebook a table beneath it."""
 
-from __future__ import annotations
-
-import base64
 import html
 import io
 from abc import abstractmethod
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.geometry import ordered
 from dataflow_grounding.image_files import decode
-from dataflow_grounding.images import find_image
+from dataflow_grounding.images import find_image, url_of
 from dataflow_grounding.memory_pictures import as_path
 from dataflow_grounding.records import Record, is_number, read_expressions
 
@@ -32,14 +29,14 @@ class Shown:
     __slots__ = ()
 
     @abstractmethod
-    def shown_picture(self) -> PillowImage:
+    def shown_picture(self) -> "PillowImage":
         """The picture, upright, RGB. Raises RecordError."""
 
     @abstractmethod
     def shown_expressions(self) -> list[dict[str, Any]]:
         """What is drawn: `text`, and `instances` with a `bbox` in pixels each. Raises BrokenRow."""
 
-    def draw(self) -> PillowImage:
+    def draw(self) -> "PillowImage":
         """The picture with its boxes and their labels drawn in.
 
         Returns:
@@ -63,7 +60,7 @@ class Shown:
         picture, out = self.draw(), io.BytesIO()
         picture.thumbnail(IN_A_PAGE)
         picture.save(out, "JPEG", quality=85)
-        return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}">'
+        return f'<img alt="" src="{url_of(out.getvalue(), "image/jpeg").decode()}">'
 
     def _table_html(self) -> str:
         rows = []
@@ -82,18 +79,18 @@ class ShownRecord(Shown, Record):
     image_key: str
 
     @classmethod
-    def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> ShownRecord:
+    def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> "ShownRecord":
         """The record with the columns of `update` set."""
         shown = cls({**record, **update}, record.folders, record.occurrence, record.image_id, record.place)
         shown.image_key = image_key
         return shown
 
-    def shown_picture(self) -> PillowImage:
+    def shown_picture(self) -> "PillowImage":
         """The picture of its column, a file or in memory."""
         path = as_path(self.get(self.image_key), self.image_key)
         return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
 
-    def updated(self, update: Mapping[str, Any]) -> ShownRecord:
+    def updated(self, update: Mapping[str, Any]) -> "ShownRecord":
         """A copy with the columns of `update` set."""
         return self.of(self, self.image_key, update)
 
@@ -122,7 +119,7 @@ def _as_expression(region: Any) -> dict[str, Any]:
     return {"text": str(text), "instances": [found]}
 
 
-def marks_of(expressions: Sequence[Mapping[str, Any]]) -> list[Mark]:
+def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
     """One mark per instance, labelled with its expression; those of one expression share its color."""
     from dataflow_grounding.drawing import Mark, palette_color
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dataflow_grounding.geometry import area
+from dataflow_grounding.geometry import area, intersection
 from dataflow_grounding.image_files import on_white
 from dataflow_grounding.lettering import font_of, shortened, writable
 
@@ -80,12 +80,13 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     canvas = on_white(image.copy())
     sizes = _sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
     pixels = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
+    colors = [mark.color or palette_color(i) for i, mark in enumerate(marks)]
     draw = ImageDraw.Draw(canvas)
     # Large ones first, so that a small one inside stays in sight.
     shown = sorted((i for i, box in enumerate(pixels) if area(box)), key=lambda i: -area(pixels[i]))
     for i in shown:
         if marks[i].outlined:
-            _draw_outline(draw, _ring(pixels[i], sizes), _color(marks, i), marks[i].dashed, sizes)
+            _draw_outline(draw, _ring(pixels[i], sizes), colors[i], marks[i].dashed, sizes)
     placed: list[Box] = []
     for i in reversed(shown):  # the small ones have the fewest places to choose from
         if not marks[i].label.strip():
@@ -93,12 +94,8 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
         text, font, spot = _place_label(i, marks[i].label, pixels, placed, sizes)
         if spot is not None:
             placed.append(spot)
-            _draw_label(draw, spot, text, font, _color(marks, i), sizes)
+            _draw_label(draw, spot, text, font, colors[i], sizes)
     return canvas
-
-
-def _color(marks: Sequence[Mark], i: int) -> Color:
-    return marks[i].color or palette_color(i)
 
 
 def _contrast(one: Color, other: Color) -> float:
@@ -248,7 +245,5 @@ def _inset(box: Box, by: int) -> Box:
     return box[0] + by, box[1] + by, box[2] - by, box[3] - by
 
 
-def _overlap(one: Box, other: Box) -> int:
-    if one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]:
-        return 0
-    return (min(one[2], other[2]) - max(one[0], other[0])) * (min(one[3], other[3]) - max(one[1], other[1]))
+def _overlap(one: Box, other: Box) -> float:
+    return area(intersection(one, other))

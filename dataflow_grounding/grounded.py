@@ -1,11 +1,10 @@
 """Phrases in one image, in one call: `ground()`."""
 
-from __future__ import annotations
-
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from dataflow_grounding.display import Shown
@@ -73,7 +72,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
         width, height = self.size
         return excerpt(f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}: {'; '.join(told)}{more})")
 
-    @property
+    @cached_property
     def boxes(self) -> tuple[GroundedBox, ...]:
         """The boxes of all phrases."""
         return tuple(box for phrase in self.phrases for box in phrase.boxes)
@@ -90,9 +89,6 @@ class Grounded(Shown, Sequence[GroundedBox]):
     def __getitem__(self, place: int | slice) -> GroundedBox | tuple[GroundedBox, ...]:
         return self.boxes[place]
 
-    def __iter__(self) -> Iterator[GroundedBox]:
-        return iter(self.boxes)
-
     def normalized(self, scale: float = 1024) -> list[Bbox]:
         """Each box with both sides of the image running from 0 to `scale`."""
         return [box.normalized(scale) for box in self.boxes]
@@ -106,18 +102,15 @@ class Grounded(Shown, Sequence[GroundedBox]):
         facts = {"image_path": self.image_path, "width": self.size[0], "height": self.size[1], "model": self.model}
         return {**facts, "phrases": phrases}
 
-    def shown_picture(self) -> PillowImage:
+    def shown_picture(self) -> "PillowImage":
         """The picture that was given."""
         return decode(as_path(self.image_path if self.picture is None else self.picture, "image"))
 
     def shown_expressions(self) -> list[dict[str, Any]]:
         """The phrases."""
-        return [
-            {**vars(phrase), "instances": [{"bbox": box.bbox, "score": box.score} for box in phrase.boxes]}
-            for phrase in self.phrases
-        ]
+        return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
-    def to_supervision(self) -> supervision.Detections:
+    def to_supervision(self) -> "supervision.Detections":
         """As `supervision.Detections`: class_id is the phrase's place; scores if all have one. Raises MissingExtra."""
         try:
             import supervision

@@ -1,7 +1,5 @@
 """An image file's bytes as Pillow reads them: the facts in the header, and the pixels."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.util
@@ -53,28 +51,23 @@ class ImageFacts:
 
 def read_file(path: str) -> bytes:
     """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file."""
+    with _open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return file.read()
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[IO[bytes]]:
     try:
-        handle, length = _open_file(path)
-        try:
-            if length > MAX_FILE_BYTES:
-                raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = os.read(handle, length + 1)
-            while len(data) < length and (more := os.read(handle, length)):
-                data += more
-            return data
-        finally:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
+            raise ImageBroken(f"{path!r} is a folder or a device, not an image")
+        with open(handle, "rb") as file:
+            yield file
     except OSError as error:
         raise cant_read(path, error) from None
-
-
-def _open_file(path: str) -> tuple[int, int]:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
-    state = os.fstat(handle)
-    if stat.S_ISREG(state.st_mode):
-        return handle, state.st_size
-    os.close(handle)
-    raise ImageBroken(f"{path!r} is a folder or a device, not an image")
 
 
 class Header(NamedTuple):
@@ -90,17 +83,14 @@ def read_header(path: str, data: bytes | None = None) -> Header:
 
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
-    try:
-        handle, _ = _open_file(path)
-    except OSError as error:
-        raise cant_read(path, error) from None
-    try:
-        with open(handle, "rb") as file, open_picture(file) as picture:
-            if data is None and picture.format == "PNG":
-                data = read_file(path)
-            return _header_of(picture, data or b"")
-    except Exception as error:  # Pillow's readers raise all kinds on broken headers
-        raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
+    with _open_file(path) as file:
+        try:
+            with open_picture(file) as picture:
+                if data is None and picture.format == "PNG":
+                    data = read_file(path)
+                return _header_of(picture, data or b"")
+        except Exception as error:  # Pillow's readers raise all kinds on broken headers
+            raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -113,7 +103,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 
-def _header_of(picture: PillowImage, data: bytes) -> Header:
+def _header_of(picture: "PillowImage", data: bytes) -> Header:
     import PIL.Image
 
     orientation = _orientation(picture, data)
@@ -122,7 +112,7 @@ def _header_of(picture: PillowImage, data: bytes) -> Header:
     return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
 
 
-def open_picture(file: str | IO[bytes]) -> PillowImage:
+def open_picture(file: str | IO[bytes]) -> "PillowImage":
     """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
     import PIL.Image
 
@@ -140,7 +130,7 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")]
 
 
-def _opened(data: bytes, path: str) -> PillowImage:
+def _opened(data: bytes, path: str) -> "PillowImage":
     import PIL.Image
 
     if not data:
@@ -163,7 +153,7 @@ def _opened(data: bytes, path: str) -> PillowImage:
     return picture
 
 
-def _stored_size(picture: PillowImage) -> Size:
+def _stored_size(picture: "PillowImage") -> Size:
     """Width and height before the picture is turned upright. Some versions of Pillow turn a TIFF's on opening."""
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
@@ -171,7 +161,7 @@ def _stored_size(picture: PillowImage) -> Size:
     return picture.size
 
 
-def _orientation(picture: PillowImage, data: bytes) -> int:
+def _orientation(picture: "PillowImage", data: bytes) -> int:
     if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
         return 1  # Pillow would decode the whole picture to look for it behind the pixels
     try:
@@ -227,39 +217,35 @@ _room = _Room(PIXELS_AT_ONCE)
 
 
 @contextmanager
-def decoding(data: bytes, path: str, at_least: Size | None = None) -> Iterator[PillowImage]:
+def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
     """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there is room for it.
 
     The room is given back at the end of the `with`: what outlives it should be small; decode nothing inside it.
     Raises ImageBroken, MachineBusy.
     """
+    import PIL.ImageOps
+
     picture = _opened(data, path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))  # Pillow rounds down
         picture.draft("RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest))
     with _room.taken(math.prod(picture.size)):
-        picture = _upright(picture, path)
+        try:
+            picture.load()
+            PIL.ImageOps.exif_transpose(picture, in_place=True)
+            picture = on_white(picture)
+        except Exception as error:  # Pillow's decoders raise all kinds on broken data
+            raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
         yield picture
 
 
-def decode(path: str) -> PillowImage:
+def decode(path: str) -> "PillowImage":
     """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
     with decoding(read_file(path), path) as picture:
         return picture
 
 
-def _upright(picture: PillowImage, path: str) -> PillowImage:
-    import PIL.ImageOps
-
-    try:
-        picture.load()
-        PIL.ImageOps.exif_transpose(picture, in_place=True)
-        return on_white(picture)
-    except Exception as error:  # Pillow's decoders raise all kinds on broken data
-        raise machine_fault(error) or ImageBroken(f"{path!r} is a broken image: {error}") from None
-
-
-def on_white(picture: PillowImage) -> PillowImage:
+def on_white(picture: "PillowImage") -> "PillowImage":
     """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
     import PIL.Image
 
@@ -273,7 +259,7 @@ def on_white(picture: PillowImage) -> PillowImage:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def encoded(picture: PillowImage, max_bytes: int) -> bytes:
+def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
     """A JPEG; where it would have more than `max_bytes`, of as good a quality as fits, or the least."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()

@@ -1,7 +1,5 @@
 """Images as tasks use them: where a record's is, its facts, and the bytes that go to a model."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -61,7 +59,7 @@ class SizeLimits:
         """Whether a picture of this size is sent in it, give or take a hundredth and rounding to multiples."""
         return abs(self._scale(size) - 1) <= 0.01
 
-    def within(self: L, other: SizeLimits) -> L:
+    def within(self: L, other: "SizeLimits") -> L:
         """These limits, narrowed to sizes that the `other` allows too."""
         return replace(
             self,
@@ -174,10 +172,8 @@ class Image:
 
     def data_url(self) -> bytes:
         """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
-        url = kept_urls.get(self.sent_digest)
-        if url is None:
-            url = kept_urls.put(self.sent_digest, self._url_of(self._bytes()))
-        return url
+        key = self.sent_digest
+        return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
 
     def _bytes(self) -> bytes:
         """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
@@ -192,7 +188,7 @@ class Image:
             data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
         return url_of(data, media_type)
 
-    def as_sent(self, data: bytes) -> PillowImage:
+    def as_sent(self, data: bytes) -> "PillowImage":
         """The file's picture upright, RGB, in the size that is sent, with its padding. Raises ImageBroken."""
         import PIL.Image
 
@@ -207,7 +203,7 @@ class Image:
         canvas.paste(picture)
         return canvas
 
-    def decoded(self) -> AbstractContextManager[PillowImage]:
+    def decoded(self) -> "AbstractContextManager[PillowImage]":
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones. Raises ImageBroken."""
         return decoding(self._bytes(), self.path)
 
@@ -245,7 +241,7 @@ def find_image(record: Record, key: str) -> ImageFile:
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
     file = find_image(record, key)
-    facts = known_facts(file) or remember_facts(file, read_facts(file.path))
+    facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path))
     return Image(file.path, facts, limits or ImageLimits())
 
 
@@ -258,22 +254,12 @@ def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
     return facts
 
 
-_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
-
-
-def known_facts(file: ImageFile) -> ImageFacts | None:
-    """The facts remembered for a file in this state."""
-    return _facts.get(file)
-
-
-def forget_facts(file: ImageFile) -> None:
-    """Drop what is remembered for a file in this state."""
-    _facts.pop(file, None)
+kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     """Keep `facts` for the record's next steps."""
-    _facts[file] = facts
-    while len(_facts) > 4096:
-        _facts.popitem(last=False)
+    kept_facts[file] = facts
+    while len(kept_facts) > 4096:
+        kept_facts.popitem(last=False)
     return facts

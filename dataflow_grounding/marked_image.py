@@ -1,7 +1,5 @@
 """A picture with numbered boxes drawn on it: regions are easier to tell apart by marks than by numbers in a text."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class MarkedImage(Image):
         if self.sent_size == self.size:
             kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
 
-    def as_sent(self, data: bytes) -> PillowImage:
+    def as_sent(self, data: bytes) -> "PillowImage":
         """The picture in the size that is sent, with its marks. Raises ImageBroken."""
         from dataflow_grounding.drawing import draw_marks
 
@@ -44,7 +42,7 @@ class MarkedImage(Image):
         return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
 
 
-def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> list[Mark]:
+def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
     """A mark for each box, numbered from 1."""
     from dataflow_grounding.drawing import Mark
 

@@ -1,7 +1,5 @@
 """Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the process runs."""
 
-from __future__ import annotations
-
 import atexit
 import hashlib
 import os
@@ -19,7 +17,6 @@ from dataflow_grounding.image_files import parse_facts
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-WANTED = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
 _EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
 _folders: dict[int, str] = {}  # by process: a fork has its parent's variables
 
@@ -66,7 +63,7 @@ def _is_a(value: Any, name: str, module: str) -> bool:
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
-def _from_array(array: Any, name: str) -> PillowImage:
+def _from_array(array: Any, name: str) -> "PillowImage":
     import PIL.Image
 
     shape = tuple(array.shape)
@@ -79,9 +76,10 @@ def _from_array(array: Any, name: str) -> PillowImage:
     return PIL.Image.fromarray(array)
 
 
-def _from_pillow(given: Any, name: str) -> PillowImage:
+def _from_pillow(given: Any, name: str) -> "PillowImage":
     if not _is_a(given, "Image", "PIL.Image"):
-        raise BrokenRow(f"{name} should be {WANTED}, not {'None' if given is None else type(given).__name__}")
+        wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+        raise BrokenRow(f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}")
     import PIL.ImageOps
 
     given.load()
@@ -101,7 +99,7 @@ def _file_of_bytes(data: bytes, name: str) -> str:
     return _kept(f"{facts.digest[:32]}.{facts.media_type.partition('/')[2]}", lambda path: path.write_bytes(data))
 
 
-def _file_of_pixels(picture: PillowImage) -> str:
+def _file_of_pixels(picture: "PillowImage") -> str:
     digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
     digest.update(picture.tobytes())
     picture.info = {}  # what a picture holds besides its pixels

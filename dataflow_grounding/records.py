@@ -1,7 +1,5 @@
 """The record: one image with its caption and annotations, as a JSON object; its ids, and strict writing."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -47,13 +45,9 @@ class Record(dict[str, Any]):
         given = row.get("image_id")
         self.image_id = str(given) if has_id(given) else image_id
 
-    def updated(self, update: Mapping[str, Any]) -> Record:
+    def updated(self, update: Mapping[str, Any]) -> "Record":
         """A copy with the columns of `update` set."""
         return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
-
-    def copied(self) -> Record:
-        """A copy that shares nothing with this record."""
-        return Record(as_json(self), self.folders, self.occurrence, self.image_id, self.place)
 
     @property
     def unique_id(self) -> str:
@@ -68,9 +62,19 @@ def image_id_of(row: Mapping[str, Any], image_key: str, image_root: str | None =
     if has_id(given):
         return str(given)
     path = row.get(image_key)
-    if not isinstance(path, str) or not path:
-        return None
-    return name_within(path, image_root)
+    return name_within(path, image_root) if isinstance(path, str) and path else None
+
+
+def path_of(record: Mapping[str, Any]) -> str:
+    """The path of a record's picture, as the record has it; empty where it has none."""
+    path = record.get("image_path") or record.get("image")
+    return path if isinstance(path, str) else ""
+
+
+def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The width and height that a record says its picture has, in pixels."""
+    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
+    return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
 def name_within(path: str, root: str | None) -> str:
@@ -100,12 +104,12 @@ def has_id(given: Any) -> bool:
     return given is not None and given != ""
 
 
-def expression_id(record: Record, number: int) -> str:
+def expression_id(record: "Record", number: int) -> str:
     """Id of the record's expression `number` (from 0); unique in the data set, the same on every run."""
     return f"{record.unique_id}#{number}"
 
 
-def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
+def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for anything else."""
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -127,7 +131,7 @@ def read_expressions(record: Record, key: str) -> list[dict[str, Any]]:
     return expressions
 
 
-def read_annotations(record: Record) -> list[dict[str, Any]]:
+def read_annotations(record: "Record") -> list[dict[str, Any]]:
     """The record's expressions, else its region captions, else its regions, as `read_expressions` gives them.
 
     A region is an expression with its own box. Raises BrokenRow.
@@ -269,6 +273,4 @@ def _finite(text: str) -> float:
 
 def _kind(value: Any) -> str:
     names = {type(None): "missing", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
-    if value == "":
-        return "empty"
-    return names.get(type(value), "a number")
+    return "empty" if value == "" else names.get(type(value), "a number")

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from dataflow_grounding.dataframes import holds_bytes
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
-from dataflow_grounding.rows import read_whole_rows
+from dataflow_grounding.rows import file_type_of, read_whole_rows
 
 
 def annotations_of(results: str) -> str:
@@ -14,6 +15,9 @@ def annotations_of(results: str) -> str:
     path = os.path.join(results, "annotations.jsonl") if os.path.isdir(results) else results
     if not os.path.exists(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
+    if file_type_of(path) == "parquet" and holds_bytes(path):
+        first = f"dataflowgrounding import {path} --format datasets -o FOLDER"
+        raise InputError(f"{path} holds its pictures: make it records first: {first}")
     return path
 
 

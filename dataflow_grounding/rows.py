@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
+from dataflow_grounding.json_lists import items_of
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
@@ -108,16 +109,20 @@ def _parsed(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    items = read_json(path)
-    if items is None:
-        yield from _read_jsonl(path)
+    number = 0
+    with open(path, "rb") as start:
+        encoding = json.detect_encoding(start.read(4))
+    with suppress(ValueError, RecursionError), open(path, encoding=encoding, errors="surrogatepass") as file:
+        for number, item in enumerate(items_of(file), 1):
+            yield _parsed(number, item)
         return
-    if isinstance(items, dict):  # JSON lines under another name, with one line
-        items = [items]
-    if not isinstance(items, list):
+    items = read_json(path)  # one object, lines, or not JSON, which it tells
+    if items is None and not number:
+        yield from _read_jsonl(path)
+    elif isinstance(items, dict):  # JSON lines under another name, with one line
+        yield _parsed(1, json.dumps(items))
+    else:
         raise InputError(f"{path} should hold a JSON array of objects")
-    for number, item in enumerate(items, 1):
-        yield _parsed(number, json.dumps(item))
 
 
 def read_json(path: str) -> Any:

@@ -7,7 +7,7 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -75,16 +75,22 @@ def learn_headers(headers: Mapping[str, object]) -> None:
             learn(*(piece for piece in pieces if _is_no_word(piece) and len(piece) >= 12 and "://" not in piece))
 
 
-def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape of a key."""
+def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
+    """The texts of JSON at any depth, each with whether a secret's name stands over it."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            learn_fields(item, secret or names_secret(str(name)))
+            yield from texts_in(item, secret or names_secret(str(name)))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            learn_fields(item, secret)
+            yield from texts_in(item, secret)
     elif isinstance(value, str):
-        learn(*([value] if secret else _keys_in(value)))
+        yield value, secret
+
+
+def learn_fields(value: Any, secret: bool = False) -> None:
+    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape of a key."""
+    for text, named in texts_in(value, secret):
+        learn(*([text] if named else _keys_in(text)))
 
 
 def learn_address(url: str) -> str:

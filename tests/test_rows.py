@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,47 @@ def test_nothing_is_left_of_a_file_that_a_full_disk_kept_from_being_written(tmp_
     with pytest.raises(OSError, match="No space left"):
         write_rows(str(tmp_path / "x.jsonl"), ROWS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("[]", []),
+        (" [ ] \n", []),
+        ('\ufeff[{"a": 1}, {"b": [2]}]', [{"a": 1}, {"b": [2]}]),
+        ('[{"a": "' + "x" * 200_000 + '"} ,\n{"a": 2}]', None),
+        ('{"a": 1}', [{"a": 1}]),
+        ('{"a": 1}\n{"a": 2}\n', [{"a": 1}, {"a": 2}]),
+        ('[{"a": NaN}, 123, {"a": 2}]', ["NaN is not a JSON number", "should be a JSON object", {"a": 2}]),
+        ('[{"a": 1}, ]', "is not JSON: "),
+        ('[{"a": 1} {"a": 2}]', "is not JSON: Expecting ',' delimiter"),
+        ('[, {"a": 1}]', "is not JSON: "),
+        ('[{"a": 1}', "is not JSON: "),
+        ('[{"a": 1}] x', "should hold a JSON array"),
+        ("[" * 100_000, "nested too deeply"),
+        ("7", "should hold a JSON array"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_json_lists_are_read_one_object_at_a_time(tmp_path: Path, text: str, rows: Any, encoding: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(text.removeprefix("\ufeff" if encoding == "utf-16" else "").encode(encoding))
+    if isinstance(rows, str):
+        with pytest.raises(InputError, match=rows):
+            list(read_rows(str(path)))
+        return
+    found = list(read_rows(str(path)))
+    if encoding == "utf-16" and text.startswith("{") and len(found) != 1:
+        return  # JSON lines are UTF-8
+    for row, wanted in zip(found, rows or json.loads(text), strict=True):
+        assert row.data == wanted if isinstance(wanted, dict) else wanted in str(row.error)
+
+
+def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[" + ",\n".join(['{"a": "' + "x" * 1000 + '", "b": [1.5, 2, 3]}'] * 20_000) + "]")
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(str(path))) == 20_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21

@@ -52,12 +52,11 @@ class Calibrated:
 
 
 class CalibrationUnclear(SpecError):
-    """The answers name no format; `counts` are the requests and tokens spent on finding that out."""
+    """The answers, those to these `pictures`, name no format."""
 
-    def __init__(self, message: str, pictures: list[ProbedPicture], counts: Counter[str]) -> None:
+    def __init__(self, message: str, pictures: list[ProbedPicture]) -> None:
         super().__init__(message)
         self.pictures = pictures
-        self.counts = counts
 
 
 def calibrate(
@@ -95,7 +94,6 @@ def calibrate(
         raise CalibrationUnclear(
             f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}{AFRESH if replies else ''}",
             deciding.pictures,
-            asker.asking.counts,
         ) from None
     found = _calibration(serving, asker, decision)
     return Calibrated(found, decision.fit, decision.pictures, asker.asking.counts)
@@ -127,8 +125,8 @@ def calibrate_elongated(
             continue
         if found is None:
             found = _calibration(serving, asker, Decision(result_of(known, pictures), [], SizeLimits(max_side)))
-        found = found.with_shape(verdict.size, verdict.aspect, verdict.off if verdict.poor else None)
-        if not verdict.poor:
+        found = found.with_shape(verdict.size, verdict.aspect, verdict.off)
+        if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
             say(f"Pictures as elongated as {by(verdict.size)} are {how}.")
     return found, asker.asking.counts

@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,11 +45,6 @@ class Rounding(NamedTuple):
 
     factor: int = 1
     way: str = "nearest"
-
-    @property
-    def has_frame(self) -> bool:
-        """Whether pictures can be sent with any sides, and numbers read by the frame's name."""
-        return self.way == "nearest"
 
     @property
     def frame(self) -> str:
@@ -105,15 +100,6 @@ def _size(area: float, shape: float) -> Size:
     return round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
 
 
-@dataclass(frozen=True)
-class Covered:
-    """Pictures within `limits` are seen as sent, but for `rounding`; `residual`: how far off, as share of the side."""
-
-    limits: SizeLimits
-    rounding: Rounding
-    residual: float
-
-
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
@@ -122,11 +108,8 @@ class Covering:
     and the run's longest, up to 16.
     """
 
-    def __init__(
-        self, max_side: int, own: Sequence[Size] = (), aspect: int = ASPECT, taken: Taken | None = None
-    ) -> None:
-        self.max_side = max_side
-        self.taken = taken or Taken(max_side)
+    def __init__(self, max_side: int, taken: Taken, own: Sequence[Size] = (), aspect: int = ASPECT) -> None:
+        self.max_side, self.taken = max_side, taken
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own[:1]]
         self.least = SMALL
@@ -139,15 +122,15 @@ class Covering:
         if self.rounds == 1:
             return [one for one in map(self.largest, self.shapes) if not is_near(one, [seen.sent for seen in measured])]
         limits = self.limits(measured)
-        wanted = self.unproven(measured, limits)
-        roundings = plausible_roundings([one for one in measured if limits.allows(one.sent)])
+        inside = [one for one in measured if limits.allows(one.sent)]
+        wanted, roundings = self.unproven(inside, limits), plausible_roundings(inside)
         if not roundings and self.rounds > 2:  # the smallest may have been enlarged a little
             self.least = round(self.least * 1.5)
         if self.rounds == 2 or len(roundings) != 1:
             least = self.limits(measured).min_pixels
             wanted += discerning_sizes(least, tuple(roundings or ROUNDINGS), self.rounds)
         elif not wanted:
-            wanted = self.untried(measured, limits, roundings[0].factor)
+            wanted = self.untried(inside, limits, roundings[0].factor)
         return wanted if self.rounds <= ROUNDS else []
 
     def largest(self, shape: tuple[int, int]) -> Size:
@@ -155,21 +138,21 @@ class Covering:
         scale = self.max_side / max(shape)
         return self.taken.fitted((max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
 
-    def unproven(self, measured: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
-        """The sizes at the limits, and the run's own, that were not asked for."""
+    def unproven(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
+        """The sizes at the limits, and the run's own, that were not asked for; `inside` were measured within them."""
         edges = [limits.fitted(limits.padded(size)) for size in [*map(self.largest, self.shapes), *self.own]]
-        inside = [one.sent for one in measured if limits.allows(one.sent)]
-        return [size for size in dict.fromkeys(edges) if not is_near(size, inside)]
+        return [size for size in dict.fromkeys(edges) if not is_near(size, [one.sent for one in inside])]
 
-    def untried(self, measured: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
+    def untried(self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
         """A size in such multiples, as runs send them, where none was asked for: others may look rounded by chance."""
-        inside = [one.sent for one in measured if limits.allows(one.sent)]
-        if multiple == 1 or any(side[0] % multiple == side[1] % multiple == 0 for side in inside):
+        if multiple == 1 or any(one.sent[0] % multiple == one.sent[1] % multiple == 0 for one in inside):
             return []
         return [replace(limits, multiple=multiple).fitted(self.largest(SHAPES[0]))]
 
-    def covered(self, measured: Sequence[SeenSize], *, padded: bool = False) -> Covered:
-        """The verdict; of a `padded` picture no sides are left to be rounded. Raises NoFit, with what was seen."""
+    def covered(self, measured: Sequence[SeenSize], frame: str) -> tuple[SizeLimits, str]:
+        """The limits within which pictures are seen as sent, and in which frame; only where nothing was padded, in
+        `frame` "sent", sides are left to be rounded. Raises NoFit, with what was seen.
+        """
         check_even(measured)
         limits = self.limits(measured)
         inside = [one for one in measured if limits.allows(one.sent)]
@@ -177,35 +160,32 @@ class Covering:
         limits = limits.within(SizeLimits(self.max_side, max_wide=wide, max_tall=tall))
         roundings = plausible_roundings(inside) if inside else []
         multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
-        unproven = self.unproven(measured, limits) or (len(roundings) == 1 and self.untried(measured, limits, multiple))
+        unproven = self.unproven(inside, limits) or (len(roundings) == 1 and self.untried(inside, limits, multiple))
         if not 1 <= multiple <= MOST_MULTIPLE or unproven:
             raise NoFit(f"there are no sizes at which pictures are surely seen as they are sent ({shown(measured)})")
-        residual = _residual(inside, roundings[0], measured)
-        if len(roundings) > 1 or not roundings[0].has_frame or padded:
-            return Covered(replace(limits, multiple=multiple), Rounding(), residual)
-        return Covered(limits, roundings[0], residual)
+        _check_untouched(inside, roundings[0], measured)
+        if len(roundings) > 1 or roundings[0].way != "nearest" or frame != "sent":
+            return replace(limits, multiple=multiple), frame
+        return limits, roundings[0].frame
 
     def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """The widest limits within which every picture measured so far should be seen as sent, and was taken."""
-        return self._seen_as_sent(measured).within(self.taken.limits)
-
-    def _seen_as_sent(self, measured: Sequence[SeenSize]) -> SizeLimits:
         enlarged = [one for one in measured if math.prod(one.sent) <= 4 * SMALL and one.reduced > ENLARGED]
         least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
         large = [one for one in measured if one not in enlarged]
         if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
-            return SizeLimits(max_side=self.max_side, min_pixels=least)
+            return SizeLimits(max_side=self.max_side, min_pixels=least).within(self.taken.limits)
         long, area, short = max(_safe_limits([(one.sent, _limit_of(one, self.max_side)) for one in large]))[1]
         return SizeLimits(
             max_side=min(self.max_side, int(long * MARGIN)),
             max_pixels=int(area * MARGIN**2) if area < math.inf else None,
             max_short_side=int(short * MARGIN) if short < math.inf else None,
             min_pixels=least,
-        )
+        ).within(self.taken.limits)
 
 
-def _residual(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]) -> float:
-    """How far off the largest pictures' sides are, as a share. Raises NoFit where any aren't seen as they are sent."""
+def _check_untouched(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]) -> None:
+    """Raises NoFit where any pictures aren't seen as they are sent."""
     for one in inside:
         if not one.is_as_expected(rounding.scale, UNTOUCHED):
             raise NoFit(f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})")
@@ -214,7 +194,6 @@ def _residual(inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence
     means = [pooled(group, rounding.scale) for group in groups]
     if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
         raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
-    return abs(means[0][0])
 
 
 def _limit_of(one: SeenSize, largest: int) -> float:

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from dataflow_grounding.calibration.covering import Covered, Covering
+from dataflow_grounding.calibration.covering import Covering
 from dataflow_grounding.calibration.elongated import elongated, is_elongated
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
 from dataflow_grounding.calibration.probes import SIZES, AskProbes, ProbedPicture, probe_of, reduced_to
@@ -34,6 +33,9 @@ class Deciding:
     own: Sequence[Size] = ()
     pictures: list[ProbedPicture] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.taken = Taken(self.max_side, self.own)
+
     async def decide(self, stated: BoxFormat) -> Decision:
         """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit."""
         first, *others = (reduced_to(size, self.max_side) for size in SIZES)
@@ -47,37 +49,30 @@ class Deciding:
             await self._ask_for([reduced_to(self.own[0], self.max_side)], stated)
         return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
 
-    @cached_property
-    def taken(self) -> Taken:
-        """What sizes the endpoint takes."""
-        return Taken(self.max_side, self.own)
-
     async def _in_pixels(self, found: BoxFormat) -> Decision:
         """For a model that counts pixels: the limits within which it counts those of the picture as sent."""
         measured = measured_in(self.pictures, found.order, found.frame)
         if constant_side(measured, found.frame):
             return await self._in_parts(found)
         try:
-            covered = await self._covered(found, Covering(self.max_side, self.own, taken=self.taken))
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, self.own))
         except NoFit:  # elongated pictures may be what is wrong: they can be padded
             if not elongated(self.own):
                 raise
             self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-            covered = await self._covered(found, Covering(self.max_side, aspect=MODERATE, taken=self.taken))
-        frame = covered.rounding.frame if found.frame == "sent" else found.frame
-        inside = [picture for picture in self.pictures if covered.limits.allows(picture.sent)]
-        return Decision(fit_as(_name(found, "px", frame), inside), inside, covered.limits)
+            limits, frame = await self._covered(found, Covering(self.max_side, self.taken, aspect=MODERATE))
+        inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
+        return Decision(fit_as(_name(found, "px", frame), inside), inside, limits)
 
-    async def _covered(self, found: BoxFormat, covering: Covering) -> Covered:
-        """What the further pictures prove. Raises NoFit."""
+    async def _covered(self, found: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
+        """What the further pictures prove, as Covering.covered. Raises NoFit."""
         while sizes := covering.next_sizes(measured_in(self.pictures, found.order, found.frame)):
             await self._ask_for(sizes, found)
-        measured = measured_in(self.pictures, found.order, found.frame)
-        return covering.covered(measured, padded=found.frame != "sent")
+        return covering.covered(measured_in(self.pictures, found.order, found.frame), found.frame)
 
     async def _in_parts(self, found: BoxFormat) -> Decision:
         """For a model that writes one number for the whole side of any picture, if further pictures say so too."""
-        await self._ask_for(Covering(self.max_side, taken=self.taken).next_sizes([]), found)
+        await self._ask_for(Covering(self.max_side, self.taken).next_sizes([]), found)
         constant = constant_side(measured_in(self.pictures, found.order, found.frame), found.frame)
         if constant is None:
             raise NoFit("the pictures disagree: some are counted in pixels, some in parts of the side")

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from dataflow_grounding.calibration import probes
-from dataflow_grounding.calibration.probes import AskProbes, ProbedPicture
+from dataflow_grounding.calibration.probes import SIZES, AskProbes, Probe, ProbedPicture, probe_of, reduced_to
 from dataflow_grounding.calibration.taken import MODERATE
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size
@@ -19,12 +18,11 @@ USUAL = 0.01  # boxes are at least this far off in any picture
 
 @dataclass(frozen=True)
 class PaddingVerdict:
-    """For pictures like `size`: the aspect to pad to, or None; how far `off` boxes are then, as a share of the side."""
+    """For pictures like `size`: the aspect to pad to, or None; where that's no use, how far `off` boxes still are."""
 
     size: Size
     aspect: float | None
-    off: float
-    poor: bool
+    off: float | None
 
 
 async def verdict_on(
@@ -38,7 +36,7 @@ async def verdict_on(
     offs: dict[float | None, float] = {}
     for aspect in WAYS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        padded = probes.Probe(limits.padded(size), probes.probe_of(size).boxes, size)
+        padded = Probe(limits.padded(size), probe_of(size).boxes, size)
         pictures += await ask([padded], known)
         if len(pictures[-1].answers) < pictures[-1].asked / 2 and not pictures[-1].refused:
             break
@@ -50,11 +48,12 @@ async def verdict_on(
     plain, best = offs[None], min(offs, key=lambda aspect: offs[aspect])
     if offs[best] >= BETTER * plain:
         best = None
-    if usual is None and offs[best] > FAR:
-        pictures += await ask([probes.probe_of(probes.reduced_to(probes.SIZES[0], max_side))], known)
+    if offs[best] <= FAR:
+        return PaddingVerdict(size, best, None), pictures
+    if usual is None:
+        pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
         usual = median_error(pictures[-1], known)
-    poor = offs[best] > max(FAR, WORSE * (usual or 0))
-    return PaddingVerdict(size, best, offs[best], poor), pictures
+    return PaddingVerdict(size, best, offs[best] if offs[best] > WORSE * usual else None), pictures
 
 
 def elongated(own: Sequence[Size]) -> list[Size]:

@@ -1,14 +1,12 @@
 """Which box format fits a model's answers: every order, scale and frame scored on rectangles whose places are known."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
+from dataflow_grounding.calibration.probes import ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
@@ -101,32 +99,27 @@ class _Scores:
         self.formats = list({f.name: f for f in [*first, *candidates()]}.values()) if measured else [stated]
         self.picture_of = np.array([p for p, _ in self.rows], dtype=int)
         self.asked = np.array([a.asked for _, a in self.rows], dtype=float).reshape(-1, 4)
-        sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
-        self.sides = sides
+        self.sides = np.array([pictures[p].size * 2 for p, _ in self.rows], dtype=float).reshape(-1, 4)
         self.boxes = np.stack([self._boxes(known, measured) for known in self.formats])
-        self.errors = (self.boxes - self.asked) / sides
+        self.errors = (self.boxes - self.asked) / self.sides
         self.worst = np.abs(self.errors).max(axis=2)
 
-    def _boxes(self, candidate: BoxFormat, measured: bool) -> Array:
+    def _boxes(self, candidate: BoxFormat, measured: bool) -> "Array":
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
         np = self.np
-        written = np.array([self._corners(a, candidate) for _, a in self.rows], dtype=float).reshape(-1, 4)
+        plain = [(0.0,) * 4 if a.family else to_xyxy(a.numbers, a.order or candidate.order) for _, a in self.rows]
+        written = np.array(plain, dtype=float).reshape(-1, 4)
         maps = np.array([_affine(candidate, picture, measured) for picture in self.pictures]).reshape(-1, 4)
         scale, start = maps[self.picture_of][:, [0, 1, 0, 1]], maps[self.picture_of][:, [2, 3, 2, 3]]
         boxes: Array = written * scale + start
         for i, (p, answer) in enumerate(self.rows):
-            if answer.family is not None:
+            if answer.family:
                 boxes[i] = self.pictures[p].in_pixels(answer, candidate)
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
 
-    def _corners(self, answer: ProbeBox, candidate: BoxFormat) -> Sequence[float]:
-        if answer.family is not None:
-            return (0.0, 0.0, 0.0, 0.0)
-        return to_xyxy(answer.numbers, answer.order or candidate.order)
-
-    def losses(self, noise: float, rows: Any = slice(None)) -> Array:
+    def losses(self, noise: float, rows: Any = slice(None)) -> "Array":
         """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = self.np.minimum(squares, 18.0).sum(axis=1)

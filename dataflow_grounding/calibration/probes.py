@@ -1,7 +1,5 @@
 """Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +24,9 @@ BACKGROUND = (222, 232, 240)
 ANSWERED = (213, 0, 120)
 PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 
-# The first has sides that no provider's resize changes: multiples of 28 and 32, neither small nor large. The second is
-# off every such multiple, so that rounding shows; the third is over the usual limits of pixels and of the long side.
+# The pictures that settle order and scale. The first has sides that no provider's resize changes: multiples of 28 and
+# 32, neither small nor large. The second is off every such multiple, so that rounding shows; the third is over the
+# usual limits of pixels and of the long side.
 SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
 
 
@@ -40,7 +39,7 @@ class Probe:
     drawn: Size | None = None
     """Up to where it is drawn: what lies to the right or below is padding."""
 
-    def draw(self) -> PillowImage:
+    def draw(self) -> "PillowImage":
         """The picture."""
         from PIL import Image, ImageDraw
 
@@ -100,11 +99,6 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 """Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
 
 
-def probes(max_side: int = 2048) -> list[Probe]:
-    """The three pictures that settle order and scale, the same on every call; none has a side over `max_side` px."""
-    return [probe_of(reduced_to(size, max_side)) for size in SIZES]
-
-
 def reduced_to(size: Size, max_side: int) -> Size:
     """The size, reduced so that no side is over `max_side` px."""
     scale = min(1.0, max_side / max(size))
@@ -136,7 +130,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     return Probe(size, boxes)
 
 
-def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PillowImage:
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> "PillowImage":
     """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
     from PIL import Image
 

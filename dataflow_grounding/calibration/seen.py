@@ -81,8 +81,7 @@ def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
         if line is None:
             return None
         axes.append(line)
-    (sx, ex, ax, fx), (sy, ey, ay, fy) = axes
-    return SeenSize(picture.sent, (sx, sy), (ex, ey), (ax, ay), (fx, fy))
+    return SeenSize(picture.sent, *zip(*axes, strict=True))
 
 
 def measured_in(pictures: Sequence[ProbedPicture], order: Order, frame: str) -> list[SeenSize]:

@@ -5,8 +5,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -139,7 +139,7 @@ def load(path: str, endpoint: str, model: str) -> "Calibration | None":
     try:
         with open(path, encoding="utf-8") as file:
             row = json.load(file)
-        calibration = Calibration(**_checked(row))
+        calibration = _checked(row)
         assert calibration.format.boxes
         assert calibration.size_limits is not None or calibration.format.scale != "px"
         assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
@@ -150,16 +150,12 @@ def load(path: str, endpoint: str, model: str) -> "Calibration | None":
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
 
 
-def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a stored row. Raises KeyError, TypeError, ValueError when one is missing or of another type."""
-    values: dict[str, Any] = {}
-    for one in fields(Calibration):
-        if one.name in row or (one.default is MISSING and one.default_factory is MISSING):
-            value = values[one.name] = row[one.name]
-            fits = isinstance(value, str) if one.type == "str" else one.type not in ("int", "float") or is_number(value)
-            if not fits:
-                raise ValueError(f"{one.name} is {type(value).__name__}")
-    return values
+def _checked(row: Any) -> Calibration:
+    """A stored row as a calibration. Raises AssertionError, TypeError where a field is of another type or missing."""
+    known = [one for one in fields(Calibration) if one.name in row]
+    assert all(isinstance(row[one.name], str) for one in known if one.type is str)
+    assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
+    return Calibration(**{one.name: row[one.name] for one in known})
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -54,7 +54,7 @@ class Taken:
         refused, self._first = [*self._first, *refused], []
         left = [picture.size for picture in refused]
         while left:
-            explained = {kind: self._beyond(kind, left, answered) for kind in MEASURES}
+            explained = {kind: _beyond(measure, left, answered) for kind, measure in MEASURES.items()}
             kind = max(explained, key=lambda kind: len(explained[kind]))
             if not explained[kind]:
                 self._doubt(left, refused)
@@ -63,11 +63,6 @@ class Taken:
             left = [size for size in left if size not in explained[kind]]
         again = dict.fromkeys(self.fitted(picture.size) for picture in refused)
         return [size for size in again if not is_near(size, answered)]
-
-    def _beyond(self, kind: str, refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
-        """Those that are beyond all that was answered, in this way."""
-        most = max(map(MEASURES[kind], answered))
-        return [size for size in refused if MEASURES[kind](size) > BEYOND * most]
 
     def _narrow(self, kind: str, refused: Sequence[Size], answered: Sequence[Size]) -> None:
         """Half as much, or what was answered if that is more."""
@@ -89,6 +84,11 @@ class Taken:
         if why is not None:
             raise NoFit(f"{by(why.size)} px is refused, though larger and smaller pictures are not: {why.refused}")
         self._doubted.update(left)
+
+
+def _beyond(measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
+    """Those that are beyond all that was answered, in this way."""
+    return [size for size in refused if measure(size) > BEYOND * max(map(measure, answered))]
 
 
 def is_near(size: Size, asked: Iterable[Size]) -> bool:

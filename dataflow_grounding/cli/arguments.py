@@ -58,3 +58,14 @@ def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None =
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Options that several commands take, as one decorator."""
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+class Range(click.FloatRange):
+    """Numbers between bounds."""
+
+    def convert(self, value: Any, *where: Any) -> float:
+        """The number; NaN, which no bound keeps out, is none."""
+        number: float = super().convert(value, *where)
+        return (
+            number if number == number else self.fail(f"{value} is not in the range {self._describe_range()}.", *where)
+        )

@@ -1,12 +1,13 @@
 """`eval`, `agree`: compare results with gold annotations, and two annotators."""
 
+import gc
 import os
 from typing import Any
 
 import click
 import numpy as np
 
-from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.cli.arguments import Range, answer
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.metrics import Evaluation, Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
@@ -20,13 +21,11 @@ from dataflow_grounding.rows import write_rows, write_text
 @click.command("eval")
 @click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
 @click.option("--gold", required=True, metavar="FILE", help="Records with the right boxes, in the record schema.")
-@click.option(
-    "--iou", "threshold", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="What makes a box right; 0.5."
-)
+@click.option("--iou", "threshold", type=Range(0, 1, min_open=True), default=0.5, help="What makes a box right; 0.5.")
 @click.option("--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4).")
 @click.option("--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code).")
 @click.option("--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box (PhraseCut).")
-@click.option("--score-cut", type=click.FloatRange(0, 1), help="Where boxes are counted, leave out lower scores.")
+@click.option("--score-cut", type=Range(0, 1), help="Where boxes are counted, leave out lower scores.")
 @click.option("-o", "out", metavar="FOLDER", help="Write figures, plots and a page of the worst cases into FOLDER.")
 @click.option("--image-root", metavar="DIR", help="Where the page's images are, if not where the run found them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
@@ -40,6 +39,7 @@ def of_eval(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
+    gc.set_threshold(200_000, 50, 50)  # what is read stays to the end, and is not to be looked through again and again
     truth = read_annotations(gold)
     runs = [evaluate(path, truth, Rules(**rules)) for path in results]
     figures = runs[0].to_json()

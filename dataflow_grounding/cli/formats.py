@@ -1,14 +1,16 @@
 """`import`, `convert`, `export`: from another format, to another one."""
 
 import os
-from contextlib import suppress
+import shutil
+from collections import Counter
 from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import answer, together
+from dataflow_grounding.cli.arguments import Range, answer, together
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import FORMATS, WRITTEN, read, write
+from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
+from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.imported import with_sizes
 from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.records import STATUSES, dump_text
@@ -25,7 +27,7 @@ _writing_options = together(
     ),
     click.option("--image-root", metavar="DIR", help="Where the pictures are, if not where the run found them."),
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
-    click.option("--min-score", type=click.FloatRange(0, 1), help="Boxes with this score or more."),
+    click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
     click.option("--verified-only", is_flag=True, help="Expressions that a check confirmed."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
     click.option(
@@ -63,20 +65,22 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
     annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or _beside(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
-    writer = RowWriter(annotations)
+    made, new, writer = find_format(format, **options), not os.path.exists(out), RowWriter(annotations)
+    made.pictures = made.pictures or out
     try:
-        for record in with_sizes(read(path, format, image_root=image_root, **options), folder):
+        for record in with_sizes(read(path, made, image_root=image_root), folder):
             writer.write(record)
         writer.commit()
     except BaseException:
         writer.discard()
-        with suppress(OSError):  # what was there before stays
-            os.rmdir(out)
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
         raise
     run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [os.path.abspath(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     told = f"{annotations}: {counted(writer.count, 'record')}"
-    answer(as_json, {"annotations": annotations, "records": writer.count}, [told])
+    found = {"annotations": annotations, "records": writer.count, "left_out": +made.passed_over}
+    answer(as_json, found, [told, *_told(+made.passed_over)])
 
 
 @click.command("convert")
@@ -89,8 +93,9 @@ def convert(
     path: str, given: str, wanted: str, image_root: str | None, options: dict[str, Any], **settings: Any
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
-    records = read(path, given, image_root=image_root, **options)
-    return _write(records, wanted, (image_root or _beside(path),), **settings)
+    made = find_format(given, **options)
+    records = read(path, made, image_root=image_root)
+    return _write(records, wanted, (image_root or _beside(path),), made, **settings)
 
 
 @click.command("export")
@@ -99,28 +104,37 @@ def convert(
 @_writing_options
 def export(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""
-    return _write(records_of(results), format, image_folders_of(results, image_root), **settings)
+    return _write(records_of(results), format, image_folders_of(results, image_root), None, **settings)
 
 
 def _beside(path: str) -> str:
     return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
 
 
-def _write(records: Any, format: str, folders: tuple[str, ...], *, out: str, as_json: bool, **settings: Any) -> int:
+def _told(passed_over: Counter[str]) -> list[str]:
+    """What reading left out, in a line; none where that is nothing."""
+    counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
+    return [f"left out: {counts}"] * bool(counts)
+
+
+def _write(records: Any, format: str, folders: tuple[str, ...], read_as: Format | None, **settings: Any) -> int:
     """Write records as the options say, tell what was written and lost, and return the exit code."""
+    out, as_json = settings.pop("out"), settings.pop("as_json")
     wanted = {name: settings.pop(name) for name in ("min_score", "verified_only", "reviewed_only")}
     select = Selection(**wanted, statuses=settings.pop("statuses") or STATUSES)
     given = {name: value for name, value in settings.items() if value is not None}
     done = write(records, format, out, folders=folders, select=select, **given)
+    passed_over = +read_as.passed_over if read_as else Counter[str]()
     if as_json:
         keys = {"path": done.path, "format": format, **done.written, "lost": dict(done.lost)}
+        keys |= {"not_read": passed_over} if read_as else {}
         say_json({**keys, "left_out": done.left_out, "reasons": done.reasons, "remarks": done.remarks})
         return 1 if done.left_out else 0
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing to write"
     say(f"{done.path}: {counts}", err=False)
     if done.lost:
         say(f"{format} can't say, and this is lost: {done.losses()}")
-    for remark in done.remarks:
+    for remark in (*_told(passed_over), *done.remarks):
         say(remark)
     if done.left_out:
         say(f"left out: {done.left_out} records, for example {'; '.join(done.reasons)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option
+from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
@@ -27,19 +27,12 @@ def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
-@click.option(
-    "--shard",
-    metavar="I/N",
-    callback=_shard,
-    help="Only the I-th of N parts, in RESULTS/shards; `merge` puts them together.",
-)
+@click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
-@click.option(
-    "--budget-usd", type=click.FloatRange(0), metavar="X", help="Stop before spending more (workflow.budget_usd)."
-)
+@click.option("--budget-usd", type=Range(0), metavar="X", help="Stop before spending more (workflow.budget_usd).")
 @click.option("--retry-failed", is_flag=True, help="Also retry permanent failures: refusals, unreadable replies.")
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")

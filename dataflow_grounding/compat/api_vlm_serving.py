@@ -28,8 +28,7 @@ class GeneratesFromInput:
     An answer is None where ImageBboxGenerator's prompt says that there are no regions: nothing is sent for it.
     """
 
-    @property
-    def _serving(self) -> Any:
+    def _asked(self) -> Any:
         return self
 
     def start_serving(self) -> None:
@@ -92,7 +91,7 @@ class GeneratesFromInput:
             ValueError: There are more paths than prompts, or fewer, or one is missing.
             SpecError: What is not supported is given.
         """
-        other = [model] if model != getattr(self._serving, "model", None) else []
+        other = [model] if model != getattr(self._asked(), "model", None) else []
         _refuse(model=other, json_schema=json_schema and [json_schema])
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
@@ -126,7 +125,7 @@ class GeneratesFromInput:
     ) -> list[str | None]:
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(f"prompts and pictures should have the same length, not {len(rows)} and {len(pictures)}")
-        asker = PromptedVQAGenerator(self._serving, system_prompt)
+        asker = PromptedVQAGenerator(self._asked(), system_prompt)
         records = [Record({**row, "image": given}) for row, given in zip(rows, pictures or repeat(None), strict=False)]
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
@@ -151,8 +150,7 @@ class ServingForDataFlow(GeneratesFromInput):
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
 
-    @property
-    def _serving(self) -> Serving:
+    def _asked(self) -> Serving:
         return self.serving
 
 
@@ -198,13 +196,5 @@ class APIVLMServing_openai(GeneratesFromInput, OpenAIServing):
             raise SpecError(f"image_io is not supported: {how}")
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
-        super().__init__(
-            api_url,
-            model_name,
-            key_name_of_api_key,
-            max_workers,
-            timeout,
-            temperature=temperature,
-            box_format=box_format,
-        )
-        self.api_url, self.model_name = api_url, model_name
+        super().__init__(api_url, model_name, key_name_of_api_key, max_workers, timeout, temperature=temperature)
+        self.api_url, self.model_name, self.box_format = api_url, model_name, box_format

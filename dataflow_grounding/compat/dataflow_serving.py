@@ -5,10 +5,11 @@ import os
 import tempfile
 from typing import Any
 
-from dataflow_grounding.errors import EndpointRefused, RateLimited, RequestRefused, ServerFault, SpecError
+from dataflow_grounding.errors import RequestRefused, ServerFault, SpecError
 from dataflow_grounding.images import Image, ImageLimits
 from dataflow_grounding.secrets import excerpt, learn, learn_address
 from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
 
 MESSAGES, ONE_IMAGE, PATHS = "generate_from_input_messages", "generate_from_input_one_image", "generate_from_input"
@@ -82,11 +83,6 @@ def _as_file(image: Image, folder: str, place: int) -> str:
 
 def _as_ours(error: Exception, model: str) -> Exception:
     status = getattr(error, "status_code", None)
-    said = f"{model}: {type(error).__name__}: {excerpt(str(error), 200)}"
-    if status == 429:
-        return RateLimited(said)
-    if status in (401, 403, 404):
-        return EndpointRefused(said)
-    if isinstance(status, int) and 400 <= status < 500 and status != 408:
-        return RequestRefused(said)
-    return ServerFault(said)
+    if isinstance(status, int) and status >= 400:
+        return error_of(status, {}, str(error).encode("utf-8", "replace"), where=f"{model} ({type(error).__name__})")
+    return ServerFault(f"{model}: {type(error).__name__}: {excerpt(str(error), 200)}")

@@ -119,7 +119,11 @@ class PromptedVQAGenerator(Operator):
         key = columns.get("conversation")
         if "prompt" in columns and (key is None or record.get(key) is None):
             return read_text(record, columns["prompt"]), []
-        turns = read_conversation(record, str(key))
+        given = record.get(str(key))
+        turns = [_turn(turn) for turn in given] if isinstance(given, list) else []
+        if not turns or not all(turns):
+            wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
+            raise BrokenRow(f"column {key!r} should be {wanted}")
         if self.first_turn is not None:
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
@@ -136,15 +140,6 @@ class PromptedVQAGenerator(Operator):
 
     def _pictures(self, record: Record) -> tuple[Image, ...]:
         return tuple(open_image(row, key, self.serving.image_limits) for row, key in self._each_picture(record))
-
-
-def read_conversation(record: Mapping[str, Any], key: str) -> list[dict[str, str]]:
-    """The turns in column `key`, each with `role` and `content`. Raises BrokenRow."""
-    given = record.get(key)
-    turns = [_turn(turn) for turn in given] if isinstance(given, list) else []
-    if not turns or not all(turns):
-        raise BrokenRow(f"column {key!r} should be a list of turns, each {{'from': 'human' or 'gpt', 'value': text}}")
-    return turns
 
 
 def _turn(given: Any) -> dict[str, str]:

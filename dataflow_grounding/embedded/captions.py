@@ -8,6 +8,7 @@ from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_nou
 
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _READ_CHARACTERS = 20_000
+_COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
@@ -54,9 +55,7 @@ def _names_object(tokens: list[Token], phrase: NounPhrase) -> bool:
 
 def _after_counts(tokens: list[Token], phrase: NounPhrase) -> int:
     at = phrase.chunk
-    while at < phrase.head and (
-        tokens[at].lower in words.NUMBERS or tokens[at].lower.isdecimal() or tokens[at].lower in words.VAGUE_COUNTS
-    ):
+    while at < phrase.head and (tokens[at].lower in _COUNTS or tokens[at].lower.isdecimal()):
         at += 1
     return at
 

@@ -17,16 +17,8 @@ _MIN_CLEAR_SIDES = 0.8  # of the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
 
 
-@dataclass(frozen=True, slots=True)
-class ColorTerm:
-    """Bounds of a colour term: hue in degrees (may pass through 0), least chroma, lightness range."""
-
-    hue: tuple[float, float]
-    chroma: float
-    lightness: tuple[float, float]
-
-
-TERMS = {term: ColorTerm(*bounds) for term, bounds in words.COLOR_BOUNDS.items()}
+# Bounds of each colour term: hue in degrees (may pass through 0), least chroma, lightness range.
+TERMS = words.COLOR_BOUNDS
 # Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
 _STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 
@@ -35,12 +27,12 @@ def color_mask(
     term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
-    bounds = TERMS[term]
+    (least_hue, most_hue), least_chroma, (darkest, lightest) = TERMS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
-    low, high = bounds.hue[0] + inset, bounds.hue[1] - inset
-    holds = (chroma >= bounds.chroma * factor) & (lightness >= bounds.lightness[0]) & (lightness <= bounds.lightness[1])
+    low, high = least_hue + inset, most_hue - inset
+    holds = (chroma >= least_chroma * factor) & (lightness >= darkest) & (lightness <= lightest)
     holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
     if term in ("blue", "purple"):
         # In Lab, deep blues and light purples share a hue; they differ in chroma for their lightness.
@@ -91,9 +83,8 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     A region is steady when a looser and a stricter reading of the term give the same box (IoU of at least 0.75) and it
     stands out from its surroundings by at least 24 ΔE (CIE 1976), on nearly all sides. Sizes are reduced pixels.
     """
-    masks = [
-        _tidied(color_mask(term, *picture.lch, inset=inset, factor=factor), picture) for inset, factor in _STRICTNESSES
-    ]
+    read = (color_mask(term, *picture.lch, inset=inset, factor=factor) for inset, factor in _STRICTNESSES)
+    masks = [_tidied(mask, picture) for mask in read]
     (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -27,6 +27,7 @@ _SIDES = ("to the left of", "to the right of", "above", "below")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be checked.
 _TESTED = words.TESTED.union(_STAND_IN, words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS)
+_parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}
 
 
@@ -49,22 +50,17 @@ class Descriptions:
         forms = "|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True)) or "(?!)"
         # Of two in a row the first one describes the second: "the orange orange".
         self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)", re.IGNORECASE)
-        self._known: dict[str, Meaning | None] = {}
+        self.meaning = cache(self._meaning)
 
-    def meaning(self, text: str) -> Meaning | None:
+    def _meaning(self, text: str) -> Meaning | None:
         """What a phrase means among the things; None when not all of it is understood."""
-        if text not in self._known:
-            self._known[text] = self._read(text)
-        return self._known[text]
-
-    def _read(self, text: str) -> Meaning | None:
         nouns = [self._forms[" ".join(found.lower().split())] for found in self._noun.findall(text)]
         plain = self._noun.sub(lambda found: _STAND_IN[1 - self._forms[found.group().lower()][1]], text)
         if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
         phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
-        if len(nouns) != len(phrases) or not all(_is_understood(part) for part in phrases):
+        if len(nouns) != len(phrases) or not all(map(_is_understood, phrases)):
             return None
         candidates = self._candidates(phrase, nouns[0][0])
         if phrase.anchor is not None and phrase.relation is not None:
@@ -154,11 +150,6 @@ class Descriptions:
 
 def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == _STAND_IN[0] and not phrase.refusal and not phrase.unread
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Phrase:
-    return parse_phrase(text)
 
 
 def _joined(*parts: str) -> str:

@@ -188,9 +188,8 @@ def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    loose = [
-        s for s in select_shapes(sight.shapes(), shapes.LOOSE_KINDS.get(kind, ""), color) if _may_be_called(kind, s)
-    ]
+    alike = select_shapes(sight.shapes(), shapes.LOOSE_KINDS.get(kind, ""), color)
+    loose = [shape for shape in alike if _may_be_called(kind, shape)]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
     return [replace(shape.candidate, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
@@ -265,10 +264,8 @@ def _check_extent(phrase: Phrase, region: Candidate, picture: Picture) -> None:
 
 def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
     """A green or blue region may be no thing but the plants or the sky."""
-    scene = []
-    if phrase.color == "green":
-        scene = find_greenery(sight.picture)
-    elif phrase.color in ("blue", "cyan"):
+    scene = find_greenery(sight.picture) if phrase.color == "green" else []
+    if phrase.color in ("blue", "cyan"):
         scene = _sky(phrase, sight)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

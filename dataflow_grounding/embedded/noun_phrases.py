@@ -67,13 +67,9 @@ def read_noun_phrase(
 
 def read_position(tokens: Sequence[Token], at: int) -> int:
     """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if there are none."""
-    here = at
-    if _lower(tokens, here) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
+    if _lower(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
-    here += 1
-    if _lower(tokens, here) in ("the", "its"):
-        here += 1
-    first = here
+    here = first = at + 2 if _lower(tokens, at + 1) in ("the", "its") else at + 1
     while here < first + _MOST_WORDS and _lower(tokens, here) in _PLACING:
         here += 1
     if not any(token.lower in _WHERE for token in tokens[first:here]):
@@ -81,9 +77,7 @@ def read_position(tokens: Sequence[Token], at: int) -> int:
     if _lower(tokens, here) != "of":
         # "in the left lane": the position word belongs to a noun of its own.
         return at if words.is_known_noun(_lower(tokens, here)) else here
-    after = here + 1
-    if _lower(tokens, after) in ("the", "this", "a"):
-        after += 1
+    after = here + 2 if _lower(tokens, here + 1) in ("the", "this", "a") else here + 1
     return after + 1 if _lower(tokens, after) in words.PICTURES else at
 
 

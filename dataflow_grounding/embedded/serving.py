@@ -16,6 +16,8 @@ from dataflow_grounding.terminal import say
 VERSION = 3
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
+_say_once = functools.cache(say)
+
 ABOUT_REGIONS = ("region_expression", "image_caption", "grounding_expression", "double_check", "region_caption")
 
 
@@ -45,11 +47,6 @@ class EmbeddedServing(Serving):
         if self._notice:
             _say_once(self._notice)
         return reply
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    say(text)
 
 
 def _answer(request: Request[Any]) -> str:

@@ -131,8 +131,7 @@ def _names(best: str, axes_ratio: float, sides: tuple[float, float], corners: Ar
     if best == "ellipse":
         return frozenset({"circle" if axes_ratio >= 0.88 else "ellipse"})
     if best == "rectangle":
-        is_square = min(sides) / max(max(sides), 1.0) >= 0.9
-        names = {"square" if is_square else "rectangle"}
+        names = {"square" if min(sides) / max(max(sides), 1.0) >= 0.9 else "rectangle"}
         return frozenset(names | {"diamond"} if _stands_on_corner(corners) else names)
     return frozenset({_POLYGONS.get(best, best)})
 

@@ -83,7 +83,7 @@ async def annotated(
         if image_key is not None:
             await memo.prepare(record, image_key, operator.serving.image_limits if operator.serving else None)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was written and read again.
-        update = await operator.annotate(record.copied(), ask)
+        update = await operator.annotate(record.updated(as_json(record)), ask)
         if isinstance(update, Partial):
             return replace(update, update=as_json(_checked(update.update, operator)))
         return as_json(_checked(update, operator))

@@ -28,7 +28,7 @@ class ImageMemo:
     async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
         """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
         file = images.find_image(record, key)
-        if images.known_facts(file) is not None:
+        if file in images.kept_facts:
             return
         known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
         if known is not None:
@@ -42,7 +42,7 @@ class ImageMemo:
         """The record's image was found to be another one than is remembered."""
         with suppress(RecordError):  # it may be gone by now
             file = images.find_image(record, key)
-            images.forget_facts(file)
+            images.kept_facts.pop(file, None)
             if self._log is not None:
                 self._log.put(_digest(file), {})
 

@@ -1,7 +1,5 @@
 """How many requests are in flight to an endpoint: found out from its answers."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import itertools
@@ -47,7 +45,7 @@ class Limiter:
         self._held_until = 0.0
         self._lock = threading.RLock()
 
-    async def acquire(self, share: Share, priority: Any) -> int:
+    async def acquire(self, share: "Share", priority: Any) -> int:
         """Wait for a place; returns the request's number."""
         with self._lock:
             if self._has_room(share) and not share.waiting:
@@ -77,7 +75,7 @@ class Limiter:
             self._held_until = max(self._held_until, time.monotonic() + seconds)
         asyncio.get_running_loop().call_later(seconds, self._let_in)
 
-    def release(self, share: Share, number: int, *, refused: bool, answered: bool) -> None:
+    def release(self, share: "Share", number: int, *, refused: bool, answered: bool) -> None:
         """Give the place back, and learn from what came of it."""
         with self._lock:
             if refused:
@@ -90,12 +88,12 @@ class Limiter:
             self._enter(share, -1)
             self._let_in()
 
-    def _has_room(self, share: Share) -> bool:
+    def _has_room(self, share: "Share") -> bool:
         if self.in_flight >= int(self.level) or share.in_flight >= share.most:
             return False
         return time.monotonic() >= self._held_until
 
-    def _enter(self, share: Share, number: int = 1) -> None:
+    def _enter(self, share: "Share", number: int = 1) -> None:
         self.in_flight += number
         share.in_flight += number
 
@@ -183,7 +181,7 @@ class Share:
 _limiters: dict[tuple[str, str], Limiter] = {}
 
 
-def limiter_of(serving: Serving, servings: int = 1) -> Share:
+def limiter_of(serving: Serving, servings: int = 1) -> "Share":
     """A serving's share of its endpoint's and model's limiter; `servings` share the connections that may be open."""
     most = max(1, min(serving.max_workers, files_left() // servings))
     limiter = _limiters.setdefault((serving.endpoint, serving.model), Limiter(most))

@@ -9,11 +9,12 @@ import numpy as np
 import yaml
 
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of, path_of, stated_size
-from dataflow_grounding.figures.phrases import ATTRIBUTES, head_of, look_alikes, said_twice, sharing_boxes, words_of
+from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
+from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes, words_of
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
-from dataflow_grounding.records import Record, read_annotations
+from dataflow_grounding.metrics.annotations import head_of, names_of
+from dataflow_grounding.records import Record, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import read_rows
 
@@ -36,21 +37,22 @@ def figures_of(
         row. None where there is nothing that it could be of, or pictures weren't read.
     """
     of, tested, sample = defaultdict[str, Counter[Any]](Counter), {*map(known_id, test_ids)} - {""}, list[str]()
-    looks, homes, unread = list[int](), list[int](), 0
+    looks, homes, unread = list[bytes](), list[int](), 0
     for path in results:
-        phrases = Counter[str]()  # by picture
+        phrases, paths = Counter[str](), dict[str, str]()  # by picture
         for row in read_rows(annotations_of(path)):
             if row.data is None:
                 of["broken"][True] += 1
                 continue
-            said = [*_seen(row.data)]
+            said, (name, _) = [*_seen(row.data)], names_of(row.data, f"record {row.line} of {path}")
             for figure, value in said:
                 of[figure][value] += 1
-            phrases[path_of(row.data)] += sum(figure == "phrases" for figure, _ in said)
+            paths.setdefault(name, path_of(row.data))
+            phrases[name] += sum(figure == "phrases" for figure, _ in said)
             sample += [value for figure, value in said if figure == "words"][: _SAMPLE - len(sample)]
         of["phrases_per_image"].update(phrases.values())
         of["known_test_images"][True] += sum(known_id(picture) in tested for picture in phrases)
-        seen, missing = looks_of(phrases, image_folders_of(path, image_root), read)
+        seen, missing = looks_of(paths, image_folders_of(path, image_root), read)
         looks, homes, unread = looks + seen, homes + [len(looks)] * len(seen), unread + missing
     first = first_alike(looks)
     at_home = len({*zip(first, homes, strict=True)})
@@ -62,7 +64,7 @@ def figures_of(
     of["hapax_share"].update(count == 1 for count in words.values())
     most = max(heads.values(), default=0)
     of["top_head_share"] = Counter({True: most, False: heads.total() - most})
-    of["look_alikes"].update({f"{one} / {other}": heads[one] + heads[other] for one, other in look_alikes(heads)})
+    of["look_alikes"].update(look_alikes(heads))
     found = {name: _value(row.get("kind"), of[name]) for name, row in FIGURES.items()}
     return {**found, **({} if read else dict.fromkeys(("unread", "same_pictures")))}
 
@@ -146,5 +148,6 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
         if value is not None and row.get("kind") != "grid":
             wrong = [say for bound, say in row.get("below", {}).items() if value < bound]
             wrong += [say for bound, say in row.get("above", {}).items() if value > bound]
-            said.update({name: wrong[0]} if wrong else {})
+            named = f": {', '.join([*figures[name]][:3])}" if row.get("kind") == "names" else ""
+            said.update({name: wrong[0] + named} if wrong else {})
     return said

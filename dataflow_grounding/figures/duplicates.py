@@ -1,88 +1,86 @@
 """Pictures that are the same, or nearly, and parts of a data set that have none in common.
 
-By dHash: 64 bits that say where a picture grows brighter to the right.
+By two looks: a dHash, 64 bits that say where a picture grows brighter to the right, finds candidates; how bright its
+12 x 12 parts are, in standard deviations from their mean, says which of them are alike.
 """
 
 import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
+from PIL.Image import Resampling
 
 from dataflow_grounding.errors import InputError, RecordError
-from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, dump_text
+from dataflow_grounding.metrics.annotations import names_of
+from dataflow_grounding.records import Record, dump_text, path_of
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text
 
 _NEAR = 4  # bits in which the dHashes of pictures may differ that count as nearly the same
+_ONE = 32  # a standard deviation: the most by which any of their parts may differ
+_LEAST = 6  # levels of grey that count as a deviation in pictures that have less: so much is noise
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
+_ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
 _AT_ONCE = 1024  # pictures that wait for threads
 
 
-def hash_of(text: str) -> int:
-    """64 bits that stand for the text, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def path_of(record: Mapping[str, Any]) -> str:
-    """The path of a record's picture, as the record has it; empty where it has none."""
-    path = record.get("image_path" if "image_path" in record else "image")
-    return path if isinstance(path, str) else ""
-
-
-def stated_size(record: Mapping[str, Any]) -> Size | None:
-    """The width and height that a record says its picture has, in pixels."""
-    sides = [side for side in (record.get("width"), record.get("height")) if type(side) is int and side > 0]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+def _bytes(text: str) -> bytes:
+    """8 bytes that stand for the text, the same on every machine."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def known_id(path: str) -> str:
     """What lists of ids call a picture: COCO's number, where a name has its 12 digits, else the name without ending."""
-    stem = os.path.splitext(os.path.basename(path.strip()))[0]
+    stem = _ENDING.sub("", os.path.basename(path.strip()))
     coco = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?", stem)
     return str(int(coco[1])) if coco else stem
 
 
-def looks_of(paths: Iterable[str], folders: tuple[str, ...], read: bool = True) -> tuple[list[int], int]:
-    """How the pictures look, read in threads, and how many can't be read: a dHash, or, where there is none, below 0.
+def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = True) -> tuple[list[bytes], int]:
+    """How pictures look, by name → path, read in threads, and how many can't be read: 8 bytes of dHash, 144 of parts.
 
-    Without `read`, and for those that can't be read, it stands for the path.
+    Of a flat picture the 8 bytes stand for its pixels and are all; without `read`, and for those that can't be read,
+    for the name.
     """
-    left, looks, unread = iter(paths), list[int](), 0
+    left, looks, unread = iter(paths), list[bytes](), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while some := list(islice(left, _AT_ONCE)):
-            seen = [*pool.map(partial(_look, folders=folders), some)] if read else [None] * len(some)
-            looks += [-hash_of(path) if look is None else look for path, look in zip(some, seen, strict=True)]
+            files = (paths[name] for name in some)
+            seen = [*pool.map(partial(_look, folders=folders), files)] if read else [None] * len(some)
+            looks += [look or _bytes(name) for name, look in zip(some, seen, strict=True)]
             unread += seen.count(None) if read else 0
     return looks, unread
 
 
-def _look(path: str, folders: tuple[str, ...]) -> int | None:
-    """A picture's dHash; of one that is flat, and so has none, what stands for its pixels; None if it can't be read."""
+def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
     try:
         path = find_image(Record({"image": path}, folders), "image").path
         with decoding(read_file(path), path) as picture:
-            grey = np.asarray(picture.convert("L").resize((9, 8)), int)
-            if np.ptp(grey) < _FLAT:
-                return -hash_of(f"{picture.size} {hashlib.sha256(picture.tobytes()).hexdigest()}")
+            grey = picture.convert("L")
+            small = np.asarray(grey.resize((9, 8)), int)
+            if np.ptp(small) < _FLAT:
+                return _bytes(f"{picture.size} {hashlib.sha256(picture.tobytes()).hexdigest()}")
+            parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
     except RecordError:
         return None
-    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "little")
+    apart = np.clip(np.rint((parts - parts.mean()) / max(parts.std(), _LEAST) * _ONE), -127, 127)
+    return bytes(np.packbits(small[:, 1:] > small[:, :-1])) + bytes(apart.astype(np.int8))
 
 
-def first_alike(looks: Iterable[int]) -> list[int]:
+def first_alike(looks: Sequence[bytes]) -> list[int]:
     """For each of these looks the place of the first that it is the same as, or nearly so."""
-    first, alike = dict[int, int](), list[int]()
+    first, alike = dict[bytes, int](), list[int]()
+    hashes = [int.from_bytes(look[:8], "little") for look in looks]
     buckets = defaultdict[tuple[int, int], list[int]](list)
 
     def root(place: int) -> int:
@@ -92,14 +90,18 @@ def first_alike(looks: Iterable[int]) -> list[int]:
 
     for place, look in enumerate(looks):
         alike.append(first.setdefault(look, place))
-        if first[look] == place and look >= 0:
+        if alike[place] == place and len(look) > 8:
+            near = set[int]()
             for band in range(0, 64, 13):  # in 4 bits at the most they differ, so that one of 5 bands is the same
-                bucket = buckets[band, look >> band & 0x1FFF]
-                for other in bucket:
-                    if (look ^ other).bit_count() <= _NEAR:
-                        one, second = sorted((root(place), root(first[other])))
-                        alike[second] = one
-                bucket.append(look)
+                bucket = buckets[band, hashes[place] >> band & 0x1FFF]
+                near.update(other for other in bucket if (hashes[place] ^ hashes[other]).bit_count() <= _NEAR)
+                bucket.append(place)
+            places = [*near]
+            seen = np.frombuffer(b"".join(looks[one] for one in (place, *places)), np.int8).reshape(-1, len(look))
+            apart = np.abs(seen[1:, 8:].astype(np.int16) - seen[0, 8:]).max(axis=1, initial=0)
+            for other in compress(places, apart <= _ONE):
+                one, second = sorted((root(place), root(other)))
+                alike[second] = one
     return [*map(root, range(len(alike)))]
 
 
@@ -123,14 +125,18 @@ def split(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
-    folders, places = image_folders_of(results, image_root), dict[str, int]()
-    of_record = np.fromiter((places.setdefault(path_of(one), len(places)) for one in records_of(results)), int)
-    looks, unread = looks_of(places, folders, read)
-    first, paths = first_alike(looks), [*places]
-    chance = np.fromiter((hash_of(f"{seed} {paths[place]}") for place in first), float)
+    folders, places, paths = image_folders_of(results, image_root), list[int](), dict[str, str]()
+    numbers = dict[str, int]()
+    for record in records_of(results):
+        name, _ = names_of(record, f"record {record.place + 1} of {results}")
+        paths.setdefault(name, path_of(record))
+        places.append(numbers.setdefault(name, len(numbers)))
+    looks, unread = looks_of(paths, folders, read)
+    first, names = first_alike(looks), [*paths]
+    chance = np.fromiter((int.from_bytes(_bytes(f"{seed} {names[place]}"), "little") for place in first), float)
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
     of_picture = np.searchsorted(bounds[:-1], chance, "right")
-    of_record = of_picture[of_record]
+    of_record = of_picture[np.array(places, int)]
     sizes = (np.bincount(one, minlength=len(parts)).tolist() for one in (of_record, of_picture))
     counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
     if empty := [name for name, count in counts.items() if not count["records"]]:

@@ -1,26 +1,26 @@
 """What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without a question."""
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import yaml
 
-from dataflow_grounding.errors import BrokenRow, RecordError
-from dataflow_grounding.figures.duplicates import path_of, stated_size
-from dataflow_grounding.figures.phrases import head_of, said_twice, sharing_boxes
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
+from dataflow_grounding.formats.base import TOKEN
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import STATUSES, Record, annotated_column, has_id, is_number, read_annotations
+from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
-from dataflow_grounding.rows import broken_row, read_rows
+from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, find_spans
 
 RULES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("lint_rules.yaml").read_text("utf-8"))
-_BREAKING = ("<image>", "<video>", "<bbox>", "<ref-object>", " . ")
 
 
 class Finding(NamedTuple):
@@ -35,27 +35,36 @@ def lint(
     data: str, tell: Callable[[int, Finding], object], rules: Collection[str] = tuple(RULES), *, fix: bool = False,
     image_root: str | None = None, read: bool = True,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Each row of a results folder or a file of records, after what these rules find in it was told.
+    """Each row of a results folder or a file of records that can be read, after what these rules find in it was told.
 
     Args:
         tell: Called with the line (or the place of the row, from 1) and what was found there.
-        fix: Mend what can be, and give the rows so.
+        fix: Mend what can be, give the rows so, and tell what is found in those.
         image_root, read: Where pictures are, if not where the run found them; whether they are looked at.
+
+    Raises InputError where a row that can't be read would be lost by `fix`.
     """
-    folders, ids = image_folders_of(data, image_root) if read else None, set[int]()
-    for row in read_rows(annotations_of(data)):
-        error = row.error or BrokenRow("can't be read")
-        found = iter([Finding("DG001", str(error))]) if row.data is None else _found_in(row.data, folders, ids)
-        for one in found:
-            if one.rule in rules:
+    folders, ids, path = image_folders_of(data, image_root) if read else None, set[int](), annotations_of(data)
+    for row in read_rows(path):
+        if row.data is None and fix:
+            raise InputError(f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't keep it")
+        found = _found_by(rules, row, folders)
+        while fix and (mends := [(one, one.mend) for one in found if one.mend]):
+            for one, mend in mends:
                 tell(row.line, one)
-                if fix and one.mend:
-                    one.mend()
-        yield broken_row(error) if row.data is None else row.data
+                mend()
+            found = _found_by(rules, row, folders)
+        for one in (*found, *(_told_before(row.data or {}, ids) if "DG003" in rules else ())):
+            tell(row.line, one)
+        yield row.data or {}
 
 
-def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None, ids: set[int]) -> Iterator[Finding]:
-    """What is found; it goes on with what was mended meanwhile."""
+def _found_by(rules: Collection[str], row: Row, folders: tuple[str, ...] | None) -> list[Finding]:
+    found = [Finding("DG001", str(row.error))] if row.data is None else _found_in(row.data, folders)
+    return [one for one in found if one.rule in rules]
+
+
+def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterator[Finding]:
     size = yield from _of_picture(record, folders)
     try:
         expressions = read_annotations(Record(record))
@@ -66,15 +75,27 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None, ids: set[
     for one, other, all_boxes in sharing_boxes(expressions):
         if all_boxes and head_of(one) != head_of(other):
             yield Finding("DG205", f"{one!r}, {other!r}")
-    given = record["expressions"] if annotated_column(record) == "expressions" else []
-    yield from _told_before(given, ids)
+    given = record.get("expressions") or []
     caption = record.get("cleaned_caption") or record.get("caption") if given else ""
     caption = caption if isinstance(caption, str) else ""
-    places = find_spans([one["text"] for one in expressions], caption)
+    if _is_broken(caption):
+        yield Finding("DG206", f"the caption {caption!r}")
+    places = _places_of(expressions, caption)
     for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
             yield from _of_box(repr(expression["text"]), instance, size)
         yield from _of_expression(expression, caption, place, partial(_change, given, number))
+
+
+def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
+    """For each expression without a right span the first place of its words that no other has already."""
+    texts, places = [one["text"] for one in expressions], list[Span | None]()
+    right = [one.get("char_span") if _fits(one.get("char_span"), one["text"], caption) else None for one in expressions]
+    free = [place for place in find_spans(texts, caption) if place and [*place] not in right]
+    for text, span in zip(texts, right, strict=True):
+        places.append(None if span else next((place for place in free if _fits(place, text, caption)), None))
+        free = [place for place in free if place != places[-1]]
+    return places
 
 
 def _of_picture(record: Mapping[str, Any], folders: tuple[str, ...] | None) -> Generator[Finding, None, Size | None]:
@@ -97,8 +118,11 @@ def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
         return str(error)
 
 
-def _told_before(given: list[Any], ids: set[int]) -> Iterator[Finding]:
-    for own in (one.get("expression_id") for one in given if isinstance(one, dict)):
+def _told_before(record: Mapping[str, Any], ids: set[int]) -> Iterator[Finding]:
+    given = record.get("expressions")
+    for own in (
+        one.get("expression_id") for one in (given if isinstance(given, list) else ()) if isinstance(one, dict)
+    ):
         if has_id(own) and hash(repr(own)) in ids:
             yield Finding("DG003", repr(own))
         ids.add(hash(repr(own)))
@@ -116,7 +140,9 @@ def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[
         "DG107": size is not None and min(size) > 1 and 0 <= min(box) < max(box) <= 1,
         "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
     }
-    mends = {"DG102": partial(instance["bbox"].__setitem__, slice(None), clamp(box, size))} if size else {}
+    inside = clamp(box, size) if size else box
+    thin = min(inside[2] - inside[0], inside[3] - inside[1]) < 1
+    mends = {} if thin else {"DG102": partial(instance["bbox"].__setitem__, slice(None), inside)}
     where = f"{text}, {[*box]}{f' in {size[0]}x{size[1]}' if size else ''}, score {score}"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
 
@@ -129,7 +155,7 @@ def _of_expression(
     wrong = {
         "DG201": span is not None and not _fits(span, text, caption),
         "DG202": span is None and place is not None,
-        "DG206": any(word in text for word in _BREAKING),
+        "DG206": _is_broken(text),
         "DG301": status not in (None, *STATUSES),
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": len(apart) < len(boxes),
@@ -142,8 +168,14 @@ def _of_expression(
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
 
 
+def _is_broken(text: str) -> bool:
+    return " . " in text or TOKEN.search(text) is not None
+
+
 def _fits(span: Any, text: str, caption: str) -> bool:
-    if not (isinstance(span, list) and [*map(type, span)] == [int, int] and 0 <= span[0] < span[1] <= len(caption)):
+    if not (
+        isinstance(span, (list, tuple)) and [*map(type, span)] == [int, int] and 0 <= span[0] < span[1] <= len(caption)
+    ):
         return False
     there = caption[span[0] : span[1]]
     return there == text or find_spans([text], there) == [(0, len(there))]

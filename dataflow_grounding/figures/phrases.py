@@ -2,8 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import combinations
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import yaml
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
+from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
-from dataflow_grounding.replies.labels import head_word
+from dataflow_grounding.metrics.annotations import plain
 
 _KINDS: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("attributes.yaml").read_text("utf-8"))
 ATTRIBUTES = {
@@ -21,6 +20,7 @@ ATTRIBUTES = {
     for kind, row in _KINDS.items()
 }
 """Kind of attribute → the English words that make it."""
+_COMMON = 20  # times as often as a misspelt one
 
 
 def words_of(phrase: str) -> list[str]:
@@ -28,23 +28,23 @@ def words_of(phrase: str) -> list[str]:
     return [token.lower for token in tokenize(phrase) if token.lower[0].isalnum()]
 
 
-@lru_cache(maxsize=65536)
-def head_of(phrase: str) -> str:
-    """What a phrase names, in the singular."""
-    tokens = tokenize(phrase[:400])
-    read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    return words.singular(tokens[read.head].lower) if read and read.head < len(tokens) else head_word(phrase)
+def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
+    """Pairs of counted words that may be one in two spellings, "mug (40) / mugg (2)", and how often both are said.
 
-
-def look_alikes(heads: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of words of 5 letters or more that are equal with a letter less in each, or without their ending."""
-    made = defaultdict[str, set[str]](set)
+    They differ by hyphens or a plural alone; or have 5 letters or more, are equal with a letter less in each or without
+    their ending, and one is said 20 times as often as the other.
+    """
+    made, whole = defaultdict[str, set[str]](set), {head: words.singular(head.replace("-", "")) for head in heads}
     for head in heads:
-        if len(head) >= 5:
-            less = (head[:place] + head[place + 1 :] for place in range(len(head)))
-            for form in {head, re.sub("(ing|er|ed)$", "", head), *less}:
-                made[form].add(head)
-    return sorted({pair for alike in made.values() for pair in combinations(sorted(alike), 2)})
+        less = (head[:place] + head[place + 1 :] for place in range(len(head)))
+        for form in {whole[head], *([head, re.sub("(ing|er|ed)$", "", head), *less] if len(head) >= 5 else [])}:
+            made[form].add(head)
+    pairs = {pair for alike in made.values() for pair in combinations(sorted(alike), 2)}
+    return {
+        f"{one} ({heads[one]:,}) / {other} ({heads[other]:,})": heads[one] + heads[other]
+        for one, other in sorted(pairs)
+        if whole[one] == whole[other] or max(heads[one], heads[other]) >= _COMMON * min(heads[one], heads[other])
+    }
 
 
 def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -63,7 +63,7 @@ def sharing_boxes(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
 
 
 def _plain(expression: Mapping[str, Any]) -> str:
-    return " ".join(expression["text"].split()).casefold()
+    return plain(expression["text"]).casefold()
 
 
 def _boxes(expression: Mapping[str, Any]) -> list[Any]:

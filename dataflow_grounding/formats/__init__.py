@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def find_format(name: str, **options: Any) -> Format:
         if unknown:
             raise SpecError(f"format {name!r} has no option {unknown[0]!r}")
         made: Format = kind(**options)
+        made.passed_over = Counter()
         if row:
             made.name, made.about, made.data_file = name, row["about"], row["file"]
             made.carries = Carries(**dict.fromkeys(row["says"], True), numbers=row.get("numbers", ""))
@@ -92,12 +94,12 @@ def write(
     return export(records, made, path, images=images, folders=folders, select=select, strict=strict)
 
 
-def read(path: str, format: str, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:
+def read(path: str, format: str | Format, *, image_root: str | None = None, **options: Any) -> Iterator[dict[str, Any]]:
     """The records of a file or folder of a format, one at a time, completed as this package's are.
 
     Args:
         path: The file, or the folder of an export.
-        format: One of FORMATS, or the user's own as `module:Class`.
+        format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
         image_root: Where relative paths of pictures start; beside the data unless given.
         options: Those of the format.
 
@@ -111,4 +113,5 @@ def read(path: str, format: str, *, image_root: str | None = None, **options: An
     from dataflow_grounding.formats.imported import completed
 
     folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
-    return completed(find_format(format, **options).read(path, folder), path)
+    made = find_format(format, **options) if isinstance(format, str) else format
+    return completed(made.read(path, folder), path, made.passed_over)

@@ -1,8 +1,8 @@
 """What a format of annotated pictures is: what it carries, and how it is written and read."""
 
-from __future__ import annotations
-
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +13,10 @@ from dataflow_grounding.spans import Span
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
+
+EXACT = 0.01  # px: numbers that come back closer are the same
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
+_INSTEAD = {" . ": ", ", ";": ","}
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Carries:
         scores: The score of each box.
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
-        numbers: How box numbers are rounded; empty where they come back within 0.01 px.
+        numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
     captions: bool = False
@@ -103,13 +107,17 @@ class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
 
     `name`, `about`, `carries` and `data_file`, the file that a trainer is pointed at, relative to the export's folder,
-    are those of formats.yaml, or a user's own.
+    are those of formats.yaml, or a user's own. `passed_over` counts what `read` leaves out, in words: `find_format`
+    makes it.
     """
 
     name: str
     about: str
     carries: Carries
     data_file: str
+    passed_over: Counter[str]
+    pictures: str = ""
+    """The folder in whose `pictures/` `read` puts those that are in the data, and from which paths start then."""
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
@@ -120,7 +128,7 @@ class Format(ABC):
         return ""
 
     @abstractmethod
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
         """Write the samples, each read once, into the folder. Raises OSError."""
 
     @abstractmethod
@@ -139,16 +147,18 @@ class Format(ABC):
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader: `<image>` becomes `image`, ` . ` and `;` a comma."""
-        instead = {" . ": ", ", ";": ",", "\n": " "}
-        for word in self.breaking:
-            if word in text:
-                text = text.replace(word, instead.get(word, word.strip("<>|")))
+        """The text without what would break a reader: ` . ` and `;` become a comma, and a token such as `<image>`,
+        `</ref>`, `<|box_start|>` its name, put apart by blanks."""
+        if any(word in text for word in self.breaking):
+            text = TOKEN.sub(r" \1 ", text)
+            for word in self.breaking:
+                text = text.replace(word, _INSTEAD.get(word, " "))
+            text = re.sub(" +", " ", text).strip()
         return text
 
 
 class ReadOnly(Format):
     """A format of published data sets (`in_only` in formats.yaml): nothing is trained from it as it is."""
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
         raise InputError(f"{self.name} can be read, but not written: choose another format")

@@ -5,6 +5,7 @@ Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scri
 ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +18,10 @@ from dataflow_grounding.formats.classes import ONE, Classes, Numbers
 from dataflow_grounding.formats.data_lines import broken, file_of, read_whole, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import Labelled, is_box
+from dataflow_grounding.records import is_number
+
+CROWDS, STRAYS = "crowd annotations", "annotations of no image"
+UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
 
 
 class CocoImage(NamedTuple):
@@ -31,8 +36,8 @@ class CocoImage(NamedTuple):
         return [_region(entry, f"{path}, annotation {entry['id']}") for entry in self.entries]
 
 
-def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
-    """Read a COCO file: its images, how many crowd regions are left out, how many annotations belong to no image.
+def read_coco(path: str) -> tuple[list[CocoImage], Counter[str]]:
+    """Read a COCO file: its images, and how many annotations are left out as CROWDS and as STRAYS, of no image.
 
     Raises:
         InputError: The file can't be read, or is not a COCO file.
@@ -41,18 +46,28 @@ def read_coco(path: str) -> tuple[list[CocoImage], int, int]:
     if not is_coco(data):
         raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
     images = _images(path, data)
-    categories = data.get("categories") or []
-    names = {str(item.get("id")): str(item.get("name", "")) for item in categories if isinstance(item, dict)}
-    crowds = strays = 0
-    for number, item in enumerate(data["annotations"]):
-        image = images.get(str(item.get("image_id"))) if isinstance(item, dict) else None
+    names = {one: str(item.get("name", "")) for one, item in _by_id(path, "categories", data.get("categories") or [])}
+    left_out = Counter[str]()
+    for one, item in _by_id(path, "annotations", data["annotations"]):
+        image = images.get(str(item.get("image_id")))
         if image is None:
-            strays += 1
+            left_out[STRAYS] += 1
         elif item.get("iscrowd") in (1, True):
-            crowds += 1
+            left_out[CROWDS] += 1
         else:
-            image.entries.append({"id": number, **item, "category": names.get(str(item.get("category_id")), "")})
-    return list(images.values()), crowds, strays
+            image.entries.append({"id": one, **item, "category": names.get(str(item.get("category_id")), "")})
+    return list(images.values()), left_out
+
+
+def _by_id(path: str, what: str, items: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The items with their ids, or else their places. Raises InputError where two have one id."""
+    seen = set[str]()
+    for number, item in enumerate(items):
+        given = item if isinstance(item, dict) else {}
+        if (own := str(given.get("id", number))) in seen:
+            raise InputError(f"{path}: two {what} have the id {own}: whose boxes are whose?")
+        seen |= {own} if "id" in given else set()
+        yield own, given
 
 
 def is_coco(data: Any) -> bool:
@@ -109,11 +124,14 @@ class Coco(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         file = file_of(path, self.data_file)
-        for image in read_coco(file)[0]:
+        images, left_out = read_coco(file)
+        self.passed_over.update(left_out)
+        for image in images:
             row = _known(image.item, "width", "height", "caption")
             own = image.item.get("original_id", image.item.get("original_img_id"))
             row |= {} if own is None else {"image_id": own}
-            said = [one for item in image.entries for one in _expressions(item, image.item.get("caption"), file)]
+            caption = image.item.get("caption")
+            said = [one for item in image.entries for one in _expressions(item, caption, file, self.passed_over)]
             yield {"image_path": image.file_name, **row, "expressions": united(said)}
 
 
@@ -151,13 +169,16 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
-def _expressions(item: Mapping[str, Any], caption: str | None, file: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The expression of an annotation, behind what tells it, if the annotation says anything."""
+    box, nothing = item.get("bbox"), item.get("category_id") == -1  # gRefCOCO's way to say that nothing is there
     with broken(f"{file}, annotation {item['id']}"):
-        instances = _instances(item)
-        if instances or item.get("category_id") == -1:  # gRefCOCO's way to say that nothing is there
-            one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
+        one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
+        if box or nothing:
+            instances = [_instance(item, passed_over)] if box and not (nothing and 0 in box[2:]) else []
             yield one.get("expression_id", repr(one)), {**one, "instances": instances}
+        passed_over["annotations without a box"] += not (box or nothing)
+        passed_over[UNLISTED] += not item["category"] and one["text"] == ONE
 
 
 def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
@@ -168,23 +189,23 @@ def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
     return {"text": item.get("phrase") or text, "char_span": spans[0] if len(spans) == 1 else None}
 
 
-def _instances(item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The box of an annotation; none where it has no area, as some that were cut off have. Raises BrokenRow."""
-    box = _corners(item)
+def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
+    box, known = _corners(item), _known(item, "bbox_id", "score")
     if box[2] < box[0] or box[3] < box[1]:
         raise BrokenRow("the box has a side of less than nothing")
-    return [{"bbox": box, **_known(item, "bbox_id", "score")}] if box[2] > box[0] and box[3] > box[1] else []
+    if is_number(known.get("score")) and not 0 <= known["score"] <= 1:
+        passed_over["scores outside of 0 to 1"] += 1
+        del known["score"]
+    return {"bbox": box, **known}
 
 
 def _images(path: str, data: Mapping[str, Any]) -> dict[str, CocoImage]:
     images: dict[str, CocoImage] = {}
-    for item in data["images"]:
-        name = item.get("file_name") if isinstance(item, dict) else None
+    for own, item in _by_id(path, "images", data["images"]):
+        name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             raise InputError(f"{path}: an image without 'id' and 'file_name'")
-        image = CocoImage(name, item, [])
-        if images.setdefault(str(item["id"]), image) is not image:
-            raise InputError(f"{path}: two images have the id {item['id']}: whose boxes are whose?")
+        images[own] = CocoImage(name, item, [])
     return images
 
 

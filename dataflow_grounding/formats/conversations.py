@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.box_formats import find_box_format
@@ -21,6 +22,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.label_files import is_box
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.replies import read_boxes
@@ -38,7 +40,8 @@ _TAGS = {  # family → how it writes a phrase, all of its boxes, and one of the
     "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
     "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
 }
-_TAGGED = re.compile(r"<(?:ref|\|object_ref_start\|)>(.*?)<(?:/ref|\|object_ref_end\|)>", re.DOTALL)
+_TAGGED = re.compile(r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL)
+_KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 _MARK = re.compile("<ref-object>|<bbox>")
 _UNREAD = ("dropped", "truncated", "broken_json", "superseded")
@@ -136,12 +139,20 @@ class _Conversations(Texts):
             elif role != "system" and text.strip() == NOTHING:
                 yield _phrase(question), []
             elif role != "system" and _HAS_BOXES.search(text):
-                reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
-                if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
-                    raise ValueError(unread[0])
-                for box in reading.boxes:
-                    same = box.label in (None, html.unescape(_phrase(question)))  # the reader resolves entities
-                    yield _phrase(question) if same else str(box.label), [box.bbox]
+                for label, box in self._boxes_in(text, numbers, size):
+                    same = label in (None, html.unescape(_phrase(question)))  # the reader resolves entities
+                    yield _phrase(question) if same else str(label), [box]
+
+    def _boxes_in(self, text: str, numbers: BoxFormat, size: Size) -> Iterator[tuple[str | None, Bbox]]:
+        """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read under other names."""
+        if wrong := {*_KEY.findall(text)} - {numbers.key}:
+            raise ValueError(f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name theirs")
+        names, given = count(), {f"phrase {n}": phrase for n, phrase in enumerate(_TAGGED.findall(text))}
+        text = _TAGGED.sub(lambda _: f"phrase {next(names)}", text)
+        reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
+        if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
+            raise ValueError(unread[0])
+        return ((given.get(str(box.label), box.label), box.bbox) for box in reading.boxes)
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
         """The turns with the boxes in their text, and what the numbers mean. Raises KeyError, ValueError."""
@@ -151,7 +162,7 @@ class _Conversations(Texts):
 def _phrase(question: str) -> str:
     """What a question asks for: in its tags, else behind its colon, else all of it."""
     tagged, plain = _TAGGED.search(question), question.replace("<image>", "")
-    return tagged[1] if tagged else (plain.partition(":")[2].strip() or plain.strip())
+    return tagged[0] if tagged else (plain.partition(":")[2].strip() or plain.strip())
 
 
 class MsSwift(_Conversations):
@@ -176,6 +187,8 @@ class MsSwift(_Conversations):
         marks = _MARK.findall("".join(one["content"] for one in messages))
         if (marks.count("<ref-object>"), marks.count("<bbox>")) != (len(refs), len(boxes)):
             raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+        if wrong := next((box for box in boxes if not is_box(box)), None):
+            raise ValueError(f"{wrong} is not a box [x1, y1, x2, y2]; points can't be read")
         numbers = replace(self.boxes, scale=1) if objects.get("bbox_type") == "norm1" else self.boxes
         return [{**one, "content": _filled(one["content"], refs, boxes)} for one in messages], numbers
 

@@ -5,6 +5,7 @@ docs.cvat.ai/docs/dataset_management/formats/format-cvat.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -17,6 +18,7 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.records import STATUSES
 
 _BOX, _NO_BOX, _PICTURE = "object", "no box", "picture"
+_SAID = {"phrase", "start", "end", "expression_id", "score", "status", "caption", "image_id"}  # attributes of ours
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _STATUSES = STATUSES[1:]  # of phrases without boxes
 _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -44,13 +46,16 @@ class Cvat(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         file = file_of(path, self.data_file)
-        images = read_xml(file).findall("image")
-        if not images:
+        record = None
+        for found in read_xml(file):
+            if found.tag == "track":
+                raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
+            if found.tag == "image":
+                with broken(f"{file}, image {found.get('name')!r}"):
+                    record = _record(found, self.passed_over)
+                yield record
+        if record is None:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
-        for image in images:
-            with broken(f"{file}, image {image.get('name')!r}"):
-                record = _record(image)
-            yield record
 
 
 def _marks(phrase: Phrase, group: int) -> Iterator[str]:
@@ -69,21 +74,22 @@ def _mark(tag: str, label: str, said: Mapping[str, Any], place: str = "") -> str
     return f'<{tag} label="{label}" source="manual"{place}>{inside}</{tag}>\n'
 
 
-def _record(image: Element) -> dict[str, Any]:
+def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
     found: list[tuple[Any, dict[str, Any]]] = []
     for mark in image:
         label, said = mark.get("label", ""), {one.get("name"): one.text for one in mark.iter("attribute") if one.text}
+        passed_over.update(f"attributes {name!r}" for name in sorted(map(str, said.keys() - _SAID)))
         if label == _PICTURE:
             record |= {key: said[key] for key in ("caption", "image_id") if key in said}
         elif mark.tag == "box" or label == _NO_BOX:
             text = said.get("phrase") or label
-            if text in (_BOX, _NO_BOX):
-                raise BrokenRow(f"a {mark.tag} has no phrase")
             same = said.get("expression_id") or mark.get("group_id"), text
             found.append((same, _expression(text, said, [_instance(mark, said)] if mark.tag == "box" else [])))
-        elif mark.tag != "tag":
+        elif mark.tag == "tag":
+            passed_over[f"tags {label!r}"] += 1
+        else:
             raise BrokenRow(f"a {mark.tag}: only boxes can be read")
     return {**record, "expressions": united(found)}
 
@@ -91,6 +97,8 @@ def _record(image: Element) -> dict[str, Any]:
 def _expression(text: str, said: Mapping[Any, str], instances: list[dict[str, Any]]) -> dict[str, Any]:
     span = [int(said[key]) for key in ("start", "end") if key in said]
     own = {key: said[key] for key in ("expression_id", "status") if key in said}
+    if text in (_BOX, _NO_BOX):
+        raise BrokenRow(f"what is labelled {text!r} has no phrase")
     if own.get("status", _STATUSES[0]) not in _STATUSES:
         raise BrokenRow(f"the status {own['status']!r} is not one of {', '.join(_STATUSES)}")
     return {"text": text, "char_span": span or None, **own, "instances": instances}

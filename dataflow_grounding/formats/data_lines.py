@@ -13,6 +13,8 @@ from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import file_type_of, read_json, read_rows
 
+NO_AREA = "boxes without an area"
+
 
 def file_of(path: str, name: str) -> str:
     """The format's file, where `path` is the folder that holds it; else `path`. Raises InputError."""
@@ -54,20 +56,24 @@ def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    def doctype(self, *_: object) -> None:
-        raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
-
-
-def read_xml(path: str) -> ElementTree.Element:
-    """The root of an XML file. Raises InputError."""
+def read_xml(path: str) -> Iterator[ElementTree.Element]:
+    """The elements in the root of an XML file, one at a time. Raises InputError."""
+    within: list[ElementTree.Element] = []
     try:
-        root: ElementTree.Element = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+        with open(path, "rb") as file:
+            if b"<!DOCTYPE" in file.read(2**16):  # elsewhere expat itself ends what would fill the memory
+                raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
+            file.seek(0)
+            for event, element in ElementTree.iterparse(file, ("start", "end")):
+                if event == "start":
+                    within.append(element)
+                elif within.pop() is element and len(within) == 1:
+                    yield element
+                    within[0].clear()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
-    return root
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

@@ -1,5 +1,6 @@
 """Records on their way into a format: what is wanted of them, what the format can say, what is lost; its README."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,11 +9,11 @@ from importlib.resources import files
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
-from dataflow_grounding.formats.base import Carries, Format, Phrase, Sample
+from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 from dataflow_grounding.formats.selection import Selection, status_of
-from dataflow_grounding.geometry import box_of
+from dataflow_grounding.geometry import Size, area, box_of, clamp
 from dataflow_grounding.records import Record, image_id_of, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
@@ -56,11 +57,11 @@ def export(
 ) -> Exported:
     """What `formats.write` does, with the format as an object."""
     ending = os.path.splitext(format.data_file)[1]
-    alone = bool(ending) and path.endswith(ending)
-    if alone and images in ("copy", "link"):
-        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if alone and os.path.lexists(path):
-        raise InputError(f"{path} is there already: remove it, or choose another name")
+    if alone := bool(ending) and path.endswith(ending):
+        if images in ("copy", "link"):
+            raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+        if os.path.lexists(path):
+            raise InputError(f"{path} is there already: remove it, or choose another name")
     done = Exported(path)
     try:
         with ExportFolder(path, format.data_file if alone else None) as out:
@@ -68,11 +69,12 @@ def export(
             way = _Way(format, pictures, select or Selection(), done)
             format.write(way.samples(records), out)
             way.close()
-            if strict and (done.lost or done.left_out):
-                why = "; ".join([*filter(None, [done.losses()]), *done.reasons])
-                raise InputError(f"nothing is written, because {format.name} would lose: {why}")
+            why = "; ".join(filter(None, [done.losses(), *done.reasons]))
+            if why and (strict or not done.written):
+                whose = f"{format.name} would lose" if done.written else "no record is left"
+                raise InputError(f"nothing is written, because {whose}: {why}")
             with out.file(README) as file:
-                file.write(_card(format, done, pictures, out.line))
+                file.write(_card(format, done, pictures, out))
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror or error}") from None
     return done
@@ -112,23 +114,20 @@ class _Way:
         self._done.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        carries, lost = self._format.carries, self._done.lost
-        if record.get("suspect_boxes") is True:
-            raise BrokenRow("its boxes may be in another format (suspect_boxes)")
+        carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = _expressions(record, caption)
         said = self._said(record, expressions)
-        if not said and not (carries.empty and all(status_of(one) == "none" for one in expressions)):
-            lost["pictures without a phrase to write"] += 1
+        empty = carries.empty and all(status_of(one) == "none" for one in expressions)
+        picture = self._pictures.find(record) if said or empty else None
+        phrases = list(filter(None, (self._phrase(one, picture.size) for one in said if picture)))
+        if picture is None or not (phrases or empty):
+            self._done.lost["pictures without a phrase to write"] += 1
             return None
-        file_name, size = self._pictures.put(record)
         self._doubtful += record.get("doubtful") is True
-        phrases = [self._phrase(one) for one in said]
-        for phrase in phrases:
-            lost.update(_lost_of(phrase, carries))
-        lost.update({"captions": 1} if caption and not carries.captions else {})
-        lost.update({"records' own ids": 1} if not carries.ids and _has_own_ids(record, phrases) else {})
-        return Sample(file_name, size, self._safe(caption) if carries.captions else caption, phrases, record)
+        self._done.lost.update(_lost_of(record, caption, phrases, carries))
+        caption = self._safe(caption) if carries.captions else caption
+        return Sample(self._pictures.put(picture), picture.size, caption, phrases, record)
 
     def _said(self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         said = []
@@ -142,17 +141,30 @@ class _Way:
                 said.append(wanted)
         return said
 
-    def _phrase(self, expression: Mapping[str, Any]) -> Phrase:
-        instances = expression["instances"]
-        span = expression.get("char_span")
+    def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
+        """The expression with what of its boxes is inside a picture of this size; None where it loses all."""
+        instances = [one for one in (self._inside(each, size) for each in expression["instances"]) if one]
+        status, span = status_of(expression), expression.get("char_span")
+        if status == "grounded" and not instances:  # that doesn't make it one that isn't there
+            self._done.lost["phrases left without a box"] += 1
+            return None
         return Phrase(
             self._safe(expression["text"]),
             (span[0], span[1]) if span else None,
-            status_of(expression),
+            status,
             [box_of([*map(float, instance["bbox"])]) for instance in instances],
             [instance["score"] for instance in instances],
-            expression,
+            {**expression, "instances": instances},
         )
+
+    def _inside(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
+        given = box_of(instance["bbox"])
+        box = clamp(given, size)
+        if area(box) <= 0:
+            self._done.lost["boxes without an area in their picture"] += 1
+            return None
+        self._done.lost.update({"parts of boxes outside of their picture": 1} if math.dist(box, given) > EXACT else {})
+        return instance if box == given else {**instance, "bbox": [*box]}
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
@@ -162,6 +174,8 @@ class _Way:
 
 def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
     """The record's expressions, with spans also where it is of a tool that states none. Raises BrokenRow."""
+    if record.get("suspect_boxes") is True:
+        raise BrokenRow("its boxes may be in another format (suspect_boxes)")
     expressions = read_annotations(Record(record, image_id=image_id_of(record, "image_path")))
     if not any("char_span" in one for one in expressions):
         spans = find_spans([one["text"] for one in expressions], caption)
@@ -169,15 +183,16 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
     return expressions
 
 
-def _lost_of(phrase: Phrase, carries: Carries) -> dict[str, int]:
-    facts = (
-        ("spans", carries.spans, phrase.span is not None),
-        ("further boxes of a phrase", carries.several_boxes, len(phrase.boxes) - 1),
-        ("scores", carries.scores, sum(score is not None for score in phrase.scores)),
-        ("verdicts of checks", carries.verified, phrase.expression.get("verified") is not None),
-        (f"exact numbers of boxes: {carries.numbers}", not carries.numbers, len(phrase.boxes)),
-    )
-    return {what: int(count) for what, carried, count in facts if count > 0 and not carried}
+def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> Counter[str]:
+    lost = Counter({"captions": bool(caption) > carries.captions})
+    lost["records' own ids"] = not carries.ids and _has_own_ids(record, phrases)
+    for phrase in phrases:
+        lost["spans"] += (phrase.span is not None) > carries.spans
+        lost["further boxes of a phrase"] += 0 if carries.several_boxes else max(0, len(phrase.boxes) - 1)
+        lost["scores"] += 0 if carries.scores else sum(score is not None for score in phrase.scores)
+        lost["verdicts of checks"] += (phrase.expression.get("verified") is not None) > carries.verified
+        lost[f"exact numbers of boxes: {carries.numbers}"] += len(phrase.boxes) if carries.numbers else 0
+    return +lost
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
@@ -188,8 +203,8 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     return not all(one.startswith(made) and one[len(made) :][:1] in ("", "@", "#") for one in own)
 
 
-def _card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -> str:
-    """The text, in Markdown; for JSON lines, of which `line` is one, with their types as `datasets` wants them."""
+def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
+    """The text, in Markdown; for JSON lines with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
     parts = [
         f"# {format.name}: {format.about}",
@@ -198,8 +213,9 @@ def _card(format: Format, done: Exported, pictures: ExportPictures, line: Any) -
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),
         "\n\n".join(filter(None, ["## Training", _training(format.name), format.training()])),
+        out.named(),
     ]
-    return _front_matter(format.data_file, line) + "\n\n".join(filter(None, parts)) + "\n"
+    return _front_matter(format.data_file, out.line) + "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _training(name: str) -> str:

@@ -1,12 +1,10 @@
 """The folder of an export: written beside its place, and put there as a whole."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from itertools import chain, repeat
 from typing import IO, Any
@@ -16,7 +14,7 @@ from dataflow_grounding.records import dump_line, dump_text
 
 README = "README.md"
 MARK = "Exported by dataflow-grounding"
-"""Stands in the README of an export: what has it may be replaced by another."""
+"""Stands in the README of an export: what has it may be replaced by another, if it names all that is in its folder."""
 
 Put = Callable[[Mapping[str, Any]], object]
 
@@ -25,7 +23,7 @@ class ExportFolder:
     """A folder that is made whole or not at all.
 
     Args:
-        path: Its place. An export that stands there is replaced.
+        path: Its place. An export that stands there is replaced, unless something else is in it.
         only: The file that is put there alone, instead of the folder.
 
     Raises:
@@ -42,12 +40,12 @@ class ExportFolder:
 
     def __init__(self, path: str, only: str | None = None) -> None:
         self.line: Any = None  # of a file of JSON lines: one with all that any of them has
-        self.path = os.path.normpath(path)
+        self.path = os.path.realpath(path)
         self._part, self._only = f"{self.path}.part", only
-        if os.path.lexists(self.path) and not (os.path.isdir(self.path) and _is_export(self.path)):
-            raise InputError(f"{self.path} is there and is not an export: choose another place")
+        if os.path.lexists(self.path) and (other := _not_ours(self.path)) is not None:
+            raise InputError(f"{path} is there and {other}: choose another place")
 
-    def __enter__(self) -> ExportFolder:
+    def __enter__(self) -> "ExportFolder":
         shutil.rmtree(self._part, ignore_errors=True)
         os.makedirs(self._part)
         return self
@@ -70,6 +68,10 @@ class ExportFolder:
             data = file.read()
         os.remove(self.place(name))
         return data
+
+    def named(self) -> str:
+        """The names of all that is in the folder, in a line for its README."""
+        return f"Its files: {', '.join(f'`{name}`' for name in sorted({README, *os.listdir(self._part)}))}."
 
     @contextmanager
     def file(self, name: str) -> Iterator[IO[str]]:
@@ -108,12 +110,17 @@ class ExportFolder:
                 file.write("\n" if keys == ("",) else "}\n")
 
 
-def _is_export(path: str) -> bool:
-    try:
-        with open(os.path.join(path, README), encoding="utf-8") as file:
-            return MARK in file.read()
-    except (OSError, UnicodeDecodeError):
-        return not os.listdir(path)
+def _not_ours(path: str) -> str | None:
+    """What stands in the way of replacing what is there; None if it is empty, or an export and nothing else."""
+    if not os.path.isdir(path):
+        return "is not an export"
+    text, found = "", sorted(os.listdir(path))
+    with suppress(OSError, UnicodeDecodeError), open(os.path.join(path, README), encoding="utf-8") as file:
+        text = file.read()
+    if found and MARK not in text:
+        return "is not an export"
+    named = text.splitlines()[-1:]  # the line of `named`
+    return next((f"has {name} in it, which isn't of the export" for name in found if f"`{name}`" not in named[0]), None)
 
 
 def _adder(file: IO[str]) -> Put:

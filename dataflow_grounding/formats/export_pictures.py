@@ -7,19 +7,28 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow, ImageMissing
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import Header, decode, read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, name_within
+from dataflow_grounding.records import Record, name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
 _KEPT = 4096  # headers that are remembered: of rows of one picture, which stand close together
 _QUALITY = 95
+
+
+class Picture(NamedTuple):
+    """A picture as its record names it, its upright width and height; path and header where it isn't left there."""
+
+    given: str
+    size: Size
+    path: str = ""
+    header: Header | None = None
 
 
 class ExportPictures:
@@ -40,32 +49,32 @@ class ExportPictures:
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
 
-    def put(self, record: Mapping[str, object]) -> tuple[str, Size]:
-        """The picture's file name in the export, and its upright width and height in pixels.
-
-        Raises:
-            RecordError: It isn't there, is broken or turned, or the record is about another size.
-            OSError: The export can't be written.
-        """
-        key = "image_path" if "image_path" in record else "image"
-        given, stated = str(record.get(key)), _stated_size(record)
+    def find(self, record: Mapping[str, object]) -> Picture:
+        """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
+        given, stated = path_of(record), stated_size(record)
         try:
-            path = find_image(Record(record, self._folders), key).path
+            path = find_image(Record({"image_path": given}, self._folders), "image_path").path
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
-            return given, stated
+            return Picture(given, stated)
         header = self._header(path)
         if stated not in (None, header.size):
             raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
         if self._images == "reference":
             if header.orientation != 1:
                 raise BrokenRow(f"{given!r} is turned by its EXIF, which trainers ignore: copy the pictures")
-            return given, header.size
-        name = self._name(given)
-        self._put(path, self._out.place(name), header)
-        return name, header.size
+            return Picture(given, header.size)
+        return Picture(given, header.size, path, header)
+
+    def put(self, picture: Picture) -> str:
+        """The picture's file name in the export, where it now is. Raises OSError."""
+        if picture.header is None:
+            return picture.given
+        name = self._name(picture.given)
+        self._put(picture.path, self._out.place(name), picture.header)
+        return name
 
     def described(self) -> str:
         """Where the pictures are, in a sentence."""
@@ -93,8 +102,3 @@ class ExportPictures:
             number += 1
             name = f"{FOLDER}/{stem}~{number}{ending}"
         return name
-
-
-def _stated_size(record: Mapping[str, object]) -> Size | None:
-    width, height = record.get("width"), record.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

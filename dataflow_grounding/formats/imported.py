@@ -6,15 +6,16 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.data_lines import broken, picture_size
+from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
 from dataflow_grounding.spans import clean_caption, find_spans
 
 
-def completed(rows: Iterable[dict[str, Any]], path: str) -> Iterator[dict[str, Any]]:
+def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
     """The rows with ids, status, scores, and spans: those of the format if all are right, else those that are found.
 
-    Raises InputError that names `path` for an expression without text, a box without an area, a score out of [0, 1].
+    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over` counts both. Raises
+    InputError that names `path` for an expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
     """
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
@@ -22,19 +23,17 @@ def completed(rows: Iterable[dict[str, Any]], path: str) -> Iterator[dict[str, A
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            done = _completed(record)
+            done = _completed(record, passed_over)
         yield done
 
 
-def _completed(record: Record) -> dict[str, Any]:
+def _completed(record: Record, passed_over: Counter[str]) -> dict[str, Any]:
     if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
         raise BrokenRow("width and height should be numbers of pixels")
     given = record.get("cleaned_caption") or record.get("caption")
-    expressions = read_expressions(record, "expressions")
+    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
     caption = _with_spans(expressions, given if isinstance(given, str) else "")
     for item in expressions:
-        for instance in item["instances"]:
-            _check(instance)
         item.setdefault("status", "grounded" if item["instances"] else "none")
     own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
     return {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
@@ -51,12 +50,23 @@ def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     return caption
 
 
-def _check(instance: Mapping[str, Any]) -> None:
+def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
+    for item in expressions:
+        kept = [instance for instance in item["instances"] if _has_area(instance)]
+        passed_over[NO_AREA] += len(item["instances"]) - len(kept)
+        if kept or not item["instances"]:
+            yield {**item, "instances": kept}
+        else:
+            passed_over["phrases left without a box"] += 1
+
+
+def _has_area(instance: Mapping[str, Any]) -> bool:
     (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
-    if x1 >= x2 or y1 >= y2:
-        raise BrokenRow(f"the box {[x1, y1, x2, y2]} has no area")
+    if x1 > x2 or y1 > y2:
+        raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
     if score is not None and not (is_number(score) and 0 <= score <= 1):
         raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+    return bool(x1 < x2 and y1 < y2)
 
 
 def _stands(item: Mapping[str, Any], caption: str) -> bool:

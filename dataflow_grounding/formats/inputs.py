@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding.dataframes import parquet_file, parquet_rows
+from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.formats.coco import is_coco
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
@@ -65,7 +65,7 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
     if os.path.isfile(path):
         if file_type_of(path) == "json" and (captions := _coco_captions(path)) is not None:
             return _of_coco(path, captions, beside)
-        if file_type_of(path) == "parquet" and _holds_bytes(path):
+        if file_type_of(path) == "parquet" and holds_bytes(path):
             return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), beside, (path,))
     return Input(path, lambda: read_rows(path), beside, (path,), plain=True)
 
@@ -136,12 +136,6 @@ def _of_coco(path: str, data: dict[str, Any], folders: tuple[str, ...]) -> Input
     remark = f"{len(data['annotations'])} captions of {len(names)} pictures: one record for each caption"
     columns = {"image": "file_name", "caption": "caption"}
     return Input(path, lambda: _numbered(rows()), folders, (path,), columns=columns, remark=remark)
-
-
-def _holds_bytes(path: str) -> bool:
-    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError, MissingExtra."""
-    with parquet_file(path) as file:
-        return any("binary" in str(kind) for kind in file.schema_arrow.types)
 
 
 def _load(path: str) -> Any:

@@ -3,7 +3,8 @@
 KITTI (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2,
 y2 in pixels, then size, place and angle in space (7 numbers), and in detections a score. What stands after the box is
 not used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width, height in parts of
-the image's sides, perhaps a score.
+the image's sides, perhaps a score; or class and an outline, x and y of three corners or more, which is read as the box
+around it, as ultralytics does.
 """
 
 import codecs
@@ -50,8 +51,8 @@ def _of_kitti(fields: list[str], where: str) -> Labelled:
         raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
     numbers = [_number(text, where) for text in fields[1:]]
     x1, y1, x2, y2 = bbox = numbers[3:7]
-    if x2 <= x1 or y2 <= y1:
-        raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} has no area (x1 y1 x2 y2 is expected)")
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)")
     return {"bbox": bbox, "type": fields[0], **_score(numbers[14:])}
 
 
@@ -62,16 +63,20 @@ def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
 
 
 def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Labelled:
-    if len(fields) not in (5, 6):
+    outline = len(fields) > 6 and len(fields) % 2 == 1
+    if len(fields) not in (5, 6) and not outline:
         raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
     if not fields[0].isdecimal() or int(fields[0]) >= len(names):
         raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
-    cx, cy, width, height = parts = [_number(text, where) for text in fields[1:5]]
-    if not (all(-SLACK <= part <= 1 + SLACK for part in parts) and width > 0 and height > 0):
+    numbers = [_number(text, where) for text in fields[1:]]
+    cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
+    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
     corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    if outline:
+        corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
     bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return {"bbox": bbox, "type": names[int(fields[0])], **_score([_number(text, where) for text in fields[5:]])}
+    return {"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}
 
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:

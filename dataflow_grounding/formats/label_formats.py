@@ -82,8 +82,10 @@ class _LabelFormat(Format):
                 os.path.splitext(image)[0] + ".txt": image for image in files_under(pictures, ENDINGS, "pictures")
             }
             there = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
-            for label in sorted(there - images.keys())[:1]:
-                raise InputError(f"{os.path.join(labels, label)}: no such picture in {pictures}: name the image root")
+            if there and there.isdisjoint(images):
+                where = os.path.join(labels, min(there))
+                raise InputError(f"{where}: no such picture in {pictures}: name the image root")
+            self.passed_over["label files without a picture"] += len(there - images.keys())
             for label, image in images.items():
                 picture, file = os.path.join(pictures, image), os.path.join(labels, label)
                 size = picture_size(pictures, image, file)
@@ -91,8 +93,7 @@ class _LabelFormat(Format):
                     regions = self.regions(file, size, names) if label in there else []
                 except (BrokenRow, OSError) as error:
                     raise InputError(f"can't read a label: {error}") from None
-                said = ((region.pop("type"), region) for region in regions)
-                expressions = united((text, {"text": text, "instances": [box]}) for text, box in said)
+                expressions = united((one["type"], {"text": one.pop("type"), "instances": [one]}) for one in regions)
                 row = {"image_path": os.path.relpath(picture, image_root), "width": size[0], "height": size[1]}
                 yield {**row, "expressions": expressions}
 

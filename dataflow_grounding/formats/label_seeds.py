@@ -12,11 +12,11 @@ from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
-from dataflow_grounding.formats.coco import read_coco
+from dataflow_grounding.formats.coco import CROWDS, STRAYS, read_coco
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
-from dataflow_grounding.geometry import Size
-from dataflow_grounding.images import find_image, known_facts, read_facts, remember_facts
+from dataflow_grounding.geometry import Size, area, box_of
+from dataflow_grounding.images import find_image, kept_facts, read_facts, remember_facts
 from dataflow_grounding.records import Record
 from dataflow_grounding.version import __version__
 
@@ -26,7 +26,7 @@ SHOWN = 20  # names that a report lists
 ROUNDING = 0.5  # px
 READERS = 8  # threads that read image headers
 BATCH = 512
-READING = 2  # changes where the same files give other records: seeds that were written before are then written anew
+READING = 3  # changes where the same files give other records: seeds that were written before are then written anew
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
 """The regions of an image, by its path, of this size (None when that isn't known), and why others are left out.
 Raises BrokenRow."""
@@ -91,7 +91,8 @@ def _beside(label_dir: str, key: str) -> str:
 
 def from_coco(image_dir: str, path: str) -> LabelSource:
     """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
-    found, crowds, strays = read_coco(path)
+    found, left_out = read_coco(path)
+    strays = left_out[STRAYS]
     images = files_under(image_dir, ENDINGS, "data.image_dir")
     named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in found}
     if named.keys().isdisjoint(images):
@@ -103,7 +104,7 @@ def from_coco(image_dir: str, path: str) -> LabelSource:
         [path],
         without_label=[image for image in images if image not in named],
         without_image=sorted(named.keys() - {*images}) + [f"{strays} annotations of no image"] * bool(strays),
-        crowds=crowds,
+        crowds=left_out[CROWDS],
     )
 
 
@@ -190,9 +191,12 @@ class LabelSeeds(Seeds):
         size = size_of(path, self.folders)
         record = {"image_id": os.path.splitext(path)[0], "image_path": path, **sides(size), "source": SOURCE}
         try:
-            record["regions"], left_out = self._source.read(path, size)
+            regions, left_out = self._source.read(path, size)
         except BrokenRow as error:
             return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
+        record["regions"] = [region for region in regions if area(box_of(region["bbox"])) > 0]
+        flat = (region["bbox"] for region in regions if region not in record["regions"])
+        left_out += [f"{path}: the box {box} has no area" for box in flat]
         return record, left_out, beyond(record["regions"], size, path) if size is not None else []
 
     def fingerprint(self) -> str:
@@ -231,7 +235,7 @@ def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
     """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
-        facts = known_facts(file) or remember_facts(file, read_facts(file.path))
+        facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path))
         return facts.size
     except MachineBusy:
         raise

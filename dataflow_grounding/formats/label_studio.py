@@ -45,7 +45,13 @@ class LabelStudio(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, task in read_lines(path, self.data_file):
             with broken(where):
+                if "data" not in task:
+                    raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
                 done = _latest(task.get("annotations")) or _latest(task.get("predictions"))
+                cancelled = [bool(one.get("was_cancelled")) for one in task.get("annotations") or []]
+                self.passed_over["cancelled annotations"] += sum(cancelled)
+                self.passed_over["annotations before a task's last one"] += max(0, cancelled.count(False) - 1)
+                self.passed_over["tasks without an annotation"] += not done
                 records = [self._record(task["data"], said) for said in done]
             yield from records
 
@@ -53,6 +59,8 @@ class LabelStudio(Format):
         caption, address = data.get(self.caption) or "", data[self.image]
         served = parse_qs(urlsplit(address).query).get("d", [address.removeprefix("/data/")])
         record: dict[str, Any] = {"image_path": served[0], "caption": caption}
+        if any(part.get("item_index") for part in said["result"]):
+            raise BrokenRow("a task of several pages: only tasks of one picture can be read")
         record["expressions"] = _expressions(said["result"], caption)
         for box in (part for part in said["result"] if _kind(part) == "box"):
             record |= {"width": box["original_width"], "height": box["original_height"]}

@@ -1,7 +1,5 @@
 """Pictures that are no files yet, bytes in a row or at http(s) addresses, put into the results folder once."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import io
@@ -136,7 +134,7 @@ class Downloads:
 
             return dict(zip(urls, await asyncio.gather(*map(one, urls)), strict=True))
 
-    async def _fetch(self, session: aiohttp.ClientSession, url: str) -> str | BrokenRow:
+    async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
         import aiohttp
 
         try:
@@ -150,7 +148,7 @@ class Downloads:
             why = str(error).replace(url, shown_address(url)) or type(error).__name__
         return BrokenRow(f"no picture from {shown_address(url)}: {why}")
 
-    async def _bytes(self, session: aiohttp.ClientSession, url: str) -> bytes:
+    async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
         """The picture at an address. Raises BrokenRow, and all that aiohttp raises."""
         none = f"no picture from {shown_address(url)}"
         at = url
@@ -169,7 +167,7 @@ class Downloads:
                 return bytes(data)
         raise BrokenRow(f"{none}: more than {REDIRECTS} redirects")
 
-    def _checked(self, url: str) -> yarl.URL:
+    def _checked(self, url: str) -> "yarl.URL":
         """The address as it will be connected to; a name in it is checked when it is looked up. Raises BrokenRow."""
         import yarl
 

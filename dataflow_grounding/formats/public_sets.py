@@ -5,17 +5,20 @@ Sources: lichengunc/refer (README, refer.py) and henghuiding/gRefCOCO (grefer.py
 """
 
 import glob
+import math
 import os
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from xml.etree.ElementTree import Element
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
-from dataflow_grounding.formats.base import ReadOnly
+from dataflow_grounding.formats.base import EXACT, ReadOnly
 from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml, united
-from dataflow_grounding.geometry import Size, area, clamp
+from dataflow_grounding.geometry import Size, box_of, clamp
 
 Boxes = dict[str, list[list[float]]]
 _DECIMALS = 4  # of a pixel
@@ -115,7 +118,8 @@ class Flickr30k(ReadOnly):
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
         """The boxes of each chain of phrases about one thing, and the picture's size."""
         found: Boxes = {}
-        root = read_xml(file)
+        root = Element("annotation")
+        root.extend([*read_xml(file)])
         with broken(file):
             for thing in root.iter("object"):
                 for box in thing.iter("bndbox"):
@@ -163,14 +167,17 @@ class Grit(ReadOnly):
             for where, row in read_lines(file, ""):
                 with broken(where):
                     record = _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"]}
-                    record["expressions"] = united(_phrase(row, *found) for found in row[self.column])
+                    record["expressions"] = united(_phrase(row, self.passed_over, *found) for found in row[self.column])
                 yield record
 
 
-def _phrase(row: Mapping[str, Any], *found: float) -> tuple[Any, dict[str, Any]]:
+def _phrase(row: Mapping[str, Any], passed_over: Counter[str], *found: float) -> tuple[Any, dict[str, Any]]:
     start, end, *parts, score = found
     span = int(start), int(end)
-    box = [round(n * row[("width", "height")[i % 2]], _DECIMALS) for i, n in enumerate(parts)]
+    sides = row["width"], row["height"]
+    given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
+    box = [*clamp(given, sides)]
+    passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
     return span, {"text": row["caption"][slice(*span)], "char_span": span, "instances": [{"bbox": box, "score": score}]}
 
 
@@ -190,6 +197,7 @@ class VisualGenome(ReadOnly):
                 image = known[entry.get("image_id", entry.get("id"))]
                 size = (image["width"], image["height"])
                 said = [one for region in entry["regions"] for one in _region(region, size)]
+                self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)
                 picture = _picture("/".join(image["url"].split("/")[-2:]), image)
                 coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
             yield {**picture, **coco, "expressions": said}
@@ -198,6 +206,6 @@ class VisualGenome(ReadOnly):
 def _region(region: Mapping[str, Any], size: Size) -> Iterator[dict[str, Any]]:
     x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
     box = clamp((x, y, x + width, y + height), size)
-    if area(box) > 0 and region["phrase"].strip():
+    if region["phrase"].strip():
         own = {"expression_id": str(region["region_id"])}
         yield {"text": region["phrase"].strip(), **own, "instances": [{"bbox": list(box)}]}

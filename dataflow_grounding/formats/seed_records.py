@@ -24,7 +24,7 @@ from dataflow_grounding.formats.label_seeds import (
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
-from dataflow_grounding.spec import ReferringData
+from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 

@@ -6,10 +6,12 @@ Sources: datasets' features/image.py and its webdataset builder; webdataset's ta
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Any
 
 from dataflow_grounding.dataframes import parquet_rows
@@ -19,10 +21,12 @@ from dataflow_grounding.formats.classes import Numbers
 from dataflow_grounding.formats.data_lines import broken
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.label_files import files_under
+from dataflow_grounding.formats.label_files import ENDINGS, files_under
+from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.records import dump_text
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
+_KEY = re.compile(r"(?:.*/)?[^./]*")
 _RECORD = 2**14  # bytes that are counted for a record besides its picture
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "more": ""}
 _EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
@@ -34,10 +38,12 @@ ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": "
 _Packed = tuple[Sample, str, bytes]  # with the picture's name, and what is in its file
 
 
+@dataclass
 class Datasets(Format):
     """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
 
     packs = True
+    pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         try:
@@ -59,16 +65,17 @@ class Datasets(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, 100), 1):
-                row.pop("image", None)
                 with broken(f"{file}, row {number}"):
-                    record = _record(row)
-                yield record
+                    image = row.pop("image", None) or {}
+                    yield _record(row, image.get("bytes"), self.pictures)
 
 
+@dataclass
 class WebDataset(Format):
     """Tar shards in which a picture and its record stand side by side. Equal data makes equal bytes."""
 
     packs = True
+    pictures: str = ""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         keys, kinds = Numbers(), set()
@@ -93,11 +100,14 @@ class WebDataset(Format):
         for file in _files(path, ".tar"):
             try:
                 with tarfile.open(file) as tar:
-                    for member in tar:
-                        if member.name.endswith(".json"):
-                            with broken(f"{file}, {member.name}"):
-                                record = _record(json.load(tar.extractfile(member) or io.BytesIO()))
-                            yield record
+                    inside = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
+                    for key, members in groupby(inside, lambda one: _KEY.match(one[0])[0]):  # type: ignore[index]
+                        with broken(f"{file}, {key}"):
+                            parts = {name[len(key) :]: content.read() for name, content in members if content}
+                            row = json.loads(parts.pop(".json", "null"))
+                            if row is not None:
+                                picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)
+                                yield _record(row, picture, self.pictures)
             except tarfile.TarError as error:
                 raise InputError(f"{file} is not a tar file: {str(error).splitlines()[0]}") from None
 
@@ -105,7 +115,8 @@ class WebDataset(Format):
 def _row(sample: Sample, path: str) -> Any:
     """The row of a sample, whose picture is called `path`."""
     expressions = [phrase.expression for phrase in sample.phrases]
-    said = {"width": sample.size[0], "height": sample.size[1], "image_path": path, "expressions": expressions}
+    own = {"image_path": path, **{key: value for key, value in sample.record.items() if key == "image_path"}}
+    said = {"width": sample.size[0], "height": sample.size[1], **own, "expressions": expressions}
     return _typed({**sample.record, **said}, ROW)
 
 
@@ -123,11 +134,11 @@ def _typed(value: Any, example: Any) -> Any:
     return {**columns, "more": dump_text({key: item for key, item in value.items() if key not in example})}
 
 
-def _record(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row was made of. Raises KeyError where it is another's."""
+def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
+    """What a row was made of, its picture in `folder` if that is given. Raises KeyError where it is another's."""
     row["image_path"], row["expressions"]
     record: dict[str, Any] = _untyped(row)
-    return record
+    return {**record, "image_path": put_picture(picture, folder)} if folder and picture else record
 
 
 def _untyped(value: Any) -> Any:

@@ -20,7 +20,8 @@ from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.image_referring_expression import ImageReferringExpressionPipeline
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.spec import Block, PipelineBlock, ReferringData, Spec, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.storage import ResultsStorage
 
 CAPTION, MERGE, CHECK = 1, 2, 3

@@ -1,22 +1,27 @@
-"""Records with their phrases and boxes, read and checked for figures."""
+"""Records with their phrases and boxes, read and checked for figures; what a picture and a phrase are called there."""
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
+from dataflow_grounding.embedded import words
+from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, is_number, read_expressions
+from dataflow_grounding.records import Record, has_id, is_number, path_of, read_expressions
+from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
-_OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "model")
+_OF_RECORD = ("image_path", "image", "image_id", "caption", "cleaned_caption", "model", "width", "height")
 
 
 class Annotations(list[dict[str, Any]]):
     """Records with the columns that figures need; each phrase has its boxes the surest first."""
 
-    name = "records"  # what messages call them
+    name = "what was given"  # in messages
 
     @property
     def phrases(self) -> list[dict[str, Any]]:
@@ -41,7 +46,9 @@ def read_annotations(source: Source) -> Annotations:
     for row in rows:
         try:
             expressions = read_expressions(row, "expressions") if row.get("expressions") else []
-            for expression in expressions:
+            for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
+                if isinstance(given, str) or given.get("instances") is None:
+                    expression["status"] = expression.get("status") or "pending"
                 _check(expression, row.get("cleaned_caption") or row.get("caption"))
                 expression["instances"].sort(key=lambda box: 1 if box["score"] is None else -box["score"])
         except BrokenRow as error:
@@ -59,3 +66,29 @@ def _check(expression: Mapping[str, Any], caption: Any) -> None:
     for score in (instance["score"] for instance in expression["instances"]):
         if score is not None and not (is_number(score) and 0 <= score <= 1):
             raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
+
+
+def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """What a record's picture is called, its path, else its id; and its id. Raises InputError where it states neither.
+
+    Example:
+        >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7}, "record 1")
+        ('a/x.jpg', '7')
+    """
+    path, own = path_of(record), str(record["image_id"]) if has_id(record.get("image_id")) else ""
+    if not path and not own:
+        raise InputError(f"{where} names no picture: `dataflowgrounding import` makes other formats' files records")
+    return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own
+
+
+def plain(text: str) -> str:
+    """The text as it is compared: in Unicode NFC, with single blanks."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+@lru_cache(maxsize=65536)
+def head_of(phrase: str) -> str:
+    """What a phrase names, in the singular."""
+    tokens = tokenize(phrase[:400])
+    read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
+    return words.singular(tokens[read.head].lower) if read and read.head < len(tokens) else head_word(phrase)

@@ -11,8 +11,9 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
     """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
-    in an image is no false positive there (as in LVIS). Boxes without score come last. Of phrases with equal scores a
-    digest says which comes first, so that the order of the records doesn't count.
+    in an image is no false positive there (as in LVIS). Boxes without score come last, the first ones of all phrases
+    before the second ones. Of phrases with equal scores a digest says which comes first, so that the order of the
+    records doesn't count.
 
     Raises:
         MissingExtra: faster-coco-eval is not installed.
@@ -37,10 +38,16 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
 
 
 def _rows(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
-    boxes = [(image, *box) for image, phrase in enumerate(phrases) for box in phrase]
+    boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
     fixed = {"category_id": 1, "iscrowd": 0}
     return [
-        {**fixed, "id": n, "image_id": image, "score": score or 0.0, "area": (x2 - x1) * (y2 - y1)}
+        {
+            **fixed,
+            "id": n,
+            "image_id": image,
+            "score": -1.0 - place if score is None else score,
+            "area": (x2 - x1) * (y2 - y1),
+        }
         | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for n, (image, x1, y1, x2, y2, score) in enumerate(boxes, 1)
+        for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1)
     ]

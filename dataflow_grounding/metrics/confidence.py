@@ -20,7 +20,7 @@ def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.nda
 def interval(values: np.ndarray) -> list[float] | None:
     """The middle 95 % of values, those that are NaN left out; None where all are."""
     there = values[~np.isnan(values)]
-    return [round(float(edge), 4) for edge in np.quantile(there, [0.025, 0.975])] if there.size else None
+    return [round(float(edge), 4) + 0.0 for edge in np.quantile(there, [0.025, 0.975])] if there.size else None
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -1,7 +1,5 @@
 """All figures of predictions against gold."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +12,12 @@ import numpy as np
 
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.geometry import area
-from dataflow_grounding.metrics.annotations import Source, read_annotations
+from dataflow_grounding.metrics.annotations import Source, head_of, read_annotations
 from dataflow_grounding.metrics.coco_ap import coco_ap
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
 from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
 from dataflow_grounding.metrics.overlaps import Rules
 from dataflow_grounding.metrics.pairs import PairedRecord, Row, pair
-from dataflow_grounding.replies.labels import head_word
 
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
@@ -64,7 +61,7 @@ class Evaluation:
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
         return {**self.figures, "intervals": intervals, **more}
 
-    def against(self, other: Evaluation) -> dict[str, Any]:
+    def against(self, other: "Evaluation") -> dict[str, Any]:
         """Another run on the same gold, less this one: differences, their 95 % intervals, McNemar's test of `right`."""
         both = {name: (self.figures[name], other.figures[name]) for name in self.draws}
         known = {name: b - a for name, (a, b) in both.items() if a is not None and b is not None}
@@ -76,7 +73,7 @@ class Evaluation:
         }
 
 
-def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:  # noqa: B008
+def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":  # noqa: B008
     """Compare predictions with gold: records, a data file, a results folder, or what `read_annotations` made of them.
 
     Raises:
@@ -112,6 +109,8 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> Evaluation:
         "ap": None,
     }
     notes = [] if len(curve) else ["no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"]
+    if scaled := sum(record.scaled for record in pairs):
+        notes.append(f"boxes of {scaled:,} records of {answers.name} are scaled to the size that {truth.name} states")
     try:
         figures |= _plain({"ap": coco_ap(list(compress(phrases, columns["judged"])))})
     except MissingExtra as error:
@@ -149,7 +148,7 @@ def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iter
     if areas := [area(instance["bbox"]) for instance in gold["instances"]]:
         yield "size", _SIZES[bisect((32**2, 96**2), sum(areas) / len(areas))]
     yield "words", _WORDS[bisect((4, 7, 10), len(gold["text"].split()))]
-    types = gold.get("type") or head_word(gold["text"])
+    types = gold.get("type") or head_of(gold["text"])
     yield from (("category", str(name)) for name in (types if isinstance(types, (list, tuple)) else [types]))
     yield "status", str(found.get("status") or "not stated") if found else "missing"
     if found and record.found and record.found["model"]:
@@ -166,5 +165,5 @@ def _named(figures: Columns, rules: Rules) -> Columns:
 
 
 def _plain(figures: Mapping[str, Any]) -> Figures:
-    """Figures as JSON has them: to four decimals, null for what has nothing to divide by."""
-    return {k: None if v is None or math.isnan(v) else round(float(v), 4) for k, v in figures.items()}
+    """Figures as JSON has them: to four decimals, none of them -0, null for what has nothing to divide by."""
+    return {k: None if v is None or math.isnan(v) else round(float(v), 4) + 0.0 for k, v in figures.items()}

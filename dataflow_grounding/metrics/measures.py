@@ -1,14 +1,17 @@
 """Each measure as a ratio of sums: what counts for phrases and captions adds up for images, groups, all, draws."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, hull_of, one_to_one, overlaps_of
 from dataflow_grounding.metrics.pairs import PairedRecord, Row
 
 Span = tuple[int, int]
+_OPEN = ("ambiguous", "unsupported", "pending", "failed")  # an expression without boxes may be there
 WHOLES = {
     "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
     "boxed": ("r1_any", "r5_any", "r10_any", "r1_merged", "r5_merged", "r10_merged", "t_acc", "density_f1"),
@@ -33,12 +36,12 @@ def of_phrase(
     overlaps = overlaps_of(given, wanted, rules)
     merged = overlaps_of(given, hull_of(wanted), rules)
     right = {overlap.found for overlap in one_to_one(overlaps, rules) if rules.passes(overlap.held, rules.threshold)}
-    judged = bool(wanted) or gold.get("status") not in ("ambiguous", "unsupported")  # which leave open what is there
+    judged = _says(gold)
     scores = [(box["score"], n in right) for n, box in enumerate(found["instances"])] if found and judged else []
     scored = [(score, is_right) for score, is_right in scores if score is not None]
     counted = rules.counted(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
-    answered = judged and found is not None  # no answer is not "there is none"
+    answered = judged and found is not None and _says(found)
     columns = {
         **_of_first([overlap for overlap in overlaps if overlap.found == 0], len(wanted) == 1, rules),
         **_of_rank("any", overlaps, rules),
@@ -50,6 +53,11 @@ def of_phrase(
         **_of_scores(scored),
     }
     return columns, scored
+
+
+def _says(phrase: Mapping[str, Any]) -> bool:
+    """Whether a phrase says what is there: no answer is not "there is none"."""
+    return bool(phrase["instances"]) or phrase.get("status") not in _OPEN
 
 
 def _of_first(first: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
@@ -97,11 +105,12 @@ def _of_scores(scores: list[tuple[float, bool]]) -> dict[str, float]:
 def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
     """What counts for the spans of a record; nothing where the captions differ."""
     captions = [side["cleaned_caption"] or side["caption"] for side in (record.gold, record.found) if side]
-    gold, found = (_spans(side) if side and captions[0] == captions[-1] else {} for side in (record.gold, record.found))
+    same = captions[0] == captions[-1]
+    gold, found = (_spans(side, rules) if side and same else {} for side in (record.gold, record.found))
     letters, theirs = ({n for span in spans for n in range(*span)} for spans in (gold, found))
     equal, right = gold.keys() & found.keys(), 0
     for span in equal:
-        overlaps = overlaps_of(rules.boxes_of(found[span]), rules.boxes_of(gold[span]), rules)
+        overlaps = overlaps_of(found[span], gold[span], rules)
         right += sum(rules.passes(pair.held, rules.threshold) for pair in one_to_one(overlaps, rules))
     return {
         "span_exact_f1": 2 * len(equal),
@@ -110,12 +119,17 @@ def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
         "joint": 2 * right,
         "spans": len(gold) + len(found),
         "span_letters": len(letters) + len(theirs),
-        "span_boxes": sum(len(phrase["instances"]) for side in (gold, found) for phrase in side.values()),
+        "span_boxes": sum(map(len, (*gold.values(), *found.values()))),
     }
 
 
-def _spans(record: Row) -> dict[Span, Row]:
-    return {tuple(phrase["char_span"]): phrase for phrase in record["expressions"] if phrase.get("char_span")}
+def _spans(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
+    """The boxes of each span, of all its phrases, in an order of their own."""
+    spans = defaultdict[Span, list[Bbox]](list)
+    for phrase in record["expressions"]:
+        if span := phrase.get("char_span"):
+            spans[span[0], span[1]] += rules.boxes_of(phrase)
+    return {span: sorted(boxes) for span, boxes in spans.items()}
 
 
 def _meeting(gold: list[Span], found: list[Span]) -> int:

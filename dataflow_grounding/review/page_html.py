@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dataflow_grounding.drawing import PALETTE, text_color
+from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.records import STATUSES, is_number
 from dataflow_grounding.review.pages import GENERATOR, Piece, Pieces, page_name
 from dataflow_grounding.review.record_html import page_text
@@ -138,8 +139,10 @@ def _filters_html(group: str, legend: str, filters: Mapping[str, str], pieces: P
 
 def _facts(summary: Mapping[str, Any]) -> list[str]:
     facts = [f"<bdi>{page_text(summary['model'])}</bdi>"] if summary.get("model") else []
-    timed = is_number(summary.get("seconds")) and not summary.get("already_complete")
-    return [*facts, _duration(summary["seconds"])] if timed else facts
+    if is_number(summary.get("seconds")) and not summary.get("already_complete"):
+        seconds = summary["seconds"]
+        facts.append(f"{seconds:.1f} s" if seconds < 60 else duration(seconds))
+    return facts
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
@@ -187,10 +190,3 @@ def _bar_html(counts: Mapping[str, int]) -> str:
         parts.append(f'<rect class="s-{status}" x="{x:.3f}%" width="{share:.3f}%" height="100%"/>')
         x += share
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -1,6 +1,5 @@
 """One record as HTML: its picture with boxes, its caption in the boxes' colours, and the list of its expressions."""
 
-import base64
 import html
 import io
 import os
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 from dataflow_grounding.errors import ImageMissing, RecordError
 from dataflow_grounding.image_files import decode
+from dataflow_grounding.images import url_of
 from dataflow_grounding.records import is_number
 from dataflow_grounding.review.record_view import Expression, View, describe
 from dataflow_grounding.secrets import blotted_message
@@ -72,7 +72,7 @@ def _picture(view: View, find_image: FindImage, folder: str) -> tuple[str, tuple
     size = image.size
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), reducing_gap=2.0)
     image.save(out := io.BytesIO(), "JPEG", quality=82, optimize=True)
-    source = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    source = url_of(out.getvalue(), "image/jpeg").decode()
     shown = f'<img alt="" decoding="async" {_fit(*size)} src="{source}">{_overlay_html(view.expressions, size)}'
     if link := _link(path, folder):
         label = page_text(f"{os.path.basename(path)} in full size")

@@ -106,13 +106,10 @@ class View:
 def view_of(record: Mapping[str, Any]) -> View:
     """The record's expressions, else its region captions, else its regions."""
     view = View(record, annotated_column(record))
-    if not view.kind:
-        return view
     try:
-        rows = read_annotations(Record(record))
+        rows = read_annotations(Record(record)) if view.kind else []
     except BrokenRow as error:
-        view.problem = str(error)
-        return view
+        rows, view.problem = [], str(error)
     colored = 0
     for index, row in enumerate(rows):
         view.expressions.append(_expression(index, row, colored % len(PALETTE), len(view.caption)))

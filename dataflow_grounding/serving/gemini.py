@@ -6,24 +6,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.errors import (
-    SHORT,
-    EndpointRefused,
-    EndpointUnreachable,
-    MissingExtra,
-    RateLimited,
-    ServerFault,
-    SpecError,
-)
+from dataflow_grounding.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding.secrets import excerpt, learn_proxies
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
-from dataflow_grounding.serving.transport import PerLoop, shown_address
+from dataflow_grounding.serving.transport import PerLoop, broken, shown_address
 from dataflow_grounding.tasks import Request
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 MODEL = "gemini-3.1-flash-lite-preview"
 RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
+_VERSIONS = ("v1beta", "v1alpha", "v1")  # of the API; the first, which takes schemas, unless the address names another
 _WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
 
 
@@ -71,7 +64,8 @@ class GeminiServing(Serving):
             raise SpecError(f"vlm.gemini.media_resolution {media_resolution!r} is not one of {', '.join(RESOLUTIONS)}")
         check_settings(timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers)
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
-        self._url, self._version = _split_version(url)
+        address, _, version = url.rpartition("/")
+        self._url, self._version = (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
         self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
         self.max_workers, self.timeout, self.media_resolution = max_workers, timeout, media_resolution
@@ -84,9 +78,9 @@ class GeminiServing(Serving):
         """Without a key, or without google-genai, nothing can be sent."""
         found = []
         try:
-            _genai()
-        except MissingExtra as missing:
-            found.append(str(missing))
+            import google.genai  # noqa: F401
+        except ImportError:
+            found.append(str(MissingExtra("vlm.backend gemini", "gemini")))
         if not self._api_key:
             found.append("no API key: set vlm.gemini.api_key or GOOGLE_API_KEY")
             if os.environ.get("DF_BASE_URL"):
@@ -125,15 +119,11 @@ class GeminiServing(Serving):
         """What an error of the client's transport, or of its reading of a reply, means."""
         import aiohttp
 
-        said = excerpt(str(error) or type(error).__name__, 200)
-        if isinstance(error, aiohttp.ClientConnectorError) and error.errno in SHORT:
-            return RateLimited(f"this machine has no room for another connection: {said}")
-        if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
-            return EndpointUnreachable(f"no connection to {where}: {said}")
         if isinstance(error, aiohttp.InvalidURL):
             return EndpointRefused(f"{self.endpoint!r} is not an address: check vlm.gemini.base_url")
         if isinstance(error, (aiohttp.ClientError, OSError)):
-            return ServerFault(f"{where}: the answer broke off: {said}")
+            return broken(where, error, isinstance(error, aiohttp.ClientConnectorError))
+        said = excerpt(str(error) or type(error).__name__, 200)
         return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
@@ -159,7 +149,8 @@ class GeminiServing(Serving):
         """A client with its own retries off: the engine's wait for the whole run."""
         for obstacle in self.obstacles():
             raise EndpointRefused(obstacle)
-        genai = _genai()
+        from google import genai
+
         options = genai.types.HttpOptions(
             base_url=self._url,
             api_version=self._version,
@@ -172,22 +163,6 @@ class GeminiServing(Serving):
         """Closes the connections."""
         if (client := self._client.take()) is not None:
             await client.aio.aclose()
-
-
-def _genai() -> Any:
-    try:
-        from google import genai
-    except ImportError:
-        raise MissingExtra("vlm.backend gemini", "gemini") from None
-    return genai
-
-
-def _split_version(url: str) -> tuple[str, str]:
-    """Address and API version; `v1beta`, which takes schemas, unless the address ends with another."""
-    for version in ("v1beta", "v1alpha", "v1"):
-        if url.endswith(f"/{version}"):
-            return url.removesuffix(f"/{version}"), version
-    return url, "v1beta"
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -29,15 +30,16 @@ LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> errors.GroundingError:
     """The exception for an answer with this status."""
-    said = excerpt(_message(body))
+    data = _parsed(body)
+    said = excerpt(_message(body, data))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
     refused = _refused(status, said, text)
     if refused is not None:
         return refused
     if status == 429:
-        return errors.RateLimited(text, _wait(headers, body))
+        return errors.RateLimited(text, _wait(headers, data))
     if status in (503, 529):
-        return errors.ServerOverloaded(text, _wait(headers, body))
+        return errors.ServerOverloaded(text, _wait(headers, data))
     if status >= 500 or status in (408, 409, 425):
         return errors.ServerFault(text)
     if status >= 400:
@@ -63,9 +65,9 @@ def is_about_content(said: str) -> bool:
     return _CONTENT.search(said) is not None
 
 
-def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
+def _wait(headers: Mapping[str, str], data: Any) -> float | None:
     """What the headers ask for, else Google's `RetryInfo`; a day where it says that a day's quota is used up."""
-    details = _details(_parsed(body))
+    details = _details(data)
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return DAY
     wait = retry_after(headers)
@@ -78,14 +80,10 @@ def _wait(headers: Mapping[str, str], body: bytes) -> float | None:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the endpoint asks to wait, by its headers; None when it asks for none."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
-    try:
+    with suppress(ValueError):  # it may be a date
         if milliseconds is not None:
             return _bounded(float(milliseconds) / 1000)
-        if value is None:
-            return used_up(headers)
-        return _bounded(float(value))
-    except ValueError:
-        pass
+        return used_up(headers) if value is None else _bounded(float(value))
     until, now = _seconds_of(value), _seconds_of(headers.get("date"))
     if until is None:
         return None
@@ -125,9 +123,8 @@ def _bounded(seconds: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST) if seconds == seconds else None
 
 
-def _message(body: bytes) -> str:
+def _message(body: bytes, data: Any) -> str:
     """The provider's own words in an error body."""
-    data = _parsed(body)
     if data is None:
         text = body[:20_000].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else text

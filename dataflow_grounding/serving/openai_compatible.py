@@ -125,41 +125,33 @@ class OpenAIServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         """Sends one request. See Serving.answer for what it raises."""
-        if self._habits_known:
-            return await self._send_cooler(request) if request.cut_off else await self._send(request, self.habits)
-        async with self._first.get():  # one request finds out what the endpoint takes; the others wait for it
-            if not self._habits_known:
-                return await self._find_out(request)
-        return await self._send(request, self.habits)
-
-    async def _send_cooler(self, request: Request[Any]) -> Reply:
-        """Sends what was cut off, cooler; as before to a model that takes no temperature but its own."""
+        if not self._habits_known:
+            async with self._first.get():  # one request finds out what the endpoint takes; the others wait for it
+                if not self._habits_known:
+                    return await self._find_out(request)
         try:
             return await self._send(request, self.habits)
         except RequestRefused as refused:
-            if "temperature" not in str(refused).lower():
+            if not (request.cut_off and "temperature" in str(refused).lower()):
                 raise
-        request.before_another()
+        request.before_another()  # what was cut off goes cooler, but to a model that takes no temperature but its own
         return await self._send(replace(request, cut_off=False), self.habits)
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        habits: Habits | None = self.habits
-        refusal: RequestRefused | None = None
-        while habits is not None:
+        first_refusal, habits = None, self.habits
+        while True:
             try:
                 reply = await self._send(request, habits)
+                self.habits, self._habits_known = habits, True
+                return reply
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(f"{error}. The model takes no images: name one that does") from None
-                refusal = refusal or error
-                habits = habits.after_refusal(str(error))
-                if habits is not None:
-                    request.before_another()
-            else:
-                self.habits, self._habits_known = habits, True
-                return reply
-        assert refusal is not None
-        raise refusal
+                first_refusal, following = first_refusal or error, habits.after_refusal(str(error))
+                if following is None:
+                    raise first_refusal from None
+                habits = following
+                request.before_another()
 
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         if all(image.ready for image in request.images):

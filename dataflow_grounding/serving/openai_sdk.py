@@ -12,6 +12,7 @@ from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.serving.transport import ClientTransport, Transport, shown_address
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+_PROVIDER = "vlm.openai.azure.token_provider"
 
 
 class OpenAISdkServing(OpenAIServing):
@@ -108,14 +109,12 @@ class OpenAISdkServing(OpenAIServing):
             token = await token if inspect.isawaitable(token) else token
         except (Exception, SystemExit) as error:  # the user's code may raise anything, and end the process
             raised = f"it raised {type(error).__name__}; call it in Python to see why"  # its words may hold the secret
-            raise EndpointRefused(f"vlm.openai.azure.token_provider gave no token: {raised}", certain=False) from None
+            raise EndpointRefused(f"{_PROVIDER} gave no token: {raised}", certain=False) from None
         if not isinstance(token, str) or not token:
-            raise EndpointRefused("vlm.openai.azure.token_provider should return a token, a text that is not empty")
+            raise EndpointRefused(f"{_PROVIDER} should return a token, a text that is not empty")
         learn(token)
         if not (token.isascii() and token.isprintable()):
-            raise EndpointRefused(
-                "vlm.openai.azure.token_provider returned a token that no header can hold: a line break?"
-            )
+            raise EndpointRefused(f"{_PROVIDER} returned a token that no header can hold: a line break?")
         return token
 
 
@@ -123,8 +122,7 @@ def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
     """The function that `module:function` names, its module perhaps in one of `folders`. Raises SpecError."""
     from dataflow_grounding.spec.user_code import named  # with pydantic, which a serving made by hand does without
 
-    key = "vlm.openai.azure.token_provider"
-    found = named(name, key, (), folders, quoting=False)
+    found = named(name, _PROVIDER, (), folders, quoting=False)
     if not callable(found):
-        raise SpecError(f"{key} {name!r} should be a function, written module:function")
+        raise SpecError(f"{_PROVIDER} {name!r} should be a function, written module:function")
     return cast(TokenProvider, found)

@@ -46,11 +46,8 @@ class RecordedServing(Serving):
         if serving is None or os.path.exists(self.path):
             self._identity, self.box_format, self.is_vlm = self._load()
         if serving is not None:
-            self._identity, self.box_format, self.is_vlm = (
-                masked(serving.identity()),
-                serving.box_format,
-                serving.is_vlm,
-            )
+            self._identity = masked(serving.identity())
+            self.box_format, self.is_vlm = serving.box_format, serving.is_vlm
             self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
         self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
 

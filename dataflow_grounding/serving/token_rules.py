@@ -31,7 +31,7 @@ class TokenRules:
     @property
     def known(self) -> bool:
         """Whether images are counted by a published rule; else ASSUMED."""
-        return _by_rule(self._name, self.media_resolution, (512, 512)) is not None
+        return self._published((512, 512)) is not None
 
     @property
     def least_cached(self) -> int:
@@ -40,7 +40,7 @@ class TokenRules:
 
     def image(self, size: Size) -> int:
         """Tokens of an image of this width and height in pixels, as sent."""
-        found = _by_rule(self._name, self.media_resolution, size)
+        found = self._published(size)
         return ASSUMED if found is None else found
 
     def text(self, text: str) -> int:
@@ -48,29 +48,31 @@ class TokenRules:
         ascii_ = sum(character.isascii() for character in text)
         return math.ceil(ascii_ / 4 + (len(text) - ascii_) * 3 / 4)
 
+    def _published(self, size: Size) -> int | None:
+        width, height = size
+        model, resolution = self._name, self.media_resolution
+        if model.startswith(("gemini-1", "gemini-2")):
+            return _gemini_2(resolution, size)
+        if model.startswith("gemini-"):  # ai.google.dev/gemini-api/docs/media-resolution
+            return _GEMINI_3.get(resolution, 1120)
+        for pattern, base, tile in _TILES:
+            if re.match(pattern, model):
+                return base + tile * _tiles(size)
+        for pattern, factor in _PATCHES:
+            if re.match(pattern, model):
+                return math.ceil(min(math.ceil(width / 32) * math.ceil(height / 32), 1536) * factor)
+        if re.match(r"claude", model):  # platform.claude.com/docs, vision: a token for 750 pixels, at most about 1,600
+            return min(1600, math.ceil(width * height / 750))
+        if match := re.match(
+            r"qwen-?(2\.5|2|3(?:\.\d)?)-?vl", model
+        ):  # their preprocessors: two by two patches a token
+            side = 28 if match[1].startswith("2") else 32
+            return min(16384, max(4, round(width / side) * round(height / side))) + 2
+        return None
+
     @property
     def _name(self) -> str:
         return self.model.lower().rsplit("/", 1)[-1]
-
-
-def _by_rule(model: str, resolution: str, size: Size) -> int | None:
-    width, height = size
-    if model.startswith(("gemini-1", "gemini-2")):
-        return _gemini_2(resolution, size)
-    if model.startswith("gemini-"):  # ai.google.dev/gemini-api/docs/media-resolution
-        return _GEMINI_3.get(resolution, 1120)
-    for pattern, base, tile in _TILES:
-        if re.match(pattern, model):
-            return base + tile * _tiles(size)
-    for pattern, factor in _PATCHES:
-        if re.match(pattern, model):
-            return math.ceil(min(math.ceil(width / 32) * math.ceil(height / 32), 1536) * factor)
-    if re.match(r"claude", model):  # platform.claude.com/docs, vision: a token for 750 pixels, at most about 1,600
-        return min(1600, math.ceil(width * height / 750))
-    if match := re.match(r"qwen-?(2\.5|2|3(?:\.\d)?)-?vl", model):  # their preprocessors: two by two patches a token
-        side = 28 if match[1].startswith("2") else 32
-        return min(16384, max(4, round(width / side) * round(height / side))) + 2
-    return None
 
 
 def _gemini_2(resolution: str, size: Size) -> int:

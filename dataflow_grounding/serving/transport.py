@@ -92,7 +92,7 @@ class HttpTransport:
         except asyncio.TimeoutError as error:
             raise _too_slow(self.url, self.timeout, isinstance(error, aiohttp.ConnectionTimeoutError)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
+            raise broken(self.url, error, isinstance(error, aiohttp.ClientConnectorError)) from None
 
     async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
         data = bytearray()
@@ -137,7 +137,7 @@ class ClientTransport:
             raise _too_slow(self.url, self.timeout, type(error.__cause__).__name__ == "ConnectTimeout") from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error  # httpx's, or httpx2's in openai 3
-            raise _broken(self.url, cause, type(cause).__name__ == "ConnectError") from None
+            raise broken(self.url, cause, type(cause).__name__ == "ConnectError") from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
@@ -161,7 +161,7 @@ def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
     return ServerFault(f"{url} did not answer within {seconds:g} s")
 
 
-def _broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
+def broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
     """What an error of a client's connection means, in the same words whichever client sent."""
     if not connecting:
         return ServerFault(f"{url}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}")
@@ -171,6 +171,5 @@ def _broken(url: str, error: BaseException, connecting: bool) -> ServerFault:
     number, why = getattr(cause, "errno", None), excerpt(getattr(cause, "strerror", None) or str(error), 200)
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {why}")
-    return EndpointUnreachable(
-        f"no connection to {url}: {'Connection refused' if number == errno.ECONNREFUSED else why}"
-    )
+    why = "Connection refused" if number == errno.ECONNREFUSED else why
+    return EndpointUnreachable(f"no connection to {url}: {why}")

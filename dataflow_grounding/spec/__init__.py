@@ -1,17 +1,6 @@
 """The spec: a YAML file that says which pipeline runs on what, with which model."""
 
 from dataflow_grounding.spec.loading import read_spec
-from dataflow_grounding.spec.schema import (
-    Block,
-    Json,
-    PipelineBlock,
-    ReferringData,
-    RowsData,
-    Spec,
-    VlmBlock,
-    WorkflowBlock,
-)
+from dataflow_grounding.spec.schema import Block, Json, PipelineBlock, RowsData, Spec, VlmBlock, WorkflowBlock
 
-__all__ = [
-    "Block", "Json", "PipelineBlock", "ReferringData", "RowsData", "Spec", "VlmBlock", "WorkflowBlock", "read_spec",
-]  # fmt: skip
+__all__ = ["Block", "Json", "PipelineBlock", "RowsData", "Spec", "VlmBlock", "WorkflowBlock", "read_spec"]

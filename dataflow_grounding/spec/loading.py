@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.secrets import learn, learn_fields, names_secret
+from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import Places, close, validated
+from dataflow_grounding.spec.problems import Places, block_with, close, drop, validated
 from dataflow_grounding.spec.schema import NO_PATHS, PipelineBlock, Spec, SpecHead, other_keys, spec_with
 
 DEEPEST = 50
@@ -55,21 +55,22 @@ def read_spec(
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
     values = {str(name): value for name, value in resolved.items()}
     stated: Any = OmegaConf.to_container(merged)
-    _learn_environment(stated, named=False)
-    containers = [OmegaConf.to_container(file) for file in files]
+    _learn_environment(stated)
     plain_given: Any = OmegaConf.to_container(given)
-    _resolve_paths(values, [*zip(paths, containers, strict=True), (None, plain_given)])
-    places = Places(paths, plain_given)
-    asked = _without_missing(values, missing, places)
+    _resolve_paths(values, [*zip(paths, map(OmegaConf.to_container, files), strict=True), (None, plain_given)])
+    places, asked = Places(paths, plain_given), []
+    for key in missing:
+        location = re.split(r"[.[]", key)
+        drop(values, location)
+        asked.append(f"{places.of(location)}: {key} is '???': give it a value")
     asked += [f"{places.of(['autolabel_type'])}: {unknown}"] if unknown else []
     spec, problems = validated(values, model, places)
-    told = [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
+    asked += [problem for problem in problems if not any(f": {key} is missing" in problem for key in missing)]
     if not isinstance(spec, Spec):
-        return None, [*asked, *told]
-    spec._stated, spec._folders = stated, folders
-    spec._passed_over = sorted(passed_over)
+        return None, asked
+    spec._stated, spec._folders, spec._passed_over = stated, folders, sorted(passed_over)
     spec.block.vlm = with_environment(spec.block.vlm)
-    return spec, [*asked, *told]
+    return spec, asked
 
 
 def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
@@ -126,15 +127,6 @@ def _keys_passed_over(merged: Any, blocks: list[str]) -> list[str]:
                 del inside[key]
                 names.append(f"{block}.{place}.{key}")
     return names
-
-
-def _without_missing(values: dict[str, Any], missing: list[str], places: Places) -> list[str]:
-    """Take the keys out whose value is '???'; returns what to do about each."""
-    for key in missing:
-        block, name = _find(values, key)
-        if block is not None:
-            block.pop(name)
-    return [f"{places.of(key.split('.'))}: {key} is '???': give it a value" for key in missing]
 
 
 def _read_yaml(path: str) -> Any:
@@ -199,20 +191,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _learn_environment(stated: Any, named: bool) -> None:
-    """Remember the secrets a spec takes from the environment, told by the variable's name, or the key's (`named`)."""
-    if isinstance(stated, dict):
-        for key, item in stated.items():
-            _learn_environment(item, named or names_secret(str(key)))
-    elif isinstance(stated, list):
-        for item in stated:
-            _learn_environment(item, named)
-    elif isinstance(stated, str):
-        for variable in _VARIABLE.findall(stated):
-            if named or names_secret(variable):
-                learn(os.environ.get(variable))
-            else:
-                learn_fields(os.environ.get(variable))
+def _learn_environment(stated: Any) -> None:
+    """Remember the secrets a spec takes from the environment, told by the variable's name, or the key's."""
+    for text, secret in texts_in(stated):
+        for variable in _VARIABLE.findall(text):
+            learn_fields(os.environ.get(variable), secret or names_secret(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]) -> None:
@@ -220,13 +203,13 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
     blocks = [(name, block.get("data")) for name, block in values.items() if isinstance(block, dict)]
     keys = [f"{name}.data.{key}" for name, data in blocks if isinstance(data, dict) for key in data]
     for key in ["results_dir", *keys]:
-        block, name = _find(values, key)
-        if block is None or not _is_path(name, block.get(name)):
+        *_, name = location = key.split(".")
+        block = block_with(values, location)
+        if block is None or not _is_path(name, block[name]):
             continue
         folder = "."
         for path, stated in sources:
-            there, _ = _find(stated, key)
-            if there is not None and name in there:
+            if block_with(stated, location) is not None:
                 folder = os.path.dirname(path) if path else "."
         block[name] = os.path.normpath(os.path.join(os.getcwd(), folder, os.path.expanduser(str(block[name]))))
 
@@ -234,10 +217,3 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
 def _is_path(name: str, value: Any) -> bool:
     named = isinstance(value, str) and (value == "" or value.startswith("datasets:"))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS
-
-
-def _find(values: Any, key: str) -> tuple[dict[str, Any] | None, str]:
-    *blocks, name = key.split(".")
-    for block in blocks:
-        values = values.get(block) if isinstance(values, dict) else None
-    return (values if isinstance(values, dict) else None), name

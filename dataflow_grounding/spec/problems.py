@@ -21,7 +21,7 @@ class Places:
 
     def of(self, location: Location) -> str:
         """`FILE, line N` of a key, or of the block that it is missing from; the last file that has it counts."""
-        if _depth(self._given, location) == len(location):
+        if block_with(self._given, location) is not None:
             return f"{'.'.join(map(str, location))}=…"
         best, where = 0, self._paths[-1]
         for path, root in self._roots:
@@ -41,7 +41,7 @@ def validated(values: dict[str, Any], model: type[M], places: Places) -> tuple[M
             found = error.errors()
         problems = problems or [f"{places.of(problem['loc'])}: {explain(problem, model)}" for problem in found]
         for problem in found:
-            _drop(values, problem["loc"])
+            drop(values, problem["loc"])
     return None, problems
 
 
@@ -105,25 +105,22 @@ def _block_in(field: Any) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _drop(values: Any, location: Location) -> None:
+def drop(values: Any, location: Location) -> None:
     """Take out a key; of a place in a list, the whole list."""
-    for part in location[:-1]:
-        inner = values.get(part) if isinstance(values, dict) else None
-        if not isinstance(inner, dict):
+    *blocks, key = location
+    for block in blocks:
+        if not isinstance(values.get(block), dict):
+            key = block
             break
-        values = inner
-    if isinstance(values, dict):
-        for part in location:
-            values.pop(part, None)
+        values = values[block]
+    values.pop(key, None)
 
 
-def _depth(values: Any, location: Location) -> int:
-    """How many of a location's keys there are, from the outermost on."""
-    for depth, part in enumerate(location):
-        if not isinstance(values, dict) or part not in values:
-            return depth
-        values = values[part]
-    return len(location)
+def block_with(values: Any, location: Location) -> dict[str, Any] | None:
+    """The block that a key stands in; None where it isn't there."""
+    for part in location[:-1]:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) and location[-1] in values else None
 
 
 def _composed(path: str) -> Any:

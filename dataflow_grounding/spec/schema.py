@@ -5,17 +5,7 @@ import json
 from importlib import resources
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializeAsAny,
-    create_model,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -29,10 +19,9 @@ def _jsonable(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise PydanticCustomError(
-            "json", "should hold nothing but texts, finite numbers, true, false and null"
-        ) from None
-    return value
+        wrong = "should hold nothing but texts, finite numbers, true, false and null"
+        raise PydanticCustomError("json", wrong) from None
+    return {} if value is None else value
 
 
 def _folder(value: Any) -> Any:
@@ -41,7 +30,7 @@ def _folder(value: Any) -> Any:
     return value
 
 
-Json = Annotated[dict[str, Any], BeforeValidator(lambda it: {} if it is None else it), AfterValidator(_jsonable)]
+Json = Annotated[dict[str, Any], BeforeValidator(_jsonable)]
 """Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
 
@@ -122,8 +111,7 @@ class WorkflowBlock(Block):
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
         """Steps may be written as numbers."""
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return [str(item) for item in items]
+        return list(map(str, value if isinstance(value, (list, tuple)) else [value]))
 
 
 class RowsData(Block):
@@ -175,9 +163,9 @@ class Spec(SpecHead):
     """A whole spec; `block` is that of the pipeline that is to run, which stands under the pipeline's name."""
 
     block: SerializeAsAny[PipelineBlock]
-    _stated: dict[str, Any] = PrivateAttr({})
-    _folders: list[str] = PrivateAttr([])
-    _passed_over: list[str] = PrivateAttr([])
+    _stated: dict[str, Any] = {}
+    _folders: list[str] = []
+    _passed_over: list[str] = []
 
     @property
     def folders(self) -> list[str]:

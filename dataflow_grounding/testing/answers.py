@@ -95,10 +95,8 @@ class EchoAnswers:
         for phrase in request.input["phrases"]:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             x1, y1 = (drawn(seed, part) % max(1, side // 2) for part, side in enumerate(size))
-            x2, y2 = (
-                start + 1 + drawn(seed, 2 + part) % (side - start)
-                for part, (start, side) in enumerate(zip((x1, y1), size, strict=True))
-            )
+            x2 = x1 + 1 + drawn(seed, 2) % (size[0] - x1)
+            y2 = y1 + 1 + drawn(seed, 3) % (size[1] - y1)
             numbers = box_format.from_pixels((x1, y1, x2, y2), original=size, sent=size)
             objects.append({"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.9})
         return objects

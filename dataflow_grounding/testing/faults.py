@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import ReceivedRequest
@@ -51,33 +52,36 @@ class Fault:
 FaultRule = Callable[[ReceivedRequest], "Fault | None"]
 
 
+quota_exceeded = partial(
+    Fault, 429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota"
+)
+"""429 that no waiting will cure: the account has no credit left."""
+unauthorized = partial(Fault, 401, "Incorrect API key provided.", "invalid_api_key")
+"""401: the key is wrong."""
+forbidden = partial(Fault, 403, "You are not allowed to use this model.", "permission_denied")
+"""403: the key is right and may not do this."""
+model_not_found = partial(
+    Fault, 404, "The model does not exist or you do not have access to it.", "model_not_found", "model"
+)
+"""404: no such model."""
+hang = partial(Fault, hang=True)
+"""No reply, ever; the connection stays open."""
+disconnect = partial(Fault, sent_share=0.0)
+"""The connection is closed without one byte of a reply."""
+garbage = partial(Fault, 200, body=GARBAGE)
+"""200 with bytes that are not text."""
+empty_body = partial(Fault, 200, body=b"")
+"""200 with nothing in it."""
+invalid_json = partial(Fault, 200, body=b'{"choices": [{"message": {"content": "{')
+"""200 whose JSON breaks off, with a Content-Length that is right."""
+
+
 def too_many_requests(
     retry_after: float | None = None, *, http_date: bool = False, headers: Mapping[str, str] | None = None
 ) -> Fault:
     """429; with `Retry-After` in seconds or as an HTTP date, and headers such as `x-ratelimit-reset-requests`."""
     said = "Rate limit reached. Please try again later."
     return Fault(429, said, "rate_limit_exceeded", None, headers or {}, retry_after, http_date)
-
-
-def quota_exceeded() -> Fault:
-    """429 that no waiting will cure: the account has no credit left."""
-    said = "You exceeded your current quota, please check your plan and billing details."
-    return Fault(429, said, "insufficient_quota")
-
-
-def unauthorized() -> Fault:
-    """401: the key is wrong."""
-    return Fault(401, "Incorrect API key provided.", "invalid_api_key")
-
-
-def forbidden() -> Fault:
-    """403: the key is right and may not do this."""
-    return Fault(403, "You are not allowed to use this model.", "permission_denied")
-
-
-def model_not_found() -> Fault:
-    """404: no such model."""
-    return Fault(404, "The model does not exist or you do not have access to it.", "model_not_found", "model")
 
 
 def bad_request(message: str = "The request is not valid.", code: str = "", param: str | None = None) -> Fault:
@@ -107,16 +111,6 @@ def slow(seconds: float) -> Fault:
     return Fault(delay=seconds)
 
 
-def hang() -> Fault:
-    """No reply, ever; the connection stays open."""
-    return Fault(hang=True)
-
-
-def disconnect() -> Fault:
-    """The connection is closed without one byte of a reply."""
-    return Fault(sent_share=0.0)
-
-
 def cut_body(share: float = 0.5) -> Fault:
     """The connection is closed after this share (0 to 1) of the response's bytes."""
     return Fault(sent_share=share)
@@ -125,21 +119,6 @@ def cut_body(share: float = 0.5) -> Fault:
 def slow_drip(bytes_per_second: float = 200.0) -> Fault:
     """The true answer, a few bytes at a time."""
     return Fault(bytes_per_second=bytes_per_second)
-
-
-def garbage() -> Fault:
-    """200 with bytes that are not text."""
-    return Fault(200, body=GARBAGE)
-
-
-def empty_body() -> Fault:
-    """200 with nothing in it."""
-    return Fault(200, body=b"")
-
-
-def invalid_json() -> Fault:
-    """200 whose JSON breaks off, with a Content-Length that is right."""
-    return Fault(200, body=b'{"choices": [{"message": {"content": "{')
 
 
 def odd_json(text: str = "{}") -> Fault:
@@ -215,11 +194,9 @@ def on(
     struck: Counter[str] = Counter()
 
     def rule(request: ReceivedRequest) -> Fault | None:
-        if not (
-            _matches(request, indexes, task, containing)
-            and (where is None or where(request))
-            and (share >= 1.0 or random.Random(f"{seed}/{request.index}").random() < share)
-        ):
+        meant = (indexes is None or request.index in indexes) and task in (None, request.task)
+        meant = meant and (containing or "") in request.text and (where is None or where(request))
+        if not meant or random.Random(f"{seed}/{request.index}").random() >= share:
             return None
         question = "/".join([request.text, *request.image_digests]) if times_each is not None else ""
         if times is not None and sum(struck.values()) >= times:
@@ -230,17 +207,6 @@ def on(
         return fault
 
     return rule
-
-
-def _matches(
-    request: ReceivedRequest, indexes: Container[int] | None, task: str | None, containing: str | None
-) -> bool:
-    """Whether a request has such a number, task and text; None stands for any."""
-    return (
-        (indexes is None or request.index in indexes)
-        and (task is None or request.task == task)
-        and (containing is None or containing in request.text)
-    )
 
 
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:

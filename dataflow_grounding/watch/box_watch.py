@@ -1,27 +1,32 @@
 """The standing check: whether a run's boxes are in the format asked for, by checks of the endpoint and by signs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.errors import SpecError, SuspectBoxes
+from dataflow_grounding.engine.plan import SUSPECT, Ask
+from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
+from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import Image
+from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.terminal import say
-
-if TYPE_CHECKING:
-    from dataflow_grounding.watch.watching import Watching
+from dataflow_grounding.watch.endpoint_checks import FRESH, EndpointChecks
+from dataflow_grounding.watch.signs import ADVICE, Seen, corners_of
 
 T = TypeVar("T")
 OnSuspect: TypeAlias = Literal["warn", "stop"]
 
-CHECK_EVERY = 100
-"""Answers between two checks of the endpoint."""
+CHECK_EVERY = 100  # answers between two checks of the endpoint
+ODD = (
+    "a probe picture was clearly answered in {}, others in {} as asked. The endpoint may answer in more than one "
+    "format: are there several servers or models behind its address? Look at some boxes"
+)
 
 
 class BoxWatch:
@@ -58,9 +63,6 @@ class BoxWatch:
         watch.poor = self.poor
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            from dataflow_grounding.watch.endpoint_checks import FRESH, EndpointChecks
-            from dataflow_grounding.watch.watching import Watching
-
             checks = EndpointChecks(
                 serving,
                 asked,
@@ -99,9 +101,144 @@ class BoxWatch:
             say(f"Warning: {what}.")
         self.poor = what
 
-    def suspect(self, what: str, kept: str) -> None:
-        """Report wrong boxes; `kept` says what happens to the replies. Raises SuspectBoxes unless set to warn."""
-        self.suspicion = what
-        if self.on_suspect == "stop":
-            raise SuspectBoxes(f"{what}. {kept}")
+
+class Watching:
+    """One run that is watched."""
+
+    def __init__(self, watch: BoxWatch, asked: BoxFormat, checks: EndpointChecks) -> None:
+        self._watch, self._asked, self._checks = watch, asked, checks
+        self.of = checks.of
+        self._signs = checks.known.signs
+        self._drift = checks.known.drift if checks.possible else None
+        self._stopped: SuspectBoxes | None = None
+        self._odd: str | None = None
+        self._open: dict[Ask, bool] = {}  # since the last good check, and whether it was sent
+
+    async def ask(self, ask: Ask, request: Request[T], sent: Size, phrases: Sequence[str]) -> T:
+        """The answer to a request, which is looked at. Raises what failed, and SuspectBoxes."""
+        if self._stopped is not None:
+            raise self._stopped
+        self._checks.open(ask, sent)
+        if self._checks.relied_on:
+            await self._ready(ask)
+
+        sent_for: list[Ask] = []
+
+        async def before() -> None:
+            await self._ready(ask)
+            self._checks.sending()
+            sent_for.append(ask)
+
+        def read(reply: str) -> ReadReply[T]:
+            can_tell = self._watch.suspicion is None and (self._checks.possible or not self._signs.done)
+            if can_tell and (sent_for or not self._signs.done):
+                self._open[ask] = bool(sent_for) or self._open.get(ask, False)
+            self._look(reply, sent, dict(enumerate(phrases, 1)))
+            return request.read(reply)
+
+        try:
+            answer = await ask(replace(request, read=read, before=before, of=self.of))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._look_round(ask)
+            raise
+        await self._look_round(ask)
+        return answer
+
+    async def conclude(self, ask: Ask) -> None:
+        """What is left to settle after the last record. Raises SuspectBoxes."""
+        if self._watch.suspicion is None:
+            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+        self._checks.finish(vouched=self._watch.suspicion is None)
+        if self._odd and self._watch.suspicion is None:
+            say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
+
+    async def _ready(self, ask: Ask) -> None:
+        """Wait until requests may be sent: for the first check, made by the first comer, and for any in doubt."""
+        to_begin = not self._checks.begun and self._checks.possible
+        if to_begin and not self._checks.under_way and self._watch.suspicion is None:
+            await self._check(ask, waiting=True)
+        else:
+            await self._look_round(ask)
+        await self._checks.free.wait()
+        if self._stopped is not None:
+            raise self._stopped
+
+    async def _look_round(self, ask: Ask) -> None:
+        """Check the endpoint where it is time for it."""
+        if not self._checks.under_way and self._watch.suspicion is None:
+            await self._settle(ask, self._checks.due(self._drifted))
+
+    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        strange = self._signs.found is not None or self._signs.mixed
+        if due or (strange and self._checks.possible):
+            several = strange or self._drifted or (last and not self._checks.in_memory)
+            await self._check(ask, waiting=self._drifted or strange, several=several)
+        elif self._signs.found:
+            self._suspect_all()
+
+    async def _check(self, ask: Ask, waiting: bool, several: bool = False) -> None:
+        before = list(self._open)
+        verdict = await self._checks.check(ask, waiting=waiting, several=several)
+        if verdict.odd and verdict.kind != "misses":
+            self._odd = verdict.odd
+            ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
+        if self._drift is not None:
+            self._drift.settled()
+        if verdict.kind == "misses":
+            what = f"the boxes don't look like {self._asked.name}: {verdict.why}. {verdict.remedy}"
+            self._suspect(f"{what}{ADVICE if verdict.fitting else ''}", [a for a, sent in self._open.items() if sent])
+        elif verdict.kind == "fits":
+            self._signs.withdraw()
+            if self._odd is None:
+                self._open = {one: sent for one, sent in self._open.items() if one not in before}
+        else:
+            ask.note("unanswered_check", verdict.why)
+            if not self._checks.possible:
+                self._drift = None
+            if self._signs.found:
+                self._suspect_all()
+            self._signs.withdraw()
+
+    def _suspect_all(self) -> None:
+        """A sign speaks against the boxes, and no check can tell."""
+        self._checks.doubt()
+        what = self._signs.of_one_blind() if self._checks.known.silent else self._signs.found or ""
+        self._suspect(what, list(self._open))
+
+    def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
+        """Report wrong boxes. Raises SuspectBoxes unless set to warn."""
+        self._watch.suspicion, kept = what, self._checks.lost()
+        if self._watch.on_suspect == "stop":
+            self._stopped = SuspectBoxes(f"{what}. {kept}")
+            raise self._stopped
         say(f"Warning: {what}.")
+        for ask in asked:
+            ask.note(SUSPECT, what)
+        self._open.clear()
+
+    @property
+    def _drifted(self) -> bool:
+        return self._drift is not None and self._drift.alarmed
+
+    def _look(self, reply: str, sent: Size, phrases: Mapping[int, str]) -> None:
+        """Take in a reply's boxes, as it wrote them."""
+        self._checks.known.answers += 1
+        if self._drift is None and self._signs.done:
+            return
+        try:
+            marks = parse_reply(reply, self._asked.key)
+        except UnreadableReply:
+            return
+        boxes = []
+        for mark in marks.boxes:
+            taken_back = mark.answer != marks.answer
+            if taken_back or len(mark.numbers) != 4 or mark.family is not None:
+                continue
+            a, b, c, d = mark.numbers
+            labels = mark.said.labels
+            phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
+            corners = corners_of((a, b, c, d), mark.order, sent, self._asked)
+            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
+        self._signs.add(boxes)
+        if self._drift is not None:
+            self._drift.add(boxes)

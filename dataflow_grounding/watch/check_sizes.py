@@ -56,15 +56,14 @@ class CheckSizes:
         self.outgrown = False
         return chosen
 
-    def _grow(self, sizes: Iterable[Size]) -> list[Size]:
-        """Note the largest areas and longest sides, lying and upright; returns those that are larger than before."""
-        larger = []
+    def _grow(self, sizes: Iterable[Size]) -> bool:
+        """Note the largest areas and longest sides, lying and upright; returns whether any is larger than before."""
+        larger = False
         for size in sizes:
             for name, measure in (("area", math.prod), ("side", max)):
                 place = (size[0] < size[1], name)
                 if place not in self._largest or measure(size) > measure(self._largest[place]):
-                    self._largest[place] = size
-                    larger.append(size)
+                    self._largest[place], larger = size, True
         return larger
 
     def _elongated(self, commonest: Size) -> list[Size]:

@@ -4,12 +4,12 @@ import math
 import re
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
-from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.watch.signs import Seen, plain
+from dataflow_grounding.watch.signs import Seen, corners_of, plain
 
 BOXES = 2  # of an answer: more of them, of one picture, say little more
 LAG = 20  # answers that are too young to be compared with
@@ -56,7 +56,7 @@ class Other:
         self.alarm = ALARM
         self._asked, self._format = asked, box_format
         self._turns = {asked.order, box_format.order} == {"xyxy", "yxyx"} and asked.scale != "px"
-        self._stretches: dict[Size, tuple[float, float, float, float]] = {}
+        self._stretch = lru_cache(maxsize=MOST_SIZES)(self._stretched)
 
     def reread(self, s: Seen, found: Features) -> tuple[Features, float]:
         """The figures of the box in this format, and the log of what reading it so does to the unit of area."""
@@ -64,23 +64,15 @@ class Other:
             middle_x, middle_y, size, shape = found
             return (middle_y, middle_x, size, -shape), 0.0
         if self._format.order != self._asked.order:
-            width, height = self._asked.limits(s.sent)
-            x1, y1, x2, y2 = to_xyxy(s.numbers, s.order or self._format.order)
-            return features((x1 / width, y1 / height, x2 / width, y2 / height)), 0.0
+            return features(corners_of(s.numbers, s.order or self._format.order, s.sent, self._asked)), 0.0
         x, y, across, down = self._stretch(s.sent)
         middle_x, middle_y, size, shape = found
         return (middle_x * x, middle_y * y, size + (across + down) / 2, shape + across - down), across + down
 
-    def _stretch(self, sent: Size) -> tuple[float, float, float, float]:
+    def _stretched(self, sent: Size) -> tuple[float, float, float, float]:
         """What reading in another scale multiplies x and y with, and the logs of that."""
-        known = self._stretches.get(sent)
-        if known is None:
-            if len(self._stretches) >= MOST_SIZES:
-                self._stretches.clear()
-            (width, height), (w, h) = self._asked.limits(sent), self._format.limits(sent)
-            known = (width / w, height / h, math.log(width / w), math.log(height / h))
-            self._stretches[sent] = known
-        return known
+        (width, height), (w, h) = self._asked.limits(sent), self._format.limits(sent)
+        return (width / w, height / h, math.log(width / w), math.log(height / h))
 
 
 class Drift:

@@ -20,12 +20,9 @@ from dataflow_grounding.watch.signs import Signs
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
+# Answers between two checks, however the numbers drift; a run of as many ends with a check of several pictures.
 LEAST_BETWEEN = 20
-"""Answers between two checks, however the numbers drift; a run of as many ends with a check of several pictures."""
-
-MORE_OFTEN = 25
-"""Answers between two checks once a picture was clearly answered in another format."""
-
+MORE_OFTEN = 25  # the same once a picture was clearly answered in another format
 SEVERAL = 3  # pictures of a check that should find two formats mixed, which a single one often doesn't
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
@@ -52,10 +49,6 @@ class Known:
     def begin_to_look(self, asked: BoxFormat) -> None:
         """Forget the numbers seen so far, and look at the next ones as the first."""
         self.signs, self.drift = Signs(asked), Drift(asked)
-
-    def is_fresh(self) -> bool:
-        """Whether the last check still holds for further calls."""
-        return time.monotonic() - self.at < FRESH
 
 
 _checked: dict[str, Known] = {}
@@ -100,13 +93,13 @@ class EndpointChecks:
         self._marked = False
         self._sent_here = self._sent_since_several = 0
         self._set_aside = 0
-        self._free = asyncio.Event()
-        self._free.set()
+        self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
+        self.free.set()
         self.under_way = False
         if calibrated:
             known.sizes.trust_all()
             known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
-        self.begun = known.is_fresh()
+        self.begun = time.monotonic() - known.at < FRESH
         if not self.begun:
             known.silent, known.odd, known.sent_then = 0, None, known.sent
 
@@ -120,11 +113,6 @@ class EndpointChecks:
         self.known.sizes.add(size)
         if self._vouching is None:
             self._vouching = ask.vouching(self.of, self._trusting)
-
-    @property
-    def to_begin(self) -> bool:
-        """Whether a check has to come before anything is sent."""
-        return not self.begun and self.possible
 
     @property
     def relied_on(self) -> bool:
@@ -162,10 +150,6 @@ class EndpointChecks:
         if self._trusting and self._vouching is not None:
             self._vouching.doubt()
 
-    async def free(self) -> None:
-        """Wait while a check is under way that nothing should be sent before."""
-        await self._free.wait()
-
     async def check(self, ask: Ask, *, waiting: bool, several: bool) -> "CheckVerdict":
         """Check with the run's sizes; nothing else is sent if `waiting`, or once one is missed. Raises RunStopped."""
         from dataflow_grounding.calibration.checking import check
@@ -175,16 +159,18 @@ class EndpointChecks:
         known.sent_then, known.answers_then = known.sent, known.answers
         self.under_way = True
         if waiting:
-            self._free.clear()
+            self.free.clear()
         try:
-            await self._look_ahead()
-            sizes, limits = known.sizes.chosen(), self._serving.image_limits
+            limits, coming, self._coming = self._serving.image_limits, self._coming, None
+            if coming is not None:  # before the first check
+                known.sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
+            sizes = known.sizes.chosen()
             count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several
-            verdict = await check(ask, self._asked, sizes, limits, self._free.clear, at_least=count, odd=known.odd)
+            verdict = await check(ask, self._asked, sizes, limits, self.free.clear, at_least=count, odd=known.odd)
         finally:
             self.under_way = False
-            self._free.set()
+            self.free.set()
         self.begun = self._marked = True
         known.at = time.monotonic()
         known.silent = known.silent + 1 if verdict.kind == "silent" else 0
@@ -214,13 +200,6 @@ class EndpointChecks:
             return "No boxes were asked for"
         already = f"{returned} of them already returned: don't use them" if returned else "none of them returned"
         return f"{since} answers came since the last good check, {already}"
-
-    async def _look_ahead(self) -> None:
-        """Find out, before the first check, in which sizes the run's pictures will be sent."""
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            limits = self._serving.image_limits
-            self.known.sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
 
     def finish(self, vouched: bool) -> None:
         """The run is done; `vouched`: and its format right, as far as checks can tell."""

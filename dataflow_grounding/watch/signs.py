@@ -148,8 +148,7 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
         if scale in (asked.scale, 999):
             continue
         other = plain(f"{asked.order}_{scale}")
-        small = [s for s in seen if _share(other, asked, s.sent) <= 0.5]
-        if _enough(small) and len(small) == len(seen) and all(_within(s, asked, other) for s in small):
+        if all(_share(other, asked, s.sent) <= 0.5 and _within(s, asked, other) for s in seen):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
             return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
     return None

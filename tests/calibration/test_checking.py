@@ -9,7 +9,7 @@ import pytest
 from benchmarks.probe_model import answered, anywhere, seen
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, probe_of, probe_size
-from dataflow_grounding.calibration.fitting import ProbeBox, ProbedPicture
+from dataflow_grounding.calibration.probes import ProbeBox, ProbedPicture
 from dataflow_grounding.geometry import Size
 
 SIZES: list[Size] = [(640, 480), (480, 640), (1024, 768), (1920, 1080), (2048, 512), (500, 375), (299, 224), (800, 800)]

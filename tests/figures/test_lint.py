@@ -141,14 +141,69 @@ def test_fix_does_what_leaves_no_question(tmp_path: Path) -> None:
 def test_fix_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     rows = [changed(case) for rule, case in CASES.items() if "fix" not in RULES[rule]]
     rows = [{**row, "mine": [1.5, None, "ü"]} for row in rows] + [{"image_path": "x.jpg", "regions": [{"type": "Car"}]}]
-    data = lines(tmp_path / "a.jsonl", *rows, "{broken")
+    data = lines(tmp_path / "a.jsonl", *rows)
     found = lint(data, "--no-pictures")
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
     assert (done.code, done.out) == (1, found.out)
     written = (tmp_path / "b.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in written[:-1]] == rows
+    assert [json.loads(line) for line in written] == rows
     again = lint(tmp_path / "b.jsonl", "--no-pictures")
     assert again.out.replace("b.jsonl", "a.jsonl") == found.out
+
+
+REPEATED = {  # caption: spans given, spans mended; None where nothing is certain
+    "a dog beside a dog": ([[13, 18], None], [[13, 18], [0, 5]]),
+    "a dog, a dog, a dog": ([[14, 19], [7, 12], None], [[14, 19], [7, 12], [0, 5]]),
+    "A dog on a mat": ([[0, 5], None], [[0, 5], None]),
+    "a cat or a dog": ([[0, 5], None], [[9, 14], None]),
+}
+
+
+@pytest.mark.parametrize("caption", REPEATED)
+def test_a_span_is_mended_where_no_other_phrase_has_it(tmp_path: Path, caption: str) -> None:
+    given, mended = REPEATED[caption]
+    row = record("a.jpg", SIZE, [{"text": "a dog", "status": "none"} for _ in given])
+    row |= {"caption": caption, "cleaned_caption": caption}
+    for one, span in zip(row["expressions"], given, strict=True):
+        one["char_span"] = span
+    data = lines(tmp_path / "a.jsonl", row)
+    lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
+    [fixed] = map(json.loads, (tmp_path / "b.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [one["char_span"] for one in fixed["expressions"]] == mended
+    lint(tmp_path / "b.jsonl", "--no-pictures", "--fix", "-o", tmp_path / "c.jsonl")
+    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bbox", "mended", "rules"),
+    [([0, 0, 64, 48.4], [0, 0, 64, 48], ["DG106"]), ([63.8, 2, 64.9, 40], [63.8, 2, 64.9, 40], ["DG102"])],
+    ids=["over most of the picture", "no pixel of it inside"],
+)
+def test_what_is_left_after_a_mend_is_told(tmp_path: Path, bbox: list[float], mended: Any, rules: list[str]) -> None:
+    data = lines(tmp_path / "a.jsonl", changed(lambda row, _: box(row, bbox)))
+    done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
+    assert (done.code, rules_of(done)) == (1, rules)
+    row = json.loads((tmp_path / "b.jsonl").read_text(encoding="utf-8"))
+    assert row["expressions"][0]["instances"][0]["bbox"] == mended
+
+
+def test_a_file_with_a_line_that_can_not_be_read_is_not_fixed(tmp_path: Path) -> None:
+    data = lines(tmp_path / "a.jsonl", good(), '{"image_path": "b.jpg", "score": NaN}')
+    done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")
+    assert (done.code, f"{data}, line 2: not JSON: NaN" in done.err, (tmp_path / "b.jsonl").exists()) == (
+        2,
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("word", ["<loc0001>", "<box>", "<|im_end|>", "</s>", "<ref>", " . a", "<image>"])
+def test_words_that_some_trainer_takes_for_something_else(tmp_path: Path, word: str) -> None:
+    text = f"a dog {word} b"
+    row = {"image_path": "a.jpg", "caption": text, "expressions": [{"text": "a dog", "char_span": [0, 5]}]}
+    assert rules_of(lint(lines(tmp_path / "a.jsonl", row), "--no-pictures")) == ["DG206"]
+    row["expressions"] = [{"text": text, "char_span": [0, len(text)]}]
+    assert rules_of(lint(lines(tmp_path / "b.jsonl", row), "--no-pictures")) == ["DG206", "DG206"]
 
 
 def test_what_is_anything_but_annotations(tmp_path: Path) -> None:

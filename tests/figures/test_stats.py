@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.workplace import Done, command, ended, process
 from dataflow_grounding.figures.counting import FIGURES
-from dataflow_grounding.figures.phrases import head_of
+from dataflow_grounding.metrics.annotations import head_of
 from tests.formats.data import record
 
 W, H = 400, 200
@@ -137,11 +137,19 @@ def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
 
 
 def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:
-    texts = ["a damaged box", "a defective box", "the colour chart", "a skyscraper", "a skyscaper"]
+    texts = ["a damaged box", "a t-shirt", "a tshirt", "the glass", "the grass", "a skyscaper"] + ["a skyscraper"] * 20
     data = file_of(tmp_path / "a.jsonl", record("a.jpg", (W, H), [{"text": text} for text in texts]))
     said = stats(data, "--no-pictures", "--json").summary
-    assert said["look_alikes"] == {"skyscaper / skyscraper": 2}
-    assert "look_alikes" in said["advice"]
+    assert said["look_alikes"] == {"skyscaper (1) / skyscraper (20)": 21, "t-shirt (1) / tshirt (1)": 2}
+    assert said["advice"]["look_alikes"].endswith("skyscaper (1) / skyscraper (20), t-shirt (1) / tshirt (1)")
+
+
+def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
+    names = ["scene.2.JPG", "img_jpg.rf.4f3a.jpg", "scene.3.png", "scene.jpg"]
+    data = file_of(tmp_path / "a.jsonl", *(record(name, (W, H), []) for name in names))
+    (tmp_path / "ids.txt").write_text("scene.2\nimg_jpg.rf.4f3a.jpg\nscene.4\n")
+    said = stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary
+    assert said["known_test_images"] == 2
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def data_sets(draw: st.DrawFn) -> list[dict[str, Any]]:
         own = {"image_id": f"picture {number}"} if draw(st.integers(0, 3)) == 0 else {}
         found = draw(st.lists(expressions(size), max_size=4, unique_by=lambda one: str(one["text"])))
         rows.append(record(f"some/p{number}.png", size, found, **own))
-    return rows
+    sure = {"text": "a red mug", "instances": [{"bbox": [1, 2, 30, 40], "score": None}]}  # that any format can say
+    return [*rows, record("some/sure.png", SIZES[0], [sure])]
 
 
 def hostile() -> Iterator[dict[str, Any]]:

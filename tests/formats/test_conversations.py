@@ -177,6 +177,21 @@ def test_what_stands_beside(tmp_path: Path) -> None:
     assert re.findall(r"\[*\[(.*?),(.*?),(.*?),(.*?)\]\]*", written[0]["conversations"][1]["value"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("ms-swift", "x <|box_start|> y", "x box_start y"),
+        ("ms-swift", "dog</ref><box>[[1,2,3,4]]</box>", "dog ref box [[1,2,3,4]] box"),
+        ("ms-swift", "a<image>b <z> <|", "a image b z"),
+        ("paligemma", "<loc_1000> a;b", "loc_1000 a,b"),
+        ("florence-2", "a <b> c < d", "a b c d"),
+        ("odvg", "car . red", "car, red"),
+    ],
+)
+def test_tokens_leave_their_names(name: str, text: str, expected: str) -> None:
+    assert find_format(name).safe(text) == expected
+
+
 def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
     rows = [record("none.png", (64, 48), [{"text": "a dog"}])]
     for name, options in CONVERSATIONS:
@@ -288,6 +303,10 @@ def test_texts_come_back_letter_by_letter(tmp_path: Path, name: str, options: di
         "%s",
         "` `",
         "a\u2028b",
+        "a <loc_12> b",
+        '{"a"}',
+        '{"bbox_2d": 1}',
+        "phrase 3",
     ]
     phrases = [{"text": text, "instances": [{"bbox": [1, 2, 30, 40]}]} for text in texts]
     exported(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
@@ -309,6 +328,7 @@ def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]
             "end",
         ),
         ({"image": "a.png", "conversations": turn("[[1, 2, 30, 40]]", "<image>")}, "without a phrase"),
+        ({"image": "a.png", "conversations": turn('[{"box_2d": [1, 2, 3, 4]}]')}, "boxes are 'box_2d'.* 'bbox_2d'"),
         ({"image": ["a.png", "b.png"], "conversations": turn("[1, 2, 30, 40]")}, "several pictures"),
         ({"image": "b.png", "conversations": turn("[1, 2, 30, 40]")}, "b.png"),
         ({"image": "a.png"}, "messages"),
@@ -323,7 +343,9 @@ def test_broken_lines_are_named(tmp_path: Path, line: dict[str, Any], said: str)
         read_line(tmp_path, line, "llava", target="qwen3-vl")
 
 
-@pytest.mark.parametrize("bbox", [[BOX], [BOX, OTHER, BOX], [[1, 2], BOX], [["a"] * 4, BOX], [{"x": 1}, BOX]])
+@pytest.mark.parametrize(
+    "bbox", [[[615, 226], BOX], [BOX], [BOX, OTHER, BOX], [[1, 2], BOX], [["a"] * 4, BOX], [{"x": 1}, BOX]]
+)
 def test_broken_objects_are_named(tmp_path: Path, bbox: list[Any]) -> None:
     messages = [{"role": "user", "content": "<image><ref-object>"}, {"role": "assistant", "content": "<bbox><bbox>"}]
     line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": bbox}}

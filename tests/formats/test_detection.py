@@ -206,6 +206,11 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
     path = coco(tmp_path, images=[{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], annotations=[])
     with pytest.raises(InputError, match="two images have the id 1"):
         list(read(path, "coco"))
+    for what in ("categories", "annotations"):
+        twice = [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}]
+        path = coco(tmp_path, images=[{"id": 1, "file_name": "a"}], **{"annotations": [], what: twice})
+        with pytest.raises(InputError, match=f"two {what} have the id 7"):
+            list(read(path, "coco"))
 
 
 def test_yolo_as_its_trainer_reads_it(tmp_path: Path) -> None:
@@ -255,20 +260,24 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
         (tmp_path / split / "labels").mkdir()
-        (tmp_path / split / "labels" / "a.txt").write_text("1 0.5 0.5 1 0.5 0.25\n")
+        (tmp_path / split / "labels" / "a.txt").write_text(
+            "1 0.5 0.5 1 0.5 0.25\n1 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
+        )
+        (tmp_path / split / "labels" / "stray.txt").write_text("1 0.5 0.5 1 0.5\n")
     (tmp_path / "data.yaml").write_text("nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n")
     for path in (tmp_path, tmp_path / "data.yaml"):
         rows = list(read(str(path), "yolo"))
         assert [row["image_path"] for row in rows] == [
             f"{split}/images/{name}.png" for split in ("train", "valid") for name in ("a", "none")
         ]
-        assert texts(rows[:2]) == [[("red mug", [[0, 12, 64, 36]])], []]
+        assert texts(rows[:2]) == [[("red mug", [[0, 12, 64, 36]]), ("cat", [[16, 12, 64, 48]])], []]
         assert rows[0]["expressions"][0]["instances"][0]["score"] == 0.25
 
 
 @pytest.mark.parametrize(
     ("label", "names", "why"),
     [
+        ("0 .5 .5 1 1 1 1 1", "names: [cat]", "a.txt, line 1: has 8 fields"),
         ("2 .5 .5 1 1", "a: 1\nnames: [cat]", "a.txt, line 1: class '2' is not one of the 1 names"),
         ("0 .5 .5 1 1", None, "no data.yaml or dataset.yaml or classes.txt"),
         ("0 .5 .5 1 x", "names: [cat]", "a.txt, line 1: 'x' is not a number"),

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.workplace import Done
 from benchmarks.workplace import command as in_process
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.formats import write
+from dataflow_grounding.formats import read, write
 from dataflow_grounding.records import dump_line
 from tests.formats.data import draw, hostile, record
 
@@ -155,8 +155,56 @@ def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(tmp_pat
     assert done.code == 2
     assert "is not an export" in done.err
     assert (out if taken == "file" else out / "mine.txt").read_text() == "mine"
-    for _ in range(2):
-        assert command("export", run, "--format", "odvg", "-o", tmp_path / "again").code == 0
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("again", "again", "link", "link"):
+        assert command("export", run, "--format", "odvg", "-o", tmp_path / name).code == 0
+    assert (tmp_path / "real/odvg.jsonl").exists()
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "runs/best.pt"])
+def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    assert command("export", run, "--format", "yolo", "-o", out).code == 0
+    (out / mine).parent.mkdir(exist_ok=True)
+    (out / mine).write_text("mine")
+    done = command("export", run, "--format", "yolo", "-o", out)
+    assert (done.code, len(done.err.splitlines()), (out / mine).read_text()) == (2, 1, "mine")
+    assert f"has {mine.partition('/')[0]} in it, which isn't of the export" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--status", "none"), "pictures without a phrase to write (1)"),
+        (("--min-score", "nan"), "nan is not in the range"),
+        (("--image-root", "nowhere"), "no image 'a.jpg'"),
+    ],
+)
+def test_an_export_of_nothing_leaves_what_is_there(tmp_path: Path, options: tuple[str, ...], why: str) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    assert command("export", run, "--format", "odvg", "-o", out).code == 0
+    done = command("export", run, "--format", "odvg", "-o", out, *options)
+    assert (done.code, why in done.err) == (2, True), done.err
+    assert len(lines(out / "odvg.jsonl")) == 1
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "tao-refer", "webdataset", "label-studio"])
+def test_boxes_are_cut_to_their_picture(tmp_path: Path, format: str) -> None:
+    inside = [[-5, 5, 70, 9.5], [1, 2, 64.004, 40]]
+    out_of_it = [{"text": "a dog", "instances": [{"bbox": box}]} for box in ([70, 1, 80, 9], [5, 5, 5, 9])]
+    expressions = [{"text": "a mug", "instances": [{"bbox": box} for box in inside]}, *out_of_it]
+    rows = [record("a.jpg", SIZE, expressions), record("b.jpg", SIZE, [*out_of_it, {"text": "a cat"}])]
+    rows[0]["expressions"].append({"text": "a cup", "status": "grounded", "instances": []})
+    done = command("export", results(tmp_path / "run", rows), "--format", format, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    for told in ("outside of their picture (1)", "without an area in their picture (4)", "left without a box (5)"):
+        assert told in done.err
+    row, *more = read(str(tmp_path / "out"), format)
+    (one,) = row["expressions"]
+    assert [box["bbox"] for box in one["instances"]] == [[0, 5, 64, 9.5], [1, 2, 64, 40]]
+    assert not [one["text"] for row in more for one in row["expressions"] if one["text"] != "a cat"]
+    assert len(more) == (format in ("tao-refer", "webdataset", "label-studio"))
 
 
 def test_single_files_are_not_written_over(tmp_path: Path) -> None:

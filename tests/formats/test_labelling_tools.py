@@ -175,7 +175,8 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
         ([region(image_rotation=90), text_of("r1", "a mug")], "region r1 is rotated"),
         ([region(type="polygonlabels"), text_of("r1", "a mug")], "is a polygonlabels"),
         ([region(value={"rectanglelabels": ["object"]})], "region r1 has no phrase"),
-        ([region(value={"width": 0}), text_of("r1", "a mug")], "has no area"),
+        ([region(value={"width": -1}), text_of("r1", "a mug")], "ends before it begins"),
+        ([region(), region(item_index=1), text_of("r1", "a mug")], "a task of several pages"),
         ([region(original_width="64"), text_of("r1", "a mug")], "is not of this format"),
         ([region(score=7), text_of("r1", "a mug")], "score 7 is not between"),
         ([{"id": "r1"}], "no 'type' in it"),
@@ -224,7 +225,7 @@ def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
         (f'<box label="car" rotation="10" {CORNERS}/>', "rotated"),
         ('<polygon label="car" points="1,2;3,4;5,6"/>', "a polygon: only boxes"),
         (f'<box label="object" {CORNERS}/>', "has no phrase"),
-        ('<box label="car" xtl="1" ytl="2" xbr="1" ybr="4"/>', "has no area"),
+        ('<box label="car" xtl="1" ytl="2" xbr="0" ybr="4"/>', "ends before it begins"),
         ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),
         ('<box label="car" xtl="1"/>', "no 'ytl' in it"),
         (f'<box label="car" {CORNERS}><attribute name="score">nan</attribute></box>', "score nan"),
@@ -245,7 +246,13 @@ def test_hostile_xml(tmp_path: Path) -> None:
     for head in (f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>', '<!DOCTYPE x SYSTEM "file:///etc/passwd">'):
         with pytest.raises(InputError, match="has a DOCTYPE"):
             cvat(tmp_path, IMAGE.format("&l9;"), head)
-    for inside, said in (("<image>", "is not XML"), ("", "has no <image>"), ('<image name="a.png"/>', "no 'width'")):
+    cases = {
+        "<image>": "is not XML",
+        "": "has no <image>",
+        '<image name="a.png"/>': "no 'width'",
+        "<track/>": "a <track>",
+    }
+    for inside, said in cases.items():
         with pytest.raises(InputError, match=said):
             cvat(tmp_path, inside)
 

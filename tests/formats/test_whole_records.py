@@ -74,7 +74,7 @@ def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> N
     for one, row in zip(found, rows, strict=True):
         assert one["png"].size == SIZE
         assert [e["text"] for e in one["json"]["expressions"]] == [e["text"] for e in row["expressions"]]
-        assert one["json"]["image_path"] == f"{one['__key__']}.png"
+        assert one["json"]["image_path"] == row["image_path"]
 
 
 def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
@@ -100,6 +100,37 @@ def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
     row["expressions"][0]["instances"][0]["evidence"] = "seen"
     [found] = read(str(exported(tmp_path, format, [row])), format)
     assert found == row
+
+
+@pytest.mark.parametrize("format", ["datasets", "webdataset"])
+def test_import_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
+    rows = [{**row, "image_path": f"../{row['image_path']}"} for row in numbered(2)]
+    out, back = exported(tmp_path, format, rows), tmp_path / "back"
+    for path in out.rglob("*"):
+        assert "p0" not in path.name
+    (tmp_path / "p0.jpg").unlink()
+    assert command(["import", str(out), "--format", format, "-o", str(back)]).code == 0
+    found = [json.loads(line) for line in (back / "annotations.jsonl").read_text().splitlines()]
+    for row in found:
+        assert (back / row["image_path"]).resolve().is_relative_to(back)
+        assert PIL.Image.open(back / row["image_path"]).size == SIZE
+    assert command(["export", str(back), "--format", "odvg", "-o", str(tmp_path / "again")]).code == 0
+    (out / "README.md").with_name("broken.parquet" if format == "datasets" else "broken.tar").write_bytes(b"no")
+    done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "none")])
+    assert (done.code, (tmp_path / "none").exists()) == (2, False)
+
+
+def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
+    path = str(next(exported(tmp_path, "datasets", numbered(1)).rglob("*.parquet")))
+    for arguments in (
+        ["split", path, "-o", str(tmp_path / "x")],
+        ["lint", path],
+        ["stats", path],
+        ["eval", path, "--gold", path],
+    ):
+        done = command(arguments)
+        assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+        assert f"{path} holds its pictures: make it records first: dataflowgrounding import" in done.err
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])

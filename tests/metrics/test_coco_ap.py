@@ -75,6 +75,15 @@ def test_the_order_of_the_records_does_not_count_where_scores_are_equal() -> Non
     assert len({evaluate(*both).figures["ap"] for both in turned}) == 1
 
 
+def test_without_scores_the_place_in_the_answer_ranks() -> None:
+    gold = [record(f"{n}.png", a=[LEFT]) for n in range(4)]
+    # All first boxes are right, and come before any second one.
+    assert evaluate([record(f"{n}.png", a=[LEFT, FAR]) for n in range(4)], gold).figures["ap"] == 1.0
+    # The sure one comes first: of 5 boxes the last 4 are right, at best 4 of 5.
+    mixed = [record("0.png", a=[(FAR, 0.0), LEFT]), *(record(f"{n}.png", a=[LEFT]) for n in range(1, 4))]
+    assert 0 < evaluate(mixed, gold).figures["ap"] < 0.81
+
+
 def test_nothing_found_or_nothing_there() -> None:
     assert evaluate([record(a=[])], [record(a=[LEFT, RIGHT])]).figures["ap"] == 0.0
     assert evaluate([record(a=[LEFT])], [record(a=[])]).figures["ap"] is None

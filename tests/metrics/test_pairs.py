@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.workplace import command
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.metrics import agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.pairs import pair
@@ -39,6 +41,8 @@ def test_phrases_by_id_where_both_have_one() -> None:
     assert partners([with_ids(("e1", "dog"), ("e2", "dog"))], [with_ids(("e2", "dog"), ("e1", "a dog"))]) == [1, 0]
     assert partners([with_ids((7, "a dog"))], [with_ids(("7", "the dog"))]) == [0]
     assert partners([record(dog=[])], [with_ids(("e2", "dog"))]) == [0]
+    again = {**with_ids(("0", "dog")), "image_path": "y.png"}  # "0" is no name for one: another tool's place
+    assert partners([with_ids(("0", "dog")), again], [with_ids(("0", "a cat")), again]) == [-1, 1]
 
 
 def test_ids_that_say_a_place_do_not_join_other_texts() -> None:
@@ -53,9 +57,54 @@ def test_records_by_image_and_caption() -> None:
     assert partners(gold[::-1], gold) == [2, 1, 0]
     assert partners([record("./a.png", "two", dog=[])], gold) == [-1, 0, -1]
     with pytest.raises(InputError, match="have no record of the same image"):
-        partners([record("a.png", "three", dog=[])], gold)
-    twice = [record(dog=[LEFT]), record(dog=[])]  # the same image and caption in two rows: in their order
-    assert partners(twice, twice) == [0, 1]
+        partners([record("c.png", "one", dog=[])], gold)
+    assert partners([record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold) == [0, -1, 1]
+    twice = [record(dog=[LEFT]), record(dog=[])]  # the same image and caption in two rows: by their boxes
+    assert (partners(twice, twice), partners(twice[::-1], twice)) == ([1, 0], [0, 1])
+
+
+@pytest.mark.parametrize("captioned", [True, False])
+@pytest.mark.parametrize("owner", ["own", "id", "none"])
+def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(captioned: bool, owner: str) -> None:
+    chance = random.Random(0)
+    lines, whole = [], []
+    for image in range(9):
+        own: dict[str, Any] = {"image_id": image, "image_path": None if owner == "id" else f"{image}.png"}
+        texts = [chance.choice(["man", "a dog", "the cat", "caf\u00e9"]) for _ in range(5)]
+        said = [phrase(text, [[n, n, n + 5, n + 9]]) for n, text in enumerate(texts)]
+        if owner == "own":
+            said = [{**one, "expression_id": f"e{image}.{n}"} for n, one in enumerate(said)]
+        lines += [{**own, "caption": one["text"] if captioned else None, "expressions": [one]} for one in said]
+        whole.append({**own, "caption": None, "expressions": said})
+    gold = chance.sample(lines, len(lines))
+    right = evaluate(gold, gold).to_json()
+    assert (right["acc_0.5"], right["ap"]) == (1.0, 1.0)
+    nfd = [{**row, "expressions": [{**one, "text": one["text"].replace("\u00e9", "e\u0301")} for one in row["expressions"]]}
+           for row in lines]  # fmt: skip
+    for found, truth in ((lines, gold), (whole, gold), (gold, whole), (nfd, lines)):
+        run = evaluate(found, truth).to_json()
+        assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (1.0, 0, right["intervals"])
+
+
+def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gold.jsonl").write_text('{"image": "x.png", "expressions": [{"text": "a", "instances": []}]}\n')
+    cases = {"": "has no records", '{"images": [], "annotations": []}': "names no picture: `dataflowgrounding import`"}
+    for text, said in cases.items():
+        (tmp_path / "found.jsonl").write_text(text)
+        for words in (["eval", "found.jsonl", "--gold", "gold.jsonl"], ["agree", "found.jsonl", "gold.jsonl"]):
+            done = command([word if word[-5:] != "jsonl" else str(tmp_path / word) for word in words])
+            assert (done.code, f"found.jsonl {said}" in done.err) == (2, True), done
+
+
+def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said() -> None:
+    gold = {**record(a=[[10, 20, 30, 60]], b=[LEFT]), "width": 100, "height": 200}
+    found = {**record(a=[[5, 40, 15, 120]], z=[LEFT]), "width": 50, "height": 400}
+    run = evaluate([found], [gold]).to_json()
+    assert run["acc_0.5"] == 0.5
+    assert run["miou"] == 0.5
+    assert "boxes of 1 records of what was given are scaled to the size that what was given states" in run["notes"]
+    assert found["expressions"][0]["instances"][0]["bbox"] == [5, 40, 15, 120]
+    assert agreement([found], [gold])["mean_iou"] == 1.0
 
 
 def test_images_by_id_and_records_without_caption() -> None:
@@ -67,10 +116,9 @@ def test_images_by_id_and_records_without_caption() -> None:
 
 def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     cat = {"text": "cat", "instances": [{"bbox": LEFT, "bbox_score": 1}]}
-    run = evaluate(
-        [{"image_path": "x", "expressions": ["dog", cat]}], [{"image_path": "x", "expressions": ["dog", cat]}]
-    )
-    assert (run.figures["scored_boxes"], run.figures["acc_0.5"], run.figures["n_acc"]) == (1, 1.0, 1.0)
+    rows = [{"image_path": "x", "expressions": ["dog", cat]}]
+    run = evaluate(rows, rows).figures
+    assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (1, 1.0, None, 1)
 
 
 BROKEN = {
@@ -104,7 +152,8 @@ def test_gold_without_phrases_is_no_gold() -> None:
 
 
 def test_empty_predictions_are_wrong_everywhere() -> None:
-    run = evaluate([], [record(a=[LEFT], b=[])])
+    run = evaluate([record()], [record(a=[LEFT], b=[])])
+    assert str(run.figures["cgf1"]) == "0.0"
     assert run.figures["acc_0.5"] == 0.0
     assert (run.figures["expressions_missing"], run.figures["gprec_f1"]) == (2, 0.0)
     assert (run.figures["n_acc"], run.figures["t_acc"], run.figures["il_mcc"]) == (0.0, 0.0, -1.0)
@@ -119,6 +168,7 @@ def test_odd_values_of_other_tools_are_no_crash() -> None:
         "height": None,
         "model": ["m"],
         "image_path": {"x": 1},
+        "image_id": 0,
     }
     row["expressions"][0] |= {"status": ["s"], "verified": {}, "type": {"t": 1}, "expression_id": ["i"]}
     run = evaluate([row], [row])
