@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding.jobs.registry import load_spec
@@ -19,9 +20,14 @@ from dataflow_grounding.terminal import say, say_json
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
+def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Shard | None:
+    return Shard.parse(text) if text else None
+
+
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
@@ -45,7 +51,7 @@ def generate(
         say(f"Note: {remark}.")
     if given["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None}
+    limits = {"budget_usd": given["budget_usd"], "retry_failed": given["retry_failed"] or None, "shard": given["shard"]}
     run = SpecRun(spec, pilot=pilot, progress=False if given["no_progress"] else None, **limits)
     if given["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)

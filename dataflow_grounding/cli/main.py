@@ -19,6 +19,7 @@ from dataflow_grounding.version import __version__
 _COMMANDS = {
     "init": ("starting", "Write editable pipelines, example data and a spec into a folder."),
     "generate": ("generate", "Run the pipeline that a spec names."),
+    "merge": ("results", "Put shards together."),
     "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
     "check": ("before_run", "Validate spec, input and images; send nothing."),
     "doctor": ("endpoints", "Show what is installed, which keys are set, and what an endpoint accepts."),

@@ -1,4 +1,4 @@
-"""`cost`, `report`: what a run's folder has in it."""
+"""`cost`, `merge`, `report`: what a run's folder has in it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ import click
 
 from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.jobs.costs import costs_of
+from dataflow_grounding.jobs.merging import merge as merge_shards
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.terminal import counted
 
@@ -35,6 +36,24 @@ def _words(bill: dict[str, Any]) -> str:
     cost = "" if bill["cost_usd"] is None else f", {bill['cost_usd']:.4f} USD"
     given = f"{tokens['input']:,} tokens in ({tokens['cached']:,} cached), {tokens['output']:,} out"
     return f"{counted(bill['requests'], 'reply')}, {given}{cost}"
+
+
+@click.command("merge")
+@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
+def merge(results: str, no_report: bool, as_json: bool) -> int:
+    """Put the shards in the folder RESULTS together there, in the input's order: what one machine would have left.
+
+    Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another input.
+    """
+    summary = merge_shards(results)["summary"]
+    lines = [f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"]
+    lines += [f"results: {summary['annotations']}"]
+    if summary["done"] and not no_report:
+        lines += [f"report: {report_folder(results)[0]}"]
+    answer(as_json, summary, lines)
+    return 1 if summary["failures"] else 0
 
 
 @click.command("report")

@@ -112,6 +112,9 @@ def _check_plan(steps: list[Step], options: RunOptions) -> None:
         raise PlanError("the pipeline has no steps")
     for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
         refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
+    for step in steps:
+        if options.shard is not None and isinstance(step.operator, WholeFile):
+            raise PlanError(f"{step.label} works on whole files: it can't run on a shard")
     if options.budget_usd is None:
         return
     if options.prices is None:
@@ -136,7 +139,7 @@ def _execute_segment(
     steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator]
 ) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
-    source = Source(steps[0], image_key, name, options.pilot)
+    source = Source(steps[0], image_key, name, options.pilot, options.shard)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])
     manifest = Manifest(steps, source, options, name)
     check(steps, source.columns())
@@ -152,6 +155,7 @@ def _execute_segment(
     except BudgetExceeded as stopped:
         raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
     summary.requests.update(asked)
+    summary.seen = source.seen
     manifest.write(summary)
     return summary
 

@@ -1,5 +1,6 @@
 """An append-only file of JSON lines, found by key: what was paid for, and what was learnt of images."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from dataflow_grounding.errors import StorageFailed
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
+MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
+"""The key of what checks say; the last such line counts."""
 
 _HEAD = b'{"key": "'
 Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
@@ -23,6 +26,7 @@ class Vouched:
         self.entries: dict[str, dict[str, list[Span]]] | None = None
         self.void: dict[str, list[Span]] = {}  # where lines are as good as lost
         self.trusted: set[str] = set()  # of which lines in such places count all the same, as suspect
+        self.open_elsewhere: set[str] = set()  # of which other logs have lines that no check has vouched for
 
     def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
         """The line, `suspect` where a check says so; None for one that is as good as lost."""
@@ -83,7 +87,7 @@ class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes per line.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync` puts all on disk. A
-    line torn by a stop is dropped when the file is opened.
+    line torn by a stop is dropped when the file is opened. `others`, of other parts of the run, are only read.
 
     Args:
         path: The file; made where it is missing.
@@ -97,6 +101,7 @@ class KeyedLog:
     def __init__(self, path: str, *, buffered: bool = False, read_only: bool = False) -> None:
         self.path, self._read_only = path, read_only
         self.vouched = Vouched()
+        self.others: list[KeyedLog] = []
         self._most_pending = 32_768 if buffered else 0
         self._pending = bytearray()
         self._places = NumberTable()
@@ -117,6 +122,12 @@ class KeyedLog:
 
     def get(self, key: str, since: int = 0) -> dict[str, Any] | None:
         """The last line of `key`, or None; only lines at or after place `since` count."""
+        line = self._own(key, since)
+        if line is None and not since and key != MARK:
+            return next(filter(None, (other._own(key) for other in self.others)), None)
+        return line
+
+    def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
         place = self._places.get(int(key[:16], 16))
         if place is None or place < since:
             return None
@@ -163,6 +174,8 @@ class KeyedLog:
 
     def close(self) -> None:
         """Put all lines on disk and close the file."""
+        for other in self.others:
+            other.close()
         if self._file >= 0:
             try:
                 if not self._read_only:

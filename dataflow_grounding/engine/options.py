@@ -9,6 +9,7 @@ from dataflow_grounding.errors import SpecError
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.budget import Budget, Prices
+    from dataflow_grounding.engine.shard import Shard
     from dataflow_grounding.geometry import Size
 
 
@@ -26,6 +27,7 @@ class RunOptions:
         retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all records first.
         pilot: Only the first so many records; None takes all.
+        shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a line now and then.
     """
@@ -39,6 +41,7 @@ class RunOptions:
     retry_failed: bool = False
     stream: bool = True
     pilot: int | None = None
+    shard: "Shard | None" = None
     replies: str | None = None
     progress: bool | None = None
 
@@ -55,6 +58,8 @@ class RunOptions:
             fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
             if not fits and not (value is None and default is None):
                 raise SpecError(f"RunOptions({name}=…) should be {wanted}, not {value!r:.40}")
+        if self.shard is not None and self.pilot is not None:
+            raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
             raise SpecError(f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}")
 

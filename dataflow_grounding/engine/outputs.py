@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
+from dataflow_grounding.engine.shard import lines_path, write_places
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record, dump_line, parse_line
@@ -35,14 +36,18 @@ class Outcome:
 
 
 class Outputs:
-    """One file per step, and `failures.jsonl`; `put` takes outcomes in any order."""
+    """One file per step, and `failures.jsonl`; `put` takes outcomes in any order.
 
-    def __init__(self, steps: list[Step], summary: Summary) -> None:
+    With `places`, those of a shard: beside each step's file is written in which lines of the input its rows stood.
+    """
+
+    def __init__(self, steps: list[Step], summary: Summary, places: bool = False) -> None:
         self.steps, self.summary = steps, summary
         self.next = 0  # the place of the oldest row that is not finished
-        self._waiting: dict[int, tuple[list[str], list[str]]] = {}
+        self._waiting: dict[int, tuple[int, list[str], list[str]]] = {}
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
         self._missing = [array("q") for _ in steps]  # the places of the rows that a step's file lacks
+        self._places = [array("q") for _ in steps if places]
         self._suspects: dict[int, int] = {}  # the place of a row with suspect boxes → the first step that has them
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
@@ -53,12 +58,15 @@ class Outputs:
         """Take a row's outcome, and write all that are due. What has to wait, waits as text."""
         self._count(outcome)
         self._waiting[place] = (
+            outcome.line,
             [dump_line(record) for record in outcome.records],
             [dump_line(_failure(outcome, failure)) for failure in outcome.failures],
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
-                lines, failures = self._waiting.pop(self.next)
+                at, lines, failures = self._waiting.pop(self.next)
+                for places, _ in zip(self._places, lines, strict=False):
+                    places.append(at)
                 for writer, line in zip(self._writers, lines, strict=False):
                     writer.write_line(line)
                 for missing in self._missing[len(lines) :]:
@@ -103,9 +111,11 @@ class Outputs:
                 self._failures.write(line)
             self._mark_suspects()
             self._failures.commit()
-            for writer in self._writers:
+            for number, writer in enumerate(self._writers):
                 if writer.count or not self.summary.records:  # else the earlier file stays
                     writer.commit()
+                    for places in self._places[number : number + 1]:
+                        write_places(lines_path(writer.path), places)
                 else:
                     writer.discard()
 

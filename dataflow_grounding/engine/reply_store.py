@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, Span, read_lines
-from dataflow_grounding.engine.vouching import MARK, entries_of
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, Span, read_lines
+from dataflow_grounding.engine.shard import FOLDER
+from dataflow_grounding.engine.vouching import entries_of
 
 
 def store_path(folder: str) -> str:
@@ -25,6 +26,20 @@ def open_store(folder: str) -> str:
         _merge(old, part)
         os.replace(part, path)
     return path
+
+
+def shard_stores(results_dir: str) -> list[str]:
+    """The stores of a run's shards."""
+    return sorted(glob.glob(store_path(os.path.join(glob.escape(results_dir), FOLDER, "*", ".ckpt"))))
+
+
+def other_stores(folder: str) -> list[str]:
+    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the folder of these."""
+    results = os.path.dirname(os.path.abspath(folder))
+    if os.path.basename(os.path.dirname(results)) == FOLDER:
+        results = os.path.dirname(os.path.dirname(results))
+    paths = [store_path(os.path.join(results, ".ckpt")), *shard_stores(results)]
+    return [path for path in paths if os.path.exists(path) and path != store_path(os.path.abspath(folder))]
 
 
 @contextmanager

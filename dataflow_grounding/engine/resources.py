@@ -12,8 +12,9 @@ from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.reply_store import open_store
+from dataflow_grounding.engine.reply_store import open_store, other_stores
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed
 
 SYNC_SECONDS = 0.5
@@ -53,7 +54,10 @@ class Resources:
 
     def _replies(self, folder: str) -> KeyedLog:
         try:
-            return self._log(open_store(folder))
+            path = open_store(folder)
+            if path not in self._logs:
+                read_others(self._log(path), other_stores(folder))
+            return self._log(path)
         except OSError as error:
             raise StorageFailed(f"can't read or write the replies in {folder}: {error.strerror or error}") from None
 

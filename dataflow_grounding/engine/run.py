@@ -56,7 +56,7 @@ class Run:
         start = time.monotonic()
         self._held = Resources(self.steps, self.options, self._budget, self.stop)
         try:
-            self._outputs = Outputs(self.steps, self.summary)
+            self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
             try:
                 await self._work_through()
                 await self._held.sync()

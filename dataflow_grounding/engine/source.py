@@ -14,6 +14,7 @@ from typing import Any
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
+from dataflow_grounding.engine.shard import Shard, lines_path, read_places
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
@@ -81,13 +82,18 @@ class Source:
         image_key: The column with the image's path; None takes `image_path`.
         name: What `source` of the records says; None leaves it out.
         pilot: Only the first so many rows; None takes all.
+        shard: Only the rows of this part; None takes all.
+
+    `seen` counts the rows that were read, of all shards.
     """
 
-    def __init__(self, step: Step, image_key: str | None, name: str | None, pilot: int | None) -> None:
+    def __init__(
+        self, step: Step, image_key: str | None, name: str | None, pilot: int | None, shard: Shard | None = None
+    ) -> None:
         self.path = step.storage.input_path
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
-        self._name, self._pilot = name, pilot
+        self._name, self._pilot, self._shard, self.seen = name, pilot, shard, 0
         self._folders = step.storage.image_folders
         self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
@@ -96,12 +102,28 @@ class Source:
         self._read_more: asyncio.Lock | None = None
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
-        return enumerate(itertools.islice(read_rows(self.path), self._pilot))
+        return enumerate(self._own(itertools.islice(read_rows(self.path), self._pilot)))
+
+    def _own(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows of the shard; of a step's file of a shard all, with the line of the input in which they stood."""
+        if self._shard is None:
+            yield from rows
+        elif os.path.exists(lines_path(self.path)):
+            yield from (row._replace(line=line) for row, line in zip(rows, read_places(self.path), strict=False))
+        else:
+            seen = 0
+            for row in rows:
+                seen += 1
+                if self._shard.has(row, self.image_key, self._image_root):
+                    yield row
+            self.seen = seen  # else the file was not read to its end
 
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
         readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
+        if not readable and self._shard is not None:  # a shard may have no rows
+            readable = [row.data for row in itertools.islice(read_rows(self.path), 50) if row.data is not None]
         if not readable:
             why = f"line {self._ahead[0].line}: {self._ahead[0].error}" if self._ahead else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
@@ -171,13 +193,14 @@ class Source:
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
-        """How many rows there are, as far as a quick look tells: exact for JSONL, else None."""
+        """How many rows there are, as far as a quick look tells: exact for JSONL, of a shard about; else None."""
         with suppress(OSError):
             if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv", ".tsv")):
                 return None
             with open(self.path, "rb") as file:
                 lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            return min(lines, self._pilot) if self._pilot else lines
+            lines = min(lines, self._pilot) if self._pilot else lines
+            return lines // self._shard.of if self._shard else lines
         return None
 
     def state(self) -> tuple[int, ...] | None:

@@ -46,6 +46,7 @@ class Summary:
     report: str = ""
     boxes: list[tuple[int, str]] = field(default_factory=list)  # of the first records with any, by place: for people
     already_complete: bool = False
+    seen: int = 0  # rows of the input that were read, of a shard those of all
 
     @property
     def exit_code(self) -> int:
@@ -76,7 +77,7 @@ class Summary:
         self.requests.update(earlier.requests)
         self.notes.update(earlier.notes)
         self.failures.update(earlier.failures)
-        self.records = max(self.records, earlier.records)
+        self.records, self.seen = max(self.records, earlier.records), max(self.seen, earlier.seen)
         self.failed += earlier.failed
         self.passing_failures += earlier.passing_failures
         self.seconds += earlier.seconds

@@ -1,12 +1,9 @@
 """Which replies of a step's store a check of the endpoint has vouched for; kept in the store itself."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MemoryLog, ReplyLog, Span
-
-MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]  # the key of the marks; the last one counts
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog, ReplyLog, Span
 
 
 class Vouching:
@@ -27,7 +24,7 @@ class Vouching:
         self._entries = vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
         earlier = [span for span in mine["open"] if span[1] is not None]
-        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier))
+        self.relied_on = bool(trusting and mine["void"]) or any(self._replies(earlier)) or of in vouched.open_elsewhere
         """Whether the store holds replies of earlier runs that nobody has vouched for."""
         if trusting:
             vouched.trusted.add(of)
@@ -102,6 +99,15 @@ def entries_of(mark: Mapping[str, Any] | None, end: int) -> dict[str, dict[str, 
         of: {name: _joined(entry.get(name) if isinstance(entry, dict) else None, end) for name in ("open", "void")}
         for of, entry in (checks.items() if isinstance(checks, dict) else ())
     }
+
+
+def read_others(log: KeyedLog, paths: Iterable[str]) -> None:
+    """Let a log read those at `paths` too, each as its own checks have judged it. Raises StorageFailed."""
+    for path in paths:
+        log.others.append(other := KeyedLog(path, read_only=True))
+        entries = entries_of(other.get(MARK), other.end)
+        other.vouched.void = void_spans(entries)
+        log.vouched.open_elsewhere |= {of for of, entry in entries.items() if entry["open"]}
 
 
 def void_spans(entries: Mapping[str, Mapping[str, list[Span]]]) -> dict[str, list[Span]]:

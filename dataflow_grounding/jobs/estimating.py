@@ -14,13 +14,13 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog
 from dataflow_grounding.engine.limiter import Limiter, Share
 from dataflow_grounding.engine.plan import Partial, Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.engine.vouching import MARK, entries_of, void_spans
+from dataflow_grounding.engine.vouching import entries_of, void_spans
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun

@@ -49,8 +49,10 @@ class SpecRun:
     """A spec made ready to run: everything that can be wrong before the first request has been looked at."""
 
     def __init__(self, spec: Spec, **command: Any) -> None:
+        self.options = options_of(spec.block.vlm, spec.block.workflow, **command)
+        if self.options.shard is not None:
+            spec = spec.model_copy(update={"results_dir": self.options.shard.folder(spec.results_dir)})
         self.spec, self.block = spec, spec.block
-        self.options = options_of(self.block.vlm, self.block.workflow, **command)
         self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
         self.prices_from = "vlm.prices" if self.options.prices else None
         listed = listed_price(self.serving.model) if self.options.prices is None else None
@@ -154,6 +156,10 @@ class SpecRun:
             return {"name": None, "from": None}
         return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
+    def _shard_seen(self, summary: Summary | None) -> dict[str, Any]:
+        shard = self.options.shard
+        return {"shard": {**shard._asdict(), "rows_of_all": summary and summary.seen}} if shard else {}
+
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         """What ran, with which settings and results, without secrets."""
         path = os.path.join(self.spec.results_dir, "run.json")
@@ -171,6 +177,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
+            **self._shard_seen(summary),
             "sustained_concurrency": limiter_of(self.serving).level,
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,

@@ -51,7 +51,7 @@ def blocks() -> Iterator[Block]:
 
 
 SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
-WHOLE = (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md")
+WHOLE = tuple(REPOSITORY / name for name in ("README.md", "docs/tutorial.md", "docs/scale.md"))
 """Pages that are run from beginning to end, in test_pages_run.py."""
 COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
 ENDPOINTS = ["Gemini", "NVIDIA NIM", "TAO inference microservice", "vLLM", "SGLang", "llama.cpp", "Ollama", "LM Studio"]

@@ -1,0 +1,72 @@
+"""One of n parts of an input, which is worked on apart from the others: all rows of a picture are in one."""
+
+import os
+import re
+from array import array
+from hashlib import blake2b
+from typing import NamedTuple
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.records import image_id_of
+from dataflow_grounding.rows import Row
+
+FOLDER = "shards"
+"""Of a results folder: where its shards' folders are."""
+_NUMBERED = re.compile(r"@\d+$")  # what ids of a picture's later rows end with
+
+
+class Shard(NamedTuple):
+    """Shard `number`, from 1, `of` so many.
+
+    Example:
+        >>> shard = Shard.parse("2/8")
+        >>> shard.folder("results")
+        'results/shards/2-of-8'
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that a text such as `2/8` names. Raises SpecError."""
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        if not 1 <= shard.number <= shard.of:
+            raise SpecError(f"--shard {text!r} should be i/n, such as 1/8 for the first of eight")
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    def folder(self, results_dir: str) -> str:
+        """Where its results are."""
+        return os.path.join(results_dir, FOLDER, str(self))
+
+    def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
+        """Whether a row is in it. That follows from what its picture is called: rows added later move no other."""
+        name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
+        # of absolute paths outside of the root only the file's name counts, by which such pictures are numbered
+        key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
+        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "little") % self.of == self.number - 1
+
+
+def write_places(path: str, lines: "array[int]") -> None:
+    """Keep beside a step's file in which lines of the input its rows stood: 8 bytes for each. Raises OSError."""
+    with open(f"{path}.part", "wb") as file:
+        file.write(lines.tobytes())
+    os.replace(f"{path}.part", path)
+
+
+def lines_path(output_path: str) -> str:
+    """Where the lines of a step's file are kept."""
+    return f"{output_path}.lines"
+
+
+def read_places(output_path: str) -> "array[int]":
+    """The lines of a step's file. Raises OSError, ValueError."""
+    lines: array[int] = array("q")
+    with open(lines_path(output_path), "rb") as file:
+        lines.frombytes(file.read())
+    return lines

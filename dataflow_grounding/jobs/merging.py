@@ -1,0 +1,163 @@
+"""The shards of a run put together: what one machine would have left, row by row in the input's order."""
+
+import glob
+import heapq
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any
+
+from dataflow_grounding.engine.execute import refuse_foreign
+from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path, read_places
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.records import read_object
+from dataflow_grounding.rows import RowWriter, copy_file, write_text
+
+_SAME = ("version", "model", "endpoint", "box_format", "pilot")
+Line = tuple[int, str]  # where its row stood in the input, and a line of a file
+
+
+def merge(results_dir: str) -> dict[str, Any]:
+    """Put the shards in `results_dir` together there: step files, annotations, failures, `run.json` with the sums.
+
+    Returns:
+        What `run.json` says.
+
+    Raises:
+        InputError: A shard is missing, stopped or at work, or they aren't of one input and one model; or a file is
+            damaged. Nothing is changed then.
+    """
+    folders = _folders(results_dir)
+    with ExitStack() as locks:
+        for folder in (results_dir, *folders):
+            locks.enter_context(only_run(os.path.join(folder, ".ckpt")))
+        runs = [_run_of(folder) for folder in folders]
+        _check(folders, runs)
+        steps = sorted({os.path.relpath(path, folder) for folder in folders for path in _step_files(folder)})
+        targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
+        refuse_foreign(os.path.join(results_dir, ".ckpt"), targets)
+        with ExitStack() as undo:
+            writers = [_merged(folders, name, undo) for name in (*steps, "failures.jsonl")]
+            for writer in writers:
+                writer.commit()
+        copy_file(os.path.join(results_dir, steps[-1]), targets[-1])
+        run = _sums(results_dir, runs)
+        write_text(os.path.join(results_dir, "run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    return run
+
+
+def _folders(results_dir: str) -> list[str]:
+    """The folders of all shards. Raises InputError where one is missing, or there are some of several splits."""
+    there = glob.glob(os.path.join(glob.escape(results_dir), FOLDER, "*-of-*"))
+    names = [os.path.basename(path) for path in there if os.path.isdir(path)]
+    counts = {name.partition("-of-")[2] for name in names}
+    if len(counts) != 1 or not (total := next(iter(counts))).isdecimal():
+        split = f" of {' and of '.join(sorted(counts))}" if counts else ""
+        raise InputError(
+            f"{results_dir} has {'shards' + split if split else 'no shards'}: run --shard 1/n to n/n there"
+        )
+    shards = [Shard(number, int(total)) for number in range(1, int(total) + 1)]
+    missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
+    if missing:
+        raise InputError(
+            f"{results_dir}: {len(missing)} shards are missing: run --shard {', '.join(missing[:5])} first"
+        )
+    return [shard.folder(results_dir) for shard in shards]
+
+
+def _run_of(folder: str) -> dict[str, Any]:
+    run = read_object(os.path.join(folder, "run.json"))
+    if (
+        run.get("state") != "finished"
+        or not isinstance(run.get("summary"), dict)
+        or not isinstance(run.get("shard"), dict)
+    ):
+        state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
+        raise InputError(f"shard {folder} {state}: run it again, then merge")
+    return run
+
+
+def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    for key in _SAME:
+        for folder, run in zip(folders, runs, strict=True):
+            if run.get(key) != runs[0].get(key):
+                raise InputError(
+                    f"{folder} was run with another {key} than {folders[0]}: run it again as the others were"
+                )
+    rows = [run["shard"]["rows_of_all"] for run in runs]
+    for folder, seen in zip(folders, rows, strict=True):
+        if seen != max(rows):
+            raise InputError(f"{folder} has seen {seen} of the input's {max(rows)} rows: run it again, then merge")
+    own = sum(run["summary"]["images"] for run in runs)
+    if own != rows[0]:
+        raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
+
+
+def _step_files(folder: str) -> list[str]:
+    return [path.removesuffix(".lines") for path in glob.glob(lines_path(os.path.join(glob.escape(folder), "*", "*")))]
+
+
+def _merged(folders: list[str], name: str, undo: ExitStack) -> RowWriter:
+    """A writer of a file with the lines of all shards' files of this name."""
+    target = os.path.join(os.path.dirname(os.path.dirname(folders[0])), name)
+    try:
+        writer = RowWriter(target)
+        undo.callback(writer.discard)
+        read = _failures if name == "failures.jsonl" else _rows
+        for _, line in heapq.merge(*(read(os.path.join(folder, name)) for folder in folders), key=lambda one: one[0]):
+            writer.write_line(line)
+    except OSError as error:
+        raise InputError(f"can't write {target}: {error.strerror or error}") from None
+    return writer
+
+
+def _rows(path: str) -> Iterator[Line]:
+    """The lines of a step's file. Raises InputError where they aren't as many as were written."""
+    if not os.path.exists(lines_path(path)):  # no row got so far
+        return
+    try:
+        places = read_places(path)
+        with open(path, encoding="utf-8", newline="\n") as file:
+            yield from zip(places, file, strict=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not as its run left it: run that shard again ({error})") from None
+
+
+def _failures(path: str) -> Iterator[Line]:
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            try:
+                yield json.loads(line)["line"], line
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path} is not as its run left it: run that shard again") from None
+
+
+def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    summaries = [run["summary"] for run in runs]
+    summary = dict(summaries[0])
+    for name, value in summary.items():
+        given = [one.get(name) for one in summaries]
+        if isinstance(value, dict):
+            summary[name] = dict(sum((Counter(one) for one in given), Counter[str]()))
+        elif name in ("models",):
+            summary[name] = list(dict.fromkeys(chain.from_iterable(given)))
+        elif name == "cost_usd":
+            summary[name] = None if None in given else sum(given)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            summary[name] = sum(given)
+    summary |= {"annotations": os.path.join(results_dir, "annotations.jsonl")}
+    summary |= {"failures_file": os.path.join(results_dir, "failures.jsonl")}
+    started = min(str(run.get("started")) for run in runs)
+    kept = {name: value for name, value in runs[0].items() if name != "shard"}
+    return {
+        **kept,
+        "started": started,
+        "summary": summary,
+        "shards": len(runs),
+        "steps": paid_by_step(results_dir, None),
+    }

@@ -1,0 +1,171 @@
+"""Shards: each works on its part, `merge` leaves what one machine would have left, and no reply is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Done, Workplace, caption, command, ended
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+ROWS = 120
+
+
+def rows(place: Workplace) -> list[dict[str, Any]]:
+    """Rows with their own ids or without, several of one picture, broken ones, one whose picture is missing."""
+    place.picture("a.jpg")
+    place.picture("deep/b c.jpg")
+    made: list[dict[str, Any]] = []
+    for n in range(ROWS):
+        own: dict[str, Any] = {"image_id": n} if n % 3 else {}
+        picture = "gone.jpg" if n == 50 else "deep/b c.jpg" if n % 2 else "a.jpg"
+        made.append({"image_path": picture, "caption": caption(n), **own})
+    return [*made[:30], {"image_path": "a.jpg"}, *made[30:]]
+
+
+def left(results: Path) -> dict[str, bytes]:
+    """What a run leaves for its user, bar run.json."""
+    names = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+    return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
+
+
+STEPS = ("step_0_expression_extraction", "step_1_grounding")
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.rows([*map(json.dumps, rows(workplace)), "{broken"])
+    return workplace
+
+
+def in_folder(place: Workplace, name: str) -> Workplace:
+    """The same input and settings, with other results."""
+    place.results = place.folder / name
+    return place
+
+
+def merged(place: Workplace) -> Done:
+    return command(["merge", str(place.results), "--no-report", "--json"])
+
+
+def test_merged_shards_are_what_one_machine_leaves(place: Workplace, server: LoopbackServer) -> None:
+    alone = in_folder(place, "alone").run()
+    assert alone.code == 1, alone  # the rows that can't be done
+    one_by_one = server.count()
+    for number in range(1, 9):
+        done = in_folder(place, "results").run("--shard", f"{number}/8")
+        assert done.code in (0, 1), done
+    assert server.count() == 2 * one_by_one
+    done = merged(place)
+    assert done.code == 1, done
+    assert left(place.folder / "results") == left(place.folder / "alone")
+    run = json.loads((place.results / "run.json").read_text())
+    assert run["shards"] == 8
+    for name in ("images", "done", "failed", "expressions", "requests", "failures"):
+        assert done.summary[name] == alone.summary[name], name
+    assert sum(step["requests"] for step in run["steps"]) == one_by_one
+
+
+def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackServer) -> None:
+    in_folder(place, "alone").run()
+    before = server.count()
+    stopped = in_folder(place, "results").run(**{"workflow.max_requests": 40})
+    assert stopped.code == 3, stopped
+    for number in (1, 2):
+        place.run("--shard", f"{number}/3")
+    back = place.run()
+    assert back.code == 1, back
+    assert server.count() == 2 * before
+    assert left(place.results) == left(place.folder / "alone")
+    place.run("--shard", "3/3")
+    assert merged(place).code == 1
+    assert server.count() == 2 * before
+    assert left(place.results) == left(place.folder / "alone")
+
+
+def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer) -> None:
+    for number in (1, 2, 3):
+        place.run("--shard", f"{number}/3")
+    before = server.count()
+    with place.input.open("a") as file:
+        file.write("\n" + json.dumps({"image_path": "a.jpg", "image_id": "new", "caption": caption(1000)}) + "\n")
+    refused = merged(place)
+    codes = [place.run("--shard", f"{number}/3").code for number in (1, 2)]
+    assert refused.code == 0 or refused.code == 1
+    late = merged(place)
+    assert late.code == 2, late
+    assert "3-of-3 has seen" in late.err
+    place.run("--shard", "3/3")
+    assert server.count() == before + 2, codes
+    assert merged(place).code == 1
+    assert len(place.annotations()) == ROWS
+
+
+def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
+    """What is paid for again is at most what was in flight: 8 requests for each run that was killed."""
+    kills = 0
+    with LoopbackServer(EchoAnswers(), latency=0.05) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        for wanted in (30, 90, 150):
+            running = [place.start("--shard", f"{number}/2") for number in (1, 2)]
+            while server.count() < wanted and any(one.poll() is None for one in running):
+                time.sleep(0.01)
+            for one in running:
+                kills += one.poll() is None
+                one.kill()
+                ended(one)
+        for number in (1, 2):
+            assert place.run("--shard", f"{number}/2").code in (0, 1)
+        paid = server.count()
+        assert merged(place).code == 1
+        alone = in_folder(place, "alone").run(**{"vlm.openai.base_url": server.base_url})
+        assert kills >= 2
+        assert paid <= alone.summary["requests"] + 8 * kills
+    assert left(place.folder / "results") == left(place.folder / "alone")
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4"])
+def test_a_wrong_shard_is_refused(place: Workplace, text: str) -> None:
+    done = place.run("--shard", text)
+    assert done.code == 2
+    assert "--shard" in done.err
+
+
+def test_what_is_missing_is_named(place: Workplace) -> None:
+    assert "no shards" in merged_err(place)
+    place.run("--shard", "1/3")
+    assert "--shard 2/3, 3/3" in merged_err(place)
+    place.run("--shard", "2/3")
+    place.run("--shard", "3/3", **{"workflow.max_requests": 2})
+    assert "3-of-3 was stopped" in merged_err(place)
+    place.run("--shard", "3/3")
+    shutil.copytree(place.results / "shards" / "1-of-3", place.results / "shards" / "1-of-4")
+    assert "of 3 and of 4" in merged_err(place)
+
+
+def merged_err(place: Workplace) -> str:
+    place.results.mkdir(exist_ok=True)
+    done = merged(place)
+    assert done.code == 2, done
+    return done.err
+
+
+def test_all_rows_of_a_picture_are_in_one_shard() -> None:
+    from dataflow_grounding.rows import Row
+
+    for n in range(200):
+        homes = {
+            tuple(number for number in range(1, 6) if Shard(number, 5).has(Row(line, row), "image_path", "/data"))
+            for line, row in enumerate(
+                [{"image_path": f"a/{n}.jpg"}, {"image_path": f"/data/a/{n}.jpg"}, {"image_id": f"a/{n}@2"}]
+            )
+        }
+        assert len(homes) == 1
+        assert len(next(iter(homes))) == 1
