@@ -7,6 +7,7 @@ By two looks: a dHash, 64 bits that say where a picture grows brighter to the ri
 import hashlib
 import os
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,7 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
 def first_alike(looks: Sequence[bytes]) -> list[int]:
     """For each of these looks the place of the first that it is the same as, or nearly so."""
     first, alike = dict[bytes, int](), list[int]()
-    hashes = [int.from_bytes(look[:8], "little") for look in looks]
+    hashes = array("Q", (int.from_bytes(look[:8], "little") for look in looks))
     buckets = defaultdict[tuple[int, int], list[int]](list)
 
     def root(place: int) -> int:
@@ -125,12 +126,14 @@ def split(
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
-    folders, places, paths = image_folders_of(results, image_root), list[int](), dict[str, str]()
+    folders, places, paths = image_folders_of(results, image_root), array("q"), dict[str, str]()
     numbers = dict[str, int]()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        paths.setdefault(name, path_of(record))
+        path = path_of(record)
+        paths.setdefault(name, name if path == name else path)  # one text in memory
         places.append(numbers.setdefault(name, len(numbers)))
+    del numbers
     looks, unread = looks_of(paths, folders, read)
     first, names = first_alike(looks), [*paths]
     chance = np.fromiter((int.from_bytes(_bytes(f"{seed} {names[place]}"), "little") for place in first), float)
