@@ -130,8 +130,7 @@ def split(
     numbers = dict[str, int]()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        path = path_of(record)
-        paths.setdefault(name, name if path == name else path)  # one text in memory
+        paths.setdefault(name, name if path_of(record) == name else path_of(record))  # one text in memory
         places.append(numbers.setdefault(name, len(numbers)))
     del numbers
     looks, unread = looks_of(paths, folders, read)

@@ -1,7 +1,5 @@
 """What an operator is: a question about one record, and how it is run on a record, a list, a DataFrame or a file."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from abc import ABC, abstractmethod
@@ -61,7 +59,7 @@ class Operator(ABC):
 
     if not TYPE_CHECKING:  # it takes what __init__ takes
 
-        def __new__(cls, *args: Any, **settings: Any) -> Operator:
+        def __new__(cls, *args: Any, **settings: Any) -> "Operator":
             """An operator that can show what it was made with. Raises SpecError for a `serving` that is not one."""
             operator = super().__new__(cls)
             operator.__dict__["_made_with"] = calling.made_with(cls, args, settings)
@@ -88,19 +86,19 @@ class Operator(ABC):
         """
         return True
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    def settle(self, start: "RunStart") -> Counter[str]:
         """Called before anything is paid for, by earlier steps too: finds out what it must know of the model."""
         return Counter()
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    def prepare(self, start: "RunStart") -> Counter[str]:
         """Called before the first record of a run; what it asks, it counts."""
         return self.settle(start)
 
     @abstractmethod
-    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+    async def annotate(self, record: Record, ask: "Ask") -> "Update | Partial":
         """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises RecordError."""
 
-    async def conclude(self, ask: Ask) -> None:  # noqa: B027
+    async def conclude(self, ask: "Ask") -> None:  # noqa: B027
         """Called after a run's last record, before its files are put in place. A RunStopped from here prevents that."""
 
     @calling.with_columns
@@ -147,7 +145,7 @@ class Operator(ABC):
     def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> Annotated: ...
 
     @overload
-    def __call__(self, data: DataFrame, *, on_error: OnError = ..., **columns: str) -> DataFrame: ...
+    def __call__(self, data: "DataFrame", *, on_error: OnError = ..., **columns: str) -> "DataFrame": ...
 
     def __call__(self, data: Any, *, on_error: OnError = "drop", **columns: str) -> Any:
         """Work on records in memory.
