@@ -18,7 +18,7 @@ from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import RowWriter, copy_file, write_text
 
-_SAME = ("version", "model", "endpoint", "box_format", "pilot")
+_SAME = ("version", "model", "endpoint", "box_format")
 Line = tuple[int, str]  # where its row stood in the input, and a line of a file
 
 
@@ -45,7 +45,8 @@ def merge(results_dir: str) -> dict[str, Any]:
             writers = [_merged(folders, name, undo) for name in (*steps, "failures.jsonl")]
             for writer in writers:
                 writer.commit()
-        copy_file(os.path.join(results_dir, steps[-1]), targets[-1])
+        if steps:  # else no record got through the first
+            copy_file(os.path.join(results_dir, steps[-1]), targets[-1])
         run = _sums(results_dir, runs)
         write_text(os.path.join(results_dir, "run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
@@ -144,7 +145,7 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         given = [one.get(name) for one in summaries]
         if isinstance(value, dict):
             summary[name] = dict(sum((Counter(one) for one in given), Counter[str]()))
-        elif name in ("models",):
+        elif name == "models":
             summary[name] = list(dict.fromkeys(chain.from_iterable(given)))
         elif name == "cost_usd":
             summary[name] = None if None in given else sum(given)
