@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
+from dataflow_grounding.elsewhere import plain_path
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.rows import check_file_type, read_records, write_rows
 from dataflow_grounding.secrets import excerpt
@@ -47,11 +48,11 @@ class FileStorage:
         *,
         image_root: str | None = None,
     ) -> None:
-        self.first_entry_file_name = os.fspath(first_entry_file_name)
+        self.first_entry_file_name = plain_path(os.fspath(first_entry_file_name))
         self.cache_path = os.fspath(cache_path)
         self.file_name_prefix = file_name_prefix
         self.cache_type = check_file_type(cache_type)
-        self.image_root = os.fspath(image_root) if image_root else None
+        self.image_root = plain_path(os.fspath(image_root)) if image_root else None
         self.operator_step = -1
 
     def __repr__(self) -> str:

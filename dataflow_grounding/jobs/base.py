@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
@@ -124,7 +125,7 @@ class RowsJob(SpecJob):
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
         if first.operator_step == 0:
-            if self._input.given.plain and not os.path.exists(data.input_jsonl):
+            if self._input.given.plain and not kind_of(data.input_jsonl):
                 raise InputError(f"no input file {data.input_jsonl}: check data.input_jsonl")
             self.steps = [*self._input.begin(self.steps[0], serving), *self.steps]
         elif not os.path.exists(first.input_path):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.calibration.choice import REQUESTS
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
@@ -173,7 +174,7 @@ class SpecRun:
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
-            "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
+            "image_folders": [absolute(folder) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
