@@ -32,13 +32,10 @@ PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
-_KINDS: dict[type[Exception], int] = {
-    FileNotFoundError: errno.ENOENT,
-    FileExistsError: errno.EEXIST,
-    PermissionError: errno.EACCES,
-    IsADirectoryError: errno.EISDIR,
-    ValueError: errno.EINVAL,
-}
+_KINDS = (
+    *((FileNotFoundError, errno.ENOENT), (FileExistsError, errno.EEXIST), (IsADirectoryError, errno.EISDIR)),
+    *((PermissionError, errno.EACCES), (ValueError, errno.EINVAL)),
+)
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
 _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
@@ -113,7 +110,7 @@ def system_errors(address: str) -> Iterator[None]:
     except Exception as error:
         if not is_elsewhere(address) or isinstance(error, GroundingError):
             raise
-        number = next((number for kind, number in _KINDS.items() if isinstance(error, kind)), errno.EIO)
+        number = next((number for kind, number in _KINDS if isinstance(error, kind)), errno.EIO)
         if getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}:
             raise
         if number == errno.EIO and _DENIED.search(f"{type(error).__name__} {error}"):
@@ -175,9 +172,12 @@ def kind_of(path: str) -> str:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises OSError."""
+    """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
     system, name = place_of(folder)
-    found = patiently(folder, lambda: system.glob(place_of(pattern).path) if pattern else system.find(name))
+    try:
+        found = patiently(folder, lambda: system.glob(place_of(pattern).path) if pattern else system.find(name))
+    except OSError as error:
+        raise InputError(f"can't list {folder}: {error.strerror}") from None
     return sorted(posixpath.relpath(path, name) for path in found)
 
 
@@ -189,36 +189,20 @@ def open_file(path: str) -> IO[bytes]:
         return open(plain_path(path), "rb")
     system, name = place_of(path)
     file: Any = patiently(path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead"))
-    if parts := getattr(file, "cache", None):
-        fetch = parts.fetcher
-        parts.fetcher = lambda start, end: patiently(
-            path, lambda: _whole(fetch(start, end), min(end, file.size) - start)
-        )
+    if hasattr(file, "cache"):
+        once = file.cache.fetcher
+
+        def fetch(start: int, end: int) -> bytes:
+            return patiently(path, lambda: _whole(once(start, end), min(end, file.size) - start))
+
+        file.cache.fetcher = fetch
     return cast("IO[bytes]", file)
 
 
-def contents(path: str) -> bytes:
-    """All bytes of a file, here or elsewhere. Raises as `look`."""
-    if is_elsewhere(path):
-        return fetched(path)
-    with open(plain_path(path), "rb") as file:
-        return file.read()
-
-
-def fetched(address: str, size: int | None = None, first: int | None = None) -> bytes:
-    """All bytes of a file elsewhere, or the `first`; `size` is all, if that is known. Raises as `look`."""
+def fetched(address: str, size: int) -> bytes:
+    """The first `size` bytes of a file elsewhere. Raises OSError, InputError, MissingExtra."""
     system, name = place_of(address)
-
-    def once() -> bytes:
-        for known in (size, None):  # it may be another one by now
-            known = look(address).size if known is None else known
-            known = known if first is None else min(known, first)
-            data: bytes = system.cat_file(name, start=0, end=known) if known else b""
-            if len(data) == known:
-                return data
-        return _whole(data, known or 0)
-
-    return patiently(address, once)
+    return patiently(address, lambda: _whole(system.cat_file(name, start=0, end=size), size)) if size else b""
 
 
 def _whole(data: bytes, size: int) -> bytes:

@@ -67,7 +67,7 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
         if first is None and size > MAX_FILE_BYTES:
             raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
         if is_elsewhere(path):
-            yield io.BytesIO(fetched(path, size, first))
+            yield io.BytesIO(fetched(path, min(size, first or size)))
             return
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
         if not stat.S_ISREG(os.fstat(handle).st_mode):

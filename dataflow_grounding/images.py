@@ -4,10 +4,10 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined, look
 from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, InputError, MachineBusy, cant_read
@@ -107,11 +107,11 @@ def _least(one: N | None, other: N | None) -> N | None:
 class _Kept(OrderedDict[str, bytes]):
     """The last pictures by digest, up to MAX_KEPT_BYTES, or some times as many: for the record's next steps."""
 
-    held, times = 0, 1
+    held, times, _lock = 0, 1, threading.Lock()
 
     def put(self, key: str, data: bytes) -> bytes:
         """Keep `data`; the oldest go where there are too many bytes."""
-        with _keeping:
+        with self._lock:
             if key not in self:
                 self[key] = data
                 self.held += len(data)
@@ -120,7 +120,6 @@ class _Kept(OrderedDict[str, bytes]):
         return data
 
 
-_keeping = threading.Lock()
 kept_urls = _Kept()  # as sent, as `data:` URLs
 kept_files = _Kept()  # of files elsewhere, so that they are fetched once
 kept_files.times = 4
@@ -225,29 +224,20 @@ class ImageFile(NamedTuple):
     mtime_ns: int
 
 
-def places_of(record: Record, key: str) -> list[str]:
-    """Where the record's image file may be: as given, else in the record's folders. Raises BrokenRow."""
-    given = record.get(key)
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise BrokenRow(f"column {key!r} should be the path of an image")
-    folders = ("",) if is_absolute(given) or not record.folders else record.folders
-    return [joined(folder, given) for folder in folders]
-
-
 def is_far(record: Record, key: str) -> bool:
-    """Whether a store is asked for the record's image."""
-    with suppress(BrokenRow):
-        return any(map(is_elsewhere, places_of(record, key)))
-    return False
+    """Whether a store may be asked for the record's image."""
+    return any(map(is_elsewhere, (record.get(key), *record.folders)))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
     """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy."""
-    given, tried, busy = str(record.get(key)), places_of(record, key), None
-    for path in tried:
+    given, busy = record.get(key), None
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise BrokenRow(f"column {key!r} should be the path of an image")
+    for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
             found = look(path)
-            return _keep(seen_files, tuple(tried), ImageFile(path, found.size, found.changed))
+            return _keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
         except (OSError, InputError) as error:
             why = cant_read(path, error)
             reason, busy = getattr(error, "strerror", error), why if isinstance(why, MachineBusy) else busy
@@ -261,7 +251,8 @@ def find_image(record: Record, key: str) -> ImageFile:
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
-    file = (is_far(record, key) and seen_files.get(tuple(places_of(record, key)))) or find_image(record, key)
+    seen = seen_files.get((record.get(key), *record.folders)) if is_far(record, key) else None
+    file = seen or find_image(record, key)
     facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
     return Image(file.path, facts, limits or ImageLimits())
 
@@ -278,8 +269,8 @@ def read_facts(path: str, keep_for: ImageLimits | None = None, size: int | None 
 
 
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
-seen_files: OrderedDict[tuple[str, ...], ImageFile] = OrderedDict()
-"""What was found at places, elsewhere among them: who works on a record looks once, and its operators take that."""
+seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
+"""By path and folders: whoever works on a record with an image elsewhere looks once, and its operators take that."""
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
@@ -288,8 +279,7 @@ def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    with _keeping:
-        kept[key] = value
-        while len(kept) > 4096:
-            kept.popitem(last=False)
+    kept[key] = value
+    while len(kept) > 4096:
+        kept.popitem(last=False)
     return value

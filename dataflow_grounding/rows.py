@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
-from dataflow_grounding.elsewhere import contents, open_file, system_errors
+from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
 from dataflow_grounding.json_lists import items_of
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
@@ -128,7 +128,8 @@ def _read_json(path: str) -> Iterator[Row]:
 
 def read_json(path: str) -> Any:
     """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
-    data = contents(path)
+    with open_file(path) as file:
+        data = file.read()
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except RecursionError:

@@ -12,7 +12,6 @@ from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
 from dataflow_grounding.records import Record, sealed, unsealed
-from dataflow_grounding.secrets import blotted_message
 
 SLOW = 0.005
 """Seconds that a reading may take on the event loop; after three longer ones in a row, threads read for a while."""
@@ -39,8 +38,7 @@ class ImageMemo:
             return
         facts = images.remember_facts(file, await self._read(file, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
-            told = {**file._asdict(), "path": blotted_message(file.path)}
-            self._log.put(_digest(file), sealed({**told, **vars(facts)}))
+            self._log.put(_digest(file), sealed({**vars(facts)}))
 
     def forget(self, record: Record, key: str) -> None:
         """The record's image was found to be another one than is remembered."""

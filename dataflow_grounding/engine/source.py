@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, look, side_by_side
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, look, open_file, side_by_side
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
@@ -226,14 +226,11 @@ class Source:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
         digest = hashlib.sha256()
         try:
-            if is_elsewhere(self.path):
-                digest.update(repr(look(self.path)).encode())
-            elif not stat.S_ISREG(os.stat(self.path).st_mode):
+            if kind_of(self.path) != "file":
                 return None
-            else:
-                with open(self.path, "rb") as file:
-                    for block in iter(lambda: file.read(1 << 20), b""):
-                        digest.update(block)
+            with open_file(self.path) as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(block)
             rows = (Record(row.data or {}, self._folders) for _, row in self._rows())
             for state in side_by_side(self._image_state, rows, partial(is_far, key=self.image_key)):
                 if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from dataflow_grounding.elsewhere import contents, is_elsewhere, kind_of, names_in
+from dataflow_grounding.elsewhere import is_elsewhere, kind_of, names_in, open_file
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.records import is_number
@@ -82,7 +82,8 @@ def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Lab
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:
     """Lines, and where each is ("file, line n"). Raises OSError."""
-    data = contents(path).removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    with open_file(path) as file:
+        data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return ((f"{path}, line {number}", line) for number, line in enumerate(data.split(b"\n"), 1))
 
 
@@ -112,7 +113,8 @@ def _score(last: list[float]) -> dict[str, float]:
 def read_names(path: str) -> list[str]:
     """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
     try:
-        text = contents(path).decode("utf-8-sig")
+        with open_file(path) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):

@@ -282,6 +282,10 @@ def test_reports_and_exports_show_pictures_elsewhere(place: Workplace, store: Ob
     assert command(["export", str(place.results), "--format", "coco", "-o", str(out)]).code == 0
     assert len(list(out.rglob("*.jpg"))) == 6
     assert command(["lint", str(place.results)]).code in (0, 1)
+    address = store.put("report/annotations.jsonl", (place.results / "annotations.jsonl").read_bytes())
+    for what in ("stats", "lint"):
+        told = [command([what, given, "--json"]) for given in (str(place.results), address)]
+        assert told[0].out.replace(str(place.results / "annotations.jsonl"), address) == told[1].out, told
     halves = ["-o", str(place.folder / "s"), "--ratios", "0.5/0.5", "--seed", "1", "--json"]
     assert command(["split", str(place.results), *halves]).summary["unread"] == 0
 
