@@ -63,14 +63,18 @@ class _LabelFormat(Format):
                 number_of(name)
             for sample in samples:
                 label = f"labels/{name_within(sample.file_name.removeprefix(f'{FOLDER}/'), None)}.txt"
-                place, (_, new) = out.place(label), pictures.of(sample.file_name)
-                if new and os.path.exists(place):
-                    raise InputError(f"{sample.file_name} and another picture would share {label}: rename one")
-                with open(place, "a", encoding="utf-8", newline="\n") as file:
-                    for phrase in sample.phrases:
-                        number = number_of(phrase.text)
-                        for box, score in zip(phrase.boxes, phrase.scores, strict=True):
-                            file.write(self.line(number, phrase.text, box, score, sample.size) + "\n")
+                lines = ""
+                for phrase in sample.phrases:
+                    number = number_of(phrase.text)
+                    for box, score in zip(phrase.boxes, phrase.scores, strict=True):
+                        lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
+                try:
+                    with open(out.place(label), "xb" if pictures.of(sample.file_name)[1] else "ab", 0) as file:
+                        file.write(lines.encode())
+                except FileExistsError:
+                    raise InputError(
+                        f"{sample.file_name} and another picture would share {label}: rename one"
+                    ) from None
             names.write("  {}\n" if classes.of("")[0] == 1 else "")
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
