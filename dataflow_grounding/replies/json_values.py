@@ -120,7 +120,7 @@ def measured(values: list[Any]) -> tuple[list[Any], str | None]:
     return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
 
 
-def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
+def hull(corners: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the box around corners given as x, y, x, y, …"""
     xs, ys = corners[0::2], corners[1::2]
     return min(xs), min(ys), max(xs), max(ys)
