@@ -1,6 +1,7 @@
 """Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written whole or not at all."""
 
 import csv
+import errno
 import filecmp
 import json
 import os
@@ -45,12 +46,9 @@ def read_rows(path: str) -> Iterator[Row]:
     try:
         with system_errors(path):
             yield from readers.get(file_type_of(path), _read_jsonl)(path)
-    except FileNotFoundError:
-        raise InputError(f"no input file {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a data file") from None
     except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
+        known = {errno.ENOENT: f"no input file {path}", errno.EISDIR: f"{path} is a folder, not a data file"}
+        raise InputError(known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")) from None
 
 
 def read_whole_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
