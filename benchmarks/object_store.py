@@ -43,6 +43,9 @@ class ObjectStore(ThreadingHTTPServer):
         """How often objects with such an ending were asked for."""
         return sum(n for (asked, key), n in self.asked.items() if asked == method and key.endswith(ending))
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked has gone."""
+
     def forget(self) -> None:
         """Begin anew: no faults, nothing counted."""
         self.fault, self.most_at_once = lambda method, key, before: None, 0
@@ -81,8 +84,9 @@ class _Proxy(BaseHTTPRequestHandler):
         with store.lock:
             store.at_once += 1
             store.most_at_once = max(store.most_at_once, store.at_once)
-            fault = store.fault(method, key, store.asked[method, key])
+            before = store.asked[method, key]
             store.asked[method, key] += 1
+        fault = store.fault(method, key, before)
         try:
             time.sleep(store.delay + (1.5 if fault == "slow" else 0))
             self.answer(fault, body)

@@ -13,11 +13,13 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra
@@ -212,18 +214,38 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 @cache
-def _threads(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, "elsewhere")  # a fork has no threads of its parent's
+def _threads(process: int) -> "SimpleQueue[tuple[Future[Any], Callable[[], Any]]]":
+    """The work of a process's threads, for which Python doesn't wait at its end: stores may take their time."""
+    queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            future, work = queue.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+
+    for _ in range(THREADS):
+        Thread(target=serve, daemon=True).start()
+    return queue
+
+
+def _begun(work: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+    _threads(os.getpid()).put((future, work))
+    return future
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """What work that waits for stores returns, done by a thread: the event loop's own are too few for that."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), work, *arguments)
+    return await asyncio.wrap_future(_begun(partial(work, *arguments)))
 
 
 def side_by_side(work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]) -> Iterator[T]:
     """What `work` returns for each item, in order; for those for which it `waits` for stores, threads do it ahead."""
-    left, pool = iter(items), _threads(os.getpid())
+    left = iter(items)
     while some := list(islice(left, 4 * THREADS)):
-        ahead = [pool.submit(work, item) if waits(item) else None for item in some]
+        ahead = [_begun(partial(work, item)) if waits(item) else None for item in some]
         yield from (work(item) if one is None else one.result() for item, one in zip(some, ahead, strict=True))

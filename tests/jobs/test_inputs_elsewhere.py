@@ -6,7 +6,10 @@ import io
 import json
 import logging
 import shutil
+import signal
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,8 +185,6 @@ def test_a_resume_fetches_no_picture_whose_reply_is_stored(place: Workplace, sto
     expected = alone(place)
     for path in (place.folder / "data").rglob("*.jpg"):
         store.put(f"once/{path.relative_to(place.folder / 'data')}", path.read_bytes())
-    import time
-
     time.sleep(2.1)  # what is known of a younger file is not kept
     settings = {"data.image_root": f"s3://{BUCKET}/once"}
     assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
@@ -222,6 +223,23 @@ def test_pictures_are_fetched_side_by_side(place: Workplace, store: ObjectStore)
         finally:
             store.delay = 0.0
     assert store.most_at_once >= 12
+
+
+def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: ObjectStore) -> None:
+    root = store.put_all(place.folder / "data", "hanging/")
+    released = threading.Event()
+    store.fault = lambda method, key, before: (key.endswith(".jpg") and released.wait(120) and None) or None
+    running = place.start(**{"data.input_jsonl": f"{root}/captions.jsonl", "vlm.check_every": None})
+    try:
+        while not store.count("GET", ".jsonl") and running.poll() is None:
+            time.sleep(0.1)
+        time.sleep(2)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == 130, err
+    finally:
+        released.set()
+        running.kill()
 
 
 class OfS3(Pipeline):
