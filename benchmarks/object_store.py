@@ -82,7 +82,7 @@ class _Proxy(BaseHTTPRequestHandler):
         key = unquote(url.path).lstrip("/").partition("/")[2]
         method = "LIST" if self.command == "GET" and not key else self.command
         with store.lock:
-            store.at_once += 1
+            store.at_once += method == "GET"
             store.most_at_once = max(store.most_at_once, store.at_once)
             before = store.asked[method, key]
             store.asked[method, key] += 1
@@ -92,7 +92,7 @@ class _Proxy(BaseHTTPRequestHandler):
             self.answer(fault, body)
         finally:
             with store.lock:
-                store.at_once -= 1
+                store.at_once -= method == "GET"
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
