@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.leased import Served
 from benchmarks.workplace import Workplace, ended, process
-from dataflow_grounding.engine.leases import RENEW_SECONDS, Lease, LeasePool
+from dataflow_grounding.engine.leases import RENEW_SECONDS, Grant, Lease, LeasePool, Report
 from dataflow_grounding.engine.limiter import Level, Limiter, Share
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
@@ -122,30 +122,35 @@ class Worker:
     """A process: asks for the records of its block at every endpoint that gives it a place."""
 
     def __init__(self, case: Case, pool: LeasePool | None, chance: random.Random) -> None:
-        self.case, self.chance = case, chance
-        loop = asyncio.get_running_loop()
-        self.lease = Lease(now=loop.time) if pool is not None else None
-        self.pool = pool
+        self.case, self.pool, self.chance = case, pool, chance
+        self.lease = Lease(now=asyncio.get_running_loop().time) if pool is not None else None
         self.shares = {}
         for one in case.endpoints:
             limiter = self.lease.limiter((f"http://{one.name}", "m"), case.most) if self.lease else None
             self.shares[one] = Share(limiter or Limiter(Level(case.most)), case.most)
 
-    async def renew(self) -> None:
-        """Keep the lease; one message in a hundred gets lost."""
-        lease, pool = self.lease, self.pool
-        while lease is not None and pool is not None:
-            lease.renew(pool.renew if self.chance.random() > LOST_MESSAGES else lost)
+    def _call(self, report: Report) -> Grant:
+        if self.pool is None or self.chance.random() < LOST_MESSAGES:
+            raise OSError("lost")
+        return self.pool.renew(report)
+
+    async def _renew(self) -> None:
+        while self.lease is not None:
+            self.lease.renew(self._call)
             await asyncio.sleep(RENEW_SECONDS * self.chance.uniform(0.9, 1.1))
 
     async def ask(self, todo: set[int]) -> None:
         """Have all records answered; `todo` loses those that are stored."""
         waiting = deque(sorted(todo))
-        async with Group() as group:
-            group.add(self.renew(), True)
-            for endpoint, share in self.shares.items():
-                for _ in range(min(self.case.most, len(todo))):
-                    group.add(self._pull(endpoint, share, waiting, todo))
+        pulls = [(one, share) for one, share in self.shares.items() for _ in range(min(self.case.most, len(todo)))]
+        tasks = [asyncio.create_task(self._pull(one, share, waiting, todo)) for one, share in pulls]
+        renewing = asyncio.create_task(self._renew())
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in (renewing, *tasks):
+                task.cancel()
+            await asyncio.gather(renewing, *tasks, return_exceptions=True)
 
     async def _pull(self, endpoint: Endpoint, share: Share, waiting: deque[int], todo: set[int]) -> None:
         waits = 0
@@ -169,32 +174,6 @@ class Worker:
             if record is not None and not answered:
                 waiting.append(record)
                 await asyncio.sleep(min(0.5 * 2 ** min(waits - 1, 10), 8.0) * self.chance.uniform(1.0, 1.25))
-
-
-def lost(report: object) -> Any:
-    """A message that doesn't arrive."""
-    raise OSError("lost")
-
-
-class Group:
-    """Tasks that end together: when those are done that aren't `helper`s, or when the worker dies."""
-
-    def __init__(self) -> None:
-        self.tasks: list[tuple[asyncio.Task[None], bool]] = []
-
-    def add(self, work: Coroutine[Any, Any, None], helper: bool = False) -> None:
-        self.tasks.append((asyncio.create_task(work), helper))
-
-    async def __aenter__(self) -> Group:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await asyncio.gather(*(task for task, helper in self.tasks if not helper))
-        finally:
-            for task, _ in self.tasks:
-                task.cancel()
-            await asyncio.gather(*(task for task, _ in self.tasks), return_exceptions=True)
 
 
 async def run(case: Case, leases: bool) -> dict[str, Any]:
@@ -262,7 +241,7 @@ def main() -> int:
     """Print both ways."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=100)
-    parser.add_argument("--records", type=int, default=60_000)
+    parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="the case that is run here, too")
     asked = parser.parse_args()
@@ -271,11 +250,8 @@ def main() -> int:
             one = Endpoint("one", 8, 0.03, sigma=0.0, late=0.0, faults=0.0)
             case = Case([one], 2, 2000, most=32, lives=1e9, block=1000, seed=asked.seed)
         else:
-            three = [
-                Endpoint("a", 128, 2.0),
-                Endpoint("b", 64, 1.5, down=(120.0, 180.0)),
-                Endpoint("c", 200, 4.0, sigma=1.0),
-            ]
+            b = Endpoint("b", 64, 1.5, down=(120.0, 180.0))
+            three = [Endpoint("a", 128, 2.0), b, Endpoint("c", 200, 4.0, sigma=1.0)]
             case = Case(three, asked.workers, asked.records, seed=asked.seed)
         found = compute(run(case, leases))
         if asked.small:
