@@ -29,8 +29,7 @@ from dataflow_grounding.engine.leases import RENEW_SECONDS, Grant, Lease, LeaseP
 from dataflow_grounding.engine.limiter import Level, Limiter, Share
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
-RESTART = 20.0  # seconds until a worker that died is back
-LOST_MESSAGES = 0.01
+RESTART, LOST_MESSAGES = 20.0, 0.01  # seconds until a worker that died is back; a share
 
 
 class Jump(selectors.SelectSelector):
@@ -45,9 +44,7 @@ class Jump(selectors.SelectSelector):
 
 
 def compute(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on a clock that jumps."""
-    clock = Jump()
-    loop = asyncio.SelectorEventLoop(clock)
+    loop = asyncio.SelectorEventLoop(clock := Jump())
     loop.time = lambda: clock.now  # type: ignore[method-assign]
     asyncio.set_event_loop(loop)
     return loop.run_until_complete(work)
@@ -64,11 +61,8 @@ class Endpoint:
     late: float = 0.01  # share of replies that take ten times as long
     faults: float = 0.002
     down: tuple[float, float] = (0.0, 0.0)
-    in_flight: int = 0
-    busy: float = 0.0  # seconds of places, until `since`
-    since: float = 0.0
-    refused: int = 0
-    answers: int = 0
+    since = busy = 0.0  # seconds of places in use, until `since`
+    in_flight = refused = answers = 0
 
     def send(self, chance: random.Random) -> asyncio.Future[bool]:
         """The future of a request: True when it is answered, False when it is refused; raises OSError."""
@@ -81,15 +75,12 @@ class Endpoint:
             loop.call_later(0.001, lambda: future.cancelled() or future.set_result(False))
         else:
             self.enter(1)
-            seconds = self.seconds
-            if self.sigma:
-                seconds = chance.lognormvariate(0.0, self.sigma) * seconds / 2.718281828 ** (self.sigma**2 / 2)
+            seconds = self.seconds * chance.lognormvariate(-(self.sigma**2) / 2, self.sigma)  # on average
             seconds *= 10 if chance.random() < self.late else 1
             loop.call_later(seconds, self._done, future, chance.random() < self.faults)
         return future
 
     def enter(self, number: int) -> None:
-        """So many more are in flight from now on."""
         now = asyncio.get_running_loop().time()
         self.busy += self.in_flight * (now - self.since)
         self.in_flight, self.since = self.in_flight + number, now
@@ -107,8 +98,6 @@ class Endpoint:
 
 @dataclass
 class Case:
-    """What is computed."""
-
     endpoints: list[Endpoint]
     workers: int
     records: int
@@ -165,18 +154,19 @@ class Worker:
                 if record is not None:
                     answered = await endpoint.send(self.chance)
                     refused = not answered
-                    todo.discard(record) if answered else None
             except OSError:
                 pass
             finally:
                 share.release(number, refused=refused, answered=answered)
+            if answered:
+                todo.discard(record or 0)
             waits = 0 if answered else waits + 1
             if record is not None and not answered:
                 waiting.append(record)
                 await asyncio.sleep(min(0.5 * 2 ** min(waits - 1, 10), 8.0) * self.chance.uniform(1.0, 1.25))
 
 
-async def run(case: Case, leases: bool) -> dict[str, Any]:
+async def run(case: Case, leases: bool) -> dict[str, float]:
     """The whole run one way; what is printed of it."""
     loop, chance = asyncio.get_running_loop(), random.Random(case.seed)
     random.seed(case.seed)
@@ -215,31 +205,24 @@ async def run(case: Case, leases: bool) -> dict[str, Any]:
         "refused for each answer": sum(one.refused for one in case.endpoints) / answers,
         "paid twice": answers - case.records,
         "workers lost": deaths,
-        "levels": {key[0]: level.places for key, level in pool.levels.items()} if pool else {},
     }
 
 
-def really(leases: bool, rows: int, places: int, seconds: float) -> float:
-    """Seconds from the first request to the last answer of two processes with so many rows each, two requests a row."""
-    with (
-        LoopbackServer(EchoAnswers(), latency=seconds, capacity=places) as server,
-        tempfile.TemporaryDirectory() as top,
-    ):
-        served = Served(LeasePool())
-        running = []
+def really(leases: bool) -> float:
+    """Seconds from the first request to the last answer of two processes with 500 rows each, two requests a row."""
+    with LoopbackServer(EchoAnswers(), latency=0.03, capacity=8) as server, tempfile.TemporaryDirectory() as top:
+        served, running = Served(LeasePool()), []
         for name in ("one", "other"):
             place = Workplace(Path(top) / name, server.base_url, **{"workflow.max_workers": 32})
-            place.many(rows)
-            arguments = place.arguments()
-            running.append(served.start(arguments) if leases else process(arguments))
+            place.many(500)
+            running.append(served.start(place.arguments()) if leases else process(place.arguments()))
         for one in running:
             assert ended(one, 300).code == 0
         return max(request.time_sent or 0.0 for request in server.requests) - server.requests[0].time
 
 
 def main() -> int:
-    """Print both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -255,11 +238,11 @@ def main() -> int:
             case = Case(three, asked.workers, asked.records, seed=asked.seed)
         found = compute(run(case, leases))
         if asked.small:
-            found["seconds really"] = really(leases, 500, 8, 0.03)
+            found["seconds really"] = really(leases)
             found["really / computed"] = found["seconds really"] / found["seconds"]
         print("leases" if leases else "shards")
         for name, value in found.items():
-            print(f"  {name:36} {value:.3f}" if isinstance(value, float) else f"  {name:36} {value}", flush=True)
+            print(f"  {name:36} {value:.6g}", flush=True)
     return 0
 
 
