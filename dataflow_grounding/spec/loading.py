@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
@@ -215,5 +216,5 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (value == "" or value.startswith("datasets:"))
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or is_elsewhere(value))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS
