@@ -7,7 +7,6 @@ hangs on a network, and what can't be sent now is sent by the next command.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,7 +24,6 @@ CKPT = ".ckpt"
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
-_WAITS = (1.0, None)  # seconds between tries: each library makes several of its own
 
 
 class Mirror:
@@ -44,16 +42,9 @@ class Mirror:
         return os.path.join(self.root, *path)
 
     def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
-        """What `what` returns of the file system and a file there, tried again where that may help. Raises OSError."""
-        for wait in _WAITS:
-            try:
-                with system_errors(self.address):
-                    return what(self._system, f"{self._path}/{path}".rstrip("/"))
-            except OSError as error:
-                if wait is None or isinstance(error, (FileNotFoundError, PermissionError)):
-                    raise
-                time.sleep(wait)
-        raise AssertionError
+        """What `what` returns of the file system, whose library tries again by itself, and a file. Raises OSError."""
+        with system_errors(self.address):
+            return what(self._system, f"{self._path}/{path}".rstrip("/"))
 
     def listed(self, folder: str, kind: str = "file") -> dict[str, int]:
         """The names of what is directly in a folder there, and sizes. Raises OSError."""
