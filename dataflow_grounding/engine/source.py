@@ -21,6 +21,7 @@ from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, R
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import Header, read_header
 from dataflow_grounding.images import ImageFile, find_image, is_far
+from dataflow_grounding.mirror import present
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
@@ -99,7 +100,7 @@ class Source:
     def __init__(
         self, step: Step, image_key: str | None, name: str | None, pilot: int | None, shard: Shard | None = None
     ) -> None:
-        self.path = step.storage.input_path
+        self.path = present(step.storage.input_path)
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot, self._shard, self.seen = name, pilot, shard, 0

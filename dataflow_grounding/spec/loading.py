@@ -217,5 +217,5 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (value == "" or value.startswith("datasets:"))
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or is_elsewhere(value))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS
