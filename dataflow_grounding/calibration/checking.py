@@ -1,6 +1,7 @@
 """Checking an endpoint in a run: one probe picture, and whether the run's format puts its rectangles where they are."""
 
 import asyncio
+import itertools
 import os
 import random
 import statistics
@@ -60,6 +61,7 @@ async def check(
     *,
     at_least: int = 1,
     odd: str | None = None,
+    endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
     """Whether the rectangles of probe pictures are where the run's format puts them. Raises RunStopped.
 
@@ -72,28 +74,32 @@ async def check(
         in_doubt: Called when a picture misses, before more are asked for.
         at_least: How many pictures to ask for, whatever the number of sizes.
         odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
+        endpoints: Addresses of those behind the serving; each is asked for a picture or more.
     """
-    left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
-    left += left[:1] * (at_least - len(left))
+    each = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    each += each[:1] * (max(at_least, len(endpoints)) - len(each))
+    left = list(zip(each, itertools.cycle(range(len(endpoints)))))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
     found: list[CheckVerdict] = []
     newly = None
     while left:
         asking, left = left, []
-        pictures = await asyncio.gather(*(shown(ask, probe_of(one, next(layouts)), asked, limits) for one in asking))
-        for size, picture in zip(asking, pictures, strict=True):
+        of_each = (shown(ask, probe_of(size, next(layouts)), asked, limits, at) for size, at in asking)
+        pictures = await asyncio.gather(*of_each)
+        for (size, at), picture in zip(asking, pictures, strict=True):
             verdict = judge([picture], asked)
             if verdict.kind == "misses":
                 in_doubt()
                 if verdict.clear and odd:
                     return _mixed(odd, verdict)
-                another = await shown(ask, probe_of(size, next(layouts)), asked, limits)
+                another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
                 second = judge([another], asked)
                 if second.kind == "misses":
-                    return judge([picture, another], asked)
+                    both = judge([picture, another], asked)
+                    return replace(both, why=f"at {endpoints[at]}, {both.why}") if endpoints[at] else both
                 if verdict.clear:
                     odd = newly = verdict.fitting
-                    left = [size] * MORE
+                    left = [(size, at)] * MORE
                 verdict = second
             found.append(verdict)
     all_silent = found and all(verdict.kind == "silent" for verdict in found)
@@ -114,13 +120,13 @@ def probe_size(size: Size, max_side: int) -> Size:
     return width, height
 
 
-async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> ProbedPicture:
+async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0) -> ProbedPicture:
     """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            (answers, trouble), _ = await ask.aside(question)
+            (answers, trouble), _ = await ask.aside(replace(question, at=at))
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture

@@ -89,7 +89,7 @@ class Limiter:
             self._let_in()
 
     def _has_room(self, share: "Share") -> bool:
-        if self.in_flight >= int(self.level) or share.in_flight >= share.most:
+        if self.in_flight >= int(self.level) or share.in_flight >= share.allowed:
             return False
         return time.monotonic() >= self._held_until
 
@@ -157,6 +157,7 @@ class Share:
 
     def __init__(self, limiter: Limiter, most: int) -> None:
         self._limiter, self.most = limiter, most
+        self.allowed = most  # of these, for now
         self.in_flight = 0
         self.waiting: list[tuple[Any, int, _Waiter]] = []
 
@@ -164,6 +165,16 @@ class Share:
     def level(self) -> int:
         """How many may be in flight now."""
         return min(int(self._limiter.level), self.most)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a place at once."""
+        return not self.waiting and self._limiter._has_room(self)
+
+    def allow(self, number: int) -> None:
+        """Let no more than this many in for now."""
+        self.allowed = number
+        self._limiter._let_in()
 
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; returns the request's number, for `release`."""

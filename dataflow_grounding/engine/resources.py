@@ -50,7 +50,7 @@ class Resources:
     @property
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""
-        return sum(asking.limiter.most for asking in self.askings.values())
+        return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
         try:

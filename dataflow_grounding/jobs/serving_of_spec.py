@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.several import SeveralEndpoints
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import unused_keys, with_environment
 from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
@@ -48,7 +49,16 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
         return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
     block, azure = vlm.openai, vlm.openai.azure
-    settings = block.model_dump(exclude={"client", "azure", "base_url"})
+    if block.endpoints:
+        if block.base_url or azure != AzureBlock():
+            raise SpecError("vlm.openai.endpoints stands beside base_url or azure: leave one of them out")
+        servings = []
+        for one in block.endpoints:
+            own = {"endpoints": [], "base_url": one.base_url, "api_key": one.api_key or block.api_key}
+            part = vlm.model_copy(update={"openai": block.model_copy(update=own)})
+            servings.append(_backend(part, workflow, folders))
+        return SeveralEndpoints(servings, [one.weight for one in block.endpoints])
+    settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":

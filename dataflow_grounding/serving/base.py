@@ -88,6 +88,14 @@ class Serving(ABC):
         """All of this serving that a reply depends on: part of the key under which replies are stored."""
         return {"endpoint": self.endpoint, "model": self.model}
 
+    def earlier_identities(self) -> list[dict[str, Any]]:
+        """Others under which replies were stored that count as well."""
+        return []
+
+    def endpoints(self) -> "list[tuple[Serving, float]]":
+        """Where requests go, with weights: the serving itself, or one for each of several endpoints."""
+        return [(self, 1.0)]
+
     def obstacles(self) -> list[str]:
         """What prevents it from sending, one sentence each: found before the first request."""
         return []
