@@ -36,7 +36,7 @@ class Asking:
         stop: Callable[[errors.RunStopped], None] | None = None,
     ) -> None:
         self.serving = serving
-        self.identity, *self._earlier = [serving.identity(), *serving.earlier_identities()]
+        self.identity = serving.identity()
         self.places, self.most = Places(serving, limiter, options.max_wait), limiter.most
         self.endpoint = self.places.all[0]
         self.budget, self.max_attempts = budget, options.max_attempts
@@ -81,7 +81,9 @@ class Asking:
         attempt = 0
         while attempt < self.max_attempts:
             tried = _again(request, attempt, error)
-            found = (store.get(tried.key(identity), since) for identity in (self.identity, *self._earlier))
+            found = (
+                store.get(tried.key(identity), since) for identity in (self.identity, *self.serving.other_identities)
+            )
             line = next((line for line in found if line is not None), None)
             if line is None:
                 break

@@ -79,23 +79,19 @@ class EndpointState:
         return len(self.held_lines)
 
     def failed(self, error: errors.ServerFault, tries: int, worn: bool = False) -> None:
-        """A fault or a wish to wait. Raises EndpointRefused before any answer, OutOfService, QuotaUsedUp.
-
-        `worn` says that it has been waited for often enough, however few faults were counted.
-        """
+        """A fault or a wish to wait, `worn` after many. Raises EndpointRefused, OutOfService, QuotaUsedUp."""
         if isinstance(error, errors.ServerOverloaded):
             self._limited(error)
         if isinstance(error, errors.RateLimited):
             return
-        hopeless = worn or (isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES)
+        hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
         self._odd += isinstance(error, errors.NoCompletion)
+        often = worn or self._faults >= FAULTS_BEFORE_FIRST_ANSWER
         if self._last_answer is None:
-            if hopeless or self._faults >= FAULTS_BEFORE_FIRST_ANSWER or self._odd >= ODD_BEFORE_FIRST_ANSWER:
+            if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
                 raise errors.EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
-        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and (
-            worn or self._faults >= FAULTS_BEFORE_FIRST_ANSWER
-        ):
+        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and often:
             raise errors.OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
 
     def _limited(self, error: errors.ServerOverloaded) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import os
+import random
 import threading
 import time
 from typing import Any
@@ -15,6 +16,7 @@ START = 8
 CUT = 0.85
 PATIENCE = 4.0
 MOST_PATIENCE = 16.0
+YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
 
 class Limiter:
@@ -26,6 +28,8 @@ class Limiter:
     cuts the level by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by
     half. Waiting requests are let in by priority: the oldest record first. Event loops of several threads may share it.
     """
+
+    shared = False  # whether other processes send there, too
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -98,15 +102,16 @@ class Limiter:
         share.in_flight += number
 
     def _shrink(self) -> None:
-        if self._level_before_probe is not None:
-            self.level = self._level_before_probe
+        if (before := self._level_before_probe) is not None:
+            self.level = max(1.0, before - int(self.shared * before / YIELD + random.random()))
+            self._refused_at = self.level + 1
             self._patience = min(self._patience * 2, MOST_PATIENCE)
             self._flight = 0.0
         else:
             self._flight, self._refused_of_flight = float(self.in_flight), 1
             self.level = max(1.0, self.level * CUT)
             self._patience = PATIENCE
-        self._refused_at = float(self.in_flight)
+            self._refused_at = float(self.in_flight)
         self._stride = 1.0
         self._change(None)
 

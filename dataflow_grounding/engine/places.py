@@ -29,7 +29,7 @@ class Place(EndpointState):
     @property
     def resting(self) -> bool:
         """Whether it is passed over for now."""
-        return self.share.allowed == 0
+        return not self.share.allowed
 
     def answered(self) -> None:
         """As for EndpointState; from now on it is sent what its limiter allows."""
@@ -44,11 +44,7 @@ class Place(EndpointState):
         seconds = max(getattr(why, "retry_after", None) or 0.0, min(2.0**self.rests, LONGEST_REST))
         self.rests += 1
         self.share.allow(0)
-        asyncio.get_running_loop().call_later(seconds, self._wake)
-
-    def _wake(self) -> None:
-        if self.resting:  # no late answer has come
-            self.share.allow(1)
+        asyncio.get_running_loop().call_later(seconds, lambda: self.share.allow(self.share.allowed or 1))
 
 
 class Places:
@@ -62,9 +58,7 @@ class Places:
         self.all = [Place(*part, limiter_of(part[0]), max_wait) for part in parts]
         for place in self.all:
             place.held_lines = self.all[0].held_lines
-        gate = Limiter(share.most)
-        gate.level = float(share.most)
-        self._gate = Share(gate, share.most)
+        self._gate = Share(Limiter(share.most), share.most)
 
     def others(self, failed: Collection[Place]) -> list[Place]:
         """Those that may be asked now, but for those at which a request has `failed`."""
@@ -75,10 +69,9 @@ class Places:
         if self._gate is None:
             return self.all[0], await self.all[0].share.acquire(priority)
         fit = [place for place in self.all if place not in failed] if self.others(failed) else self.all
-        if at is not None:
-            fit = [self.all[at]]
-            if fit[0].resting:
-                raise errors.EndpointUnreachable(f"{fit[0].serving.endpoint} is passed over for now")
+        fit = fit if at is None else [self.all[at]]
+        if at is not None and fit[0].resting:
+            raise errors.EndpointUnreachable(f"{fit[0].serving.endpoint} is passed over for now")
         await self._gate.acquire(priority)
         try:
             if free := [place for place in fit if place.share.is_free]:
@@ -95,7 +88,7 @@ class Places:
         """Give the place back; see Share.release."""
         place.share.release(number, refused=refused, answered=answered)
         if self._gate is not None:
-            self._gate.release(0, answered=False)
+            self._gate.release(0, answered=answered)
 
     def refused(
         self, place: Place, error: errors.EndpointRefused | errors.RequestRefused, failed: Collection[Place]

@@ -98,16 +98,12 @@ class _Guessing(Serving):
         self.max_output_tokens = serving.max_output_tokens
         self.counted = Amount()
         self.unreadable: set[str] = set()
-        self._identity, self._earlier = serving.identity(), serving.earlier_identities()
+        self._identity, self.other_identities = serving.identity(), serving.other_identities
         self._box_format, self._rules, self._seen = box_format, rules, seen
 
     def identity(self) -> dict[str, Any]:
         """The real serving's: stored replies are found by it."""
         return self._identity
-
-    def earlier_identities(self) -> list[dict[str, Any]]:
-        """The real serving's, too."""
-        return self._earlier
 
     async def answer(self, request: Request[Any]) -> Reply:
         """A made-up reply."""

@@ -52,11 +52,9 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     if block.endpoints:
         if block.base_url or azure != AzureBlock():
             raise SpecError("vlm.openai.endpoints stands beside base_url or azure: leave one of them out")
-        servings = []
-        for one in block.endpoints:
-            own = {"endpoints": [], "base_url": one.base_url, "api_key": one.api_key or block.api_key}
-            part = vlm.model_copy(update={"openai": block.model_copy(update=own)})
-            servings.append(_backend(part, workflow, folders))
+        own = ({"base_url": one.base_url, "api_key": one.api_key or block.api_key} for one in block.endpoints)
+        blocks = [block.model_copy(update={"endpoints": [], **one}) for one in own]
+        servings = [_backend(vlm.model_copy(update={"openai": one}), workflow, folders) for one in blocks]
         return SeveralEndpoints(servings, [one.weight for one in block.endpoints])
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}

@@ -43,7 +43,8 @@ class SeveralEndpoints(ServingByTask):
             raise SpecError(f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}")
         super().__init__(servings[0], by_address)
         self._all, self._weights, self._turns = by_address, weights, itertools.cycle(servings)
-        if any({**one.identity(), "endpoint": ""} != {**servings[0].identity(), "endpoint": ""} for one in servings):
+        self.other_identities = [serving.identity() for serving in servings]
+        if any({**one, "endpoint": "several endpoints"} != self.identity() for one in self.other_identities):
             raise SpecError(f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same")
 
     def endpoints(self) -> list[tuple[Serving, float]]:
@@ -56,8 +57,4 @@ class SeveralEndpoints(ServingByTask):
 
     def identity(self) -> dict[str, Any]:
         """What all have in common."""
-        return {**next(iter(self._all.values())).identity(), "endpoint": "several endpoints"}
-
-    def earlier_identities(self) -> list[dict[str, Any]]:
-        """Those of each endpoint: what it answered before there were several counts."""
-        return [serving.identity() for serving in self._all.values()]
+        return {**self.other_identities[0], "endpoint": "several endpoints"}

@@ -170,12 +170,8 @@ class EndpointChecks:
             sizes = known.sizes.chosen()
             count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several
-            verdict = await check(
-                *(ask, self._asked, sizes, limits, self.free.clear),
-                at_least=count,
-                odd=known.odd,
-                endpoints=self._endpoints,
-            )
+            given = (ask, self._asked, sizes, limits, self.free.clear)
+            verdict = await check(*given, at_least=count, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
             self.free.set()
