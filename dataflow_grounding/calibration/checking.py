@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 from dataflow_grounding.box_formats import find_box_format
@@ -74,19 +75,17 @@ async def check(
         in_doubt: Called when a picture misses, before more are asked for.
         at_least: How many pictures to ask for, whatever the number of sizes.
         odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
-        endpoints: Addresses of those behind the serving; each is asked for a picture or more.
+        endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
-    each = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
-    each += each[:1] * (max(at_least, len(endpoints)) - len(each))
-    left = list(zip(each, itertools.cycle(range(len(endpoints)))))
+    of_size = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    of_size += of_size[:1] * (max(at_least, len(endpoints)) - len(of_size))
+    left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
-    found: list[CheckVerdict] = []
-    newly = None
+    found, newly = list[CheckVerdict](), None
     while left:
         asking, left = left, []
         of_each = (shown(ask, probe_of(size, next(layouts)), asked, limits, at) for size, at in asking)
-        pictures = await asyncio.gather(*of_each)
-        for (size, at), picture in zip(asking, pictures, strict=True):
+        for (size, at), picture in zip(asking, await asyncio.gather(*of_each), strict=True):
             verdict = judge([picture], asked)
             if verdict.kind == "misses":
                 in_doubt()
@@ -95,8 +94,7 @@ async def check(
                 another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
                 second = judge([another], asked)
                 if second.kind == "misses":
-                    both = judge([picture, another], asked)
-                    return replace(both, why=f"at {endpoints[at]}, {both.why}") if endpoints[at] else both
+                    return _at(endpoints[at], judge([picture, another], asked))
                 if verdict.clear:
                     odd = newly = verdict.fitting
                     left = [(size, at)] * MORE
@@ -104,6 +102,10 @@ async def check(
             found.append(verdict)
     all_silent = found and all(verdict.kind == "silent" for verdict in found)
     return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
+
+
+def _at(endpoint: str, verdict: CheckVerdict) -> CheckVerdict:
+    return replace(verdict, why=f"at {endpoint}, {verdict.why}") if endpoint else verdict
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
@@ -197,13 +199,9 @@ class _Ways:
 
     def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
         """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
-        lines, sure = [], False
+        lines, sure, both = [], False, list(zip(boxes, self._truth, strict=True))
         for start, side in enumerate(self._sides[:2]):
-            pairs = [
-                (bbox[i] / side, truth[i] / side)
-                for bbox, truth in zip(boxes, self._truth, strict=True)
-                for i in (start, start + 2)
-            ]
+            pairs = [(read[i] / side, true[i] / side) for read, true in both for i in (start, start + 2)]
             factor, shift, error = _robust_line(pairs)
             sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
             lines.append((factor, shift))
@@ -219,12 +217,8 @@ class _Ways:
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
-    slopes = [
-        (true - other_true) / (read - other_read)
-        for place, (read, true) in enumerate(pairs)
-        for other_read, other_true in pairs[:place]
-        if abs(read - other_read) > 1e-6
-    ]
+    steps = ((b[0] - a[0], b[1] - a[1]) for a, b in combinations(pairs, 2))
+    slopes = [true / read for read, true in steps if abs(read) > 1e-6]
     factor = statistics.median(slopes) if slopes else 1.0
     rest = [true - factor * read for read, true in pairs]
     shift = statistics.median(rest)

@@ -74,15 +74,17 @@ class Places:
             raise errors.EndpointUnreachable(f"{fit[0].serving.endpoint} is passed over for now")
         await self._gate.acquire(priority)
         try:
-            if free := [place for place in fit if place.share.is_free]:
-                whole = sum(place.weight for place in self.others([]))
-                part = self._gate.most / whole  # within which each stays first, so that a slow one doesn't get it all
-                near = [place for place in free if place.share.in_flight < part * place.weight] or free
-                fit = random.choices(near, [place.weight for place in near])
-            return await _first_free(fit, priority)
+            free = [place for place in fit if place.share.is_free]
+            return await _first_free(self._drawn(free, self._gate.most) if free else fit, priority)
         except BaseException:
             self._gate.release(0, answered=False)
             raise
+
+    def _drawn(self, free: list[Place], most: int) -> list[Place]:
+        """One by weight, first of those that have less than their part: a slow one would come to have all requests."""
+        part = most / sum(place.weight for place in self.others([]))
+        less = [place for place in free if place.share.in_flight < part * place.weight] or free
+        return random.choices(less, [place.weight for place in less])
 
     def release(self, place: Place, number: int, *, refused: bool, answered: bool) -> None:
         """Give the place back; see Share.release."""

@@ -75,6 +75,12 @@ class Scan:
     commented: list[str] = field(default_factory=list)
 
 
+def nested(value: Any) -> list[Any]:
+    """Return the arrays and objects in an array or object."""
+    values = value.values() if isinstance(value, dict) else value
+    return [inner for inner in values if isinstance(inner, (dict, list))]
+
+
 def to_number(digits: str) -> int | float:
     """Return the number that digits write; infinity where there are too many of them."""
     if re.fullmatch(r"[-+]?\d{1,18}", digits):

@@ -55,7 +55,7 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
     found: dict[str, Any] = {"backend": backend}
     if backend == "openai":
         block = vlm.openai
-        address = "" if block.azure.endpoint or block.endpoints else _given("DF_BASE_URL", "OPENAI_BASE_URL")
+        address = "" if any((block.azure.endpoint, block.endpoints)) else _given("DF_BASE_URL", "OPENAI_BASE_URL")
         filled = {"base_url": block.base_url or address, "model_name": block.model_name or _given("DF_MODEL")}
         found["openai"] = block.model_copy(update=filled)
     elif backend == "gemini" and "model" not in vlm.gemini.model_fields_set:
