@@ -24,9 +24,10 @@ class Limiter:
 
     The level grows by one per success until the first refusal, then by one per window (as many successes as the level)
     up to just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, …
-    while that is sustained; a refused probe is taken back, and the next waits twice as many windows. Any other refusal
-    cuts the level by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by
-    half. Waiting requests are let in by priority: the oldest record first. Event loops of several threads may share it.
+    while that is sustained; a refused probe is taken back (of an endpoint that is `shared` with other processes, with a
+    place or more left to them), and the next waits twice as many windows. Any other refusal cuts the level by 15%, once
+    per flight, or, if more of the flight is refused, to what was accepted of it, at most by half. Waiting
+    requests are let in by priority: the oldest record first. Event loops of several threads may share it.
     """
 
     shared = False  # whether other processes send there, too
@@ -104,7 +105,7 @@ class Limiter:
     def _shrink(self) -> None:
         if (before := self._level_before_probe) is not None:
             self.level = max(1.0, before - int(self.shared * before / YIELD + random.random()))
-            self._refused_at = self.level + 1
+            self._refused_at = self.level + 1 if self.shared else float(self.in_flight)
             self._patience = min(self._patience * 2, MOST_PATIENCE)
             self._flight = 0.0
         else:
