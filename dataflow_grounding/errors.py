@@ -29,6 +29,10 @@ class InputError(GroundingError):
     """A data file can't be used as a whole: missing, not of its format, or without the columns that are asked for."""
 
 
+class FolderTaken(InputError):
+    """Another run is at work in the folder."""
+
+
 class PlanError(GroundingError):
     """The steps of a pipeline don't fit together or don't fit the data: found before the first request."""
 

@@ -4,9 +4,10 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Protocol, TypeAlias
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
@@ -24,6 +25,18 @@ from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
 
 
+class AnyRun(Protocol):
+    """A pass of some steps over a source: `Run` in this process, or one elsewhere."""
+
+    summary: Summary
+
+    async def execute(self) -> Summary:
+        """Do it all. Raises RunStopped when it could not be finished; then no step file has changed."""
+
+
+MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, str | None, Budget, Collection[int]], AnyRun]
+
+
 def execute(
     steps: list[Step],
     options: RunOptions,
@@ -31,6 +44,7 @@ def execute(
     budget: Budget | None = None,
     locked: str | None = None,
     ahead: Iterable[Annotator] = (),
+    run: MakeRun = Run,
 ) -> Summary:
     """Run the steps over their storage's files.
 
@@ -41,6 +55,7 @@ def execute(
         budget: Shared by several calls that make one run; without it the options' limits are this call's.
         locked: A checkpoint folder whose lock (`only_run`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
+        run: Makes what takes the rows through the steps.
 
     Returns:
         The last segment's summary, with what the earlier ones sent and lost.
@@ -49,7 +64,7 @@ def execute(
         PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
         RunStopped: The run could not be finished; what was paid for is stored.
     """
-    _check_plan(steps, options)
+    _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     ahead = [*(step.operator for step in steps), *ahead]
     total: Summary | None = None
@@ -66,7 +81,7 @@ def execute(
                 locks.enter_context(only_run(folder))
                 held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
-                summary = _execute_segment(part, options, name, budget, ahead)
+                summary = _execute_segment(part, options, name, budget, ahead, run)
                 ahead = []
                 if total is not None:
                     summary.add_earlier(total)
@@ -106,15 +121,15 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     return summary
 
 
-def _check_plan(steps: list[Step], options: RunOptions) -> None:
+def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
     if not steps:
         raise PlanError("the pipeline has no steps")
     for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
         refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     for step in steps:
-        if options.shard is not None and isinstance(step.operator, WholeFile):
-            raise PlanError(f"{step.label} works on whole files: it can't run on a shard")
+        if (options.shard is not None or run is not Run) and isinstance(step.operator, WholeFile):
+            raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     if options.budget_usd is None:
         return
     if options.prices is None:
@@ -136,7 +151,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 
 
 def _execute_segment(
-    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator]
+    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator], make_run: MakeRun
 ) -> Summary:
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot, options.shard)
@@ -149,7 +164,7 @@ def _execute_segment(
         finished = manifest.finished()
         if finished is not None:
             return finished
-    run = Run(steps, source, options, name, budget, idle)
+    run = make_run(steps, source, options, name, budget, idle)
     try:
         summary = run_blocking(run.execute)
     except BudgetExceeded as stopped:

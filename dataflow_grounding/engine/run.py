@@ -79,7 +79,7 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
-            with signals_to(self._workers.interrupt):
+            with signals_to(self.interrupt):
                 self._workers.start(self._work() for _ in range(count))
                 await self._workers.finish()
                 if self.stopped is None:
@@ -99,6 +99,10 @@ class Run:
             for asking in self._held.askings.values():
                 asking.stopped = why
             self._wake()
+
+    def interrupt(self) -> None:
+        """Stop, within seconds; called again, at once."""
+        self._workers.interrupt()
 
     def _interrupt(self) -> bool:
         going_on = self.stopped is None
@@ -201,10 +205,10 @@ class Run:
 
     def _progress(self) -> Progress:
         total = self.source.length()
-        title = " + ".join(step.operator.name for step in self.steps)
-        return Progress(lambda: self._now(total), title, self.options.progress)
+        return Progress(lambda: self.now(total), title_of(self.steps), self.options.progress)
 
-    def _now(self, total: int | None) -> Now:
+    def now(self, total: int | None) -> Now:
+        """How far it is, of so many rows."""
         askings = self._held.askings.values()
         return Now(
             finished=self.summary.records,
@@ -216,6 +220,11 @@ class Run:
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._held.budget.spent if self._held.budget.prices else None,
         )
+
+
+def title_of(steps: list[Step]) -> str:
+    """What progress calls a run of these steps."""
+    return " + ".join(step.operator.name for step in steps)
 
 
 def _columns(result: StepResult) -> Update | None:

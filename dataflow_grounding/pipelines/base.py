@@ -137,6 +137,35 @@ class Pipeline:
             last.add_earlier(summary)
         return last
 
+    def run_on_ray(
+        self, address: str | None = None, workers: int | None = None, options: RunOptions | None = None
+    ) -> Summary:
+        """Run what `forward()` calls on a Ray cluster: the same files as `run()` leaves, and any of both goes on.
+
+        Workers read and write where this process would: the folders have to be there for all of them. They take API
+        keys from their own environment. A serving with an attribute `num_gpus` gets that many for each worker.
+
+        Args:
+            address: Of the cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it takes.
+            workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
+            options: As for `run`; the limits are those of all workers together.
+
+        Returns:
+            What was done.
+
+        Raises:
+            MissingExtra: Ray isn't installed.
+            PlanError: There is a step that works on whole files.
+            InputError, SpecError: Also where Ray can't be reached, or has no room for a worker.
+            RunStopped: The run could not be finished; what was paid for is stored.
+        """
+        from dataflow_grounding.cluster.ray_run import on_ray
+        from dataflow_grounding.engine.execute import execute
+
+        steps = self.compile()
+        with on_ray(address, workers) as run:
+            return execute(steps, options or current_options.get(), self.name, run=run)
+
 
 class _FromElsewhere:
     """Stands for an operator from elsewhere while `forward()` is called."""

@@ -1,0 +1,64 @@
+"""Objects as bytes for another process, without the keys in them: these are taken from its own environment."""
+
+import io
+import os
+import pickle
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.secrets import blotted, learn, names_secret
+
+_REFERENCE = re.compile("\0(\\w+)\0")
+_LONG = 12  # letters that a key has at least to be looked for within texts
+
+
+def shipped(thing: Any) -> bytes:
+    """`thing` pickled, classes of `__main__` with it; where a text holds a key, the name of its variable stands.
+
+    Raises:
+        SpecError: For a key that no variable of the environment holds, and for what can't be pickled.
+    """
+    from ray import cloudpickle
+
+    keys = {name: value for name, value in os.environ.items() if names_secret(name) and len(value) >= 4}
+
+    class Pickler(cloudpickle.CloudPickler):
+        def persistent_id(self, part: object) -> str | None:
+            if type(part) is not str:
+                return None
+            reference = _with_names(part, keys)
+            if blotted(reference) != reference:
+                where = "put it in a variable such as DF_API_KEY, or in .env, here and on the workers"
+                raise SpecError(f"a key that isn't in the environment is not sent to Ray's workers: {where}")
+            return None if reference == part else reference
+
+    pickler: Any = Pickler
+    pickler(file := io.BytesIO()).dump(thing)
+    return file.getvalue()
+
+
+def unshipped(data: bytes) -> Any:
+    """What was pickled. Raises SpecError where this machine lacks a key."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, reference: str) -> str:
+            return _REFERENCE.sub(lambda found: _key(found[1]), reference)
+
+    return Unpickler(io.BytesIO(data)).load()
+
+
+def _with_names(text: str, keys: Mapping[str, str]) -> str:
+    for name, key in keys.items():
+        if key == text or (len(key) >= _LONG and key in text):
+            text = text.replace(key, f"\0{name}\0")
+    return text
+
+
+def _key(name: str) -> str:
+    if not (key := os.environ.get(name)):
+        raise SpecError(f"{name} isn't set on {socket.gethostname()}: workers take keys from their own environment")
+    learn(key)
+    return key
