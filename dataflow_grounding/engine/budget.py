@@ -83,11 +83,6 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     return Usage(text + images, 0, serving.max_output_tokens)
 
 
-def no_requests_left(most: int) -> str:
-    """Why a run stops that has sent all that it may."""
-    return f"stopped before passing workflow.max_requests={most}"
-
-
 def no_usd_left(usd: float, spent: float, worst: float) -> str:
     """Why a run stops whose next request could cost more than is left."""
     so_far = f"stopped before passing workflow.budget_usd={usd:g}: spent {spent:.4f}"
@@ -132,7 +127,7 @@ class Budget:
 
     def _count(self) -> None:
         if self.max_requests is not None and self.sent >= self.max_requests:
-            raise BudgetExceeded(no_requests_left(self.max_requests))
+            raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
         self.sent += 1
 
     def settle(self, reserved: float, usage: Usage | None) -> None:

@@ -1,7 +1,6 @@
-"""One limit for many workers: places in flight, requests and USD, leased in bulk for a moment.
+"""One limit for many workers: an endpoint's places, a run's requests and USD, leased for a moment.
 
-A worker tells the pool a few times a second what it has and would like; the pool answers what it may have. Neither
-side trusts that a message arrives: what a worker might still use counts as used until the worker has said otherwise.
+What a worker may still use by what it was told counts as used, until it has said otherwise.
 """
 
 import asyncio
@@ -10,94 +9,65 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import NamedTuple
 
-from dataflow_grounding.engine.budget import Budget, no_requests_left, no_usd_left
+from dataflow_grounding.engine.budget import Budget, no_usd_left
 from dataflow_grounding.engine.limiter import Key, Level, Limiter
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
 
 LEASE_SECONDS = 2.0
-RENEW_SECONDS = 0.25
-LOOK_SECONDS = 0.05  # how often a worker looks whether it should renew sooner
+RENEW_SECONDS = 0.2
+REQUESTS, USD = ("", "requests"), ("", "USD")
 
 
 class Part(NamedTuple):
-    """What a worker has of one limit: of an endpoint's places, of the requests, or of the USD.
+    """A worker's part of a limit: how far it may go, how much further than `used` it would like to, and what it used.
 
-    Args:
-        used: Requests sent; USD spent, or reserved for what is in flight. Of places: 0.
-        ceiling: How far `used` may go by the last grant. Of places: how many may be in flight, or are.
-        wanted: How much further `used` would go until the next renewal.
-        settled: How much of `used` is so for good.
-        unit: What one request takes of it.
+    `settled` is what of `used` no answer can change; its next request takes `unit`. Of places, none are ever used up.
     """
 
+    ceiling: float
+    wanted: float
     used: float = 0.0
-    ceiling: float = 0.0
-    wanted: float = 0.0
     settled: float = 0.0
     unit: float = 1.0
 
 
-class Seen(NamedTuple):
-    """What a worker has seen of an endpoint: its part, the most in flight, and outcomes since the last report.
-
-    An outcome is the tick of the grant under which requests were sent, how many of them were answered while no place
-    was free, and how many were refused.
-    """
-
-    part: Part
-    in_flight: int
-    outcomes: list[tuple[int, int, int]]
-
-
 class Report(NamedTuple):
-    """What a worker has and would like; `number` counts its reports. `leaving`: it sends nothing more."""
+    """A worker's `number`-th. Outcomes: the tick of the grant they were sent by, answers at full places, refusals."""
 
     worker: str
     number: int
-    endpoints: dict[Key, Seen]
-    requests: Part
-    usd: Part
-    leaving: bool = False
+    parts: dict[Key, Part]
+    outcomes: dict[Key, list[tuple[int, int, int]]]
 
 
 class Grant(NamedTuple):
-    """What the worker may do for so many `seconds` from its report on.
+    """A worker's ceilings for `seconds` from its report on, and why a limit lets nothing more be sent, if it is so."""
 
-    Args:
-        number: The report's.
-        tick: The pool's count of grants.
-        seconds: How long it holds.
-        places: How many requests may be in flight, by endpoint and model.
-        requests: How many the worker may have sent, from its beginning on; `usd`: may have spent.
-        used_up: Why nothing more can be sent, when that is so.
-    """
-
-    number: int
     tick: int = 0
     seconds: float = 0.0
-    places: Mapping[Key, int] = {}
-    requests: float = 0.0
-    usd: float = 0.0
+    ceilings: dict[Key, float] = {}
     used_up: str = ""
 
 
 class LeasePool:
-    """Shares out an endpoint's places, `max_requests` and `budget_usd` among workers, for one run.
+    """Shares out endpoints' places, requests and USD among the workers of one run; neither waits nor sends.
 
-    Nothing here waits or sends: whoever holds it calls `renew` for the workers, one call at a time. What a worker that
-    went silent may have sent counts as sent. One that is started anew knows nothing of what was sent before.
+    A worker that is silent for 2 s gives up its places; what it may have sent counts as sent. A pool that takes
+    another's place knows nothing of what was sent before.
 
     Args:
-        max_requests: Most requests of all workers; `budget_usd`: most USD. None is without limit.
+        max_requests: Most requests of all workers. None: no limit.
+        budget_usd: Most USD of all workers. None: no limit.
         now: The clock, in seconds.
 
     Example:
-        >>> pool = LeasePool(max_requests=100)
-        >>> pool.renew(Report("a", 1, {}, Part(wanted=8.0), Part())).requests
+        >>> grant = LeasePool(max_requests=100).renew(Report("a", 1, {REQUESTS: Part(0, 8)}, {}))
+        >>> grant.ceilings[REQUESTS]
         8.0
     """
 
@@ -107,176 +77,137 @@ class LeasePool:
         budget_usd: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_requests, self._budget_usd, self._now = max_requests, budget_usd, now
-        self._requests, self._usd = _Shared(), _Shared()
-        self._endpoints: dict[Key, _Endpoint] = {}
-        self._numbers: dict[str, int] = {}
-        self._until: dict[str, float] = {}  # of workers that hold a lease
-        self._tick = 0
+        self._limits: dict[Key, float | None] = {REQUESTS: max_requests, USD: budget_usd}
+        self._levels: dict[Key, Level] = {}
+        self._last: dict[str, Report] = {}
+        self._until: dict[str, float] = {}
+        self._heard: dict[Key, dict[str, list[tuple[int, int, int]]]] = {}  # outcomes that nothing was learnt from yet
+        self._now, self._tick = now, 0
+
+    @property
+    def levels(self) -> dict[Key, int]:
+        """How many requests each endpoint and model takes at once, as far as is known."""
+        return {key: level.places for key, level in self._levels.items()}
 
     def renew(self, report: Report) -> Grant:
-        """Take in what a worker reports; returns what it may do now. A report older than the last one is ignored."""
-        now, worker = self._now(), report.worker
-        if report.number <= self._numbers.get(worker, 0):
-            return Grant(report.number)
-        self._numbers[worker] = report.number
-        self._until[worker] = now + LEASE_SECONDS
-        requests = self._requests.renew(worker, report.requests, self._max_requests)
-        usd = self._usd.renew(worker, report.usd, self._budget_usd)
-        places = {key: self._endpoint(key).renew(worker, seen) for key, seen in report.endpoints.items()}
+        """Take in what a worker reports; returns what it may do now. Call it from one thread at a time."""
+        worker = report.worker
+        if worker in self._last and report.number <= self._last[worker].number:
+            return Grant()  # it came late, and the worker goes by another
+        now = self._now()
+        self._last[worker], self._until[worker] = report, now + LEASE_SECONDS
+        for silent in [name for name, until in self._until.items() if until <= now]:
+            del self._until[silent]
+            parts = {key: part for key, part in self._last[silent].parts.items() if key in self._limits}
+            dead = {key: Part(part.ceiling, 0.0, part.ceiling, part.ceiling) for key, part in parts.items()}
+            self._last[silent] = self._last[silent]._replace(parts=dead)
         self._tick += 1
-        for key in places:
-            self._endpoints[key].level.number = self._tick
-        for silent in [one for one, until in self._until.items() if until <= now or (report.leaving and one == worker)]:
-            self._forget(silent)
-        return Grant(report.number, self._tick, LEASE_SECONDS, places, requests, usd, self._used_up(report))
+        for key, outcomes in report.outcomes.items():
+            self._hear(key, worker, outcomes)
+        ceilings = {key: self._ceiling(key, worker) for key in report.parts}
+        # until the worker says that it has given back, it has what it had
+        parts = {key: part._replace(ceiling=max(part.ceiling, ceilings[key])) for key, part in report.parts.items()}
+        self._last[worker] = report._replace(parts=parts)
+        return Grant(self._tick, LEASE_SECONDS, ceilings, self._used_up(report))
 
-    def levels(self) -> dict[Key, int]:
-        """How many requests each endpoint takes at once, as far as is known."""
-        return {key: endpoint.level.places for key, endpoint in self._endpoints.items()}
+    def _parts(self, key: Key) -> dict[str, Part]:
+        return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}
 
-    def _endpoint(self, key: Key) -> "_Endpoint":
-        return self._endpoints.setdefault(key, _Endpoint())
+    def _hear(self, key: Key, worker: str, outcomes: list[tuple[int, int, int]]) -> None:
+        """Learn from outcomes once all workers' are there: an answer to one says little while another was refused."""
+        level = self._levels.setdefault(key, Level(10**6))
+        if worker in self._heard.get(key, {}):  # again, before one that is silent
+            self._learn(key)
+        heard = self._heard.setdefault(key, {})
+        heard[worker] = outcomes
+        if heard.keys() >= self._parts(key).keys():
+            self._learn(key)
+        level.number = self._tick
 
-    def _forget(self, worker: str) -> None:
-        del self._until[worker]
-        self._requests.close(worker)
-        self._usd.close(worker)
-        for endpoint in self._endpoints.values():
-            endpoint.forget(worker)
+    def _learn(self, key: Key) -> None:
+        level, parts = self._levels[key], self._parts(key).values()
+        wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
+        outcomes = sorted(chain.from_iterable(self._heard.pop(key).values()))
+        for tick, _, refused in outcomes:
+            for _ in range(refused):
+                level.refused(tick, int(held))
+        for tick, answered, _ in outcomes:
+            for _ in range(answered):
+                if wanted >= level.places:  # else others have places that they don't need
+                    level.answered(tick)
+
+    def _ceiling(self, key: Key, worker: str) -> float:
+        total = self._limits[key] if key in self._limits else self._levels[key].places
+        if total is None:
+            return math.inf
+        parts = self._parts(key)
+        mine, unit = parts[worker], parts[worker].unit or 1.0
+        held = {name: max(0.0, part.ceiling - part.used) for name, part in parts.items()}
+        left = total - sum(part.used for part in parts.values())
+        free = left - sum(unused for name, unused in held.items() if name != worker)
+        wanted = {name: math.ceil(part.wanted / unit) for name, part in parts.items()}
+        return mine.used + unit * max(0, min(shares(int(left / unit), wanted, held)[worker], int(free / unit)))
 
     def _used_up(self, report: Report) -> str:
-        if self._max_requests is not None and self._requests.settled >= self._max_requests:
-            return no_requests_left(self._max_requests)
-        if self._budget_usd is not None and self._budget_usd - self._usd.settled < report.usd.unit:
-            return no_usd_left(self._budget_usd, self._usd.settled, report.usd.unit)
+        for key, total in self._limits.items():
+            settled = sum(part.settled for part in self._parts(key).values())
+            if total is not None and key in report.parts and total - settled < report.parts[key].unit:
+                usd = no_usd_left(total, settled, report.parts[key].unit)
+                return usd if key == USD else f"stopped before passing workflow.max_requests={total}"
         return ""
 
 
-class _Shared:
-    """One limit, and each worker's part of it."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, Part] = {}
-
-    @property
-    def settled(self) -> float:
-        return sum(part.settled for part in self.parts.values())
-
-    def renew(self, worker: str, part: Part, total: float | None) -> float:
-        """The worker's new ceiling."""
-        self.parts[worker] = part
-        if total is None:
-            return math.inf
-        unit = max((part.unit for part in self.parts.values() if part.wanted), default=0.0) or 1.0
-        left = total - sum(part.used for part in self.parts.values())
-        held = {one: max(0.0, part.ceiling - part.used) for one, part in self.parts.items()}
-        wanted = {one: math.ceil(part.wanted / unit) for one, part in self.parts.items()}
-        free = left - sum(unused for one, unused in held.items() if one != worker)
-        given = unit * min(shares(int(left / unit), wanted, held)[worker], max(0, int(free / unit)))
-        # until it has said that it has given back, it may go as far as it could
-        self.parts[worker] = part._replace(ceiling=max(part.ceiling, part.used + given))
-        return part.used + given
-
-    def close(self, worker: str) -> None:
-        """Count all as used that the worker may have used."""
-        if part := self.parts.get(worker):
-            self.parts[worker] = Part(part.ceiling, part.ceiling, 0.0, part.ceiling, 0.0)
-
-
-class _Endpoint:
-    """An endpoint's level, found out from what all workers report, and who has how many of its places."""
-
-    def __init__(self) -> None:
-        self.level = Level(10**6)
-        self._places = _Shared()
-        self._in_flight: dict[str, int] = {}
-
-    def renew(self, worker: str, seen: Seen) -> int:
-        self._in_flight[worker] = seen.in_flight
-        self._places.parts[worker] = seen.part
-        wanted = sum(part.wanted for part in self._places.parts.values())
-        for tick, answered, refused in sorted(seen.outcomes):
-            for _ in range(answered):
-                if wanted >= self.level.places:  # else there is no need of more, though one worker had too few
-                    self.level.answered(tick)
-            for _ in range(refused):
-                self.level.refused(tick, sum(self._in_flight.values()))
-        return int(self._places.renew(worker, seen.part, self.level.places))
-
-    def forget(self, worker: str) -> None:
-        self._in_flight.pop(worker, None)
-        self._places.parts.pop(worker, None)
-
-
-def shares(total: int, wanted: Mapping[str, int], held: Mapping[str, float]) -> dict[str, int]:
-    """Share out `total`: nobody gets more than wanted, all others equal parts, and one more who hold most.
+def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[str, int]:
+    """Share out `total`: nobody gets more than wanted, all others the same, and one more who hold most already.
 
     Example:
-        >>> shares(10, {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3})
-        {'a': 1, 'b': 3, 'c': 3, 'd': 3}
-        >>> shares(3, {"a": 5, "b": 5}, {"a": 0, "b": 1})
-        {'a': 1, 'b': 2}
+        >>> shares(12, {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3})
+        {'a': 1, 'b': 3, 'c': 4, 'd': 4}
     """
-    left, equal = max(0, total), 0
+    left, equal = total, 0
     for others, want in zip(range(len(wanted), 0, -1), sorted(wanted.values()), strict=True):
         equal = left // others
         if want > equal:
             break
         left -= want
-    given = {one: min(want, equal) for one, want in wanted.items()}
-    short = sorted((one for one in wanted if wanted[one] > equal), key=lambda one: -held[one])
-    for one in short[: max(0, total) - sum(given.values())]:
-        given[one] += 1
-    return given
+    given = {name: min(want, equal) for name, want in wanted.items()}
+    short = sorted((name for name in wanted if wanted[name] > equal), key=lambda name: -held[name])
+    return given | dict.fromkeys(short[: total - sum(given.values())], equal + 1)
 
 
 class Lease:
-    """A worker's side: what it may do until it has to renew, and what came of it. For threads of one process."""
+    """A worker's side: what its process may do until it has to renew, and what came of it."""
 
     def __init__(self, max_wait: float = 600.0, now: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._number = uuid.uuid4().hex, 0
-        self._max_wait, self._now = max_wait, now
-        self._reached, self._until = now(), -math.inf
-        self._sent = self._sent_before = 0
-        self._spent = self._reserved = self._worst = 0.0
-        self._may = Grant(0)
-        self._lost = ""  # why nothing can be sent, when the pool is gone
-        self._in_flight = 0
-        self._wishes: list[float] = []  # the worst cases of requests that are about to be sent
+        self._name, self._number, self._max_wait, self._now = uuid.uuid4().hex, 0, max_wait, now
+        self._may, self._asked, self.lost = Grant(), now(), ""
         self._levels: dict[Key, _Leased] = {}
-        self._told = 0  # of what is urgent
-        self._lock = threading.RLock()
+        self._sent = self._told = self._in_flight = 0
+        self._spent = self._reserved = self._worst = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has not expired."""
+        return self._now() < self._asked + self._may.seconds
 
     def limiter(self, key: Key, most: int) -> Limiter:
-        """A limiter whose places are leased; one that finds them out alone for what isn't reached over a network."""
+        """An endpoint's, with leased places; with places of its own for what is in this process."""
         if "://" not in key[0]:
             return Limiter(Level(most))
         self._levels[key] = _Leased(most, self)
         return self._levels[key].limiter
 
-    @property
-    def holds(self) -> bool:
-        """Whether it has not expired."""
-        return self._now() < self._until
-
-    @property
-    def lost(self) -> bool:
-        """Whether the pool can't be reached for longer than is waited for."""
-        return bool(self._lost)
-
     async def reserve(self, worst: float) -> None:
-        """Wait until one more request may be sent that costs at most `worst` USD. Raises BudgetExceeded, RunStopped."""
-        with self._wish(worst):
-            while not self._take(worst):
-                await asyncio.sleep(LOOK_SECONDS / 2)
+        """Wait until one more may be sent, for `worst` USD at most. Raises BudgetExceeded, RunStopped."""
+        while not self._take(worst):
+            await asyncio.sleep(RENEW_SECONDS / 8)
         self._in_flight += 1
 
     def count(self) -> None:
-        """Wait, without the event loop, until one more may be sent for the same answer. Raises as `reserve`."""
-        with self._wish(0.0):
-            while not self._take(0.0):
-                time.sleep(LOOK_SECONDS / 2)
+        """Wait, with all else, until one more may be sent for the same answer. Raises BudgetExceeded, RunStopped."""
+        while not self._take(0.0):
+            time.sleep(RENEW_SECONDS / 8)
 
     def settle(self, reserved: float, cost: float) -> None:
         """After the answer: what it cost."""
@@ -285,149 +216,123 @@ class Lease:
             self._reserved = self._reserved - reserved if self._in_flight else 0.0
             self._spent += cost
 
-    @contextmanager
-    def _wish(self, worst: float) -> Iterator[None]:
-        self._wishes.append(worst)
-        try:
-            yield
-        finally:
-            self._wishes.remove(worst)
-
     def _take(self, worst: float) -> bool:
         with self._lock:
-            if self._lost:
-                raise RunStopped(self._lost)
-            enough = self._spent + self._reserved + worst <= self._may.usd and self._sent < self._may.requests
-            if enough and self.holds:
-                self._sent, self._reserved, self._worst = self._sent + 1, self._reserved + worst, worst or self._worst
+            if self.lost:
+                raise RunStopped(self.lost)
+            self._worst = worst or self._worst
+            usd, ceilings = self._spent + self._reserved + worst, self._may.ceilings
+            if self.holds and self._sent < ceilings[REQUESTS] and usd <= ceilings[USD]:
+                self._sent, self._reserved = self._sent + 1, self._reserved + worst
                 return True
             if self._may.used_up:
                 raise BudgetExceeded(self._may.used_up)
             return False
 
-    def report(self, leaving: bool = False) -> Report:
-        """What to tell the pool now."""
-        levels = dict(self._levels)
-        endpoints = {} if leaving else {key: level.seen() for key, level in levels.items()}
-        may = Grant(0) if leaving else self._may
+    def renew(self, call: Callable[[Report], Grant]) -> None:
+        """Tell the pool, and go by what it says; without an answer, by what it said last."""
+        asked = self._now()
+        try:
+            grant = call(self._report())
+        except Exception as error:  # whatever the way to the pool is made of
+            if asked > self._asked + self._max_wait:
+                self.lost = f"what shares out the endpoints' places can't be reached ({type(error).__name__}: {error})"
+        else:
+            with self._lock:
+                self._may, self._asked, self.lost = grant, asked, ""
+        for key, level in list(self._levels.items()):
+            level.renewed(self._may, key)
+
+    def _report(self) -> Report:
         with self._lock:
-            self._number += 1
-            ready = sum(level.ready for level in levels.values())
-            count = 0 if leaving else len(self._wishes) + ready + 2 * (self._sent - self._sent_before)
-            self._sent_before = self._sent
-            used, unit = self._spent + self._reserved, max(self._wishes, default=self._worst)
-            requests = Part(self._sent, max(self._sent, may.requests), count, self._sent)
-            usd = Part(used, max(used, may.usd), count * unit, self._spent, unit)
-            self._may = may
-            return Report(self._name, self._number, endpoints, requests, usd, leaving)
+            levels, ceilings = dict(self._levels), self._may.ceilings
+            wanted = 2 * (self._sent - self._told) + sum(level.places for level in levels.values())
+            self._number, self._told, used = self._number + 1, self._sent, self._spent + self._reserved
+            most, usd = max(self._sent, ceilings.get(REQUESTS, 0.0)), max(used, ceilings.get(USD, 0.0))
+            parts = {key: level.part for key, level in levels.items()}
+            parts[REQUESTS] = Part(most, wanted, self._sent, self._sent)
+            parts[USD] = Part(usd, wanted * self._worst, used, self._spent, self._worst)
+        return Report(self._name, self._number, parts, {key: level.outcomes() for key, level in levels.items()})
 
-    def take(self, grant: Grant, asked: float) -> None:
-        """Go by a grant; `asked` is when its report was made."""
-        with self._lock:
-            if grant.number != self._number:
-                return
-            self._may, self._reached, self._until, self._lost = grant, asked, asked + grant.seconds, ""
-        for key, places in grant.places.items():
-            self._levels[key].grant(places, grant.tick)
-        self._told = self._urgent()
-
-    def _urgent(self) -> int:
-        """How much there is that the pool should know soon."""
-        return len(self._wishes) + sum(level.urgent for level in list(self._levels.values()))
-
-    def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
-        """Renew until it is `over`."""
-        while not over.is_set():
-            asked = self._now()
-            try:
-                self.take(call(self.report()), asked)
-            except Exception as error:  # whatever the way to the pool is made of
-                if asked - self._reached > self._max_wait:
-                    self._lost = f"can't reach who shares out the endpoint's places ({type(error).__name__}: {error})"
-                    for level in list(self._levels.values()):
-                        level.limiter.let_in()  # whoever waits for a place should hear of it
-            for _ in range(round(RENEW_SECONDS / LOOK_SECONDS)):
-                if over.wait(LOOK_SECONDS) or self._urgent() > self._told:
-                    break
+    def leave(self, call: Callable[[Report], Grant]) -> None:
+        """Give back what is not used."""
+        self._may, self._levels, self._told = Grant(), {}, self._sent
+        self.renew(call)
 
 
 class _Leased(Level):
-    """An endpoint's level in a worker: as many places as are leased. Counts outcomes for the next report."""
+    """An endpoint's in a worker: as many places as are leased. Counts what came of requests, for the next report."""
 
     def __init__(self, most: int, lease: Lease) -> None:
         super().__init__(most)
         self.limiter = Limiter(self)
-        self._lease = lease
-        self._granted = self._dropped = self._peak = 0
+        self._lease, self._granted, self._left = lease, 0, 0
         self._answered, self._refused = Counter[int](), Counter[int]()
 
     @property
     def places(self) -> int:
         if self._lease.lost:
-            return self.most
-        return max(0, self._granted - self._dropped) if self._lease.holds else 0
+            return self.most  # who waits is let in, to be told
+        return self._left if self._lease.holds else 0
 
     @property
-    def ready(self) -> int:
-        """How many wait and could be sent."""
-        return max(0, min(self.limiter.wanted, self._granted) - self.limiter.in_flight)
-
-    @property
-    def urgent(self) -> int:
-        return self._dropped + (not self._granted and self.limiter.wanted > 0)
+    def part(self) -> Part:
+        return Part(max(self._granted, self.limiter.in_flight), self.limiter.wanted)
 
     def send(self) -> int:
         return self.number  # the tick of the last grant
 
     def answered(self, number: int) -> None:
-        # a window for each grant: more answers before the pool has moved its level say nothing more
+        # a window for each grant: more answers, before the pool can move its level, say nothing more
         self._answered[number] = min(self._answered[number] + 1, max(1, self._granted))
 
     def refused(self, number: int, in_flight: int) -> None:
         self._refused[number] += 1
-        self._peak = max(self._peak, in_flight)
-        self._dropped += number == self.number  # a place that was refused is not tried again before the next grant
+        if number == self.number and self._left:
+            self._left -= 1  # a place that was refused is not tried again before the next grant
 
-    def seen(self) -> Seen:
-        """What to report of it."""
+    def outcomes(self) -> list[tuple[int, int, int]]:
         answered, self._answered = self._answered, Counter()
         refused, self._refused = self._refused, Counter()
-        in_flight = self.limiter.in_flight
-        peak, self._peak = max(self._peak, in_flight), 0
-        part = Part(ceiling=max(self._granted, in_flight), wanted=self.limiter.wanted)
-        return Seen(part, peak, [(tick, answered[tick], refused[tick]) for tick in {*answered, *refused}])
+        return [(tick, answered[tick], refused[tick]) for tick in {*answered, *refused}]
 
-    def grant(self, places: int, tick: int) -> None:
-        """Go by a grant."""
-        self._granted, self._dropped, self.number = places, 0, tick
+    def renewed(self, grant: Grant, key: Key) -> None:
+        if key in grant.ceilings:
+            self._granted = self._left = int(grant.ceilings[key])
+            self.number = grant.tick
         self.limiter.let_in()
 
 
 @contextmanager
-def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterator[Lease]:
-    """Within it, this process's runs keep to what a pool leases them, with all other workers.
+def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterator[None]:
+    """Within it, this process's runs keep, with those of all other workers, to what a pool leases them.
 
-    A thread renews the lease a few times a second. While the pool can't be reached, runs go on until the lease expires,
-    then wait. They still need their `max_requests` and `budget_usd`: by these they know what to count.
+    While the pool can't be reached they go on until the lease expires, then wait. Their own `max_requests` and
+    `budget_usd` are still needed: a run that has none counts no USD.
 
     Args:
-        call: Takes a report to `LeasePool.renew` and returns its grant; raises, within a second or so, when it can't.
+        call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or so, where it can't.
         max_wait: Seconds for which runs wait for the pool; then they stop with RunStopped.
 
     Example:
-        >>> pool = LeasePool(max_requests=100)  # in a real case, in another process
+        >>> pool = LeasePool(max_requests=100)  # as a rule in another process
         >>> with leasing(pool.renew):
-        ...     pass  # pipeline.run(), or ground(…)
+        ...     pass  # pipeline.run()
     """
     lease, over = Lease(max_wait), threading.Event()
-    thread = threading.Thread(target=lease.keep, args=(call, over), name="leases", daemon=True)
+
+    def keep() -> None:
+        lease.renew(call)
+        while not over.wait(RENEW_SECONDS):
+            lease.renew(call)
+
+    thread = threading.Thread(target=keep, name="leases", daemon=True)
     before, Budget.lease, Limiter.lease = Budget.lease, lease, lease
     thread.start()
     try:
-        yield lease
+        yield
     finally:
         over.set()
         thread.join()
         Budget.lease = Limiter.lease = before
-        with suppress(Exception):  # then it expires
-            call(lease.report(leaving=True))
+        lease.leave(call)
