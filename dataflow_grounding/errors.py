@@ -145,6 +145,10 @@ class SuspectBoxes(RunStopped, exit_code=2):
     """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
 
 
+class NoRoom(RunStopped, exit_code=2):
+    """A cluster has no room for a single worker."""
+
+
 class StorageFailed(RunStopped):
     """Results can't be written: no room, no permission."""
 

@@ -2,13 +2,13 @@
 
 import os
 import shlex
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.cluster.ray_run import RayRun
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -53,7 +53,7 @@ def generate(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
-    _check_engine(given)
+    engine = _engine(given["engine"], given["ray_address"], given["workers"], given["shard"])
     spec = load_spec(spec_paths, overrides)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
@@ -65,8 +65,7 @@ def generate(
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
     try:
-        with _engine(given) as engine:
-            summary = run.execute(engine)
+        summary = run.execute(engine)
     except RunStopped as stopped:
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
@@ -84,20 +83,15 @@ def generate(
     return summary.exit_code
 
 
-def _check_engine(given: Mapping[str, Any]) -> None:
-    """Raises SpecError for options that don't go together."""
-    if given["engine"] == "ray" and given["shard"]:
-        raise SpecError("--engine ray makes shards of its own: leave --shard out")
-    if given["engine"] != "ray" and (given["ray_address"] or given["workers"]):
-        raise SpecError("--ray-address and --workers are of --engine ray: add that")
-
-
-def _engine(given: Mapping[str, Any]) -> AbstractContextManager[MakeRun]:
-    if given["engine"] != "ray":
-        return nullcontext(Run)
-    from dataflow_grounding.cluster.ray_run import on_ray
-
-    return on_ray(given["ray_address"], given["workers"])
+def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
+    """What takes the rows through the steps. Raises SpecError for options that don't go together."""
+    if engine == "ray":
+        if shard is not None:
+            raise SpecError("--engine ray makes shards of its own: leave --shard out")
+        return partial(RayRun, address, workers)
+    if address or workers:
+        raise SpecError("--ray-address and --workers are options of --engine ray: add that")
+    return Run
 
 
 def _report(run: SpecRun, summary: Summary) -> None:

@@ -12,14 +12,13 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import blotted, learn, names_secret
 
 _REFERENCE = re.compile("\0(\\w+)\0")
-_LONG = 12  # letters that a key has at least to be looked for within texts
 
 
 def shipped(thing: Any) -> bytes:
-    """`thing` pickled, classes of `__main__` with it; where a text holds a key, the name of its variable stands.
+    """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in place of the key.
 
     Raises:
-        SpecError: For a key that no variable of the environment holds, and for what can't be pickled.
+        SpecError: For a key that no variable of the environment holds.
     """
     from ray import cloudpickle
 
@@ -31,11 +30,11 @@ def shipped(thing: Any) -> bytes:
                 return None
             reference = _with_names(part, keys)
             if blotted(reference) != reference:
-                where = "put it in a variable such as DF_API_KEY, or in .env, here and on the workers"
-                raise SpecError(f"a key that isn't in the environment is not sent to Ray's workers: {where}")
+                where = "set it in a variable such as DF_API_KEY, here and on the workers"
+                raise SpecError(f"a key that is not in the environment can't be had by Ray's workers: {where}")
             return None if reference == part else reference
 
-    pickler: Any = Pickler
+    pickler: Any = Pickler  # Ray's has no types
     pickler(file := io.BytesIO()).dump(thing)
     return file.getvalue()
 
@@ -52,13 +51,13 @@ def unshipped(data: bytes) -> Any:
 
 def _with_names(text: str, keys: Mapping[str, str]) -> str:
     for name, key in keys.items():
-        if key == text or (len(key) >= _LONG and key in text):
+        if key == text or (len(key) >= 12 and key in text):  # a short one may be a word
             text = text.replace(key, f"\0{name}\0")
     return text
 
 
 def _key(name: str) -> str:
     if not (key := os.environ.get(name)):
-        raise SpecError(f"{name} isn't set on {socket.gethostname()}: workers take keys from their own environment")
+        raise SpecError(f"{name} is not set on {socket.gethostname()}: workers take keys from their own environment")
     learn(key)
     return key

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
@@ -24,17 +24,7 @@ from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
 
-
-class AnyRun(Protocol):
-    """A pass of some steps over a source: `Run` in this process, or one elsewhere."""
-
-    summary: Summary
-
-    async def execute(self) -> Summary:
-        """Do it all. Raises RunStopped when it could not be finished; then no step file has changed."""
-
-
-MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, str | None, Budget, Collection[int]], AnyRun]
+MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, str | None, Budget, Collection[int]], Run]
 
 
 def execute(

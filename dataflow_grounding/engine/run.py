@@ -47,6 +47,7 @@ class Run:
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
         self._workers = Workers(self._interrupt)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._taken = 0
         self._asked: set[int] = set()  # places of the rows at work for which something was asked
         self._replayed = 0  # rows that were finished without
@@ -79,7 +80,8 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
-            with signals_to(self.interrupt):
+            self._loop = asyncio.get_running_loop()
+            with signals_to(self._workers.interrupt):
                 self._workers.start(self._work() for _ in range(count))
                 await self._workers.finish()
                 if self.stopped is None:
@@ -101,8 +103,14 @@ class Run:
             self._wake()
 
     def interrupt(self) -> None:
-        """Stop, within seconds; called again, at once."""
-        self._workers.interrupt()
+        """Stop within seconds, and when called again, at once; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._workers.interrupt)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has come to its first row."""
+        return self._loop is not None
 
     def _interrupt(self) -> bool:
         going_on = self.stopped is None

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places
+from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped
@@ -23,20 +23,20 @@ ReadLines: TypeAlias = Callable[[str], Iterator[Line]]
 
 def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     """Write each shard's rows into its folder; returns how many each has. Raises InputError."""
-    columns = tuple(source.columns())
-    shards = [Shard(number, of, "rows.jsonl", columns) for number in range(1, of + 1)]
-    shards = [one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows)) for one in shards]
-    with ExitStack() as undo:
-        try:
-            writers = [_ShardWriter(shard.rows, undo) for shard in shards]
-            for number, row in source.split(of):
-                data = broken_row(row.error) if row.error is not None else row.data or {}
-                writers[number - 1].write(row.line, data)
-            for writer in writers:
-                writer.commit()
-        except OSError as error:
-            raise InputError(f"can't write in {results_dir}: {error.strerror or error}") from None
-    return {one: writer.count for one, writer in zip(shards, writers, strict=True)}
+    all_of = [Shard(number, of, "rows.jsonl", tuple(source.columns())) for number in range(1, of + 1)]
+    shards = [one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows)) for one in all_of]
+    with ExitStack() as undo, storing(results_dir):
+        writers = [RowWriter(shard.rows) for shard in shards]
+        lines = [array("q") for _ in shards]
+        for writer in writers:
+            undo.callback(writer.discard)
+        for number, row in source.split(of):
+            writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
+            lines[number - 1].append(row.line)
+        for writer, places in zip(writers, lines, strict=True):
+            writer.commit()
+            write_places(lines_path(writer.path), places)
+    return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
 
 
 def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
@@ -91,32 +91,3 @@ def failed_lines(path: str) -> Iterator[Line]:
                 yield json.loads(line)["line"], line
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{path} is not as its run left it: run that shard again") from None
-
-
-class _ShardWriter:
-    """Writes rows, and beside them in which lines of the input they stood."""
-
-    def __init__(self, path: str, undo: ExitStack) -> None:
-        self._rows = RowWriter(path)
-        undo.callback(self._rows.discard)
-        self._lines_path, self._lines = lines_path(path), array("q")
-        self._file = undo.enter_context(open(self._lines_path, "wb"))  # noqa: SIM115
-
-    @property
-    def count(self) -> int:
-        return self._rows.count
-
-    def write(self, line: int, row: dict[str, object]) -> None:
-        self._rows.write(row)
-        self._lines.append(line)
-        if len(self._lines) >= 1024:
-            self._flush()
-
-    def commit(self) -> None:
-        self._flush()
-        self._file.flush()
-        self._rows.commit()
-
-    def _flush(self) -> None:
-        self._file.write(self._lines.tobytes())
-        del self._lines[:]

@@ -140,13 +140,10 @@ class Pipeline:
     def run_on_ray(
         self, address: str | None = None, workers: int | None = None, options: RunOptions | None = None
     ) -> Summary:
-        """Run what `forward()` calls on a Ray cluster: the same files as `run()` leaves, and any of both goes on.
-
-        Workers read and write where this process would: the folders have to be there for all of them. They take API
-        keys from their own environment. A serving with an attribute `num_gpus` gets that many for each worker.
+        """Run what `forward()` calls on a Ray cluster; each of `run` and this goes on where the other stopped.
 
         Args:
-            address: Of the cluster, as `ray.init` takes it; None starts Ray on this machine, for as long as it takes.
+            address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as it takes.
             workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
             options: As for `run`; the limits are those of all workers together.
 
@@ -154,17 +151,14 @@ class Pipeline:
             What was done.
 
         Raises:
-            MissingExtra: Ray isn't installed.
-            PlanError: There is a step that works on whole files.
-            InputError, SpecError: Also where Ray can't be reached, or has no room for a worker.
+            PlanError, InputError, SpecError, MissingExtra: Also where Ray can't be reached, or has no room.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
-        from dataflow_grounding.cluster.ray_run import on_ray
+        from dataflow_grounding.cluster.ray_run import RayRun
         from dataflow_grounding.engine.execute import execute
 
-        steps = self.compile()
-        with on_ray(address, workers) as run:
-            return execute(steps, options or current_options.get(), self.name, run=run)
+        run = functools.partial(RayRun, address, workers)
+        return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
 
 class _FromElsewhere:
