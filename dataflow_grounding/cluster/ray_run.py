@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import re
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Iterator
@@ -115,8 +117,8 @@ class RayRun(Run):
             made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
             worker = made.remote(self._shipped, partial(_renewed, self._pool), os.getcwd(), __version__)
             try:
-                if error := await worker.begin.remote():
-                    raise error
+                if wrong := await worker.begin.remote():
+                    raise wrong.error()
                 self._started = True
                 while self.stopped is None and (shard or self._waiting):
                     shard = shard or self._waiting.popleft()
@@ -139,10 +141,11 @@ class RayRun(Run):
         self._left -= 1
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)
-        if isinstance(done.error, RunStopped):
-            self.stop(done.error)
-        elif done.error is not None:
-            raise done.error
+        error = done.wrong and done.wrong.error()
+        if isinstance(error, RunStopped):
+            self.stop(error)
+        elif error is not None:
+            raise error
 
     def _count_loss(self, shard: Shard | None, lost: Exception) -> None:
         self._losses[shard] += 1
@@ -217,6 +220,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     if hasattr(inside := ray._private.worker, "print_to_stdstream"):  # on standard output, of each worker that is lost
         inside.print_to_stdstream = lambda *_, **__: None
     try:
+        if place := re.search(r"([^/@]+):(\d+)$", address or ""):  # Ray would try for minutes
+            socket.create_connection((place[1], int(place[2])), timeout=5).close()
         ray.init(log_to_driver=False, configure_logging=False, **({"address": address} if address else own))
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]

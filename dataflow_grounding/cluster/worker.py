@@ -34,12 +34,30 @@ class Work(NamedTuple):
     of_spec: bool
 
 
+class Wrong(NamedTuple):
+    """An error in words, as they are here: an exception that is unpickled says them anew."""
+
+    kind: type[GroundingError]
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Wrong":
+        """The words of an error; of one that isn't ours, with its name."""
+        if not isinstance(error, GroundingError):
+            return cls(RunStopped, f"internal error: {type(error).__name__}: {error}")
+        return cls(type(error) if isinstance(error, RunStopped) else InputError, str(error))
+
+    def error(self) -> GroundingError:
+        """It again."""
+        return self.kind(self.text)
+
+
 class Done(NamedTuple):
-    """What became of a shard; `error` is what kept it from being finished."""
+    """What became of a shard; `wrong` is what kept it from being finished."""
 
     summary: Summary
     now: Now
-    error: GroundingError | None
+    wrong: Wrong | None
 
 
 class Worker:
@@ -57,35 +75,34 @@ class Worker:
         self._run: Run | None = None
         self._interrupted = False
 
-    def begin(self) -> GroundingError | None:
+    def begin(self) -> Wrong | None:
         """Make ready; returns what is in the way."""
         (work, folder, version), here = self._given, socket.gethostname()
         if version != __version__:
-            return InputError(f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on both")
+            what = f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on both"
+            return Wrong(InputError, what)
         with suppress(OSError):  # there need be no relative path
             os.chdir(folder)
         try:
             read_env_files()
             self._work: Work = unshipped(work)
         except Exception as error:
-            what = f"{here} can't take up the work: {type(error).__name__}: {error}"
-            return error if isinstance(error, GroundingError) else InputError(what)
+            return Wrong(InputError, f"{here} can't take up the work: {Wrong.of(error).text}")
         return None
 
     def work_on(self, shard: Shard) -> Done:
         """Take a shard's rows through the steps; what was answered before is not asked again."""
         self._run = None
         speaks_of_specs.set(self._work.of_spec)
-        summary, error = Summary(), None
+        summary, wrong = Summary(), None
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
-        except GroundingError as raised:
-            error = raised
-        except Exception as raised:
-            error = RunStopped(f"internal error: {type(raised).__name__}: {raised}")
+        except Exception as error:
+            run = self._run
+            wrong = Wrong.of((run and run.stopped) or error)  # not what one machine says of what is left
         if (now := self.now()) is None or self._run is None:  # it was finished before, or could not begin
-            return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), error)
-        return Done(self._run.summary, now, self._run.stopped or error)  # without one machine's words of what is left
+            return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), wrong)
+        return Done(self._run.summary, now, wrong)
 
     def now(self) -> Now | None:
         """How far the shard is that is worked on."""
