@@ -21,11 +21,11 @@ from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_files import join, split
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers, signals_to
-from dataflow_grounding.errors import InputError, MissingExtra, NoRoom, RunStopped
+from dataflow_grounding.errors import InputError, NoRoom, RunStopped
 from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
-FEWEST_SHARDS, SHARDS_EACH, MOST_SHARDS = 8, 4, 400  # several for each worker: the last to end is waited for less
+FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
 SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, and given up
 LOOK_SECONDS = 1.0
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
@@ -61,7 +61,7 @@ class RayRun(Run):
         try:
             with _connected(self._address, self._count) as self._ray:
                 self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-                of = min(max(FEWEST_SHARDS, SHARDS_EACH * self._count), MOST_SHARDS)
+                of = max(FEWEST, self._count, min(EACH * self._count, MOST))
                 shards = split(self.source, of, self.steps[0].storage.cache_path)
                 self._shards = {shard: rows for shard, rows in shards.items() if rows}
                 await self._work_through()
@@ -75,13 +75,16 @@ class RayRun(Run):
     async def _work_through(self) -> None:
         self._waiting.extend(self._shards)
         self._left = len(self._shards)
-        self._pool = self._ray.remote(LeasePool).options(num_cpus=0).remote(self._budget.max_requests, self._budget.usd)
+        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = near(self._ray.get_runtime_context().get_node_id(), soft=True)  # which no other node can be lost with
+        pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
+        self._pool = pool.remote(self._budget.max_requests, self._budget.usd)
         used = {REQUESTS: self._budget.sent, USD: self._budget.spent}
         parts = {limit: Part(value, 0.0, value, value) for limit, value in used.items()}
         self._pool.renew.remote(Report("driver", 1, parts, {}))
         helpers = [asyncio.create_task(one) for one in (self._progress().run(), self._look(), self._watch_the_start())]
         try:
-            with signals_to(self.interrupt):
+            with signals_to(self._workers.interrupt):
                 self._workers.start(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
                 await self._workers.finish()
         finally:
@@ -100,10 +103,6 @@ class RayRun(Run):
                 worker.interrupt.remote()
             self._leave()
 
-    def interrupt(self) -> None:
-        """As Ctrl-C does."""
-        self._workers.interrupt()
-
     def _leave(self) -> None:
         """Where nobody is at work, and nobody should be, wait for no more worker to begin."""
         if not self._at_work and (self.stopped or not self._left):
@@ -119,7 +118,7 @@ class RayRun(Run):
             try:
                 if wrong := await worker.begin.remote():
                     raise wrong.error()
-                self._started = True
+                self._started, self._losses[None] = True, 0
                 while self.stopped is None and (shard or self._waiting):
                     shard = shard or self._waiting.popleft()
                     self._at_work[shard] = worker
@@ -207,10 +206,8 @@ def _renewed(pool: Any, report: Report) -> Grant:
 def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """The module `ray`, with a cluster, which ends with the block if it was started here. Raises InputError."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("Ray", "ray") from None
+    import ray.util.scheduling_strategies
+
     if ray.is_initialized():  # the user's own, in a notebook, say
         yield ray
         return

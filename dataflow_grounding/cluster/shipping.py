@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import MissingExtra, SpecError
 from dataflow_grounding.secrets import blotted, learn, names_secret
 
 _REFERENCE = re.compile("\0(\\w+)\0")
@@ -19,8 +19,12 @@ def shipped(thing: Any) -> bytes:
 
     Raises:
         SpecError: For a key that no variable of the environment holds.
+        MissingExtra: Ray isn't installed.
     """
-    from ray import cloudpickle
+    try:
+        from ray import cloudpickle
+    except ImportError:
+        raise MissingExtra("Ray", "ray") from None
 
     keys = {name: value for name, value in os.environ.items() if names_secret(name) and len(value) >= 4}
 

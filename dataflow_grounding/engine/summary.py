@@ -92,6 +92,7 @@ class Summary:
             setattr(self, name, getattr(self, name) + getattr(part, name))
         for name in ("expressions", "requests", "notes", "failures"):
             getattr(self, name).update(getattr(part, name))
+        self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
         self.models = list(dict.fromkeys([*self.models, *part.models]))
         if part.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + part.cost_usd
