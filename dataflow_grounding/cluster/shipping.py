@@ -26,7 +26,7 @@ def shipped(thing: Any) -> bytes:
     except ImportError:
         raise MissingExtra("Ray", "ray") from None
 
-    keys = {name: value for name, value in os.environ.items() if names_secret(name) and len(value) >= 4}
+    keys = {name: text for name, text in os.environ.items() if names_secret(name) or blotted(text) != text}
 
     class Pickler(cloudpickle.CloudPickler):
         def persistent_id(self, part: object) -> str | None:
@@ -55,7 +55,7 @@ def unshipped(data: bytes) -> Any:
 
 def _with_names(text: str, keys: Mapping[str, str]) -> str:
     for name, key in keys.items():
-        if key == text or (len(key) >= 12 and key in text):  # a short one may be a word
+        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):  # a short one may be a word
             text = text.replace(key, f"\0{name}\0")
     return text
 
