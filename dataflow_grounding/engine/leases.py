@@ -1,7 +1,6 @@
 """One limit for many workers: an endpoint's places, a run's requests and USD, leased for a moment.
 
-What a worker may still use by what it was told counts as used, until it has said otherwise.
-"""
+What a worker may still use by what it was told counts as used, until it has said otherwise."""
 
 import asyncio
 import math
@@ -11,22 +10,22 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import NamedTuple
 
 from dataflow_grounding.engine.budget import Budget, no_usd_left
 from dataflow_grounding.engine.limiter import Key, Level, Limiter
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
 
-LEASE_SECONDS = 2.0
-RENEW_SECONDS = 0.2
+LEASE_SECONDS, RENEW_SECONDS = 2.0, 0.2
 REQUESTS, USD = ("", "requests"), ("", "USD")
+Clock = Callable[[], float]
+Outcomes = Counter[tuple[bool, int]]  # of requests sent by the grant of a tick: answered at full places, or refused
 
 
 class Part(NamedTuple):
-    """A worker's part of a limit: how far it may go, how much further than `used` it would like to, and what it used.
+    """A worker's part of a limit: how far it may go, how much further than `used` it would go; what of that is settled.
 
-    `settled` is what of `used` no answer can change; its next request takes `unit`. Of places, none are ever used up.
+    The next request takes `unit`. Of places, none are ever used up.
     """
 
     ceiling: float
@@ -37,12 +36,12 @@ class Part(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A worker's `number`-th. Outcomes: the tick of the grant they were sent by, answers at full places, refusals."""
+    """A worker's `number`-th, with what came of requests to each endpoint since the one before."""
 
     worker: str
     number: int
     parts: dict[Key, Part]
-    outcomes: dict[Key, list[tuple[int, int, int]]]
+    outcomes: dict[Key, Outcomes]
 
 
 class Grant(NamedTuple):
@@ -57,37 +56,20 @@ class Grant(NamedTuple):
 class LeasePool:
     """Shares out endpoints' places, requests and USD among the workers of one run; neither waits nor sends.
 
-    A worker that is silent for 2 s gives up its places; what it may have sent counts as sent. A pool that takes
-    another's place knows nothing of what was sent before.
-
-    Args:
-        max_requests: Most requests of all workers. None: no limit.
-        budget_usd: Most USD of all workers. None: no limit.
-        now: The clock, in seconds.
-
-    Example:
-        >>> grant = LeasePool(max_requests=100).renew(Report("a", 1, {REQUESTS: Part(0, 8)}, {}))
-        >>> grant.ceilings[REQUESTS]
-        8.0
+    `max_requests` and `budget_usd` are most of all workers, None is without limit; `now` is the clock, in seconds. A
+    worker that is silent for 2 s gives up its places; what it may have sent counts as sent. A pool that takes another's
+    place knows nothing of what was sent before.
     """
 
     def __init__(
-        self,
-        max_requests: int | None = None,
-        budget_usd: float | None = None,
-        now: Callable[[], float] = time.monotonic,
+        self, max_requests: int | None = None, budget_usd: float | None = None, now: Clock = time.monotonic
     ) -> None:
         self._limits: dict[Key, float | None] = {REQUESTS: max_requests, USD: budget_usd}
-        self._levels: dict[Key, Level] = {}
+        self.levels: dict[Key, Level] = {}
         self._last: dict[str, Report] = {}
         self._until: dict[str, float] = {}
-        self._heard: dict[Key, dict[str, list[tuple[int, int, int]]]] = {}  # outcomes that nothing was learnt from yet
+        self._heard: dict[Key, dict[str, Outcomes]] = {}  # what nothing was learnt from yet
         self._now, self._tick = now, 0
-
-    @property
-    def levels(self) -> dict[Key, int]:
-        """How many requests each endpoint and model takes at once, as far as is known."""
-        return {key: level.places for key, level in self._levels.items()}
 
     def renew(self, report: Report) -> Grant:
         """Take in what a worker reports; returns what it may do now. Call it from one thread at a time."""
@@ -98,12 +80,12 @@ class LeasePool:
         self._last[worker], self._until[worker] = report, now + LEASE_SECONDS
         for silent in [name for name, until in self._until.items() if until <= now]:
             del self._until[silent]
-            parts = {key: part for key, part in self._last[silent].parts.items() if key in self._limits}
-            dead = {key: Part(part.ceiling, 0.0, part.ceiling, part.ceiling) for key, part in parts.items()}
+            last = self._last[silent].parts
+            dead = {key: Part(last[key].ceiling, 0.0, last[key].ceiling, last[key].ceiling) for key in self._limits}
             self._last[silent] = self._last[silent]._replace(parts=dead)
         self._tick += 1
         for key, outcomes in report.outcomes.items():
-            self._hear(key, worker, outcomes)
+            self._learn(key, worker, outcomes)
         ceilings = {key: self._ceiling(key, worker) for key in report.parts}
         # until the worker says that it has given back, it has what it had
         parts = {key: part._replace(ceiling=max(part.ceiling, ceilings[key])) for key, part in report.parts.items()}
@@ -113,31 +95,23 @@ class LeasePool:
     def _parts(self, key: Key) -> dict[str, Part]:
         return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}
 
-    def _hear(self, key: Key, worker: str, outcomes: list[tuple[int, int, int]]) -> None:
-        """Learn from outcomes once all workers' are there: an answer to one says little while another was refused."""
-        level = self._levels.setdefault(key, Level(10**6))
-        if worker in self._heard.get(key, {}):  # again, before one that is silent
-            self._learn(key)
-        heard = self._heard.setdefault(key, {})
-        heard[worker] = outcomes
-        if heard.keys() >= self._parts(key).keys():
-            self._learn(key)
-        level.number = self._tick
-
-    def _learn(self, key: Key) -> None:
-        level, parts = self._levels[key], self._parts(key).values()
-        wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
-        outcomes = sorted(chain.from_iterable(self._heard.pop(key).values()))
-        for tick, _, refused in outcomes:
-            for _ in range(refused):
-                level.refused(tick, int(held))
-        for tick, answered, _ in outcomes:
-            for _ in range(answered):
-                if wanted >= level.places:  # else others have places that they don't need
-                    level.answered(tick)
+    def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
+        """Learn from all workers' outcomes at once: answers to some say little while others are refused."""
+        level, heard = self.levels.setdefault(key, Level(10**6)), self._heard.setdefault(key, {})
+        if worker in heard:  # by now all others are, too
+            parts = self._parts(key).values()
+            wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
+            for (answered, tick), count in sorted(sum(heard.values(), Outcomes()).items()):
+                for _ in range(count):
+                    if not answered:
+                        level.refused(tick, int(held))
+                    elif wanted >= level.places:  # else others have places that they don't need
+                        level.answered(tick)
+            heard.clear()
+        heard[worker], level.number = outcomes, self._tick
 
     def _ceiling(self, key: Key, worker: str) -> float:
-        total = self._limits[key] if key in self._limits else self._levels[key].places
+        total = self._limits[key] if key in self._limits else self.levels[key].places
         if total is None:
             return math.inf
         parts = self._parts(key)
@@ -178,7 +152,7 @@ def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[s
 class Lease:
     """A worker's side: what its process may do until it has to renew, and what came of it."""
 
-    def __init__(self, max_wait: float = 600.0, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_wait: float = 600.0, now: Clock = time.monotonic) -> None:
         self._name, self._number, self._max_wait, self._now = uuid.uuid4().hex, 0, max_wait, now
         self._may, self._asked, self.lost = Grant(), now(), ""
         self._levels: dict[Key, _Leased] = {}
@@ -236,12 +210,19 @@ class Lease:
             grant = call(self._report())
         except Exception as error:  # whatever the way to the pool is made of
             if asked > self._asked + self._max_wait:
-                self.lost = f"what shares out the endpoints' places can't be reached ({type(error).__name__}: {error})"
+                self.lost = f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it again to go on"
         else:
             with self._lock:
                 self._may, self._asked, self.lost = grant, asked, ""
         for key, level in list(self._levels.items()):
             level.renewed(self._may, key)
+
+    def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
+        """Renew a few times a second until it is `over`; then give back what is not used."""
+        while not over.wait(RENEW_SECONDS if self._number else 0.0):
+            self.renew(call)
+        self._may, self._levels, self._told = Grant(), {}, self._sent
+        self.renew(call)
 
     def _report(self) -> Report:
         with self._lock:
@@ -249,15 +230,13 @@ class Lease:
             wanted = 2 * (self._sent - self._told) + sum(level.places for level in levels.values())
             self._number, self._told, used = self._number + 1, self._sent, self._spent + self._reserved
             most, usd = max(self._sent, ceilings.get(REQUESTS, 0.0)), max(used, ceilings.get(USD, 0.0))
-            parts = {key: level.part for key, level in levels.items()}
+            parts = {k: Part(max(i.granted, i.limiter.in_flight), i.limiter.wanted) for k, i in levels.items()}
             parts[REQUESTS] = Part(most, wanted, self._sent, self._sent)
             parts[USD] = Part(usd, wanted * self._worst, used, self._spent, self._worst)
-        return Report(self._name, self._number, parts, {key: level.outcomes() for key, level in levels.items()})
-
-    def leave(self, call: Callable[[Report], Grant]) -> None:
-        """Give back what is not used."""
-        self._may, self._levels, self._told = Grant(), {}, self._sent
-        self.renew(call)
+            outcomes = {key: level.outcomes for key, level in levels.items()}
+            for level in levels.values():
+                level.outcomes = Outcomes()
+            return Report(self._name, self._number, parts, outcomes)
 
 
 class _Leased(Level):
@@ -266,8 +245,7 @@ class _Leased(Level):
     def __init__(self, most: int, lease: Lease) -> None:
         super().__init__(most)
         self.limiter = Limiter(self)
-        self._lease, self._granted, self._left = lease, 0, 0
-        self._answered, self._refused = Counter[int](), Counter[int]()
+        self._lease, self.granted, self._left, self.outcomes = lease, 0, 0, Outcomes()
 
     @property
     def places(self) -> int:
@@ -275,30 +253,21 @@ class _Leased(Level):
             return self.most  # who waits is let in, to be told
         return self._left if self._lease.holds else 0
 
-    @property
-    def part(self) -> Part:
-        return Part(max(self._granted, self.limiter.in_flight), self.limiter.wanted)
-
     def send(self) -> int:
         return self.number  # the tick of the last grant
 
     def answered(self, number: int) -> None:
         # a window for each grant: more answers, before the pool can move its level, say nothing more
-        self._answered[number] = min(self._answered[number] + 1, max(1, self._granted))
+        self.outcomes[True, number] = min(self.outcomes[True, number] + 1, max(1, self.granted))
 
     def refused(self, number: int, in_flight: int) -> None:
-        self._refused[number] += 1
+        self.outcomes[False, number] += 1
         if number == self.number and self._left:
             self._left -= 1  # a place that was refused is not tried again before the next grant
 
-    def outcomes(self) -> list[tuple[int, int, int]]:
-        answered, self._answered = self._answered, Counter()
-        refused, self._refused = self._refused, Counter()
-        return [(tick, answered[tick], refused[tick]) for tick in {*answered, *refused}]
-
     def renewed(self, grant: Grant, key: Key) -> None:
         if key in grant.ceilings:
-            self._granted = self._left = int(grant.ceilings[key])
+            self.granted = self._left = int(grant.ceilings[key])
             self.number = grant.tick
         self.limiter.let_in()
 
@@ -307,8 +276,8 @@ class _Leased(Level):
 def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterator[None]:
     """Within it, this process's runs keep, with those of all other workers, to what a pool leases them.
 
-    While the pool can't be reached they go on until the lease expires, then wait. Their own `max_requests` and
-    `budget_usd` are still needed: a run that has none counts no USD.
+    While the pool can't be reached they go on until the lease expires, then wait. They need the same `budget_usd` as
+    it: a run that has none counts no USD.
 
     Args:
         call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or so, where it can't.
@@ -320,13 +289,7 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
         ...     pass  # pipeline.run()
     """
     lease, over = Lease(max_wait), threading.Event()
-
-    def keep() -> None:
-        lease.renew(call)
-        while not over.wait(RENEW_SECONDS):
-            lease.renew(call)
-
-    thread = threading.Thread(target=keep, name="leases", daemon=True)
+    thread = threading.Thread(target=lease.keep, args=(call, over), name="leases", daemon=True)
     before, Budget.lease, Limiter.lease = Budget.lease, lease, lease
     thread.start()
     try:
@@ -335,4 +298,3 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
         over.set()
         thread.join()
         Budget.lease = Limiter.lease = before
-        lease.leave(call)
