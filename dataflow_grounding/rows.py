@@ -110,9 +110,7 @@ def _parsed(number: int, line: str | bytes) -> Row:
 
 def _read_json(path: str) -> Iterator[Row]:
     number = 0
-    with open(path, "rb") as start:
-        encoding = json.detect_encoding(start.read(4))
-    with suppress(ValueError, RecursionError), open(path, encoding=encoding, errors="surrogatepass") as file:
+    with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parsed(number, item)
         return
@@ -123,6 +121,13 @@ def _read_json(path: str) -> Iterator[Row]:
         yield _parsed(1, json.dumps(items))
     else:
         raise InputError(f"{path} should hold a JSON array of objects")
+
+
+def json_file(path: str) -> IO[str]:
+    """A JSON file, open as text. Raises OSError."""
+    with open(path, "rb") as start:
+        encoding = json.detect_encoding(start.read(4))
+    return open(path, encoding=encoding, errors="surrogatepass")
 
 
 def read_json(path: str) -> Any:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 from dataflow_grounding.box_formats import find_box_format
@@ -191,13 +192,9 @@ class _Ways:
 
     def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
         """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
-        lines, sure = [], False
+        lines, sure, both = [], False, list(zip(boxes, self._truth, strict=True))
         for start, side in enumerate(self._sides[:2]):
-            pairs = [
-                (bbox[i] / side, truth[i] / side)
-                for bbox, truth in zip(boxes, self._truth, strict=True)
-                for i in (start, start + 2)
-            ]
+            pairs = [(read[i] / side, true[i] / side) for read, true in both for i in (start, start + 2)]
             factor, shift, error = _robust_line(pairs)
             sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
             lines.append((factor, shift))
@@ -213,12 +210,8 @@ class _Ways:
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
-    slopes = [
-        (true - other_true) / (read - other_read)
-        for place, (read, true) in enumerate(pairs)
-        for other_read, other_true in pairs[:place]
-        if abs(read - other_read) > 1e-6
-    ]
+    steps = ((b[0] - a[0], b[1] - a[1]) for a, b in combinations(pairs, 2))
+    slopes = [true / read for read, true in steps if abs(read) > 1e-6]
     factor = statistics.median(slopes) if slopes else 1.0
     rest = [true - factor * read for read, true in pairs]
     shift = statistics.median(rest)

@@ -9,7 +9,7 @@ import click
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
@@ -85,7 +85,8 @@ def of_calibrate(
     """
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
-        done = calibrate(serving, stated_format(serving.model), options)
+        start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
+        done = calibrate(serving, stated_format(serving.model), start)
     except CalibrationUnclear as unclear:
         _write_plot(unclear, plot_path)
         raise

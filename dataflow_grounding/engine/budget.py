@@ -4,13 +4,13 @@ import asyncio
 import functools
 import re
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dataflow_grounding.errors import BudgetExceeded, SpecError
 from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
+from dataflow_grounding.tables import load_table
 from dataflow_grounding.tasks import Request
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def listed_price(model: str) -> PriceRow | None:
 
 @functools.cache
 def _table() -> dict[str, PriceRow]:
-    import yaml
-
-    text = resources.files(__package__).joinpath("prices.yaml").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = yaml.safe_load(text)
+    rows: list[dict[str, Any]] = load_table(__package__, "prices.yaml")
     of_models = (PriceRow(row.pop("model"), str(row.pop("date")), row.pop("source"), Prices(**row)) for row in rows)
     return {row.model: row for row in of_models}
 

@@ -5,17 +5,19 @@ Sources: pycocotools' coco.py and cocoeval.py; mdetr's datasets/coco.py and scri
 ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 """
 
+import marshal
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.classes import ONE, Classes, Numbers
-from dataflow_grounding.formats.data_lines import broken, file_of, read_whole, united
+from dataflow_grounding.formats.data_lines import broken, file_of, read_lists, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import Labelled, is_box
 from dataflow_grounding.records import is_number
@@ -24,50 +26,80 @@ CROWDS, STRAYS = "crowd annotations", "annotations of no image"
 UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
 
 
-class CocoImage(NamedTuple):
-    """An image of the file: its entry `item`, and those of its annotations, with the category's name as `category`."""
-
-    file_name: str
-    item: dict[str, Any]
-    entries: list[dict[str, Any]]
-
-    def regions(self, path: str) -> list[Labelled]:
-        """Its regions in pixels. Raises BrokenRow that names the file of that path and the annotation."""
-        return [_region(entry, f"{path}, annotation {entry['id']}") for entry in self.entries]
+_TABLES = """
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
+CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
+CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
+"""
 
 
-def read_coco(path: str) -> tuple[list[CocoImage], Counter[str]]:
-    """Read a COCO file: its images, and how many annotations are left out as CROWDS and as STRAYS, of no image.
+class CocoFile:
+    """A COCO file as it is read, one entry at a time: its annotations are found by their image in a file of SQLite's.
 
     Raises:
-        InputError: The file can't be read, or is not a COCO file.
+        InputError: It can't be read, or is not a COCO file.
     """
-    data = read_whole(path, "")[1]
-    if not is_coco(data):
-        raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
-    images = _images(path, data)
-    names = {one: str(item.get("name", "")) for one, item in _by_id(path, "categories", data.get("categories") or [])}
-    left_out = Counter[str]()
-    for one, item in _by_id(path, "annotations", data["annotations"]):
-        image = images.get(str(item.get("image_id")))
-        if image is None:
-            left_out[STRAYS] += 1
-        elif item.get("iscrowd") in (1, True):
-            left_out[CROWDS] += 1
-        else:
-            image.entries.append({"id": one, **item, "category": names.get(str(item.get("category_id")), "")})
-    return list(images.values()), left_out
 
+    def __init__(self, path: str) -> None:
+        self.path, self._names = path, dict[str, str]()
+        self._rows = sqlite3.connect("", check_same_thread=False)  # a file of its own, which goes with it
+        self._rows.executescript(_TABLES)
+        take = {"images": self._take_image, "annotations": self._take_annotation, "categories": self._take_category}
+        there = set()
+        try:
+            for name, number, item in read_lists(path):
+                there.add(name)
+                if number >= 0 and name in take:
+                    given = item if isinstance(item, dict) else {}
+                    self._take(name, str(given.get("id", number)), given, take[name])
+            self._rows.execute("CREATE INDEX of_image ON annotations (image)")
+        except sqlite3.Error as error:
+            raise InputError(f"can't sort what is in {path}: {error}") from None
+        if not there >= {"images", "annotations"}:
+            raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
 
-def _by_id(path: str, what: str, items: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The items with their ids, or else their places. Raises InputError where two have one id."""
-    seen = set[str]()
-    for number, item in enumerate(items):
-        given = item if isinstance(item, dict) else {}
-        if (own := str(given.get("id", number))) in seen:
-            raise InputError(f"{path}: two {what} have the id {own}: whose boxes are whose?")
-        seen |= {own} if "id" in given else set()
-        yield own, given
+    def _take(self, what: str, own: str, item: dict[str, Any], take: Callable[[str, dict[str, Any]], object]) -> None:
+        try:
+            take(own, item)
+        except sqlite3.IntegrityError:
+            raise InputError(f"{self.path}: two {what} have the id {own}: whose boxes are whose?") from None
+
+    def _take_image(self, own: str, item: dict[str, Any]) -> None:
+        name = item.get("file_name")
+        if not isinstance(name, str) or not name or "id" not in item:
+            raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
+        self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item)))
+
+    def _take_annotation(self, own: str, item: dict[str, Any]) -> None:
+        row = (own if "id" in item else None, str(item.get("image_id")), item.get("iscrowd") in (1, True))
+        self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (*row, marshal.dumps({"id": own, **item})))
+
+    def _take_category(self, own: str, item: dict[str, Any]) -> None:
+        if own in self._names:
+            raise sqlite3.IntegrityError
+        self._names[own] = str(item.get("name", ""))
+
+    def left_out(self) -> Counter[str]:
+        """How many annotations are left out as CROWDS and as STRAYS, of no image."""
+        known = "image IN (SELECT id FROM images)"
+        of = {CROWDS: f"crowd AND {known}", STRAYS: f"NOT {known}"}
+        counts = {what: f"SELECT count(*) FROM annotations WHERE {which}" for what, which in of.items()}
+        return Counter({what: n for what, query in counts.items() if (n := self._rows.execute(query).fetchone()[0])})
+
+    def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Each image's id, file name and entry, in order."""
+        for own, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
+            yield own, name, marshal.loads(item)
+
+    def entries(self, image: str) -> list[dict[str, Any]]:
+        """The annotations of the image of that id, with the category's name as `category`; crowds are left out."""
+        query = "SELECT item FROM annotations WHERE image = ? AND NOT crowd ORDER BY rowid"
+        items = [marshal.loads(item) for (item,) in self._rows.execute(query, (image,))]
+        return [{**item, "category": self._names.get(str(item.get("category_id")), "")} for item in items]
+
+    def regions(self, image: str) -> list[Labelled]:
+        """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
+        return [_region(entry, f"{self.path}, annotation {entry['id']}") for entry in self.entries(image)]
 
 
 def is_coco(data: Any) -> bool:
@@ -88,25 +120,20 @@ class Coco(Format):
         self._classes, self._pictures = Classes(self.classes), Numbers()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        categories, ids = Numbers(), count(1)
+        ids = count(1)
         head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         with out.lists(self.data_file, "images", "annotations", "categories", **head) as put:
-
-            def category(name: str) -> int:
-                number, new = categories.of(name)
-                if new:
-                    put[2]({"id": number, "name": name, "supercategory": ONE})
-                return number
-
+            categories = Numbers(lambda number, name: put[2]({"id": number, "name": name, "supercategory": ONE}))
             for name in self._classes.fixed:
-                category(name)
+                categories.of(name)
             for place, sample in enumerate(samples, 1):
                 number, new = self.number(sample, place)
                 if new:
                     size = {"width": sample.size[0], "height": sample.size[1]}
                     put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample, number)})
                 for phrase in sample.phrases:
-                    of_phrase = {"category_id": category(self._classes.of(phrase.text)), **self.of_phrase(phrase)}
+                    category, _ = categories.of(self._classes.of(phrase.text))
+                    of_phrase = {"category_id": category, **self.of_phrase(phrase)}
                     for box in _annotations(phrase):
                         put[1]({"id": next(ids), "image_id": number, **of_phrase, **box})
 
@@ -124,15 +151,15 @@ class Coco(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         file = file_of(path, self.data_file)
-        images, left_out = read_coco(file)
-        self.passed_over.update(left_out)
-        for image in images:
-            row = _known(image.item, "width", "height", "caption")
-            own = image.item.get("original_id", image.item.get("original_img_id"))
+        coco = CocoFile(file)
+        self.passed_over.update(coco.left_out())
+        for image, name, item in coco.images():
+            row = _known(item, "width", "height", "caption")
+            own = item.get("original_id", item.get("original_img_id"))
             row |= {} if own is None else {"image_id": own}
-            caption = image.item.get("caption")
-            said = [one for item in image.entries for one in _expressions(item, caption, file, self.passed_over)]
-            yield {"image_path": image.file_name, **row, "expressions": united(said)}
+            caption, entries = item.get("caption"), coco.entries(image)
+            said = [one for entry in entries for one in _expressions(entry, caption, file, self.passed_over)]
+            yield {"image_path": name, **row, "expressions": united(said)}
 
 
 @dataclass
@@ -197,16 +224,6 @@ def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
         passed_over["scores outside of 0 to 1"] += 1
         del known["score"]
     return {"bbox": box, **known}
-
-
-def _images(path: str, data: Mapping[str, Any]) -> dict[str, CocoImage]:
-    images: dict[str, CocoImage] = {}
-    for own, item in _by_id(path, "images", data["images"]):
-        name = item.get("file_name")
-        if not isinstance(name, str) or not name or "id" not in item:
-            raise InputError(f"{path}: an image without 'id' and 'file_name'")
-        images[own] = CocoImage(name, item, [])
-    return images
 
 
 def _region(item: dict[str, Any], where: str) -> Labelled:

@@ -10,8 +10,9 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError, Unread
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
+from dataflow_grounding.json_lists import lists_in
 from dataflow_grounding.records import Record
-from dataflow_grounding.rows import file_type_of, read_json, read_rows
+from dataflow_grounding.rows import file_type_of, json_file, read_json, read_rows
 
 NO_AREA = "boxes without an area"
 
@@ -46,6 +47,17 @@ def read_whole(path: str, name: str) -> tuple[str, Any]:
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
     return file, data
+
+
+def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
+    """The lists in the object of a JSON file, as `lists_in` gives them. Raises InputError."""
+    try:
+        with json_file(path) as file:
+            yield from lists_in(file)
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        read_whole(path, "")  # which says where it isn't JSON
 
 
 def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:

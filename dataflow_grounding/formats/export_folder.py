@@ -41,7 +41,7 @@ class ExportFolder:
     def __init__(self, path: str, only: str | None = None) -> None:
         self.line: Any = None  # of a file of JSON lines: one with all that any of them has
         self.path = os.path.realpath(path)
-        self._part, self._only = f"{self.path}.part", only
+        self._part, self._only, self._made = f"{self.path}.part", only, ""
         if os.path.lexists(self.path) and (other := _not_ours(self.path)) is not None:
             raise InputError(f"{path} is there and {other}: choose another place")
 
@@ -59,7 +59,9 @@ class ExportFolder:
     def place(self, name: str) -> str:
         """Where a file of the folder is to be written, by its name in there; the folders above it are made."""
         path = os.path.join(self._part, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if (folder := os.path.dirname(path)) != self._made:  # the last one; asking anew takes as long as a small file
+            os.makedirs(folder, exist_ok=True)
+            self._made = folder
         return path
 
     def taken(self, name: str) -> bytes:

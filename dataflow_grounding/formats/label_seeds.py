@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
-from dataflow_grounding.formats.coco import CROWDS, STRAYS, read_coco
+from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.geometry import Size, area, box_of
@@ -91,16 +91,17 @@ def _beside(label_dir: str, key: str) -> str:
 
 def from_coco(image_dir: str, path: str) -> LabelSource:
     """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
-    found, left_out = read_coco(path)
+    coco = CocoFile(path)
+    left_out = coco.left_out()
     strays = left_out[STRAYS]
     images = files_under(image_dir, ENDINGS, "data.image_dir")
-    named = {os.path.normpath(image.file_name).replace(os.sep, "/"): image for image in found}
+    named = {os.path.normpath(name).replace(os.sep, "/"): image for image, name, _ in coco.images()}
     if named.keys().isdisjoint(images):
         raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
     return LabelSource(
         image_dir,
         images,
-        lambda image, size: (named[image].regions(path) if image in named else [], []),
+        lambda image, size: (coco.regions(named[image]) if image in named else [], []),
         [path],
         without_label=[image for image in images if image not in named],
         without_image=sorted(named.keys() - {*images}) + [f"{strays} annotations of no image"] * bool(strays),

@@ -8,19 +8,8 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
-from dataflow_grounding.formats.label_seeds import (
-    BEYOND,
-    READING,
-    SHOWN,
-    LabelSeeds,
-    Seeds,
-    beyond,
-    from_coco,
-    from_label_folder,
-    sides,
-    size_of,
-    state_of,
-)
+from dataflow_grounding.formats import label_seeds
+from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of, state_of
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -50,10 +39,10 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
     if name == "coco_json":
-        return LabelSeeds(from_coco(data.image_dir, path), path, boxless)
+        return LabelSeeds(label_seeds.from_coco(data.image_dir, path), path, boxless)
     key = f"{block}.{name}"
     names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
-    return LabelSeeds(from_label_folder(data.image_dir, path, key, names_file), path, boxless)
+    return LabelSeeds(label_seeds.from_label_folder(data.image_dir, path, key, names_file), path, boxless)
 
 
 class AnnotationSeeds(Seeds):
@@ -121,7 +110,7 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
+        depends_on = [__version__, label_seeds.READING, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with open(self.origin, "rb") as file:
             while block := file.read(1 << 20):
@@ -140,12 +129,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises InputError."""
     fingerprint = seeds.fingerprint()
     known = unsealed(read_object(state_path))
-    if (
-        known
-        and os.path.exists(path)
-        and known["fingerprint"] == fingerprint
-        and known["written"] == state_of(path)[1:]
-    ):
+    if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)[1:]):
         report: dict[str, Any] = known["report"]
     else:
         try:

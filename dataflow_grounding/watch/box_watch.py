@@ -66,15 +66,8 @@ class BoxWatch:
         watch.poor = self.poor
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            checks = EndpointChecks(
-                serving,
-                asked,
-                self.every,
-                calibrated=choice.is_new(FRESH),
-                in_memory=start.folder is None,
-                trusting=self.on_suspect == "warn",
-                coming=lambda: start.pictures().sizes,
-            )
+            new, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
+            checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
             watch._watching = Watching(watch, asked, checks)
         return watch, took
 

@@ -5,10 +5,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
@@ -65,30 +65,21 @@ def checks_for(requests: int, every: int | None) -> int:
 class EndpointChecks:
     """The checks of one run: one before its first request, one every `every` requests, one when it is told of drift.
 
-    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the
-    run has no files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were
-    set aside count. `coming` looks at the run's pictures: their sizes, the commonest first.
+    `calibrated` says that the format has just been found out, which is as good as a first check. With `trusting`,
+    replies that were set aside count. A run `in_memory`, without files, shares with others what is known.
     """
 
     def __init__(
-        self,
-        serving: Serving,
-        asked: BoxFormat,
-        every: int | None,
-        *,
-        calibrated: bool = False,
-        in_memory: bool = False,
-        trusting: bool = False,
-        coming: Callable[[], Sequence[Size]] = tuple,
+        self, serving: Serving, asked: BoxFormat, every: int | None, start: RunStart, calibrated: bool, trusting: bool
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
-        self.in_memory, self._trusting = in_memory, trusting
+        self.in_memory, self._trusting = start.folder is None, trusting
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
-        self.known = _checked.setdefault(self.of, Known(asked)) if in_memory else Known(asked)
+        self.known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
         known = self.known
-        self._coming: Callable[[], Sequence[Size]] | None = coming
+        self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
         self._sent_here = self._sent_since_several = 0
@@ -161,9 +152,10 @@ class EndpointChecks:
         if waiting:
             self.free.clear()
         try:
-            limits, coming, self._coming = self._serving.image_limits, self._coming, None
-            if coming is not None:  # before the first check
-                known.sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
+            limits, start, self._start = self._serving.image_limits, self._start, None
+            if start is not None:
+                coming = await asyncio.to_thread(start.pictures)
+                known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
             sizes = known.sizes.chosen()
             count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several

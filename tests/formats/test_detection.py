@@ -213,6 +213,62 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
             list(read(path, "coco"))
 
 
+CATEGORY, IMAGE = {"id": 7, "name": "a cat"}, {"id": "x", "file_name": "süß.jpg"}
+ANNOTATION = {"id": 1, "image_id": "x", "category_id": 7, "bbox": [1, 2, 3, 4], "rle": "x" * 70_000}
+TEXTS = [
+    json.dumps({"annotations": [ANNOTATION], "info": {"a": [1]}, "categories": [CATEGORY], "images": [IMAGE]}),
+    json.dumps(
+        {"n": 1, "images": [IMAGE], "annotations": [ANNOTATION], "none": None, "categories": [CATEGORY]}, indent=9
+    ),
+    json.dumps(
+        {"licenses": [], "images": [IMAGE], "categories": [CATEGORY], "annotations": [ANNOTATION]},
+        separators=(f"{' ' * 70_000},\n", f"\t:{' ' * 70_000}"),
+    ),
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", TEXTS, ids=["annotations first", "indented", "much space"])
+def test_coco_is_read_whatever_the_order_and_the_space_in_it(text: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text, encoding=encoding)
+    (row,) = read(str(tmp_path / "x.json"), "coco")
+    assert row["image_path"] == "süß.jpg"
+    assert texts([row]) == [[("a cat", [[1, 2, 4, 6]])]]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "not a COCO file"),
+        ("{}", "not a COCO file"),
+        ('{"images": {}, "annotations": []}', "not a COCO file"),
+        ('{"images": [], "annotations": [{"id": 1]}', "is not JSON"),
+        ('{"images": [], "annotations": []', "is not JSON"),
+        ('{"images": [], "annotations": []} x', "should be one JSON value"),
+        ('{"images": [], 7: [], "annotations": []}', "is not JSON"),
+        ('{"annotations": ' + "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_broken_coco_file_is_told(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=why) as caught:
+        list(read(str(tmp_path / "x.json"), "coco"))
+    assert str(tmp_path / "x.json") in str(caught.value)
+
+
+def test_a_large_coco_file_is_read_in_little_memory(tmp_path: Path) -> None:
+    """As a process, by its peak: SQLite's memory isn't Python's."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 64, "height": 48, "url": "x" * 500} for n in range(30_000)]
+    boxes = [{"id": n, "image_id": n % 30_000, "category_id": 1, "bbox": [1, 2, 3, 4]} for n in range(60_000)]
+    path = coco(tmp_path, images=images, annotations=boxes, categories=[{"id": 1, "name": "a cat"}])
+    code = "import sys; from dataflow_grounding.formats import read; print(sum(1 for _ in read(sys.argv[1], 'coco')));"
+    code += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    count, kilobytes = map(int, done.stdout.split())
+    assert count == 30_000
+    assert kilobytes < 80_000
+
+
 def test_yolo_as_its_trainer_reads_it(tmp_path: Path) -> None:
     """Ultralytics' rules: labels mirror pictures, five numbers, parts of 0 to 1, classes below the count of names."""
     out = exported(tmp_path, "yolo", list(hostile()))
