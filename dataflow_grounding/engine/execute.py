@@ -40,12 +40,11 @@ def execute(
 
     Args:
         steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
-        options: How the run goes.
+        options: How the run goes; `run`: makes what takes the rows through the steps.
         name: What `source` and `pipeline_steps` of the records say; None leaves them out.
         budget: Shared by several calls that make one run; without it the options' limits are this call's.
         locked: A checkpoint folder whose lock (`only_run`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
-        run: Makes what takes the rows through the steps.
 
     Returns:
         The last segment's summary, with what the earlier ones sent and lost.
@@ -71,8 +70,7 @@ def execute(
                 locks.enter_context(only_run(folder))
                 held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
-                summary = _execute_segment(part, options, name, budget, ahead, run)
-                ahead = []
+                summary, ahead = _execute_segment(part, options, name, budget, ahead, run), []
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary

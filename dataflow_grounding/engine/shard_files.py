@@ -57,6 +57,8 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         for writer in writers:
             if writer.count:  # else the earlier file stays
                 writer.commit()
+        for shard in shards:
+            os.remove(shard.rows)
 
 
 def joined(paths: list[str], target: str, undo: ExitStack, read: "ReadLines | None" = None) -> RowWriter:
