@@ -96,17 +96,17 @@ class LeasePool:
         return {name: one.parts[key] for name, one in self._last.items() if key in one.parts}
 
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
-        """Learn from all workers' outcomes at once: answers to some say little while others are refused."""
+        """Learn from refusals at once, from answers when all workers have reported and nothing was refused."""
         level, heard = self.levels.setdefault(key, Level(10**6)), self._heard.setdefault(key, {})
+        parts = self._parts(key).values()
+        wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
+        for answered, tick in sorted(outcomes.elements()):
+            if not answered:
+                level.refused(tick, int(held))
         if worker in heard:  # by now all others are, too
-            parts = self._parts(key).values()
-            wanted, held = sum(part.wanted for part in parts), sum(part.ceiling for part in parts)
-            for (answered, tick), count in sorted(sum(heard.values(), Outcomes()).items()):
-                for _ in range(count):
-                    if not answered:
-                        level.refused(tick, int(held))
-                    elif wanted >= level.places:  # else others have places that they don't need
-                        level.answered(tick)
+            for answered, tick in sorted(sum(heard.values(), Outcomes()).elements()):
+                if answered and wanted >= level.places:  # else others have places that they don't need
+                    level.answered(tick)
             heard.clear()
         heard[worker], level.number = outcomes, self._tick
 

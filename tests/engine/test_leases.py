@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Workplace, ended
+from benchmarks.leased import Served
+from benchmarks.workplace import Workplace, ended
 from dataflow_grounding.engine.leases import REQUESTS, USD, Grant, LeasePool, Outcomes, Part, Report, leasing
 from dataflow_grounding.engine.limiter import Level
 from dataflow_grounding.errors import BudgetExceeded
@@ -192,51 +188,6 @@ def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> 
 # --- workers that are processes
 
 
-class Pools(BaseManager):
-    """Serves a pool to other processes."""
-
-
-CHILD = """
-import json, sys
-from multiprocessing.managers import BaseManager
-from dataflow_grounding.cli.main import main
-from dataflow_grounding.engine.leases import leasing
-class Pools(BaseManager): pass
-Pools.register("pool")
-port, wait, *sys.argv[1:] = sys.argv[1:]
-manager = Pools(("127.0.0.1", int(port)), b"test")
-manager.connect()
-with leasing(manager.pool().renew, float(wait)):
-    main()
-"""
-
-
-class Served:
-    """A pool that other processes reach."""
-
-    def __init__(self, pool: LeasePool) -> None:
-        lock = threading.Lock()
-        self.pool, renew = pool, pool.renew
-
-        def one_by_one(report: Report) -> Grant:
-            with lock:
-                if self.silent:
-                    raise OSError("silent")
-                return renew(report)
-
-        self.silent = False
-        pool.renew = one_by_one  # type: ignore[method-assign]
-        Pools.register("pool", callable=lambda: pool, exposed=["renew"])
-        self.server = Pools(("127.0.0.1", 0), b"test").get_server()
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def start(self, place: Workplace, max_wait: float = 60.0, **settings: Any) -> subprocess.Popen[str]:
-        arguments = [str(self.server.address[1]), str(max_wait), *place.arguments(**settings)]
-        env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], env=env, cwd=place.folder, **piped)
-
-
 def places_of(server: LoopbackServer, folder: Path, count: int, rows: int) -> list[Workplace]:
     made = [Workplace(folder / f"w{n}", server.base_url, **{"workflow.max_workers": 32}) for n in range(count)]
     for place in made:
@@ -260,11 +211,11 @@ def wait_for(what: Callable[[], bool]) -> None:
 def test_one_of_three_processes_is_killed_and_begun_again(busy: LoopbackServer, tmp_path: Path) -> None:
     served = Served(LeasePool())
     those = places_of(busy, tmp_path, 3, 150)
-    running = [served.start(place) for place in those]
+    running = [served.start(place.arguments()) for place in those]
     wait_for(lambda: busy.count(200) >= 120)
     running[0].kill()
     ended(running[0])
-    running[0] = served.start(those[0])
+    running[0] = served.start(those[0].arguments())
     for one, place in zip(running, those, strict=True):
         done = ended(one)
         assert done.code == 0, done
@@ -287,11 +238,11 @@ def all_free(pool: LeasePool, key: tuple[str, str]) -> bool:
 
 def test_the_last_request_of_all_is_sent_and_no_other(busy: LoopbackServer, tmp_path: Path) -> None:
     served = Served(LeasePool(max_requests=100))
-    those = places_of(busy, tmp_path, 4, 30)
+    those = places_of(busy, tmp_path, 4, 60)  # 120 requests each
     those[3].many(2)  # it needs few, and leaves the others the rest
     for place in those:
         place.settings["workflow.max_requests"] = 100
-    done = [ended(one) for one in [served.start(place) for place in those]]
+    done = [ended(one) for one in [served.start(place.arguments()) for place in those]]
     assert busy.count() == 100
     assert [one.code for one in done] == [3, 3, 3, 0], done
     assert all("stopped before passing workflow.max_requests=100" in one.err for one in done[:3])
@@ -300,13 +251,13 @@ def test_the_last_request_of_all_is_sent_and_no_other(busy: LoopbackServer, tmp_
 def test_a_budget_in_usd_is_of_all(busy: LoopbackServer, tmp_path: Path) -> None:
     served = Served(LeasePool(budget_usd=1.0))
     settings = {"workflow.budget_usd": 1.0, "vlm.prices": {"input": 1.0, "output": 1.0}}
-    done = [ended(served.start(place, **settings)) for place in places_of(busy, tmp_path, 1, 3)]
+    done = [ended(served.start(place.arguments(**settings))) for place in places_of(busy, tmp_path, 1, 3)]
     assert done[0].code == 0, done
     one = json.loads(done[0].out)["cost_usd"]
     limit = one * 20
     served = Served(LeasePool(budget_usd=limit))
     settings["workflow.budget_usd"] = limit
-    running = [served.start(place, **settings) for place in places_of(busy, tmp_path / "more", 2, 60)]
+    running = [served.start(place.arguments(**settings)) for place in places_of(busy, tmp_path / "more", 2, 60)]
     done = [ended(one) for one in running]
     assert [one.code for one in done] == [3, 3], done
     assert all(f"workflow.budget_usd={limit:g}" in one.err for one in done)
@@ -315,7 +266,7 @@ def test_a_budget_in_usd_is_of_all(busy: LoopbackServer, tmp_path: Path) -> None
 def test_a_pool_that_is_gone_is_waited_for_and_then_stops_the_run(busy: LoopbackServer, tmp_path: Path) -> None:
     served = Served(LeasePool())
     [place] = places_of(busy, tmp_path, 1, 400)
-    running = served.start(place, max_wait=3.0)
+    running = served.start(place.arguments(), max_wait=3.0)
     wait_for(lambda: busy.count(200) >= 50)
     served.silent = True
     done = ended(running)
