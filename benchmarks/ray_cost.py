@@ -21,8 +21,6 @@ from benchmarks.workplace import Workplace, ended
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
 
 @dataclass
 class Family:
@@ -54,7 +52,7 @@ def _stat(pid: str) -> tuple[int, tuple[str, int, float, float]] | None:
     except OSError:
         return None
     of = rest.split()
-    cpu, pages = sum(map(int, of[11:15])) / TICKS, int(of[21])
+    cpu, pages = sum(map(int, of[11:15])) / os.sysconf("SC_CLK_TCK"), int(of[21])
     return int(pid), (name, int(of[1]), cpu, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 

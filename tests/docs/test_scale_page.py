@@ -87,3 +87,8 @@ def test_two_laptops(work: Path) -> None:
     ended([start(scripts()[3], work)])
     same(work)
     shutil.rmtree(work / "elsewhere")
+
+
+def test_ray(work: Path) -> None:
+    ended([start(scripts()[4], work)])
+    same(work)
