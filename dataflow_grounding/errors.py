@@ -169,10 +169,10 @@ _AWAY = {
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def cant_read(path: str, error: OSError) -> RecordError:
+def cant_read(path: str, error: OSError | InputError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
-    busy = error.errno in SHORT or error.errno in _AWAY
-    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {error.strerror or error}")
+    busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
+    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {getattr(error, 'strerror', None) or error}")
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:

@@ -16,6 +16,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.spec import Spec
@@ -98,10 +99,10 @@ def _report(run: SpecRun, summary: Summary) -> None:
     """Write the page, unless it is there already; what keeps it from being written fails no run."""
     there = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(there):
-        summary.report = there
+        summary.report = address_of(there)
         return
     try:
-        summary.report, _ = report_folder(run.spec.results_dir)
+        summary.report = sent(report_folder(run.spec.results_dir)[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 
@@ -111,8 +112,10 @@ def _advice(run: SpecRun) -> str:
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
-        lines.append(f"  {step.storage.output_path}: {question}")
-    lines.append(f"  or at everything in a browser: dataflowgrounding report {shlex.quote(run.spec.results_dir)}")
+        lines.append(f"  {address_of(step.storage.output_path)}: {question}")
+    lines.append(
+        f"  or at everything in a browser: dataflowgrounding report {shlex.quote(address_of(run.spec.results_dir))}"
+    )
     lines += [
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
@@ -124,7 +127,7 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> str:
-    folder = shlex.quote(run.spec.results_dir)
+    folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed or summary.failures:
         way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
@@ -140,7 +143,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
     if in_pilot:
         workflow.max_workers = max(stated, _MOST)
         return
-    run = read_object(os.path.join(spec.results_dir, "run.json"))
+    run = read_object(present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True))
     sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")

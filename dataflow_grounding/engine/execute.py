@@ -15,8 +15,8 @@ from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.reply_store import open_store
+from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
@@ -43,7 +43,7 @@ def execute(
         options: How the run goes; `run`: makes what takes the rows through the steps.
         name: What `source` and `pipeline_steps` of the records say; None leaves them out.
         budget: Shared by several calls that make one run; without it the options' limits are this call's.
-        locked: A checkpoint folder whose lock (`only_run`) the caller holds.
+        locked: A checkpoint folder whose lock (`at_work`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
 
     Returns:
@@ -67,7 +67,7 @@ def execute(
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
-                locks.enter_context(only_run(folder))
+                locks.enter_context(at_work(folder))
                 held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
                 summary, ahead = _execute_segment(part, options, name, budget, ahead, run), []

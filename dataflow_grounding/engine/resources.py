@@ -13,6 +13,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
+from dataflow_grounding.engine.store_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed
@@ -32,6 +33,7 @@ class Resources:
         self._unsettled = 0
         try:
             self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
+            self._folders = {step.storage.checkpoint_folder for step in steps}
             images = os.path.join(steps[0].storage.checkpoint_folder, "images.jsonl")
             self.memo = ImageMemo(self._log(images, buffered=True))
         except BaseException:
@@ -74,6 +76,8 @@ class Resources:
                 if any(log.unsynced >= SYNC_LINES for log in self._logs.values()):
                     break
             try:
+                for folder in self._folders:
+                    check_held(folder)
                 await self.sync()
             except RunStopped as why:
                 self._stop(why)

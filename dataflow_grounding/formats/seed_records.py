@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.elsewhere import joined, kind_of, open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
 from dataflow_grounding.formats import label_seeds
 from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of, state_of
@@ -51,7 +52,7 @@ class AnnotationSeeds(Seeds):
     told = ("boxes without an area are left out", BEYOND, "images can't be opened, give data.image_dir their folder")
 
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
-        if not os.path.isfile(path):
+        if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir, self._made = image_dir, made
@@ -99,7 +100,7 @@ class AnnotationSeeds(Seeds):
         path = row.get("image_path")
         if self._image_dir and isinstance(path, str) and is_tao(row) and size_of(path, self.folders) is None:
             name = os.path.basename(path)
-            return {**row, "image_path": name} if os.path.exists(os.path.join(self._image_dir, name)) else row
+            return {**row, "image_path": name} if kind_of(joined(self._image_dir, name)) else row
         return row
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class AnnotationSeeds(Seeds):
     def fingerprint(self) -> str:
         depends_on = [__version__, label_seeds.READING, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
-        with open(self.origin, "rb") as file:
+        with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()

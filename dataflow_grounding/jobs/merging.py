@@ -9,11 +9,15 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding.engine.execute import refuse_foreign
+from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import failed_lines, joined
+from dataflow_grounding.engine.store_lock import held_elsewhere
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.mirror import CKPT, Mirror, address_of, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 
@@ -30,15 +34,20 @@ def merge(results_dir: str) -> dict[str, Any]:
         InputError: A shard is missing, stopped or at work, or they aren't of one input and one model; or a file is
             damaged. Nothing is changed then.
     """
-    folders = _folders(results_dir)
+    results_dir = working_folder(results_dir)
     with ExitStack() as locks:
-        for folder in (results_dir, *folders):
-            locks.enter_context(only_run(os.path.join(folder, ".ckpt")))
+        mirror = locks.enter_context(at_work(os.path.join(results_dir, CKPT)))
+        if mirror is not None:
+            _fetch_shards(mirror)
+        folders = _folders(results_dir)
+        for folder in folders:
+            shard = os.path.relpath(folder, results_dir)
+            locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         _check(folders, runs)
         steps = sorted({os.path.relpath(path, folder) for folder in folders for path in _step_files(folder)})
         targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
-        refuse_foreign(os.path.join(results_dir, ".ckpt"), targets)
+        refuse_foreign(os.path.join(results_dir, CKPT), targets)
         with ExitStack() as undo:
             writers = [joined(_in_all(folders, name), os.path.join(results_dir, name), undo) for name in steps]
             failures = _in_all(folders, "failures.jsonl")
@@ -51,6 +60,16 @@ def merge(results_dir: str) -> dict[str, Any]:
         run = _sums(results_dir, runs)
         write_text(os.path.join(results_dir, "run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
+
+
+def _fetch_shards(mirror: Mirror) -> None:
+    """Bring what the shards of a folder elsewhere have left: run.json, failures, step files."""
+    for shard in mirror.listed(FOLDER, "directory"):
+        at = os.path.join(FOLDER, shard)
+        names = [os.path.join(at, name) for name in ("run.json", "failures.jsonl")]
+        for step in mirror.listed(at, "directory").keys() - {CKPT, PICTURES}:
+            names += [os.path.join(at, step, name) for name in mirror.listed(os.path.join(at, step))]
+        mirror.fetch(*names)
 
 
 def _folders(results_dir: str) -> list[str]:
@@ -121,8 +140,8 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
             summary[name] = None if None in given else sum(given)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             summary[name] = sum(given)
-    summary |= {"annotations": os.path.join(results_dir, "annotations.jsonl")}
-    summary |= {"failures_file": os.path.join(results_dir, "failures.jsonl")}
+    summary |= {"annotations": address_of(os.path.join(results_dir, "annotations.jsonl"))}
+    summary |= {"failures_file": address_of(os.path.join(results_dir, "failures.jsonl"))}
     started = min(str(run.get("started")) for run in runs)
     kept = {name: value for name, value in runs[0].items() if name != "shard"}
     return {

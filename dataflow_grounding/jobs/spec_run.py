@@ -8,19 +8,21 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.calibration.choice import REQUESTS
+from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.mirror import CKPT, address_of, present, working_folder
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
@@ -51,8 +53,9 @@ class SpecRun:
 
     def __init__(self, spec: Spec, **command: Any) -> None:
         self.options = options_of(spec.block.vlm, spec.block.workflow, **command)
-        if self.options.shard is not None:
-            spec = spec.model_copy(update={"results_dir": self.options.shard.folder(spec.results_dir)})
+        part = self.options.shard.folder("") if self.options.shard is not None else ""
+        spec = spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
+        present(*(os.path.join(spec.results_dir, name) for name in ("run.json", f"{CKPT}/{RUN_FILE}")), anew=True)
         self.spec, self.block = spec, spec.block
         self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
         self.prices_from = "vlm.prices" if self.options.prices else None
@@ -84,7 +87,7 @@ class SpecRun:
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
-        with only_run(folder):
+        with at_work(folder):
             return self._execute(folder, run)
 
     def _keep_a_models_results(self) -> None:
@@ -123,7 +126,7 @@ class SpecRun:
             except OSError as error:
                 why = error.strerror or error
                 raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None
-        summary.annotations = target
+        summary.annotations, summary.failures_file = address_of(target), address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:
         """What would run, for `--dry-run`."""
@@ -134,7 +137,7 @@ class SpecRun:
             "box_format": self._format_asked["name"],
             "box_format_from": self._format_asked["from"],
             "input": self.job.reads,
-            "steps": [{"step": step.label, "writes": step.storage.output_path} for step in self.steps],
+            "steps": [{"step": step.label, "writes": address_of(step.storage.output_path)} for step in self.steps],
         }
 
     def describe(self) -> str:
@@ -179,7 +182,7 @@ class SpecRun:
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
-            "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
+            "image_folders": [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
@@ -188,6 +191,10 @@ class SpecRun:
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick
-            "spec": {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **self.spec.as_stated()},
+            "spec": {
+                **dict.fromkeys([*SpecHead.model_fields, *JOBS]),
+                **self.spec.as_stated(),
+                "results_dir": address_of(self.spec.results_dir),
+            },
         }
         write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False, default=str) + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.errors import ImageMissing, RecordError
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.images import url_of
@@ -86,8 +87,8 @@ def _link(path: str, folder: str) -> str:
 
     It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
     """
-    if not path.lower().endswith(_SHOWN_BY_BROWSERS):  # under another name a browser could run what is in it
-        return ""
+    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+        return ""  # under another name a browser could run what is in it
     path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
     within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
     if any(path.startswith(os.path.join(place, "")) for place in within):

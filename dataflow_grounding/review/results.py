@@ -9,6 +9,7 @@ from typing import Any
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.images import find_image
+from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record
 from dataflow_grounding.results_folder import image_folders_of, run_of
 from dataflow_grounding.review.page_html import Report, failure_html, page_html
@@ -124,7 +125,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         title, folders = _title_of_script(annotations, storage), storage.image_folders
         failures = summary.failures_file
         report_results(annotations, page, summary=said, image_folders=folders, failures_file=failures, title=title)
-        summary.annotations, summary.report = annotations, page
+        summary.annotations, summary.report = address_of(annotations), sent(page)
 
 
 def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:

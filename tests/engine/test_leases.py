@@ -119,6 +119,21 @@ def test_a_report_that_comes_late_changes_nothing() -> None:
     assert second.may_send == 4
 
 
+def test_what_a_worker_was_not_told_to_give_back_is_not_given_to_others() -> None:
+    pool = LeasePool(max_requests=10)
+    first, second = workers(pool, 2)
+    first.wanted, second.wanted = 6, 100
+    assert first.renew(8) == 8
+    first.wanted = 0
+    pool.renew(first.report())  # what it is told is lost: it goes on with 6 requests and 8 places
+    assert second.renew(8) == 0
+    assert second.may_send == 4
+    first.renew()
+    first.renew()
+    assert second.renew(8) == 8
+    assert second.may_send == 10
+
+
 @pytest.mark.parametrize("places", [4, 8, 30])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -> None:
