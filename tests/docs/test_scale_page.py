@@ -106,5 +106,6 @@ def test_two_laptops(work: Path) -> None:
 
 
 def test_ray(work: Path) -> None:
-    ended([start(scripts()[4], work)])
+    assert "--engine ray" in scripts()[5]
+    ended([start(scripts()[5], work)])
     same(work)
