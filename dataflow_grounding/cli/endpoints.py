@@ -57,11 +57,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if not endpoint:
         way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
         yield f"endpoint: none named: {way}"
-    for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
-        if name in endpoint:
-            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
-    if any((usage := endpoint.get("usage", {})).values()):
-        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
+    for found in (endpoint, *endpoint.get("endpoints", ())):
+        for name in ("backend", "endpoint", "weight", "model", "key", "box_format", "takes", "reply", "seconds"):
+            if name in found:
+                yield f"{name.replace('_', ' ')}: {found[name]}"
+        if any((usage := found.get("usage", {})).values()):
+            yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
     yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))
 
 

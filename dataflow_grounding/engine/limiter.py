@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import os
+import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +19,7 @@ START = 8
 CUT = 0.85
 PATIENCE = 4.0
 MOST_PATIENCE = 16.0
+YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
 
 Key = tuple[str, str]
@@ -29,9 +31,12 @@ class Level:
 
     It grows by one per success until the first refusal, then by one per window (as many successes as the level) up to
     just under where the endpoint last refused. Above it, it probes: one more for a window, then two, four, … while that
-    is sustained; a refused probe is taken back, and the next waits twice as many windows. Any other refusal cuts the
-    level by 15%, once per flight, or, if more of the flight is refused, to what was accepted of it, at most by half.
+    is sustained; a refused probe is taken back (of an endpoint that is `shared` with other processes, with a place or
+    more left to them), and the next waits twice as many windows. Any other refusal cuts the level by 15%, once per
+    flight, or, if more of the flight is refused, to what was accepted of it, at most by half.
     """
+
+    shared = False  # whether other processes send there, too
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -79,15 +84,16 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _shrink(self, in_flight: int) -> None:
-        if self._value_before_probe is not None:
-            self._value = self._value_before_probe
+        if (before := self._value_before_probe) is not None:
+            self._value = max(1.0, before - int(self.shared * before / YIELD + random.random()))
+            self._refused_at = self._value + 1 if self.shared else float(in_flight)
             self._patience = min(self._patience * 2, MOST_PATIENCE)
             self._flight = 0.0
         else:
             self._flight, self._refused_of_flight = float(in_flight), 1
             self._value = max(1.0, self._value * CUT)
             self._patience = PATIENCE
-        self._refused_at = float(in_flight)
+            self._refused_at = float(in_flight)
         self._stride = 1.0
         self._change(None)
 
@@ -172,7 +178,7 @@ class Limiter:
             self.let_in()
 
     def _has_room(self, share: "Share") -> bool:
-        if self.in_flight >= self.level.places or share.in_flight >= share.most:
+        if self.in_flight >= self.level.places or share.in_flight >= share.allowed:
             return False
         return time.monotonic() >= self._held_until
 
@@ -195,6 +201,7 @@ class Share:
 
     def __init__(self, limiter: Limiter, most: int) -> None:
         self._limiter, self.most = limiter, most
+        self.allowed = most  # of these, for now
         self.in_flight = 0
         self.waiting: list[tuple[Any, int, _Waiter]] = []
 
@@ -202,6 +209,16 @@ class Share:
     def level(self) -> int:
         """How many may be in flight now."""
         return min(self._limiter.level.places, self.most)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a place at once."""
+        return not self.waiting and self._limiter._has_room(self)
+
+    def allow(self, number: int) -> None:
+        """Let no more than this many in for now."""
+        self.allowed = number
+        self._limiter.let_in()
 
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; returns the request's number, for `release`."""

@@ -9,7 +9,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
-from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.limiter import Level, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
@@ -40,6 +40,7 @@ class Resources:
             self._close_logs()
             raise
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
+        Level.shared = options.shard is not None
         self.askings = {
             which: Asking(serving, options, budget, limiter_of(serving, len(servings)), stop)
             for which, serving in servings.items()
@@ -52,7 +53,7 @@ class Resources:
     @property
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""
-        return sum(asking.limiter.most for asking in self.askings.values())
+        return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
         try:

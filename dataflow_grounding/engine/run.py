@@ -224,7 +224,7 @@ class Run:
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
-            in_flight=sum(asking.limiter.in_flight for asking in askings),
+            in_flight=sum(place.share.in_flight for asking in askings for place in asking.places.all),
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._held.budget.spent if self._held.budget.prices else None,
         )

@@ -98,7 +98,7 @@ class _Guessing(Serving):
         self.max_output_tokens = serving.max_output_tokens
         self.counted = Amount()
         self.unreadable: set[str] = set()
-        self._identity = serving.identity()
+        self._identity, self.other_identities = serving.identity(), serving.other_identities
         self._box_format, self._rules, self._seen = box_format, rules, seen
 
     def identity(self) -> dict[str, Any]:
@@ -274,7 +274,8 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
     for step, found in zip(steps, estimates, strict=True):
         if (to_send := found.to_send).requests and (every := _check_every(step)):
             before, watched = watched, watched + to_send.requests
-            checks = checks_for(round(watched), every) - checks_for(round(before), every)
+            endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
+            checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
             to_send.add(to_send, checks / to_send.requests)
 
 

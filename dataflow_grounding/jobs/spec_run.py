@@ -187,7 +187,7 @@ class SpecRun:
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
             **self._shard_seen(summary),
-            "sustained_concurrency": limiter_of(self.serving).level,
+            "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick

@@ -55,12 +55,21 @@ class AzureBlock(Block):
     token_provider: str = ""
 
 
+class EndpointBlock(Block):
+    """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all have room."""
+
+    base_url: str
+    weight: float = Field(1, gt=0)
+    api_key: str = Field("", repr=False)
+
+
 class OpenAIBlock(Block):
     """`vlm.openai`: any OpenAI-compatible endpoint."""
 
     client: Literal["direct", "sdk"] = "direct"
     api_key: str = Field("", repr=False)
     base_url: str = ""
+    endpoints: list[EndpointBlock] = []
     model_name: str = ""
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)

@@ -55,11 +55,12 @@ _checked: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints that were asked in this process."""
 
 
-def checks_for(requests: int, every: int | None) -> int:
+def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
     """How many probe pictures the checks of a run with this many requests take, in one size, if no numbers drift."""
     if not requests or every is None:
         return 0
-    return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
+    at_the_end = requests >= min(LEAST_BETWEEN, every)
+    return endpoints * (1 + requests // every) + max(SEVERAL, endpoints) * at_the_end
 
 
 class EndpointChecks:
@@ -74,6 +75,8 @@ class EndpointChecks:
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
         self.in_memory, self._trusting = start.folder is None, trusting
+        parts = serving.endpoints()
+        self._endpoints = [one.endpoint for one, _ in parts] if len(parts) > 1 else [""]
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
@@ -87,7 +90,7 @@ class EndpointChecks:
         self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
         self.free.set()
         self.under_way = False
-        if calibrated:
+        if calibrated and len(parts) == 1:  # else it may have asked some of them only
             known.sizes.trust_all()
             known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
         self.begun = time.monotonic() - known.at < FRESH
@@ -159,7 +162,8 @@ class EndpointChecks:
             sizes = known.sizes.chosen()
             count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several
-            verdict = await check(ask, self._asked, sizes, limits, self.free.clear, at_least=count, odd=known.odd)
+            given = (ask, self._asked, sizes, limits, self.free.clear)
+            verdict = await check(*given, at_least=count, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
             self.free.set()
