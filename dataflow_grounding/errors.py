@@ -29,6 +29,10 @@ class InputError(GroundingError):
     """A data file can't be used as a whole: missing, not of its format, or without the columns that are asked for."""
 
 
+class FolderTaken(InputError):
+    """Another run is at work in the folder."""
+
+
 class PlanError(GroundingError):
     """The steps of a pipeline don't fit together or don't fit the data: found before the first request."""
 
@@ -139,6 +143,10 @@ class OutOfService(RunStopped, exit_code=4):
 
 class SuspectBoxes(RunStopped, exit_code=2):
     """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
+
+
+class NoRoom(RunStopped, exit_code=2):
+    """A cluster has no room for a single worker."""
 
 
 class StorageFailed(RunStopped):

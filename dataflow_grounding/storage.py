@@ -78,6 +78,12 @@ class FileStorage:
         self.operator_step += 1
         return copy.copy(self)
 
+    def in_folder(self: S, folder: str) -> S:
+        """A copy that writes there, in lines of JSON, and reads there what earlier steps wrote."""
+        other = copy.copy(self)
+        other.cache_path, other.cache_type = folder, "jsonl"
+        return other
+
     def reset(self: S) -> S:
         """Go back to before the first step."""
         self.operator_step = -1

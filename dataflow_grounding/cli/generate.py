@@ -2,11 +2,15 @@
 
 import os
 import shlex
+from functools import partial
 from typing import Any
 
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.cluster.ray_run import RayRun
+from dataflow_grounding.engine.execute import MakeRun
+from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
@@ -29,6 +33,9 @@ def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
 @click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where: this process, or Ray.")
+@click.option("--ray-address", metavar="A", help="A Ray cluster's (auto, host:port); without it, one is started here.")
+@click.option("--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes on Ray; else one for each CPU.")
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
@@ -47,6 +54,7 @@ def generate(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
+    engine = _engine(given["engine"], given["ray_address"], given["workers"], given["shard"])
     spec = load_spec(spec_paths, overrides)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
@@ -58,7 +66,7 @@ def generate(
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
     try:
-        summary = run.execute()
+        summary = run.execute(engine)
     except RunStopped as stopped:
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
@@ -74,6 +82,17 @@ def generate(
     elif summary.records:
         say(_next_steps(run, summary))
     return summary.exit_code
+
+
+def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
+    """What takes the rows through the steps. Raises SpecError for options that don't go together."""
+    if engine == "ray":
+        if shard is not None:
+            raise SpecError("--engine ray makes shards of its own: leave --shard out")
+        return partial(RayRun, address, workers)
+    if address or workers:
+        raise SpecError("--ray-address and --workers are options of --engine ray: add that")
+    return Run
 
 
 def _report(run: SpecRun, summary: Summary) -> None:

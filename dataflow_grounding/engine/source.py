@@ -16,7 +16,7 @@ from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, loo
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places
+from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import Header, read_header
@@ -100,7 +100,7 @@ class Source:
     def __init__(
         self, step: Step, image_key: str | None, name: str | None, pilot: int | None, shard: Shard | None = None
     ) -> None:
-        self.path = present(step.storage.input_path)
+        self.path = (shard and shard.rows) or present(step.storage.input_path)
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot, self._shard, self.seen = name, pilot, shard, 0
@@ -118,7 +118,7 @@ class Source:
         """The rows of the shard; of a step's file of a shard all, with the line of the input in which they stood."""
         if self._shard is None:
             yield from rows
-        elif os.path.exists(lines_path(self.path)):
+        elif self._shard.rows or os.path.exists(lines_path(self.path)):
             yield from (row._replace(line=line) for row, line in zip(rows, read_places(self.path), strict=False))
         else:
             seen = 0
@@ -130,6 +130,8 @@ class Source:
 
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
+        if self._shard is not None and self._shard.columns:
+            return list(self._shard.columns)
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
         readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
         if not readable and self._shard is not None:  # a shard may have no rows
@@ -149,6 +151,10 @@ class Source:
             if row.data is not None:
                 return [row.data]
         return []
+
+    def split(self, of: int) -> Iterator[tuple[int, Row]]:
+        """The rows, each with the number of the shard that it is in. Raises InputError if they can't be read."""
+        return ((shard_of(row, of, self.image_key, self._image_root), row) for _, row in self._numbered)
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""

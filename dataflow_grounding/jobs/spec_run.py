@@ -11,10 +11,11 @@ from typing import Any
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.budget import Prices, listed_price
-from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
+from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.rolling import at_work
+from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.base import told
@@ -76,15 +77,18 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "report.html"))
         refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
 
-    def execute(self) -> Summary:
-        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""
+    def execute(self, run: MakeRun = Run) -> Summary:
+        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped.
+
+        `run` makes what takes the rows through the steps.
+        """
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
         with at_work(folder):
-            return self._execute(folder)
+            return self._execute(folder, run)
 
     def _keep_a_models_results(self) -> None:
         """Raises SpecError where `auto` fell back to no model, in a folder with the results of one."""
@@ -93,13 +97,13 @@ class SpecRun:
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
             raise SpecError(f"{self.spec.results_dir} has results of {before}, and no endpoint is named now: {way}")
 
-    def _execute(self, locked: str) -> Summary:
+    def _execute(self, locked: str, run: MakeRun) -> Summary:
         started = time.time()
         summary = None
         stopped: RunStopped | None = None
         try:
             self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.source, locked=locked)
+            summary = execute(self.steps, self.options, self.job.source, locked=locked, run=run)
             self._copy_last(summary)
             self.job.finish()
             return summary
@@ -161,7 +165,9 @@ class SpecRun:
 
     def _shard_seen(self, summary: Summary | None) -> dict[str, Any]:
         shard = self.options.shard
-        return {"shard": {**shard._asdict(), "rows_of_all": summary and summary.seen}} if shard else {}
+        if shard is None:
+            return {}
+        return {"shard": {"number": shard.number, "of": shard.of, "rows_of_all": summary and summary.seen}}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         """What ran, with which settings and results, without secrets."""

@@ -48,6 +48,9 @@ class BoxWatch:
         self.poor: str | None = None
         self._watching: Watching | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_watching": None}  # that of a run, which is in one process
+
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 

@@ -103,3 +103,9 @@ def test_two_laptops(work: Path) -> None:
     ended([start(scripts()[4], work)])
     same(work)
     shutil.rmtree(work / "elsewhere")
+
+
+def test_ray(work: Path) -> None:
+    assert "--engine ray" in scripts()[5]
+    ended([start(scripts()[5], work)])
+    same(work)
