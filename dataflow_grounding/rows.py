@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
+from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.json_lists import items_of
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
 
@@ -283,13 +283,16 @@ def check_file_type(name: str) -> str:
 
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all, its folder with it. Raises InputError."""
-    try:
+    with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(f"{path}.part", "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(f"{path}.part", path)
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+        write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with open(f"{path}.part", "wb") as file:
+        file.write(data)
+    os.replace(f"{path}.part", path)
 
 
 def copy_file(source: str, target: str) -> None:

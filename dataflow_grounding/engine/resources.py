@@ -16,7 +16,7 @@ from dataflow_grounding.engine.reply_store import open_store, other_stores
 from dataflow_grounding.engine.store_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
-from dataflow_grounding.errors import RunStopped, StorageFailed
+from dataflow_grounding.errors import RunStopped, StorageFailed, told_as
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50
@@ -56,13 +56,11 @@ class Resources:
         return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
-        try:
+        with told_as(StorageFailed, f"can't read or write the replies in {folder}"):
             path = open_store(folder)
             if path not in self._logs:
                 read_others(self._log(path), other_stores(folder))
             return self._log(path)
-        except OSError as error:
-            raise StorageFailed(f"can't read or write the replies in {folder}: {error.strerror or error}") from None
 
     def _log(self, path: str, *, buffered: bool = False) -> KeyedLog:
         if path not in self._logs:

@@ -17,8 +17,8 @@ from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.engine.store_lock import check_held, held_elsewhere
-from dataflow_grounding.errors import InputError, StorageFailed
-from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for, told
+from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for
 from dataflow_grounding.terminal import say
 
 ROLL_SECONDS = 10.0
@@ -41,7 +41,7 @@ class Rolling:
     def bring(self) -> None:
         """Bring all that is stored there. Raises InputError."""
         mirror = self._mirror
-        with told(InputError, f"can't read {mirror.address}"), ThreadPoolExecutor(16) as pool:
+        with told_as(InputError, f"can't read {mirror.address}", again=True), ThreadPoolExecutor(16) as pool:
             shards = [os.path.join(FOLDER, name, CKPT) for name in mirror.listed(FOLDER, "directory")]
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
             found = dict(zip(folders, pool.map(self._parts, folders), strict=True))
@@ -163,7 +163,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
         finished = True
     finally:
         try:
-            with told(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}"):
+            with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
                 rolling.end()
             check_held(folder)
             mirror.put(*() if finished else [".json"])

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from dataflow_grounding.errors import FolderTaken, InputError
+from dataflow_grounding.errors import FolderTaken, InputError, told_as
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -28,11 +28,9 @@ def only_run(folder: str) -> Iterator[None]:
     """
     import fcntl
 
-    try:
+    with told_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError as error:
-        raise InputError(f"can't write in {folder}: {error.strerror or error}") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,14 +72,11 @@ def _held_by_file(folder: str) -> Iterator[None]:
 
 def _create(path: str, text: str) -> bool:
     """Make the file unless it is there. Raises InputError where it can't be made at all."""
-    try:
+    with told_as(InputError, f"can't write {path}"), suppress(FileExistsError):
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
-    return True
+        return True
+    return False
 
 
 def _read(path: str) -> dict[str, object] | None:

@@ -14,7 +14,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped
+from dataflow_grounding.errors import InputError, RunStopped, told_as
 from dataflow_grounding.rows import RowWriter, broken_row
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
@@ -35,7 +35,7 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
             lines[number - 1].append(row.line)
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()
-            write_places(lines_path(writer.path), places)
+            write_places(writer.path, places)
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
 
 
@@ -63,13 +63,11 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
 
 def joined(paths: list[str], target: str, undo: ExitStack, read: "ReadLines | None" = None) -> RowWriter:
     """A writer of `target` with the lines of all these files; discarded by `undo`. Raises InputError."""
-    try:
+    with told_as(InputError, f"can't write {target}"):
         writer = RowWriter(target)
         undo.callback(writer.discard)
         for _, line in heapq.merge(*map(read or step_lines, paths), key=lambda one: one[0]):
             writer.write_line(line)
-    except OSError as error:
-        raise InputError(f"can't write {target}: {error.strerror or error}") from None
     return writer
 
 

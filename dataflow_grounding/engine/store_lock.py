@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from secrets import token_hex
 from typing import Any
 
-from dataflow_grounding.errors import InputError, StorageFailed
-from dataflow_grounding.mirror import CKPT, Mirror, told
+from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.mirror import CKPT, Mirror
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock shows that its run is alive
@@ -102,7 +102,7 @@ def check_held(folder: str) -> None:
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
     """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are not of a run."""
     lock, ended = StoreLock(mirror, part), threading.Event()
-    with told(InputError, f"can't write {mirror.address}"):
+    with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
             what = os.path.join(mirror.address, part, min(foreign))
