@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
+from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import FolderTaken, InputError, told_as
 from dataflow_grounding.terminal import say
 
@@ -58,14 +60,10 @@ def _held_by_file(folder: str) -> Iterator[None]:
         if holder is not None and _lives(path, holder):
             raise _at_work(folder, f" ({holder.get('host')}, process {holder.get('pid')})")
         _remove_dead(path, holder)
-    ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, ended), daemon=True)
-    beat.start()
     try:
-        yield
+        with beside(partial(_beat, path)):
+            yield
     finally:
-        ended.set()
-        beat.join()
         with suppress(OSError):
             os.remove(path)
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from secrets import token_hex
 from typing import Any
 
+from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, Mirror
 from dataflow_grounding.terminal import say
@@ -101,18 +102,15 @@ def check_held(folder: str) -> None:
 @contextmanager
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
     """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are not of a run."""
-    lock, ended = StoreLock(mirror, part), threading.Event()
+    lock = StoreLock(mirror, part)
     with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
             what = os.path.join(mirror.address, part, min(foreign))
             raise InputError(f"{what} is from elsewhere, without {CKPT} beside it: choose another folder")
         lock.take()
-    beating = threading.Thread(target=lock.beat, args=[ended], daemon=True)
-    beating.start()
     try:
-        yield
+        with beside(lock.beat, BEAT_SECONDS):
+            yield
     finally:
-        ended.set()
-        beating.join(BEAT_SECONDS)
         lock.release()
