@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.endpoint_state import most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.places import Place, Places
+from dataflow_grounding.engine.places import Place, Places, most_tries
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
