@@ -80,10 +80,8 @@ class Asking:
         attempt = 0
         while attempt < self.max_attempts:
             tried = _again(request, attempt, error)
-            found = (
-                store.get(tried.key(identity), since) for identity in (self.identity, *self.serving.other_identities)
-            )
-            line = next((line for line in found if line is not None), None)
+            keys = map(tried.key, (self.identity, *self.serving.other_identities))
+            line = next((line for key in keys if (line := store.get(key, since)) is not None), None)
             if line is None:
                 break
             attempt += 1

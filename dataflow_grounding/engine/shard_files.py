@@ -18,7 +18,6 @@ from dataflow_grounding.errors import InputError, RunStopped, told_as
 from dataflow_grounding.rows import RowWriter, broken_row
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
-ReadLines: TypeAlias = Callable[[str], Iterator[Line]]
 
 
 def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
@@ -48,9 +47,8 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         for step, of_shards in zip(steps, places, strict=True):
             writers.append(joined([one.output_path for one in of_shards], step.storage.output_path, undo))
         if writers[-1].count != summary.done:
-            raise RunStopped(
-                f"internal error: {summary.done} rows were done, and {writers[-1].count} are in the shards"
-            )
+            counts = f"{summary.done} rows were done, and {writers[-1].count} are in the shards"
+            raise RunStopped(f"internal error: {counts}")
         for line in other_failures(failures.path, {step.label for step in steps}):
             failures.write(line)
         failures.commit()
@@ -61,7 +59,9 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
             os.remove(shard.rows)
 
 
-def joined(paths: list[str], target: str, undo: ExitStack, read: "ReadLines | None" = None) -> RowWriter:
+def joined(
+    paths: list[str], target: str, undo: ExitStack, read: Callable[[str], Iterator[Line]] | None = None
+) -> RowWriter:
     """A writer of `target` with the lines of all these files; discarded by `undo`. Raises InputError."""
     with told_as(InputError, f"can't write {target}"):
         writer = RowWriter(target)
