@@ -108,7 +108,6 @@ def _report(run: SpecRun, summary: Summary) -> None:
 
 
 def _advice(run: SpecRun) -> str:
-    """What to look at after a pilot, and how to go on."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:

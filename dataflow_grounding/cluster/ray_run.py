@@ -141,7 +141,6 @@ class RayRun(Run):
             self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
 
     async def _look(self) -> None:
-        """Until cancelled: ask the workers how far they are."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
@@ -217,7 +216,6 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
 
 
 def _room(ray: Any) -> str:
-    """What the cluster has, in words."""
     has, free = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("CPU", "GPU") if kind == "CPU" or has.get(kind)]
     parts = [f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}" for kind in kinds]

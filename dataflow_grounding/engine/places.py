@@ -246,7 +246,6 @@ def most_tries(error: errors.ServerFault, usual: int) -> float:
 
 
 def _clock(seconds: float) -> str:
-    """In so many seconds, as local time."""
     if seconds > 10**7:  # no wait that anybody means
         return "later"
     return time.strftime("at %H:%M on %Y-%m-%d", time.localtime(time.time() + seconds))

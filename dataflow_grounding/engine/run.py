@@ -80,7 +80,6 @@ class Run:
             self._held.add_up(self.summary)
 
     async def _work_through(self) -> None:
-        """Start the workers and wait for them. Raises what stopped the run."""
         most = self._held.most_in_flight or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up

@@ -156,7 +156,6 @@ class Summary:
 
 
 def _boxes(record: Record) -> Iterator[str]:
-    """The record's grounded expressions, each with its boxes, in a line."""
     expressions = record.get("expressions")
     for expression in expressions if isinstance(expressions, list) else ():
         instances = expression.get("instances") if isinstance(expression, dict) else None

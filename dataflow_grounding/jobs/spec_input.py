@@ -179,7 +179,6 @@ class SpecInput:
             write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
 
     def _write(self, path: str, rows: Iterator[Row]) -> int:
-        """Write the rows; returns how many are broken. Raises InputError."""
         broken = at = 0
         with told_as(InputError, f"can't write {path}"), ExitStack() as undo:
             writer = RowWriter(path)

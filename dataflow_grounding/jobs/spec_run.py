@@ -170,7 +170,6 @@ class SpecRun:
         return {"shard": {"number": shard.number, "of": shard.of, "rows_of_all": summary and summary.seen}}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
-        """What ran, with which settings and results, without secrets."""
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
             return
