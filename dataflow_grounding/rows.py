@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
@@ -260,14 +260,12 @@ class RowWriter:
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole data file; on an error the old one stays."""
-    writer = RowWriter(path)
-    try:
+    with ExitStack() as undo:
+        writer = RowWriter(path)
+        undo.callback(writer.discard)
         for row in rows:
             writer.write(row)
         writer.commit()
-    except BaseException:
-        writer.discard()
-        raise
 
 
 def check_file_type(name: str) -> str:

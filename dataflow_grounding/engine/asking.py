@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from dataflow_grounding import errors
@@ -43,7 +44,7 @@ class Asking:
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
-        self._stop = stop or self._stop_alone
+        self._stop = stop or partial(setattr, self, "stopped")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(
@@ -220,9 +221,6 @@ class Asking:
             self._check_stopped()
             self.budget.count()
         self.counts["sent"] += 1
-
-    def _stop_alone(self, why: errors.RunStopped) -> None:
-        self.stopped = why
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:

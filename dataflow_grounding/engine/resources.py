@@ -46,10 +46,6 @@ class Resources:
             for which, serving in servings.items()
         }
 
-    def asking_of(self, step: Step) -> Asking | None:
-        """Who answers a step's requests."""
-        return self.askings.get(id(step.operator.serving))
-
     @property
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""

@@ -94,7 +94,9 @@ class Run:
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """While the workers work, show how far they are, and heed signals. Raises in the end what stopped the run."""
-        tasks = [asyncio.create_task(helper) for helper in (*helpers, self._progress().run())]
+        total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
+        progress = Progress(lambda: self.now(total), title, self.options.progress)
+        tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
         try:
             with signals_to(self._workers.interrupt):
                 yield
@@ -217,14 +219,10 @@ class Run:
         return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        asking = None if index in self._idle else self._held.asking_of(self.steps[index])
+        asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))
         asked = functools.partial(self._asked.add, place)
         suspect = functools.partial(self._outputs.suspect, place, index)
         return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
-
-    def _progress(self) -> Progress:
-        total = self.source.length()
-        return Progress(lambda: self.now(total), title_of(self.steps), self.options.progress)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
@@ -239,11 +237,6 @@ class Run:
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._held.budget.spent if self._held.budget.prices else None,
         )
-
-
-def title_of(steps: list[Step]) -> str:
-    """What progress calls a run of these steps."""
-    return " + ".join(step.operator.name for step in steps)
 
 
 def _columns(result: StepResult) -> Update | None:

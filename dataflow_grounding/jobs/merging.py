@@ -45,7 +45,8 @@ def merge(results_dir: str) -> dict[str, Any]:
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         _check(folders, runs)
-        steps = sorted({os.path.relpath(path, folder) for folder in folders for path in _step_files(folder)})
+        of_steps = (glob.glob(lines_path("*/*"), root_dir=folder) for folder in folders)
+        steps = sorted({path.removesuffix(lines_path("")) for path in chain.from_iterable(of_steps)})
         targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
         refuse_foreign(os.path.join(results_dir, CKPT), targets)
         with ExitStack() as undo:
@@ -108,10 +109,6 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     own = sum(run["summary"]["images"] for run in runs)
     if own != rows[0]:
         raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
-
-
-def _step_files(folder: str) -> list[str]:
-    return [path.removesuffix(".lines") for path in glob.glob(lines_path(os.path.join(glob.escape(folder), "*", "*")))]
 
 
 def _in_all(folders: list[str], name: str) -> list[str]:

@@ -48,18 +48,13 @@ class InputStorage(ResultsStorage):
     def __init__(self, given: Input, made: str | None, results_dir: str, image_root: str | None) -> None:
         super().__init__(made or given.path, results_dir, (), image_root)
         first = (image_root,) if image_root else given.folders
-        self._folders = first if made is None else (*first, results_dir)
+        self.folders = first if made is None else (*first, results_dir)
 
     def path_of(self, step: int) -> str:
         """Of step 0 the captions, where there are any; before it, the input."""
         if step == 0 and self.captioned:
             return os.path.join(self.cache_path, CAPTIONS, "annotations.jsonl")
         return self.first_entry_file_name if step < 0 and self.captioned else super().path_of(step)
-
-    @property
-    def image_folders(self) -> tuple[str, ...]:
-        """Where relative image paths are looked for, in order."""
-        return self._folders
 
 
 class SpecInput:
