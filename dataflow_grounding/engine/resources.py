@@ -13,7 +13,7 @@ from dataflow_grounding.engine.limiter import Level, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
-from dataflow_grounding.engine.store_lock import check_held
+from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed, told_as

@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dataflow_grounding.elsewhere import is_elsewhere
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER
-from dataflow_grounding.engine.store_lock import check_held, held_elsewhere
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for

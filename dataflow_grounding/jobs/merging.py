@@ -10,10 +10,9 @@ from typing import Any
 
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import failed_lines, joined
-from dataflow_grounding.engine.store_lock import held_elsewhere
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
