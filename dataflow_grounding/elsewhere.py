@@ -1,7 +1,4 @@
-"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find.
-
-Reading blocks, and a store that doesn't answer, or tears what it sends, is asked again a few times.
-"""
+"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find."""
 
 import asyncio
 import errno
@@ -121,7 +118,7 @@ def said(error: BaseException) -> str:
 
 
 def patiently(address: str, once: Callable[[], T]) -> T:
-    """What `once` returns, tried again where the store may do better the next time. Raises OSError."""
+    """What `once` returns, tried again where a store doesn't answer, or tears what it sends. Raises OSError."""
     for pause in (*PAUSES, None):
         try:
             with system_errors(address):

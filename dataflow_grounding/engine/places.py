@@ -1,7 +1,4 @@
-"""What endpoints' errors say about them, and which of them a request goes to.
-
-One with room, by weight where there is a choice, and none that is dead.
-"""
+"""What endpoints' errors say about them, and which one a request goes to: one with room, none that is dead."""
 
 import asyncio
 import math

@@ -123,10 +123,7 @@ class Annotator(Protocol):
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Whether it may ask about a record, as it says; an `annotate` of a class below that which says so may always.
-
-    Raises RecordError.
-    """
+    """Whether it may ask about a record, as it says; always with an `annotate` below its `asks`. Raises RecordError."""
     kinds = type(operator).__mro__
     annotates, says = (next(kind for kind in kinds if name in vars(kind)) for name in ("annotate", "asks"))
     return not issubclass(says, annotates) or operator.asks(record)

@@ -109,10 +109,7 @@ def _name(folder: str, writer: str, place: int) -> str:
 
 @contextmanager
 def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A results folder to be read: of one elsewhere a copy, for now, of these files and, if wanted, of all replies.
-
-    Raises InputError.
-    """
+    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`. Raises InputError."""
     if not is_elsewhere(results):
         yield results
         return
