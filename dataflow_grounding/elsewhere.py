@@ -83,12 +83,13 @@ def place_of(address: str) -> tuple[Any, str]:
         raise InputError(f"{address}: keys belong into the environment or a profile, not into an address")
     try:
         from fsspec.config import conf
-        from fsspec.core import url_to_fs
+        from fsspec.registry import get_filesystem_class
 
         for_s3 = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
         for_s3.setdefault("max_pool_connections", THREADS)  # else 10
-        system, path = url_to_fs(address, use_listings_cache=False, skip_instance_cache=False)
-        return system, path
+        kind = get_filesystem_class(scheme)
+        given = {**kind._get_kwargs_from_urls(address), "use_listings_cache": False, "skip_instance_cache": False}
+        return kind(**given), kind._strip_protocol(address)
     except ImportError:
         raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
     except Exception as error:  # each library raises its own

@@ -7,6 +7,7 @@ hangs on a network, and what can't be sent now is sent by the next command.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from dataflow_grounding.elsewhere import is_elsewhere, place_of, system_errors
+from dataflow_grounding.elsewhere import is_elsewhere, joined, place_of, system_errors
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.records import read_object
@@ -116,7 +117,11 @@ def working_folder(results: str, part: str = "") -> str:
         'results/shards/1-of-8'
     """
     if not is_elsewhere(results):
+        if re.match("[a-z][a-z0-9]+:/", results, re.IGNORECASE) and not os.path.isdir(results):
+            raise InputError(f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run")
         return os.path.join(results, part) if part else results
+    results = joined(results, "").rstrip("/")  # however it is spelled
+    place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results.rstrip("/"), part]).encode()).hexdigest()[:20]
     root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)
     stand_for(results, root, part)

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
+from dataflow_grounding.elsewhere import is_absolute
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
-from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
+from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.shard_files import failed_lines, joined
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
@@ -20,7 +21,12 @@ from dataflow_grounding.mirror import CKPT, Mirror, address_of, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 
-_SAME = ("version", "model", "endpoint", "box_format")
+_SAME = ("version", "model", "box_format")
+_OWN = {  # keys of the spec that each shard may have its own of
+    *("client", "api_key", "base_url", "endpoints", "azure", "timeout", "extra_headers", "prices", "check_every"),
+    *("on_suspect_boxes", "max_workers", "force_reprocess", "stream", "budget_usd", "max_requests", "max_attempts"),
+    *("max_wait", "results_dir"),
+}
 
 
 def merge(results_dir: str) -> dict[str, Any]:
@@ -44,14 +50,17 @@ def merge(results_dir: str) -> dict[str, Any]:
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         _check(folders, runs)
-        of_steps = (glob.glob(lines_path("*/*"), root_dir=folder) for folder in folders)
-        steps = sorted({path.removesuffix(lines_path("")) for path in chain.from_iterable(of_steps)})
+        steps = list(runs[0]["shard"]["files"])
         targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
         refuse_foreign(os.path.join(results_dir, CKPT), targets)
         with ExitStack() as undo:
             writers = [joined(_in_all(folders, name), os.path.join(results_dir, name), undo) for name in steps]
             failures = _in_all(folders, "failures.jsonl")
             writers.append(joined(failures, os.path.join(results_dir, "failures.jsonl"), undo, failed_lines))
+            if writers[-2].count != (done := sum(run["summary"]["done"] for run in runs)):
+                short = f"{done} rows were done, and the shards' {steps[-1]} have {writers[-2].count}"
+                way = "copy the shards' folders whole, or remove their run.json and run them again, which asks nothing"
+                raise InputError(f"{short}: {way} twice")
             for writer in writers:
                 if writer.count or writer is writers[-1]:  # else the earlier file stays
                     writer.commit()
@@ -89,25 +98,42 @@ def _folders(results_dir: str) -> list[str]:
 
 def _run_of(folder: str) -> dict[str, Any]:
     run = read_object(os.path.join(folder, "run.json"))
-    if run.get("state") != "finished" or not all(isinstance(run.get(name), dict) for name in ("summary", "shard")):
+    parts = ("summary", "shard", "spec")
+    told = all(isinstance(run.get(name), dict) for name in parts) and "files" in run["shard"]
+    if run.get("state") != "finished" or not told:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {folder} {state}: run it again, then merge")
     return run
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    for key in _SAME:
-        for folder, run in zip(folders, runs, strict=True):
-            if run.get(key) != runs[0].get(key):
-                other = f"another {key} than {folders[0]}"
-                raise InputError(f"{folder} was run with {other}: run it again as the others were")
     rows = [run["shard"]["rows_of_all"] for run in runs]
     for folder, seen in zip(folders, rows, strict=True):
         if seen != max(rows):
             raise InputError(f"{folder} has seen {seen} of the input's {max(rows)} rows: run it again, then merge")
+    stated = [_stated(run) for run in runs]
+    for folder, one in zip(folders, stated, strict=True):
+        for key in one.keys() | stated[0].keys():
+            if one.get(key) != stated[0].get(key):
+                other = f"another {key} than {folders[0]}"
+                raise InputError(f"{folder} was run with {other}: run it again as the others were")
     own = sum(run["summary"]["images"] for run in runs)
     if own != rows[0]:
         raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
+
+
+def _stated(run: dict[str, Any]) -> dict[str, Any]:
+    """What all shards must have alike, by name: paths are each machine's own, and what says how a run goes."""
+    found = {key: run.get(key) for key in _SAME}
+    found |= {"input (of other bytes)": run["shard"]["bytes_of_all"], "steps": run["shard"]["files"]}
+    left = list(run["spec"].items())
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict) and value:
+            left += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        elif key.rpartition(".")[2] not in _OWN and not (isinstance(value, str) and is_absolute(value)):
+            found[key] = value
+    return {key: value for key, value in found.items() if _OWN.isdisjoint(key.split("."))}
 
 
 def _in_all(folders: list[str], name: str) -> list[str]:
@@ -130,6 +156,13 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     summary |= {"annotations": address_of(os.path.join(results_dir, "annotations.jsonl"))}
     summary |= {"failures_file": address_of(os.path.join(results_dir, "failures.jsonl"))}
     started = min(str(run.get("started")) for run in runs)
+    endpoint = " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs))
     kept = {name: value for name, value in runs[0].items() if name != "shard"}
-    sums = {"started": started, "summary": summary, "shards": len(runs), "steps": paid_by_step(results_dir, None)}
+    sums = {
+        "started": started,
+        "endpoint": endpoint,
+        "summary": summary,
+        "shards": len(runs),
+        "steps": paid_by_step(results_dir, None),
+    }
     return {**kept, **sums}

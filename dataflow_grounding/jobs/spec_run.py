@@ -16,6 +16,7 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.base import told
@@ -163,6 +164,12 @@ class SpecRun:
             return {"name": None, "from": None}
         return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
+    def _shard_facts(self, shard: Shard, seen: Any) -> dict[str, Any]:
+        """By which the shards' parts of one run are told to belong together."""
+        files = [os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps]
+        size = sum(os.path.getsize(path) for path in self.job.inputs if os.path.isfile(path))
+        return {"number": shard.number, "of": shard.of, "rows_of_all": seen, "bytes_of_all": size, "files": files}
+
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
@@ -180,7 +187,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
-            **({"shard": {"number": shard.number, "of": shard.of, "rows_of_all": seen}} if shard else {}),
+            **({"shard": self._shard_facts(shard, seen)} if shard else {}),
             "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,

@@ -52,8 +52,9 @@ def read_spec(
         for key in missing:
             OmegaConf.update(merged, key, None)
         resolved: Any = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise SpecError(f"{', '.join(paths)}: {_first_line(error)}") from None
+    except (OmegaConfBaseException, RecursionError, TypeError) as error:
+        hint = "; an item of a list can't be overridden alone: give the whole list" * isinstance(error, TypeError)
+        raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
     values = {str(name): value for name, value in resolved.items()}
     stated: Any = OmegaConf.to_container(merged)
     _learn_environment(stated)

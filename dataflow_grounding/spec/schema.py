@@ -58,7 +58,7 @@ class AzureBlock(Block):
 class EndpointBlock(Block):
     """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all have room."""
 
-    base_url: str
+    base_url: str = Field(min_length=1)
     weight: float = Field(1, gt=0)
     api_key: str = Field("", repr=False)
 
