@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 from dataflow_grounding.elsewhere import is_elsewhere, joined, place_of, system_errors
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
-from dataflow_grounding.records import read_object
-from dataflow_grounding.rows import write_bytes
+from dataflow_grounding.records import read_object, write_bytes
 
 T = TypeVar("T")
 CKPT = ".ckpt"

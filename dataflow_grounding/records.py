@@ -245,6 +245,13 @@ def read_object(path: str) -> dict[str, Any]:
     return {}
 
 
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with open(f"{path}.part", "wb") as file:
+        file.write(data)
+    os.replace(f"{path}.part", path)
+
+
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """`value`, plain JSON, with a checksum: for what is kept only to save work."""
     return {**value, "sum": _sum(value)}

@@ -17,7 +17,7 @@ from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, wr
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.json_lists import items_of
-from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
+from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value, write_bytes
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
@@ -284,13 +284,6 @@ def write_text(path: str, text: str) -> None:
     with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_bytes(path, text.encode())
-
-
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
-    with open(f"{path}.part", "wb") as file:
-        file.write(data)
-    os.replace(f"{path}.part", path)
 
 
 def copy_file(source: str, target: str) -> None:

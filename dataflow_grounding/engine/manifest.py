@@ -13,8 +13,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source, stat_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed, told_as
-from dataflow_grounding.records import as_json, read_object, sealed, unsealed
-from dataflow_grounding.rows import write_bytes
+from dataflow_grounding.records import as_json, read_object, sealed, unsealed, write_bytes
 from dataflow_grounding.version import __version__
 
 

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.records import image_id_of
-from dataflow_grounding.rows import Row, write_bytes
+from dataflow_grounding.records import image_id_of, write_bytes
+from dataflow_grounding.rows import Row
 
 FOLDER = "shards"
 """Of a results folder: where its shards' folders are."""
