@@ -12,7 +12,7 @@ from dataflow_grounding.elsewhere import is_absolute
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
-from dataflow_grounding.engine.shard import FOLDER, Shard
+from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import failed_lines, joined
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
@@ -57,10 +57,6 @@ def merge(results_dir: str) -> dict[str, Any]:
             writers = [joined(_in_all(folders, name), os.path.join(results_dir, name), undo) for name in steps]
             failures = _in_all(folders, "failures.jsonl")
             writers.append(joined(failures, os.path.join(results_dir, "failures.jsonl"), undo, failed_lines))
-            if writers[-2].count != (done := sum(run["summary"]["done"] for run in runs)):
-                short = f"{done} rows were done, and the shards' {steps[-1]} have {writers[-2].count}"
-                way = "copy the shards' folders whole, or remove their run.json and run them again, which asks nothing"
-                raise InputError(f"{short}: {way} twice")
             for writer in writers:
                 if writer.count or writer is writers[-1]:  # else the earlier file stays
                     writer.commit()
@@ -112,14 +108,23 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
         if seen != max(rows):
             raise InputError(f"{folder} has seen {seen} of the input's {max(rows)} rows: run it again, then merge")
     stated = [_stated(run) for run in runs]
-    for folder, one in zip(folders, stated, strict=True):
+    for folder, one, run in zip(folders, stated, runs, strict=True):
         for key in one.keys() | stated[0].keys():
             if one.get(key) != stated[0].get(key):
                 other = f"another {key} than {folders[0]}"
                 raise InputError(f"{folder} was run with {other}: run it again as the others were")
+        left = [_size(lines_path(os.path.join(folder, name))) // 8 for name in run["shard"]["files"]]
+        if left[-1] != (done := run["summary"]["done"]) or left != sorted(left, reverse=True):
+            short = f"{folder} has {left} rows of its steps, and {done} were done"
+            way = f"copy it again, whole, or remove {folder}/run.json and run the shard again: nothing is asked twice"
+            raise InputError(f"{short}: {way}")
     own = sum(run["summary"]["images"] for run in runs)
     if own != rows[0]:
         raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:

@@ -218,5 +218,5 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or is_elsewhere(value))
+    named = isinstance(value, str) and (value == "" or re.match("datasets:|[a-z][a-z0-9]+:/", value, re.I))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS

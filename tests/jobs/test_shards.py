@@ -150,6 +150,48 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "of 3 and of 4" in merged_err(place)
 
 
+def test_merge_refuses_what_no_one_machine_could_leave(place: Workplace, server: LoopbackServer) -> None:
+    place.run("--shard", "1/2")
+    place.run("--shard", "2/2", **{"vlm.openai.temperature": 0.9})
+    assert "another image_grounding.vlm.openai.temperature" in merged_err(place)
+    place.run("--shard", "2/2", **{"vlm.openai.base_url": f"{server.base_url}/"})  # a server of its own is no matter
+    assert merged(place).code == 1
+    whole = left(place.results)
+    [step, *_] = sorted((place.results / "shards" / "1-of-2").glob("step_1*/*.lines"))
+    step.rename(place.folder / "aside")
+    assert "copy it again, whole" in merged_err(place)
+    assert left(place.results) == whole
+    (place.folder / "aside").rename(step)
+    text = place.input.read_text()
+    place.input.write_text(text.replace('"caption": "', '"caption": "so ', 3))
+    place.run("--shard", "1/2")
+    assert "another input (of other bytes)" in merged_err(place)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("results_dir", "https://bucket/x", "results can't be written to https://bucket/x"),
+        ("results_dir", "s3:/bucket/x", "name a folder, or a bucket as s3://bucket/run"),
+        ("results_dir", "s3://AKIAKEYKEY:SECRETSECRETKEY@bucket/x", "keys belong into the environment"),
+        ("image_grounding.vlm.openai.endpoints", '[{base_url: ""}]', "base_url"),
+        ("image_grounding.vlm.openai.endpoints.0.base_url", "http://127.0.0.1:9/v1", "give the whole list"),
+    ],
+)
+def test_places_that_are_none_are_refused(
+    place: Workplace, key: str, value: str, why: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if key.endswith("0.base_url"):
+        place.settings["vlm.openai.endpoints"] = [{"base_url": place.settings.pop("vlm.openai.base_url")}]
+    done = command([*place.arguments(), f"{key}={value}"])
+    assert done.code == 2, done
+    assert why in done.err
+    assert "Internal error" not in done.err
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"SECRETSECRETKEY" not in file.read_bytes()
+
+
 def merged_err(place: Workplace) -> str:
     place.results.mkdir(exist_ok=True)
     done = merged(place)
