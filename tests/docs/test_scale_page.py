@@ -89,7 +89,7 @@ def test_slurm(work: Path) -> None:
 
 
 def test_kubernetes(work: Path) -> None:
-    [[_, text]] = blocks(PAGE, "yaml")
+    [text] = [text for _, text in blocks(PAGE, "yaml") if "kind: Job" in text]
     job = yaml.safe_load(text)["spec"]
     container = job["template"]["spec"]["containers"][0]
     assert container["command"] == ["bash", "-c"]
