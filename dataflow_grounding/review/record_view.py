@@ -44,6 +44,7 @@ class Expression:
     check: str
     reasons: Sequence[str]
     disputed: bool
+    expression_id: str
 
     @property
     def look(self) -> str:
@@ -128,7 +129,8 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
     reasons = [str(reason) for reason in (why, said) if reason and reason != check]
     span, disputed = _span(row.get("char_span"), caption_length), row.get("disagreement") is True
     shown = color if instances else None
-    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed)
+    name = str(row["expression_id"])
+    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed, name)
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:
