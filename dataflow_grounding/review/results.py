@@ -1,24 +1,21 @@
-"""The static report of results: pages with the failures, and each picture with its boxes and its caption."""
+"""The report of results: of a run's folder, of a script's, or of two runs beside each other."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record
-from dataflow_grounding.results_folder import image_folders_of, run_of
-from dataflow_grounding.review.page_html import Report, failure_html, page_html
-from dataflow_grounding.review.pages import Pieces, write_pages
-from dataflow_grounding.review.record_html import FindImage, record_html
-from dataflow_grounding.review.record_view import FIRST, view_of
+from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
+from dataflow_grounding.review.plots import plots_html
+from dataflow_grounding.review.report import write_report
+from dataflow_grounding.review.versions import Version, steps_of
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import PREFIX, FileStorage
-
-_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
 
 def report_results(
@@ -29,22 +26,31 @@ def report_results(
     image_folders: Sequence[str] = (),
     failures_file: str = "",
     title: str = "Grounded annotations",
+    versions: Sequence[tuple[str, str]] = (),
+    is_run: bool = False,
+    single: bool = False,
 ) -> int:
     """Write the report of an annotations file.
 
     Args:
         annotations: Records as JSON lines, or as the file's ending says.
-        out_path: The first page, HTML.
-        summary: Shown of it: `model` and `seconds`.
+        out_path: The page, HTML; beside it is a folder for what it shows, `report_files` for `report.html`.
+        summary: Shown of it: `model`, `seconds` and `notes`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
         title: The heading: what ran, and on which data.
+        versions: Names and files of earlier versions of the records, in order, the last one's the annotations' own.
+        is_run: Whether they are of two runs, not of a run's steps.
+        single: Whether the page is to hold everything.
 
     Returns:
         How many records it shows.
 
     Raises:
-        InputError: A file can't be read or written.
+        InputError: A file can't be read or written, or a single file would be too large.
+
+    Example:
+        ``report_results("out/annotations.jsonl", "out/report.html", summary={"model": "a-model"})``
     """
 
     def image_of(record: Mapping[str, Any]) -> str | None:
@@ -54,53 +60,24 @@ def report_results(
         except GroundingError:
             return None
 
-    records, failures = _objects(annotations), _objects(failures_file)
-    try:
-        return write_report(
-            records, find_image=image_of, out_path=out_path, title=title, summary=summary, failures=failures
-        )
-    except OSError as error:
-        raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
-
-
-def write_report(
-    records: Iterable[Mapping[str, Any]],
-    *,
-    find_image: FindImage,
-    out_path: str | os.PathLike[str],
-    title: str,
-    summary: Mapping[str, Any],
-    failures: Iterable[Mapping[str, Any]] = (),
-    per_page: int = 500,
-) -> int:
-    """Write the report of records and failures, which are read once: pages of `per_page` each, all or none.
-
-    A page loads nothing, runs no script, and shows all text as text. Failures come first, then suspect, doubtful and
-    unverified records. Further pages are beside the first, as `report-2.html` and so on; those of a longer report go.
-    `find_image` gives the path of a record's image file, or None.
-
-    Raises:
-        OSError: A page can't be written, or its name is taken by a file that is not a page of a report.
-    """
-    folder, name = os.path.split(os.path.abspath(out_path))
-    with ExitStack() as files:
-        report = Report(name, title, summary, Pieces(folder, files), Pieces(folder, files, FIRST), per_page)
-        for failure in failures:
-            kind, known = str(failure.get("kind") or "unknown"), report.failures.marks
-            report.failures.add(failure_html(failure), [kind if kind in known or len(known) < _MOST_KINDS else "other"])
-        for record in records:
-            view = view_of(record)
-            report.include(view)
-            report.records.add(record_html(view, find_image, folder), view.marks)
-        write_pages(folder, name, _pages(report))
-    return report.records.count
-
-
-def _pages(report: Report) -> Iterator[Iterator[str]]:
-    failures, records = iter(report.failures), iter(report.records)
-    for number in range(1, report.pages + 1):
-        failed, shown = list(islice(failures, report.per_page)), list(islice(records, report.per_page))
-        yield page_html(report, number, failed, shown)
+    plots = list(plots_html(figures_of([annotations], read=False))) if os.path.exists(annotations) else []
+    with ExitStack() as stack:
+        others = [stack.enter_context(closing(Version(name, path, is_run))) for name, path in versions[:-1]]
+        try:
+            return write_report(
+                _objects(annotations),
+                find_image=image_of,
+                out_path=out_path,
+                title=title,
+                summary=summary,
+                failures=_objects(failures_file),
+                versions=others,
+                called=versions[-1][0] if versions else "",
+                plots=plots,
+                single=single,
+            )
+        except OSError as error:
+            raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -123,24 +100,35 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         said = {**summary.to_json(), "model": ", ".join(summary.models)}
         title, folders = _title_of_script(annotations, storage), storage.image_folders
         failures = summary.failures_file
-        report_results(annotations, page, summary=said, image_folders=folders, failures_file=failures, title=title)
+        report_results(
+            annotations,
+            page,
+            summary=said,
+            image_folders=folders,
+            failures_file=failures,
+            title=title,
+            versions=steps_of(storage.cache_path),
+        )
         summary.annotations, summary.report = annotations, page
 
 
-def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
+def report_folder(
+    results_dir: str, out_path: str | None = None, image_root: str | None = None, single: bool = False
+) -> tuple[str, int]:
     """Write the report of a run's folder.
 
     Args:
         results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl` where all records
-            failed; `run.json` says what ran.
-        out_path: The first page; None for `report.html` in that folder.
+            failed; `run.json` says what ran. Where steps changed records, their versions are beside each other.
+        out_path: The page; None for `report.html` in that folder.
         image_root: Where relative image paths are looked for; None for where the run looked.
+        single: Whether the page is to hold everything, without a folder beside it.
 
     Returns:
-        The path of the first page, and how many records the report shows.
+        The path of the page, and how many records the report shows.
 
     Raises:
-        InputError: The folder has neither, or a page can't be written.
+        InputError: The folder has neither, the page can't be written, or a single file would be too large.
     """
     annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
     if not os.path.exists(annotations) and not os.path.exists(failures):
@@ -148,15 +136,65 @@ def report_folder(results_dir: str, out_path: str | None = None, image_root: str
     run, folders = run_of(results_dir), image_folders_of(results_dir, image_root)
     counts = run.get("summary")
     summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
-    path = out_path or os.path.join(results_dir, "report.html")
-    if os.path.splitext(path)[1] in (".json", ".jsonl"):
-        raise InputError(f"{path} is a name for data: call the report something that ends with .html")
+    path = _page_name(out_path or os.path.join(results_dir, "report.html"))
     pipeline, data = _pipeline_and_data(run.get("spec"))
     title = _title(pipeline or _source(annotations), data) or os.path.basename(os.path.abspath(results_dir))
-    shown = report_results(
-        annotations, path, summary=summary, image_folders=folders, failures_file=failures, title=title
+    return path, report_results(
+        annotations,
+        path,
+        summary=summary,
+        image_folders=folders,
+        failures_file=failures,
+        title=title,
+        versions=steps_of(results_dir),
+        single=single,
     )
-    return path, shown
+
+
+def report_both(
+    results: str, other: str, out_path: str | None = None, image_root: str | None = None, single: bool = False
+) -> tuple[str, int]:
+    """Write the report of two runs' records beside each other, those that differ marked as changed.
+
+    Args:
+        results, other: Their folders; the first one's records are taken for the earlier ones.
+        out_path: The page; None for `report_with_NAME.html` in the first folder, where NAME is the other's.
+        image_root: Where relative image paths are looked for; None for where the runs looked.
+        single: As for `report_folder`.
+
+    Returns:
+        The path of the page, and how many records the report shows.
+
+    Raises:
+        InputError: As for `report_folder`; or a folder has no records as JSON lines.
+    """
+    files, names = [annotations_of(path) for path in (results, other)], _names(results, other)
+    path = _page_name(out_path or os.path.join(results, f"report_with_{os.path.basename(os.path.abspath(other))}.html"))
+    folders = dict.fromkeys(place for run in (results, other) for place in image_folders_of(run, image_root))
+    models = dict.fromkeys(str(run_of(run).get("model") or "") for run in (results, other))
+    return path, report_results(
+        files[1],
+        path,
+        summary={"model": ", ".join(filter(None, models))},
+        image_folders=[*folders],
+        failures_file=os.path.join(other, "failures.jsonl"),
+        title=" → ".join(names),
+        versions=list(zip(names, files, strict=True)),
+        is_run=True,
+        single=single,
+    )
+
+
+def _names(results: str, other: str) -> list[str]:
+    """The folders' names; their paths where both are called the same."""
+    names = [os.path.basename(os.path.abspath(path)) for path in (results, other)]
+    return names if names[0] != names[1] else [results, other]
+
+
+def _page_name(path: str) -> str:
+    if os.path.splitext(path)[1] in (".json", ".jsonl"):
+        raise InputError(f"{path} is a name for data: call the report something that ends with .html")
+    return path
 
 
 def _pipeline_and_data(spec: Any) -> tuple[str, str]:
