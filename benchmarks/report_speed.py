@@ -48,7 +48,8 @@ MOVES = """async () => {
   const canvas = document.querySelector("canvas.overlay"), place = canvas.getBoundingClientRect();
   let last = 0, longest = 0;
   for (let n = 0; n < 120; n++) {
-    canvas.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: place.x + 3 * n, clientY: place.y + n }));
+    const there = { bubbles: true, clientX: place.x + 3 * n, clientY: place.y + n };
+    canvas.dispatchEvent(new PointerEvent("pointermove", there));
     const now = await new Promise(requestAnimationFrame);
     if (last) longest = Math.max(longest, now - last);
     last = now;

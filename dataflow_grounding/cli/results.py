@@ -8,7 +8,7 @@ import click
 from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.jobs.costs import costs_of
 from dataflow_grounding.jobs.merging import merge as merge_shards
-from dataflow_grounding.review import report_both, report_folder
+from dataflow_grounding.review import report_folder
 from dataflow_grounding.terminal import counted
 
 
@@ -59,14 +59,11 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
 @click.command("report")
 @click.argument("results", type=click.Path(exists=True, file_okay=False))
 @click.argument("other", required=False, type=click.Path(exists=True, file_okay=False))
-@click.option("-o", "out_path", metavar="FILE", help="Where to write it; RESULTS/report.html unless given.")
+@click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
-@click.option("--single-file", "single", is_flag=True, help="Put everything into one file: for few images.")
+@click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
-def report(results: str, other: str | None, as_json: bool, **more: Any) -> None:
-    """Write an HTML page of the folder RESULTS, and its data beside it: failures, pictures with boxes, captions, counts.
-
-    It opens from disk and needs no network. With OTHER, the results of another run, it shows where they differ.
-    """
-    path, shown = report_both(results, other, **more) if other else report_folder(results, **more)
+def report(results: str, as_json: bool, **more: Any) -> None:
+    """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the two differ."""
+    path, shown = report_folder(results, **more)
     answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

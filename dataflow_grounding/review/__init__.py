@@ -1,5 +1,5 @@
-"""Looking at results: the static report."""
+"""Looking at results: the report."""
 
-from dataflow_grounding.review.results import publish, report_both, report_folder, report_results
+from dataflow_grounding.review.results import publish, report_folder, report_results
 
-__all__ = ["publish", "report_both", "report_folder", "report_results"]
+__all__ = ["publish", "report_folder", "report_results"]

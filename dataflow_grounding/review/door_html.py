@@ -6,7 +6,7 @@ import html
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
@@ -41,25 +41,24 @@ def style_sheet() -> str:
 
 
 def door_html(
-    title: str,
-    summary: Mapping[str, Any],
     counts: Mapping[str, int],
     kinds: Mapping[str, int],
-    *,
-    plots: Sequence[str] = (),
     about: Mapping[str, Any],
-    inline: Iterator[str],
+    inline: Iterable[str],
+    *,
+    title: str,
+    summary: Mapping[str, Any],
+    plots: Sequence[str] = (),
 ) -> Iterator[str]:
     """The parts of the page.
 
     Args:
-        title: The heading.
-        summary: Shown of it: `model`, `seconds`, and `notes` that people should read.
-        counts: The figures by name.
-        kinds: How many failures there are of each kind.
-        plots: HTML of the figures of the data set.
+        counts, kinds: The figures by name, and how many failures there are of each kind.
         about: What the scripts need to begin.
         inline: Data that are part of the page, as HTML.
+        title: The heading.
+        summary: Shown of it: `model`, `seconds`, and `notes` that people should read.
+        plots: HTML of the figures of the data set.
     """
     style, nonce = style_sheet(), secrets.token_urlsafe(16)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

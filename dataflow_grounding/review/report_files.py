@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.review.thumbnails import THUMBNAIL
@@ -47,21 +48,17 @@ class ReportFiles:
     """
 
     def __init__(self, page: str | os.PathLike[str], single: bool = False) -> None:
-        self.page, self.single = os.path.abspath(page), single
-        self.folder = os.path.dirname(self.page)
-        self.beside = os.path.splitext(self.page)[0] + "_files"
-        self.thumbnails = "" if single else os.path.join(self.beside, "thumbnails")
-        self.names: list[str] = []
-        self._size = 0
-        self._is_first = not os.path.lexists(self.beside)
+        self.page, self.single, self.names, self._size = os.path.abspath(page), single, list[str](), 0
+        self.folder, self.beside = os.path.dirname(self.page), os.path.splitext(self.page)[0] + "_files"
+        self._is_first, self._is_ours = not os.path.lexists(self.beside), _is_ours(self.beside)
         if os.path.lexists(self.page) and not _is_page(self.page, 1):
             raise _taken(self.page, "page")
-        if os.path.lexists(self.beside) and not _is_ours(self.beside):
+        if not (single or self._is_first or self._is_ours):
             raise _taken(self.beside, "folder")
-        if single:
-            self.data = tempfile.mkdtemp()
-        else:
-            self.data = os.path.join(self.beside, secrets.token_hex(4))
+        self.thumbnails = "" if single else os.path.join(self.beside, "thumbnails")
+        self.data = tempfile.mkdtemp() if single else os.path.join(self.beside, secrets.token_hex(4))
+        self.address = "" if single else quote(os.fsencode(os.path.relpath(self.data, self.folder))) + "/"
+        if not single:
             os.makedirs(self.data)
             Path(self.beside, _MARKER).write_text(_SAID, encoding="utf-8")
 
@@ -69,7 +66,7 @@ class ReportFiles:
         return self
 
     def write(self, name: str, rows: Iterable[str]) -> None:
-        """Write a file of data as a list of rows, each of them JSON. Raises InputError: it is too much for a single file."""
+        """Write a file of data, a list of rows in JSON. Raises InputError: it is too much for a single file."""
         begin, end = ("[", "]") if self.single else (f'reportPage.take("{name}", [', "]);\n")
         with open(os.path.join(self.data, f"{name}.js"), "w", encoding="utf-8", newline="\n") as file:
             file.write(begin)
@@ -106,24 +103,23 @@ class ReportFiles:
             with suppress(FileNotFoundError):
                 os.unlink(unfinished)
         _remove_pages(self.page)
-        self._remove_data(but=self.data)
-        if self.single:
-            self._remove_folder()
+        if self._is_ours:
+            self._clear(but=self.data)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind or self.single:
             _remove(self.data, _SCRIPT)
-        if kind and self._is_first:
-            self._remove_folder()
+        if kind and self._is_first and not self.single:
+            self._clear()
 
-    def _remove_data(self, but: str) -> None:
-        for name in os.listdir(self.beside) if os.path.isdir(self.beside) else ():
-            if _DATA.fullmatch(name) and os.path.join(self.beside, name) != but:
+    def _clear(self, but: str = "") -> None:
+        """Remove the data of other reports from the folder and, without any, the rest of it."""
+        for name in filter(_DATA.fullmatch, os.listdir(self.beside)):
+            if os.path.join(self.beside, name) != but:
                 _remove(os.path.join(self.beside, name), _SCRIPT)
-
-    def _remove_folder(self) -> None:
-        _remove(os.path.join(self.beside, "thumbnails"), THUMBNAIL)
-        _remove(self.beside, re.compile(re.escape(_MARKER)))
+        if self.single or not but:
+            _remove(os.path.join(self.beside, "thumbnails"), THUMBNAIL)
+            _remove(self.beside, re.compile(re.escape(_MARKER)))
 
 
 def _taken(path: str, what: str) -> FileExistsError:

@@ -22,26 +22,22 @@ def report_results(
     annotations: str,
     out_path: str,
     *,
-    summary: Mapping[str, Any],
     image_folders: Sequence[str] = (),
     failures_file: str = "",
-    title: str = "Grounded annotations",
     versions: Sequence[tuple[str, str]] = (),
     is_run: bool = False,
-    single: bool = False,
+    **how: Any,
 ) -> int:
     """Write the report of an annotations file.
 
     Args:
         annotations: Records as JSON lines, or as the file's ending says.
         out_path: The page, HTML; beside it is a folder for what it shows, `report_files` for `report.html`.
-        summary: Shown of it: `model`, `seconds` and `notes`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
-        title: The heading: what ran, and on which data.
         versions: Names and files of earlier versions of the records, in order, the last one's the annotations' own.
         is_run: Whether they are of two runs, not of a run's steps.
-        single: Whether the page is to hold everything.
+        how: `title`, `summary`, `single`, as for `write_report`.
 
     Returns:
         How many records it shows.
@@ -50,7 +46,7 @@ def report_results(
         InputError: A file can't be read or written, or a single file would be too large.
 
     Example:
-        ``report_results("out/annotations.jsonl", "out/report.html", summary={"model": "a-model"})``
+        ``report_results("out/annotations.jsonl", "out/report.html", title="A run", summary={"model": "a-model"})``
     """
 
     def image_of(record: Mapping[str, Any]) -> str | None:
@@ -60,24 +56,15 @@ def report_results(
         except GroundingError:
             return None
 
-    plots = list(plots_html(figures_of([annotations], read=False))) if os.path.exists(annotations) else []
-    with ExitStack() as stack:
-        others = [stack.enter_context(closing(Version(name, path, is_run))) for name, path in versions[:-1]]
-        try:
-            return write_report(
-                _objects(annotations),
-                find_image=image_of,
-                out_path=out_path,
-                title=title,
-                summary=summary,
-                failures=_objects(failures_file),
-                versions=others,
-                called=versions[-1][0] if versions else "",
-                plots=plots,
-                single=single,
-            )
-        except OSError as error:
-            raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
+    how["plots"] = list(plots_html(figures_of([annotations], read=False))) if os.path.exists(annotations) else []
+    how["called"] = versions[-1][0] if versions else ""
+    try:
+        with ExitStack() as stack:
+            how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
+            records, failures = _objects(annotations), _objects(failures_file)
+            return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
+    except OSError as error:
+        raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -98,103 +85,62 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         else:
             write_rows(annotations, _objects(summary.annotations))
         said = {**summary.to_json(), "model": ", ".join(summary.models)}
+        how: dict[str, Any] = {"failures_file": summary.failures_file, "versions": steps_of(storage.cache_path)}
         title, folders = _title_of_script(annotations, storage), storage.image_folders
-        failures = summary.failures_file
-        report_results(
-            annotations,
-            page,
-            summary=said,
-            image_folders=folders,
-            failures_file=failures,
-            title=title,
-            versions=steps_of(storage.cache_path),
-        )
+        report_results(annotations, page, summary=said, title=title, image_folders=folders, **how)
         summary.annotations, summary.report = annotations, page
 
 
 def report_folder(
-    results_dir: str, out_path: str | None = None, image_root: str | None = None, single: bool = False
+    results_dir: str,
+    out_path: str | None = None,
+    image_root: str | None = None,
+    *,
+    other: str | None = None,
+    single: bool = False,
 ) -> tuple[str, int]:
-    """Write the report of a run's folder.
+    """Write the report of a run's folder, or of two beside each other.
 
     Args:
         results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl` where all records
             failed; `run.json` says what ran. Where steps changed records, their versions are beside each other.
-        out_path: The page; None for `report.html` in that folder.
-        image_root: Where relative image paths are looked for; None for where the run looked.
+        out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with another of that name.
+        image_root: Where relative image paths are looked for; None for where the runs looked.
+        other: Another run's folder: its records are shown, and `results_dir`'s as the earlier versions of them.
         single: Whether the page is to hold everything, without a folder beside it.
 
     Returns:
         The path of the page, and how many records the report shows.
 
     Raises:
-        InputError: The folder has neither, the page can't be written, or a single file would be too large.
+        InputError: A folder has neither, the page can't be written, or a single file would be too large.
     """
-    annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
-    if not os.path.exists(annotations) and not os.path.exists(failures):
-        raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
-    run, folders = run_of(results_dir), image_folders_of(results_dir, image_root)
-    counts = run.get("summary")
-    summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
-    path = _page_name(out_path or os.path.join(results_dir, "report.html"))
-    pipeline, data = _pipeline_and_data(run.get("spec"))
-    title = _title(pipeline or _source(annotations), data) or os.path.basename(os.path.abspath(results_dir))
-    return path, report_results(
-        annotations,
-        path,
-        summary=summary,
-        image_folders=folders,
-        failures_file=failures,
-        title=title,
-        versions=steps_of(results_dir),
-        single=single,
-    )
-
-
-def report_both(
-    results: str, other: str, out_path: str | None = None, image_root: str | None = None, single: bool = False
-) -> tuple[str, int]:
-    """Write the report of two runs' records beside each other, those that differ marked as changed.
-
-    Args:
-        results, other: Their folders; the first one's records are taken for the earlier ones.
-        out_path: The page; None for `report_with_NAME.html` in the first folder, where NAME is the other's.
-        image_root: Where relative image paths are looked for; None for where the runs looked.
-        single: As for `report_folder`.
-
-    Returns:
-        The path of the page, and how many records the report shows.
-
-    Raises:
-        InputError: As for `report_folder`; or a folder has no records as JSON lines.
-    """
-    files, names = [annotations_of(path) for path in (results, other)], _names(results, other)
-    path = _page_name(out_path or os.path.join(results, f"report_with_{os.path.basename(os.path.abspath(other))}.html"))
-    folders = dict.fromkeys(place for run in (results, other) for place in image_folders_of(run, image_root))
-    models = dict.fromkeys(str(run_of(run).get("model") or "") for run in (results, other))
-    return path, report_results(
-        files[1],
-        path,
-        summary={"model": ", ".join(filter(None, models))},
-        image_folders=[*folders],
-        failures_file=os.path.join(other, "failures.jsonl"),
-        title=" → ".join(names),
-        versions=list(zip(names, files, strict=True)),
-        is_run=True,
-        single=single,
-    )
-
-
-def _names(results: str, other: str) -> list[str]:
-    """The folders' names; their paths where both are called the same."""
-    names = [os.path.basename(os.path.abspath(path)) for path in (results, other)]
-    return names if names[0] != names[1] else [results, other]
-
-
-def _page_name(path: str) -> str:
+    for folder in filter(None, (results_dir, other)):
+        if not any(os.path.exists(os.path.join(folder, name)) for name in ("annotations.jsonl", "failures.jsonl")):
+            raise InputError(f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?")
+    shown = other or results_dir
+    path = out_path or os.path.join(results_dir, f"report_with_{_last(other)}.html" if other else "report.html")
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
         raise InputError(f"{path} is a name for data: call the report something that ends with .html")
-    return path
+    run, annotations = run_of(shown), os.path.join(shown, "annotations.jsonl")
+    counts, (pipeline, data) = run.get("summary"), _pipeline_and_data(run.get("spec"))
+    how: dict[str, Any] = {
+        "title": _title(pipeline or _source(annotations), data) or _last(shown),
+        "summary": {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")},
+        "image_folders": image_folders_of(shown, image_root),
+        "versions": steps_of(shown),
+    }
+    if other:
+        names = (_last(results_dir), _last(other)) if _last(results_dir) != _last(other) else (results_dir, other)
+        files = map(annotations_of, (results_dir, other))
+        how |= {"title": " → ".join(names), "versions": list(zip(names, files, strict=True)), "is_run": True}
+        how["image_folders"] += image_folders_of(results_dir, image_root)
+    failures = os.path.join(shown, "failures.jsonl")
+    return path, report_results(annotations, path, failures_file=failures, single=single, **how)
+
+
+def _last(folder: str) -> str:
+    return os.path.basename(os.path.abspath(folder))
 
 
 def _pipeline_and_data(spec: Any) -> tuple[str, str]:

@@ -87,15 +87,11 @@ class Thumbnails:
                 for item, path in items:
                     waiting.append((item, pool.submit(self.of, path)))
                     if len(waiting) >= _AT_ONCE:
-                        yield _done(*waiting.popleft())
-                while waiting:
-                    yield _done(*waiting.popleft())
+                        item, made = waiting.popleft()
+                        yield item, made.result()
+                yield from ((item, made.result()) for item, made in waiting)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _done(item: T, future: "Future[Picture]") -> tuple[T, Picture]:
-    return item, future.result()
 
 
 def thumbnail_of(path: str) -> tuple[Size, bytes]:

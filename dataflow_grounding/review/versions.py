@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ from dataflow_grounding.records import ROW_OF_IMAGE, parse_line, path_of
 from dataflow_grounding.review.record_data import view_data
 from dataflow_grounding.review.record_view import Expression, View, view_of
 
-_STEP = re.compile(r"step_([0-9]+)_.+|.*_step([0-9]+)\.jsonl")
+_STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
 _SAME = 1.0  # pixels by which two edges may differ
 
 
@@ -32,8 +33,8 @@ class Version:
         self._places: defaultdict[int, list[int]] = defaultdict(list)
         at = 0
         for line in self._file:
-            if row := _row(line):
-                self._places[_key(row)].append(at)
+            with suppress(BrokenRow):
+                self._places[_key(parse_line(line))].append(at)
             at += len(line)
 
     def take(self, record: Mapping[str, Any]) -> View | None:
@@ -43,14 +44,11 @@ class Version:
 
     def left(self) -> Iterator[View]:
         """Those that were not taken."""
-        for at in sorted(at for places in self._places.values() for at in places):
-            if view := self._view(at):
-                yield view
+        yield from map(self._view, sorted(at for places in self._places.values() for at in places))
 
-    def _view(self, at: int) -> View | None:
+    def _view(self, at: int) -> View:
         self._file.seek(at)
-        row = _row(self._file.readline())
-        return view_of(row) if row else None
+        return view_of(parse_line(self._file.readline()))
 
     def close(self) -> None:
         """Close the file."""
@@ -58,14 +56,29 @@ class Version:
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Names and files of a run's steps in order; the annotations are a copy of the last."""
-    found = []
+    """Names and files of a run's steps in order; the annotations are a copy of the last. None where two runs have
+    left theirs.
+    """
+    found, runs = [], set()
     for name in os.listdir(results):
         path = os.path.join(results, name)
         path = os.path.join(path, "annotations.jsonl") if os.path.isdir(path) else path
         if (step := _STEP.fullmatch(name)) and os.path.isfile(path):
-            found.append((int(step[1] or step[2]), name.removesuffix(".jsonl"), path))
-    return [(name, path) for _, name, path in sorted(found)]
+            found.append((int(step[1] or step[3]), name.removesuffix(".jsonl"), path))
+            runs.add(step[2])
+    return [(name, path) for _, name, path in sorted(found)] if len(runs) == 1 else []
+
+
+def with_versions(
+    views: Iterable[View], versions: Sequence[Version], name: str
+) -> Iterator[tuple[View, dict[str, Any]]]:
+    """Each record, called `name`, and what its data have more because of its versions; then what one run alone has."""
+    for view in views:
+        others = [(version.name, version.take(view.record)) for version in versions]
+        alone = any(version.is_run and not other for version, (_, other) in zip(versions, others, strict=True))
+        yield view, {"only": name} if alone else beside(view, others, name)
+    for version in versions:
+        yield from ((view, {"only": version.name}) for view in version.left() if version.is_run)
 
 
 def beside(view: View, versions: Sequence[tuple[str, View | None]], name: str) -> dict[str, Any]:
@@ -79,18 +92,15 @@ def beside(view: View, versions: Sequence[tuple[str, View | None]], name: str) -
         `changes`, each with `version`, `text` of the expression and what is `said`; and `versions`, those that differ
         from the one before them and the one that they differ from, with `name` and `expressions`.
     """
-    with_boxes = [(title, one) for title, one in versions if one and any(_decided(e) for e in one.expressions)]
-    row = [*with_boxes, (name, view)]
+    decided = [(title, one) for title, one in versions if one and any(e.status != "pending" for e in one.expressions)]
     changes: list[dict[str, str]] = []
     shown: dict[str, View] = {}
-    for (before, old), (after, new) in pairwise(row):
+    for (before, old), (after, new) in pairwise([*decided, (name, view)]):
         if said := list(differences(old.expressions, new.expressions)):
             changes += [{"version": after, "text": text, "said": what} for text, what in said]
             shown.update({before: old, after: new})
-    if not changes:
-        return {}
     listed = [{"name": title, "expressions": view_data(one)["expressions"]} for title, one in shown.items()]
-    return {"changes": changes, "versions": listed}
+    return {"changes": changes, "versions": listed} if changes else {}
 
 
 def differences(before: Sequence[Expression], after: Sequence[Expression]) -> Iterator[tuple[str, str]]:
@@ -123,17 +133,6 @@ def _named(expressions: Iterable[Expression]) -> dict[tuple[str, int], Expressio
         named[text, counted[text]] = e
         counted[text] += 1
     return named
-
-
-def _decided(e: Expression) -> bool:
-    return e.status != "pending"
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        return parse_line(line)
-    except BrokenRow:
-        return None
 
 
 def _key(record: Mapping[str, Any]) -> int:
