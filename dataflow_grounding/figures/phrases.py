@@ -3,18 +3,16 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from itertools import combinations, islice
 from typing import Any
-
-import yaml
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
 from dataflow_grounding.metrics.annotations import plain
+from dataflow_grounding.tables import load_table
 
-_KINDS: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("attributes.yaml").read_text("utf-8"))
+_KINDS: dict[str, Any] = load_table(__package__, "attributes.yaml")
 ATTRIBUTES = {
     kind: frozenset(row["more"].split()).union(*(getattr(words, name) for name in row["lists"]))
     for kind, row in _KINDS.items()

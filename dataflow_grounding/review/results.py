@@ -9,6 +9,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.images import find_image
+from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record
 from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
 from dataflow_grounding.review.plots import plots_html
@@ -88,7 +89,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         how: dict[str, Any] = {"failures_file": summary.failures_file, "versions": steps_of(storage.cache_path)}
         title, folders = _title_of_script(annotations, storage), storage.image_folders
         report_results(annotations, page, summary=said, title=title, image_folders=folders, **how)
-        summary.annotations, summary.report = annotations, page
+        summary.annotations, summary.report = address_of(annotations), sent(page)
 
 
 def report_folder(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from dataflow_grounding.errors import ImageMissing, RecordError
+from dataflow_grounding.elsewhere import is_elsewhere, look
+from dataflow_grounding.errors import ImageMissing, InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import url_of
@@ -48,15 +49,14 @@ class Thumbnails:
         if path is None:
             return Picture(missing=_MISSING)
         try:
-            found, full = os.stat(path), link(path, self._page_folder)
-            facts = f"{full or os.path.abspath(path)}\n{found.st_size}\n{found.st_mtime_ns}"
-            key = hashlib.sha256(os.fsencode(facts)).hexdigest()[:24]
+            found, full = look(path), link(path, self._page_folder)
+            key = hashlib.sha256(os.fsencode(f"{full or path}\n{found.size}\n{found.changed}")).hexdigest()[:24]
             if name := self._there.get(key):
                 self._used.add(name)
                 _, width, height = THUMBNAIL.fullmatch(name).groups()  # type: ignore[union-attr]
                 return Picture((int(width), int(height)), self._address(name), full)
             size, small = thumbnail_of(path)
-        except (RecordError, OSError, ValueError) as error:
+        except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=_MISSING if isinstance(error, (ImageMissing, FileNotFoundError)) else _BROKEN)
         return Picture(size, self._kept(f"{key}-{size[0]}x{size[1]}.webp", small), full)
 
@@ -116,7 +116,7 @@ def link(path: str, folder: str) -> str:
 
     It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
     """
-    if not path.lower().endswith(_SHOWN_BY_BROWSERS):
+    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
         return ""
     path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
     within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
