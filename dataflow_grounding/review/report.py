@@ -52,28 +52,18 @@ def write_report(
     with ExitStack() as stack:
         files = stack.enter_context(ReportFiles(out_path, single))
         kinds = _write_failures(files, failures)
-        rows, index, thumbnails = (
-            _Sorted(stack, files.folder),
-            RecordIndex(),
-            Thumbnails(files.folder, files.thumbnails),
-        )
-        counts = Counter(failures=kinds.total())
-        views = ((item, find_image(item[0].record)) for item in with_versions(map(view_of, records), versions, called))
-        for (view, more), picture in thumbnails.along(views):
+        rows, index, counts = _Sorted(stack, files.folder), RecordIndex(), Counter(failures=kinds.total())
+        thumbnails = Thumbnails(files.folder, files.thumbnails)
+        views = with_versions(map(view_of, records), versions, called)
+        for (view, more), picture in thumbnails.along((item, find_image(item[0].record)) for item in views):
             data = {**view_data(view, picture), **more}
             rows.add(rank_of(view), script_json(index.row(view, data)), script_json(data))
             counts.update({**view.counts, "changed": "changes" in more})
         files.write_parts("records", rows.texts(1))
         words = script_json({"heads": [*index.heads], "models": [*index.models]})
         files.write("index", chain([words], rows.texts(0)))
-        about = {
-            "files": files.address,
-            "perFile": PER_FILE,
-            "flags": FLAGS,
-            "marked": index.marked,
-            "meaning": MEANING,
-        }
-        about |= {"marked": index.marked, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
+        about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": index.marked}
+        about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
         files.put(door_html(counts, kinds, about, files.inline(), **head))
         thumbnails.remove_others()
     return counts["images"]
