@@ -273,7 +273,8 @@ const recordPage = (() => {
       node("div", { class: "text" },
         node("h2", { dir: "auto" }, view.id),
         node("p", { class: "facts" }, facts.flatMap((fact, n) => (n ? [" · ", fact] : [fact]))),
-        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`), captionOf(view), view.problem && missing(view.problem), listOf(view))));
+        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
+        captionOf(view), view.problem && missing(view.problem), listOf(view))));
   }
 
   // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the
