@@ -13,6 +13,8 @@ from dataflow_grounding.mirror import sent, working_folder
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.terminal import counted
 
+_SHOWN = ("run.json", "annotations.jsonl", "failures.jsonl")  # what a report is made of
+
 
 @click.command("cost")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
@@ -61,12 +63,14 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
 
 @click.command("report")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
-@click.option("-o", "out", metavar="FILE", help="Where to write it; RESULTS/report.html unless given.")
+@click.argument("other", required=False, type=Folder(exists=True, file_okay=False))
+@click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
+@click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
-def report(results: str, out: str | None, image_root: str | None, as_json: bool) -> None:
-    """Write HTML pages of the folder RESULTS: failures, pictures with boxes, captions, counts. They need no network."""
-    with readable(results, "run.json", "annotations.jsonl", "failures.jsonl") as folder:
-        path, shown = report_folder(folder, out, image_root)
-        path = sent(path, ".html")
+def report(results: str, other: str | None, as_json: bool, **more: Any) -> None:
+    """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the two differ."""
+    with readable(results, *_SHOWN) as folder, readable(other or results, *_SHOWN) as second:
+        path, shown = report_folder(folder, other=second if other else None, **more)
+        path = sent(path, ".html", ".js", ".webp", ".jpg", ".txt")
     answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -53,11 +53,20 @@ def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sharing_boxes(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, bool]]:
     """Texts of two expressions of other words that have a box in common (IoU 0.9), and whether they have all."""
-    for one, other in combinations(expressions, 2):
-        a, b = _boxes(one), _boxes(other)
-        near = sum(any(iou(box, its) >= MERGE_IOU for its in b) for box in a)
-        if near and _plain(one) != _plain(other):
-            yield one["text"], other["text"], near == len(a) == len(b)
+    boxes = [(box, place, n) for place, one in enumerate(expressions) for n, box in enumerate(_boxes(one))]
+    boxes.sort()
+    near = defaultdict[tuple[int, int], set[int]](set)  # places of two expressions → boxes of the first one
+    for at, (box, place, n) in enumerate(boxes):
+        far = box[0] + (1 - MERGE_IOU) * (box[2] - box[0]) + 1e-6  # where one begins that overlaps so much, at most
+        for other, its, k in islice(boxes, at + 1, None):
+            if other[0] > far:
+                break
+            if place != its and iou(box, other) >= MERGE_IOU:
+                near[min(place, its), max(place, its)].add(n if place < its else k)
+    for (place, its), own in sorted(near.items()):
+        one, another = expressions[place], expressions[its]
+        if _plain(one) != _plain(another):
+            yield one["text"], another["text"], len(own) == len(one["instances"]) == len(another["instances"])
 
 
 def _plain(expression: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, is_number, read_annotations
+from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, read_annotations
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -44,18 +44,7 @@ class Expression:
     check: str
     reasons: Sequence[str]
     disputed: bool
-
-    @property
-    def look(self) -> str:
-        """The classes that colour it."""
-        return f"grey s-{self.status}" if self.color is None else f"c{self.color}"
-
-    @property
-    def tooltip(self) -> str:
-        """What there is to know of it, in lines."""
-        if self.color is None:
-            return f"{self.text}: {self.status} ({STATUS_MEANING[self.status]})"
-        return "\n".join([self.text, *(describe(instance) for instance in self.instances)])
+    expression_id: str
 
 
 @dataclass
@@ -128,17 +117,11 @@ def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: 
     reasons = [str(reason) for reason in (why, said) if reason and reason != check]
     span, disputed = _span(row.get("char_span"), caption_length), row.get("disagreement") is True
     shown = color if instances else None
-    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed)
+    name = str(row["expression_id"])
+    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed, name)
 
 
 def _span(value: Any, length: int) -> tuple[int, int] | None:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int for n in value)):
         return None
     return (value[0], value[1]) if 0 <= value[0] < value[1] <= length else None
-
-
-def describe(instance: Mapping[str, Any]) -> str:
-    """Score, evidence and bbox of an instance in a line."""
-    parts = [f"score {instance['score']:.2f}"] if is_number(instance.get("score")) else ["no score"]
-    parts += [f"evidence: {instance['evidence']}"] if instance.get("evidence") else []
-    return " · ".join([*parts, "[" + ", ".join(f"{n:g}" for n in instance["bbox"]) + "]"])

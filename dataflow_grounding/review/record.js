@@ -1,0 +1,309 @@
+// A record on a page: its picture with boxes, its caption in their colours, the list of its phrases; crops of boxes.
+// The report and the review share it. A record is what view_data of record_data.py makes. Whatever comes from data goes
+// through node() and shape(), as text or as an attribute's value: never as HTML.
+"use strict";
+
+const recordPage = (() => {
+  const MOST_WIDE = 640, MOST_HIGH = 512, LEAST_SIDE = 320; // pixels in which a picture is shown where there is room
+  const MOST_LANES = 4; // phrases over the same text whose lines are told apart
+  const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
+  const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
+
+  // `value` as a person may see it: characters that break a page are replaced, those that turn the reading direction
+  // spelt out.
+  function pageText(value) {
+    return String(value)
+      .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\p{Cs}]/gu, "\ufffd")
+      .replace(/[\u202a-\u202e\u2066-\u2069]/g, (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase()}]`);
+  }
+
+  function filled(element, attributes, children) {
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value === null || value === undefined || value === false) continue;
+      element.setAttribute(name, SAID_ALOUD.has(name) ? pageText(value) : value === true ? "" : value);
+    }
+    for (const child of children.flat()) {
+      if (child instanceof Node) element.append(child);
+      else if (child || child === 0) element.append(pageText(child));
+    }
+    return element;
+  }
+
+  const node = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
+  const shape = (name, attributes, ...children) =>
+    filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+
+  const look = (e) => (e.color === null ? `grey s-${e.status}` : `c${e.color}`);
+  const short = (n) => String(Math.round(n * 100) / 100);
+
+  // Score, evidence and bbox of an instance in a line.
+  function describe(instance) {
+    const score = instance.score === null ? "no score" : `score ${instance.score.toFixed(2)}`;
+    const evidence = instance.evidence ? [`evidence: ${instance.evidence}`] : [];
+    return [score, ...evidence, `[${instance.bbox.map(short).join(", ")}]`].join(" · ");
+  }
+
+  function tooltip(e) {
+    if (e.color === null) return `${e.text}: ${e.status} (${e.meaning})`;
+    return [e.text, ...e.instances.slice(0, 20).map(describe)].join("\n");
+  }
+
+  // The boxes to draw, large ones first, so that small ones are on top: {e, instance, bbox}.
+  function boxesOf(view) {
+    const boxes = view.expressions.flatMap((e) =>
+      e.color === null ? [] : e.instances.map((instance) => ({ e, instance, bbox: instance.bbox })));
+    const area = ({ bbox: [x1, y1, x2, y2] }) => Math.abs((x2 - x1) * (y2 - y1));
+    return boxes.sort((a, b) => area(b) - area(a));
+  }
+
+  // The boxes as SVG in shares of the picture, so that they stay put at any width.
+  function shapesOf(view, boxes) {
+    const tags = [];
+    const percent = (n) => `${n.toFixed(3)}%`;
+    const groups = boxes.map(({ e, instance, bbox: [x1, y1, x2, y2] }) => {
+      const x = (100 * x1) / view.width, y = (100 * y1) / view.height;
+      const number = String(e.index + 1), up = y < 6 ? 0 : -16, wide = 10 + 7 * number.length;
+      // Boxes that begin in the same corner get their numbers side by side.
+      const left = (wide + 1) * tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8).length;
+      tags.push([x, y]);
+      const place = { x: percent(x), y: percent(y), width: percent(Math.max(0, (100 * x2) / view.width - x)),
+        height: percent(Math.max(0, (100 * y2) / view.height - y)) };
+      const dashed = instance.evidence === "region" ? " dashed" : "";
+      return shape("g", { class: `box link e${e.index} c${e.color}${dashed}`, "data-e": e.index },
+        shape("title", null, `${e.text}\n${describe(instance)}`),
+        shape("rect", { class: "halo", ...place }), shape("rect", { class: "line", ...place }),
+        shape("svg", { class: "tag", x: place.x, y: place.y, overflow: "visible" },
+          shape("rect", { x: left, y: up, width: wide, height: 16 }),
+          shape("text", { x: left + wide / 2, y: up + 12 }, number)));
+    });
+    return shape("svg", { class: "overlay" }, groups);
+  }
+
+  // The same on one canvas, for more boxes than a browser bears as elements. `canvas.light(e)` is called by light().
+  function canvasOf(view, boxes) {
+    const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
+    const fromSmall = [...boxes].reverse();
+    let lit = null, waiting = false;
+    const colors = new Map();
+    const colorsOf = (color) => {
+      if (!colors.has(color)) {
+        const probe = node("i", { class: `c${color}`, hidden: true });
+        canvas.after(probe);
+        const style = getComputedStyle(probe);
+        colors.set(color, [style.getPropertyValue("--c"), style.getPropertyValue("--ink")]);
+        probe.remove();
+      }
+      return colors.get(color);
+    };
+    const strokes = (pen, only) => {
+      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
+      for (const { e, instance, bbox: [x1, y1, x2, y2] } of boxes) {
+        if (only !== null && only !== e.index) continue;
+        const [line, ink] = colorsOf(e.color), place = [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
+        pen.setLineDash(instance.evidence === "region" ? [8, 5] : []);
+        for (const [color, width] of [[ink, 3], [line, 1.5]]) {
+          pen.strokeStyle = color;
+          pen.lineWidth = width;
+          pen.strokeRect(...place);
+        }
+        if (only !== null || (place[2] > 40 && place[3] > 24)) {
+          const number = String(e.index + 1);
+          pen.fillStyle = line;
+          pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
+          pen.fillStyle = ink;
+          pen.fillText(number, place[0] + 4, place[1] + 11);
+        }
+      }
+    };
+    const pen = canvas.getContext("2d"), all = document.createElement("canvas"); // `all` is drawn once for a size
+    const draw = () => {
+      waiting = false;
+      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth * ratio, high = canvas.clientHeight * ratio;
+      if (!canvas.isConnected || !wide) return;
+      for (const one of all.width === Math.floor(wide) ? [canvas] : [canvas, all]) {
+        [one.width, one.height] = [wide, high];
+        const its = one.getContext("2d");
+        its.font = "600 11px system-ui, sans-serif";
+        its.scale(ratio, ratio);
+        if (one === all) strokes(its, null);
+      }
+      pen.globalAlpha = lit === null ? 1 : 0.15;
+      pen.drawImage(all, 0, 0, canvas.clientWidth, canvas.clientHeight);
+      pen.globalAlpha = 1;
+      if (lit !== null) strokes(pen, lit);
+    };
+    const soon = () => {
+      if (!waiting) requestAnimationFrame(draw);
+      waiting = true;
+    };
+    canvas.light = (e) => {
+      if (e !== lit) soon();
+      lit = e;
+    };
+    canvas.addEventListener("pointermove", (event) => {
+      const place = canvas.getBoundingClientRect();
+      const x = ((event.clientX - place.x) / place.width) * view.width;
+      const y = ((event.clientY - place.y) / place.height) * view.height;
+      const hit = fromSmall.find(({ bbox: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
+      canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
+      light(canvas.closest(".record"), hit ? hit.e.index : null);
+    });
+    new ResizeObserver(soon).observe(canvas);
+    return canvas;
+  }
+
+  // Take the full picture where the small one has too few pixels for its place; the small one again if that fails.
+  function sharpened(img, view) {
+    img.addEventListener("load", () => { if (img.naturalWidth < 0.9 * img.clientWidth) img.src = view.full; },
+      { once: true });
+    img.addEventListener("error", () => { img.src = view.thumbnail; }, { once: true });
+  }
+
+  // The picture with its boxes, or an empty frame; null where not even its size is known.
+  function pictureOf(view) {
+    if (!view.width || !view.height) return null;
+    const { width, height } = view, scale = Math.min(
+      Math.max(LEAST_SIDE / Math.max(width, height), 1), MOST_WIDE / width, MOST_HIGH / height);
+    const size = { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+    const shown = view.thumbnail
+      ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
+      : shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size });
+    if (view.thumbnail && view.full) sharpened(shown, view);
+    const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOf : shapesOf)(view, boxes);
+    if (!view.full) return node("div", { class: "picture" }, shown, overlay);
+    return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",
+      "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
+  }
+
+  // How far below the text each phrase's line runs: further than those of the phrases before it that it meets.
+  function lanesOf(spans) {
+    const lanes = [];
+    spans.forEach(({ span: [start, end] }, n) => {
+      const met = spans.slice(0, n).map((other, k) => (other.span[0] < end && start < other.span[1] ? lanes[k] : -1));
+      lanes.push(Math.max(-1, ...met) + 1);
+    });
+    return lanes;
+  }
+
+  // The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested.
+  function captionOf(view) {
+    if (!view.caption) {
+      return view.kind === "expressions" ? node("p", { class: "caption absent" }, "No caption") : null;
+    }
+    const spans = view.expressions.filter((e) => e.span)
+      .sort((a, b) => a.span[1] - a.span[0] - (b.span[1] - b.span[0]) || a.span[0] - b.span[0]);
+    const lanes = lanesOf(spans);
+    const cuts = [...new Set([0, view.caption.length, ...spans.flatMap((e) => e.span)])].sort((a, b) => a - b);
+    const parts = cuts.slice(1).map((end, n) => {
+      const start = cuts[n];
+      const around = spans.map((e, k) => [e, lanes[k]])
+        .filter(([e]) => e.span[0] <= start && end <= e.span[1]).slice(0, MOST_LANES);
+      let part = view.caption.slice(start, end);
+      if (around.length) {
+        const e = around[0][0];
+        part = node("span", { class: `link e${e.index}`, "data-e": e.index, title: tooltip(e) }, part);
+      }
+      for (const [e, lane] of around) {
+        part = node("span", { class: `mark m${e.index} ${look(e)} h${Math.min(lane, MOST_LANES - 1)}`,
+          "data-m": e.index, "data-n": e.span[1] === end ? e.index + 1 : null }, part);
+      }
+      return part;
+    });
+    return node("p", { class: "caption", dir: "auto" }, parts);
+  }
+
+  // How many boxes, or why there are none; scores, evidence, and what a check said.
+  function detailOf(e) {
+    const count = e.instances.length, parts = count ? [`${count} box${count > 1 ? "es" : ""}`] : [];
+    if (!count || e.status !== "grounded") parts.push(e.status);
+    const scores = e.instances.filter((i) => i.score !== null).map((i) => i.score.toFixed(2));
+    if (scores.length) parts.push(scores.slice(0, 4).join(", ") + (scores.length > 4 ? " …" : ""));
+    parts.push(...[...new Set(e.instances.map((i) => i.evidence).filter(Boolean))].sort());
+    if (e.disputed) parts.push(node("span", { class: "contradicted" }, "samples disagree"));
+    if (e.check) parts.push(node("span", { class: e.check === "not verified" ? "contradicted" : null }, e.check));
+    return parts.flatMap((part, n) => (n ? [" · ", part] : [part]));
+  }
+
+  function rowOf(e, view) {
+    return node("li", { class: `link e${e.index} ${look(e)}`, "data-e": e.index, tabindex: 0, title: tooltip(e) },
+      node("span", { class: "badge" }, String(e.index + 1)),
+      node("span", { class: "phrase", dir: "auto" }, e.text),
+      node("span", { class: "detail" }, view.kind === "expressions" ? detailOf(e) : []),
+      e.reasons.map((reason) => node("span", { class: "reason", dir: "auto" }, reason)));
+  }
+
+  function listOf(view) {
+    if (view.expressions.length) {
+      return node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
+    }
+    return view.kind === "expressions" && !view.problem ? node("p", { class: "facts" }, "No expressions") : null;
+  }
+
+  // Let the boxes, marks and rows of expression `e` stand out in a record; null: all as they are.
+  function light(article, e) {
+    if (!article || article.lit === e) return;
+    article.lit = e;
+    article.classList.toggle("lit", e !== null);
+    article.querySelectorAll(".on").forEach((other) => other.classList.remove("on"));
+    if (e !== null) {
+      article.querySelectorAll(`[data-e="${e}"], [data-m="${e}"]`).forEach((other) => other.classList.add("on"));
+    }
+    const canvas = article.querySelector("canvas.overlay");
+    if (canvas) canvas.light(e);
+  }
+
+  function lightsUp(article) {
+    const follow = (event) => {
+      const link = event.target.closest("[data-e]");
+      if (event.target.localName !== "canvas") light(article, link ? Number(link.dataset.e) : null);
+    };
+    article.addEventListener("pointerover", follow);
+    article.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && follow(event));
+    for (const end of ["pointerleave", "focusout"]) article.addEventListener(end, () => light(article, null));
+    return article;
+  }
+
+  // A record as an article, the form in which the report shows it.
+  function recordOf(view) {
+    const missing = (text) => node("p", { class: "missing" }, text);
+    const facts = [view.path && node("bdi", null, view.path),
+      view.width && `${view.width.toLocaleString("en")} × ${view.height.toLocaleString("en")} px`].filter(Boolean);
+    return lightsUp(node("article", { class: ["record", ...view.marks.map((m) => `has-${m}`)].join(" "), tabindex: -1 },
+      node("figure", null, pictureOf(view), view.missing && missing(view.missing)),
+      node("div", { class: "text" },
+        node("h2", { dir: "auto" }, view.id),
+        node("p", { class: "facts" }, facts.flatMap((fact, n) => (n ? [" · ", fact] : [fact]))),
+        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
+        captionOf(view), view.problem && missing(view.problem), listOf(view))));
+  }
+
+  // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the
+  // thumbnail or, where that has too few pixels, from the full picture.
+  function cropOf(view, instance, color, side = 160) {
+    const frame = node("div", { class: `crop c${color}` });
+    frame.style.width = frame.style.height = `${side}px`;
+    if (!view.width || !view.height) return frame;
+    const [x1, y1, x2, y2] = instance.bbox;
+    const most = Math.max(view.width, view.height);
+    const part = Math.max(1.3 * Math.max(x2 - x1, y2 - y1), most / 40, 8);
+    const inside = (middle, whole) =>
+      part < whole ? Math.min(Math.max(middle - part / 2, 0), whole - part) : (whole - part) / 2;
+    const x = inside((x1 + x2) / 2, view.width), y = inside((y1 + y2) / 2, view.height), scale = side / part;
+    const few = (part / most) * MOST_WIDE < side / 2; // pixels that the thumbnail has of it
+    const put = (element, left, top, width, height) =>
+      Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+    const source = few && view.full ? view.full : view.thumbnail;
+    if (source) {
+      const img = node("img", { alt: "", loading: "lazy", decoding: "async", src: source });
+      put(img, -x * scale, -y * scale, view.width * scale, view.height * scale);
+      frame.append(img);
+    }
+    const line = node("i", { class: instance.evidence === "region" ? "line dashed" : "line" });
+    put(line, (x1 - x) * scale, (y1 - y) * scale, (x2 - x1) * scale, (y2 - y1) * scale);
+    frame.append(line);
+    return frame;
+  }
+
+  return { pageText, node, shape, describe, tooltip, look, boxesOf, pictureOf, captionOf, detailOf, rowOf, listOf,
+    light, lightsUp, recordOf, cropOf };
+})();
