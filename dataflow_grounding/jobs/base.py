@@ -12,6 +12,7 @@ from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.jobs.spec_input import SpecInput
 from dataflow_grounding.operators import Operator
+from dataflow_grounding.review.applying import bring_up_to_date
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
@@ -131,7 +132,7 @@ class RowsJob(SpecJob):
             before = first.operator_step - 1
             raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
         for one, next_one in pairwise(self.steps):
-            if one.storage.output_path != next_one.storage.input_path:
+            if one.storage.operator_step + 1 != next_one.storage.operator_step:
                 between = f"between {one.label} and {next_one.label}"
                 raise SpecError(f"workflow.steps: {between} there is a step: name it too")
 
@@ -189,6 +190,7 @@ def in_folders(steps: list[Step]) -> list[Step]:
             raise SpecError(f"operator {step.operator.name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
+        step.storage.bring_up_to_date = bring_up_to_date
     return steps
 
 
