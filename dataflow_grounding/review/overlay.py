@@ -68,35 +68,37 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
     """
     if not said and comment is None:
         return dict(record)
-    column = annotated_column(record) or "expressions"
-    found = expressions_of(record)
-    later = {id: e for id, e in found.items() if id in said and e["text"] not in _texts(said[id])}
-    rows: dict[str, Any] = {}
+    column, found = annotated_column(record) or "expressions", expressions_of(record)
+    standing = {id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))}
+    there = {_place(expression) for expression in standing.values()}
+    rows: dict[str, Expression] = {}
     for id, expression in found.items():
-        truth = said.get(id)
-        if truth is None or (id not in later and _is_stale(truth, expression)):
-            rows[id] = expression
-        elif truth.expression is not None:
-            rows[id] = truth.expression
-    for id, truth in said.items():
-        if truth.expression is not None and id not in rows and truth.expression.get("verified") is not False:
-            rows[id] = truth.expression
-    for expression in later.values():
-        id = next_id(record, {**found, **rows})
-        rows[id] = {**expression, "expression_id": id}
+        if id in said and _is_of(said[id], expression):
+            rows |= {id: standing[id]} if id in standing else {id: expression} if said[id].expression else {}
+        elif _place(expression) not in there:
+            own = id if id not in said else next_id(record, {**found, **said, **rows})
+            rows[own] = expression if own == id else {**expression, "expression_id": own}
+    rows = {**rows, **standing}
     items = list(rows.values()) if column == "expressions" else _regions(record, column, rows)
     return {**record, column: items, **({} if comment is None else {"review_comment": comment})}
 
 
-def _texts(truth: Truth) -> set[str | None]:
-    return {truth.origin, truth.expression["text"] if truth.expression else None}
+def _is_of(truth: Truth, expression: Expression) -> bool:
+    """Whether this is the phrase that was reviewed, and no other that a later run gave its id."""
+    return expression["text"] in (truth.origin, truth.expression and truth.expression["text"])
 
 
-def _is_stale(truth: Truth, now: Expression) -> bool:
-    """Whether it rejects boxes other than those of now."""
-    before = truth.expression
-    rejects = before is not None and before.get("verified") is False
-    return rejects and [i["bbox"] for i in (before or now)["instances"]] != [i["bbox"] for i in now["instances"]]
+def _stands(truth: Truth, now: Expression | None) -> bool:
+    """Whether it holds still: a rejection does of the boxes that were seen."""
+    said = truth.expression
+    if said is None or said.get("verified") is not False:
+        return said is not None
+    same = now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
+    return same and _is_of(truth, now or said)
+
+
+def _place(expression: Expression) -> tuple[str, str]:
+    return expression["text"], str(expression.get("char_span"))
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:

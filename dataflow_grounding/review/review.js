@@ -493,7 +493,8 @@
   };
   function numbered(digit) {
     const now = performance.now(), grid = wanted().mode === "grid";
-    typed = now - typing < 800 ? typed + digit : digit;
+    const most = grid ? 99 : viewOf(page.items[at]).expressions.length;
+    typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
     typing = now;
     if (grid && typed.length === 2) {
       if (page.items[Number(typed) - FIRST_CELL]) mark(Number(typed) - FIRST_CELL);
