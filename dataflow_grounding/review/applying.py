@@ -6,7 +6,6 @@ from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.metrics.agreement import agreement
-from dataflow_grounding.records import Record
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
 from dataflow_grounding.review.overlay import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
@@ -106,6 +105,6 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
         for who, said in decisions.said.items():
             both = decisions.said[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys() if who else ()
             for side, of in ((first, decisions.said[""]), (second, said)) if both else ():
-                rows = expressions_of(Record(of.over(record, key), (), record.occurrence, record.image_id))
+                rows = expressions_of(of.over(record, key))
                 side.append({**record, "expressions": [row for id, row in rows.items() if id in both]})
     return agreement(first, second) if first else None

@@ -46,42 +46,39 @@ def review_files(results: str) -> ReviewFiles:
 
 
 class Said:
-    """What stands after the decisions of one file, by record: of each expression its Truth, and the last comment."""
+    """What stands after decisions, by record: of each expression its Truth, and the last comment."""
 
     def __init__(self) -> None:
         self.truths: defaultdict[str, dict[str, Truth]] = defaultdict(dict)
         self.comments: dict[str, str] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision. Raises BrokenRow for one that is none."""
-        changes, key = line.get("changes"), line.get("record")
-        if not isinstance(changes, list) or not isinstance(key, str):
-            raise BrokenRow("not a decision")
-        sides = [side for change in changes for side in (change.get("before"), change.get("after")) if side is not None]
+        """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none."""
+        sides = [side for change in line["changes"] for side in (change["before"], change["after"]) if side is not None]
         read_expressions(Record({"sides": sides}), "sides")
-        for change in changes:
-            truths, id = self.truths[key], str(change.get("id"))
-            before, after = change.get("before"), change.get("after")
-            origin, first = truths[id][1:] if id in truths else (before and before["text"], version_of(before))
-            truths.pop(id, None)
-            if version_of(after) != first:  # else all was undone
-                truths[id] = Truth(after, origin, first)
+        for change in line["changes"]:
+            truths, id, before, after = (
+                self.truths[line["record"]],
+                str(change["id"]),
+                change["before"],
+                change["after"],
+            )
+            known = truths.pop(id, None) or Truth(None, before and before["text"], version_of(before))
+            if version_of(after) != known.first:  # else all was undone
+                truths[id] = known._replace(expression=after)
         if isinstance(line.get("comment"), str):
-            self.comments[key] = line["comment"]
+            self.comments[line["record"]] = line["comment"]
 
-    def over(self, record: Record, key: str) -> dict[str, Any]:
+    def over(self, record: Record, key: str) -> Record:
         """The record with what was said of it."""
         return overlaid(record, self.truths.get(key, {}), self.comments.get(key))
 
 
 class Decisions:
-    """The decisions of a file, read as far as it goes; what others append to it meanwhile is read before each own.
+    """The decisions in a file, read as far as it goes; what others append meanwhile is read before each own.
 
-    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind second reviews
-    stand apart, by reviewer: they say what another saw, and change nothing.
-
-    Args:
-        path: The file; it may be missing.
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind second reviews stand
+    apart, by reviewer: they say what another saw, and change nothing.
     """
 
     def __init__(self, path: str) -> None:
@@ -103,7 +100,7 @@ class Decisions:
             for text in file:
                 if not text.endswith(b"\n"):
                     break
-                with suppress(BrokenRow, AttributeError, TypeError):
+                with suppress(BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     self._take(parse_line(text))
                 self._read += len(text)
 
@@ -178,40 +175,37 @@ class Decisions:
         """
         with self._alone():
             if given.get("uid") in self._places:  # it came before, and its answer was lost
-                return [(c["id"], version_of(c["after"])) for c in self._line(given["uid"])["changes"]]
+                return [(change["id"], version_of(change["after"])) for change in self._line(given["uid"])["changes"]]
             said = self.said[who if blind else ""]
-            now = expressions_of(Record(said.over(record, key), record.folders, record.occurrence, record.image_id))
-            changes = self._undone(key, given["undoes"]) if given.get("undoes") else listed(given.get("changes"))
-            line: dict[str, Any] = {"record": key, "changes": []}
-            for change in changes:
-                id = change.get("id")
-                if not id or change.get("fresh"):
-                    id = next_id(record, {**now, **said.truths.get(key, {})})
-                before = now.get(id)
+            now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
+            for change in self._undone(key, given["undoes"]) if given.get("undoes") else listed(given.get("changes")):
+                fresh = change.get("fresh") or not change.get("id")
+                id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
+                before = now.pop(id, None)
                 if version_of(before) != change.get("version"):
-                    name = (before or change.get("before") or change.get("after") or {}).get("text", id)
-                    raise InputError(f"{name}: {self.by.get((key, id), 'another run')} changed it meanwhile")
-                exact = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
-                now = {**now, id: exact} if exact else {i: e for i, e in now.items() if i != id}
-                versions = {"id": id, "version": change.get("version")}
-                line["changes"].append({**versions, "before": before, "after": exact})
-            line |= _of_decision(given) | {"who": who, "when": _now()} | ({"blind": True} if blind else {})
-            self._append(line)
-            return [(change["id"], version_of(change["after"])) for change in line["changes"]]
+                    name, other = before["text"] if before else id, self.by.get((key, id), "another run")
+                    raise InputError(f"{name}: {other} changed it meanwhile")
+                after = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
+                now |= {id: after} if after else {}
+                changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
+            more = {"who": who, "when": _now(), **({"blind": True} if blind else {})}
+            self._append({"record": key, "changes": changes, **_of_decision(given), **more})
+            return [(change["id"], version_of(change["after"])) for change in changes]
 
     def _line(self, uid: Any) -> dict[str, Any]:
+        if uid not in self._places:
+            raise InputError("there is no such decision to undo")
         with storing(self.path), open(self.path, "rb") as file:
             file.seek(self._places[uid])
             return parse_line(file.readline())
 
     def _undone(self, key: str, uid: Any) -> list[dict[str, Any]]:
         """The changes that take a decision back."""
-        if uid not in self._places:
-            raise InputError("there is no such decision to undo")
         if (line := self._line(uid))["record"] != key:
             raise InputError("the decision to undo is on another record")
-        sides = [(c["id"], c.get("before"), c.get("after")) for c in reversed(line["changes"])]
-        return [{"id": id, "version": version_of(after), "exact": before} for id, before, after in sides]
+        return [
+            {"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in reversed(line["changes"])
+        ]
 
 
 def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:

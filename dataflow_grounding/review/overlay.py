@@ -2,39 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import STATUSES, Record, annotated_column, is_number, read_annotations
+from dataflow_grounding.review.record_view import View
 
 Expression: TypeAlias = dict[str, Any]
-PERSON = "person"
-"""The `evidence` of a box that a reviewer drew or moved."""
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
-_REGION_TEXT = {"region_captions": "text", "regions": "type"}
 
 
 class Truth(NamedTuple):
-    """How a reviewer left an expression, None for deleted; `origin`: the text it had before, None for one added;
-    `first`: the version that it had.
-    """
+    """How a reviewer left an expression, None for deleted; the text that it had before, and its version then."""
 
     expression: Expression | None
     origin: str | None
     first: str
 
 
-def caption_of(record: Mapping[str, Any]) -> str:
-    """The caption that spans are of; empty without one."""
-    texts = (record.get(key) for key in ("cleaned_caption", "caption"))
-    return next((text for text in texts if isinstance(text, str)), "")
-
-
 def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions (or region captions, or regions) by id; none without a column of them.
+    """The record's expressions, else its region captions or regions, by id; of several with one id the first.
 
-    Raises BrokenRow. Of several with one id, which can't be told apart, the first is meant.
+    Raises BrokenRow.
     """
     found: dict[str, Expression] = {}
     for expression in read_annotations(record) if annotated_column(record) else ():
@@ -46,30 +36,32 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     """A short digest of an expression; empty for none.
 
     Example:
-        >>> version_of({"text": "a dog"}) == version_of({"text": "a dog"}) != version_of({"text": "a cat"})
-        True
+        >>> version_of({"text": "a dog"}), version_of(None)
+        ('688b9936d95f', '')
     """
-    if expression is None:
-        return ""
-    return hashlib.sha256(json.dumps(expression, sort_keys=True).encode()).hexdigest()[:12]
+    text = json.dumps(expression, sort_keys=True)
+    return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = None) -> dict[str, Any]:
-    """The record as its reviewers left it: what they said stands, whatever a later run said of the same phrases.
+def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = None) -> Record:
+    """The record as its reviewers left it, whatever a later run says of the same phrases.
 
-    Args:
-        record: As the pipeline left it.
-        said: What reviewers said of its expressions, by id.
-        comment: On the record as a whole.
-
-    Returns:
-        A copy; untouched expressions are the record's own. A phrase of a later run that took a reviewed one's id gets
-        another; a rejection is of the boxes that were seen, so boxes of a later run stand unjudged in their place.
+    `said` has what they said of its expressions, by id. A phrase of a later run that took a reviewed one's id gets
+    another; a rejection is of the boxes that were seen, so other boxes of a later run stand, unjudged, in their place.
     """
     if not said and comment is None:
-        return dict(record)
+        return record
     column, found = annotated_column(record) or "expressions", expressions_of(record)
-    standing = {id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))}
+    rows = _rows(record, found, said)
+    items = list(rows.values()) if column == "expressions" else list(_regions(record[column], column, rows, [*found]))
+    return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
+
+
+def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
+    """What stands of the record's expressions, in their order, then what reviewers said besides."""
+    standing = {
+        id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))
+    }
     there = {_place(expression) for expression in standing.values()}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
@@ -78,9 +70,7 @@ def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = No
         elif _place(expression) not in there:
             own = id if id not in said else next_id(record, {**found, **said, **rows})
             rows[own] = expression if own == id else {**expression, "expression_id": own}
-    rows = {**rows, **standing}
-    items = list(rows.values()) if column == "expressions" else _regions(record, column, rows)
-    return {**record, column: items, **({} if comment is None else {"review_comment": comment})}
+    return rows | {id: expression for id, expression in standing.items() if id not in rows}
 
 
 def _is_of(truth: Truth, expression: Expression) -> bool:
@@ -89,7 +79,6 @@ def _is_of(truth: Truth, expression: Expression) -> bool:
 
 
 def _stands(truth: Truth, now: Expression | None) -> bool:
-    """Whether it holds still: a rejection does of the boxes that were seen."""
     said = truth.expression
     if said is None or said.get("verified") is not False:
         return said is not None
@@ -109,17 +98,15 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
     return f"{record.unique_id}#{number}"
 
 
-def _regions(record: Record, column: str, rows: Mapping[str, Expression]) -> list[Any]:
+def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], ids: list[str]) -> Iterator[Any]:
     """The items of a column of regions, each with its first box."""
-    own = dict(zip(expressions_of(record), record[column], strict=False))
-    items = []
     for id, row in rows.items():
-        before = own.get(id) or {}
-        said = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
+        before = items[ids.index(id)] if id in ids else {}
+        text = (
+            {} if row["text"] in before.values() else {"text" if column == "region_captions" else "type": row["text"]}
+        )
         bbox = row["instances"][0]["bbox"] if row["instances"] else before.get("bbox")
-        text = before if before and row["text"] in before.values() else {_REGION_TEXT[column]: row["text"]}
-        items.append({**before, **text, **said, "bbox": bbox})
-    return items
+        yield {**before, **text, **{k: row[k] for k in ("verified", "reviewed_by") if k in row}, "bbox": bbox}
 
 
 def changed(
@@ -142,56 +129,62 @@ def changed(
     if given is None:
         return None
     old: Expression = before or {"expression_id": id, "instances": []}
-    text, span, status = given.get("text", old.get("text")), given.get("char_span"), given.get("status")
-    if not isinstance(text, str) or not text.strip() or status not in (*STATUSES, "pending"):
-        raise InputError(f"expression {id}: 'text' should be a text and 'status' one of {', '.join(STATUSES)}")
-    after = dict(old)
-    if "text" in given:
-        if span is not None and not (_is_span(span) and caption_of(record)[span[0] : span[1]] == text):
-            raise InputError(f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption")
-        after = {name: value for name, value in old.items() if name not in _OF_THE_TEXT}
-        after |= {"text": text, "char_span": span}
-        if caption_of(record) == record.get("caption"):
-            after["caption_span"] = span
-    instances = [_instance(id, old["instances"], item, who) for item in _items(given.get("instances"))]
-    used = {instance["bbox_id"] for instance in instances if instance.get("bbox_id")}
-    free = 1 + max((int(e) for i in used if (e := str(i).rpartition(".")[2]).isdecimal()), default=-1)
+    after = {**old, **_text(record, id, old, given)} if "text" in given or not before else dict(old)
+    if after.get("text") != old.get("text"):
+        after = {name: value for name, value in after.items() if name not in _OF_THE_TEXT or value != old.get(name)}
+    items, status = given.get("instances"), given.get("status")
+    if status not in (*STATUSES, "pending") or not isinstance(items, list):
+        raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
+    instances = [_instance(id, old["instances"], item, who) for item in items]
+    _number_boxes(id, instances)
+    return {**after, "instances": instances, "status": status, **_verdict(given, instances, who)}
+
+
+def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
+    """Give new boxes ids of their own."""
+    ends = [str(instance.get("bbox_id")).rpartition(".")[2] for instance in instances]
+    free = 1 + max((int(end) for end in ends if end.isdecimal()), default=-1)
     for number, instance in enumerate((i for i in instances if not i.get("bbox_id")), free):
         instance["bbox_id"] = f"{id}.{number}"
-    after |= {"instances": instances, "status": status}
+
+
+def _text(record: Record, id: str, old: Expression, given: Mapping[str, Any]) -> Expression:
+    """Text and span, as they change. Raises InputError."""
+    text, span, caption = given.get("text"), given.get("char_span"), View(record).caption
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"expression {id}: 'text' should be a text")
+    listed = isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span)
+    if span is not None and not (listed and 0 <= span[0] < span[1] and caption[span[0] : span[1]] == text):
+        raise InputError(f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption")
+    return {"text": text, "char_span": span, **({"caption_span": span} if caption == record.get("caption") else {})}
+
+
+def _verdict(given: Mapping[str, Any], instances: list[dict[str, Any]], who: str) -> dict[str, Any]:
+    """What a reviewer's word on each box, or on a phrase without any, says of the phrase once all are judged."""
     verdicts = {instance.get("verified") if instance.get("reviewed_by") else None for instance in instances}
     verified = given.get("verified") if not instances else False if False in verdicts else verdicts == {True} or None
-    if isinstance(verified, bool):
-        after |= {"verified": verified, "reviewed_by": who}
-    return after
+    return {"verified": verified, "reviewed_by": who} if isinstance(verified, bool) else {}
 
 
-def _is_span(span: Any) -> bool:
-    return isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span) and 0 <= span[0] < span[1]
-
-
-def _items(given: Any) -> list[Mapping[str, Any]]:
-    if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
-        raise InputError("'instances' should be a list of objects")
-    return given
-
-
-def _instance(id: str, before: list[dict[str, Any]], item: Mapping[str, Any], who: str) -> dict[str, Any]:
-    bbox, place, verified = item.get("bbox"), item.get("from"), item.get("verified")
-    whole = isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)
-    if not whole or not (bbox[0] < bbox[2] and bbox[1] < bbox[3]):  # type: ignore[index]
+def _instance(id: str, before: list[dict[str, Any]], item: Any, who: str) -> dict[str, Any]:
+    bbox, place, verified = (item.get(k) if isinstance(item, Mapping) else None for k in ("bbox", "from", "verified"))
+    if not _is_box(bbox):
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
-    assert isinstance(bbox, list)
-    if place is not None and not (type(place) is int and 0 <= place < len(before)):
+    if place is not None and place not in range(len(before)):
         raise InputError(f"expression {id}: there is no box {place!r}")
-    old = before[place] if place is not None else {"bbox": [None] * 4}
-    judged = {"verified": verified, "reviewed_by": who} if isinstance(verified, bool) else {}
+    old = {"bbox": [None] * 4} if place is None else before[place]
     if bbox == list(old["bbox"]):  # its numbers stay as they were written
-        same = verified == old.get("verified") and old.get("reviewed_by")
-        return dict(old) if same or not judged else {**old, **judged}
-    exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox, old["bbox"], strict=True)]
-    known = {name: old[name] for name in ("bbox_id", "region_id") if name in old}
-    return {**known, "bbox": exact, "score": None, "evidence": PERSON, "verified": True, "reviewed_by": who}
+        known = old.get("verified") if old.get("reviewed_by") else None
+        told = type(verified) is bool and verified != known
+        return {**old, **({"verified": verified, "reviewed_by": who} if told else {})}
+    exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
+    drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
+    return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
+
+
+def _is_box(bbox: Any) -> bool:
+    numbers = isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)
+    return numbers and bool(bbox[0] < bbox[2] and bbox[1] < bbox[3])
 
 
 def _number(value: float, like: list[Any]) -> float:

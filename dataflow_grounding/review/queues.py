@@ -6,7 +6,6 @@ import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
@@ -118,7 +117,6 @@ def _items_of(place: int, record: Record, expressions: Mapping[str, Expression])
             )
 
 
-@dataclass
 class Queue:
     """Items in the order in which they are shown.
 
@@ -127,39 +125,40 @@ class Queue:
         decisions: Those that are taken already.
         wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score): which items, by
             default all; `order`: `doubt`, `random` or `file`.
-        items: Only these, in their order: a sample.
+        sample: Only these, in their order.
         who: The reviewer of blind second reviews; None for first ones.
     """
 
-    reviewable: Reviewable
-    decisions: Decisions
-    wanted: Mapping[str, str]
-    items: Sequence[Item] | None = None
-    who: str | None = None
-    seed: int = 0
+    def __init__(
+        self,
+        reviewable: Reviewable,
+        decisions: Decisions,
+        wanted: Mapping[str, str],
+        sample: Sequence[Item] | None = None,
+        who: str | None = None,
+    ) -> None:
+        self._keys, self._decisions, self._wanted, self._who = reviewable.keys, decisions, wanted, who
+        if sample is None:
+            self.queued = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
+        else:
+            self.queued = [Queued(item, "sample") for item in sample]
 
-    def __post_init__(self) -> None:
-        if self.items is not None:
-            self.queued = [Queued(item, "sample") for item in self.items]
-            return
-        found = [item for item in self.reviewable.items if self._fits(item) and self._is_mine(item)]
-        order = self.wanted.get("order", "doubt")
-        filtered = any(self.wanted.get(name) for name in ("status", "text", "head", "below"))
-        shuffled = random.Random(f"queue {self.seed}").sample(found, len(found))
+    def _ordered(self, found: list[Item]) -> list[Queued]:
+        order = self._wanted["order"]
+        filtered = "filter" if any(value for name, value in self._wanted.items() if name != "order") else ""
+        shuffled = random.Random("queue").sample(found, len(found))
         by_chance = shuffled if order == "random" else shuffled[: len(found) // RANDOM_EVERY]
-        taken = {*map(id, by_chance)}
-        rest = [item for item in found if id(item) not in taken]
-        if order == "doubt":
-            rest.sort(key=lambda item: -item.doubt)
-        chance, others = (Queued(i, "filter" if filtered else "random") for i in by_chance), iter(rest)
-        self.queued = []
+        rest = sorted(found, key=lambda item: -item.doubt) if order == "doubt" else found
+        drawn = {*map(id, by_chance)}
+        others = (Queued(item, filtered or order) for item in rest if id(item) not in drawn)
+        chance = (Queued(item, filtered or "random") for item in by_chance)
+        queued: list[Queued] = []
         while some := list(islice(others, RANDOM_EVERY - 1)):
-            self.queued += [Queued(item, "filter" if filtered else order) for item in some]
-            self.queued += islice(chance, 1)
-        self.queued += chance
+            queued += [*some, *islice(chance, 1)]
+        return [*queued, *chance]
 
     def _fits(self, item: Item) -> bool:
-        status, text, head, below = (self.wanted.get(name) for name in ("status", "text", "head", "below"))
+        status, text, head, below = (self._wanted[name] for name in ("status", "text", "head", "below"))
         return (
             (not status or item.status == status)
             and (not text or text.casefold() in item.text.casefold())
@@ -169,51 +168,58 @@ class Queue:
 
     def _is_mine(self, item: Item) -> bool:
         """For a second review: whether another decided it, and it is among the few that are looked at twice."""
-        if self.who is None:
-            return True
-        key = self.reviewable.keys[item.record]
-        chance = int(sha256(f"{key} {item.id} {self.seed}".encode("utf-8", "replace")).hexdigest()[:8], 16)
-        return chance % BLIND_OF == 0 and self.decisions.by.get((key, item.id), self.who) != self.who
+        key = self._keys[item.record]
+        chance = int(sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()[:8], 16)
+        by = self._decisions.by.get((key, item.id), self._who)
+        return self._who is None or (chance % BLIND_OF == 0 and by != self._who)
 
     def after(self, place: int, most: int) -> tuple[list[Queued], int]:
         """Up to so many items from a place on that nobody has decided, and the place after them."""
-        found: list[Queued] = []
-        while place < len(self.queued) and len(found) < most:
-            if not self.is_decided(self.queued[place].item):
-                found.append(self.queued[place])
-            place += 1
-        return found, place
+        places = (n for n in range(place, len(self.queued)) if not self.is_decided(self.queued[n].item))
+        listed = [(n + 1, self.queued[n]) for n in islice(places, most)]
+        return [queued for _, queued in listed], listed[-1][0] if listed else len(self.queued)
 
-    def undecided(self, some: Iterable[Queued]) -> list[Queued]:
+    def undecided(self, some: Iterable[Queued]) -> Iterator[Queued]:
         """Those that nobody has decided."""
-        return [queued for queued in some if not self.is_decided(queued.item)]
+        return (queued for queued in some if not self.is_decided(queued.item))
 
     def left(self) -> int:
         """How many nobody has decided."""
-        return len(self.undecided(self.queued))
+        touched = self._decisions.said[self._who or ""].truths
+        own = (queued for key in touched for queued in self._of_record.get(key, ()))
+        return len(self.queued) - sum(self.is_decided(queued.item) for queued in own)
 
     @cached_property
-    def _by_head(self) -> list[tuple[str, Queued]]:
-        """The boxes with what their phrases name, the most doubtful things first, each by phrase."""
+    def _of_record(self) -> dict[str, list[Queued]]:
+        found: defaultdict[str, list[Queued]] = defaultdict(list)
+        for queued in self.queued:
+            found[self._keys[queued.item.record]].append(queued)
+        return found
+
+    @cached_property
+    def _by_head(self) -> list[Queued]:
+        """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
         groups: defaultdict[str, list[Queued]] = defaultdict(list)
         for queued in self.queued:
             if queued.item.box is not None:
                 groups[head_of(queued.item.text)].append(queued)
         worst = sorted(groups, key=lambda head: -sum(queued.item.doubt for queued in groups[head]))
-        return [(h, queued) for h in worst for queued in sorted(groups[h], key=lambda q: q.item.text.casefold())]
+        return [queued for head in worst for queued in sorted(groups[head], key=lambda q: q.item.text.casefold())]
 
-    def page(self, most: int) -> list[tuple[str, Queued]]:
+    @cached_property
+    def _by_chance(self) -> list[Queued]:
+        return [queued for queued in self.queued if queued.why == "random" and queued.item.box is not None]
+
+    def page(self, most: int) -> list[Queued]:
         """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
-        left = [(head, queued) for head, queued in self._by_head if not self.is_decided(queued.item)]
-        chance = [queued for queued in self.queued if queued.why == "random" and queued.item.box is not None]
-        drawn = {id(queued) for queued in islice(self.undecided(chance), most // RANDOM_EVERY)}
-        others = [id(queued) for _, queued in left if id(queued) not in drawn][: most - len(drawn)]
-        return [(head, queued) for head, queued in left if id(queued) in drawn.union(others)]
+        drawn = list(islice(self.undecided(self._by_chance), most // RANDOM_EVERY))
+        others = (queued for queued in self.undecided(self._by_head) if queued not in drawn)
+        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda queued: head_of(queued.item.text))
 
     def is_decided(self, item: Item) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
-        key = self.reviewable.keys[item.record]
-        said = self.decisions.said[self.who or ""].truths.get(key)
+        key = self._keys[item.record]
+        said = self._decisions.said[self._who or ""].truths.get(key)
         if not said or item.id not in said:
             return False
         expression = said[item.id].expression

@@ -91,7 +91,7 @@ class ReviewServer:
             response = web.json_response({"error": str(error)}, status=400)
         except web.HTTPException as error:
             response = web.Response(status=error.status, text=error.reason)
-        response.headers.update(_HEADERS)
+        response.headers.update({**_HEADERS, **response.headers})
         return response
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
@@ -118,7 +118,7 @@ class ReviewServer:
         if name not in SIDES:
             raise web.HTTPNotFound
         data = await asyncio.to_thread(self.session.picture, self._place(request), name)
-        return web.Response(body=data, content_type="image/jpeg")
+        return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     def _place(self, request: web.Request) -> int:
         place = int(request.match_info["place"])

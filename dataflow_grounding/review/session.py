@@ -12,7 +12,8 @@ from dataflow_grounding.errors import BrokenRow, GroundingError, ImageMissing, I
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, has_id
+from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.records import has_id
 from dataflow_grounding.review.decisions import Decisions
 from dataflow_grounding.review.overlay import expressions_of, version_of
 from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable
@@ -110,8 +111,8 @@ class Session:
         self.decisions.refresh()
         queue = self.queue(wanted)
         found = queue.page(GRID)
-        heads = list(dict.fromkeys(head for head, _ in found))
-        return {**self._said([queued for _, queued in found]), "heads": heads, "left": queue.left()}
+        heads = list(dict.fromkeys(head_of(queued.item.text) for queued in found))
+        return {**self._said(found), "heads": heads, "left": queue.left()}
 
     def _said(self, found: list[Queued]) -> dict[str, Any]:
         places = {queued.item.record for queued in found}
@@ -127,7 +128,7 @@ class Session:
         size, missing = self.picture_size(place)
         addresses = ["" if missing else f"picture/{place}-{name}.jpg" for name in SIDES]
         try:
-            rows = expressions_of(Record(now, (), record.occurrence, record.image_id))
+            rows = expressions_of(now)
             shown = {**now, "expressions": list(rows.values())} if "expressions" in now else now
         except BrokenRow:
             rows, shown = {}, now

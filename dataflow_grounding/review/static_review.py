@@ -27,7 +27,7 @@ def write_static(session: Session, folder: str) -> str:
     if os.path.isdir(folder) and os.listdir(folder):
         raise InputError(f"{folder} has files already: choose another name for --static")
     queue, scripts = session.queue({}), []
-    items = queue.undecided(queue.queued)
+    items = list(queue.undecided(queue.queued))
     shown = [{"why": q.why, "head": head_of(q.item.text), **q.item._asdict()} for q in items]
     places = sorted({queued.item.record for queued in items})
     for begin in range(0, len(places), _CHUNK):
