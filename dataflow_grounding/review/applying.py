@@ -95,6 +95,7 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
             except InputError as why:
                 refused.append(f"{path}, line {line}: {why}")
                 own |= {(key, str(change.get("id"))): "refused" for change in changes}
+    decisions.sync()
     return refused, decisions.count - before
 
 

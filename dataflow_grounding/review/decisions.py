@@ -130,8 +130,13 @@ class Decisions:
         finally:
             os.close(self._file)
 
+    def sync(self) -> None:
+        """Put all that is appended on disk. Raises StorageFailed."""
+        with self._alone(), storing(self.path):
+            os.fsync(self._file)
+
     def _append(self, line: Mapping[str, Any]) -> None:
-        """Put a line on disk, whole or not at all; after a torn one it begins anew. Raises StorageFailed."""
+        """Hand a line to the system, whole or not at all; after a torn one it begins anew. Raises StorageFailed."""
         data = dump_line(line).encode()
         with storing(self.path):
             size = os.fstat(self._file).st_size
@@ -141,7 +146,6 @@ class Decisions:
                 written = 0
                 while written < len(data):
                     written += os.write(self._file, data[written:])
-                os.fsync(self._file)
             except OSError:
                 with suppress(OSError):
                     os.ftruncate(self._file, size)
@@ -152,11 +156,12 @@ class Decisions:
         """Put on disk which sample is drawn, before any of it is shown."""
         with self._alone():
             self._append({"sample": sample, "who": who, "when": _now()})
+        self.sync()
 
     def decide(
         self, record: Record, key: str, given: Mapping[str, Any], who: str, blind: bool = False
     ) -> list[tuple[str, str]]:
-        """Take a reviewer's decision and put it on disk.
+        """Take a reviewer's decision; a killed process keeps it, and `sync` puts it on disk.
 
         Args:
             record: As the pipeline left it.

@@ -62,14 +62,17 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
     standing = {
         id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))
     }
-    there = {_place(expression) for expression in standing.values()}
+    own = {id for id in standing if id in found and _is_of(said[id], found[id])}
+    elsewhere = {_place(expression) for id, expression in standing.items() if id not in own}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
-        if id in said and _is_of(said[id], expression):
-            rows |= {id: standing[id]} if id in standing else {id: expression} if said[id].expression else {}
-        elif _place(expression) not in there:
-            own = id if id not in said else next_id(record, {**found, **said, **rows})
-            rows[own] = expression if own == id else {**expression, "expression_id": own}
+        if id in own:
+            rows[id] = standing[id]
+        elif id not in said or (_is_of(said[id], expression) and said[id].expression):
+            rows |= {} if _place(expression) in elsewhere else {id: expression}
+        elif not _is_of(said[id], expression) and _place(expression) not in elsewhere:
+            free = next_id(record, {**found, **said, **rows})
+            rows[free] = {**expression, "expression_id": free}
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
 
 

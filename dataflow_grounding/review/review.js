@@ -76,15 +76,14 @@
 
   async function load(place = 0, back = false) {
     try {
-      const query = { ...wanted(), place, most: 20 };
-      page = await ask(query);
-      learn(page.records);
-      at = back ? Math.max(0, page.items.length - 1) : 0;
-      tell("");
-      draw();
+      page = await ask({ ...wanted(), place, most: 20 });
     } catch (error) {
-      tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
+      return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
+    learn(page.records);
+    at = back ? Math.max(0, page.items.length - 1) : 0;
+    tell("");
+    draw();
   }
   const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
 

@@ -133,7 +133,7 @@ class ReviewServer:
         decisions = given.get("decisions")
         if not isinstance(decisions, list) or not all(isinstance(one, dict) for one in decisions):
             raise InputError("'decisions' should be a list of objects")
-        return _json({"answers": [self.session.decide(one) for one in decisions]})
+        return _json({"answers": self.session.decide(decisions)})
 
 
 def _number(text: str) -> int:

@@ -1,7 +1,7 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from string import Template
@@ -170,13 +170,17 @@ class Session:
             picture.save(out := io.BytesIO(), "JPEG", quality=85)
         return out.getvalue()
 
-    def decide(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a decision; the record as it stands then, with `error` where the decision wasn't taken."""
-        key, error = str(given.get("record")), ""
-        if (place := self.reviewable.places.get(key)) is None:
-            raise InputError(f"there is no record {key!r}")
-        try:
-            self.decisions.decide(self.reviewable.record(place), key, given, self.who, self.blind)
-        except (InputError, BrokenRow, StorageFailed) as why:
-            error = str(why)
-        return {"uid": given.get("uid"), "error": error, "view": self.view(place)}
+    def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Take decisions and put them on disk; of each its record as it stands then, and why it wasn't taken, if so."""
+        answers = []
+        for given in decisions:
+            key, error = str(given.get("record")), ""
+            if (place := self.reviewable.places.get(key)) is None:
+                raise InputError(f"there is no record {key!r}")
+            try:
+                self.decisions.decide(self.reviewable.record(place), key, given, self.who, self.blind)
+            except (InputError, BrokenRow, StorageFailed) as why:
+                error = str(why)
+            answers.append({"uid": given.get("uid"), "error": error, "view": self.view(place)})
+        self.decisions.sync()
+        return answers

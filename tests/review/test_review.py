@@ -361,6 +361,16 @@ def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(results: Path, serve
     page.get_by_text("Nothing is left").wait_for()
 
 
+def test_of_phrases_with_one_text_each_keeps_its_own_verdict(results: Path, serve: Any) -> None:
+    rows = [phrase("dog", n, [n, n, 50 + n, 60 + n], caption="") for n in range(3)]
+    write(results, {**RECORD, "expressions": rows})
+    server = serve(results)
+    box = {"from": 0, "bbox": [1, 1, 51, 61], "verified": False}
+    change = {"id": "a#1", "version": version(server, 1), "after": {"status": "grounded", "instances": [box]}}
+    assert not server.decide(change)["error"]
+    assert [row.get("verified") for row in applied(results)[0]["expressions"]] == [None, False, None]
+
+
 def test_one_wrong_box_of_several_makes_the_phrase_wrong_and_keeps_the_verdict_on_each(
     results: Path, serve: Any, show: Any
 ) -> None:
