@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.serving import OpenAIServing as OpenAIServing
     from dataflow_grounding.serving import RecordedServing as RecordedServing
     from dataflow_grounding.serving import Serving as Serving
+    from dataflow_grounding.serving import SeveralEndpoints as SeveralEndpoints
     from dataflow_grounding.storage import FileStorage as FileStorage
 
 _NAMES_OF = {
@@ -50,7 +51,7 @@ _NAMES_OF = {
         RegionMarker operator""",
     "pipelines": "Pipeline",
     "replies": "read_boxes",
-    "serving": "GeminiServing OpenAISdkServing OpenAIServing RecordedServing Serving",
+    "serving": "GeminiServing OpenAISdkServing OpenAIServing RecordedServing Serving SeveralEndpoints",
     "storage": "FileStorage",
 }
 """Module → its public names; it is imported when one of them is used."""

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.frames import frame_of
 from dataflow_grounding.model_names import bare_names, is_of_family, squeezed
+from dataflow_grounding.tables import load_table
 
 _PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?")
 
@@ -20,10 +20,7 @@ _PLAIN = re.compile(rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}}
 @lru_cache(maxsize=1)
 def known_formats() -> Mapping[str, BoxFormat]:
     """Return the contract table: family name → its format, as written in box_formats.yaml."""
-    import yaml
-
-    text = resources.files(__package__).joinpath("box_formats.yaml").read_text(encoding="utf-8")
-    families: dict[str, dict[str, Any]] = yaml.safe_load(text)["families"]
+    families: dict[str, dict[str, Any]] = load_table(__package__, "box_formats.yaml")["families"]
     return {name: _format_from_row(name, row) for name, row in families.items()}
 
 

@@ -1,9 +1,10 @@
 """Rows and tables: DataFrames in and out, the tables that pandas writes, Parquet a few rows at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from dataflow_grounding.elsewhere import is_elsewhere, open_file, plain_path, system_errors
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.records import dump_text, is_number
 
@@ -90,8 +91,8 @@ def parquet_file(path: str) -> Iterator[Any]:
     except ImportError:
         raise MissingExtra("Parquet", "parquet") from None
     try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            yield file
+        with system_errors(path), open_file(path) if is_elsewhere(path) else nullcontext(plain_path(path)) as source:
+            yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 

@@ -1,22 +1,81 @@
-"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find."""
+"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find.
 
+Reading blocks, and a store that doesn't answer, or tears what it sends, is asked again a few times.
+"""
+
+import asyncio
 import errno
+import hashlib
+import os
+import posixpath
+import random
 import re
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from datetime import datetime
+from functools import cache, partial
+from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
-from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.secrets import blotted
+from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra
+from dataflow_grounding.secrets import excerpt, learn_address
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+THREADS = 64  # that wait for stores
+PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
+_PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
+_KINDS = (
+    *((FileNotFoundError, errno.ENOENT), (FileExistsError, errno.EEXIST), (IsADirectoryError, errno.EISDIR)),
+    *((PermissionError, errno.EACCES), (ValueError, errno.EINVAL)),
+)
+_DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
+_TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")  # as libraries call it, the best first
+_DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def is_elsewhere(path: object) -> bool:
     """Whether a path is an address that fsspec is to open; those of the web and of this machine's files are not."""
     found = _ADDRESS.match(path) if isinstance(path, str) else None
     return found is not None and found[1].lower() not in ("http", "https", "file")
+
+
+def plain_path(path: str) -> str:
+    """The path that an address `file://…` names; any other as it is."""
+    return path[7:] if path[:7].lower() == "file://" else path
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path names its place by itself, whatever the folder."""
+    return os.path.isabs(plain_path(path)) or is_elsewhere(path)
+
+
+def absolute(path: str) -> str:
+    """A path from the root of this machine, or an address."""
+    return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
+
+
+def joined(folder: str, path: str) -> str:
+    """A path in a folder, which may be an address: no `..` leads out of its first part, such as a bucket.
+
+    Example:
+        >>> joined("s3://bucket/a", "../b.jpg"), joined("s3://bucket/a", "../../../b.jpg"), joined("a", "b.jpg")
+        ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
+    """
+    if is_elsewhere(path) or not is_elsewhere(folder) or is_absolute(path):
+        return path if is_elsewhere(path) else os.path.join(plain_path(folder), plain_path(path))
+    scheme, _, place = folder.partition("://")
+    first, _, inside = place.partition("/")
+    return f"{scheme}://{first}/{posixpath.normpath(f'/{inside}/{path}').lstrip('/')}"
 
 
 class Place(NamedTuple):
@@ -29,9 +88,15 @@ class Place(NamedTuple):
 def place_of(address: str) -> Place:
     """The place that an address names. Raises InputError, MissingExtra."""
     scheme = address.partition("://")[0].lower()
+    learn_address(address)
+    if _PASSWORD.match(address):
+        raise InputError(f"{address}: keys belong into the environment or a profile, not into an address")
     try:
+        from fsspec.config import conf
         from fsspec.core import url_to_fs
 
+        for_s3 = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
+        for_s3.setdefault("max_pool_connections", THREADS)  # else 10
         return Place(*url_to_fs(address, use_listings_cache=False, skip_instance_cache=False))
     except ImportError:
         raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
@@ -44,15 +109,143 @@ def system_errors(address: str) -> Iterator[None]:
     """What any library raises of a file elsewhere, as the OSError that one of this machine would be."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # fsspec's own say no more than what kind they are
-            kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, IsADirectoryError: errno.EISDIR}
-            raise OSError(kinds.get(type(error), errno.EIO), said(error), address) from None
-        raise
     except Exception as error:
-        raise OSError(errno.EIO, said(error), address) from None
+        if not is_elsewhere(address) or isinstance(error, GroundingError):
+            raise
+        number = next((number for kind, number in _KINDS if isinstance(error, kind)), errno.EIO)
+        if getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}:
+            raise
+        if number == errno.EIO and _DENIED.search(f"{type(error).__name__} {error}"):
+            number = errno.EACCES
+        why = os.strerror(number) if number in (errno.ENOENT, errno.EISDIR) else said(error)
+        raise OSError(number, why, address) from None
 
 
 def said(error: BaseException) -> str:
     """What an error says, in a line without secrets."""
-    return blotted(" ".join(f"{error}".split())[:200]) or type(error).__name__
+    return excerpt(f"{error}", 200) or type(error).__name__
+
+
+def patiently(address: str, once: Callable[[], T]) -> T:
+    """What `once` returns, tried again where the store may do better the next time. Raises OSError."""
+    for pause in (*PAUSES, None):
+        try:
+            with system_errors(address):
+                return once()
+        except OSError as error:
+            if error.errno != errno.EIO or pause is None:
+                raise
+            time.sleep(pause * random.uniform(0.75, 1.25))
+    raise AssertionError
+
+
+class State(NamedTuple):
+    """What tells a file from an earlier one of its name: bytes, nanoseconds since 1970; `file`, `folder` or `pipe`."""
+
+    size: int
+    changed: int
+    kind: str
+
+
+def look(path: str) -> State:
+    """The state of a file or folder, here or elsewhere. Raises OSError, InputError, MissingExtra."""
+    if not is_elsewhere(path):
+        found = os.stat(plain_path(path))
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "pipe"
+        return State(found.st_size, found.st_mtime_ns, kind)
+    system, name = place_of(path)
+    info = patiently(path, lambda: system.info(name))
+    changed = next((info[name] for name in _TIMES if info.get(name)), None)
+    seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+    if not isinstance(seconds, (int, float)):  # a digest then, as a time of long ago
+        told = repr([info.get(name) for name in _DIGESTS]).encode()
+        seconds = int.from_bytes(hashlib.sha256(told).digest()[:8], "little") / 2**64
+    return State(info.get("size") or 0, int(seconds * 10**9), "folder" if info.get("type") == "directory" else "file")
+
+
+def kind_of(path: str) -> str:
+    """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't tell, MissingExtra."""
+    try:
+        return look(path).kind
+    except OSError as error:
+        if is_elsewhere(path) and error.errno != errno.ENOENT:
+            raise InputError(f"can't read {path}: {error.strerror}") from None
+        return ""
+
+
+def names_in(folder: str, pattern: str = "") -> list[str]:
+    """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
+    system, name = place_of(folder)
+    try:
+        found = patiently(folder, lambda: system.glob(place_of(pattern).path) if pattern else system.find(name))
+    except OSError as error:
+        raise InputError(f"can't list {folder}: {error.strerror}") from None
+    return sorted(posixpath.relpath(path, name) for path in found)
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A file to be read, here or elsewhere, where what comes late is asked for again. Raises as `look`, and in reading
+    what `system_errors` makes OSErrors.
+    """
+    if not is_elsewhere(path):
+        return open(plain_path(path), "rb")
+    system, name = place_of(path)
+    file: Any = patiently(path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead"))
+    if hasattr(file, "cache"):
+        once = file.cache.fetcher
+
+        def fetch(start: int, end: int) -> bytes:
+            return patiently(path, lambda: _whole(once(start, end), min(end, file.size) - start))
+
+        file.cache.fetcher = fetch
+    return cast("IO[bytes]", file)
+
+
+def fetched(address: str, size: int) -> bytes:
+    """The first `size` bytes of a file elsewhere. Raises OSError, InputError, MissingExtra."""
+    system, name = place_of(address)
+    return patiently(address, lambda: _whole(system.cat_file(name, start=0, end=size), size)) if size else b""
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
+    return data
+
+
+@cache
+def _threads(process: int) -> "SimpleQueue[tuple[Future[Any], Callable[[], Any]]]":
+    """The work of a process's threads, for which Python doesn't wait at its end: stores may take their time."""
+    queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            future, work = queue.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
+
+    for _ in range(THREADS):
+        Thread(target=serve, daemon=True).start()
+    return queue
+
+
+def _begun(work: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+    _threads(os.getpid()).put((future, work))
+    return future
+
+
+async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
+    """What work that waits for stores returns, done by a thread: the event loop's own are too few for that."""
+    return await asyncio.wrap_future(_begun(partial(work, *arguments)))
+
+
+def side_by_side(work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]) -> Iterator[T]:
+    """What `work` returns for each item, in order; for those for which it `waits` for stores, threads do it ahead."""
+    left = iter(items)
+    while some := list(islice(left, 4 * THREADS)):
+        ahead = [_begun(partial(work, item)) if waits(item) else None for item in some]
+        yield from (work(item) if one is None else one.result() for item, one in zip(some, ahead, strict=True))

@@ -1,4 +1,4 @@
-"""`.env` files: settings, mostly keys, that a folder gives to the environment."""
+"""What the environment says: `.env` files, settings, mostly keys, that a folder gives to it; where the cache is."""
 
 import io
 import os
@@ -8,6 +8,13 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.terminal import say
 
 _told: set[str] = set()
+
+
+def cache_folder() -> str:
+    """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
+    return os.path.join(folder, "dataflow-grounding")
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:

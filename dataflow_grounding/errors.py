@@ -29,6 +29,10 @@ class InputError(GroundingError):
     """A data file can't be used as a whole: missing, not of its format, or without the columns that are asked for."""
 
 
+class FolderTaken(InputError):
+    """Another run is at work in the folder."""
+
+
 class PlanError(GroundingError):
     """The steps of a pipeline don't fit together or don't fit the data: found before the first request."""
 
@@ -141,6 +145,10 @@ class SuspectBoxes(RunStopped, exit_code=2):
     """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
 
 
+class NoRoom(RunStopped, exit_code=2):
+    """A cluster has no room for a single worker."""
+
+
 class StorageFailed(RunStopped):
     """Results can't be written: no room, no permission."""
 
@@ -161,10 +169,10 @@ _AWAY = {
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def cant_read(path: str, error: OSError) -> RecordError:
+def cant_read(path: str, error: OSError | InputError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
-    busy = error.errno in SHORT or error.errno in _AWAY
-    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {error.strerror or error}")
+    busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
+    return (MachineBusy if busy else ImageMissing)(f"can't read {path!r}: {getattr(error, 'strerror', None) or error}")
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:

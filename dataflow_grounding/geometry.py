@@ -32,6 +32,12 @@ def intersection(a: Bbox, b: Bbox) -> Bbox:
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
+def around(boxes: Sequence[Bbox]) -> Bbox:
+    """Return the smallest box that holds them all; ValueError for none."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
 def iou(a: Bbox, b: Bbox) -> float:
     """Return intersection over union, in [0, 1]; 0 when neither box has an area.
 

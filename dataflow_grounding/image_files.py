@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from dataflow_grounding.errors import ImageBroken, cant_read, machine_fault
+from dataflow_grounding.elsewhere import fetched, is_elsewhere, look
+from dataflow_grounding.errors import ImageBroken, InputError, cant_read, machine_fault
 from dataflow_grounding.geometry import Size
 
 if TYPE_CHECKING:
@@ -49,24 +50,32 @@ class ImageFacts:
         return (self.width, self.height)
 
 
-def read_file(path: str) -> bytes:
-    """All bytes of an image file. Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file."""
-    with _open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+def read_file(path: str, size: int | None = None) -> bytes:
+    """All bytes of an image file; the `size` of one elsewhere, if that is known, saves asking for it.
+
+    Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file.
+    """
+    with _open_file(path, size=size) as file:
         return file.read()
 
 
 @contextmanager
-def _open_file(path: str) -> Iterator[IO[bytes]]:
+def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
+    """The file; of one elsewhere its bytes, or the `first`."""
     try:
+        size = look(path).size if size is None else size
+        if first is None and size > MAX_FILE_BYTES:
+            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        if is_elsewhere(path):
+            yield io.BytesIO(fetched(path, min(size, first or size)))
+            return
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise ImageBroken(f"{path!r} is a folder or a device, not an image")
         with open(handle, "rb") as file:
             yield file
-    except OSError as error:
+    except (OSError, InputError) as error:
         raise cant_read(path, error) from None
 
 
@@ -78,18 +87,21 @@ class Header(NamedTuple):
     orientation: int
 
 
-def read_header(path: str, data: bytes | None = None) -> Header:
+def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
     """An image file's header. A PNG's orientation is looked for in `data`, for None in the whole file, which is read.
 
+    Of a file elsewhere the `first` bytes are fetched, or all where they are too few.
     Raises ImageMissing, MachineBusy, ImageBroken.
     """
-    with _open_file(path) as file:
+    with _open_file(path, first) as file:
         try:
             with open_picture(file) as picture:
                 if data is None and picture.format == "PNG":
                     data = read_file(path)
                 return _header_of(picture, data or b"")
         except Exception as error:  # Pillow's readers raise all kinds on broken headers
+            if first is not None and is_elsewhere(path):
+                return read_header(path, data, None)
             raise machine_fault(error) or ImageBroken(f"{path!r} is not a readable image: {error}") from None
 
 

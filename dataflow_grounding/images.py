@@ -2,14 +2,15 @@
 
 import hashlib
 import math
-import os
+import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, MachineBusy, cant_read
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined, look
+from dataflow_grounding.errors import BrokenRow, ImageChanged, ImageMissing, InputError, MachineBusy, cant_read
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import ImageFacts, decoding, encoded, parse_facts, read_file
 from dataflow_grounding.records import Record
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 L = TypeVar("L", bound="SizeLimits")
+K = TypeVar("K")
+V = TypeVar("V")
 PADDING = (127, 127, 127)
 MAX_KEPT_BYTES = 32 * 2**20
 
@@ -101,22 +104,25 @@ def _least(one: N | None, other: N | None) -> N | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
-class _KeptUrls(OrderedDict[str, bytes]):
-    """The last pictures sent, as `data:` URLs by digest, up to MAX_KEPT_BYTES: for the record's next steps."""
+class _Kept(OrderedDict[str, bytes]):
+    """The last pictures by digest, up to MAX_KEPT_BYTES, or some times as many: for the record's next steps."""
 
-    held = 0
+    held, times, _lock = 0, 1, threading.Lock()
 
-    def put(self, key: str, url: bytes) -> bytes:
-        """Keep `url`; the oldest go where there are too many bytes."""
-        if key not in self:
-            self[key] = url
-            self.held += len(url)
-        while self.held > MAX_KEPT_BYTES and len(self) > 1:
-            self.held -= len(self.popitem(last=False)[1])
-        return url
+    def put(self, key: str, data: bytes) -> bytes:
+        """Keep `data`; the oldest go where there are too many bytes."""
+        with self._lock:
+            if key not in self:
+                self[key] = data
+                self.held += len(data)
+            while self.held > self.times * MAX_KEPT_BYTES and len(self) > 1:
+                self.held -= len(self.popitem(last=False)[1])
+        return data
 
 
-kept_urls = _KeptUrls()
+kept_urls = _Kept()  # as sent, as `data:` URLs
+kept_files = _Kept()  # of files elsewhere, so that they are fetched once
+kept_files.times = 4
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,9 @@ class Image:
 
     def _bytes(self) -> bytes:
         """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing, MachineBusy."""
-        data = read_file(self.path)
+        if (kept := kept_files.get(self.facts.digest)) is not None:
+            return kept
+        data = read_file(self.path, self.facts.file_bytes)
         if hashlib.sha256(data).hexdigest() != self.facts.digest:
             raise ImageChanged(f"{self.path!r} changed while it was read: run again")
         return data
@@ -216,50 +224,62 @@ class ImageFile(NamedTuple):
     mtime_ns: int
 
 
+def is_far(record: Record, key: str) -> bool:
+    """Whether a store may be asked for the record's image."""
+    return any(map(is_elsewhere, (record.get(key), *record.folders)))
+
+
 def find_image(record: Record, key: str) -> ImageFile:
     """The record's image file: as given, else in the record's folders. Raises BrokenRow, ImageMissing, MachineBusy."""
-    given = record.get(key)
+    given, busy = record.get(key), None
     if not isinstance(given, str) or not given or "\0" in given:
         raise BrokenRow(f"column {key!r} should be the path of an image")
-    tried = [given] if os.path.isabs(given) or not record.folders else [os.path.join(f, given) for f in record.folders]
-    busy: MachineBusy | None = None
-    for path in tried:
+    for path in [joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))]:
         try:
-            found = os.stat(path)
-            return ImageFile(path, found.st_size, found.st_mtime_ns)
-        except OSError as error:
-            reason, why = error.strerror, cant_read(path, error)
-            busy = why if isinstance(why, MachineBusy) else busy
+            found = look(path)
+            return _keep(seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed))
+        except (OSError, InputError) as error:
+            why = cant_read(path, error)
+            reason, busy = getattr(error, "strerror", error), why if isinstance(why, MachineBusy) else busy
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
     if busy is not None:  # it may be there all the same
         raise busy
-    where = f" (looked in {', '.join(record.folders)})" if record.folders and not os.path.isabs(given) else ""
+    where = f" (looked in {', '.join(record.folders)})" if record.folders and not is_absolute(given) else ""
     raise ImageMissing(f"no image {given!r}: {reason}{where}")
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing, ImageBroken."""
-    file = find_image(record, key)
-    facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path))
+    seen = seen_files.get((record.get(key), *record.folders)) if is_far(record, key) else None
+    file = seen or find_image(record, key)
+    facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
     return Image(file.path, facts, limits or ImageLimits())
 
 
-def read_facts(path: str, keep_for: ImageLimits | None = None) -> ImageFacts:
+def read_facts(path: str, keep_for: ImageLimits | None = None, size: int | None = None) -> ImageFacts:
     """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing, ImageBroken."""
-    data = read_file(path)
+    data = read_file(path, size)
     facts = parse_facts(data, path)
+    if is_elsewhere(path):
+        kept_files.put(facts.digest, data)
     if keep_for and (image := Image(path, facts, keep_for)).as_is:
         kept_urls.put(image.sent_digest, image._url_of(data))
     return facts
 
 
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
+seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
+"""By path and folders: whoever works on a record with an image elsewhere looks once, and its operators take that."""
 
 
 def remember_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     """Keep `facts` for the record's next steps."""
-    kept_facts[file] = facts
-    while len(kept_facts) > 4096:
-        kept_facts.popitem(last=False)
-    return facts
+    return _keep(kept_facts, file, facts)
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
+    kept[key] = value
+    while len(kept) > 4096:
+        kept.popitem(last=False)
+    return value

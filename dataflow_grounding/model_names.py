@@ -3,15 +3,14 @@
 import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
+
+from dataflow_grounding.tables import load_table
 
 
 @cache
 def _known() -> dict[str, Any]:
-    import yaml
-
-    known: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("model_names.yaml").read_text("utf-8"))
+    known: dict[str, Any] = load_table(__package__, "model_names.yaml")
     return known
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from dataflow_grounding.elsewhere import absolute, is_absolute, is_elsewhere, plain_path
 from dataflow_grounding.errors import BrokenRow
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
@@ -92,8 +93,9 @@ def name_within(path: str, root: str | None) -> str:
         >>> [name_within(path, "/data") for path in ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")]
         ['a/x', 'x', '_/x']
     """
-    if os.path.isabs(path):
-        inside = os.path.relpath(path, os.path.abspath(root)) if root else os.pardir
+    if is_absolute(path):
+        same = root and is_elsewhere(path) == is_elsewhere(root)
+        inside = os.path.relpath(plain_path(path), absolute(str(root))) if same else os.pardir
         path = os.path.basename(path) if inside.split(os.sep)[0] == os.pardir else inside
     parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
     return "/".join("_" if part == os.pardir else part for part in parts)

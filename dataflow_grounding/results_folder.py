@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes
+from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import Record, read_object
 from dataflow_grounding.rows import file_type_of, read_whole_rows
@@ -13,7 +14,7 @@ from dataflow_grounding.rows import file_type_of, read_whole_rows
 def annotations_of(results: str) -> str:
     """The file of records. Raises InputError where there is none."""
     path = os.path.join(results, "annotations.jsonl") if os.path.isdir(results) else results
-    if not os.path.exists(path):
+    if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     if file_type_of(path) == "parquet" and holds_bytes(path):
         first = f"dataflowgrounding import {path} --format datasets -o FOLDER"

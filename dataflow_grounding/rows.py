@@ -1,6 +1,7 @@
 """Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written whole or not at all."""
 
 import csv
+import errno
 import filecmp
 import json
 import os
@@ -9,9 +10,11 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
+from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
+from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
 from dataflow_grounding.json_lists import items_of
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
@@ -41,13 +44,11 @@ def read_rows(path: str) -> Iterator[Row]:
         raise InputError(f"{path}: {NO_PICKLE}")
     readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
     try:
-        yield from readers.get(file_type_of(path), _read_jsonl)(path)
-    except FileNotFoundError:
-        raise InputError(f"no input file {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a data file") from None
+        with system_errors(path):
+            yield from readers.get(file_type_of(path), _read_jsonl)(path)
     except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
+        known = {errno.ENOENT: f"no input file {path}", errno.EISDIR: f"{path} is a folder, not a data file"}
+        raise InputError(known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")) from None
 
 
 def read_whole_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,7 +75,7 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             number += 1
             yield line
 
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         reader = jsonlines.Reader(counted(file), loads=parse_line)
         while True:
             try:
@@ -90,10 +91,8 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
 
 def _stood_for(line: int, data: dict[str, Any]) -> Row:
-    """The row that couldn't be read, of the one that stands for it."""
-    error = BrokenRow(str(data[BROKEN_ROW]))
-    error.passing = data.get("passing") is True
-    return Row(line, None, error)
+    (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
+    return Row(line, None, error)  # the one that couldn't be read
 
 
 def broken_row(error: BrokenRow) -> dict[str, Any]:
@@ -125,14 +124,14 @@ def _read_json(path: str) -> Iterator[Row]:
 
 def json_file(path: str) -> IO[str]:
     """A JSON file, open as text. Raises OSError."""
-    with open(path, "rb") as start:
+    with open_file(path) as start:
         encoding = json.detect_encoding(start.read(4))
-    return open(path, encoding=encoding, errors="surrogatepass")
+    return TextIOWrapper(open_file(path), encoding, "surrogatepass")
 
 
 def read_json(path: str) -> Any:
     """What a JSON file holds; None where it has one JSON value after the other, JSON lines. Raises InputError."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         data = file.read()
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
@@ -146,7 +145,7 @@ def read_json(path: str) -> Any:
 
 def _read_csv(path: str) -> Iterator[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+    with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=_DELIMITERS[file_type_of(path)])
         names = _csv_header(path, reader)
         while True:

@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
 _PLAIN_HEADER = re.compile("title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE)
 _KEY_SHAPE = re.compile(r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}")
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-_USER = re.compile(r"""(?<=://)[^/?#\s"']*@""")
+_USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]+)@""")  # a store's has a slash
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 

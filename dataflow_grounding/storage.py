@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
+from dataflow_grounding.elsewhere import plain_path
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.mirror import working_folder
 from dataflow_grounding.rows import check_file_type, read_records, write_rows
 from dataflow_grounding.secrets import excerpt
 
@@ -21,7 +23,7 @@ class FileStorage:
 
     Args:
         first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`, `.tsv`, `.parquet`.
-        cache_path: Folder of the steps' files, and of `.ckpt`, which holds what was paid for.
+        cache_path: Folder of the steps' files, and of `.ckpt`, what was paid for; or its address (s3://, …).
         file_name_prefix: What the steps' files are called.
         cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one runs its code.
         image_root: Folder of relative image paths; without it they are looked for beside the user's file, then in the
@@ -48,11 +50,11 @@ class FileStorage:
         *,
         image_root: str | None = None,
     ) -> None:
-        self.first_entry_file_name = os.fspath(first_entry_file_name)
-        self.cache_path = os.fspath(cache_path)
+        self.first_entry_file_name = plain_path(os.fspath(first_entry_file_name))
+        self.cache_path = working_folder(os.fspath(cache_path))
         self.file_name_prefix = file_name_prefix
         self.cache_type = check_file_type(cache_type)
-        self.image_root = os.fspath(image_root) if image_root else None
+        self.image_root = plain_path(os.fspath(image_root)) if image_root else None
         self.operator_step = -1
 
     def __repr__(self) -> str:
@@ -76,6 +78,12 @@ class FileStorage:
         """This storage, pinned to the next step."""
         self.operator_step += 1
         return copy.copy(self)
+
+    def in_folder(self: S, folder: str) -> S:
+        """A copy that writes there, in lines of JSON, and reads there what earlier steps wrote."""
+        other = copy.copy(self)
+        other.cache_path, other.cache_type = folder, "jsonl"
+        return other
 
     def reset(self: S) -> S:
         """Go back to before the first step."""

@@ -19,10 +19,9 @@ from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.limiter import limiter_of
-from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
+from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
 from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
 from dataflow_grounding.records import Record
@@ -59,14 +58,7 @@ class CalibrationUnclear(SpecError):
         self.pictures = pictures
 
 
-def calibrate(
-    serving: Serving,
-    stated: BoxFormat,
-    options: RunOptions,
-    budget: Budget | None = None,
-    own: OwnPictures | None = None,
-    replies: str | None = None,
-) -> Calibrated:
+def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     """Find out in which box format the serving's model answers.
 
     One that counts pixels is asked in more sizes, until it is known in which it sees pictures as they are sent.
@@ -74,9 +66,8 @@ def calibrate(
     Args:
         serving: The model to ask; its connections are closed afterwards.
         stated: The format that the first picture is asked for in; its answer decides for the others.
-        options, budget: Retries and limits as in a run, and what may be spent (None: that of `options`).
-        own: Sizes (width, height in pixels, the commonest first) and file types of the run's pictures.
-        replies: File that keeps the replies, so that no probe is paid for again; None asks afresh.
+        start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the file that keeps
+            the replies, so that no probe is paid for again; where there is none, probes are asked for afresh.
 
     Returns:
         What was found out, and the pictures that it rests on.
@@ -85,14 +76,14 @@ def calibrate(
         CalibrationUnclear: The answers name no format; the message says how to state it.
         RunStopped: The endpoint doesn't answer.
     """
-    own = own or OwnPictures()
-    asker = _Asker(serving, options, budget or budget_of(options), _suffixes(own, serving.image_limits), replies)
+    own = start.pictures()
+    asker = _Asker(serving, start, own)
     deciding = Deciding(asker.ask, serving.image_limits.max_side, own.sizes)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
         raise CalibrationUnclear(
-            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}{AFRESH if replies else ''}",
+            f"can't tell how {serving.model!r} writes boxes: {unclear}. {WAY_OUT}{AFRESH if start.replies else ''}",
             deciding.pictures,
         ) from None
     found = _calibration(serving, asker, decision)
@@ -113,7 +104,7 @@ def calibrate_elongated(
     """
     each = f"1 to {len(WAYS) + (usual is None)} requests{' for each shape' if len(own.sizes) > 1 else ''}"
     say(f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad them.")
-    asker = _Asker(serving, start.options, start.budget, _suffixes(own, serving.image_limits), start.replies)
+    asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
 
     async def verdicts() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
@@ -151,13 +142,11 @@ def _calibration(serving: Serving, asker: "_Asker", decision: Decision) -> Calib
 
 
 class _Asker:
-    def __init__(
-        self, serving: Serving, options: RunOptions, budget: Budget, suffixes: Sequence[str], replies: str | None
-    ) -> None:
+    def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
-        self.suffixes = itertools.cycle(suffixes)
-        self.asking = Asking(serving, options, budget, limiter_of(serving))
-        self._log = KeyedLog(replies) if replies else None
+        self.suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
+        self.asking = Asking(serving, start.options, start.budget, limiter_of(serving))
+        self._log = KeyedLog(replies) if (replies := start.replies) else None
         self._store: ReplyLog = MemoryLog() if self._log is None else StepLog(self._log, "calibration")
         self._asked: Counter[tuple[str, ...]] = Counter()
 

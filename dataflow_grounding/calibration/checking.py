@@ -1,6 +1,7 @@
 """Checking an endpoint in a run: one probe picture, and whether the run's format puts its rectangles where they are."""
 
 import asyncio
+import itertools
 import os
 import random
 import statistics
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 from dataflow_grounding.box_formats import find_box_format
@@ -60,6 +62,7 @@ async def check(
     *,
     at_least: int = 1,
     odd: str | None = None,
+    endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
     """Whether the rectangles of probe pictures are where the run's format puts them. Raises RunStopped.
 
@@ -72,32 +75,37 @@ async def check(
         in_doubt: Called when a picture misses, before more are asked for.
         at_least: How many pictures to ask for, whatever the number of sizes.
         odd: The format in which a picture of an earlier check was clearly answered: a second such picture is enough.
+        endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
-    left = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
-    left += left[:1] * (at_least - len(left))
+    of_size = list(dict.fromkeys(probe_size(size, limits.max_side) for size in sizes))
+    of_size += of_size[:1] * (max(at_least, len(endpoints)) - len(of_size))
+    left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
     layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
-    found: list[CheckVerdict] = []
-    newly = None
+    found, newly = list[CheckVerdict](), None
     while left:
         asking, left = left, []
-        pictures = await asyncio.gather(*(shown(ask, probe_of(one, next(layouts)), asked, limits) for one in asking))
-        for size, picture in zip(asking, pictures, strict=True):
+        of_each = (shown(ask, probe_of(size, next(layouts)), asked, limits, at) for size, at in asking)
+        for (size, at), picture in zip(asking, await asyncio.gather(*of_each), strict=True):
             verdict = judge([picture], asked)
             if verdict.kind == "misses":
                 in_doubt()
                 if verdict.clear and odd:
                     return _mixed(odd, verdict)
-                another = await shown(ask, probe_of(size, next(layouts)), asked, limits)
+                another = await shown(ask, probe_of(size, next(layouts)), asked, limits, at)
                 second = judge([another], asked)
                 if second.kind == "misses":
-                    return judge([picture, another], asked)
+                    return _at(endpoints[at], judge([picture, another], asked))
                 if verdict.clear:
                     odd = newly = verdict.fitting
-                    left = [size] * MORE
+                    left = [(size, at)] * MORE
                 verdict = second
             found.append(verdict)
     all_silent = found and all(verdict.kind == "silent" for verdict in found)
     return replace(found[0], odd=newly) if all_silent else CheckVerdict("fits", odd=newly)
+
+
+def _at(endpoint: str, verdict: CheckVerdict) -> CheckVerdict:
+    return replace(verdict, why=f"at {endpoint}, {verdict.why}") if endpoint else verdict
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
@@ -114,13 +122,13 @@ def probe_size(size: Size, max_side: int) -> Size:
     return width, height
 
 
-async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits) -> ProbedPicture:
+async def shown(ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0) -> ProbedPicture:
     """A probe picture with what came back for it; without answers where the request failed. Raises RunStopped."""
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         image, question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            (answers, trouble), _ = await ask.aside(question)
+            (answers, trouble), _ = await ask.aside(replace(question, at=at))
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
@@ -191,13 +199,9 @@ class _Ways:
 
     def _moved(self, boxes: Sequence[Bbox]) -> tuple[str, str, int] | None:
         """How x and y would have to be stretched and shifted, if that surely matters, and how many are then found."""
-        lines, sure = [], False
+        lines, sure, both = [], False, list(zip(boxes, self._truth, strict=True))
         for start, side in enumerate(self._sides[:2]):
-            pairs = [
-                (bbox[i] / side, truth[i] / side)
-                for bbox, truth in zip(boxes, self._truth, strict=True)
-                for i in (start, start + 2)
-            ]
+            pairs = [(read[i] / side, true[i] / side) for read, true in both for i in (start, start + 2)]
             factor, shift, error = _robust_line(pairs)
             sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
             lines.append((factor, shift))
@@ -213,12 +217,8 @@ class _Ways:
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say at a far end."""
-    slopes = [
-        (true - other_true) / (read - other_read)
-        for place, (read, true) in enumerate(pairs)
-        for other_read, other_true in pairs[:place]
-        if abs(read - other_read) > 1e-6
-    ]
+    steps = ((b[0] - a[0], b[1] - a[1]) for a, b in combinations(pairs, 2))
+    slopes = [true / read for read, true in steps if abs(read) > 1e-6]
     factor = statistics.median(slopes) if slopes else 1.0
     rest = [true - factor * read for read, true in pairs]
     shift = statistics.median(rest)

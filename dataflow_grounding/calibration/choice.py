@@ -161,7 +161,7 @@ class FormatChoice:
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         paid = start.budget.sent
         try:
-            done = calibrate(serving, self.format, start.options, start.budget, start.pictures(), start.replies)
+            done = calibrate(serving, self.format, start)
         except CalibrationUnclear as unclear:
             if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
                 raise EndpointRefused(str(unclear)) from None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
+from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
@@ -95,13 +96,6 @@ class Calibration:
         except BaseException:
             os.unlink(part)
             raise
-
-
-def cache_folder() -> str:
-    """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
-    return os.path.join(folder, "dataflow-grounding")
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.terminal import answers_alone, say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,6 +59,14 @@ def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None =
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Options that several commands take, as one decorator."""
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+class Folder(click.Path):
+    """A folder, or the address of one elsewhere, which is looked at later."""
+
+    def convert(self, value: Any, *where: Any) -> Any:
+        """The path or address."""
+        return value if is_elsewhere(value) else super().convert(value, *where)
 
 
 class Range(click.FloatRange):

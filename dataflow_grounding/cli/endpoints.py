@@ -9,7 +9,7 @@ import click
 from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.errors import GroundingError, SpecError
 from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
 from dataflow_grounding.jobs.registry import load_spec
@@ -57,11 +57,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if not endpoint:
         way = unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
         yield f"endpoint: none named: {way}"
-    for name in ("backend", "endpoint", "model", "key", "box_format", "takes", "reply", "seconds"):
-        if name in endpoint:
-            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
-    if any((usage := endpoint.get("usage", {})).values()):
-        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
+    for found in (endpoint, *endpoint.get("endpoints", ())):
+        for name in ("backend", "endpoint", "weight", "model", "key", "box_format", "takes", "reply", "seconds"):
+            if name in found:
+                yield f"{name.replace('_', ' ')}: {found[name]}"
+        if any((usage := found.get("usage", {})).values()):
+            yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
     yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))
 
 
@@ -85,7 +86,8 @@ def of_calibrate(
     """
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
-        done = calibrate(serving, stated_format(serving.model), options)
+        start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
+        done = calibrate(serving, stated_format(serving.model), start)
     except CalibrationUnclear as unclear:
         _write_plot(unclear, plot_path)
         raise

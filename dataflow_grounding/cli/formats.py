@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, together
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.base import Format
@@ -77,7 +78,7 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
         if new:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [os.path.abspath(folder)]}
+    run = {"imported": {"format": format, "path": os.path.abspath(path)}, "image_folders": [absolute(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     told = f"{annotations}: {counted(writer.count, 'record')}"
     found = {"annotations": annotations, "records": writer.count, "left_out": +made.passed_over}

@@ -2,16 +2,21 @@
 
 import os
 import shlex
+from functools import partial
 from typing import Any
 
 import click
 
 from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.cluster.ray_run import RayRun
+from dataflow_grounding.engine.execute import MakeRun
+from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.mirror import address_of, present, sent, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.spec import Spec
@@ -28,6 +33,9 @@ def _shard(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
 @click.option("--shard", metavar="I/N", callback=_shard, help="Only part I of N, in RESULTS/shards; then `merge`.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where: this process, or Ray.")
+@click.option("--ray-address", metavar="A", help="A Ray cluster's (auto, host:port); without it, one is started here.")
+@click.option("--workers", type=click.IntRange(1, 10_000), metavar="N", help="Processes on Ray; else one for each CPU.")
 @click.option(
     "--set-from", type=click.Choice(["pilot"]), help="Set max_workers from the pilot; with --pilot, measure it."
 )
@@ -46,6 +54,7 @@ def generate(
     Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4 no record succeeded
     or the endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
+    engine = _engine(given["engine"], given["ray_address"], given["workers"], given["shard"])
     spec = load_spec(spec_paths, overrides)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
@@ -57,7 +66,7 @@ def generate(
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
     try:
-        summary = run.execute()
+        summary = run.execute(engine)
     except RunStopped as stopped:
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
@@ -75,14 +84,25 @@ def generate(
     return summary.exit_code
 
 
+def _engine(engine: str, address: str | None, workers: int | None, shard: Shard | None) -> MakeRun:
+    """What takes the rows through the steps. Raises SpecError for options that don't go together."""
+    if engine == "ray":
+        if shard is not None:
+            raise SpecError("--engine ray makes shards of its own: leave --shard out")
+        return partial(RayRun, address, workers)
+    if address or workers:
+        raise SpecError("--ray-address and --workers are options of --engine ray: add that")
+    return Run
+
+
 def _report(run: SpecRun, summary: Summary) -> None:
     """Write the page, unless it is there already; what keeps it from being written fails no run."""
     there = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(there):
-        summary.report = there
+        summary.report = address_of(there)
         return
     try:
-        summary.report, _ = report_folder(run.spec.results_dir)
+        summary.report = sent(report_folder(run.spec.results_dir)[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 
@@ -92,8 +112,10 @@ def _advice(run: SpecRun) -> str:
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
-        lines.append(f"  {step.storage.output_path}: {question}")
-    lines.append(f"  or at everything in a browser: dataflowgrounding report {shlex.quote(run.spec.results_dir)}")
+        lines.append(f"  {address_of(step.storage.output_path)}: {question}")
+    lines.append(
+        f"  or at everything in a browser: dataflowgrounding report {shlex.quote(address_of(run.spec.results_dir))}"
+    )
     lines += [
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
@@ -105,7 +127,7 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> str:
-    folder = shlex.quote(run.spec.results_dir)
+    folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["next: open the report in a browser"] if summary.report else []
     if summary.failed or summary.failures:
         way = "the same command tries again what may pass" if summary.passing_failures else "--retry-failed asks again"
@@ -121,7 +143,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
     if in_pilot:
         workflow.max_workers = max(stated, _MOST)
         return
-    run = read_object(os.path.join(spec.results_dir, "run.json"))
+    run = read_object(present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True))
     sustained = run.get("sustained_concurrency", run.get("in_flight_borne"))  # the latter in older folders
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot")

@@ -6,10 +6,10 @@ from contextlib import suppress
 
 import click
 
-from dataflow_grounding.calibration.stored import cache_folder
 from dataflow_grounding.cli.arguments import spec_option_for
 from dataflow_grounding.display import marks_of
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import GroundingError, RecordError, SpecError
 from dataflow_grounding.image_files import decode
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment

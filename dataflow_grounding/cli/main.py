@@ -38,7 +38,7 @@ _COMMANDS = {
     "lint": ("data_sets", "Check a data set line by line, and fix what leaves no question."),
     "eval": ("eval", "Compare results with gold annotations."),
     "agree": ("eval", "Show how far two annotators agree."),
-    "agent": ("agent", "Print what a coding agent has to know: commands, keys, operators, columns."),
+    "agent": ("agent", "Print what a coding agent has to know."),
     "completion": ("main", "Print the shell's completion script."),
 }
 COMMANDS = {name: says for name, (_, says) in _COMMANDS.items()}

@@ -5,19 +5,24 @@ from typing import Any
 
 import click
 
-from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.engine.rolling import readable
 from dataflow_grounding.jobs.costs import costs_of
 from dataflow_grounding.jobs.merging import merge as merge_shards
+from dataflow_grounding.mirror import sent, working_folder
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.terminal import counted
 
+_SHOWN = ("run.json", "annotations.jsonl", "failures.jsonl")  # what a report is made of
+
 
 @click.command("cost")
-@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.argument("results", type=Folder(exists=True, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def cost(results: str, as_json: bool) -> None:
     """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples and checks."""
-    found = costs_of(results)
+    with readable(results, "run.json", replies=True) as folder:
+        found = costs_of(folder)
     answer(as_json, found, _lines(found))
 
 
@@ -39,7 +44,7 @@ def _words(bill: dict[str, Any]) -> str:
 
 
 @click.command("merge")
-@click.argument("results", type=click.Path(exists=True, file_okay=False))
+@click.argument("results", type=Folder(exists=True, file_okay=False))
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
 def merge(results: str, no_report: bool, as_json: bool) -> int:
@@ -51,17 +56,21 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
     lines = [f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"]
     lines += [f"results: {summary['annotations']}"]
     if summary["done"] and not no_report:
-        lines += [f"report: {report_folder(results)[0]}"]
+        lines += [f"report: {sent(report_folder(working_folder(results))[0])}"]
     answer(as_json, summary, lines)
     return 1 if summary["failures"] else 0
 
 
 @click.command("report")
-@click.argument("results", type=click.Path(exists=True, file_okay=False))
-@click.option("-o", "out", metavar="FILE", help="Where to write it; RESULTS/report.html unless given.")
+@click.argument("results", type=Folder(exists=True, file_okay=False))
+@click.argument("other", required=False, type=Folder(exists=True, file_okay=False))
+@click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
+@click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
-def report(results: str, out: str | None, image_root: str | None, as_json: bool) -> None:
-    """Write HTML pages of the folder RESULTS: failures, pictures with boxes, captions, counts. They need no network."""
-    path, shown = report_folder(results, out, image_root)
+def report(results: str, other: str | None, as_json: bool, **more: Any) -> None:
+    """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the two differ."""
+    with readable(results, *_SHOWN) as folder, readable(other or results, *_SHOWN) as second:
+        path, shown = report_folder(folder, other=second if other else None, **more)
+        path = sent(path, ".html", ".js", ".webp", ".txt")
     answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

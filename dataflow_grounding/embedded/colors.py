@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, around, box_of
-from dataflow_grounding.geometry import iou
+from dataflow_grounding.embedded.picture import Array, Box, Candidate, Picture, box_of
+from dataflow_grounding.geometry import around, iou
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6

@@ -1,6 +1,5 @@
 """One image as the detectors see it: a reduced copy and what is computed from it once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -21,12 +20,6 @@ WORKING_SIDE = 640
 def box_of(x: float, y: float, width: float, height: float) -> Box:
     """Corners from OpenCV's corner and size."""
     return float(x), float(y), float(x + width), float(y + height)
-
-
-def around(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds them all."""
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.embedded.colors import color_matches
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture, around, box_of
-from dataflow_grounding.geometry import area, intersection
+from dataflow_grounding.embedded.picture import Array, Candidate, Picture, box_of
+from dataflow_grounding.geometry import area, around, intersection
 
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75

@@ -1,12 +1,10 @@
 """The closed word lists that captions and phrases are read with, as words.yaml has them."""
 
-from importlib import resources
 from typing import Any
 
-import yaml
+from dataflow_grounding.tables import load_table
 
-_TEXT = resources.files(__package__).joinpath("words.yaml").read_text(encoding="utf-8")
-_LISTS: dict[str, Any] = yaml.load(_TEXT, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+_LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
 
 
 def _words(name: str) -> frozenset[str]:

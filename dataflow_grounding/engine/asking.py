@@ -5,17 +5,18 @@ import copy
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.endpoint_state import EndpointState, most_tries
+from dataflow_grounding.engine.endpoint_state import most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.places import Place, Places
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -36,14 +37,14 @@ class Asking:
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self.endpoint = EndpointState(options.max_wait)
-        self.limiter, self.budget, self.max_attempts = limiter, budget, options.max_attempts
+        self.places, self.most = Places(serving, limiter, options.max_wait), limiter.most
+        self.endpoint = self.places.all[0]
+        self.budget, self.max_attempts = budget, options.max_attempts
         self.force, self.retry_failed = options.force_reprocess, options.retry_failed
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop or self._stop_alone
-        self._first = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(
@@ -80,7 +81,10 @@ class Asking:
         attempt = 0
         while attempt < self.max_attempts:
             tried = _again(request, attempt, error)
-            line = store.get(tried.key(self.identity), since)
+            found = (
+                store.get(tried.key(identity), since) for identity in (self.identity, *self.serving.other_identities)
+            )
+            line = next((line for line in found if line is not None), None)
             if line is None:
                 break
             attempt += 1
@@ -141,68 +145,63 @@ class Asking:
 
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
         """Sends until a reply comes; faults of the server are tried again, rate limits waited for."""
-        tries = Counter[str]()
+        tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
         while True:
+            place, number = await self.places.acquire(priority, failed, request.at)
             try:
-                async with self._turn():
-                    return await self._judged(request, priority, tries)
-            except errors.RateLimited as error:
-                self.waiting_for_rate_limit += 1
-                try:
-                    await self._wait(error.retry_after, tries.total())
-                finally:
-                    self.waiting_for_rate_limit -= 1
+                return await self._judged(request, place, number, tries, failed)
             except errors.ServerFault as error:
-                if tries[error.kind] >= most_tries(error, self.max_attempts):
+                failed.add(place)
+                limited = isinstance(error, errors.RateLimited)
+                if not limited and tries[error.kind] >= most_tries(error, self.max_attempts):
                     error.attempts = tries[error.kind]
                     raise
+                if request.at is None and self.places.others(failed):
+                    continue
+                failed.clear()
                 wait = error.retry_after if isinstance(error, errors.ServerOverloaded) else None
-                await self._wait(wait, tries.total())
+                self.waiting_for_rate_limit += limited
+                try:
+                    await self._wait(wait, tries.total())
+                finally:
+                    self.waiting_for_rate_limit -= limited
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One request at a time until the first answer: what is wrong with all of them is found out by few."""
-        async with AsyncExitStack() as alone:
-            if not self.endpoint.has_answered:
-                await alone.enter_async_context(self._first)
-                if self.endpoint.has_answered:  # by now
-                    await alone.aclose()
-            yield
-
-    async def _judged(self, request: Request[T], priority: Any, tries: Counter[str]) -> Reply:
-        """Sends once; an error that is the endpoint's as a whole stops the run."""
+    async def _judged(
+        self, request: Request[T], place: Place, number: int, tries: Counter[str], failed: set[Place]
+    ) -> Reply:
+        """Sends once; an error that is the endpoint's as a whole stops the run, unless another goes on."""
         try:
-            return await self._send_once(request, priority)
+            return await self._send_once(request, place, number)
         except (errors.EndpointRefused, errors.RequestRefused) as error:
             with self._stopping():
-                refusal = self.endpoint.refused(error)
+                refusal = self.places.refused(place, error, failed)
             raise refusal from None
         except errors.ServerFault as error:
             tries[error.kind] += 1
             with self._stopping():
-                self.endpoint.failed(error, tries[error.kind])
+                self.places.failed(place, error, tries[error.kind])
             raise
 
-    async def _send_once(self, request: Request[T], priority: Any) -> Reply:
-        number = await self.limiter.acquire(priority)
+    async def _send_once(self, request: Request[T], place: Place, number: int) -> Reply:
         refused, answered = False, False
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
         try:
             self._check_stopped()
             with self._stopping():
-                reserved = await self.budget.reserve(request, self.serving)
+                reserved = await self.budget.reserve(request, place.serving)
             try:
                 self._check_stopped()
                 self.counts["sent"] += 1
-                answer = await self.serving.answer(replace(request, before_another=self._count_another))
+                answer = await place.serving.answer(replace(request, before_another=self._count_another))
                 reply = Reply(answer) if isinstance(answer, str) else answer
                 if not isinstance(reply, Reply):
-                    whose = f"answer of {type(self.serving).__name__}"
+                    whose = f"answer of {type(place.serving).__name__}"
                     raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
                 usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
                 if reply.hold:
-                    self.limiter.hold(reply.hold)
-                self._count(reply)
+                    place.share.hold(reply.hold)
+                place.answered()
+                self.counts.update(answered=1, **vars(reply.usage))
                 return reply
             except errors.GroundingError as error:
                 refused, answered = isinstance(error, errors.ServerOverloaded), isinstance(error, errors.RequestRefused)
@@ -216,7 +215,7 @@ class Asking:
             self.counts["rate_limited"] += 1
             raise
         finally:
-            self.limiter.release(number, refused=refused, answered=answered)
+            self.places.release(place, number, refused=refused, answered=answered)
 
     def _count_another(self) -> None:
         """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
@@ -231,10 +230,6 @@ class Asking:
     def _check_stopped(self) -> None:
         if self.stopped is not None:
             raise self.stopped
-
-    def _count(self, reply: Reply) -> None:
-        self.endpoint.answered()
-        self.counts.update(answered=1, **vars(reply.usage))
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:

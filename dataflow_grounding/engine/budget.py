@@ -4,14 +4,17 @@ import asyncio
 import functools
 import re
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dataflow_grounding.errors import BudgetExceeded, SpecError
 from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
+from dataflow_grounding.tables import load_table
 from dataflow_grounding.tasks import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.leases import Lease
 
 _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
 
@@ -63,10 +66,7 @@ def listed_price(model: str) -> PriceRow | None:
 
 @functools.cache
 def _table() -> dict[str, PriceRow]:
-    import yaml
-
-    text = resources.files(__package__).joinpath("prices.yaml").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = yaml.safe_load(text)
+    rows: list[dict[str, Any]] = load_table(__package__, "prices.yaml")
     of_models = (PriceRow(row.pop("model"), str(row.pop("date")), row.pop("source"), Prices(**row)) for row in rows)
     return {row.model: row for row in of_models}
 
@@ -80,8 +80,16 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     return Usage(text + images, 0, serving.max_output_tokens)
 
 
+def no_usd_left(usd: float, spent: float, worst: float) -> str:
+    """Why a run stops whose next request could cost more than is left."""
+    so_far = f"stopped before passing workflow.budget_usd={usd:g}: spent {spent:.4f}"
+    return f"{so_far}, and the next request could cost {worst:.4f}"
+
+
 class Budget:
     """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is without limit."""
+
+    lease: ClassVar["Lease | None"] = None  # what this process may send and spend, where many share the limits
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests, self.usd, self.prices = max_requests, usd, prices
@@ -98,19 +106,23 @@ class Budget:
             worst = self.prices.cost(worst_case(request, serving))
             while self.spent + self._reserved + worst > self.usd:
                 if not self._in_flight or self.spent + worst > self.usd:
-                    raise BudgetExceeded(
-                        f"stopped before passing workflow.budget_usd={self.usd:g}: spent {self.spent:.4f}, "
-                        f"and the next request could cost {worst:.4f}"
-                    )
+                    raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
                 self._waiting.append(turn := asyncio.get_running_loop().create_future())
                 await turn
-        self.count()
+        if self.lease is not None:
+            await self.lease.reserve(worst)
+        self._count()
         self._in_flight += 1
         self._reserved += worst
         return worst
 
     def count(self) -> None:
-        """One more request is about to be sent. Raises BudgetExceeded when it would pass `max_requests`."""
+        """One more request is sent for the same answer. Raises BudgetExceeded when it would pass `max_requests`."""
+        if self.lease is not None:
+            self.lease.count()
+        self._count()
+
+    def _count(self) -> None:
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
         self.sent += 1
@@ -119,10 +131,10 @@ class Budget:
         """After the answer: what it cost. None: no answer came, though it may be billed; its worst case counts."""
         self._in_flight -= 1
         self._reserved = self._reserved - reserved if self._in_flight else 0.0
-        if usage is None:
-            self.spent += reserved
-        elif self.prices is not None:
-            self.spent += self.prices.cost(usage)
+        cost = reserved if usage is None else self.prices.cost(usage) if self.prices is not None else 0.0
+        self.spent += cost
+        if self.lease is not None:
+            self.lease.settle(reserved, cost)
         for turn in self._waiting:
             if not turn.done():
                 turn.set_result(None)

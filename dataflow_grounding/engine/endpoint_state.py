@@ -26,7 +26,7 @@ class EndpointState:
         self._last_answer: float | None = None
         self._limited_since: float | None = None
         self._faults = self._odd = self._refused = 0
-        self._held: dict[str, tuple[dict[str, Any], bool, ReplyLog]] = {}
+        self.held_lines: dict[str, tuple[dict[str, Any], bool, ReplyLog]] = {}
 
     @property
     def has_answered(self) -> bool:
@@ -35,9 +35,9 @@ class EndpointState:
 
     def answered(self) -> None:
         """An answer has come: the endpoint is well, and the refusals before it were about their records."""
-        for key, (line, _, store) in self._held.items():
+        for key, (line, _, store) in self.held_lines.items():
             store.put(key, line)
-        self._held.clear()
+        self.held_lines.clear()
         self._last_answer = time.monotonic()
         self._limited_since = None
         self._faults = self._odd = self._refused = 0
@@ -64,22 +64,22 @@ class EndpointState:
 
     def hold(self, key: str, line: dict[str, Any], passing: bool, store: ReplyLog) -> None:
         """Keep a refusal out of its store until an answer has come after it; `passing`: it may be the endpoint's."""
-        self._held[key] = (line, passing, store)
+        self.held_lines[key] = (line, passing, store)
 
     def held(self, key: str) -> dict[str, Any] | None:
         """The refusal that is held under a key."""
-        return self._held[key][0] if key in self._held else None
+        return self.held_lines[key][0] if key in self.held_lines else None
 
     def settle(self) -> int:
         """Store the refusals that are surely about their records. Returns how many others the next run asks."""
-        for key, (line, passing, store) in list(self._held.items()):
+        for key, (line, passing, store) in list(self.held_lines.items()):
             if self.has_answered and not passing:
                 store.put(key, line)
-                del self._held[key]
-        return len(self._held)
+                del self.held_lines[key]
+        return len(self.held_lines)
 
-    def failed(self, error: errors.ServerFault, tries: int) -> None:
-        """A fault or a wish to wait. Raises EndpointRefused before any answer, OutOfService, QuotaUsedUp."""
+    def failed(self, error: errors.ServerFault, tries: int, worn: bool = False) -> None:
+        """A fault or a wish to wait, `worn` after many. Raises EndpointRefused, OutOfService, QuotaUsedUp."""
         if isinstance(error, errors.ServerOverloaded):
             self._limited(error)
         if isinstance(error, errors.RateLimited):
@@ -87,10 +87,11 @@ class EndpointState:
         hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
         self._odd += isinstance(error, errors.NoCompletion)
+        often = worn or self._faults >= FAULTS_BEFORE_FIRST_ANSWER
         if self._last_answer is None:
-            if hopeless or self._faults >= FAULTS_BEFORE_FIRST_ANSWER or self._odd >= ODD_BEFORE_FIRST_ANSWER:
+            if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
                 raise errors.EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
-        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and self._faults >= FAULTS_BEFORE_FIRST_ANSWER:
+        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and often:
             raise errors.OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
 
     def _limited(self, error: errors.ServerOverloaded) -> None:

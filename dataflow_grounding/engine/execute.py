@@ -4,9 +4,10 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import TypeAlias
 
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
@@ -14,14 +15,16 @@ from dataflow_grounding.engine.manifest import Manifest
 from dataflow_grounding.engine.options import RunOptions, RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import Annotator, Step, WholeFile, check, levels, segments
 from dataflow_grounding.engine.reply_store import open_store
+from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
+
+MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, str | None, Budget, Collection[int]], Run]
 
 
 def execute(
@@ -31,15 +34,16 @@ def execute(
     budget: Budget | None = None,
     locked: str | None = None,
     ahead: Iterable[Annotator] = (),
+    run: MakeRun = Run,
 ) -> Summary:
     """Run the steps over their storage's files.
 
     Args:
         steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
-        options: How the run goes.
+        options: How the run goes; `run`: makes what takes the rows through the steps.
         name: What `source` and `pipeline_steps` of the records say; None leaves them out.
         budget: Shared by several calls that make one run; without it the options' limits are this call's.
-        locked: A checkpoint folder whose lock (`only_run`) the caller holds.
+        locked: A checkpoint folder whose lock (`at_work`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is paid for.
 
     Returns:
@@ -49,7 +53,7 @@ def execute(
         PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
         RunStopped: The run could not be finished; what was paid for is stored.
     """
-    _check_plan(steps, options)
+    _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     ahead = [*(step.operator for step in steps), *ahead]
     total: Summary | None = None
@@ -63,11 +67,10 @@ def execute(
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
-                locks.enter_context(only_run(folder))
+                locks.enter_context(at_work(folder))
                 held.add(folder)
             for part in [segment] if options.stream else _stages(segment):
-                summary = _execute_segment(part, options, name, budget, ahead)
-                ahead = []
+                summary, ahead = _execute_segment(part, options, name, budget, ahead, run), []
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
@@ -106,15 +109,15 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     return summary
 
 
-def _check_plan(steps: list[Step], options: RunOptions) -> None:
+def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
     if not steps:
         raise PlanError("the pipeline has no steps")
     for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
         refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     for step in steps:
-        if options.shard is not None and isinstance(step.operator, WholeFile):
-            raise PlanError(f"{step.label} works on whole files: it can't run on a shard")
+        if (options.shard is not None or run is not Run) and isinstance(step.operator, WholeFile):
+            raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     if options.budget_usd is None:
         return
     if options.prices is None:
@@ -136,7 +139,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 
 
 def _execute_segment(
-    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator]
+    steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator], make_run: MakeRun
 ) -> Summary:
     steps[0].storage.begin()
     image_key = next((step.image_key for step in steps if step.image_key), None)
@@ -150,7 +153,7 @@ def _execute_segment(
         finished = manifest.finished()
         if finished is not None:
             return finished
-    run = Run(steps, source, options, name, budget, idle)
+    run = make_run(steps, source, options, name, budget, idle)
     try:
         summary = run_blocking(run.execute)
     except BudgetExceeded as stopped:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding import images
+from dataflow_grounding.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.errors import RecordError
 from dataflow_grounding.image_files import ImageFacts
@@ -27,16 +28,17 @@ class ImageMemo:
 
     async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
         """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy."""
-        file = images.find_image(record, key)
+        far = images.is_far(record, key)
+        file = await off_loop(images.find_image, record, key) if far else images.find_image(record, key)
         if file in images.kept_facts:
             return
         known = _facts_of(self._log.get(_digest(file))) if self._log is not None else None
         if known is not None:
             images.remember_facts(file, known)
             return
-        facts = images.remember_facts(file, await self._read(file.path, limits))
+        facts = images.remember_facts(file, await self._read(file, limits))
         if self._log is not None and time.time_ns() - file.mtime_ns > 2 * 10**9:  # a younger file may change unseen
-            self._log.put(_digest(file), sealed({**file._asdict(), **vars(facts)}))
+            self._log.put(_digest(file), sealed({**vars(facts)}))
 
     def forget(self, record: Record, key: str) -> None:
         """The record's image was found to be another one than is remembered."""
@@ -46,7 +48,10 @@ class ImageMemo:
             if self._log is not None:
                 self._log.put(_digest(file), {})
 
-    async def _read(self, path: str, limits: images.ImageLimits | None) -> ImageFacts:
+    async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
+        path = file.path
+        if is_elsewhere(path):
+            return await off_loop(images.read_facts, path, limits, file.file_bytes)
         if self._for_threads:
             self._for_threads -= 1
             return await asyncio.to_thread(images.read_facts, path, limits)

@@ -145,7 +145,7 @@ async def _annotate_all(
         return False
 
     workers = Workers(stop)
-    count = min(len(left), 2 * (asking.limiter.most if asking else 4))
+    count = min(len(left), 2 * (asking.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
         await workers.finish()

@@ -107,12 +107,12 @@ class Outputs:
         """Put the files in place, once each of the `rows` is written or among the failures. Raises RunStopped."""
         self._check(rows)
         with storing(self.failures_path):
-            for line in _other_failures(self.failures_path, {step.label for step in self.steps}):
+            for line in other_failures(self.failures_path, {step.label for step in self.steps}):
                 self._failures.write(line)
             self._mark_suspects()
             self._failures.commit()
             for number, writer in enumerate(self._writers):
-                if writer.count or not self.summary.records:  # else the earlier file stays
+                if writer.count or self._places or not self.summary.records:  # else the earlier file stays
                     writer.commit()
                     for places in self._places[number : number + 1]:
                         write_places(lines_path(writer.path), places)
@@ -136,7 +136,7 @@ class Outputs:
                 writer.discard()
 
 
-def _other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
+def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     """Lines of an existing failures file that belong to steps which are not run now."""
     kept = []
     with suppress(FileNotFoundError), open(path, "rb") as file:

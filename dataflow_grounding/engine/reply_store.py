@@ -28,9 +28,12 @@ def open_store(folder: str) -> str:
     return path
 
 
-def shard_stores(results_dir: str) -> list[str]:
-    """The stores of a run's shards."""
-    return sorted(glob.glob(store_path(os.path.join(glob.escape(results_dir), FOLDER, "*", ".ckpt"))))
+def more_stores(results_dir: str) -> list[str]:
+    """The stores of a run's shards, and those that other machines have filled for a folder elsewhere."""
+    results = glob.escape(results_dir)
+    folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
+    found = [path for folder in folders for path in glob.glob(os.path.join(folder, "replies", "*.jsonl"))]
+    return sorted([*found, *glob.glob(store_path(folders[1]))])
 
 
 def other_stores(folder: str) -> list[str]:
@@ -38,7 +41,7 @@ def other_stores(folder: str) -> list[str]:
     results = os.path.dirname(os.path.abspath(folder))
     if os.path.basename(os.path.dirname(results)) == FOLDER:
         results = os.path.dirname(os.path.dirname(results))
-    paths = [store_path(os.path.join(results, ".ckpt")), *shard_stores(results)]
+    paths = [store_path(os.path.join(results, ".ckpt")), *more_stores(results)]
     return [path for path in paths if os.path.exists(path) and path != store_path(os.path.abspath(folder))]
 
 

@@ -9,10 +9,11 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
-from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.limiter import Level, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
+from dataflow_grounding.engine.store_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
 from dataflow_grounding.errors import RunStopped, StorageFailed
@@ -32,12 +33,14 @@ class Resources:
         self._unsettled = 0
         try:
             self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
+            self._folders = {step.storage.checkpoint_folder for step in steps}
             images = os.path.join(steps[0].storage.checkpoint_folder, "images.jsonl")
             self.memo = ImageMemo(self._log(images, buffered=True))
         except BaseException:
             self._close_logs()
             raise
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
+        Level.shared = options.shard is not None
         self.askings = {
             which: Asking(serving, options, budget, limiter_of(serving, len(servings)), stop)
             for which, serving in servings.items()
@@ -50,7 +53,7 @@ class Resources:
     @property
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""
-        return sum(asking.limiter.most for asking in self.askings.values())
+        return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
         try:
@@ -74,6 +77,8 @@ class Resources:
                 if any(log.unsynced >= SYNC_LINES for log in self._logs.values()):
                     break
             try:
+                for folder in self._folders:
+                    check_held(folder)
                 await self.sync()
             except RunStopped as why:
                 self._stop(why)

@@ -47,6 +47,7 @@ class Run:
         self._rows: deque[tuple[int, Row]] = deque()
         self._room = asyncio.Event()
         self._workers = Workers(self._interrupt)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._taken = 0
         self._asked: set[int] = set()  # places of the rows at work for which something was asked
         self._replayed = 0  # rows that were finished without
@@ -79,6 +80,7 @@ class Run:
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
         try:
+            self._loop = asyncio.get_running_loop()
             with signals_to(self._workers.interrupt):
                 self._workers.start(self._work() for _ in range(count))
                 await self._workers.finish()
@@ -99,6 +101,16 @@ class Run:
             for asking in self._held.askings.values():
                 asking.stopped = why
             self._wake()
+
+    def interrupt(self) -> None:
+        """Stop within seconds, and when called again, at once; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._workers.interrupt)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has come to its first row."""
+        return self._loop is not None
 
     def _interrupt(self) -> bool:
         going_on = self.stopped is None
@@ -201,10 +213,10 @@ class Run:
 
     def _progress(self) -> Progress:
         total = self.source.length()
-        title = " + ".join(step.operator.name for step in self.steps)
-        return Progress(lambda: self._now(total), title, self.options.progress)
+        return Progress(lambda: self.now(total), title_of(self.steps), self.options.progress)
 
-    def _now(self, total: int | None) -> Now:
+    def now(self, total: int | None) -> Now:
+        """How far it is, of so many rows."""
         askings = self._held.askings.values()
         return Now(
             finished=self.summary.records,
@@ -212,10 +224,15 @@ class Run:
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
-            in_flight=sum(asking.limiter.in_flight for asking in askings),
+            in_flight=sum(place.share.in_flight for asking in askings for place in asking.places.all),
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._held.budget.spent if self._held.budget.prices else None,
         )
+
+
+def title_of(steps: list[Step]) -> str:
+    """What progress calls a run of these steps."""
+    return " + ".join(step.operator.name for step in steps)
 
 
 def _columns(result: StepResult) -> Update | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import FolderTaken, InputError
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -23,7 +23,8 @@ def only_run(folder: str) -> Iterator[None]:
     `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat takes its place.
 
     Raises:
-        InputError: Another run holds it, or the folder can't be written.
+        FolderTaken: Another run holds it.
+        InputError: The folder can't be written.
     """
     import fcntl
 
@@ -46,8 +47,8 @@ def only_run(folder: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _at_work(folder: str, whose: str = "") -> InputError:
-    return InputError(f"another run is working in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
+def _at_work(folder: str, whose: str = "") -> FolderTaken:
+    return FolderTaken(f"another run is working in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ _NUMBERED = re.compile(r"@\d+$")  # what ids of a picture's later rows end with
 
 
 class Shard(NamedTuple):
-    """Shard `number`, from 1, `of` so many.
+    """Shard `number`, from 1, `of` so many; `rows` is a file of its rows alone, where somebody has split the input, and
+    `columns` are then those of the input.
 
     Example:
         >>> shard = Shard.parse("2/8")
@@ -26,6 +27,8 @@ class Shard(NamedTuple):
 
     number: int
     of: int
+    rows: str = ""
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
@@ -37,7 +40,7 @@ class Shard(NamedTuple):
         return shard
 
     def __str__(self) -> str:
-        return f"{self.number}-of-{self.of}"
+        return f"block-{self.number}-{self.of}" if self.rows else f"{self.number}-of-{self.of}"
 
     def folder(self, results_dir: str) -> str:
         """Where its results are."""
@@ -45,11 +48,16 @@ class Shard(NamedTuple):
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
         """Whether a row is in it. That follows from what its picture is called: rows added later move no other."""
-        name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-        # of absolute paths outside of the root only the file's name counts, by which such pictures are numbered
-        key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
-        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest, "little") % self.of == self.number - 1
+        return shard_of(row, self.of, image_key, image_root) == self.number
+
+
+def shard_of(row: Row, of: int, image_key: str, image_root: str | None) -> int:
+    """The number of the shard, `of` so many, that a row is in."""
+    name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
+    # of absolute paths outside of the root only the file's name counts, by which such pictures are numbered
+    key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % of + 1
 
 
 def write_places(path: str, lines: "array[int]") -> None:

@@ -9,16 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, look, open_file, side_by_side
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places
+from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
 from dataflow_grounding.errors import GroundingError, InputError, MachineBusy, RecordError, RunStopped
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import read_header
-from dataflow_grounding.images import ImageFile, find_image
+from dataflow_grounding.image_files import Header, read_header
+from dataflow_grounding.images import ImageFile, find_image, is_far
+from dataflow_grounding.mirror import present
 from dataflow_grounding.records import ROW_OF_IMAGE, Record, check_steps, has_id, image_id_of
 from dataflow_grounding.rows import Row, read_rows
 
@@ -44,7 +47,7 @@ def identify(record: Record, image_key: str, image_root: str | None, rows_of_ima
 def _told_apart(record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable) -> str | None:
     """The record's id; absolute paths that are called the same without their folders get numbers from the second on."""
     image_id, path = image_id_of(record, image_key, image_root), record.get(image_key)
-    given = has_id(record.get("image_id")) or not isinstance(path, str) or not os.path.isabs(path)
+    given = has_id(record.get("image_id")) or not isinstance(path, str) or not is_absolute(path)
     if image_id is None or "/" in image_id or given:
         return image_id
     number = rows_of_image.get(hash((image_id, path)))
@@ -59,12 +62,19 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     """The pictures of the first thousand records."""
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
-    for record in itertools.islice(records, SAMPLE):
-        with suppress(GroundingError):  # each tells its own trouble when its turn comes
-            size, media_type, _ = read_header(find_image(record, image_key).path, b"")
-            sizes[size] += 1
-            media_types[media_type] += 1
+
+    some = itertools.islice(records, SAMPLE)
+    for header in side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key)):
+        if header is not None:
+            sizes[header.size] += 1
+            media_types[header.media_type] += 1
     return OwnPictures([size for size, _ in sizes.most_common()], [kind for kind, _ in media_types.most_common()])
+
+
+def _header(image_key: str, record: Record) -> Header | None:
+    with suppress(GroundingError):  # each tells its own trouble when its turn comes
+        return read_header(find_image(record, image_key).path, b"")
+    return None
 
 
 def stat_of(path: str) -> os.stat_result | None:
@@ -90,7 +100,7 @@ class Source:
     def __init__(
         self, step: Step, image_key: str | None, name: str | None, pilot: int | None, shard: Shard | None = None
     ) -> None:
-        self.path = step.storage.input_path
+        self.path = (shard and shard.rows) or present(step.storage.input_path)
         self.image_key = image_key or IMAGE_COLUMN
         self._first_image_key = step.image_key or IMAGE_COLUMN
         self._name, self._pilot, self._shard, self.seen = name, pilot, shard, 0
@@ -108,7 +118,7 @@ class Source:
         """The rows of the shard; of a step's file of a shard all, with the line of the input in which they stood."""
         if self._shard is None:
             yield from rows
-        elif os.path.exists(lines_path(self.path)):
+        elif self._shard.rows or os.path.exists(lines_path(self.path)):
             yield from (row._replace(line=line) for row, line in zip(rows, read_places(self.path), strict=False))
         else:
             seen = 0
@@ -120,6 +130,8 @@ class Source:
 
     def columns(self) -> list[str]:
         """The columns of the first rows. The rows read for this are kept. Raises InputError when no row can be read."""
+        if self._shard is not None and self._shard.columns:
+            return list(self._shard.columns)
         self._ahead = [row for _, row in itertools.islice(self._numbered, 50)]
         readable = [row.data for row in self._ahead if row.data is not None] or self._first_readable()
         if not readable and self._shard is not None:  # a shard may have no rows
@@ -132,13 +144,17 @@ class Source:
 
     def _first_readable(self) -> list[dict[str, Any]]:
         """The first row that can be read, however far down. A file is read anew; what is read of a pipe is kept."""
-        rows = self._rows() if os.path.isfile(self.path) else self._numbered
+        rows = self._rows() if kind_of(self.path) == "file" else self._numbered
         for _, row in rows:
             if rows is self._numbered:
                 self._ahead.append(row)
             if row.data is not None:
                 return [row.data]
         return []
+
+    def split(self, of: int) -> Iterator[tuple[int, Row]]:
+        """The rows, each with the number of the shard that it is in. Raises InputError if they can't be read."""
+        return ((shard_of(row, of, self.image_key, self._image_root), row) for _, row in self._numbered)
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if they can't be read."""
@@ -170,7 +186,7 @@ class Source:
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
         """Whether it may ask about any record; None where none gets that far. Steps make the columns `made` first."""
-        if not os.path.isfile(self.path):
+        if kind_of(self.path) != "file":
             return True
         unknown = not made.isdisjoint(operator.reads().values())
         found = None
@@ -205,6 +221,9 @@ class Source:
 
     def state(self) -> tuple[int, ...] | None:
         """What changes when the input file is written to or replaced; None for a pipe or a missing file."""
+        if is_elsewhere(self.path):
+            with suppress(OSError, InputError):
+                return look(self.path)[:2]
         found = stat_of(self.path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return None
@@ -214,13 +233,13 @@ class Source:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
         digest = hashlib.sha256()
         try:
-            if not stat.S_ISREG(os.stat(self.path).st_mode):
+            if kind_of(self.path) != "file":
                 return None
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 for block in iter(lambda: file.read(1 << 20), b""):
                     digest.update(block)
-            for _, row in self._rows():
-                state = self._image_state(row)
+            rows = (Record(row.data or {}, self._folders) for _, row in self._rows())
+            for state in side_by_side(self._image_state, rows, partial(is_far, key=self.image_key)):
                 if unchanged_since is not None and state and unchanged_since <= state[2] <= time.time_ns():
                     return None
                 digest.update(repr(state).encode())
@@ -228,8 +247,7 @@ class Source:
             return None
         return digest.hexdigest()
 
-    def _image_state(self, row: Row) -> ImageFile | None:
-        if row.data is not None:
-            with suppress(GroundingError):
-                return find_image(Record(row.data, self._folders), self.image_key)
+    def _image_state(self, record: Record) -> ImageFile | None:
+        with suppress(GroundingError):
+            return find_image(record, self.image_key)
         return None

@@ -86,6 +86,17 @@ class Summary:
         if earlier.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + earlier.cost_usd
 
+    def add_part(self, part: "Summary") -> None:
+        """Take in what another run did with other rows."""
+        for name in ("records", "done", "failed", "passing_failures"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for name in ("expressions", "requests", "notes", "failures"):
+            getattr(self, name).update(getattr(part, name))
+        self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
+        self.models = list(dict.fromkeys([*self.models, *part.models]))
+        if part.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + part.cost_usd
+
     def to_json(self) -> dict[str, Any]:
         """The counts as one JSON object."""
         return {

@@ -20,8 +20,8 @@ BUSY_SECONDS = 60.0  # how long something is tried again that the machine is too
 class Workers:
     """The tasks of one run: a first interrupt calls `stop` and cancels them soon after, a second one at once."""
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self._stop = stop
+    def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
+        self._stop, self._grace = stop, grace
         self._tasks: list[asyncio.Task[None]] = []
         self.cancelled = False  # whether they have been cancelled. Until then, a CancelledError is somebody else's.
 
@@ -43,7 +43,7 @@ class Workers:
     def interrupt(self) -> None:
         """The user, or the system, wants them to end."""
         if self._stop():
-            asyncio.get_running_loop().call_later(GRACE_SECONDS, self.cancel)
+            asyncio.get_running_loop().call_later(self._grace, self.cancel)
         else:
             self.cancel()
 

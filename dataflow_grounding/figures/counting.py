@@ -2,11 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import yaml
 
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
@@ -17,8 +15,9 @@ from dataflow_grounding.metrics.annotations import head_of, names_of
 from dataflow_grounding.records import Record, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import read_rows
+from dataflow_grounding.tables import load_table
 
-FIGURES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("figures.yaml").read_text("utf-8"))
+FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID, _SAMPLE = 32, 1000  # cells of the map of places, each way; words that the share of different ones is of
 _PARTS = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Resampling
 
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError, RecordError
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
@@ -147,7 +148,7 @@ def split(
         _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], of_record.tolist())
     except OSError as error:
         raise InputError(f"can't write {out}: {error.strerror or error}") from None
-    run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(os.path.abspath, folders)]}
+    run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     return {"parts": counts, "alike": len(first) - len({*first}), "unread": unread}
 

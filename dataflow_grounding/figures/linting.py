@@ -3,10 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from importlib.resources import files
 from typing import Any, NamedTuple
-
-import yaml
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
@@ -15,13 +12,14 @@ from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.metrics.annotations import head_of, is_span
 from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.spans import Span, find_spans
+from dataflow_grounding.tables import load_table
 
-RULES: dict[str, dict[str, Any]] = yaml.safe_load(files(__package__).joinpath("lint_rules.yaml").read_text("utf-8"))
+RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
 _BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
 
 
@@ -173,9 +171,7 @@ def _of_expression(
 
 
 def _fits(span: Any, text: str, caption: str) -> bool:
-    if not (
-        isinstance(span, (list, tuple)) and [*map(type, span)] == [int, int] and 0 <= span[0] < span[1] <= len(caption)
-    ):
+    if not is_span(span, len(caption)):
         return False
     there = caption[span[0] : span[1]]
     return there == text or find_spans([text], there) == [(0, len(there))]

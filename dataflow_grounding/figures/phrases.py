@@ -3,18 +3,16 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
-
-import yaml
 
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
 from dataflow_grounding.metrics.annotations import plain
+from dataflow_grounding.tables import load_table
 
-_KINDS: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("attributes.yaml").read_text("utf-8"))
+_KINDS: dict[str, Any] = load_table(__package__, "attributes.yaml")
 ATTRIBUTES = {
     kind: frozenset(row["more"].split()).union(*(getattr(words, name) for name in row["lists"]))
     for kind, row in _KINDS.items()
@@ -55,11 +53,20 @@ def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sharing_boxes(expressions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, bool]]:
     """Texts of two expressions of other words that have a box in common (IoU 0.9), and whether they have all."""
-    for one, other in combinations(expressions, 2):
-        a, b = _boxes(one), _boxes(other)
-        near = sum(any(iou(box, its) >= MERGE_IOU for its in b) for box in a)
-        if near and _plain(one) != _plain(other):
-            yield one["text"], other["text"], near == len(a) == len(b)
+    boxes = [(box, place, n) for place, one in enumerate(expressions) for n, box in enumerate(_boxes(one))]
+    boxes.sort()
+    near = defaultdict[tuple[int, int], set[int]](set)  # places of two expressions → boxes of the first one
+    for at, (box, place, n) in enumerate(boxes):
+        far = box[0] + (1 - MERGE_IOU) * (box[2] - box[0]) + 1e-6  # where one begins that overlaps so much, at most
+        for other, its, k in islice(boxes, at + 1, None):
+            if other[0] > far:
+                break
+            if place != its and iou(box, other) >= MERGE_IOU:
+                near[min(place, its), max(place, its)].add(n if place < its else k)
+    for (place, its), own in sorted(near.items()):
+        one, another = expressions[place], expressions[its]
+        if _plain(one) != _plain(another):
+            yield one["text"], another["text"], len(own) == len(one["instances"]) == len(another["instances"])
 
 
 def _plain(expression: Mapping[str, Any]) -> str:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.tables import load_table
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.base import Format
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.formats.export_pictures import Images
     from dataflow_grounding.formats.selection import Selection
 
-FORMATS: dict[str, dict[str, Any]] = yaml.safe_load(files(__name__).joinpath("formats.yaml").read_text("utf-8"))
+FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml, by name."""
 WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 """Those that can be written; the others are only read."""

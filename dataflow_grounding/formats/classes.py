@@ -1,5 +1,7 @@
 """Phrases as a detector's classes, and numbers for names."""
 
+from collections.abc import Callable
+
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.replies.labels import head_word
@@ -17,18 +19,24 @@ class Numbers:
         >>> numbers = Numbers()
         >>> [numbers.of(name) for name in ("cat", "dog", "cat")]
         [(1, True), (2, True), (1, False)]
+
+    `on_new` is called with each new number and name.
     """
 
-    def __init__(self) -> None:
-        self._known = NumberTable()
+    def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
+        self._known, self._on_new = NumberTable(), on_new
+
+    def __len__(self) -> int:
+        return self._known.count
 
     def of(self, name: str) -> tuple[int, bool]:
         """The name's number, and whether it is new."""
         key = hash(name)
         known = self._known.get(key)
         if known is None:
-            self._known.set(key, self._known.count + 1)
-        return known or self._known.count, known is None
+            self._known.set(key, len(self) + 1)
+            self._on_new(len(self), name)
+        return known or len(self), known is None
 
 
 class Classes:

@@ -120,25 +120,20 @@ class Coco(Format):
         self._classes, self._pictures = Classes(self.classes), Numbers()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        categories, ids = Numbers(), count(1)
+        ids = count(1)
         head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         with out.lists(self.data_file, "images", "annotations", "categories", **head) as put:
-
-            def category(name: str) -> int:
-                number, new = categories.of(name)
-                if new:
-                    put[2]({"id": number, "name": name, "supercategory": ONE})
-                return number
-
+            categories = Numbers(lambda number, name: put[2]({"id": number, "name": name, "supercategory": ONE}))
             for name in self._classes.fixed:
-                category(name)
+                categories.of(name)
             for place, sample in enumerate(samples, 1):
                 number, new = self.number(sample, place)
                 if new:
                     size = {"width": sample.size[0], "height": sample.size[1]}
                     put[0]({"id": number, "file_name": sample.file_name, **size, **self.of_image(sample, number)})
                 for phrase in sample.phrases:
-                    of_phrase = {"category_id": category(self._classes.of(phrase.text)), **self.of_phrase(phrase)}
+                    category, _ = categories.of(self._classes.of(phrase.text))
+                    of_phrase = {"category_id": category, **self.of_phrase(phrase)}
                     for box in _annotations(phrase):
                         put[1]({"id": next(ids), "image_id": number, **of_phrase, **box})
 

@@ -1,11 +1,15 @@
 """The entries of a format's file, each with the place where it stands, for errors that name it."""
 
 import os
+import re
+import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
 
+from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
@@ -14,6 +18,7 @@ from dataflow_grounding.json_lists import lists_in
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import file_type_of, json_file, read_json, read_rows
 
+_KEY = re.compile(r"(?:.*/)?[^./]*")
 NO_AREA = "boxes without an area"
 
 
@@ -86,6 +91,22 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
         raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
+
+
+def tar_samples(path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    """The samples of a WebDataset shard: where each is, its key, and what is in its members, by their endings.
+
+    Raises InputError.
+    """
+    try:
+        with system_errors(path), open_file(path) as file, tarfile.open(fileobj=file) as tar:
+            inside = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
+            for key, members in groupby(inside, lambda one: _KEY.match(one[0])[0]):  # type: ignore[index]
+                yield f"{path}, {key}", key, {name[len(key) :]: content.read() for name, content in members if content}
+    except tarfile.TarError as error:
+        raise InputError(f"{path} is not a tar file: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror or error}") from None
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

@@ -149,14 +149,10 @@ class _Way:
         if not text.strip() or (status == "grounded" and not instances):  # that doesn't make it one that isn't there
             self._done.lost["phrases left without a " + ("box" if text.strip() else "word")] += 1
             return None
-        return Phrase(
-            text,
-            (span[0], span[1]) if span else None,
-            status,
-            [box_of([*map(float, instance["bbox"])]) for instance in instances],
-            [instance["score"] for instance in instances],
-            {**expression, "instances": instances},
-        )
+        place = (span[0], span[1]) if span else None
+        boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
+        scores = [instance["score"] for instance in instances]
+        return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
 
     def _inside(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
         given = box_of(instance["bbox"])

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.errors import BrokenRow, ImageMissing
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import Header, decode, read_header
+from dataflow_grounding.image_files import Header, decode, read_file, read_header
 from dataflow_grounding.images import find_image
 from dataflow_grounding.records import Record, name_within, path_of, stated_size
 
@@ -88,6 +89,9 @@ class ExportPictures:
         if header.orientation != 1:
             options = {"quality": _QUALITY, "subsampling": 0} if header.media_type == "image/jpeg" else {}
             decode(path).save(target, header.media_type.partition("/")[2], **options)
+        elif is_elsewhere(path):
+            with open(target, "wb") as file:
+                file.write(read_file(path))
         elif self._images == "link":
             os.symlink(os.path.abspath(path), target)
         else:

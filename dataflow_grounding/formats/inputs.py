@@ -1,15 +1,19 @@
 """What `data.input_jsonl` may name besides our own files, as rows: one reader per kind, chosen by what the path is."""
 
 import glob
+import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
+from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.formats.coco import is_coco
+from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
 
@@ -57,12 +61,15 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
     """
     if path.startswith(BY_NAME):
         return _of_dataset(path, split)
-    if os.path.isdir(path):
+    kind = kind_of(path)
+    if kind == "folder":
         return _of_folder(path, split, results_dir)
-    if glob.has_magic(path) and not os.path.exists(path):
+    if glob.has_magic(path) and not kind:
         return _of_glob(path, results_dir)
     beside = (os.path.dirname(path) or ".", ".")
-    if os.path.isfile(path):
+    if kind == "file" and path.endswith(".tar"):
+        return _of_tars(path, [path])
+    if kind == "file":
         if file_type_of(path) == "json" and (captions := _coco_captions(path)) is not None:
             return _of_coco(path, captions, beside)
         if file_type_of(path) == "parquet" and holds_bytes(path):
@@ -76,9 +83,9 @@ def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     """A `datasets` data set on disk, an image folder with metadata, or pictures."""
-    if any(os.path.exists(os.path.join(folder, name)) for name in ("state.json", "dataset_dict.json")):
+    if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
-    path = next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
+    path = next((path for name in METADATA if kind_of(path := joined(folder, name)) == "file"), None)
     if path is not None:
         return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
 
@@ -94,24 +101,43 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):
         folder = os.path.dirname(folder)
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if path.lower().endswith(ENDINGS))
-    names = [os.path.relpath(path, folder or ".") for path in paths]
+    if is_elsewhere(pattern):
+        found = names_in(folder, pattern)
+    else:
+        found = [os.path.relpath(path, folder or ".") for path in sorted(glob.glob(pattern, recursive=True))]
+    if shards := [joined(folder, name) for name in found if name.endswith(".tar")]:
+        return _of_tars(pattern, shards)
+    names = [name for name in found if name.lower().endswith(ENDINGS)]
     none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
     return _of_pictures(pattern, folder or ".", names, results_dir, lambda: none)
 
 
 def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: Callable[[], str]) -> Input:
     """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
-    results = os.path.join(os.path.abspath(results_dir), "") if results_dir else "\0"
-    rows = [{"image": n} for n in names if not os.path.abspath(os.path.join(folder, n)).startswith(results)]
+    results = os.path.join(absolute(results_dir), "") if results_dir else "\0"
+    rows = [{"image": n} for n in names if not absolute(joined(folder, n)).startswith(results)]
     if not rows:
         raise InputError(none())
     return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
 
 
+def _of_tars(path: str, shards: Sequence[str]) -> Input:
+    """WebDataset's shards: a row for each sample, of its `.json`, its `.txt` as the caption, and its picture."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for where, key, parts in chain.from_iterable(map(tar_samples, shards)):
+            with broken(where):
+                row = {"caption": parts[".txt"].decode()} if ".txt" in parts else {}
+                row |= json.loads(parts.get(".json", "{}"))
+                pictures = ({"bytes": parts[end], "path": key + end} for end in parts if end.lower() in ENDINGS)
+                yield {**row, "image": next(pictures, None)}
+
+    return Input(path, lambda: _numbered(rows()), (".",), tuple(shards), columns={"image": "image"})
+
+
 def _coco_captions(path: str) -> Any:
     """What a COCO file of captions holds; None for any other JSON file. Raises InputError for COCO's boxes."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
     data = read_json(path)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere, kind_of, names_in, open_file
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.records import is_number
@@ -81,7 +82,7 @@ def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Lab
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:
     """Lines, and where each is ("file, line n"). Raises OSError."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         data = file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return ((f"{path}, line {number}", line) for number, line in enumerate(data.split(b"\n"), 1))
 
@@ -112,8 +113,8 @@ def _score(last: list[float]) -> dict[str, float]:
 def read_names(path: str) -> list[str]:
     """Read class names: one per line, or a data set's YAML with `names` as a list or a mapping. Raises InputError."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+        with open_file(path) as file:
+            text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
@@ -129,8 +130,10 @@ def read_names(path: str) -> list[str]:
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """The files under a folder with these endings, relative to it, sorted. Raises InputError if it is not a folder."""
-    if not os.path.isdir(folder):
+    if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
+    if is_elsewhere(folder):
+        return [n for n in names_in(folder) if n.lower().endswith(endings) and "/." not in f"/{n}"]
     found, seen = [], set[str]()
     for top, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)

@@ -50,41 +50,33 @@ class _LabelFormat(Format):
         """What is in a label file; `names` are None where there is no file with them. Raises BrokenRow, InputError."""
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        pictures, classes = Numbers(), Numbers()
+        pictures = Numbers()
         with out.file(self.names_files[0]) as names:
-
-            def number_of(name: str) -> int:
-                number, new = classes.of(name)
-                names.write(self.entry(number, name) + "\n" if new else "")
-                return number
-
+            classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head)
             for name in self._classes.fixed:
-                number_of(name)
+                classes.of(name)
             for sample in samples:
                 label = f"labels/{name_within(sample.file_name.removeprefix(f'{FOLDER}/'), None)}.txt"
                 lines = ""
                 for phrase in sample.phrases:
-                    number = number_of(phrase.text)
+                    number, _ = classes.of(phrase.text)
                     for box, score in zip(phrase.boxes, phrase.scores, strict=True):
                         lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
                 try:
                     with open(out.place(label), "xb" if pictures.of(sample.file_name)[1] else "ab", 0) as file:
                         file.write(lines.encode())
                 except FileExistsError:
-                    raise InputError(
-                        f"{sample.file_name} and another picture would share {label}: rename one"
-                    ) from None
-            names.write("  {}\n" if classes.of("")[0] == 1 else "")
+                    both = f"{sample.file_name} and another picture"
+                    raise InputError(f"{both} would share {label}: rename one") from None
+            names.write("" if len(classes) else "  {}\n")
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         files = [path] if top != path else [os.path.join(top, name) for name in self.names_files]
         names = next((type(self).names_of(file) for file in files if os.path.isfile(file)), None)
         for pictures, labels in _folders(top, image_root):
-            images = {
-                os.path.splitext(image)[0] + ".txt": image for image in files_under(pictures, ENDINGS, "pictures")
-            }
+            images = {os.path.splitext(one)[0] + ".txt": one for one in files_under(pictures, ENDINGS, "pictures")}
             there = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
             if there and there.isdisjoint(images):
                 where = os.path.join(labels, min(there))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, look, side_by_side
 from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
@@ -55,7 +56,7 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     label_of = {image: os.path.splitext(image)[0] + ".txt" for image in images}
 
     def read(image: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
-        path, left_out = os.path.join(label_dir, label_of[image]), list[str]()
+        path, left_out = joined(label_dir, label_of[image]), list[str]()
         if label_of[image] not in labels:
             return [], []
         try:
@@ -77,13 +78,13 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
         files,
         without_label=[image for image in images if label_of[image] not in labels],
         without_image=sorted(labels.difference(label_of.values())),
-        label_of=lambda image: os.path.join(label_dir, label_of[image]),
+        label_of=lambda image: joined(label_dir, label_of[image]),
     )
 
 
 def _beside(label_dir: str, key: str) -> str:
-    path = os.path.join(label_dir, "classes.txt")
-    if not os.path.exists(path):
+    path = joined(label_dir, "classes.txt")
+    if not kind_of(path):
         names_key = f"{key.rpartition('.')[0]}.yolo_names"
         raise InputError(f"{names_key}: name the file with the class names (there is no {path} either)")
     return path
@@ -171,7 +172,7 @@ class LabelSeeds(Seeds):
 
     def __init__(self, source: LabelSource, origin: str, boxless: bool) -> None:
         self._source = source
-        files = [] if os.path.isdir(origin) else [origin]
+        files = [] if kind_of(origin) == "folder" else [origin]
         super().__init__(f"{source.image_dir} with {origin}", files, (source.image_dir,), boxless)
 
     def _forget(self) -> None:
@@ -203,9 +204,9 @@ class LabelSeeds(Seeds):
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{__version__} {READING}".encode())
         source, label_of = self._source, self._source.label_of
-        of_images = ([os.path.join(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
-        for path in itertools.chain(*of_images, source.files):
-            digest.update(json.dumps(state_of(path)).encode())
+        of_images = ([joined(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
+        for state in side_by_side(state_of, itertools.chain(*of_images, source.files), is_elsewhere):
+            digest.update(json.dumps(state).encode())
         return digest.hexdigest()
 
     def report(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
     """Width and height of the upright image; None if it can't be opened: its record will fail. Raises MachineBusy."""
     try:
         file = find_image(Record({"image_path": path}, folders), "image_path")
-        facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path))
+        facts = kept_facts.get(file) or remember_facts(file, read_facts(file.path, size=file.file_bytes))
         return facts.size
     except MachineBusy:
         raise
@@ -247,7 +248,6 @@ def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
 def state_of(path: str) -> list[Any]:
     """A file's path, size and time, as far as it is there."""
     try:
-        found = os.stat(path)
+        return [path, *look(path)[:2]]
     except OSError:
         return [path]
-    return [path, found.st_size, found.st_mtime_ns]

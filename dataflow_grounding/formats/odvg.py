@@ -54,7 +54,7 @@ def _said(text: str, *regions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _boxes(given: Any) -> list[Any]:
-    """One box or a list of boxes, as a list. Raises BrokenRow."""
+    """One box or a list of boxes, as a list. Raises TypeError."""
     return [given] if isinstance(given, list) and given and is_number(given[0]) else list(given)
 
 

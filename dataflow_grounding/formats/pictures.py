@@ -27,7 +27,7 @@ MAX_BYTES, SECONDS, REDIRECTS, AT_ONCE = 64 * 2**20, 60, 5, 16
 """Of one picture from an address: bytes, seconds for all of it, redirects; and how many are fetched at a time."""
 
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
-_NAT64 = IPv6Network("64:ff9b::/96")
+_NAT64, _OPEN = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 
 Address = IPv4Address | IPv6Address
 
@@ -61,10 +61,11 @@ def is_address(value: Any) -> bool:
 
 def is_public(address: Address) -> bool:
     """Whether an IP address is one of the open internet: neither this machine's, nor of a network behind the router."""
-    inner: Any = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if isinstance(address, IPv4Address):
+        return address.is_global and not address.is_multicast
     if address in _NAT64:
-        inner = IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.is_global and not address.is_multicast and (inner is None or is_public(inner))
+        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _OPEN and address.is_global and (address.sixtofour is None or is_public(address.sixtofour))
 
 
 class Downloads:

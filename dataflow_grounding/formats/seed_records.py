@@ -7,20 +7,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.elsewhere import joined, kind_of, open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
-from dataflow_grounding.formats.label_seeds import (
-    BEYOND,
-    READING,
-    SHOWN,
-    LabelSeeds,
-    Seeds,
-    beyond,
-    from_coco,
-    from_label_folder,
-    sides,
-    size_of,
-    state_of,
-)
+from dataflow_grounding.formats import label_seeds
+from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of, state_of
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -50,10 +40,10 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
     if name == "coco_json":
-        return LabelSeeds(from_coco(data.image_dir, path), path, boxless)
+        return LabelSeeds(label_seeds.from_coco(data.image_dir, path), path, boxless)
     key = f"{block}.{name}"
     names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
-    return LabelSeeds(from_label_folder(data.image_dir, path, key, names_file), path, boxless)
+    return LabelSeeds(label_seeds.from_label_folder(data.image_dir, path, key, names_file), path, boxless)
 
 
 class AnnotationSeeds(Seeds):
@@ -62,7 +52,7 @@ class AnnotationSeeds(Seeds):
     told = ("boxes without an area are left out", BEYOND, "images can't be opened, give data.image_dir their folder")
 
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
-        if not os.path.isfile(path):
+        if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir, self._made = image_dir, made
@@ -110,7 +100,7 @@ class AnnotationSeeds(Seeds):
         path = row.get("image_path")
         if self._image_dir and isinstance(path, str) and is_tao(row) and size_of(path, self.folders) is None:
             name = os.path.basename(path)
-            return {**row, "image_path": name} if os.path.exists(os.path.join(self._image_dir, name)) else row
+            return {**row, "image_path": name} if kind_of(joined(self._image_dir, name)) else row
         return row
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +111,9 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
+        depends_on = [__version__, label_seeds.READING, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
-        with open(self.origin, "rb") as file:
+        with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
@@ -140,12 +130,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises InputError."""
     fingerprint = seeds.fingerprint()
     known = unsealed(read_object(state_path))
-    if (
-        known
-        and os.path.exists(path)
-        and known["fingerprint"] == fingerprint
-        and known["written"] == state_of(path)[1:]
-    ):
+    if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)[1:]):
         report: dict[str, Any] = known["report"]
     else:
         try:

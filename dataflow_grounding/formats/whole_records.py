@@ -6,19 +6,18 @@ Sources: datasets' features/image.py and its webdataset builder; webdataset's ta
 import io
 import json
 import os
-import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding.dataframes import parquet_rows
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.classes import Numbers
-from dataflow_grounding.formats.data_lines import broken
+from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
@@ -26,7 +25,6 @@ from dataflow_grounding.formats.pictures import put_picture
 from dataflow_grounding.records import dump_text, image_id_of
 
 SHARD, GROUP = 500 * 2**20, 16 * 2**20  # bytes of a file, and of what is in memory at a time
-_KEY = re.compile(r"(?:.*/)?[^./]*")
 _RECORD = 2**14  # bytes that are counted for a record besides its picture
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "more": ""}
 _EXPRESSION = {"expression_id": "", "text": "", "char_span": [0], "noun_chunk": "", "status": "", "verified": True}
@@ -98,18 +96,12 @@ class WebDataset(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for file in _files(path, ".tar"):
-            try:
-                with tarfile.open(file) as tar:
-                    inside = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
-                    for key, members in groupby(inside, lambda one: _KEY.match(one[0])[0]):  # type: ignore[index]
-                        with broken(f"{file}, {key}"):
-                            parts = {name[len(key) :]: content.read() for name, content in members if content}
-                            row = json.loads(parts.pop(".json", "null"))
-                            if row is not None:
-                                picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)
-                                yield _record(row, picture, self.pictures)
-            except tarfile.TarError as error:
-                raise InputError(f"{file} is not a tar file: {str(error).splitlines()[0]}") from None
+            for where, _, parts in tar_samples(file):
+                with broken(where):
+                    row = json.loads(parts.pop(".json", "null"))
+                    if row is not None:
+                        picture = next((parts[end] for end in parts if end.lower() in ENDINGS), None)
+                        yield _record(row, picture, self.pictures)
 
 
 def _row(sample: Sample, path: str) -> Any:

@@ -6,11 +6,13 @@ from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.calibration.choice import FormatChoice
+from dataflow_grounding.elsewhere import kind_of
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.errors import InputError, SpecError
 from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.jobs.spec_input import SpecInput
+from dataflow_grounding.mirror import present
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.review.applying import bring_up_to_date
 from dataflow_grounding.rows import Row, read_rows
@@ -125,10 +127,10 @@ class RowsJob(SpecJob):
         self.box_format = recalled(all_steps)
         first = self.steps[0].storage
         if first.operator_step == 0:
-            if self._input.given.plain and not os.path.exists(data.input_jsonl):
+            if self._input.given.plain and not kind_of(data.input_jsonl):
                 raise InputError(f"no input file {data.input_jsonl}: check data.input_jsonl")
             self.steps = [*self._input.begin(self.steps[0], serving), *self.steps]
-        elif not os.path.exists(first.input_path):
+        elif not os.path.exists(present(first.input_path)):
             before = first.operator_step - 1
             raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
         for one, next_one in pairwise(self.steps):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
+from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, joined
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.plan import image_column
@@ -139,7 +140,6 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
 def _folder_of(record: Record, image_key: str) -> str:
     """The folder under which a relative image path was found."""
     given = str(record.get(image_key))
-    if os.path.isabs(given):
-        return ""
     path = find_image(record, image_key).path
-    return os.path.normpath(path[: -len(given)] or ".")
+    found = (f for f in record.folders if joined(f, given) == path and not is_absolute(given))
+    return next((folder if is_elsewhere(folder) else os.path.normpath(folder) for folder in found), "")

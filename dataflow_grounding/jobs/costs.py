@@ -9,7 +9,7 @@ from typing import Any
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_store import readable_store, shard_stores
+from dataflow_grounding.engine.reply_store import more_stores, readable_store
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
@@ -58,7 +58,7 @@ def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no reply is not in it."""
     bills: dict[str, dict[str, Bill]] = {}
     with readable_store(os.path.join(folder, ".ckpt")) as path:
-        for _, line in chain.from_iterable(map(read_lines, [path, *shard_stores(folder)])):
+        for _, line in chain.from_iterable(map(read_lines, [path, *more_stores(folder)])):
             if "checks" in line:  # what a check says of other lines
                 continue
             usage = usage_of(line)

@@ -58,7 +58,12 @@ def endpoint_of(serving: Serving, *, send: bool, obstacles: Sequence[str] | None
     """The same of a serving; `obstacles` are its own unless given."""
     problems = list(serving.obstacles() if obstacles is None else obstacles)
     found = {"endpoint": serving.endpoint, "model": serving.model, "problems": problems, **serving.facts()}
-    return {**found, **_asked(serving)} if send and not problems else found
+    if not send or problems:
+        return found
+    if len(parts := serving.endpoints()) == 1:
+        return {**found, **_asked(serving)}
+    each = [{"endpoint": one.endpoint, "weight": weight, **_asked(one)} for one, weight in parts]
+    return {**found, "endpoints": each, "problems": [text for one in each for text in one.get("problems", ())]}
 
 
 def _asked(serving: Serving) -> dict[str, Any]:

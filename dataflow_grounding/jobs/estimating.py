@@ -15,7 +15,7 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog
-from dataflow_grounding.engine.limiter import Limiter, Share
+from dataflow_grounding.engine.limiter import Level, Limiter, Share
 from dataflow_grounding.engine.plan import Partial, Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
@@ -98,7 +98,7 @@ class _Guessing(Serving):
         self.max_output_tokens = serving.max_output_tokens
         self.counted = Amount()
         self.unreadable: set[str] = set()
-        self._identity = serving.identity()
+        self._identity, self.other_identities = serving.identity(), serving.other_identities
         self._box_format, self._rules, self._seen = box_format, rules, seen
 
     def identity(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class _Pass:
         self.stores = [_StepReplies(replies) for _ in run.steps]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
-        self._askings = [Asking(serving, options, budget, Share(Limiter(1), 1)) for serving in self.servings]
+        self._askings = [Asking(serving, options, budget, Share(Limiter(Level(1)), 1)) for serving in self.servings]
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 
@@ -274,7 +274,8 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
     for step, found in zip(steps, estimates, strict=True):
         if (to_send := found.to_send).requests and (every := _check_every(step)):
             before, watched = watched, watched + to_send.requests
-            checks = checks_for(round(watched), every) - checks_for(round(before), every)
+            endpoints = len(step.operator.serving.endpoints()) if step.operator.serving else 1
+            checks = checks_for(round(watched), every, endpoints) - checks_for(round(before), every, endpoints)
             to_send.add(to_send, checks / to_send.requests)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dataflow_grounding.elsewhere import look
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.errors import InputError
@@ -140,7 +141,7 @@ class ImageReferringExpressionJob(SpecJob):
         before = all_steps[place - 1].storage.output_path
         there = os.path.exists(before)
         given = self._data.input_annotations_jsonl
-        newer = given and (not there or os.stat(given).st_mtime_ns > os.stat(before).st_mtime_ns)
+        newer = given and (not there or look(given).changed > os.stat(before).st_mtime_ns)
         seeds = not there if place == CAPTION else newer  # a caption needs no more than the image
         for path in [*([self._seed_file] if seeds else []), *([before] if there else [])]:
             if self._holds(path):

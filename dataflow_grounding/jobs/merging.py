@@ -1,25 +1,27 @@
 """The shards of a run put together: what one machine would have left, row by row in the input's order."""
 
 import glob
-import heapq
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
 from dataflow_grounding.engine.execute import refuse_foreign
+from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import only_run
-from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path, read_places
+from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
+from dataflow_grounding.engine.shard_files import failed_lines, joined
+from dataflow_grounding.engine.store_lock import held_elsewhere
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.mirror import CKPT, Mirror, address_of, working_folder
 from dataflow_grounding.records import read_object
-from dataflow_grounding.rows import RowWriter, copy_file, write_text
+from dataflow_grounding.rows import copy_file, write_text
 
 _SAME = ("version", "model", "endpoint", "box_format")
-Line = tuple[int, str]  # where its row stood in the input, and a line of a file
 
 
 def merge(results_dir: str) -> dict[str, Any]:
@@ -32,24 +34,42 @@ def merge(results_dir: str) -> dict[str, Any]:
         InputError: A shard is missing, stopped or at work, or they aren't of one input and one model; or a file is
             damaged. Nothing is changed then.
     """
-    folders = _folders(results_dir)
+    results_dir = working_folder(results_dir)
     with ExitStack() as locks:
-        for folder in (results_dir, *folders):
-            locks.enter_context(only_run(os.path.join(folder, ".ckpt")))
+        mirror = locks.enter_context(at_work(os.path.join(results_dir, CKPT)))
+        if mirror is not None:
+            _fetch_shards(mirror)
+        folders = _folders(results_dir)
+        for folder in folders:
+            shard = os.path.relpath(folder, results_dir)
+            locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         _check(folders, runs)
         steps = sorted({os.path.relpath(path, folder) for folder in folders for path in _step_files(folder)})
         targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
-        refuse_foreign(os.path.join(results_dir, ".ckpt"), targets)
+        refuse_foreign(os.path.join(results_dir, CKPT), targets)
         with ExitStack() as undo:
-            writers = [_merged(folders, name, undo) for name in (*steps, "failures.jsonl")]
+            writers = [joined(_in_all(folders, name), os.path.join(results_dir, name), undo) for name in steps]
+            failures = _in_all(folders, "failures.jsonl")
+            writers.append(joined(failures, os.path.join(results_dir, "failures.jsonl"), undo, failed_lines))
             for writer in writers:
-                writer.commit()
-        if steps:  # else no record got through the first
-            copy_file(os.path.join(results_dir, steps[-1]), targets[-1])
+                if writer.count or writer is writers[-1]:  # else the earlier file stays
+                    writer.commit()
+        if written := [writer.path for writer in writers[:-1] if writer.count]:
+            copy_file(written[-1], targets[-1])
         run = _sums(results_dir, runs)
         write_text(os.path.join(results_dir, "run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
+
+
+def _fetch_shards(mirror: Mirror) -> None:
+    """Bring what the shards of a folder elsewhere have left: run.json, failures, step files."""
+    for shard in mirror.listed(FOLDER, "directory"):
+        at = os.path.join(FOLDER, shard)
+        names = [os.path.join(at, name) for name in ("run.json", "failures.jsonl")]
+        for step in mirror.listed(at, "directory").keys() - {CKPT, PICTURES}:
+            names += [os.path.join(at, step, name) for name in mirror.listed(os.path.join(at, step))]
+        mirror.fetch(*names)
 
 
 def _folders(results_dir: str) -> list[str]:
@@ -103,39 +123,8 @@ def _step_files(folder: str) -> list[str]:
     return [path.removesuffix(".lines") for path in glob.glob(lines_path(os.path.join(glob.escape(folder), "*", "*")))]
 
 
-def _merged(folders: list[str], name: str, undo: ExitStack) -> RowWriter:
-    """A writer of a file with the lines of all shards' files of this name."""
-    target = os.path.join(os.path.dirname(os.path.dirname(folders[0])), name)
-    try:
-        writer = RowWriter(target)
-        undo.callback(writer.discard)
-        read = _failures if name == "failures.jsonl" else _rows
-        for _, line in heapq.merge(*(read(os.path.join(folder, name)) for folder in folders), key=lambda one: one[0]):
-            writer.write_line(line)
-    except OSError as error:
-        raise InputError(f"can't write {target}: {error.strerror or error}") from None
-    return writer
-
-
-def _rows(path: str) -> Iterator[Line]:
-    """The lines of a step's file. Raises InputError where they aren't as many as were written."""
-    if not os.path.exists(lines_path(path)):  # no row got so far
-        return
-    try:
-        places = read_places(path)
-        with open(path, encoding="utf-8", newline="\n") as file:
-            yield from zip(places, file, strict=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not as its run left it: run that shard again ({error})") from None
-
-
-def _failures(path: str) -> Iterator[Line]:
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for line in file:
-            try:
-                yield json.loads(line)["line"], line
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{path} is not as its run left it: run that shard again") from None
+def _in_all(folders: list[str], name: str) -> list[str]:
+    return [os.path.join(folder, name) for folder in folders]
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -151,8 +140,8 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
             summary[name] = None if None in given else sum(given)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             summary[name] = sum(given)
-    summary |= {"annotations": os.path.join(results_dir, "annotations.jsonl")}
-    summary |= {"failures_file": os.path.join(results_dir, "failures.jsonl")}
+    summary |= {"annotations": address_of(os.path.join(results_dir, "annotations.jsonl"))}
+    summary |= {"failures_file": address_of(os.path.join(results_dir, "failures.jsonl"))}
     started = min(str(run.get("started")) for run in runs)
     kept = {name: value for name, value in runs[0].items() if name != "shard"}
     return {

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.several import SeveralEndpoints
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import unused_keys, with_environment
 from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
@@ -48,7 +49,9 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
         return GeminiServing(max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump())
     block, azure = vlm.openai, vlm.openai.azure
-    settings = block.model_dump(exclude={"client", "azure", "base_url"})
+    if block.endpoints:
+        return _several(vlm, workflow, folders)
+    settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings |= {"api_url": block.base_url, "max_workers": workflow.max_workers, "box_format": vlm.box_format}
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
@@ -62,6 +65,16 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
     return OpenAIServing(**settings)
+
+
+def _several(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    block = vlm.openai
+    if block.base_url or block.azure != AzureBlock():
+        raise SpecError("vlm.openai.endpoints stands beside base_url or azure: leave one of them out")
+    own = ({"base_url": one.base_url, "api_key": one.api_key or block.api_key} for one in block.endpoints)
+    blocks = [block.model_copy(update={"endpoints": [], **one}) for one in own]
+    servings = [_backend(vlm.model_copy(update={"openai": one}), workflow, folders) for one in blocks]
+    return SeveralEndpoints(servings, [one.weight for one in block.endpoints])
 
 
 def _notice() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from dataflow_grounding.elsewhere import is_elsewhere, kind_of, look
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN, stat_of
 from dataflow_grounding.errors import GroundingError, InputError, SpecError
@@ -117,7 +118,7 @@ class SpecInput:
     def _prepare(self, pilot: int | None) -> None:
         if self.first is None:
             return
-        if self.given.plain and not os.path.isfile(self.given.path):  # a pipe, which can be read once
+        if self.given.plain and kind_of(self.given.path) != "file":  # a pipe, which can be read once
             if self._made is not None:
                 raise InputError(f"{self.given.path} is not a file: save its rows in one to use {self._block}.columns")
             return
@@ -208,7 +209,7 @@ class SpecInput:
 
 def _state(path: str) -> list[int] | None:
     found = stat_of(path)
-    return found and [found.st_size, found.st_mtime_ns, found.st_ino]
+    return [*look(path)[:2]] if is_elsewhere(path) else found and [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _guesses(missing: Iterable[str], rows: list[dict[str, Any]], taken: list[str]) -> dict[str, str]:

@@ -8,18 +8,21 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.calibration.choice import REQUESTS
+from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.budget import Prices, listed_price
-from dataflow_grounding.engine.execute import execute, refuse_foreign, refuse_to_overwrite
+from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.rolling import at_work
+from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.mirror import CKPT, address_of, present, working_folder
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
@@ -50,8 +53,9 @@ class SpecRun:
 
     def __init__(self, spec: Spec, **command: Any) -> None:
         self.options = options_of(spec.block.vlm, spec.block.workflow, **command)
-        if self.options.shard is not None:
-            spec = spec.model_copy(update={"results_dir": self.options.shard.folder(spec.results_dir)})
+        part = self.options.shard.folder("") if self.options.shard is not None else ""
+        spec = spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
+        present(*(os.path.join(spec.results_dir, name) for name in ("run.json", f"{CKPT}/{RUN_FILE}")), anew=True)
         self.spec, self.block = spec, spec.block
         self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
         self.prices_from = "vlm.prices" if self.options.prices else None
@@ -73,15 +77,18 @@ class SpecRun:
         written.append(os.path.join(spec.results_dir, "report.html"))
         refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
 
-    def execute(self) -> Summary:
-        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped."""
+    def execute(self, run: MakeRun = Run) -> Summary:
+        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is stopped.
+
+        `run` makes what takes the rows through the steps.
+        """
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
-        with only_run(folder):
-            return self._execute(folder)
+        with at_work(folder):
+            return self._execute(folder, run)
 
     def _keep_a_models_results(self) -> None:
         """Raises SpecError where `auto` fell back to no model, in a folder with the results of one."""
@@ -90,13 +97,13 @@ class SpecRun:
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
             raise SpecError(f"{self.spec.results_dir} has results of {before}, and no endpoint is named now: {way}")
 
-    def _execute(self, locked: str) -> Summary:
+    def _execute(self, locked: str, run: MakeRun) -> Summary:
         started = time.time()
         summary = None
         stopped: RunStopped | None = None
         try:
             self.job.prepare()
-            summary = execute(self.steps, self.options, self.job.source, locked=locked)
+            summary = execute(self.steps, self.options, self.job.source, locked=locked, run=run)
             self._copy_last(summary)
             self.job.finish()
             return summary
@@ -119,7 +126,7 @@ class SpecRun:
             except OSError as error:
                 why = error.strerror or error
                 raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None
-        summary.annotations = target
+        summary.annotations, summary.failures_file = address_of(target), address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:
         """What would run, for `--dry-run`."""
@@ -130,7 +137,7 @@ class SpecRun:
             "box_format": self._format_asked["name"],
             "box_format_from": self._format_asked["from"],
             "input": self.job.reads,
-            "steps": [{"step": step.label, "writes": step.storage.output_path} for step in self.steps],
+            "steps": [{"step": step.label, "writes": address_of(step.storage.output_path)} for step in self.steps],
         }
 
     def describe(self) -> str:
@@ -158,7 +165,9 @@ class SpecRun:
 
     def _shard_seen(self, summary: Summary | None) -> dict[str, Any]:
         shard = self.options.shard
-        return {"shard": {**shard._asdict(), "rows_of_all": summary and summary.seen}} if shard else {}
+        if shard is None:
+            return {}
+        return {"shard": {"number": shard.number, "of": shard.of, "rows_of_all": summary and summary.seen}}
 
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
         """What ran, with which settings and results, without secrets."""
@@ -173,15 +182,19 @@ class SpecRun:
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
             "box_format": self._format_asked,
-            "image_folders": [os.path.abspath(folder) for folder in self.steps[0].storage.image_folders],
+            "image_folders": [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders],
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
             **self._shard_seen(summary),
-            "sustained_concurrency": limiter_of(self.serving).level,
+            "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,
             "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),  # a stop should be quick
-            "spec": {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **self.spec.as_stated()},
+            "spec": {
+                **dict.fromkeys([*SpecHead.model_fields, *JOBS]),
+                **self.spec.as_stated(),
+                "results_dir": address_of(self.spec.results_dir),
+            },
         }
         write_text(path, json.dumps(masked(run), indent=1, ensure_ascii=False, default=str) + "\n")

@@ -72,13 +72,18 @@ def as_gold(truth: Annotations) -> Annotations:
 
 def _check(expression: Mapping[str, Any], caption: Any) -> None:
     span, end = expression.get("char_span"), len(caption) if isinstance(caption, str) else 10**6
-    whole = isinstance(span, (list, tuple)) and len(span) == 2 and all(type(n) is int for n in span)
-    if span is not None and not (whole and 0 <= span[0] < span[1] <= end):
+    if span is not None and not is_span(span, end):
         wrong = f"'char_span' should be [start, end] in the caption, or null: {span!r}"
         raise BrokenRow(f"expression {expression['text']!r}: {wrong}")
     for score in (instance["score"] for instance in expression["instances"]):
         if score is not None and not (is_number(score) and 0 <= score <= 1):
             raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
+
+
+def is_span(value: Any, end: int) -> bool:
+    """Whether a value is `[start, end]` in a caption of so many characters."""
+    whole = isinstance(value, (list, tuple)) and [*map(type, value)] == [int, int]
+    return whole and 0 <= value[0] < value[1] <= end
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -39,15 +39,8 @@ def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]
 
 def _rows(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
     boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
-    fixed = {"category_id": 1, "iscrowd": 0}
-    return [
-        {
-            **fixed,
-            "id": n,
-            "image_id": image,
-            "score": -1.0 - place if score is None else score,
-            "area": (x2 - x1) * (y2 - y1),
-        }
-        | {"bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1)
-    ]
+    rows = []
+    for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1):
+        row = {"id": n, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score})
+    return rows

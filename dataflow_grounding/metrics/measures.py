@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dataflow_grounding.geometry import Bbox
-from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, hull_of, one_to_one, overlaps_of
+from dataflow_grounding.geometry import Bbox, around
+from dataflow_grounding.metrics.overlaps import THRESHOLDS, Overlap, Rules, one_to_one, overlaps_of
 from dataflow_grounding.metrics.pairs import PairedRecord, Row
 
 Span = tuple[int, int]
@@ -34,11 +34,11 @@ def of_phrase(
     """What counts for a phrase, and the score of each box that has one, and whether it is right."""
     wanted, given = rules.boxes_of(gold), rules.boxes_of(found)
     overlaps = overlaps_of(given, wanted, rules)
-    merged = overlaps_of(given, hull_of(wanted), rules)
+    merged = overlaps_of(given, [around(wanted)] if wanted else [], rules)
     right = {overlap.found for overlap in one_to_one(overlaps, rules) if rules.passes(overlap.held, rules.threshold)}
     judged = _says(gold)
-    scores = [(box["score"], n in right) for n, box in enumerate(found["instances"])] if found and judged else []
-    scored = [(score, is_right) for score, is_right in scores if score is not None]
+    boxes = found["instances"] if found and judged else []
+    scored = [(box["score"], n in right) for n, box in enumerate(boxes) if box["score"] is not None]
     counted = rules.counted(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
     answered = judged and found is not None and _says(found)

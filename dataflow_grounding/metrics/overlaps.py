@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dataflow_grounding.geometry import Bbox, area, iou
+from dataflow_grounding.geometry import Bbox, area, around, iou
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
@@ -64,18 +64,10 @@ def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overl
             if shared := iou(a, b):
                 held = shared
                 if rules.giou:
-                    hull = area(hull_of([a, b])[0])
+                    hull = area(around([a, b]))
                     held -= 1 - (area(a) + area(b)) / (1 + shared) / hull  # the sum of areas is union · (1 + IoU)
                 overlaps.append(Overlap(held, shared, n, m))
     return overlaps
-
-
-def hull_of(boxes: list[Bbox]) -> list[Bbox]:
-    """The one box around some; none around none."""
-    if not boxes:
-        return []
-    left, top, right, bottom = zip(*boxes, strict=True)
-    return [(min(left), min(top), max(right), max(bottom))]
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:

@@ -137,6 +137,29 @@ class Pipeline:
             last.add_earlier(summary)
         return last
 
+    def run_on_ray(
+        self, address: str | None = None, workers: int | None = None, options: RunOptions | None = None
+    ) -> Summary:
+        """Run what `forward()` calls on a Ray cluster; each of `run` and this goes on where the other stopped.
+
+        Args:
+            address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as it takes.
+            workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
+            options: As for `run`; the limits are those of all workers together.
+
+        Returns:
+            What was done.
+
+        Raises:
+            PlanError, InputError, SpecError, MissingExtra: Also where Ray can't be reached, or has no room.
+            RunStopped: The run could not be finished; what was paid for is stored.
+        """
+        from dataflow_grounding.cluster.ray_run import RayRun
+        from dataflow_grounding.engine.execute import execute
+
+        run = functools.partial(RayRun, address, workers)
+        return execute(self.compile(), options or current_options.get(), self.name, run=run)
+
 
 class _FromElsewhere:
     """Stands for an operator from elsewhere while `forward()` is called."""

@@ -11,7 +11,7 @@ from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.json_values import Scan
+from dataflow_grounding.replies.json_values import Scan, nested
 from dataflow_grounding.replies.reading import FoundBox, Note, Reading
 from dataflow_grounding.replies.vocabulary import plain_key
 
@@ -107,14 +107,8 @@ def _with_key(scan: Scan, required: str) -> dict[str, Any] | None:
             for key in value if isinstance(value, dict) else ():
                 if plain_key(key) == plain_key(required):
                     return {**{k: v for k, v in value.items() if k != key}, required: value[key]}
-        level = [child for value in level for child in _children(value)]
+        level = [inner for value in level if len(value) <= 8 for inner in nested(value)]
     return None
-
-
-def _children(value: Any) -> list[Any]:
-    """Return the arrays and objects in a value that holds few things."""
-    inner = list(value.values()) if isinstance(value, dict) else value
-    return [child for child in inner if isinstance(child, (dict, list))] if len(inner) <= 8 else []
 
 
 def _wrapped(scan: Scan, required: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.absence import denies_itself
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.labels import alike, comparable, equal_ids, surely_alike
+from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.questions import Kept, Questions
 from dataflow_grounding.replies.reading import Dropped, FoundBox, Note, ParsedReply, RawBox, Reading, Said
 from dataflow_grounding.replies.talk import denial
@@ -212,7 +212,7 @@ class _BoxReader:
             thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
             known = label or said.talk
             raise _NoBox(f"{thing} is not one of the phrases" if known else "a box without an id or a label")
-        if label and label != self.phrases[phrase_id] and not equal_ids(label, {0: self.phrases[phrase_id]}):
+        if label and label != self.phrases[phrase_id] and not equal(label, self.phrases[phrase_id]):
             self.check_label(said, phrase_id)
         if label and phrase_id != said.id:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")

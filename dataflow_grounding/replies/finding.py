@@ -236,9 +236,8 @@ def _take_state(scan: Scan, parsed: ParsedReply) -> None:
     if scan.truncated:
         parsed.truncated = True
     elif scan.broken and scan.found:
-        parsed.notes.append(
-            Note("broken_json", "brackets or quotation marks don't match, so that something may be missing")
-        )
+        why = "brackets or quotation marks don't match, so that something may be missing"
+        parsed.notes.append(Note("broken_json", why))
     elif scan.repaired and scan.found:
         parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
 

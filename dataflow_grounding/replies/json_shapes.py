@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dataflow_grounding.frames import Order
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.absence import says_none
-from dataflow_grounding.replies.json_values import JsonObject, around, measured, number
+from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
 from dataflow_grounding.replies.vocabulary import stated_order, stated_unit
 
@@ -125,7 +125,7 @@ def take_outline(parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[
     outlines = (key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list))
     try:
         for corners in _outlines(fields.get(next(outlines, ""))):  # or under a key without a letter
-            parsed.put(RawBox("box", around(corners), said, corners=True))
+            parsed.put(RawBox("box", hull(corners), said, corners=True))
     except _Cut:
         parsed.drop("an outline that is cut off", said)
         return True

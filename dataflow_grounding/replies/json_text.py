@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, to_number, unescaped
+from dataflow_grounding.replies.json_values import FoundJson, JsonArray, JsonObject, Scan, nested, to_number, unescaped
 
 MAX_DEPTH = 100
 
@@ -72,13 +72,7 @@ def _strict(text: str) -> Scan | None:
 def _deeper_than(value: Any, depth: int) -> bool:
     level = [value]
     for _ in range(depth):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
+        level = [child for parent in level for child in nested(parent)]
         if not level:
             return False
     return True
@@ -199,13 +193,9 @@ class _Scanner:
     def _colon(self) -> None:
         self.at += 1
         top = self.stack[-1]
-        if (
-            top.kind == "{"
-            and top.key is None
-            and top.value.loose
-            and not isinstance(top.value.loose[-1], (dict, list))
-        ):
-            top.key = str(top.value.loose.pop())
+        loose = top.value.loose if top.kind == "{" and top.key is None else []
+        if loose and not isinstance(loose[-1], (dict, list)):
+            top.key = str(loose.pop())
         else:
             self.scan.broken = True
 

@@ -75,6 +75,12 @@ class Scan:
     commented: list[str] = field(default_factory=list)
 
 
+def nested(value: Any) -> list[Any]:
+    """Return the arrays and objects in an array or object."""
+    values = value.values() if isinstance(value, dict) else value
+    return [inner for inner in values if isinstance(inner, (dict, list))]
+
+
 def to_number(digits: str) -> int | float:
     """Return the number that digits write; infinity where there are too many of them."""
     if re.fullmatch(r"[-+]?\d{1,18}", digits):
@@ -114,7 +120,7 @@ def measured(values: list[Any]) -> tuple[list[Any], str | None]:
     return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
 
 
-def around(corners: Sequence[float]) -> tuple[float, float, float, float]:
+def hull(corners: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the box around corners given as x, y, x, y, …"""
     xs, ys = corners[0::2], corners[1::2]
     return min(xs), min(ys), max(xs), max(ys)

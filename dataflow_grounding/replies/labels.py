@@ -65,8 +65,12 @@ def comparable(one: str, other: str) -> bool:
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases equal to `label`, up to case, spacing and quotation marks."""
-    wanted = _folded(label)
-    return [i for i, phrase in phrases.items() if wanted and _folded(phrase) == wanted]
+    return [i for i, phrase in phrases.items() if equal(label, phrase)]
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two texts say the same, up to case, spacing and quotation marks, and say anything."""
+    return _folded(one) == _folded(other) != ""
 
 
 def head_word(phrase: str) -> str:

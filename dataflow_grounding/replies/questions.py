@@ -4,15 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.replies.labels import (
-    alike,
-    all_words,
-    comparable,
-    contradicts,
-    equal_ids,
-    matching_ids,
-    named_ids,
-)
+from dataflow_grounding.replies.labels import alike, all_words, comparable, contradicts, equal, matching_ids, named_ids
 from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
@@ -150,7 +142,7 @@ def _compared(question: Question, last: int, kept: list[Kept]) -> Note | None:
 
 
 def _agree(labels: tuple[str, ...], phrase: str) -> bool:
-    return any(equal_ids(label, {0: phrase}) or alike(label, phrase) for label in labels)
+    return any(equal(label, phrase) or alike(label, phrase) for label in labels)
 
 
 def _name(said: Said) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox
 from dataflow_grounding.replies.absence import Missing
-from dataflow_grounding.replies.json_values import around, number
+from dataflow_grounding.replies.json_values import hull, number
 
 Kind: TypeAlias = Literal["box", "point"]
 
@@ -151,7 +151,7 @@ class ParsedReply:
         elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):  # a detector's row: the fifth number is the score
             self.put(RawBox("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
         elif len(known) == 8 and quad:
-            self.put(RawBox("box", around(known), said, corners=True))
+            self.put(RawBox("box", hull(known), said, corners=True))
         else:
             self.drop(f"a box of {len(known)} numbers: {_shown(values)}", said)
 

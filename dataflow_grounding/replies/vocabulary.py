@@ -2,18 +2,13 @@
 
 import re
 from functools import lru_cache
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.frames import Order
+from dataflow_grounding.tables import load_table
 
-_WORDINGS: dict[str, Any] = yaml.load(
-    resources.files(__package__).joinpath("wordings.yaml").read_text(encoding="utf-8"),
-    Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
-)
+_WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")
 
 
 def words(name: str) -> frozenset[str]:

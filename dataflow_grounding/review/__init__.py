@@ -1,4 +1,4 @@
-"""Looking at results: the static report."""
+"""Looking at results: the report."""
 
 from dataflow_grounding.review.results import publish, report_folder, report_results
 

@@ -23,9 +23,8 @@ const recordPage = (() => {
       element.setAttribute(name, SAID_ALOUD.has(name) ? pageText(value) : value === true ? "" : value);
     }
     for (const child of children.flat()) {
-      if (child !== null && child !== undefined && child !== "") {
-        element.append(child instanceof Node ? child : pageText(child));
-      }
+      if (child instanceof Node) element.append(child);
+      else if (child || child === 0) element.append(pageText(child));
     }
     return element;
   }
@@ -96,26 +95,18 @@ const recordPage = (() => {
       }
       return colors.get(color);
     };
-    const draw = () => {
-      waiting = false;
-      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
-      if (!canvas.isConnected || !wide) return;
-      canvas.width = wide * ratio;
-      canvas.height = high * ratio;
-      const pen = canvas.getContext("2d");
-      pen.scale(ratio, ratio);
-      pen.font = "600 11px system-ui, sans-serif";
-      const [right, down] = [wide / view.width, high / view.height];
+    const strokes = (pen, only) => {
+      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
       for (const { e, instance, bbox: [x1, y1, x2, y2] } of boxes) {
+        if (only !== null && only !== e.index) continue;
         const [line, ink] = colorsOf(e.color), place = [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
-        pen.globalAlpha = lit === null || lit === e.index ? 1 : 0.15;
         pen.setLineDash(instance.evidence === "region" ? [8, 5] : []);
         for (const [color, width] of [[ink, 3], [line, 1.5]]) {
           pen.strokeStyle = color;
           pen.lineWidth = width;
           pen.strokeRect(...place);
         }
-        if (lit === e.index || (place[2] > 40 && place[3] > 24)) {
+        if (only !== null || (place[2] > 40 && place[3] > 24)) {
           const number = String(e.index + 1);
           pen.fillStyle = line;
           pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
@@ -123,6 +114,23 @@ const recordPage = (() => {
           pen.fillText(number, place[0] + 4, place[1] + 11);
         }
       }
+    };
+    const pen = canvas.getContext("2d"), all = document.createElement("canvas"); // `all` is drawn once for a size
+    const draw = () => {
+      waiting = false;
+      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth * ratio, high = canvas.clientHeight * ratio;
+      if (!canvas.isConnected || !wide) return;
+      for (const one of all.width === Math.floor(wide) ? [canvas] : [canvas, all]) {
+        [one.width, one.height] = [wide, high];
+        const its = one.getContext("2d");
+        its.font = "600 11px system-ui, sans-serif";
+        its.scale(ratio, ratio);
+        if (one === all) strokes(its, null);
+      }
+      pen.globalAlpha = lit === null ? 1 : 0.15;
+      pen.drawImage(all, 0, 0, canvas.clientWidth, canvas.clientHeight);
+      pen.globalAlpha = 1;
+      if (lit !== null) strokes(pen, lit);
     };
     const soon = () => {
       if (!waiting) requestAnimationFrame(draw);
@@ -257,7 +265,7 @@ const recordPage = (() => {
       node("div", { class: "text" },
         node("h2", { dir: "auto" }, view.id),
         node("p", { class: "facts" }, facts.flatMap((fact, n) => (n ? [" · ", fact] : [fact]))),
-        view.notes.map(missing), captionOf(view), view.problem && missing(view.problem), listOf(view))));
+        view.notes.map(missing), view.only && missing(`Only in ${view.only}.`), captionOf(view), view.problem && missing(view.problem), listOf(view))));
   }
 
   // The part of a picture around a box, with the box on it, `side` CSS pixels wide and high. It is drawn from the

@@ -27,7 +27,10 @@ class Picture(NamedTuple):
     missing: str = ""
 
 
-def view_data(view: View, picture: Picture = Picture()) -> dict[str, Any]:
+NO_PICTURE = Picture()
+
+
+def view_data(view: View, picture: Picture = NO_PICTURE) -> dict[str, Any]:
     """The record as `record.js` renders it, and as a review changes it.
 
     Args:

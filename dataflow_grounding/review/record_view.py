@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, is_number, read_annotations
+from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, read_annotations
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -45,18 +45,6 @@ class Expression:
     reasons: Sequence[str]
     disputed: bool
     expression_id: str
-
-    @property
-    def look(self) -> str:
-        """The classes that colour it."""
-        return f"grey s-{self.status}" if self.color is None else f"c{self.color}"
-
-    @property
-    def tooltip(self) -> str:
-        """What there is to know of it, in lines."""
-        if self.color is None:
-            return f"{self.text}: {self.status} ({STATUS_MEANING[self.status]})"
-        return "\n".join([self.text, *(describe(instance) for instance in self.instances)])
 
 
 @dataclass
@@ -137,10 +125,3 @@ def _span(value: Any, length: int) -> tuple[int, int] | None:
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int for n in value)):
         return None
     return (value[0], value[1]) if 0 <= value[0] < value[1] <= length else None
-
-
-def describe(instance: Mapping[str, Any]) -> str:
-    """Score, evidence and bbox of an instance in a line."""
-    parts = [f"score {instance['score']:.2f}"] if is_number(instance.get("score")) else ["no score"]
-    parts += [f"evidence: {instance['evidence']}"] if instance.get("evidence") else []
-    return " · ".join([*parts, "[" + ", ".join(f"{n:g}" for n in instance["bbox"]) + "]"])

@@ -1,50 +1,53 @@
-"""The static report of results: pages with the failures, and each picture with its boxes and its caption."""
+"""The report of results: of a run's folder, of a script's, or of two runs beside each other."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.images import find_image
+from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record
-from dataflow_grounding.results_folder import image_folders_of, run_of
-from dataflow_grounding.review.page_html import Report, failure_html, page_html
-from dataflow_grounding.review.pages import Pieces, write_pages
-from dataflow_grounding.review.record_html import FindImage, record_html
-from dataflow_grounding.review.record_view import FIRST, view_of
+from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
+from dataflow_grounding.review.plots import plots_html
+from dataflow_grounding.review.report import write_report
+from dataflow_grounding.review.versions import Version, steps_of
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import PREFIX, FileStorage
-
-_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
 
 def report_results(
     annotations: str,
     out_path: str,
     *,
-    summary: Mapping[str, Any],
     image_folders: Sequence[str] = (),
     failures_file: str = "",
-    title: str = "Grounded annotations",
+    versions: Sequence[tuple[str, str]] = (),
+    is_run: bool = False,
+    **how: Any,
 ) -> int:
     """Write the report of an annotations file.
 
     Args:
         annotations: Records as JSON lines, or as the file's ending says.
-        out_path: The first page, HTML.
-        summary: Shown of it: `model` and `seconds`.
+        out_path: The page, HTML; beside it is a folder for what it shows, `report_files` for `report.html`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
-        title: The heading: what ran, and on which data.
+        versions: Names and files of earlier versions of the records, in order, the last one's the annotations' own.
+        is_run: Whether they are of two runs, not of a run's steps.
+        how: `title`, `summary`, `single`, as for `write_report`.
 
     Returns:
         How many records it shows.
 
     Raises:
-        InputError: A file can't be read or written.
+        InputError: A file can't be read or written, or a single file would be too large.
+
+    Example:
+        ``report_results("out/annotations.jsonl", "out/report.html", title="A run", summary={"model": "a-model"})``
     """
 
     def image_of(record: Mapping[str, Any]) -> str | None:
@@ -54,53 +57,15 @@ def report_results(
         except GroundingError:
             return None
 
-    records, failures = _objects(annotations), _objects(failures_file)
+    how["plots"] = list(plots_html(figures_of([annotations], read=False))) if os.path.exists(annotations) else []
+    how["called"] = versions[-1][0] if versions else ""
     try:
-        return write_report(
-            records, find_image=image_of, out_path=out_path, title=title, summary=summary, failures=failures
-        )
+        with ExitStack() as stack:
+            how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
+            records, failures = _objects(annotations), _objects(failures_file)
+            return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
     except OSError as error:
         raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
-
-
-def write_report(
-    records: Iterable[Mapping[str, Any]],
-    *,
-    find_image: FindImage,
-    out_path: str | os.PathLike[str],
-    title: str,
-    summary: Mapping[str, Any],
-    failures: Iterable[Mapping[str, Any]] = (),
-    per_page: int = 500,
-) -> int:
-    """Write the report of records and failures, which are read once: pages of `per_page` each, all or none.
-
-    A page loads nothing, runs no script, and shows all text as text. Failures come first, then suspect, doubtful and
-    unverified records. Further pages are beside the first, as `report-2.html` and so on; those of a longer report go.
-    `find_image` gives the path of a record's image file, or None.
-
-    Raises:
-        OSError: A page can't be written, or its name is taken by a file that is not a page of a report.
-    """
-    folder, name = os.path.split(os.path.abspath(out_path))
-    with ExitStack() as files:
-        report = Report(name, title, summary, Pieces(folder, files), Pieces(folder, files, FIRST), per_page)
-        for failure in failures:
-            kind, known = str(failure.get("kind") or "unknown"), report.failures.marks
-            report.failures.add(failure_html(failure), [kind if kind in known or len(known) < _MOST_KINDS else "other"])
-        for record in records:
-            view = view_of(record)
-            report.include(view)
-            report.records.add(record_html(view, find_image, folder), view.marks)
-        write_pages(folder, name, _pages(report))
-    return report.records.count
-
-
-def _pages(report: Report) -> Iterator[Iterator[str]]:
-    failures, records = iter(report.failures), iter(report.records)
-    for number in range(1, report.pages + 1):
-        failed, shown = list(islice(failures, report.per_page)), list(islice(records, report.per_page))
-        yield page_html(report, number, failed, shown)
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -121,42 +86,62 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         else:
             write_rows(annotations, _objects(summary.annotations))
         said = {**summary.to_json(), "model": ", ".join(summary.models)}
+        how: dict[str, Any] = {"failures_file": summary.failures_file, "versions": steps_of(storage.cache_path)}
         title, folders = _title_of_script(annotations, storage), storage.image_folders
-        failures = summary.failures_file
-        report_results(annotations, page, summary=said, image_folders=folders, failures_file=failures, title=title)
-        summary.annotations, summary.report = annotations, page
+        report_results(annotations, page, summary=said, title=title, image_folders=folders, **how)
+        summary.annotations, summary.report = address_of(annotations), sent(page)
 
 
-def report_folder(results_dir: str, out_path: str | None = None, image_root: str | None = None) -> tuple[str, int]:
-    """Write the report of a run's folder.
+def report_folder(
+    results_dir: str,
+    out_path: str | None = None,
+    image_root: str | None = None,
+    *,
+    other: str | None = None,
+    single: bool = False,
+) -> tuple[str, int]:
+    """Write the report of a run's folder, or of two beside each other.
 
     Args:
         results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl` where all records
-            failed; `run.json` says what ran.
-        out_path: The first page; None for `report.html` in that folder.
-        image_root: Where relative image paths are looked for; None for where the run looked.
+            failed; `run.json` says what ran. Where steps changed records, their versions are beside each other.
+        out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with another of that name.
+        image_root: Where relative image paths are looked for; None for where the runs looked.
+        other: Another run's folder: its records are shown, and `results_dir`'s as the earlier versions of them.
+        single: Whether the page is to hold everything, without a folder beside it.
 
     Returns:
-        The path of the first page, and how many records the report shows.
+        The path of the page, and how many records the report shows.
 
     Raises:
-        InputError: The folder has neither, or a page can't be written.
+        InputError: A folder has neither, the page can't be written, or a single file would be too large.
     """
-    annotations, failures = (os.path.join(results_dir, name) for name in ("annotations.jsonl", "failures.jsonl"))
-    if not os.path.exists(annotations) and not os.path.exists(failures):
-        raise InputError(f"no {annotations}: is {results_dir} the results_dir of a finished run?")
-    run, folders = run_of(results_dir), image_folders_of(results_dir, image_root)
-    counts = run.get("summary")
-    summary = {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")}
-    path = out_path or os.path.join(results_dir, "report.html")
+    for folder in filter(None, (results_dir, other)):
+        if not any(os.path.exists(os.path.join(folder, name)) for name in ("annotations.jsonl", "failures.jsonl")):
+            raise InputError(f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?")
+    shown = other or results_dir
+    path = out_path or os.path.join(results_dir, f"report_with_{_last(other)}.html" if other else "report.html")
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
         raise InputError(f"{path} is a name for data: call the report something that ends with .html")
-    pipeline, data = _pipeline_and_data(run.get("spec"))
-    title = _title(pipeline or _source(annotations), data) or os.path.basename(os.path.abspath(results_dir))
-    shown = report_results(
-        annotations, path, summary=summary, image_folders=folders, failures_file=failures, title=title
-    )
-    return path, shown
+    run, annotations = run_of(shown), os.path.join(shown, "annotations.jsonl")
+    counts, (pipeline, data) = run.get("summary"), _pipeline_and_data(run.get("spec"))
+    how: dict[str, Any] = {
+        "title": _title(pipeline or _source(annotations), data) or _last(shown),
+        "summary": {**(counts if isinstance(counts, dict) else {}), "model": run.get("model")},
+        "image_folders": image_folders_of(shown, image_root),
+        "versions": steps_of(shown),
+    }
+    if other:
+        names = (_last(results_dir), _last(other)) if _last(results_dir) != _last(other) else (results_dir, other)
+        files = map(annotations_of, (results_dir, other))
+        how |= {"title": " → ".join(names), "versions": list(zip(names, files, strict=True)), "is_run": True}
+        how["image_folders"] += image_folders_of(results_dir, image_root)
+    failures = os.path.join(shown, "failures.jsonl")
+    return path, report_results(annotations, path, failures_file=failures, single=single, **how)
+
+
+def _last(folder: str) -> str:
+    return os.path.basename(os.path.abspath(folder))
 
 
 def _pipeline_and_data(spec: Any) -> tuple[str, str]:

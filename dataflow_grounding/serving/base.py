@@ -67,6 +67,8 @@ class Serving(ABC):
     needs_labels: bool = False
     """Whether it can't see what things are, and is told the regions and their types in every request about them."""
 
+    other_identities: Sequence[dict[str, Any]] = ()
+    """Those of servings whose stored replies count as this one's own."""
     free: bool = False
     """Whether its answers cost nothing, as it runs on this machine by itself."""
     is_vlm: bool = True
@@ -87,6 +89,10 @@ class Serving(ABC):
     def identity(self) -> dict[str, Any]:
         """All of this serving that a reply depends on: part of the key under which replies are stored."""
         return {"endpoint": self.endpoint, "model": self.model}
+
+    def endpoints(self) -> "list[tuple[Serving, float]]":
+        """Where requests go, with weights: the serving itself, or one for each of several endpoints."""
+        return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
         """What prevents it from sending, one sentence each: found before the first request."""

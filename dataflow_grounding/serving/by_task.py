@@ -25,12 +25,17 @@ class ServingByTask(Serving):
         self.takes_probes, self.exact_boxes = grounding.takes_probes, grounding.exact_boxes
 
     @property
-    def image_limits(self) -> ImageLimits:  # type: ignore[override]
+    def image_limits(self) -> ImageLimits:
         """What all of them take, as far as is known by now."""
         limits, *others = (serving.image_limits for serving in self._all.values())
         for other in others:
             limits = replace(limits.within(other), max_bytes=min(limits.max_bytes, other.max_bytes))
         return limits
+
+    @image_limits.setter
+    def image_limits(self, limits: ImageLimits) -> None:
+        for serving in self._all.values():
+            serving.image_limits = limits
 
     async def answer(self, request: Request[Any]) -> Reply | str:
         """The reply of the serving whose task it is."""

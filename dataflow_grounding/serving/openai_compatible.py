@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dataflow_grounding.elsewhere import is_elsewhere, off_loop
 from dataflow_grounding.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.secrets import excerpt, learn_fields, learn_headers, learn_proxies
@@ -157,7 +158,8 @@ class OpenAIServing(Serving):
         if all(image.ready for image in request.images):
             body = self._body(request, habits)
         else:
-            body = await asyncio.to_thread(self._body, request, habits)
+            in_thread = off_loop if any(is_elsewhere(image.path) for image in request.images) else asyncio.to_thread
+            body = await in_thread(self._body, request, habits)
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._transport.get().post(body)
         if status != 200:

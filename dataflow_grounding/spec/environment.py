@@ -42,7 +42,7 @@ def unused_keys() -> str:
 def _stated(vlm: VlmBlock) -> Backend | None:
     """The backend whose block the spec fills in."""
     openai = vlm.openai
-    if openai.base_url or openai.model_name or openai.api_key or openai.azure.endpoint:
+    if openai.base_url or openai.endpoints or openai.model_name or openai.api_key or openai.azure.endpoint:
         return "openai"
     return "gemini" if vlm.gemini.api_key or vlm.gemini.base_url else None
 
@@ -55,7 +55,7 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
     found: dict[str, Any] = {"backend": backend}
     if backend == "openai":
         block = vlm.openai
-        address = "" if block.azure.endpoint else _given("DF_BASE_URL", "OPENAI_BASE_URL")
+        address = "" if any((block.azure.endpoint, block.endpoints)) else _given("DF_BASE_URL", "OPENAI_BASE_URL")
         filled = {"base_url": block.base_url or address, "model_name": block.model_name or _given("DF_MODEL")}
         found["openai"] = block.model_copy(update=filled)
     elif backend == "gemini" and "model" not in vlm.gemini.model_fields_set:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from dataflow_grounding.elsewhere import is_elsewhere, joined, plain_path
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
@@ -211,9 +212,10 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
         for path, stated in sources:
             if block_with(stated, location) is not None:
                 folder = os.path.dirname(path) if path else "."
-        block[name] = os.path.normpath(os.path.join(os.getcwd(), folder, os.path.expanduser(str(block[name]))))
+        path = joined(folder, os.path.expanduser(plain_path(str(block[name]))))
+        block[name] = path if is_elsewhere(path) else os.path.abspath(path)
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (value == "" or value.startswith("datasets:"))
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or is_elsewhere(value))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS

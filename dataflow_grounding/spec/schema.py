@@ -2,11 +2,12 @@
 
 import functools
 import json
-from importlib import resources
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model, field_validator
 from pydantic_core import PydanticCustomError
+
+from dataflow_grounding.tables import load_table
 
 
 class Block(BaseModel):
@@ -54,12 +55,21 @@ class AzureBlock(Block):
     token_provider: str = ""
 
 
+class EndpointBlock(Block):
+    """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all have room."""
+
+    base_url: str
+    weight: float = Field(1, gt=0)
+    api_key: str = Field("", repr=False)
+
+
 class OpenAIBlock(Block):
     """`vlm.openai`: any OpenAI-compatible endpoint."""
 
     client: Literal["direct", "sdk"] = "direct"
     api_key: str = Field("", repr=False)
     base_url: str = ""
+    endpoints: list[EndpointBlock] = []
     model_name: str = ""
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
@@ -201,7 +211,4 @@ def _as_stated(value: Any, stated: Any) -> Any:
 @functools.cache
 def other_keys() -> dict[str, Any]:
     """What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of a block."""
-    import yaml
-
-    text = resources.files(__package__).joinpath("other_keys.yaml").read_text(encoding="utf-8")
-    return cast(dict[str, Any], yaml.safe_load(text))
+    return cast(dict[str, Any], load_table(__package__, "other_keys.yaml"))

@@ -54,6 +54,7 @@ class Request(Generic[T]):
     before_another: Callable[[], None] = lambda: None
     """To be called by a serving before each time it sends again for the same answer. It raises RunStopped."""
     of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    at: int | None = None  # which of the serving's endpoints is meant, where it is no matter of choice
     text_only: bool = False  # asked about no image: stated, so that one that is missing can't pass for it
 
     def __post_init__(self) -> None:

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeAlias
 
-HEAD_LIMIT = 64 * 1024
+HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
+Serve: TypeAlias = "Callable[[Connection, Head, bytes | None], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def response(
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
-def read_head(raw: bytes, longest_body: int) -> Head:
+def read_head(raw: bytes) -> Head:
     """Read request line and headers; raises NotTaken where they are not HTTP/1.1 with a Content-Length."""
     first, *lines = raw.decode("latin-1").split("\r\n")
     try:
@@ -47,7 +49,7 @@ def read_head(raw: bytes, longest_body: int) -> Head:
         raise NotTaken(400, f"not a request that this server reads: {error}") from None
     if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
         raise NotTaken(400, "send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
-    if length > longest_body:
+    if length > LONGEST_BODY:
         raise NotTaken(413, "Request too large.")
     return Head(method, target, headers, length)
 
@@ -55,15 +57,8 @@ def read_head(raw: bytes, longest_body: int) -> Head:
 class Connection(asyncio.BufferedProtocol):
     """Reads requests one by one, each handed to `serve(connection, head, body)`; `gone(connection)` ends it."""
 
-    def __init__(
-        self,
-        serve: "Callable[[Connection, Head, bytes | None], None]",
-        gone: "Callable[[Connection], None]",
-        scratch: bytearray,
-        keep_body: bool,
-        longest_body: int,
-    ) -> None:
-        self._serve, self._gone, self._keep, self._longest = serve, gone, keep_body, longest_body
+    def __init__(self, serve: Serve, gone: "Callable[[Connection], None]", scratch: bytearray, keep_body: bool) -> None:
+        self._serve, self._gone, self._keep = serve, gone, keep_body
         self._scratch = memoryview(scratch)
         self._received = bytearray()
         self._head: Head | None = None
@@ -121,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
             if len(self._received) > HEAD_LIMIT:
                 raise NotTaken(431, "Request header fields too large.")
             return None
-        head = read_head(bytes(self._received[:end]), self._longest)
+        head = read_head(bytes(self._received[:end]))
         del self._received[: end + 4]
         if not self._keep:
             here = min(head.length, len(self._received))

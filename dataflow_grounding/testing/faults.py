@@ -212,8 +212,4 @@ def on(
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
     """The fault of the first rule that strikes."""
     listed = tuple(rules)
-
-    def rule(request: ReceivedRequest) -> Fault | None:
-        return next((fault for each in listed if (fault := each(request)) is not None), None)
-
-    return rule
+    return lambda request: next((fault for rule in listed if (fault := rule(request)) is not None), None)

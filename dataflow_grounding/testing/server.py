@@ -12,7 +12,6 @@ from dataflow_grounding.testing.endpoint import Endpoint, Exchange
 from dataflow_grounding.testing.received import ReceivedRequest
 
 DRIP_PERIOD = 0.05
-LONGEST_BODY = 64 * 1024 * 1024
 
 
 @dataclass(eq=False)
@@ -119,7 +118,7 @@ class LoopbackServer(Endpoint):
             self.port = self._listener.sockets[0].getsockname()[1]
 
     def _connect(self) -> Connection:
-        connection = Connection(self._serve, self._gone, self._scratch, self.reads_body, LONGEST_BODY)
+        connection = Connection(self._serve, self._gone, self._scratch, self.reads_body)
         self._open[connection] = None
         return connection
 

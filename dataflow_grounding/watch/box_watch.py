@@ -48,6 +48,9 @@ class BoxWatch:
         self.poor: str | None = None
         self._watching: Watching | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_watching": None}  # that of a run, which is in one process
+
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
@@ -63,15 +66,8 @@ class BoxWatch:
         watch.poor = self.poor
         took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            checks = EndpointChecks(
-                serving,
-                asked,
-                self.every,
-                calibrated=choice.is_new(FRESH),
-                in_memory=start.folder is None,
-                trusting=self.on_suspect == "warn",
-                coming=lambda: start.pictures().sizes,
-            )
+            new, trusting = choice.is_new(FRESH), self.on_suspect == "warn"
+            checks = EndpointChecks(serving, asked, self.every, start, calibrated=new, trusting=trusting)
             watch._watching = Watching(watch, asked, checks)
         return watch, took
 

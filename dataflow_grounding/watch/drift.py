@@ -136,14 +136,9 @@ class Drift:
 
     def _shape(self, words: Sequence[str]) -> float:
         """The log of width to height to be expected: of the most telling word, drawn towards that of all boxes."""
-        mean, told = self._moments[3].mean, 0.0
-        for word in words:
-            known = self._words.get(word)
-            if known is not None:
-                away = (known.mean - mean) * known.count / (known.count + 4)
-                if abs(away) > abs(told):
-                    told = away
-        return mean + told
+        mean, known = self._moments[3].mean, [self._words[word] for word in words if word in self._words]
+        away = ((shapes.mean - mean) * shapes.count / (shapes.count + 4) for shapes in known)
+        return mean + max(away, key=abs, default=0.0)
 
     def _learn(self, answer: Sequence[tuple[Features, list[str]]]) -> None:
         self._answers += 1

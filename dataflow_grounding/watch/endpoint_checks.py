@@ -5,10 +5,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
@@ -55,40 +55,34 @@ _checked: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints that were asked in this process."""
 
 
-def checks_for(requests: int, every: int | None) -> int:
+def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
     """How many probe pictures the checks of a run with this many requests take, in one size, if no numbers drift."""
     if not requests or every is None:
         return 0
-    return 1 + requests // every + SEVERAL * (requests >= min(LEAST_BETWEEN, every))
+    at_the_end = requests >= min(LEAST_BETWEEN, every)
+    return endpoints * (1 + requests // every) + max(SEVERAL, endpoints) * at_the_end
 
 
 class EndpointChecks:
     """The checks of one run: one before its first request, one every `every` requests, one when it is told of drift.
 
-    `calibrated` says that the format has just been found out, which is as good as a first check; `in_memory` that the
-    run has no files, and shares what is known of the endpoint with others like it. With `trusting`, replies that were
-    set aside count. `coming` looks at the run's pictures: their sizes, the commonest first.
+    `calibrated` says that the format has just been found out, which is as good as a first check. With `trusting`,
+    replies that were set aside count. A run `in_memory`, without files, shares with others what is known.
     """
 
     def __init__(
-        self,
-        serving: Serving,
-        asked: BoxFormat,
-        every: int | None,
-        *,
-        calibrated: bool = False,
-        in_memory: bool = False,
-        trusting: bool = False,
-        coming: Callable[[], Sequence[Size]] = tuple,
+        self, serving: Serving, asked: BoxFormat, every: int | None, start: RunStart, calibrated: bool, trusting: bool
     ) -> None:
         self._serving, self._asked, self._every = serving, asked, every
-        self.in_memory, self._trusting = in_memory, trusting
+        self.in_memory, self._trusting = start.folder is None, trusting
+        parts = serving.endpoints()
+        self._endpoints = [one.endpoint for one, _ in parts] if len(parts) > 1 else [""]
         whose = json.dumps({**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
-        self.known = _checked.setdefault(self.of, Known(asked)) if in_memory else Known(asked)
+        self.known = _checked.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
         known = self.known
-        self._coming: Callable[[], Sequence[Size]] | None = coming
+        self._start: RunStart | None = start  # until its pictures were looked at
         self._vouching: Vouching | None = None
         self._marked = False
         self._sent_here = self._sent_since_several = 0
@@ -96,7 +90,7 @@ class EndpointChecks:
         self.free = asyncio.Event()  # not set while a check is under way that nothing should be sent before
         self.free.set()
         self.under_way = False
-        if calibrated:
+        if calibrated and len(parts) == 1:  # else it may have asked some of them only
             known.sizes.trust_all()
             known.at, known.sent_then, known.vouched = time.monotonic(), known.sent, known.answers
         self.begun = time.monotonic() - known.at < FRESH
@@ -161,13 +155,15 @@ class EndpointChecks:
         if waiting:
             self.free.clear()
         try:
-            limits, coming, self._coming = self._serving.image_limits, self._coming, None
-            if coming is not None:  # before the first check
-                known.sizes.expect(limits.fitted(limits.padded(size)) for size in await asyncio.to_thread(coming))
+            limits, start, self._start = self._serving.image_limits, self._start, None
+            if start is not None:
+                coming = await asyncio.to_thread(start.pictures)
+                known.sizes.expect(limits.fitted(limits.padded(size)) for size in coming.sizes)
             sizes = known.sizes.chosen()
             count = SEVERAL if several else 1
             self._sent_since_several = 0 if several else self._sent_since_several
-            verdict = await check(ask, self._asked, sizes, limits, self.free.clear, at_least=count, odd=known.odd)
+            given = (ask, self._asked, sizes, limits, self.free.clear)
+            verdict = await check(*given, at_least=count, odd=known.odd, endpoints=self._endpoints)
         finally:
             self.under_way = False
             self.free.set()

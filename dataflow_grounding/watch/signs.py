@@ -99,8 +99,7 @@ class Signs:
 def first_sign(seen: Sequence[Seen], asked: BoxFormat, but: Collection[str] = ()) -> tuple[str, str] | None:
     """The first sign not in `but`: its name, and what is strange with the format that would fit, as a clause."""
     for name, sign in SIGNS.items():
-        found = sign(seen, asked) if name not in but else None
-        if found is not None:
+        if name not in but and (found := sign(seen, asked)):
             what, remedy = found
             return name, f"the boxes don't look like {asked.name}: {what}. {remedy}"
     return None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.store import environment, faulty_store
 from benchmarks.workplace import REPOSITORY
 from tests.docs.test_pages_run import blocks, of_a_stranger
 
@@ -62,8 +63,23 @@ def test_the_first_commands(work: Path) -> None:
     same(work)
 
 
+def test_a_bucket(work: Path) -> None:
+    import boto3
+
+    with faulty_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(store).items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        ended([start(scripts()[1], work, **environment(store))])
+        for one in boto3.client("s3").list_objects_v2(Bucket="bucket")["Contents"]:
+            path = work / one["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            boto3.client("s3").download_file("bucket", one["Key"], str(path))
+    same(work)
+
+
 def test_slurm(work: Path) -> None:
-    array, merge = scripts()[1:3]
+    array, merge = scripts()[2:4]
     found = re.search(r"--array=1-(\d+)", array)
     assert found
     tasks = range(1, int(found[1]) + 1)
@@ -79,11 +95,17 @@ def test_kubernetes(work: Path) -> None:
     assert container["command"] == ["bash", "-c"]
     indices = range(job["completions"])
     ended([start(container["args"][0], work, JOB_COMPLETION_INDEX=str(index)) for index in indices])
-    ended([start(scripts()[2], work)])
+    ended([start(scripts()[3], work)])
     same(work)
 
 
 def test_two_laptops(work: Path) -> None:
-    ended([start(scripts()[3], work)])
+    ended([start(scripts()[4], work)])
     same(work)
     shutil.rmtree(work / "elsewhere")
+
+
+def test_ray(work: Path) -> None:
+    assert "--engine ray" in scripts()[5]
+    ended([start(scripts()[5], work)])
+    same(work)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -192,6 +194,36 @@ def test_without_the_door_nothing_here_is_connected_to(workplace: Workplace, sit
     assert not (workplace.results / "pictures").exists()
 
 
+@pytest.mark.usefixtures("door")
+def test_names_of_private_addresses_are_refused_by_whatever_way(
+    workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"ten.example": "10.0.0.1", "mapped.example": "::ffff:10.0.0.1", "site.example": "127.0.0.1"}
+    real = socket.getaddrinfo
+
+    def lookup(host: str, port: int, *more: Any, **settings: Any) -> Any:
+        if host == "both.example":  # one of them may be connected to
+            return [*lookup("site.example", port), *lookup("ten.example", port)]
+        if host not in names:
+            return real(host, port, *more, **settings)
+        kind = socket.AF_INET6 if ":" in names[host] else socket.AF_INET
+        return [(kind, socket.SOCK_STREAM, 6, "", (names[host], port, *((0, 0) if ":" in names[host] else ())))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    refused = ("ten.example", "mapped.example", "both.example")
+    rows(
+        workplace,
+        f"http://site.example:{site.port}/a.jpg",
+        *(f"http://{name}:{site.port}/a.jpg" for name in refused),
+        *(site.at(f"to?http://{name}:{site.port}/a.jpg") for name in refused),
+    )
+    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
+    assert workplace.run().code == 1
+    assert [failure["line"] for failure in workplace.failures()] == [*range(2, 8)]
+    assert all("of this machine or of a private network" in failure["message"] for failure in workplace.failures())
+    assert site.asked == {"/a.jpg": 1, "/to": 3}
+
+
 def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site) -> None:
     rows(workplace, site.at("a.jpg"))
     done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
@@ -207,6 +239,7 @@ def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site)
         ("169.254.169.254", False), ("0.0.0.0", False), ("100.64.0.1", False), ("224.0.0.1", False), ("255.255.255.255", False),
         ("::1", False), ("::", False), ("fe80::1", False), ("fc00::1", False), ("ff02::1", False),
         ("::ffff:127.0.0.1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
+        ("::7f00:1", False), ("fec0::1", False), ("64:ff9b:1::a00:1", False), ("2001:0:7f00:1::", False), ("4000::1", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_public(address: str, public: bool) -> None:

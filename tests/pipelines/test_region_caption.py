@@ -361,10 +361,10 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
     server.answers = by_box
     generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}])
     assert command(["report", str(tmp_path / "out")]).code == 0
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "box [50, 60, 120, 140]" in page
-    assert "data:image/" in page
-    assert "not there" not in page
+    (data,) = (tmp_path / "out" / "report_files").glob("*/records-1.js")
+    assert "box [50, 60, 120, 140]" in data.read_text(encoding="utf-8")
+    assert ".webp" in data.read_text(encoding="utf-8")
+    assert "not there" not in data.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("on_suspect", "code"), [("stop", 2), ("warn", 0)])

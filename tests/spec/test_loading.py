@@ -38,7 +38,7 @@ def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None
         inner = block_of(field.annotation)
         if stated[name] == "???":
             assert field.is_required() or place == ".results_dir", place
-        elif inner is not None and stated[name] is not None:
+        elif inner is not None and isinstance(stated[name], dict):
             compared(stated[name], inner, place)
         else:
             assert stated[name] == field.default, place

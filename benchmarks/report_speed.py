@@ -1,0 +1,166 @@
+"""The report of 20,000 pictures: seconds and memory to make it; in a browser, from disk, to open, turn and filter it.
+
+    python -m benchmarks.report_speed
+
+Pictures are small parts of the example data's photos, 320 by 240 pixels; each record has four phrases with five boxes.
+Needs chromium and playwright; without them only what it costs to make the report is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import COMMAND, Row, median, run, show, workplace
+
+COUNT, SIZE = 20_000, (320, 240)
+CHROMIUM = "/usr/bin/chromium"
+PHOTOS = Path(__file__).parent.parent / "example_data" / "images"
+COLORS = ("red", "blue", "green", "white", "small", "large", "old", "striped")
+THINGS = ("car", "dog", "mug", "chair", "tree", "bird", "lamp", "book", "boat", "door", "shoe", "bottle")
+PLACES = ("on the left", "in the middle", "behind the table", "near the window")
+HASHES = (
+    "q=striped",
+    "head=mug",
+    "show=doubtful",
+    "show=none",
+    "size=small",
+    "low=0.9",
+    "q=blue+boat&low=0.5",
+    "high=0.2",
+)
+
+# Ask for something by the address, and wait until it stands there and a frame with it was drawn.
+TURN = """async (hash) => {
+  const began = performance.now(), main = document.querySelector("main"), first = main.firstChild;
+  const frame = () => new Promise(requestAnimationFrame);
+  location.hash = hash;
+  while (main.firstChild === first) await frame();
+  await frame();
+  return performance.now() - began;
+}"""
+# 120 moves of the pointer over a picture with 2,000 boxes: the longest time between two frames.
+MOVES = """async () => {
+  const canvas = document.querySelector("canvas.overlay"), place = canvas.getBoundingClientRect();
+  let last = 0, longest = 0;
+  for (let n = 0; n < 120; n++) {
+    const there = { bubbles: true, clientX: place.x + 3 * n, clientY: place.y + n };
+    canvas.dispatchEvent(new PointerEvent("pointermove", there));
+    const now = await new Promise(requestAnimationFrame);
+    if (last) longest = Math.max(longest, now - last);
+    last = now;
+  }
+  return longest;
+}"""
+
+
+def picture(folder: Path, number: int, photos: list[Any], chance: random.Random) -> str:
+    """A small part of a photo as a file."""
+    photo = photos[number % len(photos)]
+    x, y = (chance.randint(0, max(0, whole - part)) for whole, part in zip(photo.size, SIZE, strict=True))
+    photo.crop((x, y, x + SIZE[0], y + SIZE[1])).save(folder / f"{number:05}.jpg", quality=80)
+    return f"pictures/{number:05}.jpg"
+
+
+def expression(number: int, chance: random.Random) -> dict[str, Any]:
+    """A phrase with no box, one or two."""
+    text = f"a {chance.choice(COLORS)} {chance.choice(THINGS)} {chance.choice(PLACES)}"
+    boxes = []
+    for _ in range(chance.choice((0, 1, 1, 1, 2, 2))):
+        x, y = chance.uniform(0, SIZE[0] - 80), chance.uniform(0, SIZE[1] - 80)
+        bbox = [x, y, x + chance.uniform(8, 80), y + chance.uniform(8, 80)]
+        boxes.append({"bbox": [round(n, 1) for n in bbox], "score": round(chance.random(), 2)})
+    return {"text": text, "status": "grounded" if boxes else "none", "instances": boxes, "number": number}
+
+
+def results(folder: Path) -> None:
+    """A results folder of 20,000 records, 200 failures, and one picture with 2,000 boxes."""
+    from PIL import Image
+
+    chance = random.Random(7)
+    photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    (folder / "pictures").mkdir()
+    with open(folder / "annotations.jsonl", "w") as file:
+        for number in range(COUNT):
+            expressions = [expression(n, chance) for n in range(4)]
+            caption = ", ".join(e["text"] for e in expressions)
+            for e in expressions:
+                start = caption.find(e["text"])
+                e["char_span"] = [start, start + len(e["text"])]
+            row = {
+                "image_id": f"pictures/{number:05}",
+                "image_path": picture(folder / "pictures", number, photos, chance),
+            }
+            row |= {"width": SIZE[0], "height": SIZE[1], "caption": caption, "expressions": expressions}
+            file.write(json.dumps({**row, "doubtful": chance.random() < 0.05, "model": "a-model"}) + "\n")
+        many = [expression(n, chance) for n in range(2500)]
+        file.write(json.dumps({**row, "image_id": "many", "expressions": [e for e in many if e["instances"]]}) + "\n")
+    with open(folder / "failures.jsonl", "w") as file:
+        file.writelines(json.dumps({"id": str(n), "kind": "refused", "message": "no"}) + "\n" for n in range(200))
+
+
+def in_browser(page_path: Path) -> Iterator[Row]:
+    """What a reader waits for."""
+    from playwright.sync_api import Page, sync_playwright
+
+    def opened(new: Callable[[], Page], more: str = "") -> tuple[Page, float]:
+        page = new()
+        page.goto(page_path.as_uri() + more)
+        page.wait_for_selector("article")
+        drawn = "new Promise(done => requestAnimationFrame(() => done(performance.now())))"
+        return page, float(page.evaluate(drawn))
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        opens = [opened(browser.new_page)[1] for _ in range(5)]
+        yield _row("open, from disk", opens, 1500)
+        page, _ = opened(browser.new_page)
+        yield _row("turn a page", [float(page.evaluate(TURN, f"page={n}")) for n in range(2, 40, 3)], 100)
+        yield _row(
+            "turn a page of phrases", [float(page.evaluate(TURN, f"view=phrases&page={n}")) for n in range(9)], 100
+        )
+        times = [float(opened(browser.new_page)[0].evaluate(TURN, more)) for more in HASHES]
+        yield _row("filter, the first time", times, 150)
+        yield _row(
+            "filter", [float(page.evaluate(TURN, more)) for _ in range(2) for more in HASHES][len(HASHES) :], 150
+        )
+        page, _ = opened(browser.new_page, "#record=many")
+        longest = float(page.evaluate(MOVES))
+        yield Row(
+            "pointer over 2,000 boxes, longest time between frames", f"{longest:.0f} ms", "≤ 34 ms", longest <= 34
+        )
+
+
+def _row(what: str, times: list[float], most: int) -> Row:
+    figure = f"{median(times):.0f} ms (longest {max(times):.0f})"
+    return Row(what, figure, f"≤ {most:,} ms", median(times) <= most)
+
+
+def measure() -> list[Row]:
+    """The report of 20,000 pictures."""
+    with workplace() as folder:
+        place = Path(folder)
+        results(place)
+        rows = []
+        for what in ("made", "made again, pictures unchanged"):
+            used = run([*COMMAND, "report", str(place)])
+            rows.append(
+                Row(
+                    f"{COUNT:,} pictures, {what}",
+                    f"{used.wall_s:.0f} s, {used.cpu_s:.0f} CPU s",
+                    "≤ 60 s",
+                    used.wall_s <= 60,
+                )
+            )
+            rows.append(Row("the same, peak memory", f"{used.peak_mb:.0f} MB"))
+        index = next(place.glob("report_files/*/index.js")).stat().st_size / (COUNT + 1)
+        rows.append(Row("index, bytes a record", f"{index:.0f}", "≤ 200", index <= 200))
+        return [*rows, *(in_browser(place / "report.html") if os.path.exists(CHROMIUM) else ())]
+
+
+if __name__ == "__main__":
+    show(measure)

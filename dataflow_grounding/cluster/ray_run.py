@@ -1,0 +1,240 @@
+"""A run on Ray, as its driver sees it: the input split, shards handed to workers, their files put together."""
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from dataflow_grounding.cluster.shipping import shipped
+from dataflow_grounding.cluster.worker import Done, Work, Worker
+from dataflow_grounding.engine.leases import REQUESTS, USD, Grant, LeasePool, Part, Report
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.shard_files import join, split
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers, signals_to
+from dataflow_grounding.errors import InputError, NoRoom, RunStopped, SpecError
+from dataflow_grounding.mirror import mirror_of
+from dataflow_grounding.terminal import counted, say, speaks_of_specs
+from dataflow_grounding.version import __version__
+
+FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
+SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, and given up
+LOOK_SECONDS = 1.0
+MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class RayRun(Run):
+    """One pass over a source by workers on Ray, which leaves what a Run in this process would.
+
+    Args:
+        address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as long as the run takes.
+        workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
+        given: What a Run is given.
+    """
+
+    def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
+        super().__init__(*given)
+        if mirror_of(self.steps[0].storage.checkpoint_folder) is not None:
+            raise SpecError("workers on Ray can't write results to an address: name a folder that all machines see")
+        self._address, self._count = address, workers
+        self._shipped = shipped(Work(self.steps, self.options, self._name, speaks_of_specs.get()))
+        self._gpus: float = max((getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0)
+        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)  # the workers' own grace ends before
+        self._shards: dict[Shard, int] = {}  # with rows, and how many
+        self._waiting: deque[Shard] = deque()
+        self._at_work: dict[Shard, Any] = {}  # who works on it
+        self._left = 0  # shards that are not through
+        self._nows: dict[Shard, Now] = {}
+        self._losses = Counter[Shard | None]()
+        self._started = False
+
+    async def execute(self) -> Summary:
+        """Do it all. Raises RunStopped, or InputError where Ray has no worker for it; no step file has changed then."""
+        start = time.monotonic()
+        try:
+            with _connected(self._address, self._count) as self._ray:
+                self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+                of = max(FEWEST, self._count, min(EACH * self._count, MOST))
+                shards = split(self.source, of, self.steps[0].storage.cache_path)
+                self._shards = {shard: rows for shard, rows in shards.items() if rows}
+                await self._work_through()
+            join(self.steps, list(self._shards), self.summary)
+        finally:
+            self.summary.seconds = time.monotonic() - start
+            if self.stopped is not None:
+                self.stopped.summary = self.summary.to_json()
+        return self.summary
+
+    async def _work_through(self) -> None:
+        self._waiting.extend(self._shards)
+        self._left = len(self._shards)
+        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = near(self._ray.get_runtime_context().get_node_id(), soft=True)  # which no other node can be lost with
+        pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
+        self._pool = pool.remote(self._budget.max_requests, self._budget.usd)
+        used = {REQUESTS: self._budget.sent, USD: self._budget.spent}
+        parts = {limit: Part(value, 0.0, value, value) for limit, value in used.items()}
+        self._pool.renew.remote(Report("driver", 1, parts, {}))
+        helpers = [asyncio.create_task(one) for one in (self._progress().run(), self._look(), self._watch_the_start())]
+        try:
+            with signals_to(self._workers.interrupt):
+                self._workers.start(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
+                await self._workers.finish()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._end(self._pool)
+        if self.stopped is not None:
+            raise self.stopped
+
+    def stop(self, why: RunStopped) -> None:
+        """Begin nothing more; what is in flight may finish."""
+        if self.stopped is None:
+            self.stopped = why
+            for worker in self._at_work.values():
+                worker.interrupt.remote()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Where nobody is at work, and nobody should be, wait for no more worker to begin."""
+        if not self._at_work and (self.stopped or not self._left):
+            self._workers.cancel()
+
+    async def _serve(self) -> None:
+        """Have a worker take shards until none is left; where it is lost, another one in its place."""
+        shard: Shard | None = None
+        while self.stopped is None and (shard or self._waiting):
+            # several calls at once: one works, the others tell how far it is
+            made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
+            worker = made.remote(self._shipped, partial(_renewed, self._pool), os.getcwd(), __version__)
+            try:
+                if wrong := await worker.begin.remote():
+                    raise wrong.error()
+                self._started, self._losses[None] = True, 0
+                while self.stopped is None and (shard or self._waiting):
+                    shard = shard or self._waiting.popleft()
+                    self._at_work[shard] = worker
+                    self._take(shard, await worker.work_on.remote(shard))
+                    shard = None
+            except self._ray.exceptions.RayError as lost:
+                self._count_loss(shard, lost)
+            except Exception:
+                self.stop(RunStopped("stopped by an error"))
+                raise
+            finally:
+                self._at_work.pop(shard, None) if shard else None
+                self._end(worker)
+        self._leave()
+
+    def _take(self, shard: Shard, done: Done) -> None:
+        """Count what became of a shard. Raises what is wrong with it."""
+        del self._at_work[shard]
+        self._left -= 1
+        self._nows[shard] = done.now
+        self.summary.add_part(done.summary)
+        error = done.wrong and done.wrong.error()
+        if isinstance(error, RunStopped):
+            self.stop(error)
+        elif error is not None:
+            raise error
+
+    def _count_loss(self, shard: Shard | None, lost: Exception) -> None:
+        self._losses[shard] += 1
+        if self._losses[shard] >= MOST_LOSSES:
+            said = (str(lost).strip().splitlines() or [""])[-1].strip()
+            what = f"with {shard}" if shard else "that were to begin"
+            self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
+
+    async def _look(self) -> None:
+        """Until cancelled: ask the workers how far they are."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            asked = list(self._at_work.items())
+            nows = await asyncio.gather(*(_answer(worker.now.remote()) for _, worker in asked))
+            for (shard, worker), now in zip(asked, nows, strict=True):
+                if now is not None and self._at_work.get(shard) is worker:
+                    self._nows[shard] = now
+
+    def now(self, total: int | None) -> Now:
+        """How far all are together."""
+        sums: list[Any] = [sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)]
+        now = Now(*sums) if sums else Now(0, 0, 0, 0, 0, 0, 0, 0)
+        return now._replace(total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None)
+
+    async def _watch_the_start(self) -> None:
+        """Say that no worker has begun, and in the end give up."""
+        gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
+        wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
+        await asyncio.sleep(SAY_SECONDS)
+        if not self._started:
+            say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
+        await asyncio.sleep(START_SECONDS - SAY_SECONDS)
+        if not self._started:
+            why = f"no worker has begun within {START_SECONDS:g} s: {wanted} are wanted, and {_room(self._ray)}"
+            self.stop(NoRoom(why))
+
+    def _end(self, actor: Any) -> None:
+        with suppress(Exception):  # it is gone already
+            self._ray.kill(actor)
+
+
+async def _answer(call: Awaitable[Now | None]) -> Now | None:
+    """What a worker says; None where it doesn't in a moment."""
+    try:
+        return await asyncio.wait_for(call, LOOK_SECONDS)
+    except Exception:
+        return None
+
+
+def _renewed(pool: Any, report: Report) -> Grant:
+    """What the pool grants, asked by a worker. Raises what keeps the pool from answering in a moment."""
+    import ray
+
+    grant: Grant = ray.get(pool.renew.remote(report), timeout=1.0)
+    return grant
+
+
+@contextmanager
+def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
+    """The module `ray`, with a cluster, which ends with the block if it was started here. Raises InputError."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    import ray.util.scheduling_strategies
+
+    if ray.is_initialized():  # the user's own, in a notebook, say
+        yield ray
+        return
+    cpus = max(workers or 1, os.cpu_count() or 1)
+    own = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if hasattr(inside := ray._private.worker, "print_to_stdstream"):  # on standard output, of each worker that is lost
+        inside.print_to_stdstream = lambda *_, **__: None
+    try:
+        if place := re.search(r"([^/@]+):(\d+)$", address or ""):  # Ray would try for minutes
+            socket.create_connection((place[1], int(place[2])), timeout=5).close()
+        ray.init(log_to_driver=False, configure_logging=False, **({"address": address} if address else own))
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"can't reach Ray at {address}: {said}" if address else f"can't start Ray: {said}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _room(ray: Any) -> str:
+    """What the cluster has, in words."""
+    has, free = ray.cluster_resources(), ray.available_resources()
+    kinds = [kind for kind in ("CPU", "GPU") if kind == "CPU" or has.get(kind)]
+    parts = [f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}" for kind in kinds]
+    return f"Ray has {' and '.join(parts)} free on {counted(sum(node['Alive'] for node in ray.nodes()), 'node')}"

@@ -1,0 +1,135 @@
+"""A worker: takes shards through the steps, one after the other, and never raises."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dataflow_grounding.cluster.shipping import unshipped
+from dataflow_grounding.engine.execute import execute
+from dataflow_grounding.engine.leases import Grant, Report, leasing
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.env_files import read_env_files
+from dataflow_grounding.errors import FolderTaken, GroundingError, InputError, Interrupted, RunStopped
+from dataflow_grounding.terminal import speaks_of_specs
+from dataflow_grounding.version import __version__
+
+TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's folder
+
+
+class Work(NamedTuple):
+    """What all shards have in common; `of_spec` as messages should speak of it."""
+
+    steps: list[Step]
+    options: RunOptions
+    name: str | None
+    of_spec: bool
+
+
+class Wrong(NamedTuple):
+    """An error in words, as they are here: an exception that is unpickled says them anew."""
+
+    kind: type[GroundingError]
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Wrong":
+        """The words of an error; of one that isn't ours, with its name."""
+        if not isinstance(error, GroundingError):
+            return cls(RunStopped, f"internal error: {type(error).__name__}: {error}")
+        return cls(type(error) if isinstance(error, RunStopped) else InputError, str(error))
+
+    def error(self) -> GroundingError:
+        """It again."""
+        return self.kind(self.text)
+
+
+class Done(NamedTuple):
+    """What became of a shard; `wrong` is what kept it from being finished."""
+
+    summary: Summary
+    now: Now
+    wrong: Wrong | None
+
+
+class Worker:
+    """Lives in a process of its own: `work_on` in one thread, the other methods in others.
+
+    Args:
+        work: A shipped Work.
+        renew: Takes a report to the pool from which all workers lease their limits; returns its grant.
+        folder: Where the driver was started, which relative paths are meant from.
+        version: The driver's.
+    """
+
+    def __init__(self, work: bytes, renew: Callable[[Report], Grant], folder: str, version: str) -> None:
+        self._given, self._renew = (work, folder, version), renew
+        self._run: Run | None = None
+        self._interrupted = False
+
+    def begin(self) -> Wrong | None:
+        """Make ready; returns what is in the way."""
+        (work, folder, version), here = self._given, socket.gethostname()
+        if version != __version__:
+            what = f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on both"
+            return Wrong(InputError, what)
+        with suppress(OSError):  # there need be no relative path
+            os.chdir(folder)
+        try:
+            read_env_files()
+            self._work: Work = unshipped(work)
+        except Exception as error:
+            return Wrong(InputError, f"{here} can't take up the work: {Wrong.of(error).text}")
+        return None
+
+    def work_on(self, shard: Shard) -> Done:
+        """Take a shard's rows through the steps; what was answered before is not asked again."""
+        self._run = None
+        speaks_of_specs.set(self._work.of_spec)
+        summary, wrong = Summary(), None
+        try:
+            summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
+        except Exception as error:
+            run = self._run
+            wrong = Wrong.of((run and run.stopped) or error)  # not what one machine says of what is left
+        if (now := self.now()) is None or self._run is None:  # it was finished before, or could not begin
+            return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), wrong)
+        return Done(self._run.summary, now, wrong)
+
+    def now(self) -> Now | None:
+        """How far the shard is that is worked on."""
+        return self._run.now(0) if self._run and self._run.begun else None
+
+    def interrupt(self) -> None:
+        """Finish what is in flight, and no more."""
+        self._interrupted = True
+        if self._run:
+            self._run.interrupt()
+
+    def _execute(self, shard: Shard, until: float) -> Summary:
+        steps, options, name, _ = self._work
+        places = [step.storage.in_folder(shard.folder(step.storage.cache_path)) for step in steps]
+        steps = [replace(step, storage=place) for step, place in zip(steps, places, strict=True)]
+        options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
+        while True:
+            try:
+                with leasing(self._renew, options.max_wait):
+                    return execute(steps, options, name, run=self._make_run)
+            except FolderTaken:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1.0)
+
+    def _make_run(self, *given: Any) -> Run:
+        if self._interrupted:
+            raise Interrupted("interrupted")
+        self._run = Run(*given)
+        return self._run

@@ -1,0 +1,173 @@
+"""Replies of a run whose folder is elsewhere: others' come before it asks anything, its own are sent while it works.
+
+There, `.ckpt/replies/{writer}-{place}.jsonl` holds the lines of a writer's log from a place in it on. Here, the log of
+this folder is `.ckpt/replies.jsonl`, as in any, and `.ckpt/replies/{writer}.jsonl` those of others.
+"""
+
+import os
+import re
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from dataflow_grounding.elsewhere import is_elsewhere
+from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.shard import FOLDER
+from dataflow_grounding.engine.store_lock import check_held, held_elsewhere
+from dataflow_grounding.errors import InputError, StorageFailed
+from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for, told
+from dataflow_grounding.terminal import say
+
+ROLL_SECONDS = 10.0
+ROLL_BYTES = 64 * 2**20  # of a part, at the most
+CLOSED_BYTES = 4 * 2**20  # a part with less is sent again with what came since: so there are few
+_WAIT_SECONDS = 300.0  # at most, until it is tried again to send
+_PART = re.compile(r"(.+)-(\d{15})\.jsonl")
+
+
+class Rolling:
+    """The replies of the folder that a mirror stands for."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror, self._folder = mirror, os.path.join(mirror.part, CKPT)
+        self._log = mirror.here(self._folder, "replies.jsonl")
+        self._begin = self._end = 0  # of the part that is written: all before `end` is there
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._now_and_then, daemon=True)
+
+    def bring(self) -> None:
+        """Bring all that is stored there. Raises InputError."""
+        mirror = self._mirror
+        with told(InputError, f"can't read {mirror.address}"), ThreadPoolExecutor(16) as pool:
+            shards = [os.path.join(FOLDER, name, CKPT) for name in mirror.listed(FOLDER, "directory")]
+            folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
+            found = dict(zip(folders, pool.map(self._parts, folders), strict=True))
+            mine = {writer: found[self._folder][writer] for writer in mirror.known}[mirror.id]
+            logs = [(folder, *log) for folder in folders for log in found[folder].items()]
+            list(pool.map(lambda log: self._bring(*log), logs))
+        for place, size in sorted(mine.items()):
+            if place <= self._end:
+                self._end = max(self._end, place + size)
+                self._begin = place if size < CLOSED_BYTES else self._end
+
+    def begin(self) -> None:
+        """From now on send what is stored here."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Send the rest. Raises OSError."""
+        self._over.set()
+        self._thread.join()
+        self._roll()
+
+    def _parts(self, folder: str) -> dict[str, dict[int, int]]:
+        """Writer → the places at which its parts in a folder there begin → their sizes."""
+        parts: dict[str, dict[int, int]] = defaultdict(dict)
+        for name, size in self._mirror.listed(os.path.join(folder, "replies")).items():
+            if match := _PART.fullmatch(name):
+                parts[match[1]][int(match[2])] = size
+        return parts
+
+    def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
+        """Add to a log here what there is more of it; a part that a listing lacks is asked for by its name."""
+        own = folder == self._folder and writer == self._mirror.id
+        path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab") as log:
+            while True:
+                end = log.tell()
+                place = max((place for place, size in parts.items() if place <= end < place + size), default=end)
+                more = self._mirror.read(_name(folder, writer, place), end - place, end - place + CLOSED_BYTES)
+                if not more:
+                    break
+                log.write(more)
+            log.flush()
+            os.fsync(log.fileno())
+
+    def _roll(self) -> None:
+        """Send what the log has gained, in whole lines. Raises OSError."""
+        with open(self._log, "rb") as file:
+            os.fsync(file.fileno())
+            while os.path.getsize(self._log) > self._end:
+                file.seek(self._begin)
+                data = file.read(ROLL_BYTES)
+                data = data[: data.rfind(b"\n") + 1]
+                if self._begin + len(data) <= self._end:  # a line that is not whole yet
+                    break
+                self._mirror.write(_name(self._folder, self._mirror.id, self._begin), data)
+                self._end = self._begin + len(data)
+                self._begin = self._end if len(data) >= CLOSED_BYTES else self._begin
+
+    def _now_and_then(self) -> None:
+        """Send what came; while that fails, the run goes on."""
+        wait = ROLL_SECONDS
+        while not self._over.wait(wait):
+            try:
+                self._roll()
+                wait = ROLL_SECONDS
+            except OSError as error:
+                if wait == ROLL_SECONDS:
+                    kept = f"replies are kept in {self._log} meanwhile"
+                    say(f"Warning: can't write {self._mirror.address}: {error.strerror or error}; {kept}")
+                wait = min(2 * wait, _WAIT_SECONDS)
+
+
+def _name(folder: str, writer: str, place: int) -> str:
+    return os.path.join(folder, "replies", f"{writer}-{place:015}.jsonl")
+
+
+@contextmanager
+def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+    """A results folder to be read: of one elsewhere a copy, for now, of these files and, if wanted, of all replies.
+
+    Raises InputError.
+    """
+    if not is_elsewhere(results):
+        yield results
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        mirror = stand_for(results, aside)
+        mirror.fetch(*names)
+        if replies:
+            Rolling(mirror).bring()
+        yield aside
+
+
+@contextmanager
+def at_work(folder: str) -> Iterator[Mirror | None]:
+    """Hold the lock of a checkpoint folder, as `only_run` does. Where it stands for one elsewhere, the lock there is
+    held too, what a run needs is brought, and what it leaves is sent, then or meanwhile. Yields that mirror, or None.
+
+    Raises InputError before the run, StorageFailed after it.
+    """
+    with only_run(folder):
+        if (mirror := mirror_of(folder)) is None:
+            yield None
+        else:
+            with held_elsewhere(mirror, mirror.part), _mirrored(mirror, folder):
+                yield mirror
+
+
+@contextmanager
+def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
+    say(f"Working in {mirror.here(mirror.part)}; what comes of it goes to {mirror.address}")
+    rolling, finished = Rolling(mirror), False
+    rolling.bring()
+    present(*(os.path.join(folder, name) for name in KEPT))
+    rolling.begin()
+    try:
+        yield
+        finished = True
+    finally:
+        try:
+            with told(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}"):
+                rolling.end()
+            check_held(folder)
+            mirror.put(*() if finished else [".json"])
+        except StorageFailed as error:
+            if finished:
+                raise
+            say(f"Warning: {error}")

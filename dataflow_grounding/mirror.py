@@ -1,0 +1,176 @@
+"""A results folder elsewhere (s3://, gs://, …), and the folder of this machine in which commands work for it.
+
+All is written here, on a disk, as for any other folder, and then sent where the address says: nothing that was paid for
+hangs on a network, and what can't be sent now is sent by the next command.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from dataflow_grounding.elsewhere import is_elsewhere, place_of, system_errors
+from dataflow_grounding.env_files import cache_folder
+from dataflow_grounding.errors import GroundingError, InputError, StorageFailed
+from dataflow_grounding.records import read_object
+
+T = TypeVar("T")
+CKPT = ".ckpt"
+KEPT = ("calibration.json", "images.jsonl")
+"""Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
+_MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
+
+
+class Mirror:
+    """The folder `root` of this machine, as `working_folder` makes it, which stands for all that is at `address`."""
+
+    def __init__(self, root: str) -> None:
+        stated = read_object(os.path.join(root, _MARK))
+        self.root, self.address = root, str(stated.get("address"))
+        self.part = str(stated.get("part"))  # what is worked on here: a shard's folder in it, "" for the whole
+        self.id = str(stated.get("id"))  # of this folder of this machine: no other has it
+        self.known = {self.id}  # ids of all that are known to have worked there, whatever a listing says
+        self._system, self._path = place_of(self.address)
+
+    def here(self, *path: str) -> str:
+        """Where a file is on this machine."""
+        return os.path.join(self.root, *path)
+
+    def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
+        """What `what` returns of the file system, whose library tries again by itself, and a file. Raises OSError."""
+        with system_errors(self.address):
+            return what(self._system, f"{self._path}/{path}".rstrip("/"))
+
+    def listed(self, folder: str, kind: str = "file") -> dict[str, int]:
+        """The names of what is directly in a folder there, and sizes. Raises OSError."""
+        with suppress(FileNotFoundError):
+            found = self.ask(folder, lambda system, there: system.ls(there, detail=True))
+            return {os.path.basename(one["name"].rstrip("/")): one["size"] for one in found if one["type"] == kind}
+        return {}
+
+    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """The bytes of a file there between two places; none without a file. Raises OSError."""
+        with suppress(FileNotFoundError):
+            return bytes(self.ask(path, lambda system, there: system.cat_file(there, start=start, end=end)))
+        return b""
+
+    def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        """Make a file there, whole or not at all; with `create` only where there is none. Raises OSError."""
+
+        def pipe(system: Any, there: str) -> None:
+            with suppress(FileExistsError):
+                system.pipe_file(there, data, mode=mode)
+
+        self.ask(path, pipe)
+
+    def fetch(self, *paths: str) -> None:
+        """Bring files; those that are not there are passed over. Raises InputError."""
+        with told(InputError, f"can't read {self.address}"), ThreadPoolExecutor(16) as pool:
+            list(pool.map(self._get, paths))
+
+    def put(self, *endings: str) -> None:
+        """Send files of the part that have changed here, those that end so; `run.json` last. Raises StorageFailed."""
+        sent, own = read_object(self.here(_SENT)), self._own()
+        changed = [path for path in own if sent.get(path) != own[path] and path.endswith(endings or "")]
+        first = [path for path in changed if path != os.path.join(self.part, "run.json")]
+        with told(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}"):
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(self._put, first))
+            list(map(self._put, set(changed).difference(first)))
+            _write(self.here(_SENT), {**sent, **{path: own[path] for path in changed}})
+
+    def _own(self) -> dict[str, str]:
+        """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
+        found = {}
+        for path in Path(self.root, self.part).rglob("*"):
+            within = path.relative_to(self.root)
+            own = path.name in KEPT if CKPT in within.parts else not path.name.endswith((_MARK, _SENT, ".part"))
+            if own and path.is_file() and (self.part or within.parts[0] != "shards"):
+                state = path.stat()
+                found[str(within)] = f"{state.st_size} {state.st_mtime_ns} {state.st_ino}"
+        return found
+
+    def _put(self, path: str) -> None:
+        self.ask(path, lambda system, there: system.put_file(self.here(path), there))
+
+    def _get(self, path: str) -> None:
+        part = self.here(f"{path}.{os.getpid()}.part")
+        os.makedirs(os.path.dirname(part), exist_ok=True)
+        with suppress(FileNotFoundError):
+            self.ask(path, lambda system, there: system.get_file(there, part))
+            os.replace(part, self.here(path))
+
+
+@contextmanager
+def told(kind: type[GroundingError], what: str) -> Iterator[None]:
+    """Raises an error of ours where files or a store fail: what could not be done, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}. Fix that, then run the same command again") from None
+
+
+def working_folder(results: str, part: str = "") -> str:
+    """The folder in which to work for `part` of a results folder, "" or a shard's: for an address one of this machine,
+    in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises InputError.
+
+    Example:
+        >>> working_folder("results", "shards/1-of-8")
+        'results/shards/1-of-8'
+    """
+    if not is_elsewhere(results):
+        return os.path.join(results, part) if part else results
+    name = hashlib.sha256(json.dumps([results.rstrip("/"), part]).encode()).hexdigest()[:20]
+    root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)
+    stand_for(results, root, part)
+    return os.path.join(root, part) if part else root
+
+
+def stand_for(address: str, root: str, part: str = "") -> Mirror:
+    """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
+    with told(InputError, f"can't write in {root}"):
+        if not os.path.exists(mark := os.path.join(root, _MARK)):
+            os.makedirs(root, exist_ok=True)
+            _write(mark, {"address": address.rstrip("/"), "part": part, "id": token_hex(8)})
+    return Mirror(root)
+
+
+def mirror_of(path: str) -> Mirror | None:
+    """The mirror that a path is in, if it is in one."""
+    folder = os.path.abspath(path)
+    while not os.path.exists(os.path.join(folder, _MARK)):
+        if folder == (folder := os.path.dirname(folder)):
+            return None
+    return Mirror(folder)
+
+
+def address_of(path: str) -> str:
+    """What a path is called for people: its address, where it is in a folder that stands for one."""
+    mirror = None if is_elsewhere(path) else mirror_of(path)
+    return path if mirror is None else f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
+
+
+def present(*paths: str, anew: bool = False) -> str:
+    """The first of some paths, once all are brought that are elsewhere and not here; `anew`, those too. As `fetch`."""
+    lacking = [path for path in paths if anew or not os.path.exists(path)]
+    if lacking and not is_elsewhere(paths[0]) and (mirror := mirror_of(paths[0])) is not None:
+        mirror.fetch(*(os.path.relpath(path, mirror.root) for path in lacking))
+    return paths[0]
+
+
+def sent(path: str, *endings: str) -> str:
+    """What a file is called for people, once what is new in its folder is sent, as by `Mirror.put`."""
+    if (mirror := mirror_of(path)) is not None:
+        mirror.put(*endings)
+    return address_of(path)
+
+
+def _write(path: str, stated: dict[str, str]) -> None:
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+        json.dump(stated, file)
+    os.replace(f"{path}.part", path)

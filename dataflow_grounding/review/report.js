@@ -1,0 +1,257 @@
+// The report: which records are shown, how, and page by page. What is asked for stands in the address, behind "#"; data
+// come in files of 500 as scripts, which a page opened from disk may load, or stand in the page.
+"use strict";
+
+const reportPage = (() => {
+  const { node, pageText } = recordPage;
+  const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
+  const HEADS = 300; // most frequent ones that are offered
+  const WORDS = { // what each filter in the address is called
+    show: "Show images with", q: "Phrase or id", head: "Head noun", size: "Size", low: "Score from", high: "to",
+    model: "Model", kind: "Kind" };
+  const KEYS = { j: "next image", k: "previous image", "→": "next page", "←": "previous page",
+    g: "phrases or pictures", "/": "search", "?": "these keys" };
+  const nonce = document.currentScript.nonce;
+  const about = JSON.parse(document.getElementById("about").textContent);
+  const policy = window.trustedTypes
+    ? window.trustedTypes.createPolicy("report", { createScriptURL: (address) => address })
+    : { createScriptURL: (address) => address };
+  const app = document.getElementById("report");
+  const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
+  const count = (n) => n.toLocaleString("en");
+
+  // Data by name, each a list: loaded once, then kept.
+  const waiting = new Map(), loads = new Map();
+  const take = (name, rows) => waiting.get(name)(rows);
+  function load(name) {
+    if (!loads.has(name)) {
+      loads.set(name, new Promise((resolve, reject) => {
+        const inline = document.getElementById(name);
+        if (inline) return resolve(JSON.parse(inline.textContent));
+        waiting.set(name, resolve);
+        const script = node("script", { nonce });
+        script.onerror = () => reject(new Error(`${about.files}${name}.js`));
+        script.src = policy.createScriptURL(`${about.files}${name}.js`);
+        document.head.append(script);
+      }));
+    }
+    return loads.get(name);
+  }
+
+  // Rows `places` of the data called `name`, in that order.
+  async function rowsAt(name, places) {
+    const files = new Map();
+    for (const place of places) files.set(Math.floor(place / about.perFile) + 1, null);
+    await Promise.all([...files.keys()].map(async (n) => files.set(n, await load(`${name}-${n}`))));
+    return places.map((place) => files.get(Math.floor(place / about.perFile) + 1)[place % about.perFile]);
+  }
+
+  // The address: what is asked for.
+  const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const addressOf = (state) =>
+    `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
+  const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
+
+  // Places of the records that pass the filters, in order. What is in an index row: see record_index.py.
+  let heads = [], models = [], rows = [];
+  const bitOf = (flag) => 1 << about.flags.indexOf(flag);
+  function matching(state) {
+    const bits = ["show", "size"].filter((name) => about.flags.includes(state[name])).map((name) => bitOf(state[name]));
+    const all = bits.reduce((sum, bit) => sum | bit, 0), words = (state.q || "").toLowerCase().trim();
+    const head = heads.indexOf(state.head), model = models.indexOf(state.model);
+    const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
+    const found = [];
+    for (let place = 0; place < rows.length; place++) {
+      const [id, flags, texts, counted, least, most, by] = rows[place];
+      if ((flags & all) !== all || (state.model !== undefined && by !== model)) continue;
+      if (low !== null && !(most >= low) || (high !== null && !(least >= 0 && least <= high))) continue;
+      if (words && !texts.includes(words) && !id.toLowerCase().includes(words)) continue;
+      if (state.head !== undefined && !counted.some((n, at) => at % 2 === 0 && n === head)) continue;
+      if (state.record !== undefined && id !== state.record) continue;
+      found.push(place);
+    }
+    return found;
+  }
+
+  // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
+  function boxesAmong(places, state) {
+    const head = heads.indexOf(state.head), words = (state.q || "").toLowerCase().trim(), found = [];
+    for (const place of places) {
+      const [, , texts, counted] = rows[place], lines = texts.split("\n");
+      for (let e = 0; 2 * e < counted.length; e++) {
+        if (state.head !== undefined && counted[2 * e] !== head) continue;
+        if (words && texts.includes(words) && !lines[e].includes(words)) continue;
+        for (let n = 0; n < counted[2 * e + 1]; n++) found.push([place, e, n]);
+      }
+    }
+    return found;
+  }
+
+  const chips = (name, values, whole, state) => node("fieldset", { class: `filters by-${name}` },
+    node("legend", null, WORDS[name]), [["", whole], ...values].flatMap(([value, total], n) => {
+      const id = `${name}-${value ? (value in about.meaning ? value : n - 1) : "all"}`;
+      const radio = node("input", { type: "radio", name, id });
+      radio.checked = value === (state[name] || "");
+      radio.addEventListener("change", () => go({ [name]: value, ...(name === "kind" && { failed: "" }) }));
+      return [radio, node("label", { for: id, title: about.meaning[value] },
+        node("bdi", null, value || "all"), node("b", null, count(total)))];
+    }));
+
+  function field(name, control) {
+    control.name = name;
+    control.addEventListener(control.localName === "input" && name === "q" ? "input" : "change", () => {
+      history.replaceState(null, "", addressOf({ ...asked(), page: "", [name]: control.value.trim() }));
+      show().catch(fail);
+    });
+    return node("label", { class: "field" }, WORDS[name], control);
+  }
+  const choice = (name, values) => field(name, node("select", null, node("option", { value: "" }, "all"),
+    values.map((value) => node("option", { value }, value))));
+  const score = (name) => field(name, node("input", { type: "number", min: 0, max: 1, step: 0.05 }));
+
+  // What stands above the records and stays: the failures' place, the ways to look, the filters.
+  const parts = {};
+  function build() {
+    const marked = Object.keys(about.meaning).concat("verified", "changed", "without picture")
+      .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
+    const times = new Map();
+    rows.forEach((row) => row[3].forEach((n, at) => at % 2 || times.set(n, (times.get(n) || 0) + 1)));
+    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([n]) => heads[n]);
+    const sizes = ["small", "medium", "large"].filter((flag) => about.marked[flag]);
+    parts.marked = marked;
+    parts.failures = node("section", { class: "failures", "aria-labelledby": "failures" });
+    parts.views = node("nav", { class: "views", "aria-label": "Ways to look" });
+    parts.chips = node("div");
+    parts.fields = node("form", { class: "fields", role: "search" },
+      field("q", node("input", { type: "search" })),
+      field("head", node("input", { list: "heads", autocomplete: "off" })),
+      node("datalist", { id: "heads" }, frequent.map((value) => node("option", { value }))),
+      sizes.length > 1 && choice("size", sizes), score("low"), score("high"),
+      models.length > 1 && choice("model", models.filter(Boolean)));
+    parts.fields.addEventListener("submit", (event) => event.preventDefault());
+    parts.said = node("p", { class: "note", role: "status" });
+    parts.main = node("main");
+    parts.above = node("nav", { class: "pages", "aria-label": "Pages" });
+    parts.below = parts.above.cloneNode();
+    parts.help = node("dialog", { "aria-label": "Keys" }, node("h2", null, "Keys"),
+      node("dl", null, Object.entries(KEYS).map(([key, what]) => [node("dt", null, node("kbd", null, key)),
+        node("dd", null, what)]).flat()), node("form", { method: "dialog" }, node("button", null, "Close")));
+    app.replaceChildren(...(about.failures ? [parts.failures] : []), parts.views, parts.chips, parts.fields,
+      parts.said, parts.above, parts.main, parts.below, parts.help);
+  }
+
+  // Links to the first, the last and the neighbouring pages; none with one page.
+  function linksOf(name, state, page, last) {
+    const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])];
+    const links = [["Previous", page - 1], ...near.filter((n) => n >= 1 && n <= last).map((n) => [count(n), n]),
+      ["Next", page + 1]];
+    if (last < 2) return [];
+    return links.filter(([, n]) => n >= 1 && n <= last).map(([text, n]) => (n === page
+      ? node("b", { "aria-current": "page" }, text)
+      : node("a", { href: addressOf({ ...state, [name]: n }), rel: text.toLowerCase() }, text)));
+  }
+
+  async function showFailures(state) {
+    const wanted = kinds.has(state.kind) ? state.kind : null, found = [];
+    const last = Math.ceil((wanted ? kinds.get(wanted) : about.failures) / SIZE.failures);
+    const page = Math.min(Math.max(1, Number(state.failed) || 1), last), first = (page - 1) * SIZE.failures;
+    let skip = wanted ? first : first % about.perFile;
+    const files = Math.ceil(about.failures / about.perFile);
+    for (let n = wanted ? 1 : Math.floor(first / about.perFile) + 1; n <= files && found.length < SIZE.failures; n++) {
+      const here = (await load(`failures-${n}`)).filter((row) => !wanted || row[4] === wanted);
+      found.push(...here.slice(skip, skip + SIZE.failures - found.length));
+      skip = Math.max(0, skip - here.length);
+    }
+    const heading = node("h2", { id: "failures" }, "Failures");
+    parts.failures.replaceChildren(heading, kinds.size > 1 ? chips("kind", [...kinds], about.failures, state) : "",
+      node("div", { tabindex: 0, role: "group", "aria-label": "Table of failures" }, node("table", null,
+        node("tr", null, ["Record", "Message", "Kind", "Step"].map((name) => node("th", { scope: "col" }, name))),
+        found.map((row) => node("tr", null, row.slice(0, 4).map((cell) => node("td", { dir: "auto" }, cell)))))),
+      node("nav", { class: "pages", "aria-label": "Pages of failures" }, linksOf("failed", state, page, last)));
+  }
+
+  // What steps or runs have made of a record, beside each other.
+  function besideOf(view) {
+    const changes = node("ul", { class: "changes" }, view.changes.map((change) => node("li", null,
+      node("b", null, change.version), " ", node("bdi", null, change.text), ": ", change.said)));
+    const versions = view.versions.map((version) => {
+      const one = { ...view, expressions: version.expressions };
+      return recordPage.lightsUp(node("section", { class: "version record" }, node("h3", null, version.name),
+        recordPage.pictureOf(one), recordPage.listOf(one)));
+    });
+    return node("details", { class: "beside" }, node("summary", null, `${count(view.changes.length)} changed`), changes,
+      node("div", { class: "versions" }, versions));
+  }
+
+  function articleOf(view) {
+    const article = recordPage.recordOf(view);
+    const text = article.querySelector(".text");
+    text.querySelector("h2").replaceChildren(node("a", { href: addressOf({ record: view.id }) }, view.id));
+    if (view.changes) article.append(besideOf(view));
+    return article;
+  }
+
+  function cropOf(view, e, n) {
+    const expression = view.expressions[e], instance = expression.instances[n];
+    return node("a", { class: "cell", href: addressOf({ record: view.id }), title: recordPage.describe(instance) },
+      recordPage.cropOf(view, instance, expression.color), node("bdi", null, expression.text),
+      node("small", null, view.id));
+  }
+
+  // Show what the address asks for; a later call overtakes an earlier one that still waits for data.
+  let calls = 0;
+  async function show() {
+    const call = ++calls, state = asked(), phrases = state.view === "phrases";
+    const places = matching(state), all = phrases ? boxesAmong(places, state) : places;
+    const size = phrases ? SIZE.phrases : SIZE.pictures, last = Math.max(1, Math.ceil(all.length / size));
+    const page = Math.min(Math.max(1, Number(state.page) || 1), last), here = all.slice((page - 1) * size, page * size);
+    const views = await rowsAt("records", phrases ? here.map(([place]) => place) : here);
+    if (call !== calls) return;
+    const what = phrases ? "boxes" : "images", first = all.length ? (page - 1) * size + 1 : 0;
+    parts.said.replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
+      `${count(Math.min(all.length, page * size))} of ${count(all.length)}`),
+      all.length < about.records || Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
+    const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
+    parts.views.replaceChildren(...ways.map(([text, view]) => node("a", {
+      href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
+    parts.chips.replaceChildren(parts.marked.length ? chips("show", parts.marked, about.records, state) : "");
+    for (const control of parts.fields.elements) {
+      if (control !== document.activeElement) control.value = state[control.name] || "";
+    }
+    for (const nav of [parts.above, parts.below]) nav.replaceChildren(...linksOf("page", state, page, last));
+    parts.main.className = phrases ? "grid" : "";
+    parts.main.replaceChildren(...views.map((view, n) => (phrases ? cropOf(view, here[n][1], here[n][2]) :
+      articleOf(view))));
+    if (about.failures) await showFailures(state);
+    document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
+  }
+
+  function step(by) {
+    const items = [...parts.main.children], at = items.findIndex((item) => item.contains(document.activeElement));
+    const next = items[Math.min(Math.max(at + by, 0), items.length - 1)];
+    if (next) next.focus();
+  }
+  const turn = (rel) => { const link = parts.below.querySelector(`[rel=${rel}]`); if (link) link.click(); };
+  const DOES = { j: () => step(1), k: () => step(-1), ArrowRight: () => turn("next"), ArrowLeft: () => turn("previous"),
+    g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => parts.fields.elements.q.focus(),
+    "?": () => parts.help.showModal() };
+  document.addEventListener("keydown", (event) => {
+    const busy = event.ctrlKey || event.altKey || event.metaKey || parts.help.open;
+    if (busy || !DOES[event.key] || event.target.matches("input, select, textarea")) return;
+    event.preventDefault();
+    DOES[event.key]();
+  });
+
+  function fail(error) {
+    app.replaceChildren(node("p", { class: "missing", role: "alert" }, `Can't read ${error.message}. Its folder must ` +
+      "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
+  }
+
+  document.addEventListener("DOMContentLoaded", () => load("index").then(([words, ...others]) => {
+    [heads, models, rows] = [words.heads, words.models, others];
+    build();
+    window.addEventListener("hashchange", () => show().catch(fail));
+    return show();
+  }).catch(fail));
+  return { take };
+})();

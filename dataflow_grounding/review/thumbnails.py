@@ -1,0 +1,125 @@
+"""Small copies of pictures for a report: as files that stay while their picture does, or within the page."""
+
+import hashlib
+import io
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from dataflow_grounding.elsewhere import is_elsewhere, look
+from dataflow_grounding.errors import ImageMissing, InputError, RecordError
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.image_files import decoding, read_file, read_header
+from dataflow_grounding.images import url_of
+from dataflow_grounding.review.record_data import Picture
+
+T = TypeVar("T")
+
+MAX_BYTES = 20_000  # of a small copy
+_TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality
+THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.webp")
+_AT_ONCE = 64  # records whose pictures are waited for, so that memory stays flat
+_THREADS = 8
+_SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_MISSING, _BROKEN = "The image file is not there.", "The image file can't be read."
+
+
+class Thumbnails:
+    """The small copies that the pages of a report show, in `folder`; without one they become part of the page.
+
+    `page_folder` is the page's, to which addresses are relative. A copy is made once for a file of that path, size and
+    time; `remove_others` removes those that no record had in this report.
+    """
+
+    def __init__(self, page_folder: str, folder: str = "") -> None:
+        self._page_folder, self._folder = page_folder, folder
+        self._used: set[str] = set()
+        self._there: dict[str, str] = {}
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+            self._there = {found[1]: found[0] for found in map(THUMBNAIL.fullmatch, os.listdir(folder)) if found}
+
+    def of(self, path: str | None) -> Picture:
+        """The picture of a file, None for one that is not there; from any thread. Raises OSError: it can't be kept."""
+        if path is None:
+            return Picture(missing=_MISSING)
+        try:
+            found, full = look(path), link(path, self._page_folder)
+            key = hashlib.sha256(os.fsencode(f"{full or path}\n{found.size}\n{found.changed}")).hexdigest()[:24]
+            if name := self._there.get(key):
+                self._used.add(name)
+                _, width, height = THUMBNAIL.fullmatch(name).groups()  # type: ignore[union-attr]
+                return Picture((int(width), int(height)), self._address(name), full)
+            size, small = thumbnail_of(path)
+        except (RecordError, InputError, OSError, ValueError) as error:
+            return Picture(missing=_MISSING if isinstance(error, (ImageMissing, FileNotFoundError)) else _BROKEN)
+        return Picture(size, self._kept(f"{key}-{size[0]}x{size[1]}.webp", small), full)
+
+    def _kept(self, name: str, small: bytes) -> str:
+        if not self._folder:
+            return url_of(small, "image/webp").decode()
+        path = os.path.join(self._folder, name)
+        unfinished = f"{path}.{os.urandom(4).hex()}.tmp"
+        Path(unfinished).write_bytes(small)
+        os.replace(unfinished, path)
+        self._used.add(name)
+        return self._address(name)
+
+    def _address(self, name: str) -> str:
+        return quote(os.fsencode(os.path.relpath(os.path.join(self._folder, name), self._page_folder)))
+
+    def remove_others(self) -> None:
+        """Remove the copies of earlier reports that this one has no use for."""
+        for name in self._there.values():
+            if name not in self._used:
+                Path(self._folder, name).unlink(missing_ok=True)
+
+    def along(self, items: Iterable[tuple[T, str | None]]) -> Iterator[tuple[T, Picture]]:
+        """Each item with the picture of its path, in order, made in threads."""
+        waiting: deque[tuple[T, Future[Picture]]] = deque()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            try:
+                for item, path in items:
+                    waiting.append((item, pool.submit(self.of, path)))
+                    if len(waiting) >= _AT_ONCE:
+                        item, made = waiting.popleft()
+                        yield item, made.result()
+                yield from ((item, made.result()) for item, made in waiting)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def thumbnail_of(path: str) -> tuple[Size, bytes]:
+    """The size in pixels of an upright picture, and a WebP of it that has at most 20,000 bytes and no metadata.
+
+    Raises ImageMissing, ImageBroken, MachineBusy.
+    """
+    data = read_file(path)
+    size = read_header(path, data).size
+    with decoding(data, path, (_TRIES[0][0],) * 2) as picture:
+        picture.info.clear()
+        for side, quality in _TRIES:
+            picture.thumbnail((side, side), reducing_gap=2.0)
+            picture.save(out := io.BytesIO(), "WEBP", quality=quality, method=1)
+            if out.tell() <= MAX_BYTES:
+                break
+    return size, out.getvalue()
+
+
+def link(path: str, folder: str) -> str:
+    """The address of a picture for a page in `folder`; empty for a file that a browser could run.
+
+    It is relative where both are in a folder that may be moved as a whole: the page's, its parent, or that one's.
+    """
+    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+        return ""
+    path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
+    within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
+    if any(path.startswith(os.path.join(place, "")) for place in within):
+        return quote(os.fsencode(os.path.relpath(path, folder)))
+    return Path(path).as_uri()

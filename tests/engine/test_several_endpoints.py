@@ -1,0 +1,203 @@
+"""Several endpoints: requests go by weight and to whichever has room, a dead one is passed over, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from benchmarks.fault_case import wait_until
+from benchmarks.workplace import Workplace
+from dataflow_grounding import CaptionGenerator, OpenAIServing, SeveralEndpoints
+from dataflow_grounding.errors import SpecError
+from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
+
+DEAD = "http://127.0.0.1:9/v1"  # nothing listens there
+
+
+@pytest.fixture
+def servers() -> Iterator[list[LoopbackServer]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(LoopbackServer(latency=0.02)) for _ in range(3)]
+
+
+def several(place: Workplace, *endpoints: str | LoopbackServer | dict[str, Any], **settings: Any) -> Workplace:
+    """The place with these endpoints; one may be a dict with more than its address."""
+    listed = [one if isinstance(one, dict) else {"base_url": address_of(one)} for one in endpoints]
+    place.settings |= {"vlm.openai.base_url": "", "vlm.openai.endpoints": listed, **settings}
+    return place
+
+
+def address_of(one: str | LoopbackServer) -> str:
+    return one if isinstance(one, str) else one.base_url
+
+
+def run_of(place: Workplace) -> dict[str, Any]:
+    found = json.loads((place.results / "run.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_requests_go_by_weight(workplace: Workplace, servers: list[LoopbackServer], workers: int) -> None:
+    light, heavy, _ = servers
+    workplace.many(150)
+    endpoints = [{"base_url": light.base_url, "weight": 1}, {"base_url": heavy.base_url, "weight": 3}]
+    done = several(workplace, *endpoints).run(**{"workflow.max_workers": workers})
+    assert done.code == 0, done
+    assert light.paid + heavy.paid == 300
+    assert 45 <= light.paid <= 105  # 75 where each request is drawn by weight
+    assert max(light.max_in_flight, heavy.max_in_flight) <= workers
+    assert run_of(workplace)["endpoint"] == f"{light.base_url} + {heavy.base_url}"
+
+
+def test_a_limited_one_does_not_hold_up_the_other(workplace: Workplace, servers: list[LoopbackServer]) -> None:
+    limited, free, _ = servers
+    limited.capacity = 4
+    limited.limit_fault = faults.too_many_requests(1)
+    workplace.many(300)
+    done = several(workplace, limited, free).run(**{"workflow.max_workers": 32})
+    assert done.code == 0, done
+    assert limited.paid + free.paid == 600
+    assert free.max_in_flight > 16  # what the other has no room for
+    assert limited.paid > 40
+    assert limited.count(429) < 60
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_one_that_is_dead_from_the_start(workplace: Workplace, servers: list[LoopbackServer], workers: int) -> None:
+    workplace.many(50)
+    done = several(workplace, DEAD, servers[0]).run(**{"workflow.max_workers": workers})
+    assert done.code == 0, done
+    assert servers[0].paid == servers[0].received == 100
+    assert done.summary["requests"] <= 105
+    assert f"no connection to {DEAD}/chat/completions" in done.err
+
+
+BROKEN = [
+    ("a wrong key", {"key": "right"}, 4, "401"),
+    ("server errors", {"faults": on(faults.server_error())}, 6, "500"),
+    ("answers to nothing", {"faults": on(faults.slow(30))}, 4, "did not answer within 1 s"),
+    ("another model", {"models": ["other"]}, 6, "404"),
+    ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 4, "429"),
+]
+
+
+@pytest.mark.parametrize(("settings", "most", "said"), [pytest.param(*rest, id=name) for name, *rest in BROKEN])
+def test_one_that_is_no_use(
+    workplace: Workplace, servers: list[LoopbackServer], settings: dict[str, Any], most: int, said: str
+) -> None:
+    workplace.many(60)
+    with LoopbackServer(**settings) as broken:
+        endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-9371"}, servers[0]]
+        done = several(workplace, *endpoints, **{"vlm.openai.timeout": 1}).run()
+        assert done.code == 0, done
+        assert broken.received <= most
+    assert servers[0].paid == 120
+    assert said in done.err or said == "429"
+    assert "9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
+
+
+def test_one_that_dies_and_one_that_comes_back(workplace: Workplace, servers: list[LoopbackServer]) -> None:
+    stays, away, _ = servers
+    command = [sys.executable, "-m", "dataflow_grounding.testing", "--port", "0", "--latency", "0.02"]
+    dies = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert dies.stdout is not None
+        first = dies.stdout.readline()
+        address = next(word for word in first.split() if word.startswith("http"))
+        workplace.many(400)
+        running = several(workplace, stays, address.rstrip("/"), away).start(**{"workflow.max_workers": 12})
+        wait_until(lambda: stays.paid > 20)
+        dies.kill()
+        away.refuse_connections(0.7)
+        before = away.paid
+        out, err = running.communicate(timeout=60)
+    finally:
+        dies.kill()
+        dies.wait()
+    assert running.returncode == 0, err
+    assert json.loads(out)["done"] == 400
+    assert away.paid > before + 30
+    assert json.loads(out)["requests"] <= 800 + 12 + 12
+
+
+def test_all_dead_stops_the_run(workplace: Workplace) -> None:
+    workplace.many(20)
+    with LoopbackServer(key="right") as wrong_key:
+        done = several(workplace, wrong_key, DEAD).run()
+    assert done.code == 4, done
+    assert "401" in done.err
+    assert DEAD in done.err
+    assert wrong_key.received <= 4
+
+
+def test_a_retry_goes_to_another(workplace: Workplace, servers: list[LoopbackServer]) -> None:
+    often = LoopbackServer(faults=lambda request: faults.server_error() if request.index % 2 else None)
+    workplace.many(100)
+    with often:
+        done = several(workplace, often, servers[0]).run(**{"workflow.max_attempts": 2})
+    assert done.code == 0, done  # at one endpoint, two attempts would not do for each
+    assert often.count(500) > 10
+    assert often.paid + servers[0].paid == 200
+
+
+LISTS = [("an address", [0], [0, 1], [2, 0]), ("a list", [0, 1], [1, 2], [2])]
+
+
+@pytest.mark.parametrize("lists", [pytest.param(rest, id=name) for name, *rest in LISTS])
+def test_nothing_is_asked_again_where_the_list_changes(
+    workplace: Workplace, servers: list[LoopbackServer], lists: list[list[int]]
+) -> None:
+    workplace.many(40)
+    for listed in lists:
+        one = {"vlm.openai.base_url": servers[0].base_url} if listed == [0] else {}
+        several(workplace, *([] if one else (servers[n] for n in listed)))
+        workplace.run(**{"workflow.max_requests": 30, **one})
+    assert sum(server.paid for server in servers) == 80
+    assert len(workplace.annotations()) == 40
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_boxes_in_another_format_from_one_of_them(
+    workplace: Workplace, servers: list[LoopbackServer], count: int
+) -> None:
+    """Nothing of a record is sent before each endpoint has answered a probe picture."""
+    servers[count - 1].answers = EchoAnswers("yxyx_1000")
+    workplace.many(40)
+    done = several(workplace, *servers[:count], **{"vlm.check_every": 100}).run()
+    assert done.code == 2, done
+    assert f"at {servers[count - 1].base_url}" in done.err
+    assert sum(server.by_task["phrase_grounding"] for server in servers) <= count + 2
+
+
+WRONG = [
+    ({"vlm.openai.base_url": "http://a/v1"}, [{"base_url": "http://b/v1"}], "leave one of them out"),
+    ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
+    ({}, [{"base_url": "http://b/v1"}, {"base_url": "http://b/v1/"}], "each once"),
+]
+
+
+@pytest.mark.parametrize(("settings", "endpoints", "said"), WRONG)
+def test_what_is_wrong_is_said(workplace: Workplace, settings: dict[str, Any], endpoints: Any, said: str) -> None:
+    workplace.many(1)
+    done = workplace.run(**{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints, **settings})
+    assert done.code == 2, done
+    assert said in done.err
+
+
+def test_in_python(servers: list[LoopbackServer], workplace: Workplace) -> None:
+    answers = CannedAnswers('{"caption": "A cat."}')
+    row = {"image_path": str(workplace.folder / workplace.picture())}
+    for server in servers:
+        server.answers = answers
+    parts = [OpenAIServing(server.base_url, "any", max_workers=3) for server in servers]
+    serving = SeveralEndpoints(parts, weights=[1, 1, 2])
+    assert CaptionGenerator(serving)(row)["caption"] == "A cat."
+    with pytest.raises(SpecError, match="not alike"):
+        SeveralEndpoints([parts[0], OpenAIServing(servers[1].base_url, "other")])

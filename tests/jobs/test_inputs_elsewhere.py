@@ -1,0 +1,356 @@
+"""Inputs and pictures elsewhere: an S3 on this machine, with faults; what comes of them is what local files give."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.object_store import BUCKET, ObjectStore, object_store
+from benchmarks.workplace import Files, Workplace, caption, command
+from dataflow_grounding import EmbeddedServing, ExpressionExtractor, FileStorage, PhraseGrounder, Pipeline, ground
+from dataflow_grounding.elsewhere import joined, look
+from dataflow_grounding.errors import ImageMissing, MissingExtra
+from dataflow_grounding.rows import read_rows, write_rows
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+ROWS = 24
+
+
+@pytest.fixture(scope="module")
+def one_store() -> Iterator[ObjectStore]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with object_store() as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def store(one_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.setattr("dataflow_grounding.elsewhere.PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("dataflow_grounding.engine.workers.BUSY_SECONDS", 1.0)
+    one_store.forget()
+    return one_store
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    """Pictures in several folders, and captions of them."""
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    pictures = workplace.folder / "data"
+    for n in range(6):
+        workplace.picture(f"data/{n % 2}/b c{n}.jpg", size=(64 + n, 48), orientation=6 if n == 3 else 1)
+    workplace.input = pictures / "captions.jsonl"
+    workplace.rows({"image_path": f"./{n % 2}/b c{n % 6}.jpg", "caption": caption(n)} for n in range(ROWS))
+    return workplace
+
+
+def alone(place: Workplace, **settings: Any) -> Files:
+    """What local files give."""
+    place.results = place.folder / "local"
+    done = place.run(**settings)
+    assert done.code in (0, 1), done
+    files, place.results = place.files(), place.folder / "results"
+    return files
+
+
+def as_tar(rows: list[dict[str, Any]], folder: Path) -> Path:
+    """A WebDataset shard of rows and their pictures."""
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for n, row in enumerate(rows):
+            data = {".jpg": (folder / row["image_path"]).read_bytes(), ".txt": row["caption"].encode()}
+            for ending, content in {**data, ".json": json.dumps({"n": n}).encode()}.items():
+                info = tarfile.TarInfo(f"part/{n:04}{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return folder / "a.tar"
+
+
+def with_bytes(rows: list[dict[str, Any]], folder: Path) -> Path:
+    """A Parquet file with the pictures in it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    stored = [{**row, "image_path": {"bytes": (folder / row["image_path"]).read_bytes(), "path": "a"}} for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(stored), folder / "b.parquet")
+    return folder / "b.parquet"
+
+
+def of_type(ending: str) -> Callable[[list[dict[str, Any]], Path], Path]:
+    def write(rows: list[dict[str, Any]], folder: Path) -> Path:
+        write_rows(str(folder / f"rows.{ending}"), rows)
+        return folder / f"rows.{ending}"
+
+    return write
+
+
+KINDS = {**{ending: of_type(ending) for ending in ("jsonl", "json", "csv", "parquet")}, "tar": as_tar, "b": with_bytes}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_elsewhere_gives_what_the_same_one_here_does(place: Workplace, store: ObjectStore, kind: str) -> None:
+    rows = [row.data for row in read_rows(str(place.input)) if row.data is not None]
+    place.input = KINDS[kind](rows, place.folder / "data")
+    expected = alone(place)
+    root = store.put_all(place.folder / "data", f"{kind}/")
+    shutil.rmtree(place.folder / "data")
+    done = place.run(**{"data.input_jsonl": f"{root}/{place.input.name}"})
+    assert done.code == 0, done
+    assert place.files() == expected
+    run = json.loads((place.results / "run.json").read_text())
+    assert root in run["image_folders"] or kind in ("tar", "b")
+    assert place.run(**{"data.input_jsonl": f"{root}/{place.input.name}"}).summary["already_complete"]
+
+
+@pytest.mark.parametrize("how", ["image_root", "addresses", "file", "folder", "glob"])
+def test_however_pictures_are_named(place: Workplace, store: ObjectStore, how: str) -> None:
+    root = store.put_all(place.folder / "data", "named/")
+    if how in ("folder", "glob"):
+        classes = {"data.classes": ["cup"]}
+        given = f"{place.folder}/data" if how == "folder" else f"{place.folder}/data/**/*.jpg"
+        expected = alone(place, **{"data.input_jsonl": given, **classes})
+        done = place.run(**{"data.input_jsonl": root if how == "folder" else f"{root}/**/*.jpg", **classes})
+        (place.folder / "data/captions.jsonl").unlink()
+        assert (done.code, place.files()) == (0, expected), done
+        return
+    expected = alone(place)
+    rows = [row.data for row in read_rows(str(place.input)) if row.data is not None]
+    if how != "image_root":
+        start = root if how == "addresses" else f"file://{place.folder}/data"
+        place.rows({**row, "image_path": f"{start}/{row['image_path'][2:]}"} for row in rows)
+    shutil.move(str(place.input), place.folder / "rows.jsonl")
+    place.input = place.folder / "rows.jsonl"
+    done = place.run(**{"data.image_root": f"file://{place.folder}/data" if how == "file" else root})
+    assert done.code == 0, done
+    assert [
+        {**record, "image_path": row["image_path"]} for record, row in zip(place.annotations(), rows, strict=True)
+    ] == [json.loads(line) for line in (expected.annotations or b"").splitlines()]
+
+
+def twice(*faults: str, ending: str = ".jpg") -> Callable[[str, str, int], str | None]:
+    """Each object fails so often at first."""
+    return lambda method, key, before: faults[before] if key.endswith(ending) and before < len(faults) else None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        twice("503", "503"),
+        twice("cut"),
+        twice("slow"),
+        twice("500", "cut"),
+        twice("503", "cut", ending=".jsonl"),
+        lambda method, key, before: "empty" if method == "LIST" else None,
+    ],
+    ids=["503", "cut", "slow", "500 and cut", "input", "late listing"],
+)
+def test_what_passes_changes_nothing(place: Workplace, store: ObjectStore, fault: Any) -> None:
+    expected = alone(place)
+    root = store.put_all(place.folder / "data", "faults/")
+    store.fault = fault
+    done = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
+    assert (done.code, done.summary["failures"]) == (0, {}), done
+    assert done.err == "\n" or not done.err, done
+    assert place.files() == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "passing"), [("404", "image_missing", True), ("403", "image_missing", True), ("503", "machine_busy", True)]
+)  # fmt: skip
+def test_what_does_not_pass_fails_its_records_alone(
+    place: Workplace, store: ObjectStore, status: str, kind: str, passing: bool
+) -> None:
+    root = store.put_all(place.folder / "data", "gone/")
+    store.fault = lambda method, key, before: status if key.endswith("b c2.jpg") else None
+    done = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
+    assert (done.code, done.summary["failures"]) == (1, {kind: ROWS // 6}), done
+    assert all(failure["passing"] is passing for failure in place.failures())
+    store.forget()
+    again = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
+    assert (again.code, again.summary["done"], again.summary["requests"]) == (0, ROWS, 2 * ROWS // 6), again
+
+
+def test_a_resume_fetches_no_picture_whose_reply_is_stored(place: Workplace, store: ObjectStore) -> None:
+    expected = alone(place)
+    for path in (place.folder / "data").rglob("*.jpg"):
+        store.put(f"once/{path.relative_to(place.folder / 'data')}", path.read_bytes())
+    time.sleep(2.1)  # what is known of a younger file is not kept
+    settings = {"data.image_root": f"s3://{BUCKET}/once"}
+    assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
+    from dataflow_grounding import images
+
+    for kept in (images.kept_facts, images.kept_files, images.kept_urls, images.seen_files):
+        kept.clear()
+    store.forget()
+    assert place.run(**settings).code == 0
+    assert store.count("GET", ".jpg") <= 6
+    assert store.count("HEAD", ".jpg") >= 6
+    store.forget()
+    (place.results / "annotations.jsonl").unlink()
+    (place.results / "step_1_grounding/annotations.jsonl").unlink()
+    assert place.run(**settings).code == 0
+    assert store.count("GET", ".jpg") == 0
+    assert place.files() == expected
+
+
+def test_a_picture_that_changes_is_another_one(place: Workplace, store: ObjectStore) -> None:
+    address = store.put("changing.jpg", (place.folder / "data/0/b c0.jpg").read_bytes())
+    assert ground(address, "a cup", serving=EmbeddedServing()).size == (64, 48)
+    store.put("changing.jpg", (place.folder / "data/0/b c4.jpg").read_bytes())
+    assert ground(address, "a cup", serving=EmbeddedServing()).size == (68, 48)
+    with pytest.raises(ImageMissing, match="No such file"):
+        ground(f"s3://{BUCKET}/none.jpg", "a cup", serving=EmbeddedServing())
+
+
+def test_pictures_are_fetched_side_by_side(place: Workplace, store: ObjectStore) -> None:
+    root = store.put_all(place.folder / "data", "many/")
+    with LoopbackServer(EchoAnswers(), latency=0.05) as server:
+        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 32}
+        store.delay = 0.1
+        try:
+            assert place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"}).code == 0
+        finally:
+            store.delay = 0.0
+    assert store.most_at_once >= 6
+
+
+def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: ObjectStore) -> None:
+    root = store.put_all(place.folder / "data", "hanging/")
+    released = threading.Event()
+    store.fault = lambda method, key, before: (key.endswith(".jpg") and released.wait(120) and None) or None
+    running = place.start(**{"data.input_jsonl": f"{root}/captions.jsonl", "vlm.check_every": None})
+    try:
+        while not store.count("GET", ".jsonl") and running.poll() is None:
+            time.sleep(0.1)
+        time.sleep(2)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == 130, err
+    finally:
+        released.set()
+        running.kill()
+
+
+class OfS3(Pipeline):
+    def __init__(self, root: str, cache: Path) -> None:
+        self.storage = FileStorage(f"{root}/captions.jsonl", str(cache), image_root=root)
+        self.extractor, self.grounder = ExpressionExtractor(EmbeddedServing()), PhraseGrounder(EmbeddedServing())
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step(), input_caption_key="caption")
+        self.grounder.run(self.storage.step())
+
+
+def test_a_pipeline_in_python(place: Workplace, store: ObjectStore) -> None:
+    root = store.put_all(place.folder / "data", "python/")
+    told = []
+    for start in (root, f"file://{place.folder}/data", f"{place.folder}/data"):
+        summary = OfS3(start, place.folder / f"cache{len(told)}").run()
+        told.append(Path(summary.annotations).read_bytes())
+    assert told[0] == told[1] == told[2]
+
+
+def test_labels_elsewhere(place: Workplace, store: ObjectStore) -> None:
+    data = place.folder / "data"
+    images = [{"id": n, "file_name": f"{n % 2}/b c{n}.jpg", "width": 64 + n, "height": 48} for n in range(3)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 30, 20]} for n in range(3)]
+    (data / "coco.json").write_text(
+        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]})
+    )
+    for n in range(6):
+        (data / f"kitti/{n % 2}").mkdir(parents=True, exist_ok=True)
+        (data / f"kitti/{n % 2}/b c{n}.txt").write_text("Car 0 0 0 1 2 30 20 1 1 1 1 1 1 1\n")
+        (data / f"yolo/{n % 2}").mkdir(parents=True, exist_ok=True)
+        (data / f"yolo/{n % 2}/b c{n}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (data / "yolo/classes.txt").write_text("cup\n")
+    root, block = store.put_all(data, "labels/"), "image_referring_expression"
+    for key, name in {"coco_json": "coco.json", "kitti_label_dir": "kitti", "yolo_label_dir": "yolo"}.items():
+        told = []
+        for start in (str(data), root):
+            out = place.folder / f"{key}{len(told)}"
+            settings = [f"results_dir={out}", f"{block}.data.image_dir={start}", f"{block}.data.{key}={start}/{name}"]
+            spec = place.folder / "referring.yaml"
+            spec.write_text(f"autolabel_type: {block}\n{block}: {{vlm: {{backend: embedded}}, data: {{}}}}\n")
+            done = command(["generate", "-e", str(spec), "--json", "--no-progress", "--no-report", *settings])
+            assert done.code in (0, 1), done
+            told.append((out / "seed_annotations.jsonl").read_bytes())
+        assert told[0] == told[1]
+        assert told[0].count(b"bbox") >= 3
+
+
+def test_reports_and_exports_show_pictures_elsewhere(place: Workplace, store: ObjectStore) -> None:
+    root = store.put_all(place.folder / "data", "report/")
+    shutil.rmtree(place.folder / "data")
+    assert place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"}).code == 0
+    assert command(["report", str(place.results)]).code == 0
+    page = (place.results / "report.html").read_text()
+    assert page.count("data:image/jpeg") == ROWS
+    out = place.folder / "out"
+    assert command(["export", str(place.results), "--format", "coco", "-o", str(out)]).code == 0
+    assert len(list(out.rglob("*.jpg"))) == 6
+    assert command(["lint", str(place.results)]).code in (0, 1)
+    address = store.put("report/annotations.jsonl", (place.results / "annotations.jsonl").read_bytes())
+    for what in ("stats", "lint"):
+        told = [command([what, given, "--json"]) for given in (str(place.results), address)]
+        assert told[0].out.replace(str(place.results / "annotations.jsonl"), address) == told[1].out, told
+    halves = ["-o", str(place.folder / "s"), "--ratios", "0.5/0.5", "--seed", "1", "--json"]
+    assert command(["split", str(place.results), *halves]).summary["unread"] == 0
+
+
+def test_what_is_not_installed_is_named_in_a_line(place: Workplace) -> None:
+    done = place.run(**{"data.input_jsonl": "gs://somewhere/rows.jsonl"})
+    assert done.code == 2
+    assert done.err.strip().splitlines()[-1].endswith("pip install 'dataflow-grounding[gs]'"), done
+    with pytest.raises(MissingExtra, match=r"dataflow-grounding\[gs\]"):
+        look("gs://somewhere/rows.jsonl")
+
+
+def test_no_secret_of_an_address_is_told(place: Workplace, store: ObjectStore) -> None:
+    secret, signature = "Zq7/hunter2-Aa81", "f00dfeedf00dfeed1234"
+    place.rows(
+        {"image_path": path, "caption": caption(n)}
+        for n, path in enumerate(
+            [
+                f"s3://user:{secret}@{BUCKET}/a.jpg",
+                f"s3://{BUCKET}/a.jpg?X-Amz-Signature={signature}",
+                f"{place.folder}/data/0/b c0.jpg",
+            ]
+        )
+    )
+    done = place.run(**{"data.image_root": f"s3://user:{secret}@{BUCKET}/root"})
+    assert done.code == 1, done
+    told = done.out + done.err + (place.results / "failures.jsonl").read_text()
+    told += (place.results / "run.json").read_text() + (place.results / ".ckpt/images.jsonl").read_text()
+    assert secret not in told
+    assert "hunter2" not in told
+    assert signature not in told
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "there"),
+    [
+        ("s3://b/root", "a/x.jpg", "s3://b/root/a/x.jpg"),
+        ("s3://b/root/", "./a//x.jpg", "s3://b/root/a/x.jpg"),
+        ("s3://b", "x.jpg", "s3://b/x.jpg"),
+        ("s3://b/root", "../x.jpg", "s3://b/x.jpg"),
+        ("s3://b/root", "../../../other/x.jpg", "s3://b/other/x.jpg"),
+        ("s3://b/root", "gs://c/x.jpg", "gs://c/x.jpg"),
+        ("s3://b/root", "/x.jpg", "/x.jpg"),
+        ("s3://b/root", "file:///x.jpg", "/x.jpg"),
+        ("file:///root", "x.jpg", "/root/x.jpg"),
+        ("root", "../x.jpg", "root/../x.jpg"),
+    ],
+)
+def test_paths_in_folders(folder: str, path: str, there: str) -> None:
+    assert joined(folder, path) == there

@@ -1,0 +1,258 @@
+"""Runs on Ray: the content that one machine leaves, nothing paid for twice, and exit codes as everywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import Workplace, ended
+from dataflow_grounding import FileStorage, Pipeline
+from dataflow_grounding.cluster import ray_run
+from dataflow_grounding.cluster.shipping import shipped, unshipped
+from dataflow_grounding.errors import PlanError, SpecError
+from dataflow_grounding.secrets import learn
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+ray = pytest.importorskip("ray")
+
+STEPS = ("step_0_expression_extraction", "step_1_grounding")
+RAY = ("--engine", "ray", "--workers", "2")
+
+
+def left(results: Path) -> dict[str, bytes]:
+    """What a run leaves for its user, bar run.json."""
+    names = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+    return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
+
+
+@pytest.fixture
+def slow() -> Iterator[LoopbackServer]:
+    """An endpoint that takes eight at once."""
+    with LoopbackServer(EchoAnswers(), latency=0.02, capacity=8) as server:
+        yield server
+
+
+def place_at(workplace: Workplace, server: LoopbackServer, rows: int) -> Workplace:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(rows)
+    return workplace
+
+
+def alone(place: Workplace) -> tuple[dict[str, bytes], int]:
+    """What one machine leaves, and how many requests it sends."""
+    results, place.results = place.results, place.folder / "alone"
+    done = place.run()
+    assert done.code in (0, 1), done
+    place.results, found = results, left(place.results)
+    return found, done.summary["requests"] - done.summary["rate_limited"]
+
+
+def paid(server: LoopbackServer) -> int:
+    """Requests that were answered, or would have been."""
+    return server.received - server.count(429)
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[int]:
+    """The processes of a driver's workers."""
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in found.splitlines()[1:]]
+    family = {driver.pid}
+    for _ in range(4):
+        family |= {int(pid) for pid, parent, _ in lines if int(parent) in family}
+    return [int(pid) for pid, _, what in lines if int(pid) in family and what.startswith("ray::Worker")]
+
+
+def until(there: Callable[[], Any], driver: subprocess.Popen[str]) -> None:
+    while not there():
+        assert driver.poll() is None, ended(driver)
+        time.sleep(0.02)
+
+
+def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(workplace: Workplace, slow: LoopbackServer) -> None:
+    place = place_at(workplace, slow, 600)
+    expected, once = alone(place)
+    before = paid(slow)
+    driver = place.start(*RAY)
+    for wanted in (100, 300):
+        until(lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver)
+        os.kill(workers_of(driver)[0], signal.SIGKILL)
+    until(lambda: paid(slow) - before > 600, driver)
+    driver.kill()
+    ended(driver)
+    done = ended(place.start(*RAY), 120)
+    assert done.code == 0, done
+    assert done.err.strip() == ""
+    assert left(place.results) == expected
+    assert once <= paid(slow) - before <= once + 8 * 4
+    back = place.run()
+    assert back.summary["already_complete"], back
+
+
+def test_ctrl_c_stops_all_and_keeps_every_reply(workplace: Workplace, slow: LoopbackServer) -> None:
+    place = place_at(workplace, slow, 300)
+    expected, once = alone(place)
+    before = paid(slow)
+    driver = place.start(*RAY)
+    until(lambda: paid(slow) - before > 200, driver)
+    driver.send_signal(signal.SIGINT)
+    done = ended(driver, 60)
+    assert done.code == 130, done
+    assert done.summary["stopped"].startswith("interrupted")
+    assert 0 < done.summary["requests"] < once
+    assert ended(place.start(*RAY), 120).code == 0
+    assert left(place.results) == expected
+    assert paid(slow) - before == once  # what was in flight was waited for
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A cluster that is there already, with room for two workers; this process is connected to it."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(workplace: Workplace, cluster: str) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        place = place_at(workplace, server, 120)
+        place.rows([*place.input.read_text().splitlines(), "{broken", {"image_path": "gone.jpg", "caption": "A cup."}])
+        expected, once = alone(place)
+        before = paid(server)
+        assert place.run(**{"workflow.max_requests": 40}).code == 3
+        assert place.run("--shard", "2/3").code in (0, 1)
+        stopped = place.run(*RAY, **{"workflow.max_requests": 30})
+        assert stopped.code == 3, stopped
+        assert "workflow.max_requests=30" in stopped.err
+        assert "The same command goes on" in stopped.err
+        done = ended(place.start("--engine", "ray", "--ray-address", cluster, "--workers", "2"), 120)
+        assert done.code == 1, done
+        assert left(place.results) == expected
+        assert paid(server) - before == once
+        back = place.run()
+        assert back.code == 1
+        assert back.summary["requests"] == 0
+        assert left(place.results) == expected
+
+
+def test_a_wrong_key_stops_all(workplace: Workplace, cluster: str) -> None:
+    with LoopbackServer(EchoAnswers(), key="the-right-key-1234") as server:
+        place = place_at(workplace, server, 60)
+        done = place.run(*RAY)
+        assert done.code == 4, done
+        assert server.count() <= 20
+        assert not left(place.results)
+
+
+class Told(Pipeline):
+    """With an operator of its own, in a file that no worker can import, and paths from the current folder."""
+
+    def __init__(self, operator: Any) -> None:
+        self.storage = FileStorage("rows.jsonl", "cache", file_name_prefix="told", cache_type="csv")
+        self.operator = operator
+
+    def forward(self) -> None:
+        self.operator.run(self.storage.step())
+
+
+SCRIPT = """
+from dataflow_grounding import FileStorage, Pipeline, as_command, operator
+
+@operator(reads=["caption"], writes=["words"])
+def count(record):
+    return {"words": len(record["caption"].split())}
+
+class Mine(Pipeline):
+    def __init__(self):
+        self.storage = FileStorage("rows.jsonl", "cache", file_name_prefix="mine", cache_type="csv")
+
+    def forward(self):
+        count.run(self.storage.step())
+
+if __name__ == "__main__":
+    with as_command():
+        print(Mine().run_on_ray(ADDRESS, 2).done)
+"""
+
+
+def test_a_script_of_a_users_own_runs_there(tmp_path: Path, cluster: str) -> None:
+    rows = "".join(f'{{"image_id": "{n}", "caption": "{"a " * n}cup"}}\n' for n in range(40))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    (tmp_path / "mine.py").write_text(SCRIPT.replace("ADDRESS", repr(cluster)))
+    run = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.returncode) == ("40\n", 0), run.stderr
+    lines = (tmp_path / "cache" / "mine_step1.csv").read_text().splitlines()
+    assert [line.rsplit(",", 1)[1] for line in lines] == ["words", *(str(n + 1) for n in range(40))]
+
+
+class ElsewhereOperator:
+    """An operator of another library."""
+
+    def run(self, storage: FileStorage) -> None:
+        raise AssertionError("it should not be run")
+
+
+def test_what_works_on_whole_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"image_id": "1"}\n')
+    with pytest.raises(PlanError, match="works on whole files"):
+        Told(ElsewhereOperator()).run_on_ray()
+
+
+def test_a_cluster_without_room_says_what_is_wanted(
+    workplace: Workplace, server: LoopbackServer, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataflow_grounding.serving import OpenAIServing
+
+    monkeypatch.setattr(ray_run, "SAY_SECONDS", 0.5)
+    monkeypatch.setattr(ray_run, "START_SECONDS", 2.0)
+    monkeypatch.setattr(OpenAIServing, "num_gpus", 1, raising=False)
+    done = place_at(workplace, server, 4).run(*RAY)
+    assert done.code == 2, done
+    assert done.err.count("2 workers of 1 CPU and 1 GPU each are wanted, and Ray has 2 of 2 CPU free on 1 node") == 2
+    assert server.count() == 0
+
+
+def test_a_cluster_that_is_not_there(workplace: Workplace, server: LoopbackServer) -> None:
+    done = ended(place_at(workplace, server, 4).start("--engine", "ray", "--ray-address", "127.0.0.1:1"), 90)
+    assert done.code == 2, done
+    assert "can't reach Ray at 127.0.0.1:1" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_keys_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-0123456789abcdef"
+    monkeypatch.setenv("DF_API_KEY", key)
+    data = shipped({"key": key, "header": f"Bearer {key}", "text": "a DF_API_KEY"})
+    assert key.encode() not in data
+    assert unshipped(data) == {"key": key, "header": f"Bearer {key}", "text": "a DF_API_KEY"}
+    monkeypatch.delenv("DF_API_KEY")
+    with pytest.raises(SpecError, match="DF_API_KEY is not set on"):
+        unshipped(data)
+    learn(key)
+    with pytest.raises(SpecError, match="not in the environment"):
+        shipped({"key": key})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--engine", "ray", "--shard", "1/2"], "leave --shard out"),
+        (["--workers", "2"], "--engine ray"),
+        (["--ray-address", "auto"], "--engine ray"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    workplace: Workplace, server: LoopbackServer, arguments: list[str], said: str
+) -> None:
+    done = place_at(workplace, server, 4).run(*arguments)
+    assert done.code == 2
+    assert said in done.err

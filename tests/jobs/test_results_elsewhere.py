@@ -1,0 +1,289 @@
+"""Results in an S3 bucket: what is left there is what a folder would have, and no reply is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
+from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended
+from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
+from dataflow_grounding.engine import store_lock
+from dataflow_grounding.engine.store_lock import StoreLock
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.mirror import stand_for
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+
+ROWS = 120
+QUICK = (
+    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.cli.main as m; r.ROLL_SECONDS = 0.3; m.main()"
+)
+STEPS = ("step_0_expression_extraction", "step_1_grounding")
+LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+
+
+@pytest.fixture(scope="module")
+def one_store() -> Iterator[FaultyStore]:
+    with faulty_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(store).items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield store
+
+
+@pytest.fixture
+def store(one_store: FaultyStore) -> Iterator[FaultyStore]:
+    yield one_store
+    one_store.heal()
+
+
+class Elsewhere:
+    """The place of a test: a run of it in a folder, and its address in the bucket."""
+
+    def __init__(self, place: Workplace, name: str) -> None:
+        self.place, self.name, self.address = place, name, f"s3://{BUCKET}/{name}"
+
+    def arguments(self, *more: str, **settings: Any) -> list[str]:
+        self.place.results = self.address  # type: ignore[assignment]
+        return self.place.arguments(*more, **settings)
+
+    def run(self, *more: str, **settings: Any) -> Done:
+        return command(self.arguments(*more, **settings))
+
+    def start(self, *more: str, **environment: str) -> subprocess.Popen[str]:
+        """A process that rolls more often than usual."""
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
+        line = [sys.executable, "-c", QUICK, *self.arguments(*more)]
+        return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def there(self, name: str) -> bytes:
+        data = boto3.client("s3").get_object(Bucket=BUCKET, Key=f"{self.name}/{name}")["Body"].read()
+        assert isinstance(data, bytes)
+        return data
+
+    def names(self) -> list[str]:
+        pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.name}/")
+        return [one["Key"].removeprefix(f"{self.name}/") for page in pages for one in page.get("Contents", [])]
+
+    def stored(self) -> int:
+        """How many replies are in the bucket."""
+        logs = [self.there(name) for name in self.names() if "/replies/" in name]
+        return sum(b'"checks"' not in line for log in logs for line in log.splitlines())
+
+    def left(self) -> dict[str, bytes]:
+        return {name: self.there(name) for name in LEFT}
+
+    def alone(self) -> dict[str, bytes]:
+        """What a run in a folder leaves."""
+        self.place.results = self.place.folder / "alone"
+        with LoopbackServer(EchoAnswers()) as server:
+            self.place.run(**{"vlm.openai.base_url": server.base_url})
+        return {name: (self.place.results / name).read_bytes() for name in LEFT}
+
+
+@pytest.fixture
+def run(workplace: Workplace, store: FaultyStore, request: pytest.FixtureRequest) -> Elsewhere:
+    workplace.many(ROWS)
+    return Elsewhere(workplace, request.node.name.replace("[", "/").replace("]", "").replace(" ", "_"))
+
+
+@pytest.fixture
+def slow() -> Iterator[LoopbackServer]:
+    with LoopbackServer(EchoAnswers(), latency=0.1) as server:
+        yield server
+
+
+def killed_at(running: subprocess.Popen[str], server: LoopbackServer, wanted: int) -> None:
+    while server.count() < wanted and running.poll() is None:
+        time.sleep(0.01)
+    assert running.poll() is None, ended(running)
+    running.kill()
+    ended(running)
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "503s": {"refuse_every": 4},
+    "torn uploads": {"tear": "jsonl|lock|run.json"},
+    "late listings": {"lists_late": 3.0},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_killed_run_goes_on_through_faults(
+    run: Elsewhere, store: FaultyStore, slow: LoopbackServer, fault: str
+) -> None:
+    """What is asked again is at most what was in flight: 8 requests."""
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    vars(store).update(FAULTS[fault])
+    killed_at(run.start(), slow, 80)
+    done = run.run()
+    assert done.code == 0, done
+    assert 2 * ROWS <= slow.count() <= 2 * ROWS + 8
+    assert "secret" not in done.err + done.out
+    again = run.run()
+    assert (again.code, again.summary["already_complete"]) == (0, True), again
+    faults = sum(store.counts[name] for name in ("refused", "torn", "hidden"))
+    store.heal()
+    assert bool(faults) == (fault != "none")
+    assert run.left() == run.alone()
+    told = json.loads(run.there("run.json"))
+    assert (told["state"], told["spec"]["results_dir"]) == ("finished", run.address)
+    assert command(["cost", run.address, "--json"]).summary["requests"] == 2 * ROWS
+
+
+@pytest.mark.parametrize("late", [0.0, 5.0])
+def test_a_lost_machine_loses_what_it_had_not_rolled(
+    run: Elsewhere, store: FaultyStore, slow: LoopbackServer, late: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    killed_at(run.start(), slow, 120)
+    stored, paid = run.stored(), slow.count()
+    assert stored > 40
+    shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
+    store.lists_late = late
+    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 1.0)
+    done = run.run()
+    assert done.code == 0, done
+    assert slow.count() <= paid + 2 * ROWS - stored
+    store.heal()
+    assert run.left() == run.alone()
+
+
+def test_shards_with_kills_are_merged_to_what_one_machine_leaves(run: Elsewhere, slow: LoopbackServer) -> None:
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    running = [run.start("--shard", f"{number}/8") for number in range(1, 9)]
+    for wanted, one in enumerate(running[:4]):
+        while slow.count() < 10 * wanted + 10 and any(other.poll() is None for other in running):
+            time.sleep(0.01)
+        one.kill()
+    codes = [ended(one, 120).code for one in running]
+    assert codes.count(-9) >= 2
+    for number, code in enumerate(codes, 1):
+        if code:
+            assert run.run("--shard", f"{number}/8").code == 0
+    assert slow.count() <= 2 * ROWS + 8 * codes.count(-9)
+    merged = command(["merge", run.address, "--no-report", "--json"])
+    assert merged.code == 0, merged
+    assert run.left() == run.alone()
+    assert json.loads(run.there("run.json"))["shards"] == 8
+    before = slow.count()
+    assert run.run().code == 0  # as one machine again
+    assert slow.count() == before
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead(
+    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    run.place.settings["workflow.max_workers"] = 1
+    first = run.start()
+    run.place.settings["workflow.max_workers"] = 8
+    while slow.count() < 10:
+        time.sleep(0.01)
+    here = run.run()
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    there = run.run()
+    assert first.poll() is None
+    for refused in (here, there):
+        assert refused.code == 2, refused
+        assert "another run is working in" in refused.err
+    assert run.address in there.err
+    os.kill(first.pid, signal.SIGSTOP)  # as a machine that sleeps
+    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 1.0)
+    done = run.run()
+    assert done.code == 0, done
+    told = run.there("run.json")
+    os.kill(first.pid, signal.SIGCONT)
+    late = ended(first)
+    assert (late.code, "another run has taken over" in late.err) == (130, True), late
+    assert run.there("run.json") == told
+
+
+def test_of_many_that_find_a_dead_lock_one_gets_it(
+    run: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 0.5)
+    mirrors = [stand_for(run.address, str(tmp_path / str(number))) for number in range(6)]
+    StoreLock(mirrors[0], "").take()
+    got: list[int] = []
+
+    def take(number: int) -> None:
+        lock = StoreLock(mirrors[number], "")
+        try:
+            lock.take()
+        except InputError:
+            return
+        got.append(number)
+        ending = threading.Event()
+        threading.Timer(3, ending.set).start()
+        monkeypatch.setattr(store_lock, "BEAT_SECONDS", 0.1)
+        lock.beat(ending)
+
+    threads = [threading.Thread(target=take, args=[number]) for number in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+
+
+def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) -> None:
+    with LoopbackServer(EchoAnswers(), latency=0.1) as server:
+        run.place.settings["vlm.openai.base_url"] = server.base_url
+        threading.Timer(1.5, lambda: setattr(store, "down", True)).start()
+        stopped = run.run()
+        assert stopped.code == 130, stopped
+        assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
+        store.heal()
+        asked = server.count()
+        done = run.run()
+        assert (done.code, server.count()) == (0, asked), done
+    assert run.left() == run.alone()
+
+
+def test_a_pipeline_in_python_keeps_its_cache_there(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(run.place.input), run.address)
+            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+            self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
+
+        def forward(self) -> None:
+            self.extractor.run(self.storage.step(), input_caption_key="caption")
+            self.grounder.run(self.storage.step())
+
+    first = Two().run()
+    asked = server.count()
+    there = run.there("dataflow_cache_step_step2.jsonl")
+    assert first.done == there.count(b"\n") == ROWS
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    assert Two().run(resume_step=1).done == ROWS
+    assert server.count() == asked
+    assert run.there("dataflow_cache_step_step2.jsonl") == there
+
+
+def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer) -> None:
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/annotations.jsonl", Body=b"{}\n")
+    refused = run.run()
+    assert (refused.code, server.count()) == (2, 0)
+    assert "is from elsewhere" in refused.err
+    run.address = "s3://no-such-bucket/run"
+    missing = run.run()
+    assert (missing.code, server.count()) == (2, 0), missing
+    assert "can't write s3://no-such-bucket/run" in missing.err
