@@ -72,5 +72,5 @@ def report(results: str, other: str | None, as_json: bool, **more: Any) -> None:
     """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the two differ."""
     with readable(results, *_SHOWN) as folder, readable(other or results, *_SHOWN) as second:
         path, shown = report_folder(folder, other=second if other else None, **more)
-        path = sent(path, ".html", ".js", ".webp", ".txt")
+        path = sent(path, ".html", ".js", ".webp", ".jpg", ".txt")
     answer(as_json, {"report": path, "records": shown}, [f"{path}: {counted(shown, 'record')}"])

@@ -152,6 +152,13 @@ const recordPage = (() => {
     return canvas;
   }
 
+  // Take the full picture where the small one has too few pixels for its place; the small one again if that fails.
+  function sharpened(img, view) {
+    img.addEventListener("load", () => { if (img.naturalWidth < 0.9 * img.clientWidth) img.src = view.full; },
+      { once: true });
+    img.addEventListener("error", () => { img.src = view.thumbnail; }, { once: true });
+  }
+
   // The picture with its boxes, or an empty frame; null where not even its size is known.
   function pictureOf(view) {
     if (!view.width || !view.height) return null;
@@ -161,6 +168,7 @@ const recordPage = (() => {
     const shown = view.thumbnail
       ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
       : shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size });
+    if (view.thumbnail && view.full) sharpened(shown, view);
     const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOf : shapesOf)(view, boxes);
     if (!view.full) return node("div", { class: "picture" }, shown, overlay);
     return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",

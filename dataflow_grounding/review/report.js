@@ -208,9 +208,11 @@ const reportPage = (() => {
     const views = await rowsAt("records", phrases ? here.map(([place]) => place) : here);
     if (call !== calls) return;
     const what = phrases ? "boxes" : "images", first = all.length ? (page - 1) * size + 1 : 0;
+    const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
     parts.said.replaceChildren(pageText(`${what[0].toUpperCase()}${what.slice(1)} ${count(first)} to ` +
       `${count(Math.min(all.length, page * size))} of ${count(all.length)}`),
-      all.length < about.records || Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
+      dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
+      Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
     const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
     parts.views.replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
