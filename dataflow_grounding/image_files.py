@@ -63,20 +63,25 @@ def read_file(path: str, size: int | None = None) -> bytes:
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
     """The file; of one elsewhere its bytes, or the `first`."""
     try:
-        size = look(path).size if size is None else size
-        if first is None and size > MAX_FILE_BYTES:
-            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
         if is_elsewhere(path):
+            size = look(path).size if size is None else size
+            _check_bytes(path, size, first)
             yield io.BytesIO(fetched(path, min(size, first or size)))
             return
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe doesn't hold us up
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        if not stat.S_ISREG((state := os.fstat(handle)).st_mode):
             os.close(handle)
             raise ImageBroken(f"{path!r} is a folder or a device, not an image")
         with open(handle, "rb") as file:
+            _check_bytes(path, state.st_size, first)
             yield file
     except (OSError, InputError) as error:
         raise cant_read(path, error) from None
+
+
+def _check_bytes(path: str, size: int, first: int | None) -> None:
+    if first is None and size > MAX_FILE_BYTES:
+        raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
 
 
 class Header(NamedTuple):
