@@ -9,12 +9,15 @@
   const NEAR = 9, FIRST_CELL = 11; // pixels around an edge that grab it; cells count from 11: two digits each
   const KEYS = [
     ["Enter", "grid: accept all that aren't marked, and go on"], ["11 … 70, click", "grid: mark a box as wrong"],
-    ["1 … 99, click", "single: pick a phrase; again: its next box"], ["a / x", "accept / reject what is picked, go on"],
-    ["m", "not in the picture"], ["drag", "draw a box; move or resize the picked one"], ["f", "draw by four extreme points"],
+    ["1 … 99, click", "single: pick a phrase; again: its next box"],
+    ["a / x", "accept / reject what is picked, go on"],
+    ["m", "not in the picture"], ["drag", "draw a box; move or resize the picked one"], ["f",
+      "draw by four extreme points"],
     ["arrows", "move by 1 px, with Shift by 10; with Alt: resize"], ["Delete", "delete the picked box, or the phrase"],
     ["e / n", "make the selection in the caption the phrase / a new phrase"],
     ["s / j", "split the phrase at the selection / join it with the next one"], ["c", "comment"],
-    ["z / y", "undo / redo"], ["] / [", "next / previous, undecided"], ["wheel, + − 0", "zoom; drag with Space or two fingers: pan"],
+    ["z / y", "undo / redo"], ["] / [", "next / previous, undecided"], ["wheel, + − 0",
+      "zoom; drag with Space or two fingers: pan"],
     ["Escape", "pick the phrase without a box; then nothing: a and x mean all"], ["?", "these keys"]];
   const views = new Map(), versions = new Map(), waiting = [], undone = [], done = [];
   let page = { items: [], place: 0, left: 0 }, at = 0, picked = { id: null, box: null }, points = null;
@@ -25,7 +28,8 @@
   const ask = local ? local.ask : async (query) => (await answer(`next?${new URLSearchParams(query)}`));
   const send = local ? local.send : async (decision) => (await answer("decide", { decisions: decision })).answers;
   async function answer(path, body) {
-    const post = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    const post = body && { method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body) };
     const response = await fetch(path, post || {});
     const said = await response.json();
     if (!response.ok) throw Object.assign(new Error(said.error), { said: true });
@@ -74,14 +78,14 @@
   const points16 = (text, n) => chars(text).slice(0, n).join("").length; // code points as UTF-16 units
   const codePoints = (text, n) => chars(text.slice(0, n)).length;
 
-  async function load(place = 0, back = false) {
+  async function load(place = 0) {
     try {
       page = await ask({ ...wanted(), place, most: 20 });
     } catch (error) {
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
     learn(page.records);
-    at = back ? Math.max(0, page.items.length - 1) : 0;
+    at = 0;
     tell("");
     draw();
   }
@@ -111,7 +115,8 @@
       return cell;
     });
     main.replaceChildren(
-      node("h2", { id: "head" }, `${page.heads.slice(0, 9).join(", ")}${page.heads.length > 9 ? " …" : ""}: mark what is wrong, then Enter`),
+      node("h2", { id: "head" },
+        `${page.heads.slice(0, 9).join(", ")}${page.heads.length > 9 ? " …" : ""}: mark what is wrong, then Enter`),
       node("div", { class: "cells", role: "group", "aria-labelledby": "head" }, cells),
       node("p", { class: "tools" }, button("Accept the rest", "Enter", acceptRest), button("Undo", "z", undo)));
   }
@@ -130,7 +135,8 @@
     for (const e of before.values()) {
       const items = page.items.filter((item) => item.record === e.at && item.id === e.id);
       const no = e.instances.some((i) => i.verified === false);
-      commit(no ? "reject" : "accept", views.get(e.at), [{ id: e.id, after: given(e) }], { items, seconds: seconds * items.length, queue: e.why });
+      commit(no ? "reject" : "accept", views.get(e.at), [{ id: e.id, after: given(e) }], { items,
+        seconds: seconds * items.length, queue: e.why });
     }
     const place = page.place;
     await sent();
@@ -142,11 +148,13 @@
     const item = page.items[at], view = viewOf(item), main = byId("main");
     const list = recordPage.listOf(view) || "", caption = recordPage.captionOf(view) || "";
     for (const e of view.expressions) {
-      const row = list.querySelector(`[data-e="${e.index}"]`), no = e.instances.filter((i) => i.verified === false).length;
+      const row = list.querySelector(`[data-e="${e.index}"]`),
+        no = e.instances.filter((i) => i.verified === false).length;
       row.classList.toggle("picked", e.id === picked.id);
       row.addEventListener("click", () => pick(e.id, null));
       if (e.reviewed_by) row.append(node("span", { class: `verdict${e.verified ? "" : " no"}` },
-        `${e.verified ? "right" : `wrong${no ? `: ${no} of ${e.instances.length} boxes` : ""}`}, says ${e.reviewed_by}`));
+        [e.verified ? "right" : "wrong", no ? `: ${no} of ${e.instances.length} boxes` : "", ", says ",
+          e.reviewed_by]));
     }
     const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
     comment.value = view.comment || "";
@@ -176,19 +184,21 @@
   // The stage: a picture that zooms by the part of it that its SVG shows. Boxes are in pixels of the upright picture.
   function makeStage(view) {
     const around = stage && stage.view.place === view.place ? stage.around : [0, 0, view.width || 1, view.height || 1];
-    const svg = shape("svg", { class: "stage", tabindex: 0, role: "img", "aria-label": `${view.expressions.length} phrases` });
+    const svg = shape("svg", { class: "stage", tabindex: 0, role: "img",
+      "aria-label": `${view.expressions.length} phrases` });
     const made = { view, svg, around, new: shape("rect", { class: "new" }), dots: shape("g"), fingers: new Map() };
-    svg.append(shape("image", { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" }));
+    svg.append(shape("image", { href: view.full || null, width: view.width, height: view.height,
+      preserveAspectRatio: "none" }));
     for (const { e, instance } of recordPage.boxesOf(view)) {
       const here = e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
       const [x1, y1, x2, y2] = instance.bbox, place = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
       const box = shape("g", { class: `box link e${e.index} c${e.color}${here ? " picked" : ""}`, "data-e": e.index },
         shape("rect", { class: "halo", ...place }), shape("rect", { class: "line", ...place }));
       svg.append(box);
-      if (here && picked.box !== null) made.box = box;
     }
     svg.append(made.new, made.dots);
-    for (const [name, run] of Object.entries({ pointerdown: down, pointermove: move, pointerup: up, pointercancel: up, wheel: zoomed })) {
+    for (const [name, run] of Object.entries({ pointerdown: down, pointermove: move, pointerup: up, pointercancel: up,
+      wheel: zoomed })) {
       svg.addEventListener(name, run, { passive: false });
     }
     look(made);
@@ -219,7 +229,8 @@
 
   const current = () => found(viewOf(page.items[at]), picked.id);
   const boxNow = () => (picked.box === null || !current() ? null : current().instances[picked.box].bbox);
-  const dragged = (from, to) => [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])];
+  const dragged = (from, to) => [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]),
+    Math.max(from[1], to[1])];
 
   // Which edges of the picked box a point grabs: [x1, y1, x2, y2]; all of them inside it.
   function grabbed([x, y], touch) {
@@ -245,11 +256,13 @@
   function move(event) {
     const last = stage.fingers.get(event.pointerId);
     if (!last) return;
-    const here = [event.clientX, event.clientY], apart = (all) => Math.hypot(all[0][0] - all[1][0], all[0][1] - all[1][1]);
+    const here = [event.clientX, event.clientY], apart = (all) => Math.hypot(all[0][0] - all[1][0],
+      all[0][1] - all[1][1]);
     const before = [...stage.fingers.values()];
     stage.fingers.set(event.pointerId, here);
     if (stage.pan) {
-      const fingers = [...stage.fingers.values()], [x, y, width, height] = stage.around, share = scale() * fingers.length;
+      const fingers = [...stage.fingers.values()], [x, y, width, height] = stage.around,
+        share = scale() * fingers.length;
       panTo(x - (here[0] - last[0]) / share, y - (here[1] - last[1]) / share, width, height);
       if (fingers.length > 1) zoom(apart(fingers) / Math.max(1, apart(before)));
     } else if (!points && (stage.to || Math.hypot(here[0] - stage.start[0], here[1] - stage.start[1]) > 4)) {
@@ -259,7 +272,8 @@
     }
   }
   const put = (rect, [x1, y1, x2, y2]) =>
-    Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 }).forEach(([name, n]) => rect.setAttribute(name, n));
+    Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 }).forEach(([name, n]) => rect.setAttribute(name,
+      n));
   // A box with the edges that are grabbed shifted, within the picture, never turned inside out.
   function shifted(box, edges, by) {
     const most = [stage.view.width, stage.view.height], whole = edges.every(Boolean);
@@ -292,17 +306,21 @@
 
   // Decisions: an expression as it is given back, what a change makes of a view, and their way to the server.
   const given = (e, more = {}) => ({ status: e.status, verified: e.verified === undefined ? null : e.verified,
-    instances: e.instances.map((i, n) => ({ from: "from" in i ? i.from : n, bbox: i.bbox, verified: i.verified })), ...more });
+    instances: e.instances.map((i, n) => ({ from: "from" in i ? i.from : n, bbox: i.bbox, verified: i.verified })),
+      ...more });
   function applied(view, changes) {
     const next = structuredClone(view);
     for (const { id, after } of changes) {
       const place = next.expressions.findIndex((e) => e.id === id), old = next.expressions[place];
       const blank = { id, text: "", reasons: [], check: "", span: null, instances: [], meaning: "" };
-      const e = after && { ...(old || blank), ...after, reviewed_by: "you", instances: after.instances.map(({ from, bbox, verified }) =>
-        ({ evidence: "person", score: null, ...(from === null ? {} : (old || blank).instances[from]), bbox, verified })) };
+      const e = after && { ...(old || blank), ...after, reviewed_by: "you", instances: after.instances.map(({ from,
+        bbox, verified }) =>
+        ({ evidence: "person", score: null, ...(from === null ? {} : (old || blank).instances[from]), bbox,
+          verified })) };
       if (e && "char_span" in after) e.span = after.char_span && after.char_span.map((n) => points16(view.caption, n));
       if (e && e.instances.length) e.verified = e.instances.every((i) => i.verified === true);
-      if (e && !e.verified && !e.instances.some((i) => i.verified === false) && e.instances.length) e.reviewed_by = null;
+      if (e && !e.verified && !e.instances.some((i) => i.verified === false)
+        && e.instances.length) e.reviewed_by = null;
       next.expressions.splice(place < 0 ? next.expressions.length : place, place < 0 ? 0 : 1, ...(e ? [e] : []));
     }
     let colors = 0;
@@ -330,7 +348,8 @@
       const some = waiting.slice(0, 60), records = some.map((d) => d.record);
       // A second change of one record waits for the first one's answer, and with it for its version.
       const batch = some.filter((d, n) => records.indexOf(d.record) === n);
-      for (const d of batch) for (const c of d.changes) c.version = c.fresh ? "" : versions.get(`${d.record} ${c.id}`) || "";
+      for (const d of batch) for (const c of d.changes) c.version = c.fresh ? "" : versions.get(`${d.record} ${c.id}`)
+        || "";
       try {
         const answers = await send(batch);
         batch.forEach((d) => waiting.splice(waiting.indexOf(d), 1));
@@ -358,9 +377,11 @@
     view.expressions.forEach((e) => versions.set(`${view.key} ${e.id}`, e.version));
     if (waiting.some((d) => d.record === view.key)) return;
     const old = views.get(view.place), added = picked.id && !found(view, picked.id) && old && found(old, picked.id);
-    if (added) picked.id = (view.expressions.find((e) => !found(old, e.id) && e.text === added.text) || { id: null }).id;
+    if (added) picked.id = (view.expressions.find((e) => !found(old, e.id) && e.text === added.text)
+      || { id: null }).id;
     views.set(view.place, view);
-    if (wanted().mode === "single" && page.items[at] && viewOf(page.items[at]) === view && !stage.fingers.size && !points
+    if (wanted().mode === "single" && page.items[at] && viewOf(page.items[at]) === view && !stage.fingers.size
+      && !points
       && document.activeElement.localName !== "textarea" && getSelection().isCollapsed) drawSingle();
   }
   function undo(from = done, to = undone) {
@@ -382,22 +403,27 @@
     commit(action, viewOf(page.items[at]), [{ id: e.id, after: given(e, more) }], items ? { items } : {});
     drawSingle();
   };
-  const boxes = (e, edit) => e.instances.map((i, n) => edit({ from: n, bbox: i.bbox, verified: i.verified }, n)).filter(Boolean);
+  const boxes = (e, edit) => e.instances.map((i, n) => edit({ from: n, bbox: i.bbox, verified: i.verified },
+    n)).filter(Boolean);
   function judge(right) {
-    const view = viewOf(page.items[at]), item = page.items[at], only = item.why === "sample" && item.id === picked.id ? picked.box : null;
+    const view = viewOf(page.items[at]), item = page.items[at], only = item.why === "sample" && item.id === picked.id
+      ? picked.box : null;
     const ones = current() ? [current()] : view.expressions.filter((e) => !e.reviewed_by);
     commit(right ? "accept" : "reject", view, ones.map((e) => ({ id: e.id, after: given(e, { verified: right,
-      instances: boxes(e, (i, n) => (only === null || only === n ? { ...i, verified: right } : i)) }) })), { items: [item] });
+      instances: boxes(e, (i, n) => (only === null || only === n ? { ...i, verified: right } : i)) }) })),
+        { items: [item] });
     go(1);
   }
   function resize(bbox) {
-    change("move", current(), { instances: boxes(current(), (i, n) => (n === picked.box ? { ...i, bbox, verified: true } : i)) });
+    change("move", current(), { instances: boxes(current(), (i, n) => (n === picked.box ? { ...i, bbox,
+      verified: true } : i)) });
   }
   function drawBox(bbox) {
     const e = current();
     if (!e) return tell("Pick a phrase first: by its number, or by a click in the list.");
     if (bbox[2] - bbox[0] < 1 || bbox[3] - bbox[1] < 1) return drawSingle();
-    const instances = [...boxes(e, (i) => i), { from: null, bbox: bbox.map((n) => Math.round(n * 100) / 100), verified: true }];
+    const instances = [...boxes(e, (i) => i), { from: null, bbox: bbox.map((n) => Math.round(n * 100) / 100),
+      verified: true }];
     picked.box = instances.length - 1;
     change("draw", e, { instances, status: "grounded" });
   }
@@ -407,7 +433,8 @@
     const edges = event.altKey ? [false, false, true, true] : [true, true, true, true];
     resize(shifted(boxNow(), edges, by.map((n) => n * (event.shiftKey ? 10 : 1))));
   }
-  const nothingThere = () => current() && change("absent", current(), { instances: [], status: "none", verified: true }, [page.items[at]]);
+  const nothingThere = () => current() && change("absent", current(), { instances: [], status: "none", verified: true },
+    [page.items[at]]);
   function remove() {
     const e = current(), view = viewOf(page.items[at]);
     if (!e) return;
@@ -422,13 +449,16 @@
   // The selection in the caption as a span of code points; what a page spells out is one character of the caption.
   function selection(mayBeEmpty) {
     const chosen = getSelection(), caption = document.querySelector(".caption"), view = viewOf(page.items[at]);
-    if (!chosen.rangeCount || !caption || !caption.contains(chosen.anchorNode) || !caption.contains(chosen.focusNode)) return null;
+    if (!chosen.rangeCount || !caption || !caption.contains(chosen.anchorNode)
+      || !caption.contains(chosen.focusNode)) return null;
     const range = chosen.getRangeAt(0), before = document.createRange();
     before.selectNodeContents(caption);
     before.setEnd(range.startContainer, range.startOffset);
-    const ends = [before.toString().length, before.toString().length + range.toString().length], letters = chars(view.caption);
+    const ends = [before.toString().length, before.toString().length + range.toString().length],
+      letters = chars(view.caption);
     let seen = 0;
-    const begins = [...letters.map((c) => (seen += recordPage.pageText(c).length) - recordPage.pageText(c).length), seen];
+    const begins = [...letters.map((c) => (seen += recordPage.pageText(c).length) - recordPage.pageText(c).length),
+      seen];
     return trimmed(letters, ends.map((end) => begins.filter((n) => n < end).length), mayBeEmpty);
   }
   function trimmed(letters, [start, end], mayBeEmpty) {
@@ -439,7 +469,8 @@
   const phrase = (view, span) => ({ text: chars(view.caption).slice(...span).join(""), char_span: span });
   const spanOf = (view, e) => e && e.span && e.span.map((n) => codePoints(view.caption, n));
   const freshId = (view) => `new ${view.key} ${Math.random().toString(36).slice(2)}`;
-  const blank = (view, span) => ({ id: freshId(view), fresh: true, after: { status: "pending", verified: null, instances: [], ...phrase(view, span) } });
+  const blank = (view, span) => ({ id: freshId(view), fresh: true, after: { status: "pending", verified: null,
+    instances: [], ...phrase(view, span) } });
   function phrased(way) {
     const view = viewOf(page.items[at]), e = current(), span = selection(way === "split"), own = spanOf(view, e);
     if (way !== "join" && !span) return tell("Select words in the caption first.");
@@ -455,12 +486,14 @@
       changes = [{ id: e.id, after: given(e, phrase(view, parts[0])) }, blank(view, parts[1])];
     }
     if (way === "join") {
-      const placed = view.expressions.filter((o) => o.span).sort((a, b) => a.span[0] - b.span[0] || a.span[1] - b.span[1]);
+      const placed = view.expressions.filter((o) => o.span).sort((a, b) => a.span[0] - b.span[0]
+        || a.span[1] - b.span[1]);
       const next = placed[placed.indexOf(e) + 1], other = spanOf(view, next);
       if (!own || !next) return tell("There is no phrase after this one.");
       const instances = [...boxes(e, (i) => i), ...boxes(next, (i) => ({ ...i, from: null, verified: true }))];
       const both = [Math.min(own[0], other[0]), Math.max(own[1], other[1])];
-      changes = [{ id: e.id, after: given(e, { ...phrase(view, both), instances, status: instances.length ? "grounded" : e.status }) },
+      changes = [{ id: e.id, after: given(e, { ...phrase(view, both), instances, status: instances.length ? "grounded"
+        : e.status }) },
         { id: next.id, after: null }];
     }
     commit(way, view, changes);
@@ -474,16 +507,23 @@
   }
   function isDecided(item) {
     const e = found(viewOf(item), item.id);
-    return !e || Boolean(e.reviewed_by) || (item.box !== null && typeof (e.instances[item.box] || {}).verified === "boolean");
+    return !e || Boolean(e.reviewed_by) || (item.box !== null && typeof (e.instances[item.box]
+      || {}).verified === "boolean");
   }
 
   const ACTIONS = {
     a: ["Accept", () => judge(true)], x: ["Reject", () => judge(false)], m: ["Not in the picture", nothingThere],
-    f: ["Four points", () => { points = []; stage.dots.replaceChildren(); tell("Click the outermost points: left, top, right, bottom, in any order."); }],
+    f: ["Four points",
+      () => {
+        points = [];
+        stage.dots.replaceChildren();
+        tell("Click the outermost points: left, top, right, bottom, in any order.");
+      }],
     e: ["Phrase = selection", () => phrased("phrase")], n: ["New phrase", () => phrased("add")],
     s: ["Split", () => phrased("split")], j: ["Join with next", () => phrased("join")], Delete: ["Delete", remove],
     z: ["Undo", () => undo()], y: ["Redo", () => undo(undone, done)],
-    "]": ["Next", () => go(1)], "[": ["Previous", () => go(-1)], "+": ["Zoom in", () => zoom(1.25)], "-": ["Zoom out", () => zoom(0.8)],
+    "]": ["Next", () => go(1)], "[": ["Previous", () => go(-1)], "+": ["Zoom in", () => zoom(1.25)], "-": ["Zoom out",
+      () => zoom(0.8)],
     0: [null, () => panTo(0, 0, stage.view.width, stage.view.height)], Backspace: [null, remove],
     c: [null, () => document.querySelector("textarea").focus()],
     Escape: [null, () => (points = null, pick(picked.box === null ? null : picked.id, null, true))],
@@ -511,7 +551,8 @@
     if (event.key === "?") return help();
     if (!page.items.length) return;
     const key = undoes ? (event.shiftKey ? "y" : "z") : event.key === "Z" ? "y" : event.key;
-    const run = grid ? { Enter: acceptRest, z: () => undo(), y: () => undo(undone, done) }[key] : (ACTIONS[key] || [])[1];
+    const run = grid ? { Enter: acceptRest, z: () => undo(), y: () => undo(undone, done) }[key] : (ACTIONS[key]
+      || [])[1];
     if (/^[0-9]$/.test(key) && (grid || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
     else if (run && !(key === " " && event.target.closest("button"))) run(event);
     else return;
@@ -526,7 +567,8 @@
   }
   byId("help").addEventListener("click", help);
   byId("download").addEventListener("click", () => {
-    const text = local ? local.text() : waiting.map(({ items, ...decision }) => JSON.stringify(decision) + "\n").join("");
+    const text = local ? local.text() : waiting.map(({ items,
+      ...decision }) => JSON.stringify(decision) + "\n").join("");
     const link = node("a", { href: URL.createObjectURL(new Blob([text])), download: "decisions.jsonl" });
     link.click();
   });
