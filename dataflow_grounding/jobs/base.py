@@ -14,7 +14,6 @@ from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.jobs.spec_input import SpecInput
 from dataflow_grounding.mirror import present
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.review.applying import bring_up_to_date
 from dataflow_grounding.rows import Row, read_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, VlmBlock
@@ -192,8 +191,14 @@ def in_folders(steps: list[Step]) -> list[Step]:
             raise SpecError(f"operator {step.operator.name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
-        step.storage.bring_up_to_date = bring_up_to_date
+        step.storage.bring_up_to_date = _bring_up_to_date
     return steps
+
+
+def _bring_up_to_date(annotations: str) -> None:
+    from dataflow_grounding.review.applying import bring_up_to_date  # few runs need it
+
+    bring_up_to_date(annotations)
 
 
 def recalled(steps: list[Step]) -> FormatChoice | None:
