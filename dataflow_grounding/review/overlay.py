@@ -68,12 +68,21 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
     for id, expression in found.items():
         if id in own:
             rows[id] = standing[id]
-        elif id not in said or (_is_of(said[id], expression) and said[id].expression):
-            rows |= {} if _place(expression) in elsewhere else {id: expression}
-        elif not _is_of(said[id], expression) and _place(expression) not in elsewhere:
-            free = next_id(record, {**found, **said, **rows})
-            rows[free] = {**expression, "expression_id": free}
+        elif _place(expression) not in elsewhere:
+            rows |= _left(record, id, expression, said, {**found, **rows})
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
+
+
+def _left(
+    record: Record, id: str, expression: Expression, said: Mapping[str, Truth], taken: Mapping[str, Any]
+) -> dict[str, Expression]:
+    """What stands of an expression where no reviewer's word stands in its place: none where one deleted it."""
+    if id not in said:
+        return {id: expression}
+    if _is_of(said[id], expression):
+        return {id: expression} if said[id].expression else {}
+    free = next_id(record, {**taken, **said})
+    return {free: {**expression, "expression_id": free}}
 
 
 def _is_of(truth: Truth, expression: Expression) -> bool:
