@@ -52,7 +52,11 @@ def write_report(
     with ExitStack() as stack:
         files = stack.enter_context(ReportFiles(out_path, single))
         kinds = _write_failures(files, failures)
-        rows, index, thumbnails = _Sorted(stack), RecordIndex(), Thumbnails(files.folder, files.thumbnails)
+        rows, index, thumbnails = (
+            _Sorted(stack, files.folder),
+            RecordIndex(),
+            Thumbnails(files.folder, files.thumbnails),
+        )
         counts = Counter(failures=kinds.total())
         views = ((item, find_image(item[0].record)) for item in with_versions(map(view_of, records), versions, called))
         for (view, more), picture in thumbnails.along(views):
@@ -97,8 +101,8 @@ def _write_failures(files: ReportFiles, failures: Iterable[Mapping[str, Any]]) -
 class _Sorted:
     """Pairs of texts kept on disk, which come out by rank, then as they came."""
 
-    def __init__(self, files: ExitStack) -> None:
-        new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n")
+    def __init__(self, files: ExitStack, folder: str) -> None:
+        new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=folder)
         self._files: list[IO[str]] = [files.enter_context(new()) for _ in range(2 * len(FIRST) + 2)]
 
     def add(self, rank: int, *texts: str) -> None:

@@ -168,8 +168,9 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize("single", [False, True], ids=["a folder", "a single file"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str) -> None:
+def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str, single: bool) -> None:
     caption = f"{text} and more"
     record = {
         "image_id": text,
@@ -191,7 +192,7 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, text: str) 
         "versions": versions,
         "called": text,
     }
-    path = report(folder, [record], find_image=lambda _: None, **options)
+    path = report(folder, [record], find_image=lambda _: None, single=single, **options)
     page = show(path)
     assert page.title() == text
     shown = page.locator(".caption").evaluate("e => e.textContent")

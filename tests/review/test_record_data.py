@@ -1,0 +1,78 @@
+"""A record as the pages' scripts have it: offsets in UTF-16 units, there and back; the address of its picture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.review.record_data import Picture, code_point_span, utf16_span, view_data
+from dataflow_grounding.review.record_view import view_of
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "units"),
+    [
+        ("a mug", (2, 5), [2, 5]),
+        ("\U0001f600 mug", (2, 5), [3, 6]),
+        ("a\U0001f600b\U0001f600", (1, 4), [1, 6]),
+        ("e\u0301\u2615 \ud83d x", (3, 6), [3, 6]),
+        ("", (0, 0), [0, 0]),
+    ],
+)
+def test_spans_go_to_utf16_units_and_back(text: str, span: tuple[int, int], units: list[int]) -> None:
+    assert utf16_span(text, span) == units
+    assert code_point_span(text, units) == span
+
+
+@pytest.mark.parametrize(("units", "span"), [([1, 2], (1, 2)), ([2, 3], (2, 2)), ([0, 99], (0, 3))])
+def test_a_place_within_a_character_or_beyond_the_text_is_moved(units: list[int], span: tuple[int, int]) -> None:
+    assert code_point_span("a\U0001f600b", units) == span
+
+
+def test_what_a_record_says_reaches_the_page_as_json() -> None:
+    row = {
+        "text": "mug",
+        "expression_id": 7,
+        "instances": [{"bbox": [1, 2, 3, 4], "bbox_score": 0.5, "bbox_id": 3, "evidence": None}],
+        "verified": False,
+        "reason": "why",
+    }
+    record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "suspect_boxes": True, "caption": "mug"}
+    data = json.loads(json.dumps(view_data(view_of({**record, "expressions": [row]}), Picture(full="b.jpg"))))
+    assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == ("a/b.jpg", "a/b.jpg", 9, 8, "m")
+    assert data["marks"] == ["grounded", "suspect", "unverified"]
+    assert len(data["notes"]) == 1
+    [e] = data["expressions"]
+    assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": "", "bbox_id": "3"}]
+    assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == ("7", 0, "not verified", ["why"], None)
+    assert view_data(view_of({**record, "expressions": []}), Picture((40, 30)))["width"] == 40
+
+
+def run_folder(path: Path, model: str, **instance: Any) -> Path:
+    path.mkdir()
+    row = {"text": "a mug", "instances": [{"bbox": [1, 2, 30, 40], **instance}]}
+    records = [{"image_id": "both", "expressions": [row]}, {"image_id": f"only {model}", "expressions": [row]}]
+    (path / "annotations.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (path / "run.json").write_text(json.dumps({"model": model}))
+    return path
+
+
+def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
+    a, b = run_folder(tmp_path / "a", "m1"), run_folder(tmp_path / "b", "m2", bbox=[1, 2, 30, 80])
+    command = [sys.executable, "-m", "dataflow_grounding", "report", "--json"]
+    done = subprocess.run([*command, str(a), str(b)], capture_output=True, text=True)
+    assert json.loads(done.stdout) == {"report": str(a / "report_with_b.html"), "records": 3}, done.stderr
+    (data,) = a.glob("report_with_b_files/*/records-1.js")
+    both, second, first = json.loads(data.read_text().partition(", ")[2].removesuffix(");\n"))
+    assert both["changes"] == [{"version": "b", "text": "a mug", "said": "box moved, IoU 0.49"}]
+    assert [version["name"] for version in both["versions"]] == ["a", "b"]
+    assert (second["id"], second["only"]) == ("only m2", "b")
+    assert (first["id"], first["only"]) == ("only m1", "a")
+    done = subprocess.run([*command, str(a), "--single-file"], capture_output=True, text=True)
+    assert json.loads(done.stdout)["report"] == str(a / "report.html")
+    assert not (a / "report_files").exists()
