@@ -1,7 +1,4 @@
-"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find.
-
-Reading blocks, and a store that doesn't answer, or tears what it sends, is asked again a few times.
-"""
+"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find."""
 
 import asyncio
 import errno
@@ -78,15 +75,8 @@ def joined(folder: str, path: str) -> str:
     return f"{scheme}://{first}/{posixpath.normpath(f'/{inside}/{path}').lstrip('/')}"
 
 
-class Place(NamedTuple):
-    """A file or folder elsewhere: its file system, an fsspec one, and what it is called there."""
-
-    system: Any
-    path: str
-
-
-def place_of(address: str) -> Place:
-    """The place that an address names. Raises InputError, MissingExtra."""
+def place_of(address: str) -> tuple[Any, str]:
+    """The file system, an fsspec one, of what an address names, and its path there. Raises InputError, MissingExtra."""
     scheme = address.partition("://")[0].lower()
     learn_address(address)
     if _PASSWORD.match(address):
@@ -97,7 +87,8 @@ def place_of(address: str) -> Place:
 
         for_s3 = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
         for_s3.setdefault("max_pool_connections", THREADS)  # else 10
-        return Place(*url_to_fs(address, use_listings_cache=False, skip_instance_cache=False))
+        system, path = url_to_fs(address, use_listings_cache=False, skip_instance_cache=False)
+        return system, path
     except ImportError:
         raise MissingExtra(f"{scheme}://", _EXTRAS.get(scheme, "s3")) from None
     except Exception as error:  # each library raises its own
@@ -127,7 +118,7 @@ def said(error: BaseException) -> str:
 
 
 def patiently(address: str, once: Callable[[], T]) -> T:
-    """What `once` returns, tried again where the store may do better the next time. Raises OSError."""
+    """What `once` returns, tried again where a store doesn't answer, or tears what it sends. Raises OSError."""
     for pause in (*PAUSES, None):
         try:
             with system_errors(address):
@@ -177,7 +168,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
     """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
     system, name = place_of(folder)
     try:
-        found = patiently(folder, lambda: system.glob(place_of(pattern).path) if pattern else system.find(name))
+        found = patiently(folder, lambda: system.glob(place_of(pattern)[1]) if pattern else system.find(name))
     except OSError as error:
         raise InputError(f"can't list {folder}: {error.strerror}") from None
     return sorted(posixpath.relpath(path, name) for path in found)

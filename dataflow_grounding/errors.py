@@ -4,6 +4,8 @@ At the end, what the system's own errors mean: files, memory or threads that run
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dataflow_grounding.terminal import shown
 
@@ -167,6 +169,16 @@ _AWAY = {
 """The disk, or the server of a network's disk, doesn't answer."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> Iterator[None]:
+    """Raises an error of ours where files or a store fail: what could not be done, and why; `again`, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        then = ". Fix that, then run the same command again" if again else ""
+        raise kind(f"{what}: {error.strerror or error}{then}") from None
 
 
 def cant_read(path: str, error: OSError | InputError) -> RecordError:

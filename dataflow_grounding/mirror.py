@@ -7,17 +7,18 @@ hangs on a network, and what can't be sent now is sent by the next command.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
 from dataflow_grounding.elsewhere import is_elsewhere, place_of, system_errors
 from dataflow_grounding.env_files import cache_folder
-from dataflow_grounding.errors import GroundingError, InputError, StorageFailed
+from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.records import read_object
+from dataflow_grounding.rows import write_bytes
 
 T = TypeVar("T")
 CKPT = ".ckpt"
@@ -70,7 +71,7 @@ class Mirror:
 
     def fetch(self, *paths: str) -> None:
         """Bring files; those that are not there are passed over. Raises InputError."""
-        with told(InputError, f"can't read {self.address}"), ThreadPoolExecutor(16) as pool:
+        with told_as(InputError, f"can't read {self.address}", again=True), ThreadPoolExecutor(16) as pool:
             list(pool.map(self._get, paths))
 
     def put(self, *endings: str) -> None:
@@ -78,11 +79,11 @@ class Mirror:
         sent, own = read_object(self.here(_SENT)), self._own()
         changed = [path for path in own if sent.get(path) != own[path] and path.endswith(endings or "")]
         first = [path for path in changed if path != os.path.join(self.part, "run.json")]
-        with told(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}"):
+        with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
             with ThreadPoolExecutor(16) as pool:
                 list(pool.map(self._put, first))
             list(map(self._put, set(changed).difference(first)))
-            _write(self.here(_SENT), {**sent, **{path: own[path] for path in changed}})
+            write_bytes(self.here(_SENT), json.dumps({**sent, **{path: own[path] for path in changed}}).encode())
 
     def _own(self) -> dict[str, str]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
@@ -106,15 +107,6 @@ class Mirror:
             os.replace(part, self.here(path))
 
 
-@contextmanager
-def told(kind: type[GroundingError], what: str) -> Iterator[None]:
-    """Raises an error of ours where files or a store fail: what could not be done, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{what}: {error.strerror or error}. Fix that, then run the same command again") from None
-
-
 def working_folder(results: str, part: str = "") -> str:
     """The folder in which to work for `part` of a results folder, "" or a shard's: for an address one of this machine,
     in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises InputError.
@@ -133,10 +125,11 @@ def working_folder(results: str, part: str = "") -> str:
 
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
     """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
-    with told(InputError, f"can't write in {root}"):
+    with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark := os.path.join(root, _MARK)):
             os.makedirs(root, exist_ok=True)
-            _write(mark, {"address": address.rstrip("/"), "part": part, "id": token_hex(8)})
+            stated = {"address": address.rstrip("/"), "part": part, "id": token_hex(8)}
+            write_bytes(mark, json.dumps(stated).encode())
     return Mirror(root)
 
 
@@ -168,9 +161,3 @@ def sent(path: str, *endings: str) -> str:
     if (mirror := mirror_of(path)) is not None:
         mirror.put(*endings)
     return address_of(path)
-
-
-def _write(path: str, stated: dict[str, str]) -> None:
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(stated, file)
-    os.replace(f"{path}.part", path)

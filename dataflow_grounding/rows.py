@@ -8,14 +8,14 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding.dataframes import parquet_rows, plain_row, write_csv, write_parquet
 from dataflow_grounding.elsewhere import open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra
+from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.json_lists import items_of
 from dataflow_grounding.records import BROKEN_ROW, dump_line, dump_text, parse_line, parse_value
 
@@ -260,14 +260,12 @@ class RowWriter:
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole data file; on an error the old one stays."""
-    writer = RowWriter(path)
-    try:
+    with ExitStack() as undo:
+        writer = RowWriter(path)
+        undo.callback(writer.discard)
         for row in rows:
             writer.write(row)
         writer.commit()
-    except BaseException:
-        writer.discard()
-        raise
 
 
 def check_file_type(name: str) -> str:
@@ -283,13 +281,16 @@ def check_file_type(name: str) -> str:
 
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all, its folder with it. Raises InputError."""
-    try:
+    with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(f"{path}.part", "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(f"{path}.part", path)
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+        write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with open(f"{path}.part", "wb") as file:
+        file.write(data)
+    os.replace(f"{path}.part", path)
 
 
 def copy_file(source: str, target: str) -> None:

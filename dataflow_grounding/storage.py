@@ -41,6 +41,8 @@ class FileStorage:
         [{'image_path': 'a.jpg', 'caption': 'A cat on a rug.'}]
     """
 
+    folders: tuple[str, ...] | None = None  # of images, where they follow from something else
+
     def __init__(
         self,
         first_entry_file_name: str,
@@ -122,6 +124,8 @@ class FileStorage:
     @property
     def image_folders(self) -> tuple[str, ...]:
         """Where relative image paths are looked for, in order."""
+        if self.folders is not None:
+            return self.folders
         if self.image_root:
             return (self.image_root,)
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")

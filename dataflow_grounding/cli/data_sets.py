@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dataflow_grounding.cli.arguments import answer, together
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.figures.counting import FIGURES, advice_on, figures_of
 from dataflow_grounding.figures.duplicates import split
 from dataflow_grounding.figures.linting import RULES, Finding, lint
@@ -123,10 +123,8 @@ def of_lint(
     path, told, counts = annotations_of(data), list[dict[str, Any]](), Counter[str]()
     tell = partial(_tell, path, counts, told if as_json else None, bool(out))
     rows = lint(data, tell, [rule for rule in select or RULES if rule not in ignore], **more)
-    try:
+    with told_as(InputError, f"can't write {out}"):
         write_rows(out, rows) if out else deque(rows, 0)
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror or error}") from None
     fixed, left = counts.pop("fixed", 0), counts.total()
     if as_json:
         say_json({"findings": told, "counts": dict(sorted(counts.items())), "fixed": fixed})

@@ -111,9 +111,8 @@ def _serving(
     elif overrides:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     elif not given and backend_named() is None:
-        raise SpecError(
-            "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
-        )
+        ways = "give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+        raise SpecError(f"no endpoint: {ways}")
     else:
         stated = {"base_url": base_url or "", "model_name": model or ""}
         vlm = VlmBlock(backend="openai" if given else "auto", openai=OpenAIBlock(**stated))

@@ -108,15 +108,13 @@ def _report(run: SpecRun, summary: Summary) -> None:
 
 
 def _advice(run: SpecRun) -> str:
-    """What to look at after a pilot, and how to go on."""
+    folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {address_of(step.storage.output_path)}: {question}")
-    lines.append(
-        f"  or at everything in a browser: dataflowgrounding report {shlex.quote(address_of(run.spec.results_dir))}"
-    )
     lines += [
+        f"  or at everything in a browser: dataflowgrounding report {folder}",
         "If it is not good enough: use a stronger model, or raise media_resolution, max_output_tokens or max_tokens.",
         "Only what a change affects is asked again. If it is good: the same command without --pilot continues from "
         "here;",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from dataflow_grounding.errors import GroundingError, InputError, SpecError
+from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.spec.environment import backend_of_keys
@@ -35,11 +35,9 @@ def init(folder: str, force: bool) -> None:
             say(f"kept    {target}", err=False)
             kept += 1
             continue
-        try:
+        with told_as(GroundingError, f"can't write {target}"):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             shutil.copyfile(source, target)
-        except OSError as error:
-            raise GroundingError(f"can't write {target}: {error.strerror or error}") from None
         say(f"wrote   {target}", err=False)
         written += 1
     counts = f"{counted(written, 'file')} written{f', {kept} kept' if kept else ''}. Next:"

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import socket
-import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +18,7 @@ from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_files import join, split
-from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers, signals_to
+from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
 from dataflow_grounding.errors import InputError, NoRoom, RunStopped, SpecError
 from dataflow_grounding.mirror import mirror_of
 from dataflow_grounding.terminal import counted, say, speaks_of_specs
@@ -58,22 +56,14 @@ class RayRun(Run):
         self._losses = Counter[Shard | None]()
         self._started = False
 
-    async def execute(self) -> Summary:
-        """Do it all. Raises RunStopped, or InputError where Ray has no worker for it; no step file has changed then."""
-        start = time.monotonic()
-        try:
-            with _connected(self._address, self._count) as self._ray:
-                self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-                of = max(FEWEST, self._count, min(EACH * self._count, MOST))
-                shards = split(self.source, of, self.steps[0].storage.cache_path)
-                self._shards = {shard: rows for shard, rows in shards.items() if rows}
-                await self._work_through()
-            join(self.steps, list(self._shards), self.summary)
-        finally:
-            self.summary.seconds = time.monotonic() - start
-            if self.stopped is not None:
-                self.stopped.summary = self.summary.to_json()
-        return self.summary
+    async def _execute(self) -> None:
+        with _connected(self._address, self._count) as self._ray:
+            self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+            of = max(FEWEST, self._count, min(EACH * self._count, MOST))
+            shards = split(self.source, of, self.steps[0].storage.cache_path)
+            self._shards = {shard: rows for shard, rows in shards.items() if rows}
+            await self._work_through()
+        join(self.steps, list(self._shards), self.summary)
 
     async def _work_through(self) -> None:
         self._waiting.extend(self._shards)
@@ -85,18 +75,12 @@ class RayRun(Run):
         used = {REQUESTS: self._budget.sent, USD: self._budget.spent}
         parts = {limit: Part(value, 0.0, value, value) for limit, value in used.items()}
         self._pool.renew.remote(Report("driver", 1, parts, {}))
-        helpers = [asyncio.create_task(one) for one in (self._progress().run(), self._look(), self._watch_the_start())]
         try:
-            with signals_to(self._workers.interrupt):
+            async with self._helped_by(self._look(), self._watch_the_start()):
                 self._workers.start(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
                 await self._workers.finish()
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
             self._end(self._pool)
-        if self.stopped is not None:
-            raise self.stopped
 
     def stop(self, why: RunStopped) -> None:
         """Begin nothing more; what is in flight may finish."""
@@ -157,7 +141,6 @@ class RayRun(Run):
             self.stop(RunStopped(f"Ray lost {MOST_LOSSES} workers {what}: {said}. The same command goes on"))
 
     async def _look(self) -> None:
-        """Until cancelled: ask the workers how far they are."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
@@ -233,7 +216,6 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
 
 
 def _room(ray: Any) -> str:
-    """What the cluster has, in words."""
     has, free = ray.cluster_resources(), ray.available_resources()
     kinds = [kind for kind in ("CPU", "GPU") if kind == "CPU" or has.get(kind)]
     parts = [f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}" for kind in kinds]

@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.endpoint_state import most_tries
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.places import Place, Places
+from dataflow_grounding.engine.places import Place, Places, most_tries
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -44,7 +44,7 @@ class Asking:
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
-        self._stop = stop or self._stop_alone
+        self._stop = stop or partial(setattr, self, "stopped")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(
@@ -81,10 +81,8 @@ class Asking:
         attempt = 0
         while attempt < self.max_attempts:
             tried = _again(request, attempt, error)
-            found = (
-                store.get(tried.key(identity), since) for identity in (self.identity, *self.serving.other_identities)
-            )
-            line = next((line for line in found if line is not None), None)
+            keys = map(tried.key, (self.identity, *self.serving.other_identities))
+            line = next((line for key in keys if (line := store.get(key, since)) is not None), None)
             if line is None:
                 break
             attempt += 1
@@ -223,9 +221,6 @@ class Asking:
             self._check_stopped()
             self.budget.count()
         self.counts["sent"] += 1
-
-    def _stop_alone(self, why: errors.RunStopped) -> None:
-        self.stopped = why
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:

@@ -19,7 +19,7 @@ from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed
+from dataflow_grounding.errors import BudgetExceeded, InputError, PlanError, SpecError, StorageFailed, told_as
 from dataflow_grounding.records import Record
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.terminal import counted
@@ -83,11 +83,9 @@ def execute(
 def replies_kept(step: Step, options: RunOptions) -> Iterator[None]:
     """Keeps what our servings answer an operator from elsewhere with the replies of the run's own steps."""
     folder = step.storage.checkpoint_folder
-    try:
+    with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         token = current_options.set(replace(options, replies=open_store(folder)))
-    except OSError as error:
-        raise StorageFailed(f"can't write in {folder}: {error.strerror or error}") from None
     try:
         yield
     finally:

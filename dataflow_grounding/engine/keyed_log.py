@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.errors import StorageFailed, told_as
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of earlier lines."""
@@ -244,11 +244,6 @@ def _key_of(line: bytes) -> int | None:
     return None
 
 
-@contextmanager
-def storing(path: str) -> Iterator[None]:
+def storing(path: str) -> AbstractContextManager[None]:
     """Where `path` can't be written, what stops the run: StorageFailed."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or error
-        raise StorageFailed(f"can't write {path}: {why}. Fix that, then run the same command again") from None
+    return told_as(StorageFailed, f"can't write {path}", again=True)

@@ -10,10 +10,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from dataflow_grounding.engine.budget import Budget, no_usd_left
 from dataflow_grounding.engine.limiter import Key, Level, Limiter
+from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
 
 LEASE_SECONDS, RENEW_SECONDS = 2.0, 0.2
@@ -288,13 +290,10 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
         >>> with leasing(pool.renew):
         ...     pass  # pipeline.run()
     """
-    lease, over = Lease(max_wait), threading.Event()
-    thread = threading.Thread(target=lease.keep, args=(call, over), name="leases", daemon=True)
+    lease = Lease(max_wait)
     before, Budget.lease, Limiter.lease = Budget.lease, lease, lease
-    thread.start()
     try:
-        yield
+        with beside(partial(lease.keep, call)):
+            yield
     finally:
-        over.set()
-        thread.join()
         Budget.lease = Limiter.lease = before

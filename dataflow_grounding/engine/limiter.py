@@ -128,72 +128,25 @@ class Limiter:
     def __init__(self, level: Level) -> None:
         self.level = level
         self.in_flight = 0
-        self._shares = WeakSet[Share]()
-        self._order = itertools.count()
-        self._held_until = 0.0
-        self._lock = threading.RLock()
+        self.held_until = 0.0
+        self.shares = WeakSet[Share]()  # in which somebody has waited
+        self.order = itertools.count()
+        self.lock = threading.RLock()
 
     @property
     def wanted(self) -> int:
         """How many would be in flight if there were places for all."""
-        with self._lock:
-            return self.in_flight + sum(min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self._shares)
-
-    async def acquire(self, share: "Share", priority: Any) -> int:
-        """Wait for a place; returns the request's number."""
-        with self._lock:
-            if self._has_room(share) and not share.waiting:
-                self._enter(share)
-                return self.level.send()
-            waiter = _Waiter(asyncio.get_running_loop())
-            heapq.heappush(share.waiting, (priority, next(self._order), waiter))
-            self._shares.add(share)
-            self.let_in()
-        try:
-            await waiter.turn
-        except asyncio.CancelledError:
-            with self._lock:
-                waiter.gone = True
-                if waiter.let_in:
-                    self._enter(share, -1)
-                    self.let_in()
-            raise
-        with self._lock:
-            return self.level.send()
-
-    def hold(self, seconds: float) -> None:
-        """Let nobody in for a while."""
-        with self._lock:
-            self._held_until = max(self._held_until, time.monotonic() + seconds)
-        asyncio.get_running_loop().call_later(seconds, self.let_in)
-
-    def release(self, share: "Share", number: int, *, refused: bool, answered: bool) -> None:
-        """Give the place back, and learn from what came of it."""
-        with self._lock:
-            if refused:
-                self.level.refused(number, self.in_flight)
-            elif answered and self.in_flight >= self.level.places:
-                self.level.answered(number)
-            self._enter(share, -1)
-            self.let_in()
-
-    def _has_room(self, share: "Share") -> bool:
-        if self.in_flight >= self.level.places or share.in_flight >= share.allowed:
-            return False
-        return time.monotonic() >= self._held_until
-
-    def _enter(self, share: "Share", number: int = 1) -> None:
-        self.in_flight += number
-        share.in_flight += number
+        with self.lock:
+            return self.in_flight + sum(min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self.shares)
 
     def let_in(self) -> None:
         """Give places to those who wait, as far as there are any."""
-        with self._lock:
-            while waiting := [share for share in self._shares if share.waiting and self._has_room(share)]:
+        with self.lock:
+            while waiting := [share for share in self.shares if share.waiting and share.has_room]:
                 share = min(waiting, key=lambda share: share.waiting[0][:2])
                 waiter = heapq.heappop(share.waiting)[2]
                 if not waiter.gone and waiter.wake():
-                    self._enter(share)
+                    share.enter()
 
 
 class Share:
@@ -213,7 +166,19 @@ class Share:
     @property
     def is_free(self) -> bool:
         """Whether there is a place at once."""
-        return not self.waiting and self._limiter._has_room(self)
+        return not self.waiting and self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be in flight."""
+        limiter = self._limiter
+        full = limiter.in_flight >= limiter.level.places or self.in_flight >= self.allowed
+        return not full and time.monotonic() >= limiter.held_until
+
+    def enter(self, number: int = 1) -> None:
+        """Count one more in flight, or one less."""
+        self._limiter.in_flight += number
+        self.in_flight += number
 
     def allow(self, number: int) -> None:
         """Let no more than this many in for now."""
@@ -222,15 +187,44 @@ class Share:
 
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; returns the request's number, for `release`."""
-        return await self._limiter.acquire(self, priority)
+        limiter = self._limiter
+        with limiter.lock:
+            if self.is_free:
+                self.enter()
+                return limiter.level.send()
+            waiter = _Waiter(asyncio.get_running_loop())
+            heapq.heappush(self.waiting, (priority, next(limiter.order), waiter))
+            limiter.shares.add(self)
+            limiter.let_in()
+        try:
+            await waiter.turn
+        except asyncio.CancelledError:
+            with limiter.lock:
+                waiter.gone = True
+                if waiter.let_in:
+                    self.enter(-1)
+                    limiter.let_in()
+            raise
+        with limiter.lock:
+            return limiter.level.send()
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for a while: the endpoint has said that it takes no more until then."""
-        self._limiter.hold(seconds)
+        limiter = self._limiter
+        with limiter.lock:
+            limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
+        asyncio.get_running_loop().call_later(seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
         """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its work."""
-        self._limiter.release(self, number, refused=refused, answered=answered)
+        limiter = self._limiter
+        with limiter.lock:
+            if refused:
+                limiter.level.refused(number, limiter.in_flight)
+            elif answered and limiter.in_flight >= limiter.level.places:
+                limiter.level.answered(number)
+            self.enter(-1)
+            limiter.let_in()
 
 
 _limiters: "dict[tuple[Lease | None, Key], Limiter]" = {}

@@ -12,8 +12,9 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source, stat_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.errors import StorageFailed, told_as
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
+from dataflow_grounding.rows import write_bytes
 from dataflow_grounding.version import __version__
 
 
@@ -77,12 +78,8 @@ class Manifest:
             entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
             known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
             entries[self._entry] = sealed(known)
-        try:
-            with open(f"{self._path}.part", "w", encoding="utf-8") as file:
-                json.dump(entries, file, indent=1)
-            os.replace(f"{self._path}.part", self._path)
-        except OSError as error:
-            raise StorageFailed(f"can't write {self._path}: {error.strerror or error}") from None
+        with told_as(StorageFailed, f"can't write {self._path}"):
+            write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
         return [found and [found.st_size, found.st_mtime_ns] for found in map(stat_of, self._outputs)]

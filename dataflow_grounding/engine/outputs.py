@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
-from dataflow_grounding.engine.shard import lines_path, write_places
+from dataflow_grounding.engine.shard import write_places
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import RecordError, RunStopped
 from dataflow_grounding.records import Record, dump_line, parse_line
@@ -115,7 +115,7 @@ class Outputs:
                 if writer.count or self._places or not self.summary.records:  # else the earlier file stays
                     writer.commit()
                     for places in self._places[number : number + 1]:
-                        write_places(lines_path(writer.path), places)
+                        write_places(writer.path, places)
                 else:
                     writer.discard()
 

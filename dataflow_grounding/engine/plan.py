@@ -68,7 +68,7 @@ class Ask(Protocol):
 
 
 class Annotator(Protocol):
-    """What the engine needs of an operator."""
+    """What the engine needs of an operator; what has a body is that of one that asks nothing."""
 
     @property
     def name(self) -> str:
@@ -92,43 +92,47 @@ class Annotator(Protocol):
 
     def reads(self) -> dict[str, str]:
         """Role → column that it reads."""
+        return {}
 
     def writes(self) -> dict[str, str]:
         """Role → column that it fills in."""
+        return {}
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON; None when that can't be told."""
+        return None
 
     def asks(self, record: Record) -> bool:
         """Whether it may ask about a record. Raises RecordError for what is wrong with the record."""
+        return False
 
     def settle(self, start: RunStart) -> Counter[str]:
         """What has to be asked before anything is paid for; returns counts of requests and tokens."""
+        return Counter()
 
     def prepare(self, start: RunStart) -> Counter[str]:
         """What has to be asked before the first record; returns counts of requests and tokens."""
+        return Counter()
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """The columns to add to `record`. Raises what failed: the record then goes no further."""
+        return {}
 
     async def conclude(self, ask: Ask) -> None:
         """What has to be settled after the last record, before any file is put in place. Raises RunStopped."""
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Whether it may ask about a record, as it says; an `annotate` of a class below that which says so may always.
-
-    Raises RecordError.
-    """
-    annotates, says = (
-        next(kind for kind in type(operator).__mro__ if name in vars(kind)) for name in ("annotate", "asks")
-    )
+    """Whether it may ask about a record, as it says; always with an `annotate` below its `asks`. Raises RecordError."""
+    kinds = type(operator).__mro__
+    annotates, says = (next(kind for kind in kinds if name in vars(kind)) for name in ("annotate", "asks"))
     return not issubclass(says, annotates) or operator.asks(record)
 
 
-class WholeFile:
+class WholeFile(Annotator):
     """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all rows at once."""
 
+    name = ""
     serving = None
     sees_all = True
     optional_keys = ()
@@ -136,29 +140,6 @@ class WholeFile:
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self.work = name, work
-
-    def reads(self) -> dict[str, str]:
-        """Not known."""
-        return {}
-
-    writes = reads
-
-    def settings(self) -> None:
-        """Not known."""
-
-    def asks(self, record: Record) -> bool:
-        """Never called: it takes no single records."""
-        raise NotImplementedError
-
-    def settle(self, start: RunStart) -> Counter[str]:
-        """Nothing to ask."""
-        return Counter()
-
-    prepare = settle
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Never called: it takes no single records."""
-        raise NotImplementedError
 
     async def conclude(self, ask: Ask) -> None:
         """Nothing to settle."""

@@ -97,6 +97,5 @@ def _of(at: int, line: dict[str, Any], spans: list[tuple[str, str, int, int | No
 
 
 def _step_of(path: str) -> str:
-    """The step's name in the older layout."""
     name = os.path.basename(path)
     return path.split(os.sep)[-3] if name == "replies.jsonl" else name.removesuffix(".replies.jsonl")

@@ -13,10 +13,10 @@ from dataflow_grounding.engine.limiter import Level, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
-from dataflow_grounding.engine.store_lock import check_held
+from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.vouching import read_others
-from dataflow_grounding.errors import RunStopped, StorageFailed
+from dataflow_grounding.errors import RunStopped, StorageFailed, told_as
 
 SYNC_SECONDS = 0.5
 SYNC_LINES = 50
@@ -46,23 +46,17 @@ class Resources:
             for which, serving in servings.items()
         }
 
-    def asking_of(self, step: Step) -> Asking | None:
-        """Who answers a step's requests."""
-        return self.askings.get(id(step.operator.serving))
-
     @property
     def most_in_flight(self) -> int:
         """The most requests that may be in flight over all servings; 0 without one."""
         return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
-        try:
+        with told_as(StorageFailed, f"can't read or write the replies in {folder}"):
             path = open_store(folder)
             if path not in self._logs:
                 read_others(self._log(path), other_stores(folder))
             return self._log(path)
-        except OSError as error:
-            raise StorageFailed(f"can't read or write the replies in {folder}: {error.strerror or error}") from None
 
     def _log(self, path: str, *, buffered: bool = False) -> KeyedLog:
         if path not in self._logs:

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from dataflow_grounding.elsewhere import is_elsewhere
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER
-from dataflow_grounding.engine.store_lock import check_held, held_elsewhere
-from dataflow_grounding.errors import InputError, StorageFailed
-from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for, told
+from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.errors import InputError, StorageFailed, told_as
+from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for
 from dataflow_grounding.terminal import say
 
 ROLL_SECONDS = 10.0
@@ -35,13 +35,11 @@ class Rolling:
         self._mirror, self._folder = mirror, os.path.join(mirror.part, CKPT)
         self._log = mirror.here(self._folder, "replies.jsonl")
         self._begin = self._end = 0  # of the part that is written: all before `end` is there
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._now_and_then, daemon=True)
 
     def bring(self) -> None:
         """Bring all that is stored there. Raises InputError."""
         mirror = self._mirror
-        with told(InputError, f"can't read {mirror.address}"), ThreadPoolExecutor(16) as pool:
+        with told_as(InputError, f"can't read {mirror.address}", again=True), ThreadPoolExecutor(16) as pool:
             shards = [os.path.join(FOLDER, name, CKPT) for name in mirror.listed(FOLDER, "directory")]
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
             found = dict(zip(folders, pool.map(self._parts, folders), strict=True))
@@ -52,16 +50,6 @@ class Rolling:
             if place <= self._end:
                 self._end = max(self._end, place + size)
                 self._begin = place if size < CLOSED_BYTES else self._end
-
-    def begin(self) -> None:
-        """From now on send what is stored here."""
-        self._thread.start()
-
-    def end(self) -> None:
-        """Send the rest. Raises OSError."""
-        self._over.set()
-        self._thread.join()
-        self._roll()
 
     def _parts(self, folder: str) -> dict[str, dict[int, int]]:
         """Writer → the places at which its parts in a folder there begin → their sizes."""
@@ -87,7 +75,7 @@ class Rolling:
             log.flush()
             os.fsync(log.fileno())
 
-    def _roll(self) -> None:
+    def roll(self) -> None:
         """Send what the log has gained, in whole lines. Raises OSError."""
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())
@@ -101,12 +89,12 @@ class Rolling:
                 self._end = self._begin + len(data)
                 self._begin = self._end if len(data) >= CLOSED_BYTES else self._begin
 
-    def _now_and_then(self) -> None:
+    def now_and_then(self, over: threading.Event) -> None:
         """Send what came; while that fails, the run goes on."""
         wait = ROLL_SECONDS
-        while not self._over.wait(wait):
+        while not over.wait(wait):
             try:
-                self._roll()
+                self.roll()
                 wait = ROLL_SECONDS
             except OSError as error:
                 if wait == ROLL_SECONDS:
@@ -121,10 +109,7 @@ def _name(folder: str, writer: str, place: int) -> str:
 
 @contextmanager
 def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A results folder to be read: of one elsewhere a copy, for now, of these files and, if wanted, of all replies.
-
-    Raises InputError.
-    """
+    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`. Raises InputError."""
     if not is_elsewhere(results):
         yield results
         return
@@ -157,14 +142,14 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     rolling, finished = Rolling(mirror), False
     rolling.bring()
     present(*(os.path.join(folder, name) for name in KEPT))
-    rolling.begin()
     try:
-        yield
+        with beside(rolling.now_and_then):
+            yield
         finished = True
     finally:
         try:
-            with told(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}"):
-                rolling.end()
+            with told_as(StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True):
+                rolling.roll()
             check_held(folder)
             mirror.put(*() if finished else [".json"])
         except StorageFailed as error:

@@ -4,7 +4,8 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -55,6 +56,15 @@ class Run:
     async def execute(self) -> Summary:
         """Do it all. Raises RunStopped when the run could not be finished; then no step file has changed."""
         start = time.monotonic()
+        try:
+            await self._execute()
+        finally:
+            self.summary.seconds = time.monotonic() - start
+            if self.stopped is not None:
+                self.stopped.summary = self.summary.to_json()
+        return self.summary
+
+    async def _execute(self) -> None:
         self._held = Resources(self.steps, self.options, self._budget, self.stop)
         try:
             self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
@@ -67,30 +77,33 @@ class Run:
                 raise
         finally:
             await self._held.close()
-            self.summary.seconds = time.monotonic() - start
             self._held.add_up(self.summary)
-            if self.stopped is not None:
-                self.stopped.summary = self.summary.to_json()
-        return self.summary
 
     async def _work_through(self) -> None:
-        """Start the workers and wait for them. Raises what stopped the run."""
         most = self._held.most_in_flight or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
-        helpers = [asyncio.create_task(self._held.sync_now_and_then()), asyncio.create_task(self._progress().run())]
-        try:
-            self._loop = asyncio.get_running_loop()
-            with signals_to(self._workers.interrupt):
-                self._workers.start(self._work() for _ in range(count))
+        self._loop = asyncio.get_running_loop()
+        async with self._helped_by(self._held.sync_now_and_then()):
+            self._workers.start(self._work() for _ in range(count))
+            await self._workers.finish()
+            if self.stopped is None:
+                self._workers.start([self._conclude()])
                 await self._workers.finish()
-                if self.stopped is None:
-                    self._workers.start([self._conclude()])
-                    await self._workers.finish()
+
+    @asynccontextmanager
+    async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """While the workers work, show how far they are, and heed signals. Raises in the end what stopped the run."""
+        total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
+        progress = Progress(lambda: self.now(total), title, self.options.progress)
+        tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
+        try:
+            with signals_to(self._workers.interrupt):
+                yield
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self.stopped is not None:
             raise self.stopped
 
@@ -206,14 +219,10 @@ class Run:
         return await self._patience.until_done(lambda: annotated(operator, record, ask, memo, cancelled))
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        asking = None if index in self._idle else self._held.asking_of(self.steps[index])
+        asking = None if index in self._idle else self._held.askings.get(id(self.steps[index].operator.serving))
         asked = functools.partial(self._asked.add, place)
         suspect = functools.partial(self._outputs.suspect, place, index)
         return StepAsk(asking, self._held.stores[index], (place, index), self.summary.notes, asked, suspect)
-
-    def _progress(self) -> Progress:
-        total = self.source.length()
-        return Progress(lambda: self.now(total), title_of(self.steps), self.options.progress)
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
@@ -228,11 +237,6 @@ class Run:
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._held.budget.spent if self._held.budget.prices else None,
         )
-
-
-def title_of(steps: list[Step]) -> str:
-    """What progress calls a run of these steps."""
-    return " + ".join(step.operator.name for step in steps)
 
 
 def _columns(result: StepResult) -> Update | None:

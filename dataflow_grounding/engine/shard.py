@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.records import image_id_of
-from dataflow_grounding.rows import Row
+from dataflow_grounding.rows import Row, write_bytes
 
 FOLDER = "shards"
 """Of a results folder: where its shards' folders are."""
@@ -60,11 +60,9 @@ def shard_of(row: Row, of: int, image_key: str, image_root: str | None) -> int:
     return int.from_bytes(digest, "little") % of + 1
 
 
-def write_places(path: str, lines: "array[int]") -> None:
+def write_places(output_path: str, lines: "array[int]") -> None:
     """Keep beside a step's file in which lines of the input its rows stood: 8 bytes for each. Raises OSError."""
-    with open(f"{path}.part", "wb") as file:
-        file.write(lines.tobytes())
-    os.replace(f"{path}.part", path)
+    write_bytes(lines_path(output_path), lines.tobytes())
 
 
 def lines_path(output_path: str) -> str:

@@ -14,11 +14,10 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped
+from dataflow_grounding.errors import InputError, RunStopped, told_as
 from dataflow_grounding.rows import RowWriter, broken_row
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
-ReadLines: TypeAlias = Callable[[str], Iterator[Line]]
 
 
 def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
@@ -35,7 +34,7 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
             lines[number - 1].append(row.line)
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()
-            write_places(lines_path(writer.path), places)
+            write_places(writer.path, places)
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
 
 
@@ -48,9 +47,8 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         for step, of_shards in zip(steps, places, strict=True):
             writers.append(joined([one.output_path for one in of_shards], step.storage.output_path, undo))
         if writers[-1].count != summary.done:
-            raise RunStopped(
-                f"internal error: {summary.done} rows were done, and {writers[-1].count} are in the shards"
-            )
+            counts = f"{summary.done} rows were done, and {writers[-1].count} are in the shards"
+            raise RunStopped(f"internal error: {counts}")
         for line in other_failures(failures.path, {step.label for step in steps}):
             failures.write(line)
         failures.commit()
@@ -61,15 +59,15 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
             os.remove(shard.rows)
 
 
-def joined(paths: list[str], target: str, undo: ExitStack, read: "ReadLines | None" = None) -> RowWriter:
+def joined(
+    paths: list[str], target: str, undo: ExitStack, read: Callable[[str], Iterator[Line]] | None = None
+) -> RowWriter:
     """A writer of `target` with the lines of all these files; discarded by `undo`. Raises InputError."""
-    try:
+    with told_as(InputError, f"can't write {target}"):
         writer = RowWriter(target)
         undo.callback(writer.discard)
         for _, line in heapq.merge(*map(read or step_lines, paths), key=lambda one: one[0]):
             writer.write_line(line)
-    except OSError as error:
-        raise InputError(f"can't write {target}: {error.strerror or error}") from None
     return writer
 
 

@@ -205,7 +205,6 @@ class Source:
         return found
 
     def _records(self) -> Iterator[Record]:
-        """The records, read anew."""
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:

@@ -74,28 +74,25 @@ class Summary:
 
     def add_earlier(self, earlier: "Summary") -> None:
         """Take in what the steps before this summary's did: their requests, time, and records that failed."""
-        self.requests.update(earlier.requests)
-        self.notes.update(earlier.notes)
-        self.failures.update(earlier.failures)
+        self._add(earlier, "failed", "seconds")
         self.records, self.seen = max(self.records, earlier.records), max(self.seen, earlier.seen)
-        self.failed += earlier.failed
-        self.passing_failures += earlier.passing_failures
-        self.seconds += earlier.seconds
         self.already_complete = self.already_complete and earlier.already_complete
         self.models = list(dict.fromkeys([*earlier.models, *self.models]))
-        if earlier.cost_usd is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + earlier.cost_usd
 
     def add_part(self, part: "Summary") -> None:
         """Take in what another run did with other rows."""
-        for name in ("records", "done", "failed", "passing_failures"):
-            setattr(self, name, getattr(self, name) + getattr(part, name))
-        for name in ("expressions", "requests", "notes", "failures"):
-            getattr(self, name).update(getattr(part, name))
+        self._add(part, "records", "done", "failed")
+        self.expressions.update(part.expressions)
         self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
         self.models = list(dict.fromkeys([*self.models, *part.models]))
-        if part.cost_usd is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + part.cost_usd
+
+    def _add(self, other: "Summary", *names: str) -> None:
+        for name in ("passing_failures", *names):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("requests", "notes", "failures"):
+            getattr(self, name).update(getattr(other, name))
+        if other.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 
     def to_json(self) -> dict[str, Any]:
         """The counts as one JSON object."""
@@ -159,7 +156,6 @@ class Summary:
 
 
 def _boxes(record: Record) -> Iterator[str]:
-    """The record's grounded expressions, each with its boxes, in a line."""
     expressions = record.get("expressions")
     for expression in expressions if isinstance(expressions, list) else ():
         instances = expression.get("instances") if isinstance(expression, dict) else None

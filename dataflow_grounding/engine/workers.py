@@ -80,6 +80,19 @@ class Patience:
 
 
 @contextmanager
+def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
+    """Within it a thread does `work` until the event is set that it is given; `wait` seconds at most at the end."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=[over], daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(wait)
+
+
+@contextmanager
 def signals_to(interrupt: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM call `interrupt`, as far as the running loop is the main thread's."""
     if threading.current_thread() is not threading.main_thread():

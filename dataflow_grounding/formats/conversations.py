@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
+from dataflow_grounding.formats.answers import TAGGED, TAGS, as_json, as_tags, phrase_of, plain_boxes
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -35,12 +36,6 @@ _TRAINERS = {  # who resizes → the least and most square pixels, unless told o
     "ms-swift": (4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
     "llama-factory": (32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
 }
-_TAGS = {  # family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
-    "qwen2-vl": ("<|object_ref_start|>{}<|object_ref_end|>", "{}", "<|box_start|>({},{}),({},{})<|box_end|>", ""),
-    "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
-    "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
-}
-_TAGGED = re.compile(r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL)
 _KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 _MARK = re.compile("<ref-object>|<bbox>")
@@ -110,17 +105,16 @@ class _Conversations(Texts):
         return turns
 
     def question(self, phrase: str) -> str:
-        tags = _TAGS.get(self.boxes.name)
+        tags = TAGS.get(self.boxes.name)
         how, what = ("", tags[0].format(phrase)) if tags else (" as JSON", phrase)
         return f"Give the boxes{how} of all that fits this description: {what}"
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
         sent = self.sent(size)
         numbers = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
-        if self.boxes.name not in _TAGS or not numbers:
-            return dump_text([{self.boxes.key: four, "label": phrase} for four in numbers])
-        ref, every, one, between = _TAGS[self.boxes.name]
-        return ref.format(phrase) + every.format(between.join(one.format(*four) for four in numbers))
+        if self.boxes.name not in TAGS or not numbers:
+            return as_json(self.boxes.key, phrase, numbers)
+        return as_tags(phrase, numbers, self.boxes.name)
 
     def training(self) -> str:
         return f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing is there."
@@ -137,18 +131,20 @@ class _Conversations(Texts):
             if role in ("human", "user"):
                 question = text
             elif role != "system" and text.strip() == NOTHING:
-                yield _phrase(question), []
+                yield phrase_of(question), []
+            elif role != "system" and (own := plain_boxes(text, phrase_of(question), numbers, size, self.sent(size))):
+                yield phrase_of(question), own
             elif role != "system" and _HAS_BOXES.search(text):
                 for label, box in self._boxes_in(text, numbers, size):
-                    same = label in (None, html.unescape(_phrase(question)))  # the reader resolves entities
-                    yield _phrase(question) if same else str(label), [box]
+                    same = label in (None, html.unescape(phrase_of(question)))  # the reader resolves entities
+                    yield phrase_of(question) if same else str(label), [box]
 
     def _boxes_in(self, text: str, numbers: BoxFormat, size: Size) -> Iterator[tuple[str | None, Bbox]]:
         """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read under other names."""
         if wrong := {*_KEY.findall(text)} - {numbers.key}:
             raise ValueError(f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name theirs")
-        names, given = count(), {f"phrase {n}": phrase for n, phrase in enumerate(_TAGGED.findall(text))}
-        text = _TAGGED.sub(lambda _: f"phrase {next(names)}", text)
+        names, given = count(), {f"phrase {n}": phrase for n, phrase in enumerate(TAGGED.findall(text))}
+        text = TAGGED.sub(lambda _: f"phrase {next(names)}", text)
         reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
         if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
             raise ValueError(unread[0])
@@ -157,12 +153,6 @@ class _Conversations(Texts):
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
         """The turns with the boxes in their text, and what the numbers mean. Raises KeyError, ValueError."""
         return line.get("conversations") or line["messages"], self.boxes
-
-
-def _phrase(question: str) -> str:
-    """What a question asks for: in its tags, else behind its colon, else all of it."""
-    tagged, plain = _TAGGED.search(question), question.replace("<image>", "")
-    return tagged[0] if tagged else (plain.partition(":")[2].strip() or plain.strip())
 
 
 class MsSwift(_Conversations):
@@ -196,7 +186,7 @@ class MsSwift(_Conversations):
 def _filled(text: str, refs: list[Any], boxes: list[Any]) -> str:
     """The text with the next phrases and boxes in it, which are taken from their lists."""
     as_json = text.lstrip()[:1] in ("[", "{", "`")
-    ref, _, box, _ = _TAGS["qwen2-vl"]
+    ref, _, box, _ = TAGS["qwen2-vl"]
 
     def fill(mark: re.Match[str]) -> str:
         if mark[0] == "<bbox>":

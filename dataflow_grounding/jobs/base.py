@@ -174,7 +174,6 @@ class RowsJob(SpecJob):
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Let an operator that watches boxes do it as the spec says, where the spec says something."""
     watch = getattr(operator, "watch", None)
     if isinstance(watch, BoxWatch):
         stated = vlm.model_fields_set

@@ -138,7 +138,6 @@ def _check_rows(run: SpecRun, found: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    """The folder under which a relative image path was found."""
     given = str(record.get(image_key))
     path = find_image(record, image_key).path
     found = (f for f in record.folders if joined(f, given) == path and not is_absolute(given))

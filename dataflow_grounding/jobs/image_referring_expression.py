@@ -34,18 +34,12 @@ class SeededStorage(ResultsStorage):
 
     def __init__(self, seed_file: str, results_dir: str, folders: tuple[str, ...]) -> None:
         super().__init__(seed_file, results_dir, ())
-        self.folders = folders
-        self.reads: str | None = None
+        self.folders, self.reads = folders, ""
 
     @property
     def input_path(self) -> str:
         """The file that this step reads."""
         return self.reads or super().input_path
-
-    @property
-    def image_folders(self) -> tuple[str, ...]:
-        """Where relative image paths are looked for, in order."""
-        return self.folders
 
 
 class ReferringWorkflow(WorkflowBlock):

@@ -10,10 +10,9 @@ from typing import Any
 
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_files import failed_lines, joined
-from dataflow_grounding.engine.store_lock import held_elsewhere
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
@@ -45,7 +44,8 @@ def merge(results_dir: str) -> dict[str, Any]:
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         _check(folders, runs)
-        steps = sorted({os.path.relpath(path, folder) for folder in folders for path in _step_files(folder)})
+        of_steps = (glob.glob(lines_path("*/*"), root_dir=folder) for folder in folders)
+        steps = sorted({path.removesuffix(lines_path("")) for path in chain.from_iterable(of_steps)})
         targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
         refuse_foreign(os.path.join(results_dir, CKPT), targets)
         with ExitStack() as undo:
@@ -76,28 +76,20 @@ def _folders(results_dir: str) -> list[str]:
     """The folders of all shards. Raises InputError where one is missing, or there are some of several splits."""
     there = glob.glob(os.path.join(glob.escape(results_dir), FOLDER, "*-of-*"))
     names = [os.path.basename(path) for path in there if os.path.isdir(path)]
-    counts = {name.partition("-of-")[2] for name in names}
-    if len(counts) != 1 or not (total := next(iter(counts))).isdecimal():
-        split = f" of {' and of '.join(sorted(counts))}" if counts else ""
-        raise InputError(
-            f"{results_dir} has {'shards' + split if split else 'no shards'}: run --shard 1/n to n/n there"
-        )
-    shards = [Shard(number, int(total)) for number in range(1, int(total) + 1)]
-    missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
-    if missing:
-        raise InputError(
-            f"{results_dir}: {len(missing)} shards are missing: run --shard {', '.join(missing[:5])} first"
-        )
+    counts = sorted({name.partition("-of-")[2] for name in names})
+    if len(counts) != 1 or not counts[0].isdecimal():
+        found = f"shards of {' and of '.join(counts)}" if counts else "no shards"
+        raise InputError(f"{results_dir} has {found}: run --shard 1/n to n/n there")
+    shards = [Shard(number, int(counts[0])) for number in range(1, int(counts[0]) + 1)]
+    if missing := [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]:
+        first = ", ".join(missing[:5])
+        raise InputError(f"{results_dir}: {len(missing)} shards are missing: run --shard {first} first")
     return [shard.folder(results_dir) for shard in shards]
 
 
 def _run_of(folder: str) -> dict[str, Any]:
     run = read_object(os.path.join(folder, "run.json"))
-    if (
-        run.get("state") != "finished"
-        or not isinstance(run.get("summary"), dict)
-        or not isinstance(run.get("shard"), dict)
-    ):
+    if run.get("state") != "finished" or not all(isinstance(run.get(name), dict) for name in ("summary", "shard")):
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {folder} {state}: run it again, then merge")
     return run
@@ -107,9 +99,8 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for key in _SAME:
         for folder, run in zip(folders, runs, strict=True):
             if run.get(key) != runs[0].get(key):
-                raise InputError(
-                    f"{folder} was run with another {key} than {folders[0]}: run it again as the others were"
-                )
+                other = f"another {key} than {folders[0]}"
+                raise InputError(f"{folder} was run with {other}: run it again as the others were")
     rows = [run["shard"]["rows_of_all"] for run in runs]
     for folder, seen in zip(folders, rows, strict=True):
         if seen != max(rows):
@@ -117,10 +108,6 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     own = sum(run["summary"]["images"] for run in runs)
     if own != rows[0]:
         raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
-
-
-def _step_files(folder: str) -> list[str]:
-    return [path.removesuffix(".lines") for path in glob.glob(lines_path(os.path.join(glob.escape(folder), "*", "*")))]
 
 
 def _in_all(folders: list[str], name: str) -> list[str]:
@@ -144,10 +131,5 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     summary |= {"failures_file": address_of(os.path.join(results_dir, "failures.jsonl"))}
     started = min(str(run.get("started")) for run in runs)
     kept = {name: value for name, value in runs[0].items() if name != "shard"}
-    return {
-        **kept,
-        "started": started,
-        "summary": summary,
-        "shards": len(runs),
-        "steps": paid_by_step(results_dir, None),
-    }
+    sums = {"started": started, "summary": summary, "shards": len(runs), "steps": paid_by_step(results_dir, None)}
+    return {**kept, **sums}

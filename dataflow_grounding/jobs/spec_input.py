@@ -5,13 +5,14 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
 from dataflow_grounding.elsewhere import is_elsewhere, kind_of, look
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN, stat_of
-from dataflow_grounding.errors import GroundingError, InputError, SpecError
+from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
 from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import Input, find_input
 from dataflow_grounding.formats.pictures import FOLDER, Downloads, is_address
@@ -47,18 +48,13 @@ class InputStorage(ResultsStorage):
     def __init__(self, given: Input, made: str | None, results_dir: str, image_root: str | None) -> None:
         super().__init__(made or given.path, results_dir, (), image_root)
         first = (image_root,) if image_root else given.folders
-        self._folders = first if made is None else (*first, results_dir)
+        self.folders = first if made is None else (*first, results_dir)
 
     def path_of(self, step: int) -> str:
         """Of step 0 the captions, where there are any; before it, the input."""
         if step == 0 and self.captioned:
             return os.path.join(self.cache_path, CAPTIONS, "annotations.jsonl")
         return self.first_entry_file_name if step < 0 and self.captioned else super().path_of(step)
-
-    @property
-    def image_folders(self) -> tuple[str, ...]:
-        """Where relative image paths are looked for, in order."""
-        return self._folders
 
 
 class SpecInput:
@@ -178,21 +174,15 @@ class SpecInput:
             write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
 
     def _write(self, path: str, rows: Iterator[Row]) -> int:
-        """Write the rows; returns how many are broken. Raises InputError."""
         broken = at = 0
-        try:
+        with told_as(InputError, f"can't write {path}"), ExitStack() as undo:
             writer = RowWriter(path)
-            try:
-                for line, data, error in rows:
-                    row = broken_row(error) if error is not None else data or {}
-                    writer.write_line("\n" * (line - at - 1) + dump_line(row))
-                    broken, at = broken + (error is not None), line
-                writer.commit()
-            except BaseException:
-                writer.discard()
-                raise
-        except OSError as error:
-            raise InputError(f"can't write {path}: {error.strerror or error}") from None
+            undo.callback(writer.discard)
+            for line, data, error in rows:
+                row = broken_row(error) if error is not None else data or {}
+                writer.write_line("\n" * (line - at - 1) + dump_line(row))
+                broken, at = broken + (error is not None), line
+            writer.commit()
         return broken
 
     def _state(self, path: str) -> list[Any]:

@@ -163,17 +163,11 @@ class SpecRun:
             return {"name": None, "from": None}
         return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
 
-    def _shard_seen(self, summary: Summary | None) -> dict[str, Any]:
-        shard = self.options.shard
-        if shard is None:
-            return {}
-        return {"shard": {"number": shard.number, "of": shard.of, "rows_of_all": summary and summary.seen}}
-
     def _write_run_json(self, summary: Summary | None, stopped: RunStopped | None, started: float) -> None:
-        """What ran, with which settings and results, without secrets."""
         path = os.path.join(self.spec.results_dir, "run.json")
         if summary is not None and summary.already_complete and os.path.exists(path):
             return
+        shard, seen = self.options.shard, summary and summary.seen
         run = {
             "state": "finished" if summary is not None else "stopped",
             "stopped_by": str(stopped) if stopped else None,
@@ -186,7 +180,7 @@ class SpecRun:
             **self.job.facts(),
             "serving": told(self.serving),
             "operators": {s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)},
-            **self._shard_seen(summary),
+            **({"shard": {"number": shard.number, "of": shard.of, "rows_of_all": seen}} if shard else {}),
             "sustained_concurrency": sum(limiter_of(one).level for one, _ in self.serving.endpoints()),
             "summary": summary.to_json() if summary else stopped and stopped.summary,
             "prices": self.prices_from,

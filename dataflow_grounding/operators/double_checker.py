@@ -16,7 +16,7 @@ from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, fact
 from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
 from dataflow_grounding.records import Record, Update, read_expressions
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.serving.by_task import ServingByTask
+from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.tasks.double_check import Asked, Check, double_check
 from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding

@@ -127,7 +127,6 @@ class GeminiServing(Serving):
         return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
-        """The request as `generateContent` takes it: images, then the text."""
         settings: dict[str, Any] = {"maxOutputTokens": self.max_output_tokens}
         temperature = request.temperature(self.temperature)
         if temperature is not None:
@@ -207,7 +206,6 @@ def _text_of(candidate: Any) -> str:
 
 
 def _refusal(reason: Any, said: str | None) -> str:
-    """The provider's reason, and its words if there are any."""
     name = str(getattr(reason, "value", reason))
     return f"blocked by Gemini ({name})" + (f": {said}" if said else "")
 

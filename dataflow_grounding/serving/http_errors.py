@@ -124,7 +124,6 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _message(body: bytes, data: Any) -> str:
-    """The provider's own words in an error body."""
     if data is None:
         text = body[:20_000].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else text
@@ -138,7 +137,6 @@ def _message(body: bytes, data: Any) -> str:
 
 
 def _parsed(body: bytes) -> Any:
-    """The body as JSON; None where it is not JSON."""
     try:
         return json.loads(body[:20_000].decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -146,7 +144,6 @@ def _parsed(body: bytes) -> Any:
 
 
 def _details(data: Any) -> list[dict[str, Any]]:
-    """The details of a `google.rpc.Status`."""
     error = data.get("error") if isinstance(data, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
     return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []

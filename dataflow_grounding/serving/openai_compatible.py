@@ -196,7 +196,6 @@ class OpenAIServing(Serving):
         return b"".join(parts)
 
     def _open(self) -> Transport:
-        """What sends: opened once for each event loop."""
         if self._client is not None:
             return ClientTransport(self._client, self._url, self.timeout, self.extra_headers)
         return HttpTransport(self._url, self._api_key, self.timeout, self.extra_headers)

@@ -155,7 +155,6 @@ def _completions(endpoint: str) -> str:
 
 
 def _too_slow(url: str, seconds: float, connecting: bool) -> ServerFault:
-    """What a time limit means that ran out, in the same words whichever client sent."""
     if connecting:
         return EndpointUnreachable(f"no connection to {url} within {min(seconds, CONNECT_SECONDS):g} s")
     return ServerFault(f"{url} did not answer within {seconds:g} s")

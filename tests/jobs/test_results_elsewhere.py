@@ -20,8 +20,8 @@ import pytest
 from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended
 from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
-from dataflow_grounding.engine import store_lock
-from dataflow_grounding.engine.store_lock import StoreLock
+from dataflow_grounding.engine import run_lock
+from dataflow_grounding.engine.run_lock import StoreLock
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import stand_for
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
@@ -154,7 +154,7 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
     assert stored > 40
     shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
     store.lists_late = late
-    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 1.0)
+    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 1.0)
     done = run.run()
     assert done.code == 0, done
     assert slow.count() <= paid + 2 * ROWS - stored
@@ -202,7 +202,7 @@ def test_a_second_run_is_refused_until_the_first_is_dead(
         assert "another run is working in" in refused.err
     assert run.address in there.err
     os.kill(first.pid, signal.SIGSTOP)  # as a machine that sleeps
-    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 1.0)
+    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 1.0)
     done = run.run()
     assert done.code == 0, done
     told = run.there("run.json")
@@ -215,7 +215,7 @@ def test_a_second_run_is_refused_until_the_first_is_dead(
 def test_of_many_that_find_a_dead_lock_one_gets_it(
     run: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_lock, "DEAD_SECONDS", 0.5)
+    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 0.5)
     mirrors = [stand_for(run.address, str(tmp_path / str(number))) for number in range(6)]
     StoreLock(mirrors[0], "").take()
     got: list[int] = []
@@ -229,7 +229,7 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
         got.append(number)
         ending = threading.Event()
         threading.Timer(3, ending.set).start()
-        monkeypatch.setattr(store_lock, "BEAT_SECONDS", 0.1)
+        monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
         lock.beat(ending)
 
     threads = [threading.Thread(target=take, args=[number]) for number in range(1, 6)]

@@ -262,10 +262,10 @@ def test_a_date_to_wait_for_without_the_endpoints_own_is_reckoned_by_ours() -> N
 
 
 def test_an_endpoint_that_is_gone_for_good_stops_the_run(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataflow_grounding.engine import endpoint_state
+    from dataflow_grounding.engine import places
 
-    monkeypatch.setattr(endpoint_state, "OUTAGE_SECONDS", 0.5)
-    monkeypatch.setattr(endpoint_state, "FAULTS_BEFORE_FIRST_ANSWER", 6)
+    monkeypatch.setattr(places, "OUTAGE_SECONDS", 0.5)
+    monkeypatch.setattr(places, "FAULTS_BEFORE_FIRST_ANSWER", 6)
     rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefghijkl"]
     with LoopbackServer(faults=on(faults.refuse_connections(60), indexes=range(2, 1000))) as server:
         with pytest.raises(OutOfService, match="run again to go on"):
