@@ -171,6 +171,12 @@ def _read_instance(item: Any, key: str, number: int) -> dict[str, Any]:
     return {**instance, "score": item.get("bbox_score") if score is None else score}
 
 
+def is_settled(expression: Mapping[str, Any]) -> bool:
+    """Whether a person found its boxes right, or that there is nothing: no later step or run changes that."""
+    answered = expression.get("instances") or expression.get("status") == "none"
+    return bool(expression.get("reviewed_by") and expression.get("verified") is True and answered)
+
+
 def check_steps(record: Mapping[str, Any]) -> None:
     """Raises BrokenRow where `pipeline_steps`, to which steps add their labels, holds anything else."""
     steps = record.get("pipeline_steps")

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding.dataframes import from_dataframe, plain_row, to_dataframe
@@ -129,6 +130,9 @@ class FileStorage:
             return (self.image_root,)
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")
 
+    def begin(self) -> None:
+        """Make what this step reads, where it is made of other files."""
+
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
         """This step's rows.
 
@@ -174,6 +178,23 @@ class ResultsStorage(FileStorage):
     ) -> None:
         super().__init__(input_file, results_dir, image_root=image_root)
         self.steps = steps
+
+    bring_up_to_date: Callable[[str], None] | None = None  # writes a step's reviewed file anew
+
+    @property
+    def input_path(self) -> str:
+        """The file that this step reads: that of the step before or, where a person reviewed it, what `apply` wrote."""
+        return self._reviewed or super().input_path
+
+    @property
+    def _reviewed(self) -> str | None:
+        path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
+        return path if self.operator_step > 0 and os.path.exists(path) else None
+
+    def begin(self) -> None:
+        """Lay what was reviewed over what the step before wrote last."""
+        if self.bring_up_to_date is not None and self._reviewed:
+            self.bring_up_to_date(super().input_path)
 
     def path_of(self, step: int) -> str:
         """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""

@@ -15,6 +15,8 @@ from dataflow_grounding.terminal import say
 from dataflow_grounding.version import __version__
 
 _MANY = 5  # options that two commands share
+_ELSEWHERE = {"--json", "--image-root", "--no-pictures"}  # options that are told once, for all commands
+_OF_VLM = ("self", "on_suspect_boxes", "check_every")  # what operators take that is told of the spec's `vlm`
 
 
 @click.group("agent")
@@ -41,7 +43,7 @@ def _commands(here: click.Context) -> Iterator[str]:
     for name, says in COMMANDS.items():
         command = cli.get_command(here, name)
         arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
-        given = [p.opts for p in command.params if isinstance(p, click.Option) and "--json" not in p.opts]
+        given = [p.opts for p in command.params if isinstance(p, click.Option) and not _ELSEWHERE & {*p.opts}]
         options = [min(names, key=len) for names in given]
         for other, known in told.items():
             if len(known.intersection(options)) > _MANY:
@@ -65,7 +67,7 @@ def _operators() -> Iterator[str]:
     import dataflow_grounding.operators  # noqa: F401 - they register themselves
 
     for name, cls in (row for row in OPERATOR_REGISTRY if row[1].__module__.startswith("dataflow_grounding.operators")):
-        parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "self"]
+        parameters = [p for p in inspect.signature(cls).parameters.values() if p.name not in _OF_VLM]
         settings = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
         columns = (cls.input_keys, cls.output_keys)
         reads, writes = (", ".join(f"{role}={column}" for role, column in keys.items()) for keys in columns)

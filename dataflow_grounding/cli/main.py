@@ -28,6 +28,8 @@ _COMMANDS = {
     "ground": ("ground", "Find phrases in one image."),
     "cost": ("results", "Show what was paid for results, per step."),
     "report": ("results", "Write a page that shows the results."),
+    "review": ("review", "Mend results in a browser."),
+    "apply": ("review", "Write results as they were reviewed."),
     "export": ("formats", "Write results in a format that a trainer reads."),
     "import": ("formats", "Make another format's annotations a results folder."),
     "convert": ("formats", "Write annotations of one format in another."),

@@ -19,7 +19,7 @@ from dataflow_grounding.errors import (
     RunStopped,
     machine_fault,
 )
-from dataflow_grounding.records import Record, Update, as_json
+from dataflow_grounding.records import Record, Update, as_json, is_settled
 from dataflow_grounding.replies import Note
 from dataflow_grounding.secrets import excerpt
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -85,8 +85,8 @@ async def annotated(
         # On a copy and as plain JSON, so that a streamed record is what one would be that was written and read again.
         update = await operator.annotate(record.updated(as_json(record)), ask)
         if isinstance(update, Partial):
-            return replace(update, update=as_json(_checked(update.update, operator)))
-        return as_json(_checked(update, operator))
+            return replace(update, update=_with_truth(record, as_json(_checked(update.update, operator))))
+        return _with_truth(record, as_json(_checked(update, operator)))
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are taken anew")
@@ -106,6 +106,20 @@ async def annotated(
             raise fault from None
         said = excerpt(str(error))
         return fault or OperatorFailed(f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else ""))
+
+
+def _with_truth(record: Record, update: Update) -> Update:
+    """The update with what people found right as they left it; what a step changes counts as reviewed no longer."""
+    before, rows = record.get("expressions"), update.get("expressions")
+    if not (isinstance(before, list) and isinstance(rows, list)):
+        return update
+    seen = {row["expression_id"]: row for row in before if isinstance(row, dict) and row.get("reviewed_by")}
+    made = {row["expression_id"]: row for row in rows} if seen else {}
+    made |= {name: row for name, row in seen.items() if is_settled(row)}
+    for name in made.keys() & seen.keys():
+        if made[name] != seen[name]:
+            made[name].pop("reviewed_by", None)
+    return {**update, "expressions": list(made.values())} if seen else update
 
 
 def _checked(update: Any, operator: Annotator) -> Update:

@@ -139,6 +139,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 def _execute_segment(
     steps: list[Step], options: RunOptions, name: str | None, budget: Budget, ahead: list[Annotator], make_run: MakeRun
 ) -> Summary:
+    steps[0].storage.begin()
     image_key = next((step.image_key for step in steps if step.image_key), None)
     source = Source(steps[0], image_key, name, options.pilot, options.shard)
     refuse_to_overwrite(source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path])

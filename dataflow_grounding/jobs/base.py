@@ -133,7 +133,7 @@ class RowsJob(SpecJob):
             before = first.operator_step - 1
             raise InputError(f"step {first.operator_step} reads {first.input_path}: run step {before} first")
         for one, next_one in pairwise(self.steps):
-            if one.storage.output_path != next_one.storage.input_path:
+            if one.storage.operator_step + 1 != next_one.storage.operator_step:
                 between = f"between {one.label} and {next_one.label}"
                 raise SpecError(f"workflow.steps: {between} there is a step: name it too")
 
@@ -190,7 +190,14 @@ def in_folders(steps: list[Step]) -> list[Step]:
             raise SpecError(f"operator {step.operator.name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
+        step.storage.bring_up_to_date = _bring_up_to_date
     return steps
+
+
+def _bring_up_to_date(annotations: str) -> None:
+    from dataflow_grounding.review.applying import bring_up_to_date  # few runs need it
+
+    bring_up_to_date(annotations)
 
 
 def recalled(steps: list[Step]) -> FormatChoice | None:

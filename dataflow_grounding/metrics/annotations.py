@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.records import Record, image_id_of, is_number, path_of, read_expressions
+from dataflow_grounding.records import Record, image_id_of, is_number, is_settled, path_of, read_expressions
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.results_folder import annotations_of, records_of
 
@@ -55,6 +55,19 @@ def read_annotations(source: Source) -> Annotations:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         found.append({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
     return found
+
+
+def as_gold(truth: Annotations) -> Annotations:
+    """Of a file that was reviewed in part, what a person found right; the rest is open. Any other as it is."""
+    if not any(phrase.get("reviewed_by") for phrase in truth.phrases):
+        return truth
+    gold = Annotations()
+    gold.name = truth.name
+    for record in truth:
+        open_one = {"instances": [], "status": "pending"}
+        phrases = [row if is_settled(row) else {**row, **open_one} for row in record["expressions"]]
+        gold.append({**record, "expressions": phrases})
+    return gold
 
 
 def _check(expression: Mapping[str, Any], caption: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.geometry import area
-from dataflow_grounding.metrics.annotations import Source, head_of, read_annotations
+from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
 from dataflow_grounding.metrics.coco_ap import coco_ap
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
 from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
@@ -84,7 +84,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         >>> evaluate([dog], [dog]).figures["acc_0.5"]
         1.0
     """
-    truth, answers = read_annotations(gold), read_annotations(found)
+    truth, answers = as_gold(read_annotations(gold)), read_annotations(found)
     if not truth.phrases:
         raise InputError(f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`")
     pairs = pair(answers, truth)

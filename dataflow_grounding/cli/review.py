@@ -1,0 +1,73 @@
+"""`review`, `apply`: mend what a run found, and write it down."""
+
+import getpass
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.review.applying import apply_decisions
+from dataflow_grounding.terminal import counted, say
+
+
+@click.command("review")
+@click.argument("results", metavar="RESULTS")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Of 127.0.0.1; a free one unless given.")
+@click.option("--no-open", is_flag=True, help="Open no browser.")
+@click.option("--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N boxes and phrases, drawn at random.")
+@click.option("--seed", default=0, show_default=True, help="With --sample: another seed draws others.")
+@click.option("--blind", is_flag=True, help="Judge a second time 5% of what others decided, without seeing how.")
+@click.option("--queue", type=click.Choice(["doubt", "random", "file"]), default="doubt", help="What comes first.")
+@click.option("--static", metavar="DIR", help="Write a folder that works without a server, and end.")
+@click.option("--image-root", metavar="DIR", help="Where the images are, if not where the run found them.")
+def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: int, queue: str, **more: Any) -> None:
+    """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply` writes it down.
+
+    Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the first line printed.
+    """
+    from dataflow_grounding.review.queues import Reviewable
+    from dataflow_grounding.review.server import ReviewServer
+    from dataflow_grounding.review.session import Session
+    from dataflow_grounding.review.static_review import write_static
+
+    who = more["reviewer"] or _user()
+    drawn = None if sample is None else (sample, seed)
+    session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue)
+    if more["static"]:
+        say(write_static(session, more["static"]), err=False)
+    else:
+        ReviewServer(session, port).run(not no_open)
+
+
+def _user() -> str:
+    with suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return "unknown"
+
+
+@click.command("apply")
+@click.argument("results", metavar="RESULTS")
+@click.argument("downloads", metavar="[DECISIONS]...", nargs=-1)
+@click.option("-o", "out", metavar="FILE", help="What to write; annotations.reviewed.jsonl beside them unless given.")
+@click.option("--json", "as_json", is_flag=True, help="Print path and counts as one JSON object.")
+def of_apply(results: str, downloads: tuple[str, ...], out: str | None, as_json: bool) -> int:
+    """Write RESULTS as reviewed, with the DECISIONS that were downloaded from folders of `review --static`.
+
+    Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are on.
+    """
+    found = apply_decisions(results, out, downloads)
+    for line in found["refused"]:
+        say(f"Not taken: {line}")
+    lines = [
+        f"{found['reviewed']}: {counted(found['records'], 'record')}, of their phrases "
+        f"{found['verified']:,} right, {found['rejected']:,} rejected, by {counted(found['decisions'], 'decision')}"
+    ]
+    if second := found["second_reviews"]:
+        figures = ", ".join(
+            f"{name} {second[name]}" for name in ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
+        )
+        lines.append(f"second reviews: {figures}")
+    answer(as_json, found, lines)
+    return 1 if found["refused"] else 0

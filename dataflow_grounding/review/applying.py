@@ -1,0 +1,111 @@
+"""From decisions to a file: the records as their reviewers left them."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.metrics.agreement import agreement
+from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
+from dataflow_grounding.review.overlay import expressions_of
+from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.rows import read_whole_rows, write_rows
+
+
+def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Write the records as reviewed, in their order and with their ids; the file that was reviewed stays as it is.
+
+    Args:
+        results: A results folder, one of its steps', or a file of records.
+        out: The file to write; None for `annotations.reviewed.jsonl` beside the records.
+        downloads: Files of decisions from folders that `review --static` wrote: they are taken over first.
+
+    Returns:
+        `reviewed` (the file), counts of `records`, of `expressions` that are `verified` and `rejected`, of `decisions`
+        taken over and `refused` (one line each, why), and `second_reviews`: how far blind second ones agree.
+
+    Raises:
+        InputError: There are no records or decisions, or a file can't be read or written.
+    """
+    files = review_files(results)
+    refused, taken = _taken_over(results, downloads) if downloads else ([], 0)
+    decisions = Decisions(files.decisions)
+    if not decisions.count:
+        raise InputError(f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first")
+    counts = {"records": 0, "verified": 0, "rejected": 0}
+    path = out or files.reviewed
+    if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
+        raise InputError(f"{path} would be overwritten: choose another name for the reviewed records")
+    try:
+        write_rows(path, _counted(reviewed_records(files, decisions.said[""]), counts))
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+    more = {"taken_over": taken, "refused": refused, "second_reviews": _agreement(files, decisions)}
+    return {"reviewed": path, **counts, "decisions": decisions.count, **more}
+
+
+def reviewed_records(files: ReviewFiles, said: Said) -> Iterator[dict[str, Any]]:
+    """The records with what was said of them. Raises InputError."""
+    for key, record in records_with_keys(files.annotations):
+        yield said.over(record, key)
+
+
+def bring_up_to_date(annotations: str) -> None:
+    """Apply the decisions on a file of records anew, where they were applied before: it may be another by now."""
+    files = review_files(annotations)
+    if os.path.exists(files.reviewed) and (decisions := Decisions(files.decisions)).count:
+        write_rows(files.reviewed, reviewed_records(files, decisions.said[""]))
+
+
+def _counted(records: Iterator[dict[str, Any]], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        counts["records"] += 1
+        for expression in _rows(record):
+            if expression.get("reviewed_by") and isinstance(expression.get("verified"), bool):
+                counts["verified" if expression["verified"] else "rejected"] += 1
+        yield record
+
+
+def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = record.get("expressions") or record.get("region_captions") or record.get("regions")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:
+    """Take decisions over from downloaded files: why some were refused, and how many were taken."""
+    reviewable, refused = Reviewable(results), list[str]()
+    decisions = Decisions(reviewable.files.decisions)
+    before = decisions.count
+    for path in downloads:
+        own: dict[tuple[str, str], str] = {}  # what the file's last decision on an expression left; "": it was refused
+        ids: dict[str, str] = {}  # of expressions that the file added
+        for line, given in read_whole_rows(path):
+            key, changes = str(given.get("record")), listed(given.get("changes"))
+            try:
+                if key not in reviewable.places:
+                    raise InputError(f"there is no record {key!r} here")
+                record, made_on = reviewable.record(reviewable.places[key]), []
+                for change in changes:
+                    id = ids.get(str(change.get("id")), str(change.get("id")))
+                    made_on.append({**change, "id": id, "version": own.get((key, id), change.get("version"))})
+                who = str(given.get("who") or "unknown")
+                left = decisions.decide(record, key, {**given, "record": key, "changes": made_on}, who)
+                ids |= {str(c.get("id")): id for c, (id, _) in zip(changes, left, strict=False) if c.get("fresh")}
+                own |= {(key, id): version for id, version in left}
+            except InputError as why:
+                refused.append(f"{path}, line {line}: {why}")
+                own |= {(key, str(change.get("id"))): "refused" for change in changes}
+    decisions.sync()
+    return refused, decisions.count - before
+
+
+def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
+    """How far blind second reviews agree with the first ones, on what both decided; None without any."""
+    first, second = list[dict[str, Any]](), list[dict[str, Any]]()
+    for key, record in records_with_keys(files.annotations):
+        for who, said in decisions.said.items():
+            both = decisions.said[""].truths.get(key, {}).keys() & said.truths.get(key, {}).keys() if who else ()
+            for side, of in ((first, decisions.said[""]), (second, said)) if both else ():
+                rows = expressions_of(of.over(record, key))
+                side.append({**record, "expressions": [row for id, row in rows.items() if id in both]})
+    return agreement(first, second) if first else None

@@ -1,0 +1,235 @@
+"""Decisions of reviewers: lines of `reviews.jsonl`, each on disk before the next is taken, and what stands after them.
+
+A line of a decision: `record`, `changes` (of each expression: `id`, `version` that it was made on, `before`, `after`),
+`action`, `who`, `when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`; `uid`, by which one
+that is sent twice is known. A line of a sample: `sample`, `who`, `when`.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from dataflow_grounding.engine.keyed_log import storing
+from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
+from dataflow_grounding.results_folder import annotations_of
+from dataflow_grounding.review.overlay import Truth, changed, expressions_of, next_id, overlaid, version_of
+
+ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
+
+
+class ReviewFiles(NamedTuple):
+    """Where the records stand, the decisions on them, and the records as reviewed."""
+
+    annotations: str
+    decisions: str
+    reviewed: str
+
+
+def review_files(results: str) -> ReviewFiles:
+    """The files of a results folder, or of a file of records, beside it. Raises InputError where there are no records.
+
+    Example:
+        >>> review_files("example_data/gold.jsonl").decisions
+        'example_data/gold.reviews.jsonl'
+    """
+    annotations = annotations_of(results)
+    stem = os.path.splitext(annotations)[0]
+    if stem.endswith(".reviewed"):
+        raise InputError(f"{annotations} is what `apply` wrote: name {stem.removesuffix('.reviewed')}.jsonl instead")
+    of_folder = os.path.basename(stem) == "annotations"
+    log = os.path.join(os.path.dirname(stem), "reviews.jsonl") if of_folder else f"{stem}.reviews.jsonl"
+    return ReviewFiles(annotations, log, f"{stem}.reviewed.jsonl")
+
+
+class Said:
+    """What stands after decisions, by record: of each expression its Truth, and the last comment."""
+
+    def __init__(self) -> None:
+        self.truths: defaultdict[str, dict[str, Truth]] = defaultdict(dict)
+        self.comments: dict[str, str] = {}
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none."""
+        sides = [side for change in line["changes"] for side in (change["before"], change["after"]) if side is not None]
+        read_expressions(Record({"sides": sides}), "sides")
+        for change in line["changes"]:
+            truths, id, before, after = (
+                self.truths[line["record"]],
+                str(change["id"]),
+                change["before"],
+                change["after"],
+            )
+            known = truths.pop(id, None) or Truth(None, before and before["text"], version_of(before))
+            if version_of(after) != known.first:  # else all was undone
+                truths[id] = known._replace(expression=after)
+        if isinstance(line.get("comment"), str):
+            self.comments[line["record"]] = line["comment"]
+
+    def over(self, record: Record, key: str) -> Record:
+        """The record with what was said of it."""
+        return overlaid(record, self.truths.get(key, {}), self.comments.get(key))
+
+
+class Decisions:
+    """The decisions in a file, read as far as it goes; what others append meanwhile is read before each own.
+
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing. Blind second reviews stand
+    apart, by reviewer: they say what another saw, and change nothing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.said: defaultdict[str, Said] = defaultdict(Said)  # "": what counts; by name: blind second reviews
+        self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
+        self.samples: list[dict[str, Any]] = []
+        self.count = 0
+        self._places: dict[str, int] = {}  # a decision's own id → where its line is
+        self._read = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that are new."""
+        if not os.path.exists(self.path):
+            return
+        with storing(self.path), open(self.path, "rb") as file:
+            file.seek(self._read)
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                with suppress(BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
+                    self._take(parse_line(text))
+                self._read += len(text)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if isinstance(line.get("sample"), dict):
+            self.samples.append({**line["sample"], "who": line.get("who"), "when": line.get("when")})
+            return
+        who = str(line.get("who"))
+        self.said[who if line.get("blind") else ""].take(line)
+        self.count += 1
+        self._places[str(line.get("uid"))] = self._read
+        if not line.get("blind"):
+            self.by.update({(line["record"], str(change["id"])): who for change in line["changes"]})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process appends meanwhile, where the file system has locks; all that others did is known."""
+        import fcntl
+
+        with storing(self.path):
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            with suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            self.refresh()
+            yield
+        finally:
+            os.close(self._file)
+
+    def sync(self) -> None:
+        """Put all that is appended on disk. Raises StorageFailed."""
+        with self._alone(), storing(self.path):
+            os.fsync(self._file)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        """Hand a line to the system, whole or not at all; after a torn one it begins anew. Raises StorageFailed."""
+        data = dump_line(line).encode()
+        with storing(self.path):
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(self._file, data[written:])
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._file, size)
+                raise
+        self.refresh()
+
+    def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
+        """Put on disk which sample is drawn, before any of it is shown."""
+        with self._alone():
+            self._append({"sample": sample, "who": who, "when": _now()})
+        self.sync()
+
+    def decide(
+        self, record: Record, key: str, given: Mapping[str, Any], who: str, blind: bool = False
+    ) -> list[tuple[str, str]]:
+        """Take a reviewer's decision; a killed process keeps it, and `sync` puts it on disk.
+
+        Args:
+            record: As the pipeline left it.
+            key: What the record is called in the file.
+            given: `uid`, `action`, `seconds`, `queue`, `comment`, and `changes`: of each expression `id` (any
+                where it is `fresh`), `version`, and `after` as `changed` takes it; or `undoes`, the uid of a decision.
+            who: The reviewer.
+            blind: It is a second review.
+
+        Returns:
+            Of each change the expression's id and version.
+
+        Raises:
+            InputError: The decision is not of that form, or somebody else changed one of the expressions meanwhile.
+            StorageFailed: It can't be put on disk.
+        """
+        with self._alone():
+            if given.get("uid") in self._places:  # it came before, and its answer was lost
+                return [(change["id"], version_of(change["after"])) for change in self._line(given["uid"])["changes"]]
+            said = self.said[who if blind else ""]
+            now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
+            for change in self._undone(key, given["undoes"]) if given.get("undoes") else listed(given.get("changes")):
+                fresh = change.get("fresh") or not change.get("id")
+                id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
+                before = now.pop(id, None)
+                if version_of(before) != change.get("version"):
+                    name, other = before["text"] if before else id, self.by.get((key, id), "another run")
+                    raise InputError(f"{name}: {other} changed it meanwhile")
+                after = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
+                now |= {id: after} if after else {}
+                changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
+            more = {"who": who, "when": _now(), **({"blind": True} if blind else {})}
+            self._append({"record": key, "changes": changes, **_of_decision(given), **more})
+            return [(change["id"], version_of(change["after"])) for change in changes]
+
+    def _line(self, uid: Any) -> dict[str, Any]:
+        if uid not in self._places:
+            raise InputError("there is no such decision to undo")
+        with storing(self.path), open(self.path, "rb") as file:
+            file.seek(self._places[uid])
+            return parse_line(file.readline())
+
+    def _undone(self, key: str, uid: Any) -> list[dict[str, Any]]:
+        """The changes that take a decision back."""
+        if (line := self._line(uid))["record"] != key:
+            raise InputError("the decision to undo is on another record")
+        return [
+            {"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in reversed(line["changes"])
+        ]
+
+
+def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a decision says of itself. Raises InputError."""
+    if given.get("action") not in ACTIONS:
+        raise InputError(f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}")
+    seconds = given.get("seconds")
+    found = {name: given[name] for name in ("uid", "action", "queue", "comment", "undoes") if given.get(name)}
+    if not all(isinstance(value, str) and len(value) <= 10_000 for value in found.values()):
+        raise InputError("'uid', 'queue' and 'comment' should be texts of at most 10,000 characters")
+    return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}
+
+
+def listed(changes: Any) -> list[Mapping[str, Any]]:
+    """The changes of a decision. Raises InputError where they are no list of objects."""
+    if not isinstance(changes, list) or not all(isinstance(change, Mapping) for change in changes):
+        raise InputError("'changes' should be a list of objects")
+    return changes
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

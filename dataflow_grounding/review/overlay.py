@@ -1,0 +1,205 @@
+"""What reviewers said of a record, laid over what a pipeline said of it; changes of an expression, and its version."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.records import STATUSES, Record, annotated_column, is_number, read_annotations
+from dataflow_grounding.review.record_view import View
+
+Expression: TypeAlias = dict[str, Any]
+_OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
+
+
+class Truth(NamedTuple):
+    """How a reviewer left an expression, None for deleted; the text that it had before, and its version then."""
+
+    expression: Expression | None
+    origin: str | None
+    first: str
+
+
+def expressions_of(record: Record) -> dict[str, Expression]:
+    """The record's expressions, else its region captions or regions, by id; of several with one id the first.
+
+    Raises BrokenRow.
+    """
+    found: dict[str, Expression] = {}
+    for expression in read_annotations(record) if annotated_column(record) else ():
+        found.setdefault(str(expression["expression_id"]), expression)
+    return found
+
+
+def version_of(expression: Mapping[str, Any] | None) -> str:
+    """A short digest of an expression; empty for none.
+
+    Example:
+        >>> version_of({"text": "a dog"}), version_of(None)
+        ('688b9936d95f', '')
+    """
+    text = json.dumps(expression, sort_keys=True)
+    return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = None) -> Record:
+    """The record as its reviewers left it, whatever a later run says of the same phrases.
+
+    `said` has what they said of its expressions, by id. A phrase of a later run that took a reviewed one's id gets
+    another; a rejection is of the boxes that were seen, so other boxes of a later run stand, unjudged, in their place.
+    """
+    if not said and comment is None:
+        return record
+    column, found = annotated_column(record) or "expressions", expressions_of(record)
+    rows = _rows(record, found, said)
+    items = list(rows.values()) if column == "expressions" else list(_regions(record[column], column, rows, [*found]))
+    return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
+
+
+def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
+    """What stands of the record's expressions, in their order, then what reviewers said besides."""
+    standing = {
+        id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))
+    }
+    own = {id for id in standing if id in found and _is_of(said[id], found[id])}
+    elsewhere = {_place(expression) for id, expression in standing.items() if id not in own}
+    rows: dict[str, Expression] = {}
+    for id, expression in found.items():
+        if id in own:
+            rows[id] = standing[id]
+        elif _place(expression) not in elsewhere:
+            rows |= _left(record, id, expression, said, {**found, **rows})
+    return rows | {id: expression for id, expression in standing.items() if id not in rows}
+
+
+def _left(
+    record: Record, id: str, expression: Expression, said: Mapping[str, Truth], taken: Mapping[str, Any]
+) -> dict[str, Expression]:
+    """What stands of an expression where no reviewer's word stands in its place: none where one deleted it."""
+    if id not in said:
+        return {id: expression}
+    if _is_of(said[id], expression):
+        return {id: expression} if said[id].expression else {}
+    free = next_id(record, {**taken, **said})
+    return {free: {**expression, "expression_id": free}}
+
+
+def _is_of(truth: Truth, expression: Expression) -> bool:
+    """Whether this is the phrase that was reviewed, and no other that a later run gave its id."""
+    return expression["text"] in (truth.origin, truth.expression and truth.expression["text"])
+
+
+def _stands(truth: Truth, now: Expression | None) -> bool:
+    said = truth.expression
+    if said is None or said.get("verified") is not False:
+        return said is not None
+    same = now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
+    return same and _is_of(truth, now or said)
+
+
+def _place(expression: Expression) -> tuple[str, str]:
+    return expression["text"], str(expression.get("char_span"))
+
+
+def next_id(record: Record, taken: Mapping[str, Any]) -> str:
+    """An id for a further expression of the record."""
+    number = len(taken)
+    while f"{record.unique_id}#{number}" in taken:
+        number += 1
+    return f"{record.unique_id}#{number}"
+
+
+def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], ids: list[str]) -> Iterator[Any]:
+    """The items of a column of regions, each with its first box."""
+    for id, row in rows.items():
+        before = items[ids.index(id)] if id in ids else {}
+        text = (
+            {} if row["text"] in before.values() else {"text" if column == "region_captions" else "type": row["text"]}
+        )
+        bbox = row["instances"][0]["bbox"] if row["instances"] else before.get("bbox")
+        yield {**before, **text, **{k: row[k] for k in ("verified", "reviewed_by") if k in row}, "bbox": bbox}
+
+
+def changed(
+    record: Record, id: str, before: Expression | None, given: Mapping[str, Any] | None, who: str
+) -> Expression | None:
+    """An expression as a reviewer wants it, None for deleted.
+
+    Args:
+        record: Whose caption the span is of.
+        id: The expression's.
+        before: As it stands, None for a new one.
+        given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its place in `before`, None for
+            one drawn now) and `verified`; `status`; `verified` of one without boxes; and, where they change, `text`
+            and `char_span` ([start, end) in code points, or None).
+        who: The reviewer.
+
+    Raises:
+        InputError: Something of `given` is not of that form.
+    """
+    if given is None:
+        return None
+    old: Expression = before or {"expression_id": id, "instances": []}
+    after = {**old, **_text(record, id, old, given)} if "text" in given or not before else dict(old)
+    if after.get("text") != old.get("text"):
+        after = {name: value for name, value in after.items() if name not in _OF_THE_TEXT or value != old.get(name)}
+    items, status = given.get("instances"), given.get("status")
+    if status not in (*STATUSES, "pending") or not isinstance(items, list):
+        raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
+    instances = [_instance(id, old["instances"], item, who) for item in items]
+    _number_boxes(id, instances)
+    return {**after, "instances": instances, "status": status, **_verdict(given, instances, who)}
+
+
+def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
+    """Give new boxes ids of their own."""
+    ends = [str(instance.get("bbox_id")).rpartition(".")[2] for instance in instances]
+    free = 1 + max((int(end) for end in ends if end.isdecimal()), default=-1)
+    for number, instance in enumerate((i for i in instances if not i.get("bbox_id")), free):
+        instance["bbox_id"] = f"{id}.{number}"
+
+
+def _text(record: Record, id: str, old: Expression, given: Mapping[str, Any]) -> Expression:
+    """Text and span, as they change. Raises InputError."""
+    text, span, caption = given.get("text"), given.get("char_span"), View(record).caption
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"expression {id}: 'text' should be a text")
+    listed = isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span)
+    if span is not None and not (listed and 0 <= span[0] < span[1] and caption[span[0] : span[1]] == text):
+        raise InputError(f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption")
+    return {"text": text, "char_span": span, **({"caption_span": span} if caption == record.get("caption") else {})}
+
+
+def _verdict(given: Mapping[str, Any], instances: list[dict[str, Any]], who: str) -> dict[str, Any]:
+    """What a reviewer's word on each box, or on a phrase without any, says of the phrase once all are judged."""
+    verdicts = {instance.get("verified") if instance.get("reviewed_by") else None for instance in instances}
+    verified = given.get("verified") if not instances else False if False in verdicts else verdicts == {True} or None
+    return {"verified": verified, "reviewed_by": who} if isinstance(verified, bool) else {}
+
+
+def _instance(id: str, before: list[dict[str, Any]], item: Any, who: str) -> dict[str, Any]:
+    bbox, place, verified = (item.get(k) if isinstance(item, Mapping) else None for k in ("bbox", "from", "verified"))
+    if not _is_box(bbox):
+        raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
+    if place is not None and place not in range(len(before)):
+        raise InputError(f"expression {id}: there is no box {place!r}")
+    old = {"bbox": [None] * 4} if place is None else before[place]
+    if bbox == list(old["bbox"]):  # its numbers stay as they were written
+        known = old.get("verified") if old.get("reviewed_by") else None
+        told = type(verified) is bool and verified != known
+        return {**old, **({"verified": verified, "reviewed_by": who} if told else {})}
+    exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
+    drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
+    return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
+
+
+def _is_box(bbox: Any) -> bool:
+    numbers = isinstance(bbox, list) and len(bbox) == 4 and all(is_number(n) for n in bbox)
+    return numbers and bool(bbox[0] < bbox[2] and bbox[1] < bbox[3])
+
+
+def _number(value: float, like: list[Any]) -> float:
+    """In hundredths of a pixel; whole where it is, unless the box had floats."""
+    rounded = round(float(value), 2)
+    return int(rounded) if rounded.is_integer() and not any(isinstance(n, float) for n in like) else rounded

@@ -1,0 +1,229 @@
+"""What is reviewed, in which order: the boxes of a file of records, and its phrases without boxes."""
+
+import os
+import random
+import tempfile
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from typing import Any, NamedTuple
+
+from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
+from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.records import Record, dump_line, is_number, parse_line
+from dataflow_grounding.results_folder import image_folders_of
+from dataflow_grounding.review.decisions import Decisions, review_files
+from dataflow_grounding.review.overlay import Expression, expressions_of
+from dataflow_grounding.rows import read_whole_rows
+
+RANDOM_EVERY = 5
+"""Each so many-th of a queue is taken at random, whatever is asked for: without such no error rate can be told."""
+BLIND_OF = 20
+"""One in so many of what others decided is shown to a second reviewer."""
+
+
+class Item(NamedTuple):
+    """A box, or a phrase without one (`box` None): `record` is its record's place, `box` its place in the phrase."""
+
+    record: int
+    id: str
+    box: int | None
+    text: str
+    status: str
+    score: float | None
+    doubt: float
+
+
+class Queued(NamedTuple):
+    """An item, and by which rule it is in a queue."""
+
+    item: Item
+    why: str
+
+
+class Reviewable:
+    """The records of RESULTS, kept on disk in a file without a name, and their items in memory.
+
+    Raises:
+        InputError: There are no records, or one can't be read.
+    """
+
+    def __init__(self, results: str, image_root: str | None = None) -> None:
+        self.files = review_files(results)
+        self.folders = image_folders_of(results, image_root)
+        self.keys: list[str] = []
+        self.places: dict[str, int] = {}
+        self.items: list[Item] = []
+        self._names: list[tuple[str | None, int]] = []
+        self._begins, self._lines = array("Q"), tempfile.TemporaryFile()  # noqa: SIM115
+        for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
+            self.keys.append(key)
+            self.places[key] = place
+            self._names.append((record.image_id, record.occurrence))
+            self._begins.append(self._lines.tell())
+            self._lines.write(dump_line(record).encode())
+            try:
+                self.items += _items_of(place, record, expressions_of(record))
+            except BrokenRow:
+                continue  # the page says what is wrong with it
+        self._begins.append(self._lines.tell())
+        self._lines.flush()
+
+    def record(self, place: int) -> Record:
+        """A record, as the pipeline left it."""
+        begin, end = self._begins[place : place + 2]
+        image_id, occurrence = self._names[place]
+        line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
+        return Record(parse_line(line), self.folders, occurrence, image_id, place)
+
+    def sample(self, size: int, seed: int) -> dict[str, Any]:
+        """So many items drawn at random, each as likely as any other, and of what they were drawn."""
+        with open(self.files.annotations, "rb") as file:
+            digest = sha256()
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+        drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
+        boxes = sum(item.box is not None for item in self.items)
+        of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
+        listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
+        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest.hexdigest(), "items": listed}
+
+
+def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
+    """The records of a file, each with what decisions call it: its id, told apart from earlier rows of its image."""
+    rows_of_image = NumberTable()
+    for line, data in read_whole_rows(annotations):
+        record = Record(data, place=line - 1)
+        identify(record, IMAGE_COLUMN if IMAGE_COLUMN in record else "image", None, rows_of_image)
+        yield (f"line {line}" if record.image_id is None else record.unique_id), record
+
+
+def _items_of(place: int, record: Record, expressions: Mapping[str, Expression]) -> Iterator[Item]:
+    doubtful = 2.0 * (record.get("suspect_boxes") is True) + 0.5 * (record.get("doubtful") is True)
+    for id, expression in expressions.items():
+        doubt = doubtful + (expression.get("disagreement") is True) + (expression.get("verified", True) is not True)
+        status = str(expression.get("status") or ("grounded" if expression["instances"] else "pending"))
+        if not expression["instances"]:
+            yield Item(place, id, None, expression["text"], status, None, doubt + 0.5)
+        for number, instance in enumerate(expression["instances"]):
+            score = float(instance["score"]) if is_number(instance["score"]) else None
+            yield Item(
+                place, id, number, expression["text"], status, score, doubt + (0.5 if score is None else 1 - score)
+            )
+
+
+class Queue:
+    """Items in the order in which they are shown.
+
+    Args:
+        reviewable: Whose items.
+        decisions: Those that are taken already.
+        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score): which items, by
+            default all; `order`: `doubt`, `random` or `file`.
+        sample: Only these, in their order.
+        who: The reviewer of blind second reviews; None for first ones.
+    """
+
+    def __init__(
+        self,
+        reviewable: Reviewable,
+        decisions: Decisions,
+        wanted: Mapping[str, str],
+        sample: Sequence[Item] | None = None,
+        who: str | None = None,
+    ) -> None:
+        self._keys, self._decisions, self._wanted, self._who = reviewable.keys, decisions, wanted, who
+        if sample is None:
+            self.queued = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
+        else:
+            self.queued = [Queued(item, "sample") for item in sample]
+
+    def _ordered(self, found: list[Item]) -> list[Queued]:
+        order = self._wanted["order"]
+        filtered = "filter" if any(value for name, value in self._wanted.items() if name != "order") else ""
+        shuffled = random.Random("queue").sample(found, len(found))
+        by_chance = shuffled if order == "random" else shuffled[: len(found) // RANDOM_EVERY]
+        rest = sorted(found, key=lambda item: -item.doubt) if order == "doubt" else found
+        drawn = {*map(id, by_chance)}
+        others = (Queued(item, filtered or order) for item in rest if id(item) not in drawn)
+        chance = (Queued(item, filtered or "random") for item in by_chance)
+        queued: list[Queued] = []
+        while some := list(islice(others, RANDOM_EVERY - 1)):
+            queued += [*some, *islice(chance, 1)]
+        return [*queued, *chance]
+
+    def _fits(self, item: Item) -> bool:
+        status, text, head, below = (self._wanted[name] for name in ("status", "text", "head", "below"))
+        return (
+            (not status or item.status == status)
+            and (not text or text.casefold() in item.text.casefold())
+            and (not head or head_of(item.text) == head)
+            and (not below or (item.score is not None and item.score < float(below)))
+        )
+
+    def _is_mine(self, item: Item) -> bool:
+        """For a second review: whether another decided it, and it is among the few that are looked at twice."""
+        key = self._keys[item.record]
+        chance = int(sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()[:8], 16)
+        by = self._decisions.by.get((key, item.id), self._who)
+        return self._who is None or (chance % BLIND_OF == 0 and by != self._who)
+
+    def after(self, place: int, most: int) -> tuple[list[Queued], int]:
+        """Up to so many items from a place on that nobody has decided, and the place after them."""
+        places = (n for n in range(place, len(self.queued)) if not self.is_decided(self.queued[n].item))
+        listed = [(n + 1, self.queued[n]) for n in islice(places, most)]
+        return [queued for _, queued in listed], listed[-1][0] if listed else len(self.queued)
+
+    def undecided(self, some: Iterable[Queued]) -> Iterator[Queued]:
+        """Those that nobody has decided."""
+        return (queued for queued in some if not self.is_decided(queued.item))
+
+    def left(self) -> int:
+        """How many nobody has decided."""
+        touched = self._decisions.said[self._who or ""].truths
+        own = (queued for key in touched for queued in self._of_record.get(key, ()))
+        return len(self.queued) - sum(self.is_decided(queued.item) for queued in own)
+
+    @cached_property
+    def _of_record(self) -> dict[str, list[Queued]]:
+        found: defaultdict[str, list[Queued]] = defaultdict(list)
+        for queued in self.queued:
+            found[self._keys[queued.item.record]].append(queued)
+        return found
+
+    @cached_property
+    def _by_head(self) -> list[Queued]:
+        """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
+        groups: defaultdict[str, list[Queued]] = defaultdict(list)
+        for queued in self.queued:
+            if queued.item.box is not None:
+                groups[head_of(queued.item.text)].append(queued)
+        worst = sorted(groups, key=lambda head: -sum(queued.item.doubt for queued in groups[head]))
+        return [queued for head in worst for queued in sorted(groups[head], key=lambda q: q.item.text.casefold())]
+
+    @cached_property
+    def _by_chance(self) -> list[Queued]:
+        return [queued for queued in self.queued if queued.why == "random" and queued.item.box is not None]
+
+    def page(self, most: int) -> list[Queued]:
+        """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
+        drawn = list(islice(self.undecided(self._by_chance), most // RANDOM_EVERY))
+        others = (queued for queued in self.undecided(self._by_head) if queued not in drawn)
+        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda queued: head_of(queued.item.text))
+
+    def is_decided(self, item: Item) -> bool:
+        """Whether a reviewer judged it, deleted it, or put something else in its place."""
+        key = self._keys[item.record]
+        said = self._decisions.said[self._who or ""].truths.get(key)
+        if not said or item.id not in said:
+            return False
+        expression = said[item.id].expression
+        if expression is None or expression.get("reviewed_by"):
+            return True
+        boxes = expression["instances"]
+        return item.box is not None and (item.box >= len(boxes) or bool(boxes[item.box].get("reviewed_by")))

@@ -1,0 +1,146 @@
+"""The page of a review on this machine: who may ask it, what it answers."""
+
+import asyncio
+import json
+import secrets
+import socket
+import webbrowser
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.records import parse_line
+from dataflow_grounding.review.session import FILES, SIDES, Session, page_file, page_html
+from dataflow_grounding.terminal import say
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ReviewServer:
+    """Serves one session on 127.0.0.1.
+
+    Every address begins with a token, and other names of this machine, other origins and other sites' pages are
+    refused. Pictures are asked for by record.
+
+    Args:
+        session: What is reviewed.
+        port: 0 for a free one.
+
+    Raises:
+        InputError: The port is taken.
+    """
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        self.session = session
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+            self._socket.listen()  # before the address is said
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"can't listen on port {port}: {why}. Choose another --port") from None
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._token = secrets.token_urlsafe(24)
+        self.address = f"{self.origin}/{self._token}/"
+
+    def run(self, open_browser: bool = True) -> None:
+        """Say the address on standard output, and answer until Ctrl-C."""
+        say(self.address, err=False)
+        if open_browser:
+            webbrowser.open(self.address)
+        web.run_app(self.app(), sock=self._socket, print=lambda *_: None, access_log=None, shutdown_timeout=1)
+
+    def app(self) -> web.Application:
+        """The routes, behind the guard."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=8 * 2**20)
+        app.router.add_get("/{token}/", self._page)
+        app.router.add_get("/{token}/{name:[a-z]+[.](?:css|js)}", self._file)
+        app.router.add_get("/{token}/next", self._next)
+        app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
+        app.router.add_get("/{token}/picture/{place:[0-9]{1,9}}-{name:[a-z]+}.jpg", self._picture)
+        app.router.add_post("/{token}/decide", self._decide)
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host, origin = self.origin.removeprefix("http://"), request.headers.get("Origin", self.origin)
+        from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
+        if request.host != host or origin != self.origin or not from_here:
+            return web.Response(status=403, text="Only the page of this review may ask.", headers=_HEADERS)
+        if not secrets.compare_digest(token, self._token.encode()):
+            return web.Response(status=404, text="The address that `review` said has a token.", headers=_HEADERS)
+        try:
+            response = await handler(request)
+        except GroundingError as error:
+            response = web.json_response({"error": str(error)}, status=400)
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=error.reason)
+        response.headers.update({**_HEADERS, **response.headers})
+        return response
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=page_html(), content_type="text/html")
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in FILES:
+            raise web.HTTPNotFound
+        return web.Response(text=page_file(name), content_type=FILES[name])
+
+    async def _next(self, request: web.Request) -> web.StreamResponse:
+        wanted = request.query
+        place, most = (_number(wanted.get(name, "0")) for name in ("place", "most"))
+        if wanted.get("mode") == "grid":
+            return _json(self.session.grid(wanted))
+        return _json(self.session.next(wanted, place, min(most, 100)))
+
+    async def _record(self, request: web.Request) -> web.StreamResponse:
+        return _json(self.session.view(self._place(request)))
+
+    async def _picture(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in SIDES:
+            raise web.HTTPNotFound
+        data = await asyncio.to_thread(self.session.picture, self._place(request), name)
+        return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    def _place(self, request: web.Request) -> int:
+        place = int(request.match_info["place"])
+        if place >= len(self.session.reviewable.keys):
+            raise web.HTTPNotFound
+        return place
+
+    async def _decide(self, request: web.Request) -> web.StreamResponse:
+        if request.content_type != "application/json" or "Origin" not in request.headers:
+            raise web.HTTPForbidden
+        given: Any = parse_line(await request.read())
+        decisions = given.get("decisions")
+        if not isinstance(decisions, list) or not all(isinstance(one, dict) for one in decisions):
+            raise InputError("'decisions' should be a list of objects")
+        return _json({"answers": self.session.decide(decisions)})
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise InputError(f"{text!r} should be a number")
+    return int(text)
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(text=json.dumps(value), content_type="application/json")

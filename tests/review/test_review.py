@@ -1,0 +1,777 @@
+"""`review` and `apply`: a real server on loopback, a real browser, files on disk, processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from PIL import Image
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+COMMAND = [sys.executable, "-m", "dataflow_grounding"]
+CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
+
+
+def phrase(text: str, number: int, *boxes: list[float], caption: str = CAPTION, **more: Any) -> dict[str, Any]:
+    start = caption.find(text)
+    instances = [
+        {"bbox_id": f"a#{number}.{n}", "bbox": b, "score": 0.9, "evidence": "seen"} for n, b in enumerate(boxes)
+    ]
+    span = [start, start + len(text)] if start >= 0 else None
+    status = "grounded" if boxes else "none"
+    return {
+        "expression_id": f"a#{number}",
+        "text": text,
+        "char_span": span,
+        "status": status,
+        "instances": instances,
+        **more,
+    }
+
+
+RECORD = {
+    "image_id": "a", "image_path": "a.png", "width": 400, "height": 300, "caption": CAPTION, "cleaned_caption": CAPTION,
+    "expressions": [
+        phrase("A red mug", 0, [40.0, 30.5, 200.0, 150.0]),
+        phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210]),
+        phrase("grass", 2),
+    ],
+}  # fmt: skip
+
+
+def write(folder: Path, *records: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "annotations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    if not (folder / "a.png").exists():
+        Image.new("RGB", (400, 300), (90, 120, 60)).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return write(tmp_path / "out", RECORD)
+
+
+def run(*arguments: Any, code: int = 0) -> str:
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def applied(results: Path, *more: Any, code: int = 0) -> list[dict[str, Any]]:
+    run("apply", results, *more, code=code)
+    lines = (results / "annotations.reviewed.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def decisions(results: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (results / "reviews.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+class Server:
+    def __init__(self, results: Path, *options: str) -> None:
+        command = [*COMMAND, "review", str(results), "--no-open", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.address = self.process.stdout.readline().strip()
+        self.origin = self.address.rsplit("/", 2)[0]
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> Any:
+        given = {"Content-Type": "application/json", "Origin": self.origin} if body is not None else {}
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self.address + path, data, {**given, **headers})
+        with urlopen(request, timeout=30) as response:
+            said = response.read()
+        return json.loads(said) if response.headers["Content-Type"].startswith("application/json") else said
+
+    def decide(self, change: dict[str, Any] | None = None, record: str = "a", **more: Any) -> dict[str, Any]:
+        decision = {
+            "uid": os.urandom(6).hex(),
+            "record": record,
+            "action": "accept",
+            "changes": [change] if change else [],
+        }
+        answer: dict[str, Any] = self.ask("decide", {"decisions": [{**decision, **more}]})["answers"][0]
+        return answer
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def begin(results: Path, *options: str) -> Server:
+        servers.append(Server(results, *options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.terminate()
+        server.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"needs a browser at {CHROMIUM}: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Any]:
+    contexts, problems = [], []
+
+    def open_page(address: str, **options: Any) -> Any:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.problems = problems
+        page.goto(address)
+        page.locator("#main > *").first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+SINGLE = "#mode=single&order=file"
+
+
+def saved(page: Any) -> None:
+    page.locator("#saved", has_text="all saved").wait_for()
+
+
+def point(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the picture is on the page."""
+    at = page.evaluate(
+        "([x, y]) => { const p = new DOMPoint(x, y).matrixTransform(document.querySelector('.stage').getScreenCTM());"
+        " return [p.x, p.y]; }",
+        [x, y],
+    )
+    return at[0], at[1]
+
+
+def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*point(page, *start))
+    page.mouse.down()
+    page.mouse.move(*point(page, *[(a + b) / 2 for a, b in zip(start, end, strict=True)]))
+    page.mouse.move(*point(page, *end))
+    page.mouse.up()
+
+
+def select(page: Any, text: str) -> None:
+    """Select words of the caption as they are shown."""
+    page.evaluate(
+        """text => {
+          const caption = document.querySelector(".caption"), at = caption.textContent.indexOf(text), ends = [];
+          const walk = document.createTreeWalker(caption, NodeFilter.SHOW_TEXT);
+          for (let seen = 0, node; (node = walk.nextNode()); seen += node.length) {
+            for (const end of [at, at + text.length]) if (seen <= end && end <= seen + node.length) ends.push([node, end - seen]);
+          }
+          getSelection().setBaseAndExtent(...ends[0], ...ends[ends.length - 1]);
+        }""",
+        text,
+    )
+
+
+def boxes(record: dict[str, Any], number: int) -> list[list[float]]:
+    return [instance["bbox"] for instance in record["expressions"][number]["instances"]]
+
+
+def four_points(page: Any) -> None:
+    page.keyboard.press("3")
+    page.keyboard.press("f")
+    for x, y in ((10, 200), (150, 180), (390, 240), (200, 290)):
+        page.mouse.click(*point(page, x, y))
+
+
+def near(expected: list[list[float]], got: list[list[float]]) -> bool:
+    return len(got) == len(expected) and all(
+        abs(a - b) <= 1 for x, y in zip(expected, got, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("act", "number", "expected"),
+    [
+        pytest.param(lambda p: (p.keyboard.press("3"), drag(p, (10, 180), (390, 290))), 2, [[10, 180, 390, 290]], id="draw"),
+        pytest.param(four_points, 2, [[10, 180, 390, 290]], id="four extreme points"),
+        pytest.param(lambda p: drag(p, (120, 90), (130, 70)), 0, [[50, 10.5, 210, 130]], id="move"),
+        pytest.param(lambda p: drag(p, (120, 90), (-50, -50)), 0, [[0, 0, 160, 119.5]], id="move out of the picture"),
+        pytest.param(lambda p: drag(p, (200, 90), (260, 90)), 0, [[40, 30.5, 260, 150]], id="resize an edge"),
+        pytest.param(lambda p: drag(p, (40, 30.5), (60, 60)), 0, [[60, 60, 200, 150]], id="resize a corner"),
+        pytest.param(lambda p: drag(p, (40, 90), (250, 90)), 0, [[200, 30.5, 250, 150]], id="an edge past the other"),
+        pytest.param(lambda p: p.keyboard.press("ArrowRight"), 0, [[41, 30.5, 201, 150]], id="1 px"),
+        pytest.param(lambda p: p.keyboard.press("Shift+ArrowDown"), 0, [[40, 40.5, 200, 160]], id="10 px"),
+        pytest.param(lambda p: p.keyboard.press("Alt+ArrowRight"), 0, [[40, 30.5, 201, 150]], id="one edge by 1 px"),
+        pytest.param(lambda p: (p.keyboard.press("2"), p.keyboard.press("2"), p.keyboard.press("2"),
+            p.keyboard.press("Delete")), 1, [[220, 60, 250, 200]], id="delete the second box"),
+        pytest.param(lambda p: (p.keyboard.press("2"), p.keyboard.press("m")), 1, [], id="not in the picture"),
+        pytest.param(lambda p: (p.mouse.wheel(0, 0), p.keyboard.press("+"), drag(p, (120, 90), (130, 70))), 0,
+            [[50, 10.5, 210, 130]], id="zoomed in"),
+    ],
+)  # fmt: skip
+def test_boxes_are_drawn_moved_and_resized(
+    results: Path, serve: Any, show: Any, act: Any, number: int, expected: list[list[float]]
+) -> None:
+    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    act(page)
+    saved(page)
+    [record] = applied(results)
+    assert near(expected, boxes(record, number))
+    if not expected:
+        assert record["expressions"][number]["status"] == "none"
+    assert page.problems == []
+    for key in ("z", "y"):  # undone, it is to the last digit what it was; redone, what it became
+        page.keyboard.press(key)
+        saved(page)
+        [now] = applied(results)
+        assert now == (RECORD if key == "z" else record)
+    line = decisions(results)[0]
+    assert line["who"] == "ann"
+    assert line["changes"][0]["before"]["text"] == RECORD["expressions"][number]["text"]  # type: ignore[index]
+    assert {"version", "after"} <= line["changes"][0].keys()
+    assert line["seconds"] >= 0
+    assert line["when"].endswith("Z")
+
+
+def test_what_is_not_touched_stays_to_the_digit_and_a_drawn_box_says_who_drew_it(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page.keyboard.press("a")
+    saved(page)
+    [record] = applied(results)
+    first, *rest = record["expressions"]
+    assert repr(first["instances"][0]["bbox"]) == "[40.0, 30.5, 200.0, 150.0]"
+    assert (first["verified"], first["reviewed_by"], first["expression_id"]) == (True, "ann", "a#0")
+    assert rest == RECORD["expressions"][1:]  # type: ignore[index]
+    page.keyboard.press("3")
+    drag(page, (10, 180), (390, 290))
+    saved(page)
+    [record] = applied(results)
+    drawn = record["expressions"][2]["instances"][0]
+    assert (drawn["bbox_id"], drawn["evidence"], drawn["score"], drawn["reviewed_by"]) == (
+        "a#2.0",
+        "person",
+        None,
+        "ann",
+    )
+
+
+def test_touch_moves_a_box(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address + SINGLE, has_touch=True, viewport={"width": 400, "height": 800})
+    client = page.context.new_cdp_session(page)
+    page.locator(".stage").scroll_into_view_if_needed()
+    for kind, place in (
+        ("touchStart", (120, 90)),
+        ("touchMove", (126, 80)),
+        ("touchMove", (130, 70)),
+        ("touchEnd", None),
+    ):
+        x, y = point(page, *place) if place else (0, 0)
+        points = [{"x": x, "y": y}] if place else []
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    saved(page)
+    assert near([[50, 10.5, 210, 130]], boxes(applied(results)[0], 0))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize(
+    ("keys", "selected", "expected"),
+    [
+        pytest.param("1e", "red mug", [("red mug", 0), ("two dogs", 1), ("grass", 2)], id="another extent"),
+        pytest.param("1e", " mug and a [U+202E]dog[U+202C] ", [("mug and a \u202edog\u202c", 0), ("two dogs", 1), ("grass", 2)],
+            id="with characters that are spelt out, without blanks at its ends"),
+        pytest.param("n", "[U+202E]dog", [("A red mug", 0), ("two dogs", 1), ("grass", 2), ("\u202edog", 3)], id="add"),
+        pytest.param("2s", "dogs", [("A red mug", 0), ("two", 1), ("grass", 2), ("dogs", 3)], id="split"),
+        pytest.param("1j", None, [("A red mug and a \u202edog\u202c and two dogs", 0), ("grass", 2)], id="join"),
+        pytest.param(["3", "Delete"], None, [("A red mug", 0), ("two dogs", 1)], id="delete"),
+    ],
+)  # fmt: skip
+def test_phrases_are_mended_with_exact_spans(
+    results: Path, serve: Any, show: Any, keys: str, selected: str | None, expected: list[tuple[str, int]]
+) -> None:
+    page = show(serve(results).address + SINGLE)
+    if len(keys) > 1:
+        page.keyboard.press(keys[0])
+    if selected:
+        select(page, selected)
+    page.keyboard.press(keys[-1])
+    saved(page)
+    [record] = applied(results)
+    rows = record["expressions"]
+    assert [(row["text"], row["expression_id"]) for row in rows] == [(text, f"a#{n}") for text, n in expected]
+    for row in rows:
+        start, end = row["char_span"]
+        assert CAPTION[start:end] == row["text"]
+    page.keyboard.press("z")
+    saved(page)
+    assert applied(results) == [RECORD]
+    assert page.problems == []
+
+
+def grid(results: Path, count: int) -> None:
+    rows = [phrase(f"dog {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(count)]
+    write(results, {**RECORD, "expressions": rows})
+
+
+def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(results: Path, serve: Any, show: Any) -> None:
+    grid(results, 70)
+    page = show(serve(results).address)
+    cells = page.locator(".cell")
+    assert cells.count() == 60
+    page.keyboard.type("13")
+    cells.nth(5).click()
+    page.keyboard.type("20")
+    page.keyboard.type("20")
+    pressed = cells.evaluate_all("all => all.map((c, n) => c.ariaPressed == 'true' ? n : -1).filter(n => n >= 0)")
+    assert pressed == [2, 5]
+    texts = [text.split(" ", 1)[1] for text in cells.locator(".phrase").all_inner_texts()]
+    page.keyboard.press("Enter")
+    page.locator(".cells:not(:has(.cell:nth-child(11)))").wait_for()
+    saved(page)
+    verdicts = {row["text"]: row.get("verified") for row in applied(results)[0]["expressions"]}
+    assert {text for text, verdict in verdicts.items() if verdict is False} == {texts[2], texts[5]}
+    assert sum(verdict is True for verdict in verdicts.values()) == 58
+    assert {line["queue"] for line in decisions(results)} == {"doubt", "random"}
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    page.reload()
+    page.get_by_text("Nothing is left").wait_for()
+
+
+def test_of_phrases_with_one_text_each_keeps_its_own_verdict(results: Path, serve: Any) -> None:
+    rows = [phrase("dog", n, [n, n, 50 + n, 60 + n], caption="") for n in range(3)]
+    write(results, {**RECORD, "expressions": rows})
+    server = serve(results)
+    box = {"from": 0, "bbox": [1, 1, 51, 61], "verified": False}
+    change = {"id": "a#1", "version": version(server, 1), "after": {"status": "grounded", "instances": [box]}}
+    assert not server.decide(change)["error"]
+    assert [row.get("verified") for row in applied(results)[0]["expressions"]] == [None, False, None]
+
+
+def test_one_wrong_box_of_several_makes_the_phrase_wrong_and_keeps_the_verdict_on_each(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address + "#mode=grid&order=file")
+    wrong = page.locator(".cell", has_text="two dogs").last
+    wrong.click()
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    mug, dogs, grass = applied(results)[0]["expressions"]
+    assert (mug["verified"], dogs["verified"], "verified" in grass) == (True, False, False)
+    assert [box["verified"] for box in dogs["instances"]] == [True, False]
+
+
+def after(number: int, verified: bool = True, **more: Any) -> dict[str, Any]:
+    row: dict[str, Any] = RECORD["expressions"][number]  # type: ignore[index]
+    instances = [{"from": n, "bbox": box["bbox"], "verified": verified} for n, box in enumerate(row["instances"])]
+    return {"status": row["status"], "verified": verified, "instances": instances, **more}
+
+
+def version(server: Server, number: int) -> str:
+    return str(server.ask("record/0")["expressions"][number]["version"])
+
+
+def test_two_reviewers_on_one_phrase_the_second_is_refused_and_shown_what_stands(
+    results: Path, serve: Any, show: Any
+) -> None:
+    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    pages = [show(server.address + SINGLE) for server in (first, second)]
+    pages[0].keyboard.press("ArrowRight")
+    saved(pages[0])
+    pages[1].keyboard.press("ArrowLeft")
+    saved(pages[1])
+    assert "Not taken: A red mug: ann changed it meanwhile" in pages[1].locator("#refused").inner_text()
+    assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
+    pages[1].keyboard.press("ArrowLeft")  # made on what stands now
+    saved(pages[1])
+    assert near([[40, 30.5, 200, 150]], boxes(applied(results)[0], 0))
+    pages[0].keyboard.press("2")
+    pages[0].keyboard.press("m")  # of another phrase nobody else is in the way
+    saved(pages[0])
+    assert [line["who"] for line in decisions(results)] == ["ann", "bob", "ann"]
+
+
+def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what_it_could_not_send(
+    results: Path, serve: Any, show: Any
+) -> None:
+    server = serve(results)
+    page = show(server.address + SINGLE)
+    page.keyboard.press("ArrowRight")
+    saved(page)
+    server.kill()
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("The server doesn't answer").wait_for()
+    assert page.locator("#saved").inner_text() == "1 not saved yet"
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    kept = results / "kept.jsonl"
+    download.value.save_as(kept)
+    with open(results / "reviews.jsonl", "a") as file:
+        file.write('{"record": "a", "changes": [{"id": "a#0", "bef')  # torn, as a full disk leaves it
+    assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
+    assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0))
+    assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0)), "taken over once"
+    again = serve(results)
+    assert near([[42, 30.5, 202, 150]], [again.ask("record/0")["expressions"][0]["instances"][0]["bbox"]])
+
+
+def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, serve: Any) -> None:
+    grid(results, 40)
+    server, answered = serve(results), []
+    for number in range(17):
+        e = server.ask("record/0")["expressions"][number]
+        given = {"status": "grounded", "instances": [{"from": 0, "bbox": e["instances"][0]["bbox"], "verified": True}]}
+        assert not server.decide({"id": e["id"], "version": e["version"], "after": given})["error"]
+        answered.append(e["id"])
+    server.kill()
+    rows = applied(results)[0]["expressions"]
+    assert [row["expression_id"] for row in rows if row.get("verified")] == answered
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        pytest.param("", {}, None, 200, id="the page itself"),
+        pytest.param("", {"Host": "evil.example"}, None, 403, id="another name for this machine"),
+        pytest.param("", {"Host": "localhost:1"}, None, 403, id="another port"),
+        pytest.param("next?mode=grid", {"Origin": "https://evil.example"}, None, 403, id="another origin"),
+        pytest.param("next?mode=grid", {"Origin": "null"}, None, 403, id="a page without an origin"),
+        pytest.param(
+            "next?mode=grid", {"Sec-Fetch-Site": "cross-site"}, None, 403, id="another site's picture or script"
+        ),
+        pytest.param(
+            "decide", {"Origin": "https://evil.example"}, {"decisions": []}, 403, id="a decision from elsewhere"
+        ),
+        pytest.param("decide", {"Content-Type": "text/plain"}, {"decisions": []}, 403, id="a form's decision"),
+        pytest.param("../wrong/", {}, None, 404, id="another token"),
+        pytest.param("..%2f", {}, None, 404, id="a way up"),
+        pytest.param("picture/../../a.png", {}, None, 404, id="a picture by path"),
+        pytest.param("picture/9-small.jpg", {}, None, 404, id="a picture of no record"),
+        pytest.param("picture/0-huge.jpg", {}, None, 404, id="a copy that there isn't"),
+        pytest.param("picture/0-small.jpg", {}, None, 200, id="a picture by record"),
+        pytest.param("report.html", {}, None, 404, id="a file that isn't the page's"),
+        pytest.param("decide", {}, {"decisions": [{"record": "b", "changes": []}]}, 400, id="no such record"),
+        pytest.param("decide", {}, {"decisions": 3}, 400, id="no decisions"),
+    ],
+)
+def test_only_the_page_of_this_review_is_answered(
+    results: Path, serve: Any, path: str, headers: dict[str, str], body: Any, status: int
+) -> None:
+    server = serve(results)
+    if status == 200:
+        server.ask(path, body, **headers)
+    else:
+        with pytest.raises(HTTPError) as refused:
+            server.ask(path, body, **headers)
+        assert refused.value.code == status
+        assert "Access-Control-Allow-Origin" not in refused.value.headers
+        assert "no-store" in refused.value.headers["Cache-Control"]
+    assert not (results / "reviews.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"after": after(0, instances=[{"bbox": [5, 5, 5, 9]}])}, id="a box without width"),
+        pytest.param({"after": after(0, instances=[{"bbox": [1, 2, 3]}])}, id="three numbers"),
+        pytest.param({"after": after(0, instances=[{"bbox": [1, 2, 3, "4"]}])}, id="a text"),
+        pytest.param({"after": after(0, instances=[{"from": 7, "bbox": [1, 2, 3, 4]}])}, id="a box that isn't there"),
+        pytest.param({"after": after(0, instances="all")}, id="no list"),
+        pytest.param({"after": after(0, status="fine")}, id="no status"),
+        pytest.param({"after": after(0, text="")}, id="no text"),
+        pytest.param({"after": after(0, text="mug", char_span=[0, 3])}, id="a span of another text"),
+        pytest.param({"after": after(0, text="mug", char_span=[8, 999])}, id="a span past the end"),
+        pytest.param({"version": "older", "after": after(0)}, id="another version"),
+    ],
+)
+def test_a_decision_that_is_none_is_refused_in_a_line(results: Path, serve: Any, change: dict[str, Any]) -> None:
+    server = serve(results)
+    answer = server.decide({"id": "a#0", "version": version(server, 0), **change})
+    assert answer["error"]
+    assert "\n" not in answer["error"]
+    assert answer["view"]["expressions"][0]["text"] == "A red mug"
+    assert not (results / "reviews.jsonl").exists() or not decisions(results)
+
+
+def test_a_decision_sent_twice_counts_once(results: Path, serve: Any) -> None:
+    server = serve(results)
+    change = {"id": "a#0", "version": version(server, 0), "after": after(0)}
+    assert [server.decide(change, uid="same")["error"] for _ in range(2)] == ["", ""]
+    assert len(decisions(results)) == 1
+
+
+HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\u202e"
+
+
+@pytest.mark.parametrize("mode", ["grid", "single"])
+def test_text_stays_text_wherever_it_stands(results: Path, serve: Any, show: Any, mode: str) -> None:
+    row = phrase(HOSTILE, 0, [1, 1, 90, 90], caption=HOSTILE, reason=HOSTILE, reviewed_by=HOSTILE, verified=False)
+    write(results, {**RECORD, "image_id": HOSTILE, "image_path": HOSTILE, "caption": HOSTILE, "cleaned_caption": HOSTILE,
+                    "expressions": [row]})  # fmt: skip
+    server = serve(results, "--reviewer", HOSTILE)
+    page = show(f"{server.address}#mode={mode}&order=file")
+    page.keyboard.press("m" if mode == "single" else "Enter")
+    saved(page)
+    assert not server.decide(record=HOSTILE, action="comment", comment=HOSTILE)["error"]
+    page.goto(f"{server.address}#mode=single&order=file&text=script")
+    page.reload()
+    page.locator("#main > *").first.wait_for()
+    assert page.title() == "Review"
+    assert page.locator("#main script, #main img[src=x], [onerror]").count() == 0
+    assert applied(results)[0]["review_comment"] == HOSTILE
+
+
+def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(results: Path, serve: Any, show: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "made by somebody at home"
+    Image.new("RGB", (300, 400)).rotate(90, expand=True).save(results / "a.png", "JPEG", exif=exif)
+    server = serve(results)
+    assert b"somebody" not in server.ask("picture/0-large.jpg")
+    view = server.ask("record/0")
+    assert (view["width"], view["height"]) == (300, 400)
+    page = show(server.address + SINGLE)
+    page.keyboard.press("3")
+    drag(page, (10, 300), (290, 390))
+    saved(page)
+    assert near([[10, 300, 290, 390]], boxes(applied(results)[0], 2))
+
+
+@pytest.mark.parametrize("lost", ["missing", "broken"])
+def test_a_record_without_its_picture_is_reviewed_all_the_same(results: Path, serve: Any, show: Any, lost: str) -> None:
+    (results / "a.png").unlink()
+    if lost == "broken":
+        (results / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
+    page = show(serve(results).address + SINGLE)
+    page.get_by_text("The image file").wait_for()
+    page.keyboard.press("x")
+    saved(page)
+    assert applied(results)[0]["expressions"][0]["verified"] is False
+
+
+def test_filters_stand_in_the_address(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address)
+    page.select_option("select[name=mode]", "single")
+    page.fill("input[name=text]", "GRASS")
+    page.locator("input[name=text]").press("Tab")
+    page.locator("li.picked", has_text="grass").wait_for()
+    assert "text=GRASS" in page.url
+    page.reload()
+    page.locator("li.picked", has_text="grass").wait_for()
+    assert page.locator("#left").inner_text() == "1 left"
+
+
+def test_doubtful_things_come_first_and_each_fifth_by_chance(results: Path, serve: Any) -> None:
+    rows = [phrase(f"dog {n}", n, [1, 1, 9, 9], caption="") for n in range(50)]
+    for n, row in enumerate(rows):
+        row["instances"][0]["score"] = n / 100
+    write(results, {**RECORD, "expressions": rows})
+    items = serve(results).ask("next?mode=single&most=50")["items"]
+    numbers = [int(item["id"].split("#")[1]) for item in items if item["why"] == "doubt"]
+    assert numbers == sorted(numbers)
+    assert [n for n, item in enumerate(items) if item["why"] == "random"] == list(range(4, 50, 5))
+
+
+def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(results: Path, serve: Any) -> None:
+    grid(results, 30)
+    server = serve(results, "--sample", "8", "--seed", "5")
+    [stated] = decisions(results)
+    sample = stated["sample"]
+    assert (sample["size"], sample["seed"], sample["of"]) == (8, 5, {"boxes": 30, "phrases_without_boxes": 0})
+    items = server.ask("next?mode=single&most=50")["items"]
+    assert [["a", item["id"], item["box"]] for item in items] == sample["items"]
+    server.kill()
+    assert serve(results, "--sample", "8", "--seed", "5").ask("next?mode=single&most=50")["items"] == items
+    assert len(decisions(results)) == 1
+    serve(results, "--sample", "8", "--seed", "6")
+    assert decisions(results)[1]["sample"]["items"] != sample["items"]
+
+
+def test_blind_second_reviews_see_nothing_of_the_first_and_change_nothing(results: Path, serve: Any) -> None:
+    grid(results, 100)
+    first = serve(results, "--reviewer", "ann")
+    for e in first.ask("record/0")["expressions"]:
+        box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": False}
+        first.decide({"id": e["id"], "version": e["version"], "after": {"status": "grounded", "instances": [box]}})
+    assert serve(results, "--reviewer", "ann", "--blind").ask("next?mode=single&most=50")["items"] == []
+    second = serve(results, "--reviewer", "bob", "--blind")
+    found = second.ask("next?mode=single&most=50")
+    assert 1 <= len(found["items"]) <= 15
+    views = {e["id"]: e for e in found["records"]["0"]["expressions"]}
+    for n, item in enumerate(found["items"]):
+        e = views[item["id"]]
+        assert e["reviewed_by"] is None
+        box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": n == 0}
+        second.decide({"id": e["id"], "version": e["version"], "after": {"status": "grounded", "instances": [box]}})
+    assert all(row["verified"] is False for row in applied(results)[0]["expressions"])
+    said = json.loads(run("apply", results, "--json"))["second_reviews"]
+    assert (said["expressions"], said["mean_iou"]) == (len(found["items"]), 1.0)
+
+
+def test_human_truth_stands_over_a_later_run_and_what_is_new_comes_along(results: Path, serve: Any) -> None:
+    server = serve(results, "--reviewer", "ann")
+    moved = after(0, instances=[{"from": 0, "bbox": [1, 2, 30, 40]}])
+    for number, given in ((0, moved), (1, after(1, verified=False)), (2, None)):
+        assert not server.decide({"id": f"a#{number}", "version": version(server, number), "after": given})["error"]
+        if given is None:
+            break
+    before = applied(results)[0]["expressions"]
+    assert [row["text"] for row in before] == ["A red mug", "two dogs"]
+    later = [
+        phrase("A red mug", 0, [9, 9, 99, 99]),
+        phrase("two dogs", 1, [5, 5, 55, 55]),
+        phrase("grass", 2, [0, 0, 9, 9]),
+    ]
+    write(results, {**RECORD, "expressions": later})
+    assert applied(results)[0]["expressions"] == [before[0], later[1]], "rejected were the boxes that were seen"
+    other = [phrase("dog", 0, [7, 7, 77, 77]), phrase("A red mug", 1, [9, 9, 99, 99])]
+    write(results, {**RECORD, "expressions": other}, {**RECORD, "image_id": "b"})
+    rows, second = (record["expressions"] for record in applied(results))
+    assert {row["text"] for row in rows} == {"dog", "A red mug"}
+    assert before[0] in rows
+    assert len({row["expression_id"] for row in rows}) == len(rows)
+    assert second == RECORD["expressions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["apply", "{out}"], "no decisions in"),
+        (["apply", "{out}/annotations.reviewed.jsonl"], "no "),
+        (["review", "{out}/nothing"], "no "),
+        (["review", "{out}", "--port", "{port}"], "Choose another --port"),
+        (["review", "{out}", "--static", "{out}"], "has files already"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_line(results: Path, serve: Any, arguments: list[str], said: str) -> None:
+    port = serve(results).origin.rsplit(":", 1)[1]
+    text = run(*(argument.format(out=results, port=port) for argument in arguments), code=2)
+    assert said in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_folder_without_a_server_gives_decisions_that_apply_takes(results: Path, tmp_path: Path, show: Any) -> None:
+    run("review", results, "--static", tmp_path / "folder", "--reviewer", "ann", "--queue", "file")
+    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    select(page, "a [U+202E]dog")
+    page.keyboard.press("n")
+    drag(page, (300, 20), (390, 90))
+    page.keyboard.press("3")
+    page.keyboard.press("a")
+    page.keyboard.press("z")
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "decisions.jsonl")
+    assert all(url.startswith(("file:", "blob:", "data:")) for url in asked)
+    for _ in range(2):
+        mug, _, grass, dog = applied(results, tmp_path / "decisions.jsonl")[0]["expressions"]
+        assert near([[42, 30.5, 202, 150]], [mug["instances"][0]["bbox"]])
+        assert mug["reviewed_by"] == "ann"
+        assert "verified" not in grass
+        assert (dog["text"], dog["char_span"], dog["expression_id"]) == ("a \u202edog", [16, 22], "a#3")
+        assert near([[300, 20, 390, 90]], [dog["instances"][0]["bbox"]])
+    assert page.problems == []
+
+
+def test_decisions_on_what_another_changed_meanwhile_are_refused_by_line(
+    results: Path, serve: Any, tmp_path: Path
+) -> None:
+    server = serve(results)
+    version_then = version(server, 0)
+    server.decide({"id": "a#0", "version": version_then, "after": after(0)})
+    given = {"uid": "1", "record": "a", "action": "reject", "who": "bob",
+             "changes": [{"id": "a#0", "version": version_then, "after": after(0, verified=False)}]}  # fmt: skip
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text(json.dumps(given) + "\n" + json.dumps({**given, "uid": "2", "record": "b"}) + "\n")
+    said = run("apply", results, kept, code=1)
+    assert f"{kept}, line 1: A red mug: " in said
+    assert f"{kept}, line 2: there is no record 'b' here" in said
+
+
+def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_person_drew(
+    tmp_path: Path, serve: Any
+) -> None:
+    data = tmp_path / "captions.jsonl"
+    Image.new("RGB", (400, 300), (200, 30, 30)).save(tmp_path / "a.png")
+    rows = [{"image_path": "a.png", "caption": "A red square and a cat."}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = ["vlm.backend=embedded", f"data.input_jsonl={data}"]
+    spec = [*(f"image_grounding.{key}" for key in keys), f"results_dir={tmp_path / 'out'}"]
+    run("default_specs", f"results_dir={tmp_path}")
+    generate = ["generate", "-e", tmp_path / "image_grounding.yaml", *spec, "--no-report"]
+    run(*generate, "image_grounding.workflow.steps=['0']")
+    step = tmp_path / "out" / "step_0_expression_extraction"
+    server = serve(step, "--reviewer", "ann")
+    first, second = server.ask("record/0")["expressions"]
+    text = {"text": "red square", "char_span": [2, 12], "status": "pending", "instances": []}
+    drawn = {"status": "grounded", "instances": [{"from": None, "bbox": [1, 2, 30, 40], "verified": True}]}
+    for e, given in ((first, text), (second, drawn)):
+        assert not server.decide({"id": e["id"], "version": e["version"], "after": given}, "a")["error"]
+    run(*generate)
+    assert grounded(tmp_path)[0]["text"] == "A red square", "not before `apply`"
+    run("apply", step)
+    run(*generate)
+    square, cat = grounded(tmp_path)
+    assert (square["text"], "reviewed_by" in square) == ("red square", False), "nobody reviewed its boxes"
+    assert (cat["instances"][0]["bbox"], cat["reviewed_by"], cat["verified"]) == ([1, 2, 30, 40], "ann", True)
+    with open(data, "a") as file:
+        file.write(json.dumps({"image_path": "a.png", "caption": "A red thing."}) + "\n")
+    run(*generate)
+    assert [row["text"] for row in grounded(tmp_path)] == ["red square", "a cat"]
+    assert len((tmp_path / "out" / "annotations.jsonl").read_text().splitlines()) == 2, "rows that came since go on too"
+
+
+def grounded(folder: Path) -> list[dict[str, Any]]:
+    line = (folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    rows: list[dict[str, Any]] = json.loads(line)["expressions"]
+    return rows
+
+
+def test_what_was_found_right_is_gold_for_eval_and_the_rest_is_open(results: Path, serve: Any) -> None:
+    server = serve(results)
+    server.decide({"id": "a#0", "version": version(server, 0), "after": after(0)})
+    server.decide({"id": "a#1", "version": version(server, 1), "after": after(1, verified=False)})
+    run("apply", results)
+    figures = json.loads(run("eval", results, "--gold", results / "annotations.reviewed.jsonl", "--json"))
+    assert (figures["expressions"], figures["expressions_not_judged"], figures["gold_boxes"]) == (3, 2, 1)
+    assert figures["acc_0.5"] == 1
+
+
+@pytest.mark.parametrize("column", ["region_captions", "regions"])
+def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column: str) -> None:
+    name = "text" if column == "region_captions" else "type"
+    items = [{"bbox": [1, 2, 30, 40], name: "a mug", "region_id": 1}, {"bbox": [5, 5, 9, 9], name: "a cat"}]
+    write(results, {"image_id": "a", "image_path": "a.png", column: items})
+    server = serve(results, "--reviewer", "ann")
+    change = {"id": "a#0", "version": version(server, 0)}
+    box = {"from": 0, "bbox": [1, 2, 31.5, 40], "verified": True}
+    assert not server.decide({**change, "after": {"status": "grounded", "instances": [box]}})["error"]
+    [record] = applied(results)
+    assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], "verified": True, "reviewed_by": "ann"}, items[1]]
