@@ -12,14 +12,13 @@ from dataflow_grounding.review.record_view import FIRST, MEANING, View
 FLAGS = (*MEANING, "verified", "small", "medium", "large", "changed", "without picture")
 """What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
 
-_head_of = lru_cache(100_000)(head_of)
-
 
 class RecordIndex:
     """Makes the rows, and knows the words that they name by number."""
 
     def __init__(self) -> None:
         self.heads: dict[str, int] = {}
+        self._head_of = lru_cache(100_000)(head_of)
         self.models: dict[str, int] = {}
         self.marked: Counter[str] = Counter()
 
@@ -34,7 +33,7 @@ class RecordIndex:
         counted, texts = [], []
         for e in view.expressions:
             texts.append(" ".join(e.text.lower().split()))
-            counted += [self.heads.setdefault(_head_of(e.text), len(self.heads)), len(e.instances)]
+            counted += [self.heads.setdefault(self._head_of(e.text), len(self.heads)), len(e.instances)]
         scores = [i["score"] for e in view.expressions for i in e.instances if is_number(i.get("score"))]
         low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
         marks = self._marks(view, data)
