@@ -177,7 +177,7 @@ class StoreLock:
         beats = 0
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
-                if self._holder(self._number + 1):
+                if self._holder(self._number + 1) and not ended.is_set():
                     return open(self._mirror.here(self._folder, _LOST), "w").close()
                 self._write(beats=(beats := beats + 1))
         return None

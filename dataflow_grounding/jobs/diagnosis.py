@@ -22,6 +22,10 @@ from dataflow_grounding.version import __version__
 
 EXTRAS = {
     "gemini": "google-genai",
+    "gs": "gcsfs",
+    "hf": "huggingface_hub",
+    "ray": "ray",
+    "s3": "s3fs",
     "datasets": "datasets",
     "eval": "faster-coco-eval",
     "parquet": "pyarrow",
