@@ -252,12 +252,12 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
 def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(place: Workplace) -> None:
     place.many(40)
     one_by_one = {"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10, "workflow.max_workers": 1}
-    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
+    with LoopbackServer(Switching(lambda n: X if n < 18 else Y)) as server:
         done = run(place, server, **one_by_one)
         assert done.code == 0, done
         first = [record.get("suspect_boxes", False) for record in place.annotations()]
         assert first[:5] == [False] * 5, "a check has vouched for these"
-        assert all(first[12:]), "also for those that were finished before a check missed"
+        assert all(first[18:]), "also for those that were finished before a check missed"
         counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
         assert counts["suspect_boxes"] == sum(first)
         again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})  # not a finished run's repetition
