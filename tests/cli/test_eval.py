@@ -96,7 +96,9 @@ def test_a_folder_of_figures_plots_and_worst_cases(folder: Path) -> None:
     write("a.jsonl", record(knife=[], cup=[(LEFT, 0.9)], saucer=[(FAR, 0.4)], fork=[(FAR, 0.2)]))
     said = figures("a.jsonl", "b", "-o", "figures")
     there = {path.name for path in Path("figures").iterdir()}
-    assert there == {*("figures.json", "figures.md", "accuracy.svg", "precision.svg", "worst.jsonl", "worst.html")}
+    assert there == {
+        *("figures.json", "figures.md", "accuracy.svg", "precision.svg", "worst.jsonl", "worst.html", "worst_files")
+    }
     assert json.loads(Path("figures/figures.json").read_text("utf-8")) == said
     assert "| acc_0.5 " in Path("figures/figures.md").read_text("utf-8")
     for name in ("accuracy", "precision"):

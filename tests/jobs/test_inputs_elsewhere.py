@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
 
 from benchmarks.object_store import BUCKET, ObjectStore, object_store
 from benchmarks.workplace import Files, Workplace, caption, command
@@ -33,6 +34,7 @@ def one_store() -> Iterator[ObjectStore]:
     with object_store() as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.environment.items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another module's store
         yield running
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import boto3
 import pytest
+import s3fs
 
 from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended
@@ -39,6 +40,7 @@ def one_store() -> Iterator[FaultyStore]:
     with faulty_store() as store, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(store).items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another module's store
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         yield store
 
