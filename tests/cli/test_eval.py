@@ -112,9 +112,9 @@ def test_a_folder_of_figures_plots_and_worst_cases(folder: Path) -> None:
     assert texts[:2] == ["saucer (gold)", "saucer (found, IoU 0.00)"]
     assert {"spoon (gold)", "fork (gold)", "fork (found, IoU 0.00)"} <= set(texts)
     assert not any("cup" in text or "knife" in text for text in texts)
-    page = Path("figures/worst.html").read_text("utf-8")
-    assert "saucer (found, IoU 0.00)" in page
-    assert "data:image/jpeg" in page
+    beside = [path for path in Path("figures/worst_files").rglob("*") if path.is_file()]
+    assert any("saucer (found, IoU 0.00)" in path.read_text("utf-8") for path in beside if path.suffix == ".js")
+    assert any("thumbnails" in path.parts for path in beside)
 
 
 def test_another_tools_record(folder: Path) -> None:
