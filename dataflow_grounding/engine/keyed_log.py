@@ -154,14 +154,7 @@ class KeyedLog:
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(self._file, data[written:])
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(self._file, self._size)
-                raise
+            append(self._file, data, self._size)
         self._size += len(data)
         self.unsynced += 1
 
@@ -218,6 +211,18 @@ class KeyedLog:
                 break
             data += more
         return data.partition(b"\n")[0]
+
+
+def append(file: int, data: bytes, size: int) -> None:
+    """Hand data to the system behind the `size` bytes that an open file has, whole or not at all. Raises OSError."""
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(file, data[written:])
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

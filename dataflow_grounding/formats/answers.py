@@ -46,7 +46,9 @@ def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Si
         elif numbers.name in ("qwen2-vl", "ms-swift"):  # others' tags mean their own numbers
             found = [json.loads(number) for number in _NUMBER.findall(text.rpartition("<|object_ref_end|>")[2])]
             fours = [found[at : at + 4] for at in range(0, len(found), 4)]
-    if not all(map(is_box, fours)) or text not in (as_json(numbers.key, phrase, fours), as_tags(phrase, fours)):
+    if not all(map(is_box, fours)):
+        return []
+    if text != (as_json(numbers.key, phrase, fours) if text.startswith("[") else as_tags(phrase, fours)):
         return []
     boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
     inside = all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)

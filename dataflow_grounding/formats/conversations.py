@@ -132,12 +132,14 @@ class _Conversations(Texts):
                 question = text
             elif role != "system" and text.strip() == NOTHING:
                 yield phrase_of(question), []
-            elif role != "system" and (own := plain_boxes(text, phrase_of(question), numbers, size, self.sent(size))):
-                yield phrase_of(question), own
             elif role != "system" and _HAS_BOXES.search(text):
+                phrase = phrase_of(question)
+                if plain := plain_boxes(text, phrase, numbers, size, self.sent(size)):
+                    yield phrase, plain
+                    continue
                 for label, box in self._boxes_in(text, numbers, size):
-                    same = label in (None, html.unescape(phrase_of(question)))  # the reader resolves entities
-                    yield phrase_of(question) if same else str(label), [box]
+                    same = label in (None, html.unescape(phrase))  # the reader resolves entities
+                    yield phrase if same else str(label), [box]
 
     def _boxes_in(self, text: str, numbers: BoxFormat, size: Size) -> Iterator[tuple[str | None, Bbox]]:
         """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read under other names."""

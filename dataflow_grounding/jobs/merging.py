@@ -136,7 +136,7 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
         key, value = left.pop()
         if isinstance(value, dict) and value:
             left += [(f"{key}.{name}", inner) for name, inner in value.items()]
-        elif key.rpartition(".")[2] not in _OWN and not (isinstance(value, str) and is_absolute(value)):
+        elif not (isinstance(value, str) and is_absolute(value)):
             found[key] = value
     return {key: value for key, value in found.items() if _OWN.isdisjoint(key.split("."))}
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from dataflow_grounding.engine.keyed_log import storing
+from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
@@ -142,14 +142,7 @@ class Decisions:
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
                 data = b"\n" + data
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(self._file, data[written:])
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(self._file, size)
-                raise
+            append(self._file, data, size)
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:

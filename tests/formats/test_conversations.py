@@ -282,6 +282,15 @@ def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, 
     assert read_line(tmp_path, line, name, target=target) == []
 
 
+def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None:
+    draw(tmp_path, [record("a.png", (64, 48), [])])
+    parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    said = [{"role": "user", "content": parts}, {"role": "assistant", "content": "A mug."}]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"messages": said, "images": ["a.png"]}) + "\n")
+    [row] = read(str(tmp_path / "x.jsonl"), "llava", image_root=str(tmp_path), target="qwen3-vl")
+    assert row["expressions"] == []
+
+
 def test_a_json_list_is_read_too(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (200, 100), [])])
     turns = [{"from": "human", "value": "<image>Find: a mug"}, {"from": "gpt", "value": "[[100, 100, 500, 500]]"}]

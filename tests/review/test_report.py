@@ -17,9 +17,6 @@ from dataflow_grounding.review import report_files
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.review.versions import Version
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
 
 def expression(
     caption: str, text: str, *instances: dict[str, Any], status: str | None = None, **more: Any
@@ -81,17 +78,6 @@ def version(folder: Path, records: list[Any], name: str) -> Version:
     path = folder / "earlier.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return Version(name, str(path))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    if not os.path.exists(CHROMIUM):
-        pytest.skip(f"needs a browser at {CHROMIUM}: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 COMMAND = [sys.executable, "-m", "dataflow_grounding"]
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
@@ -122,17 +120,6 @@ def serve() -> Iterator[Callable[..., Server]]:
         if server.process.poll() is None:
             server.process.terminate()
         server.process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    if not os.path.exists(CHROMIUM):
-        pytest.skip(f"needs a browser at {CHROMIUM}: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
