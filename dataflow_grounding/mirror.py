@@ -69,6 +69,10 @@ class Mirror:
 
         self.ask(path, pipe)
 
+    def remove(self, path: str) -> None:
+        """Remove a file there. Raises OSError."""
+        self.ask(path, lambda system, there: system.rm_file(there))
+
     def fetch(self, *paths: str) -> None:
         """Bring files; those that are not there are passed over. Raises InputError."""
         with told_as(InputError, f"can't read {self.address}", again=True), ThreadPoolExecutor(16) as pool:
