@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from itertools import islice
-from queue import SimpleQueue
-from threading import Thread
+from multiprocessing.pool import ThreadPool
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra
@@ -206,38 +205,20 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 @cache
-def _threads(process: int) -> "SimpleQueue[tuple[Future[Any], Callable[[], Any]]]":
-    """The work of a process's threads, for which Python doesn't wait at its end: stores may take their time."""
-    queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            future, work = queue.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:
-                    future.set_exception(error)
-
-    for _ in range(THREADS):
-        Thread(target=serve, daemon=True).start()
-    return queue
-
-
-def _begun(work: Callable[[], T]) -> "Future[T]":
-    future: Future[T] = Future()
-    _threads(os.getpid()).put((future, work))
-    return future
+def _threads(process: int) -> ThreadPool:
+    """A process's that wait for stores, which may take their time: Python doesn't wait for them at its end."""
+    return ThreadPool(THREADS)
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """What work that waits for stores returns, done by a thread: the event loop's own are too few for that."""
-    return await asyncio.wrap_future(_begun(partial(work, *arguments)))
+    future: Future[T] = Future()
+    _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
+    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 def side_by_side(work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]) -> Iterator[T]:
-    """What `work` returns for each item, in order; for those for which it `waits` for stores, threads do it ahead."""
+    """What `work` returns for each item, in order; where it `waits` for stores, threads do some at a time."""
     left = iter(items)
     while some := list(islice(left, 4 * THREADS)):
-        ahead = [_begun(partial(work, item)) if waits(item) else None for item in some]
-        yield from (work(item) if one is None else one.result() for item, one in zip(some, ahead, strict=True))
+        yield from _threads(os.getpid()).map(work, some, 1) if any(map(waits, some)) else map(work, some)
