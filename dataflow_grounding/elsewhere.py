@@ -45,6 +45,11 @@ def is_elsewhere(path: object) -> bool:
     return found is not None and found[1].lower() not in ("http", "https", "file")
 
 
+def has_scheme(path: str) -> bool:
+    """Whether a path begins as an address does, of whatever kind, also one that is misspelt (`s3:/bucket`)."""
+    return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
+
+
 def plain_path(path: str) -> str:
     """The path that an address `file://…` names; any other as it is."""
     return path[7:] if path[:7].lower() == "file://" else path
@@ -210,6 +215,11 @@ def _threads(process: int) -> ThreadPool:
     return ThreadPool(THREADS)
 
 
+def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+    """What `work`, which waits for stores, returns for each item. Raises what it raises."""
+    return _threads(os.getpid()).map(work, items, 1)
+
+
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """What work that waits for stores returns, done by a thread: the event loop's own are too few for that."""
     future: Future[T] = Future()
@@ -221,4 +231,4 @@ def side_by_side(work: Callable[[A], T], items: Iterable[A], waits: Callable[[A]
     """What `work` returns for each item, in order; where it `waits` for stores, threads do some at a time."""
     left = iter(items)
     while some := list(islice(left, 4 * THREADS)):
-        yield from _threads(os.getpid()).map(work, some, 1) if any(map(waits, some)) else map(work, some)
+        yield from at_once(work, some) if any(map(waits, some)) else map(work, some)
