@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, look, side_by_side
-from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
+from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
@@ -59,13 +59,11 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
         path, left_out = joined(label_dir, label_of[image]), list[str]()
         if label_of[image] not in labels:
             return [], []
-        try:
+        with told_as(BrokenRow, f"can't read {path}"):
             if names is None:
                 regions, left_out = read_kitti(path)
             else:
                 regions = read_yolo(path, names, size) if size else []
-        except OSError as error:
-            raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
         return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
     if labels.isdisjoint(label_of.values()):

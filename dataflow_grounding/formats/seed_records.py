@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, InputError, SpecError
+from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
 from dataflow_grounding.formats import label_seeds
 from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of, state_of
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
@@ -133,10 +133,8 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)[1:]):
         report: dict[str, Any] = known["report"]
     else:
-        try:
+        with told_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
-        except OSError as error:
-            raise InputError(f"can't write {path}: {error.strerror or error}") from None
         report = seeds.report()
         state = sealed(as_json({"fingerprint": fingerprint, "written": state_of(path)[1:], "report": report}))
         write_text(state_path, json.dumps(state) + "\n")

@@ -18,7 +18,7 @@ from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed, told_as
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
@@ -121,12 +121,9 @@ class SpecRun:
     def _copy_last(self, summary: Summary) -> None:
         target = self.annotations_path
         if summary.done:
-            try:
+            with told_as(StorageFailed, f"can't write {target}", again=True):
                 written = [step.storage.output_path for step in self.steps if os.path.exists(step.storage.output_path)]
                 copy_file(written[-1], target)  # an operator from elsewhere may write nothing
-            except OSError as error:
-                why = error.strerror or error
-                raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None
         summary.annotations, summary.failures_file = address_of(target), address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:
