@@ -1,6 +1,7 @@
 """Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find."""
 
 import asyncio
+import atexit
 import errno
 import hashlib
 import os
@@ -11,14 +12,14 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
-from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra
+from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.secrets import excerpt, learn_address
 
 T = TypeVar("T")
@@ -159,23 +160,30 @@ def look(path: str) -> State:
     return State(info.get("size") or 0, int(seconds * 10**9), "folder" if info.get("type") == "directory" else "file")
 
 
+def state_of(path: str) -> list[int] | None:
+    """What changes when a file is written to or replaced; None for a pipe, and without a file. Raises MissingExtra."""
+    with suppress(OSError, InputError):
+        if is_elsewhere(path):
+            return [*look(path)[:2]]
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return None
+
+
 def kind_of(path: str) -> str:
     """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't tell, MissingExtra."""
-    try:
+    missing = FileNotFoundError if is_elsewhere(path) else OSError
+    with told_as(InputError, f"can't read {path}"), suppress(missing):
         return look(path).kind
-    except OSError as error:
-        if is_elsewhere(path) and error.errno != errno.ENOENT:
-            raise InputError(f"can't read {path}: {error.strerror}") from None
-        return ""
+    return ""
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
     system, name = place_of(folder)
-    try:
+    with told_as(InputError, f"can't list {folder}"):
         found = patiently(folder, lambda: system.glob(place_of(pattern)[1]) if pattern else system.find(name))
-    except OSError as error:
-        raise InputError(f"can't list {folder}: {error.strerror}") from None
     return sorted(posixpath.relpath(path, name) for path in found)
 
 
@@ -212,7 +220,9 @@ def _whole(data: bytes, size: int) -> bytes:
 @cache
 def _threads(process: int) -> ThreadPool:
     """A process's that wait for stores, which may take their time: Python doesn't wait for them at its end."""
-    return ThreadPool(THREADS)
+    pool = ThreadPool(THREADS)
+    atexit.register(pool.terminate)  # else it may complain when it is cleared away
+    return pool
 
 
 def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:

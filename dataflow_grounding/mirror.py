@@ -61,12 +61,8 @@ class Mirror:
 
     def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         """Make a file there, whole or not at all; with `create` only where there is none. Raises OSError."""
-
-        def pipe(system: Any, there: str) -> None:
-            with suppress(FileExistsError):
-                system.pipe_file(there, data, mode=mode)
-
-        self.ask(path, pipe)
+        with suppress(FileExistsError):
+            self.ask(path, lambda system, there: system.pipe_file(there, data, mode=mode))
 
     def remove(self, path: str) -> None:
         """Remove a file there. Raises OSError."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, look, open_file, side_by_side
+from dataflow_grounding.elsewhere import is_absolute, kind_of, open_file, side_by_side
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
@@ -74,13 +74,6 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 def _header(image_key: str, record: Record) -> Header | None:
     with suppress(GroundingError):  # each tells its own trouble when its turn comes
         return read_header(find_image(record, image_key).path, b"")
-    return None
-
-
-def stat_of(path: str) -> os.stat_result | None:
-    """The file's state; None where there is none."""
-    with suppress(OSError):
-        return os.stat(path)
     return None
 
 
@@ -217,16 +210,6 @@ class Source:
             lines = min(lines, self._pilot) if self._pilot else lines
             return lines // self._shard.of if self._shard else lines
         return None
-
-    def state(self) -> tuple[int, ...] | None:
-        """What changes when the input file is written to or replaced; None for a pipe or a missing file."""
-        if is_elsewhere(self.path):
-            with suppress(OSError, InputError):
-                return look(self.path)[:2]
-        found = stat_of(self.path)
-        if found is None or not stat.S_ISREG(found.st_mode):
-            return None
-        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""
