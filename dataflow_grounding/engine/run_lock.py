@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import FolderTaken, InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, Mirror
-from dataflow_grounding.records import write_bytes
 from dataflow_grounding.terminal import say
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -44,7 +44,7 @@ def only_run(folder: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in _TAKEN:
                 raise FolderTaken(f"another run is working in {place}: wait for it to end") from None
-            with HeartLock(Files(folder), "", place, folder).held():
+            with HeartLock(_Here(folder), "", place, folder).held():
                 yield
         else:
             yield
@@ -59,9 +59,8 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
     with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
-            raise InputError(
-                f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it: choose another folder"
-            )
+            what = f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
+            raise InputError(f"{what}: choose another folder")
     with HeartLock(mirror, folder, place, mirror.here(folder)).held():
         yield
 
@@ -72,49 +71,36 @@ def check_held(folder: str) -> None:
         raise StorageFailed("another run has taken over, as nothing was heard of this one; its replies are kept")
 
 
-class Files:
-    """Small files in a folder of this machine, which are read and written as those of a Mirror."""
+class _Here:
+    """Small files of a folder of this machine, as a Mirror has those elsewhere."""
 
-    id = ""
+    id, known = "", set[str]()
 
-    def __init__(self, root: str) -> None:
-        self._root, self.known = root, set[str]()
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
 
-    def listed(self, folder: str) -> list[str]:
-        """The names of all. Raises OSError."""
-        return os.listdir(os.path.join(self._root, folder))
+    def listed(self, within: str) -> list[str]:
+        return os.listdir(self._folder / within)
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file; none without one. Raises OSError."""
-        with suppress(FileNotFoundError), open(os.path.join(self._root, path), "rb") as file:
-            return file.read()
+        with suppress(FileNotFoundError):
+            return (self._folder / path).read_bytes()
         return b""
 
     def write(self, path: str, data: bytes, mode: str) -> None:
-        """Make a file; with `create` only where there is none. Raises OSError."""
-        path = os.path.join(self._root, path)
-        if mode != "create":
-            return write_bytes(path, data)
-        with suppress(FileExistsError), open(path, "xb") as file:
+        with suppress(FileExistsError), open(self._folder / path, "xb" if mode == "create" else "wb") as file:
             file.write(data)
-        return None
 
     def remove(self, path: str) -> None:
-        """Remove a file. Raises OSError."""
-        os.remove(os.path.join(self._root, path))
+        os.remove(self._folder / path)
 
 
 class HeartLock:
-    """`lock-{n}` in a folder, of which the highest counts. Whoever makes the next one, and only one can, holds it.
-
-    Args:
-        files: Those of this machine, or elsewhere.
-        folder: Where the locks are among them.
-        place: What is locked, for people.
-        here: The checkpoint folder for which it is, as `check_held` names it.
+    """`lock-{n}` in a `folder` of files, of which the highest counts. Whoever makes the next one, and only one can, has
+    locked the `place`, as people call it, for which the checkpoint folder `here` stands.
     """
 
-    def __init__(self, files: Files | Mirror, folder: str, place: str, here: str) -> None:
+    def __init__(self, files: _Here | Mirror, folder: str, place: str, here: str) -> None:
         self._files, self._folder, self._place, self._here = files, folder, place, here
         self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
         self._mine |= {"id": files.id, "claim": token_hex(8)}
@@ -208,8 +194,6 @@ def _start_of(pid: int) -> str | None:
         return None
     except OSError:
         pass
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""  # no /proc here: alive is all that is known
+    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[19]
+    return ""  # no /proc here: alive is all that is known
