@@ -5,7 +5,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
@@ -26,10 +26,8 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     all_of = [Shard(number, of, "rows.jsonl", tuple(source.columns())) for number in range(1, of + 1)]
     shards = [one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows)) for one in all_of]
     with ExitStack() as undo, storing(results_dir):
-        writers = [RowWriter(shard.rows) for shard in shards]
+        writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
-        for writer in writers:
-            undo.callback(writer.discard)
         for number, row in source.split(of):
             writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
             lines[number - 1].append(row.line)
@@ -61,7 +59,7 @@ def joined(
     with ExitStack() as undo, storing(failures):
         writers: list[RowWriter] = []
         for target, paths in [(failures, failed), *files.items()]:
-            undo.callback((writer := RowWriter(target)).discard)
+            writer = undo.enter_context(closing(RowWriter(target)))
             read = _step_lines if writers else _failed_lines
             for _, line in heapq.merge(*map(read, paths), key=itemgetter(0)):
                 writer.write_line(line)

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import itertools
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -202,14 +201,12 @@ class Source:
 
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, of a shard about; else None."""
-        with suppress(OSError):
-            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv", ".tsv")):
-                return None
-            with open(self.path, "rb") as file:
-                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            lines = min(lines, self._pilot) if self._pilot else lines
-            return lines // self._shard.of if self._shard else lines
-        return None
+        if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
+            return None
+        with open(self.path, "rb") as file:
+            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        lines = min(lines, self._pilot) if self._pilot else lines
+        return lines // self._shard.of if self._shard else lines
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""

@@ -11,7 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import compress, islice
 from typing import Any
@@ -153,9 +153,7 @@ def split(
 
 def _write(results: str, paths: Sequence[str], of_record: Sequence[int]) -> None:
     with ExitStack() as undo:
-        writers = [RowWriter(path) for path in paths]
-        for writer in writers:
-            undo.callback(writer.discard)
+        writers = [undo.enter_context(closing(RowWriter(path))) for path in paths]
         for record, part in zip(records_of(results), of_record, strict=True):
             writers[part].write(record)
         for writer in writers:

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -175,9 +175,7 @@ class SpecInput:
 
     def _write(self, path: str, rows: Iterator[Row]) -> int:
         broken = at = 0
-        with told_as(InputError, f"can't write {path}"), ExitStack() as undo:
-            writer = RowWriter(path)
-            undo.callback(writer.discard)
+        with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
             for line, data, error in rows:
                 row = broken_row(error) if error is not None else data or {}
                 writer.write_line("\n" * (line - at - 1) + dump_line(row))

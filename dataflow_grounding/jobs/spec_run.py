@@ -100,23 +100,18 @@ class SpecRun:
 
     def _execute(self, locked: str, run: MakeRun) -> Summary:
         started = time.time()
-        summary = None
-        stopped: RunStopped | None = None
+        summary: Summary | None = None
         try:
             self.job.prepare()
             summary = execute(self.steps, self.options, self.job.source, locked=locked, run=run)
             self._copy_last(summary)
+            self._write_run_json(summary, None, started)
             self.job.finish()
             return summary
-        except RunStopped as why:
-            stopped = why
-            raise
-        finally:
-            if stopped is not None:
-                with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
-                    self._write_run_json(summary, stopped, started)
-            elif summary is not None:
+        except RunStopped as stopped:
+            with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
                 self._write_run_json(summary, stopped, started)
+            raise
 
     def _copy_last(self, summary: Summary) -> None:
         target = self.annotations_path

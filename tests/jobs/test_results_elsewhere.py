@@ -290,3 +290,10 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing
     assert "can't write s3://no-such-bucket/run" in missing.err
+
+
+@pytest.mark.parametrize("what", ["cost", "report"])
+def test_an_address_with_nothing_there_is_named(run: Elsewhere, what: str) -> None:
+    done = command([what, run.address])
+    assert done.code == 2, done
+    assert run.address in done.err
