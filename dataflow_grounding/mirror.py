@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from dataflow_grounding.elsewhere import at_once, has_scheme, is_elsewhere, joined, place_of, system_errors
+from dataflow_grounding.elsewhere import at_once, has_scheme, is_elsewhere, joined, place_of, state_of, system_errors
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.records import read_object, write_bytes
@@ -83,15 +83,14 @@ class Mirror:
             at_once(self._put, new.keys() & {last})
             write_bytes(self.here(_SENT), json.dumps({**sent, **new}).encode())
 
-    def _own(self) -> dict[str, str]:
+    def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
         found = {}
         for path in Path(self.root, self.part).rglob("*"):
             within = path.relative_to(self.root)
             own = path.name in KEPT if CKPT in within.parts else not path.name.endswith((_MARK, _SENT, ".part"))
-            if own and path.is_file() and (self.part or within.parts[0] != "shards"):
-                state = path.stat()
-                found[str(within)] = f"{state.st_size} {state.st_mtime_ns} {state.st_ino}"
+            if own and (self.part or within.parts[0] != "shards") and (state := state_of(str(path))):
+                found[str(within)] = state
         return found
 
     def _put(self, path: str) -> None:

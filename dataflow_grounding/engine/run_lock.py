@@ -145,7 +145,7 @@ class HeartLock:
     def _wait_for(self, number: int) -> None:
         """Raises FolderTaken where the run of a lock is alive."""
         now = holder = self._holder(number)
-        self._files.known.add(str(holder.get("id")))
+        self._files.known.update(filter(None, [holder.get("id")]))
         lives = self._lives(holder)
         if number == 0 or holder.get("free") or lives is False:
             return
