@@ -165,7 +165,7 @@ def state_of(path: str) -> list[int] | None:
     with suppress(OSError, InputError):
         if is_elsewhere(path):
             return [*look(path)[:2]]
-        found = os.stat(path)
+        found = os.stat(plain_path(path))
         if stat.S_ISREG(found.st_mode):
             return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
     return None
