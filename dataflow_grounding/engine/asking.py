@@ -117,38 +117,31 @@ class Asking:
         while True:
             place, number = await self.places.acquire(priority, failed, request.at)
             try:
-                return await self._judged(request, place, number, tries, failed)
+                return await self._send_once(request, place, number)
+            except (errors.EndpointRefused, errors.RequestRefused) as error:  # perhaps the endpoint's as a whole
+                with self._stopping():
+                    refusal = self.places.refused(place, error, failed)
+                if not isinstance(refusal, errors.ServerFault):
+                    raise refusal from None
+                fault = refusal
             except errors.ServerFault as error:
-                failed.add(place)
-                limited = isinstance(error, errors.RateLimited)
-                if not limited and tries[error.kind] >= most_tries(error, self.max_attempts):
-                    error.attempts = tries[error.kind]
-                    raise
-                if request.at is None and self.places.others(failed):
-                    continue
-                failed.clear()
-                wait = error.retry_after if isinstance(error, errors.ServerOverloaded) else None
-                self.waiting_for_rate_limit += limited
-                try:
-                    await self._wait(wait, tries.total())
-                finally:
-                    self.waiting_for_rate_limit -= limited
-
-    async def _judged(
-        self, request: Request[T], place: Place, number: int, tries: Counter[str], failed: set[Place]
-    ) -> Reply:
-        """Sends once; an error that is the endpoint's as a whole stops the run, unless another goes on."""
-        try:
-            return await self._send_once(request, place, number)
-        except (errors.EndpointRefused, errors.RequestRefused) as error:
-            with self._stopping():
-                refusal = self.places.refused(place, error, failed)
-            raise refusal from None
-        except errors.ServerFault as error:
-            tries[error.kind] += 1
-            with self._stopping():
-                self.places.failed(place, error, tries[error.kind])
-            raise
+                fault = error
+                tries[fault.kind] += 1
+                with self._stopping():
+                    self.places.failed(place, fault, tries[fault.kind])
+            failed.add(place)
+            limited = isinstance(fault, errors.RateLimited)
+            if not limited and tries[fault.kind] >= most_tries(fault, self.max_attempts):
+                fault.attempts = tries[fault.kind]
+                raise fault
+            if request.at is None and self.places.others(failed):
+                continue
+            failed.clear()
+            self.waiting_for_rate_limit += limited
+            try:
+                await self._wait(getattr(fault, "retry_after", None), tries.total())
+            finally:
+                self.waiting_for_rate_limit -= limited
 
     async def _send_once(self, request: Request[T], place: Place, number: int) -> Reply:
         refused, answered = False, False
