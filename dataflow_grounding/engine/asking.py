@@ -201,7 +201,6 @@ class Asking:
     async def _wait(self, asked_for: float | None, waits: int) -> None:
         """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a tenth of that."""
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
-        # An endpoint that asks for no wait at all would be hammered.
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while (left := until - time.monotonic()) > 0:

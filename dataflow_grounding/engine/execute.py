@@ -110,10 +110,10 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
     if not steps:
         raise PlanError("the pipeline has no steps")
-    for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
-        refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     for step in steps:
-        if (options.shard is not None or run is not Run) and isinstance(step.operator, WholeFile):
+        if not isinstance(step.operator, WholeFile):
+            refuse_foreign(step.storage.checkpoint_folder, [step.storage.output_path, step.storage.failures_path])
+        elif options.shard is not None or run is not Run:
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     if options.budget_usd is None:
         return

@@ -27,11 +27,7 @@ LONGEST_REST = 60.0
 
 
 class Place:
-    """One endpoint of a run, with its `share` of places: sent one request at a time until it answers.
-
-    It counts what came since the last answer, which says whether a run should go on asking it. `max_wait`: seconds for
-    which rate limits are waited for without one.
-    """
+    """One endpoint of a run, sent one request at a time until it answers; it counts what came since the last answer."""
 
     def __init__(self, serving: Serving, weight: float, share: Share, max_wait: float) -> None:
         self.serving, self.weight, self.share, self._max_wait = serving, weight, share, max_wait
@@ -56,10 +52,7 @@ class Place:
         return self._last_answer is not None
 
     def answered(self) -> None:
-        """An answer has come: the endpoint is well, and the refusals before it were about their records.
-
-        From now on it is sent what its limiter allows.
-        """
+        """An answer has come: the endpoint is well, and the refusals before it were about their records."""
         for key, (line, _, store) in self.held.items():
             store.put(key, line)
         self.held.clear()
@@ -93,9 +86,8 @@ class Place:
         """A fault or a wish to wait, `worn` after many. Raises EndpointRefused, OutOfService, QuotaUsedUp."""
         now, wait = time.monotonic(), getattr(error, "retry_after", None) or 0.0
         if wait > self._max_wait:
-            come = (
-                time.strftime("at %H:%M on %Y-%m-%d", time.localtime(time.time() + wait)) if wait < 10**7 else "later"
-            )
+            then = time.localtime(time.time() + min(wait, 10**7))
+            come = time.strftime("at %H:%M on %Y-%m-%d", then) if wait < 10**7 else "later"
             raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {come}")
         if isinstance(error, errors.RateLimited):
             self._limited_since = self._limited_since or now

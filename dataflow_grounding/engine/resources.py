@@ -29,7 +29,6 @@ class Resources:
     ) -> None:
         self.budget, self._spent_before, self._stop = budget, budget.spent, stop
         self._logs: dict[str, KeyedLog] = {}
-        self._unsettled = 0
         try:
             self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
             self._folders = {step.storage.checkpoint_folder for step in steps}
@@ -42,11 +41,6 @@ class Resources:
         self.askings = {
             which: Asking(serving, options, budget, stop, len(servings)) for which, serving in servings.items()
         }
-
-    @property
-    def most_in_flight(self) -> int:
-        """The most requests that may be in flight over all servings; 0 without one."""
-        return sum(asking.places.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
         with told_as(StorageFailed, f"can't read or write the replies in {folder}"):
