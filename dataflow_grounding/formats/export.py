@@ -69,7 +69,7 @@ def export(
             way = _Way(format, pictures, select or Selection(), done)
             format.write(way.samples(records), out)
             way.close()
-            why = "; ".join(filter(None, [done.losses(), *done.reasons]))
+            why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
             if why and (strict or not done.written):
                 whose = f"{format.name} would lose" if done.written else "no record is left"
                 raise InputError(f"nothing is written, because {whose}: {why}")
@@ -85,7 +85,7 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = 0
+        self._changed = self._doubtful = self._unwanted = 0
 
     def samples(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -108,6 +108,7 @@ class _Way:
         """Add what is known at the end."""
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
+            "phrases that weren't asked for, by status, score, check or review": self._unwanted,
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
@@ -134,8 +135,8 @@ class _Way:
         for expression in expressions:
             wanted = self._select.of(record, expression)
             if wanted is None:
-                continue
-            if why := self._format.carries.why_not(status_of(wanted), wanted.get("char_span")):
+                self._unwanted += 1
+            elif why := self._format.carries.why_not(status_of(wanted), wanted.get("char_span")):
                 self._done.lost[why] += 1
             else:
                 said.append(wanted)

@@ -244,8 +244,8 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
 
 def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) -> None:
     with LoopbackServer(EchoAnswers(), latency=0.1) as server:
+        server.faults = [lambda request: setattr(store, "down", True) if request.index == 20 else None]
         run.place.settings["vlm.openai.base_url"] = server.base_url
-        threading.Timer(1.5, lambda: setattr(store, "down", True)).start()
         stopped = run.run()
         assert stopped.code == 130, stopped
         assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
