@@ -30,13 +30,12 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     from dataflow_grounding.review.queues import Reviewable
     from dataflow_grounding.review.server import ReviewServer
     from dataflow_grounding.review.session import Session
-    from dataflow_grounding.review.static_review import write_static
 
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, seed)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue)
     if more["static"]:
-        say(write_static(session, more["static"]), err=False)
+        say(session.write(more["static"]), err=False)
     else:
         ReviewServer(session, port).run(not no_open)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
@@ -63,20 +63,17 @@ def export(
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
     done = Exported(path)
-    try:
-        with ExportFolder(path, format.data_file if alone else None) as out:
-            pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
-            way = _Way(format, pictures, select or Selection(), done)
-            format.write(way.samples(records), out)
-            way.close()
-            why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
-            if why and (strict or not done.written):
-                whose = f"{format.name} would lose" if done.written else "no record is left"
-                raise InputError(f"nothing is written, because {whose}: {why}")
-            with out.file(README) as file:
-                file.write(_card(format, done, pictures, out))
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
+        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
+        way = _Way(format, pictures, select or Selection(), done)
+        format.write(way.samples(records), out)
+        way.close()
+        why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
+        if why and (strict or not done.written):
+            whose = f"{format.name} would lose" if done.written else "no record is left"
+            raise InputError(f"nothing is written, because {whose}: {why}")
+        with out.file(README) as file:
+            file.write(_card(format, done, pictures, out))
     return done
 
 
