@@ -116,9 +116,13 @@ class Asking:
         tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
         while True:
             place, number = await self.places.acquire(priority, failed, request.at)
+            refused = answered = False
             try:
-                return await self._send_once(request, place, number)
+                reply = await self._send_once(request, place)
+                answered = True
+                return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:  # perhaps the endpoint's as a whole
+                answered = isinstance(error, errors.RequestRefused)
                 with self._stopping():
                     refusal = self.places.refused(place, error, failed)
                 if not isinstance(refusal, errors.ServerFault):
@@ -126,9 +130,12 @@ class Asking:
                 fault = refusal
             except errors.ServerFault as error:
                 fault = error
+                refused = isinstance(fault, errors.ServerOverloaded)
                 tries[fault.kind] += 1
                 with self._stopping():
                     self.places.failed(place, fault, tries[fault.kind])
+            finally:  # once it is known whether the endpoint may be asked at all
+                self.places.release(place, number, refused=refused, answered=answered)
             failed.add(place)
             limited = isinstance(fault, errors.RateLimited)
             if not limited and tries[fault.kind] >= most_tries(fault, self.max_attempts):
@@ -143,40 +150,33 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= limited
 
-    async def _send_once(self, request: Request[T], place: Place, number: int) -> Reply:
-        refused, answered = False, False
+    async def _send_once(self, request: Request[T], place: Place) -> Reply:
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
+        self._check_stopped()
+        with self._stopping():
+            reserved = await self.budget.reserve(request, place.serving)
         try:
             self._check_stopped()
-            with self._stopping():
-                reserved = await self.budget.reserve(request, place.serving)
-            try:
-                self._check_stopped()
-                self.counts["sent"] += 1
-                answer = await place.serving.answer(replace(request, before_another=self._count_another))
-                reply = Reply(answer) if isinstance(answer, str) else answer
-                if not isinstance(reply, Reply):
-                    whose = f"answer of {type(place.serving).__name__}"
-                    raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
-                usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
-                if reply.hold:
-                    place.share.hold(reply.hold)
-                place.answered()
-                self.counts.update(answered=1, **vars(reply.usage))
-                return reply
-            except errors.GroundingError as error:
-                refused, answered = isinstance(error, errors.ServerOverloaded), isinstance(error, errors.RequestRefused)
-                at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
-                if refused or not at_work:
-                    usage = Usage()
-                raise
-            finally:
-                self.budget.settle(reserved, usage)
-        except errors.RateLimited:
-            self.counts["rate_limited"] += 1
+            self.counts["sent"] += 1
+            answer = await place.serving.answer(replace(request, before_another=self._count_another))
+            reply = Reply(answer) if isinstance(answer, str) else answer
+            if not isinstance(reply, Reply):
+                whose = f"answer of {type(place.serving).__name__}"
+                raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
+            usage = reply.usage if reply.usage != Usage() else None  # none told: its worst case
+            if reply.hold:
+                place.share.hold(reply.hold)
+            place.answered()
+            self.counts.update(answered=1, **vars(reply.usage))
+            return reply
+        except errors.GroundingError as error:
+            self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
+            at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
+            if isinstance(error, errors.ServerOverloaded) or not at_work:
+                usage = Usage()
             raise
         finally:
-            self.places.release(place, number, refused=refused, answered=answered)
+            self.budget.settle(reserved, usage)
 
     def _count_another(self) -> None:
         """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
