@@ -54,7 +54,7 @@ def test_both_clients_send_the_same_json_under_the_same_digests(workplace: Workp
             before = server.count()
             done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client})
             assert done.summary["done"] == 3, done
-            bodies.append([request.body for request in server.requests[before:]])
+            bodies.append(sorted(json.dumps(request.body, sort_keys=True) for request in server.requests[before:]))
             stored.append({json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()})
     assert bodies[0] == bodies[1]
     assert len(bodies[0]) >= 6
