@@ -223,7 +223,7 @@ class Queue:
         if not said or item.id not in said:
             return False
         expression = said[item.id].expression
-        if expression is None or expression.get("reviewed_by"):
-            return True
+        if expression is None or item.box is None:
+            return expression is None or bool(expression.get("reviewed_by"))
         boxes = expression["instances"]
-        return item.box is not None and (item.box >= len(boxes) or bool(boxes[item.box].get("reviewed_by")))
+        return item.box >= len(boxes) or bool(boxes[item.box].get("reviewed_by"))

@@ -1,6 +1,7 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
 import io
+import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -19,6 +20,7 @@ from dataflow_grounding.review.overlay import expressions_of, version_of
 from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable
 from dataflow_grounding.review.record_data import Picture, view_data
 from dataflow_grounding.review.record_view import view_of
+from dataflow_grounding.review.sampling import gold_answers
 
 GRID = 60
 """Boxes on a page of the grid."""
@@ -56,6 +58,7 @@ class Session:
         sample: So many items at random, and the seed: nothing else is shown. It is put on disk first.
         blind: Second reviews of what others decided, whose decisions aren't shown.
         order: What comes first unless the page says: `doubt`, `random` or `file`.
+        gold: Records with right boxes: some of the items that they have answers for are mixed into the sample.
 
     Raises:
         InputError, StorageFailed: The file of decisions can't be read or written.
@@ -68,12 +71,17 @@ class Session:
         sample: tuple[int, int] | None = None,
         blind: bool = False,
         order: str = "doubt",
+        gold: str | None = None,
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
         self.sample: list[Item] | None = None
         if sample is not None:
             self.sample = self._drawn(*sample)
+            known, chance = [*gold_answers(reviewable, gold)] if gold else [], random.Random(f"gold {sample[1]}")
+            others = [item for item in known if item not in self.sample]
+            self.sample += chance.sample(others, min(len(others), max(10, len(self.sample) // 10)))
+            chance.shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int) -> list[Item]:
