@@ -98,7 +98,7 @@ def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
     from dataflow_grounding.review.certificate import certify, changes_since, told_lines
 
     if verify:
-        changes = changes_since(results)
+        changes = [*changes_since(results)]
         answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
         return 1 if changes else 0
     found = certify(results, **how)

@@ -14,13 +14,11 @@ from dataflow_grounding.review.decisions import Decisions
 from dataflow_grounding.review.overlay import Expression, expressions_of, version_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 
-IOU = 0.5
-"""From which overlap with a box of the gold on a box is right."""
 SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
 
 
 def settled_of(reviewable: Reviewable, decisions: Decisions, items: Collection[Item]) -> dict[Item, bool | None]:
-    """Which items are right, as the pipeline left them; None where nobody decided on these boxes, or a blind second
+    """Which items are right as the pipeline left them; None where nobody decided on these boxes, or a blind second
     review says otherwise.
     """
     found: dict[Item, bool | None] = {}
@@ -40,14 +38,11 @@ def _is_right(original: Expression, after: Expression | None, box: int | None) -
     """Whether a reviewer accepted a box, or that there is none, as it was under its phrase as it was; None: no word."""
     if not after or after["text"] != original["text"] or (box is None and after["instances"]):
         return False
-    word = after
+    judged = [after]
     if box is not None:
         old = original["instances"][box]
-        kept = [i for i in after["instances"] if (i["bbox"], i.get("bbox_id")) == (old["bbox"], old.get("bbox_id"))]
-        if not kept:
-            return False
-        word = kept[0]
-    return word["verified"] if word.get("reviewed_by") and isinstance(word.get("verified"), bool) else None
+        judged = [i for i in after["instances"] if (i["bbox"], i.get("bbox_id")) == (old["bbox"], old.get("bbox_id"))]
+    return next((one.get("verified") if one.get("reviewed_by") else None for one in judged), False)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
@@ -64,9 +59,9 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
                 boxes[key, row["text"]] += [i["bbox"] for i in row["instances"] if i.get("verified") is not False]
     for item in reviewable.items:
         if (right := boxes.get((reviewable.keys[item.record], item.text))) is not None:
-            row = expressions_of(reviewable.record(item.record))[item.id]
-            own = None if item.box is None else row["instances"][item.box]["bbox"]
-            found[item] = any(iou(box_of(own), box_of(bbox)) >= IOU for bbox in right) if own else not right
+            instances = expressions_of(reviewable.record(item.record))[item.id]["instances"]
+            own = [box_of(i["bbox"]) for i in instances[item.box : item.box + 1]] if item.box is not None else []
+            found[item] = any(iou(box, box_of(bbox)) >= 0.5 for box in own for bbox in right) if own else not right
     if not found:
         raise InputError(f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and text")
     return found
@@ -79,41 +74,35 @@ def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
         if item.record != place:
             place, record = item.record, reviewable.record(item.record)
             rows, model = expressions_of(record), str(record.get("model") or "unknown")
-        row, groups = rows[item.id], {"status": item.status, "model": model}
+        row = rows[item.id]
+        found[item] = {"status": item.status, "model": model}
         if item.box is not None:
-            groups["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
+            found[item]["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
         if "verified" in row and not row.get("reviewed_by"):
             told, said = row.get("verification"), row["verified"]
-            method = told.get("method") if isinstance(told, Mapping) else None
-            groups["check"] = f"{method or 'check'}: {VERDICTS[said if isinstance(said, bool) else None]}"
-        found[item] = groups
+            method = told.get("method") if isinstance(told, Mapping) else "check"
+            found[item]["check"] = f"{method}: {VERDICTS[said if isinstance(said, bool) else None]}"
     return found
 
 
 def figures(
     groups: Mapping[Item, Mapping[str, str]], settled: Mapping[Item, bool | None], level: float = 0.95
 ) -> dict[str, Any]:
-    """The figures of a sample, of which `settled` says what is right, of all items, which have `groups`.
-
-    Returns:
-        `boxes`, the same `by` group, and `phrases_missed`, whose counts are of phrases without a box, its shares of all
-        phrases. Each as `figure` tells it; bounds hold at `level`, each for itself.
+    """Of a sample, of which `settled` says what is right, from all items, which have `groups`: `boxes`, the same `by`
+    group, and `phrases_missed`, whose counts are of phrases without a box, its shares of all phrases.
     """
-    boxes, phrases = [item for item in groups if item.box is not None], sum(not item.box for item in groups)
-    of = Counter(group for item in boxes for group in groups[item].items())
-    said = defaultdict[Any, list["bool | None"]](list)
+    of = Counter(group for item, own in groups.items() for group in own.items() if item.box is not None)
+    said, by = defaultdict[Any, list["bool | None"]](list), defaultdict[str, dict[str, Any]](dict)
     for item, right in settled.items():
         for group in ["boxes", *groups[item].items()] if item.box is not None else ["phrases"]:
             said[group].append(right)
-    by: dict[str, dict[str, Any]] = {name: {} for name in ("size", "status", "model", "check")}
     for name, group in sorted(of):
         by[name][group] = figure(said[name, group], of[name, group], level)
-    without = len(groups) - len(boxes)
+    phrases, without = sum(not item.box for item in groups), sum(item.box is None for item in groups)
     missed = figure(said["phrases"], without, level)
-    for name in ("share", "low", "high"):
-        missed[name] = missed[name] and round(missed[name] * without / phrases, 6)
-    missed["phrases"] = phrases
-    return {"boxes": figure(said["boxes"], len(boxes), level), "phrases_missed": missed, "by": by}
+    of_all = {name: missed[name] and round(missed[name] * without / phrases, 6) for name in ("share", "low", "high")}
+    boxes = figure(said["boxes"], len(groups) - without, level)
+    return {"boxes": boxes, "phrases_missed": {**missed, "phrases": phrases, **of_all}, "by": by}
 
 
 def figure(said: Sequence[bool | None], of: int | None = None, level: float = 0.95) -> dict[str, Any]:
@@ -130,9 +119,5 @@ def figure(said: Sequence[bool | None], of: int | None = None, level: float = 0.
     if of is not None:
         low, high = max(low, counts[False] / max(of, 1)), min(high, 1 - counts[True] / of if of else 0.0)
     told = {"wrong": counts[False], "unsettled": counts[None], "looked_at": n, **({} if of is None else {"of": of})}
-    return {**told, "share": ratio(n - counts[True], n), "low": round(low, 6), "high": round(high, 6)}
-
-
-def ratio(part: int, whole: int) -> float | None:
-    """A share; None of nothing."""
-    return round(part / whole, 6) if whole else None
+    share = round((n - counts[True]) / n, 6) if n else 0.0 if of == 0 else None
+    return {**told, "share": share, "low": round(low, 6), "high": round(high, 6)}
