@@ -71,19 +71,14 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     """
     reviewable = Reviewable(results)
     decisions, folder = Decisions(reviewable.files.decisions), os.path.dirname(reviewable.files.annotations) or "."
-    stated, groups = _stated(reviewable, decisions), groups_of(reviewable)
-    places = {(reviewable.keys[item.record], item.id, item.box): item for item in groups}
-    drawn = dict.fromkeys(places[key, id, box] for one in stated for key, id, box in one["items"])
-    found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(stated))
-    answers = gold_answers(reviewable, gold) if gold else {}
-    words = settled_of(reviewable, decisions, answers)
-    on_gold = figure([words[item] == right for item, right in answers.items() if words[item] is not None])
+    (samples, drawn), groups = _sampled(reviewable, decisions), groups_of(reviewable)
+    found = figures(groups, settled_of(reviewable, decisions, drawn), 1 - 0.05 / len(samples))
     phrases = [item for item in groups if not item.box]  # each by its first box, or none
     checks = Counter(groups[item]["check"] for item in phrases if "check" in groups[item])
     found |= {
-        "samples": [{name: one[name] for name in ("size", "seed", "when", "who")} for one in stated],
+        "samples": samples,
         "reviewers": {**Counter(str(decisions.by.get((reviewable.keys[i.record], i.id))) for i in drawn)},
-        "gold": gold and {"file": os.path.relpath(gold, folder), **on_gold},
+        "gold": gold and {"file": os.path.relpath(gold, folder), **_on_gold(reviewable, decisions, gold)},
         "target": max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error},
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
@@ -92,30 +87,37 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     return {"sentence": _sentence(found), **found}
 
 
-def _stated(reviewable: Reviewable, decisions: Decisions) -> list[dict[str, Any]]:
-    """The samples of the file as it is, each once. Raises InputError."""
-    found = dict[Any, dict[str, Any]]()
+def _sampled(reviewable: Reviewable, decisions: Decisions) -> tuple[list[dict[str, Any]], list[Item]]:
+    """The samples of the file as it is, and what they drew, each once. Raises InputError."""
+    found, drawn_items = dict[Any, dict[str, Any]](), dict[Any, None]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
         drawn = reviewable.sample(size, seed) if type(size) is type(seed) is int and size > 0 else {}
         if drawn and one.get("annotations") == drawn["annotations"]:
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
-            found.setdefault((size, seed), one)
+            found.setdefault((size, seed), {name: one[name] for name in ("size", "seed", "when", "who")})
+            drawn_items |= dict.fromkeys(map(tuple, drawn["items"]))
     if not found:
         since = "has changed since one was stated" if decisions.samples else "has none"
         command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
         raise InputError(f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`")
-    return [*found.values()]
+    places = {(reviewable.keys[item.record], item.id, item.box): item for item in reviewable.items}
+    return [*found.values()], [places[place] for place in drawn_items]
+
+
+def _on_gold(reviewable: Reviewable, decisions: Decisions, gold: str) -> dict[str, Any]:
+    """How often reviewers said otherwise than the gold."""
+    answers = gold_answers(reviewable, gold)
+    said = settled_of(reviewable, decisions, answers)
+    return figure([said[item] == right for item, right in answers.items() if said[item] is not None])
 
 
 def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:
     """What `run.json` told, and digests of all that was read, by paths from the folder."""
     at = next(filter(os.path.exists, (os.path.join(folder, up, "run.json") for up in ("", ".."))), "")
     run = read_object(at)
-    blocks = run["spec"].values() if isinstance(run.get("spec"), dict) else ()
-    data = [block["data"] for block in blocks if isinstance(block, dict) and isinstance(block.get("data"), dict)]
-    paths = [*reviewable.files[:2], at, gold or "", *(str(path) for block in data for path in block.values())]
+    paths = [*reviewable.files[:2], at, gold or "", *_inputs(run)]
     for place in sorted({item.record for item in drawn}):
         record = reviewable.record(place)
         with suppress(GroundingError):
@@ -127,6 +129,13 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,
     }
+
+
+def _inputs(run: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's spec names under `data`, files among it."""
+    for block in run["spec"].values() if isinstance(run.get("spec"), dict) else ():
+        data = block.get("data") if isinstance(block, dict) else None
+        yield from map(str, data.values() if isinstance(data, dict) else ())
 
 
 def _path(results: str) -> str:
