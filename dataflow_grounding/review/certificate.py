@@ -20,8 +20,6 @@ from dataflow_grounding.review.sampling import figure, figures, gold_answers, gr
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.version import __version__
 
-_OF_RUN = ("model", "box_format", "version", "started", "summary")
-
 
 def certify(results: str, **how: Any) -> dict[str, Any]:
     """Write what `certificate_of` says, with the time and a checksum: `certificate.json` beside the records, of
@@ -89,21 +87,21 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
 
 def _sampled(reviewable: Reviewable, decisions: Decisions) -> tuple[list[dict[str, Any]], list[Item]]:
     """The samples of the file as it is, and what they drew, each once. Raises InputError."""
-    found, drawn_items = dict[Any, dict[str, Any]](), dict[Any, None]()
+    samples, items = dict[Any, dict[str, Any]](), dict[Any, None]()
     for one in decisions.samples:
         size, seed = one.get("size"), one.get("seed")
         drawn = reviewable.sample(size, seed) if type(size) is type(seed) is int and size > 0 else {}
         if drawn and one.get("annotations") == drawn["annotations"]:
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
-            found.setdefault((size, seed), {name: one[name] for name in ("size", "seed", "when", "who")})
-            drawn_items |= dict.fromkeys(map(tuple, drawn["items"]))
-    if not found:
+            samples.setdefault((size, seed), {name: one[name] for name in ("size", "seed", "when", "who")})
+            items |= dict.fromkeys(map(tuple, drawn["items"]))
+    if not samples:
         since = "has changed since one was stated" if decisions.samples else "has none"
         command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
         raise InputError(f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`")
     places = {(reviewable.keys[item.record], item.id, item.box): item for item in reviewable.items}
-    return [*found.values()], [places[place] for place in drawn_items]
+    return [*samples.values()], [places[place] for place in items]
 
 
 def _on_gold(reviewable: Reviewable, decisions: Decisions, gold: str) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
             paths.append(find_image(record, "image_path" if "image_path" in record else "image").path)
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
-        "run": {name: run.get(name) for name in _OF_RUN},
+        "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},
         "files": {os.path.relpath(path, folder): digest_of(path) for path in paths if os.path.isfile(path)},
         "prompts": _checksum([one.read_text("utf-8") for one in prompts if one.name.endswith(".txt")]),
         "version": __version__,

@@ -23,9 +23,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecord:
     """A record, such as a line of a file, as one that a notebook shows: its picture with boxes, and a table.
 
-    Args:
-        record: In the record schema; relative paths of pictures are looked for in its own folders, else in
-            `image_root`, else here.
+    Relative paths of pictures are looked for in the record's own folders, else in `image_root`, else here.
 
     Example:
         >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()
@@ -39,8 +37,7 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
     """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at once.
 
     Args:
-        records: A results folder or a file of records, whose decisions are those of `review` and `apply`; or records,
-            which are then written to a folder of the system's for files that needn't last.
+        records: A results folder or a file of records; or records, which are then written to a temporary folder.
         image_root: Where relative paths of pictures are looked for.
         who: The reviewer.
 
@@ -67,46 +64,36 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
     session = Session(Reviewable(path, image_root), who)
 
     class Review(AnyWidget):
-        """A review under way."""
-
         _esm = page_file("notebook.js")
         page = Unicode(_page()).tag(sync=True)
         results = path
 
         def reviewed(self) -> list[ShownRecord]:
-            """The records with what was decided so far."""
-            files = session.reviewable.files
-            rows = reviewed_records(files, Decisions(files.decisions).said[""])
-            return [show(Record(row, session.reviewable.folders)) for row in rows]
-
-    def heard(widget: Any, asked: Mapping[str, Any], buffers: Any) -> None:
-        try:
-            said = _answer(session, str(asked["path"]), str(asked["body"]))
-        except GroundingError as error:
-            said = {"error": str(error)}
-        widget.send({"id": asked["id"], "said": said})
+            files, folders = session.reviewable.files, session.reviewable.folders
+            said = Decisions(files.decisions).said[""]
+            return [show(Record(row, folders)) for row in reviewed_records(files, said)]
 
     widget = Review()
-    widget.on_msg(heard)
+    widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))
     return widget
 
 
-def _answer(session: Session, path: str, body: str) -> dict[str, Any]:
-    """What the server would answer, with pictures as data. Raises GroundingError."""
-    wanted = dict(parse_qsl(path.partition("?")[2]))
-    if body:
-        answers = session.decide(parse_line(body)["decisions"])
-        said: dict[str, Any] = {"answers": answers}
-        views = [answer["view"] for answer in answers]
-    else:
-        grid = wanted.get("mode") == "grid"
-        said = session.grid(wanted) if grid else session.next(wanted, int(wanted.get("place", 0)), 20)
-        views = [*said["records"].values()]
-    for view in views:
-        if view["thumbnail"]:
-            small = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
-            view["thumbnail"] = view["full"] = url_of(small, "image/jpeg").decode()
-    return said
+def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the server would answer, with pictures as data; `error` says what is wrong with what was asked."""
+    wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
+    grid = wanted.get("mode") == "grid"
+    try:
+        if asked["body"]:
+            said: dict[str, Any] = {"answers": session.decide(parse_line(asked["body"])["decisions"])}
+        else:
+            said = session.grid(wanted) if grid else session.next(wanted, int(wanted.get("place", 0)), 20)
+        for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
+            if view["thumbnail"]:
+                picture = session.picture(view["place"], "small" if grid else "large")
+                view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
+        return said
+    except GroundingError as error:
+        return {"error": str(error)}
 
 
 def _page() -> str:

@@ -88,13 +88,8 @@ class Reviewable:
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
         listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
-        return {
-            "size": len(drawn),
-            "seed": seed,
-            "of": of,
-            "annotations": digest_of(self.files.annotations),
-            "items": listed,
-        }
+        digest = digest_of(self.files.annotations)
+        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest, "items": listed}
 
 
 def digest_of(path: str) -> str | None:
