@@ -113,17 +113,15 @@ def picture_in(request: ReceivedRequest) -> Any:
 
 def look(picture: Any, colors: dict[str, tuple[int, int, int]] = COLORS) -> tuple[Size, dict[str, list[Bbox]]]:
     """The picture's size, and the box around all pixels of each colour that is in it."""
+    import cv2
     import numpy
 
-    pixels = numpy.asarray(picture).astype(numpy.int16)
+    pixels = numpy.asarray(picture)
+    near = 16 if colors is PROBE_COLORS else 50  # half of what two colours, or a colour and the ground, differ by
     seen: dict[str, list[Bbox]] = {}
     for name, color in colors.items():
-        # Half of the least difference between two colours, or a colour and the ground.
-        near = numpy.abs(pixels - numpy.array(color, dtype=numpy.int16)).max(axis=2) <= (
-            16 if colors is PROBE_COLORS else 50
-        )
-        rows, columns = numpy.nonzero(near)
-        if len(rows):
-            x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-            seen[name] = [(float(x1), float(y1), float(x2), float(y2))]
+        low, high = ([min(max(n + off, 0), 255) for n in color] for off in (-near, near))
+        x, y, width, height = cv2.boundingRect(cv2.inRange(pixels, numpy.array(low), numpy.array(high)))
+        if width:
+            seen[name] = [(float(x), float(y), float(x + width), float(y + height))]
     return picture.size, seen

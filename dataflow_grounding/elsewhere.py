@@ -1,6 +1,7 @@
 """Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://), with credentials that its libraries find."""
 
 import asyncio
+import atexit
 import errno
 import hashlib
 import os
@@ -11,15 +12,14 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from itertools import islice
-from queue import SimpleQueue
-from threading import Thread
+from multiprocessing.pool import ThreadPool
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
-from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra
+from dataflow_grounding.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
 from dataflow_grounding.secrets import excerpt, learn_address
 
 T = TypeVar("T")
@@ -44,6 +44,11 @@ def is_elsewhere(path: object) -> bool:
     """Whether a path is an address that fsspec is to open; those of the web and of this machine's files are not."""
     found = _ADDRESS.match(path) if isinstance(path, str) else None
     return found is not None and found[1].lower() not in ("http", "https", "file")
+
+
+def has_scheme(path: str) -> bool:
+    """Whether a path begins as an address does, of whatever kind, also one that is misspelt (`s3:/bucket`)."""
+    return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
 
 
 def plain_path(path: str) -> str:
@@ -155,23 +160,30 @@ def look(path: str) -> State:
     return State(info.get("size") or 0, int(seconds * 10**9), "folder" if info.get("type") == "directory" else "file")
 
 
+def state_of(path: str) -> list[int] | None:
+    """What changes when a file is written to or replaced; None for a pipe, and without a file. Raises MissingExtra."""
+    with suppress(OSError, InputError):
+        if is_elsewhere(path):
+            return [*look(path)[:2]]
+        found = os.stat(plain_path(path))
+        if stat.S_ISREG(found.st_mode):
+            return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return None
+
+
 def kind_of(path: str) -> str:
     """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't tell, MissingExtra."""
-    try:
+    missing = FileNotFoundError if is_elsewhere(path) else OSError
+    with told_as(InputError, f"can't read {path}"), suppress(missing):
         return look(path).kind
-    except OSError as error:
-        if is_elsewhere(path) and error.errno != errno.ENOENT:
-            raise InputError(f"can't read {path}: {error.strerror}") from None
-        return ""
+    return ""
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """The files under a folder elsewhere, or those that match a pattern, relative to it. Raises InputError."""
     system, name = place_of(folder)
-    try:
+    with told_as(InputError, f"can't list {folder}"):
         found = patiently(folder, lambda: system.glob(place_of(pattern)[1]) if pattern else system.find(name))
-    except OSError as error:
-        raise InputError(f"can't list {folder}: {error.strerror}") from None
     return sorted(posixpath.relpath(path, name) for path in found)
 
 
@@ -206,38 +218,27 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 @cache
-def _threads(process: int) -> "SimpleQueue[tuple[Future[Any], Callable[[], Any]]]":
-    """The work of a process's threads, for which Python doesn't wait at its end: stores may take their time."""
-    queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            future, work = queue.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:
-                    future.set_exception(error)
-
-    for _ in range(THREADS):
-        Thread(target=serve, daemon=True).start()
-    return queue
+def _threads(process: int) -> ThreadPool:
+    """A process's that wait for stores, which may take their time: Python doesn't wait for them at its end."""
+    pool = ThreadPool(THREADS)
+    atexit.register(pool.terminate)  # else it may complain when it is cleared away
+    return pool
 
 
-def _begun(work: Callable[[], T]) -> "Future[T]":
-    future: Future[T] = Future()
-    _threads(os.getpid()).put((future, work))
-    return future
+def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+    """What `work`, which waits for stores, returns for each item. Raises what it raises."""
+    return _threads(os.getpid()).map(work, items, 1)
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """What work that waits for stores returns, done by a thread: the event loop's own are too few for that."""
-    return await asyncio.wrap_future(_begun(partial(work, *arguments)))
+    future: Future[T] = Future()
+    _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
+    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 def side_by_side(work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]) -> Iterator[T]:
-    """What `work` returns for each item, in order; for those for which it `waits` for stores, threads do it ahead."""
+    """What `work` returns for each item, in order; where it `waits` for stores, threads do some at a time."""
     left = iter(items)
     while some := list(islice(left, 4 * THREADS)):
-        ahead = [_begun(partial(work, item)) if waits(item) else None for item in some]
-        yield from (work(item) if one is None else one.result() for item, one in zip(some, ahead, strict=True))
+        yield from at_once(work, some) if any(map(waits, some)) else map(work, some)

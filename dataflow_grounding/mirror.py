@@ -7,15 +7,13 @@ hangs on a network, and what can't be sent now is sent by the next command.
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from dataflow_grounding.elsewhere import is_elsewhere, joined, place_of, system_errors
+from dataflow_grounding.elsewhere import at_once, has_scheme, is_elsewhere, joined, place_of, state_of, system_errors
 from dataflow_grounding.env_files import cache_folder
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.records import read_object, write_bytes
@@ -25,6 +23,8 @@ CKPT = ".ckpt"
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
+_STATED = ("address", "part", "id")
+"""The part is what is worked on: a shard's folder, "" for the whole; the id of this folder of this machine alone."""
 
 
 class Mirror:
@@ -32,9 +32,8 @@ class Mirror:
 
     def __init__(self, root: str) -> None:
         stated = read_object(os.path.join(root, _MARK))
-        self.root, self.address = root, str(stated.get("address"))
-        self.part = str(stated.get("part"))  # what is worked on here: a shard's folder in it, "" for the whole
-        self.id = str(stated.get("id"))  # of this folder of this machine: no other has it
+        self.root = root
+        self.address, self.part, self.id = (str(stated.get(name)) for name in _STATED)
         self.known = {self.id}  # ids of all that are known to have worked there, whatever a listing says
         self._system, self._path = place_of(self.address)
 
@@ -62,38 +61,36 @@ class Mirror:
 
     def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         """Make a file there, whole or not at all; with `create` only where there is none. Raises OSError."""
+        with suppress(FileExistsError):
+            self.ask(path, lambda system, there: system.pipe_file(there, data, mode=mode))
 
-        def pipe(system: Any, there: str) -> None:
-            with suppress(FileExistsError):
-                system.pipe_file(there, data, mode=mode)
-
-        self.ask(path, pipe)
+    def remove(self, path: str) -> None:
+        """Remove a file there. Raises OSError."""
+        self.ask(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
         """Bring files; those that are not there are passed over. Raises InputError."""
-        with told_as(InputError, f"can't read {self.address}", again=True), ThreadPoolExecutor(16) as pool:
-            list(pool.map(self._get, paths))
+        with told_as(InputError, f"can't read {self.address}", again=True):
+            at_once(self._get, paths)
 
     def put(self, *endings: str) -> None:
         """Send files of the part that have changed here, those that end so; `run.json` last. Raises StorageFailed."""
-        sent, own = read_object(self.here(_SENT)), self._own()
-        changed = [path for path in own if sent.get(path) != own[path] and path.endswith(endings or "")]
-        first = [path for path in changed if path != os.path.join(self.part, "run.json")]
+        sent, last = read_object(self.here(_SENT)), os.path.join(self.part, "run.json")
+        new = {path: state for path, state in self._own().items() if sent.get(path) != state}
+        new = {path: state for path, state in new.items() if path.endswith(endings or "")}
         with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
-            with ThreadPoolExecutor(16) as pool:
-                list(pool.map(self._put, first))
-            list(map(self._put, set(changed).difference(first)))
-            write_bytes(self.here(_SENT), json.dumps({**sent, **{path: own[path] for path in changed}}).encode())
+            at_once(self._put, new.keys() - {last})
+            at_once(self._put, new.keys() & {last})
+            write_bytes(self.here(_SENT), json.dumps({**sent, **new}).encode())
 
-    def _own(self) -> dict[str, str]:
+    def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""
         found = {}
         for path in Path(self.root, self.part).rglob("*"):
             within = path.relative_to(self.root)
             own = path.name in KEPT if CKPT in within.parts else not path.name.endswith((_MARK, _SENT, ".part"))
-            if own and path.is_file() and (self.part or within.parts[0] != "shards"):
-                state = path.stat()
-                found[str(within)] = f"{state.st_size} {state.st_mtime_ns} {state.st_ino}"
+            if own and (self.part or within.parts[0] != "shards") and (state := state_of(str(path))):
+                found[str(within)] = state
         return found
 
     def _put(self, path: str) -> None:
@@ -116,12 +113,12 @@ def working_folder(results: str, part: str = "") -> str:
         'results/shards/1-of-8'
     """
     if not is_elsewhere(results):
-        if re.match("[a-z][a-z0-9]+:/", results, re.IGNORECASE) and not os.path.isdir(results):
+        if has_scheme(results) and not os.path.isdir(results):
             raise InputError(f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run")
         return os.path.join(results, part) if part else results
     results = joined(results, "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
-    name = hashlib.sha256(json.dumps([results.rstrip("/"), part]).encode()).hexdigest()[:20]
+    name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
     root = os.path.join(os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere"), name)
     stand_for(results, root, part)
     return os.path.join(root, part) if part else root
@@ -132,7 +129,7 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
     with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark := os.path.join(root, _MARK)):
             os.makedirs(root, exist_ok=True)
-            stated = {"address": address.rstrip("/"), "part": part, "id": token_hex(8)}
+            stated = dict(zip(_STATED, (address.rstrip("/"), part, token_hex(8)), strict=True))
             write_bytes(mark, json.dumps(stated).encode())
     return Mirror(root)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
@@ -198,7 +198,7 @@ def _read_parquet(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, `discard` leaves no trace."""
+    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, else `close` leaves no trace."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -238,8 +238,8 @@ class RowWriter:
             self._convert()
         os.replace(self._part, self.path)
 
-    def discard(self) -> None:
-        """Remove what was written."""
+    def close(self) -> None:
+        """Remove what was written and is not in place."""
         with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
             self._file.close()
         with suppress(OSError):
@@ -260,9 +260,7 @@ class RowWriter:
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole data file; on an error the old one stays."""
-    with ExitStack() as undo:
-        writer = RowWriter(path)
-        undo.callback(writer.discard)
+    with closing(RowWriter(path)) as writer:
         for row in rows:
             writer.write(row)
         writer.commit()

@@ -74,7 +74,7 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
             writer.write(record)
         writer.commit()
     except BaseException:
-        writer.discard()
+        writer.close()
         if new:
             shutil.rmtree(out, ignore_errors=True)
         raise

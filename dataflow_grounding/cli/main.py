@@ -100,7 +100,7 @@ def as_command() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, click.Abort):
-        say("Error: interrupted: run the same command again to go on")
+        say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
     except GroundingError as error:
         if "--debug" in sys.argv:

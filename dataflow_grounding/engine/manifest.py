@@ -8,9 +8,10 @@ from collections import Counter
 from functools import cached_property
 from typing import Any
 
+from dataflow_grounding.elsewhere import state_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import Source, stat_of
+from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import StorageFailed, told_as
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed, write_bytes
@@ -26,7 +27,7 @@ class Manifest:
         self._outputs = [step.storage.output_path for step in steps]
         self._failures_path = steps[0].storage.failures_path
         self._source = source
-        self._input_before = source.state()
+        self._input_before = state_of(source.path)
         self._started = time.time_ns()
         self._steps = steps
         self._extra = {"version": __version__, "name": name, "pilot": options.pilot, "attempts": options.max_attempts}
@@ -69,7 +70,7 @@ class Manifest:
         fingerprint = None
         if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
-        if self._input_before != self._source.state():  # the run may have seen something of both
+        if self._input_before != state_of(self._source.path):  # the run may have seen something of both
             summary.notes["input_changed"] += 1
         if fingerprint is not None and not summary.notes["input_changed"] and not summary.notes["image_changed"]:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
@@ -81,4 +82,4 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        return [found and [found.st_size, found.st_mtime_ns] for found in map(stat_of, self._outputs)]
+        return [found and found[:2] for found in map(state_of, self._outputs)]

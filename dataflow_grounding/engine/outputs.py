@@ -116,8 +116,6 @@ class Outputs:
                     writer.commit()
                     for places in self._places[number : number + 1]:
                         write_places(writer.path, places)
-                else:
-                    writer.discard()
 
     def _check(self, rows: int) -> None:
         failed = 0
@@ -129,11 +127,10 @@ class Outputs:
                     "Nothing was replaced, every reply is kept: run the same command again, and report this"
                 )
 
-    def discard(self) -> None:
-        """Leave the files as they were before the run."""
+    def close(self) -> None:
+        """Leave the files that are not put in place as they were before the run."""
         for writer in [*self._writers, self._failures]:
-            with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
-                writer.discard()
+            writer.close()
 
 
 def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:

@@ -8,12 +8,10 @@ import os
 import re
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from dataflow_grounding.elsewhere import is_elsewhere
+from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER
 from dataflow_grounding.engine.workers import beside
@@ -39,25 +37,19 @@ class Rolling:
     def bring(self) -> None:
         """Bring all that is stored there. Raises InputError."""
         mirror = self._mirror
-        with told_as(InputError, f"can't read {mirror.address}", again=True), ThreadPoolExecutor(16) as pool:
+        logs: dict[tuple[str, str], dict[int, int]]  # folder and writer → where each part begins → its size
+        logs = {(self._folder, writer): {} for writer in mirror.known}
+        with told_as(InputError, f"can't read {mirror.address}", again=True):
             shards = [os.path.join(FOLDER, name, CKPT) for name in mirror.listed(FOLDER, "directory")]
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
-            found = dict(zip(folders, pool.map(self._parts, folders), strict=True))
-            mine = {writer: found[self._folder][writer] for writer in mirror.known}[mirror.id]
-            logs = [(folder, *log) for folder in folders for log in found[folder].items()]
-            list(pool.map(lambda log: self._bring(*log), logs))
-        for place, size in sorted(mine.items()):
-            if place <= self._end:
-                self._end = max(self._end, place + size)
-                self._begin = place if size < CLOSED_BYTES else self._end
-
-    def _parts(self, folder: str) -> dict[str, dict[int, int]]:
-        """Writer → the places at which its parts in a folder there begin → their sizes."""
-        parts: dict[str, dict[int, int]] = defaultdict(dict)
-        for name, size in self._mirror.listed(os.path.join(folder, "replies")).items():
-            if match := _PART.fullmatch(name):
-                parts[match[1]][int(match[2])] = size
-        return parts
+            listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
+            for folder, names in zip(folders, listed, strict=True):
+                for match, size in ((_PART.fullmatch(name), size) for name, size in names.items()):
+                    if match:
+                        logs.setdefault((folder, match[1]), {})[int(match[2])] = size
+            at_once(lambda log: self._bring(*log, logs[log]), logs)
+        mine = logs[self._folder, mirror.id].items()
+        self._begin = self._end = max((place + size for place, size in mine), default=0)
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
         """Add to a log here what there is more of it; a part that a listing lacks is asked for by its name."""
@@ -65,29 +57,26 @@ class Rolling:
         path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab") as log:
-            while True:
+            more = b"-"
+            while more:
                 end = log.tell()
                 place = max((place for place, size in parts.items() if place <= end < place + size), default=end)
                 more = self._mirror.read(_name(folder, writer, place), end - place, end - place + CLOSED_BYTES)
-                if not more:
-                    break
                 log.write(more)
-            log.flush()
-            os.fsync(log.fileno())
 
     def roll(self) -> None:
         """Send what the log has gained, in whole lines. Raises OSError."""
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())
-            while os.path.getsize(self._log) > self._end:
+            while True:
                 file.seek(self._begin)
                 data = file.read(ROLL_BYTES)
                 data = data[: data.rfind(b"\n") + 1]
-                if self._begin + len(data) <= self._end:  # a line that is not whole yet
+                if (end := self._begin + len(data)) <= self._end:
                     break
                 self._mirror.write(_name(self._folder, self._mirror.id, self._begin), data)
-                self._end = self._begin + len(data)
-                self._begin = self._end if len(data) >= CLOSED_BYTES else self._begin
+                self._end = end
+                self._begin = end if len(data) >= CLOSED_BYTES else self._begin
 
     def now_and_then(self, over: threading.Event) -> None:
         """Send what came; while that fails, the run goes on."""

@@ -5,7 +5,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar, cast
 
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -68,13 +68,10 @@ class Run:
         self._held = Resources(self.steps, self.options, self._budget, self.stop)
         try:
             self._outputs = Outputs(self.steps, self.summary, places=self.options.shard is not None)
-            try:
+            with closing(self._outputs):
                 await self._work_through()
                 await self._held.sync()
                 self._outputs.commit(self._taken)
-            except BaseException:
-                self._outputs.discard()
-                raise
         finally:
             await self._held.close()
             self._held.add_up(self.summary)

@@ -1,4 +1,4 @@
-"""One run at a time in a folder; elsewhere, where no system call keeps a lock, a file with a heartbeat does."""
+"""One run at a time in a folder; where no system call keeps a lock, numbered files with a heartbeat do."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -20,13 +20,13 @@ from dataflow_grounding.terminal import say
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 DEAD_SECONDS = 30.0  # how long it may show nothing before the run behind it, on another machine, is taken for dead
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-_LOST = "lock.lost"  # in `.ckpt` of this machine: another run has taken over elsewhere
+_lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
 
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
     """Hold the lock of a checkpoint folder. The system releases it however the process ends; on file systems without
-    `flock` (NFS without a lock daemon, FUSE, object stores) a file with host, process and a heartbeat takes its place.
+    `flock` (NFS without a lock daemon, FUSE) files with host, process and a heartbeat take its place.
 
     Raises:
         FolderTaken: Another run holds it.
@@ -37,13 +37,14 @@ def only_run(folder: str) -> Iterator[None]:
     with told_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    place = os.path.dirname(folder) or "."
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
-                raise _at_work(folder) from None
-            with _held_by_file(folder):
+                raise FolderTaken(f"another run is working in {place}: wait for it to end") from None
+            with HeartLock(_Here(folder), "", place, folder).held():
                 yield
         else:
             yield
@@ -51,67 +52,138 @@ def only_run(folder: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _at_work(folder: str, whose: str = "") -> FolderTaken:
-    return FolderTaken(f"another run is working in {os.path.dirname(folder) or '.'}{whose}: wait for it to end")
-
-
 @contextmanager
-def _held_by_file(folder: str) -> Iterator[None]:
-    path = os.path.join(folder, "lock.held")
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())})
-    while not _create(path, mine):
-        holder = _read(path)
-        if holder is not None and _lives(path, holder):
-            raise _at_work(folder, f" ({holder.get('host')}, process {holder.get('pid')})")
-        _remove_dead(path, holder)
-    try:
-        with beside(partial(_beat, path)):
-            yield
-    finally:
-        with suppress(OSError):
-            os.remove(path)
+def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
+    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are not of a run."""
+    place, folder = f"{mirror.address}/{part}".rstrip("/"), os.path.join(part, CKPT)
+    with told_as(InputError, f"can't write {mirror.address}", again=True):
+        foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
+        if foreign and CKPT not in mirror.listed(part, "directory"):
+            what = f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
+            raise InputError(f"{what}: choose another folder")
+    with HeartLock(mirror, folder, place, mirror.here(folder)).held():
+        yield
 
 
-def _create(path: str, text: str) -> bool:
-    """Make the file unless it is there. Raises InputError where it can't be made at all."""
-    with told_as(InputError, f"can't write {path}"), suppress(FileExistsError):
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-        return True
-    return False
+def check_held(folder: str) -> None:
+    """Raises StorageFailed where another run has taken over a checkpoint folder, or what it stands for."""
+    if folder in _lost:
+        raise StorageFailed("another run has taken over, as nothing was heard of this one; its replies are kept")
 
 
-def _read(path: str) -> dict[str, object] | None:
-    """What the holder says of itself; {} where it says nothing that can be read, None where it is gone."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-            return found if isinstance(found, dict) else {}
-    except FileNotFoundError:
+class _Here:
+    """Small files of a folder of this machine, as a Mirror has those elsewhere."""
+
+    id, known = "", set[str]()
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def listed(self, within: str) -> list[str]:
+        return os.listdir(self._folder / within)
+
+    def read(self, path: str) -> bytes:
+        with suppress(FileNotFoundError):
+            return (self._folder / path).read_bytes()
+        return b""
+
+    def write(self, path: str, data: bytes, mode: str) -> None:
+        with suppress(FileExistsError), open(self._folder / path, "xb" if mode == "create" else "wb") as file:
+            file.write(data)
+
+    def remove(self, path: str) -> None:
+        os.remove(self._folder / path)
+
+
+class HeartLock:
+    """`lock-{n}` in a `folder` of files, of which the highest counts. Whoever makes the next one, and only one can, has
+    locked the `place`, as people call it, for which the checkpoint folder `here` stands.
+    """
+
+    def __init__(self, files: _Here | Mirror, folder: str, place: str, here: str) -> None:
+        self._files, self._folder, self._place, self._here = files, folder, place, here
+        self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+        self._mine |= {"id": files.id, "claim": token_hex(8)}
+        self._number = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it. Raises FolderTaken, InputError."""
+        with told_as(InputError, f"can't write {self._place}", again=True):
+            self.take()
+        try:
+            with beside(self.beat, BEAT_SECONDS):
+                yield
+        finally:
+            with suppress(OSError):  # then others find out that nothing is heard of this run
+                self._write("overwrite", free=True)
+
+    def take(self) -> None:
+        """Raises FolderTaken where another run holds it; OSError."""
+        number = max(self._numbers())
+        while True:
+            self._wait_for(number)
+            self._number = number + 1
+            self._write("create")
+            number = max(self._number, *self._numbers())  # which is higher where this one slept, and others came
+            if number == self._number and self._holder(number).get("claim") == self._mine["claim"]:
+                break
+        _lost.discard(self._here)
+        for old in self._numbers():
+            if 0 < old < number - 1:  # the one before stays, for whoever lists late
+                self._files.remove(self._name(old))
+
+    def beat(self, ended: threading.Event) -> None:
+        """Show now and then that this run is alive, until it ends, or another one has taken over."""
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # the next may get through
+                if self._holder(self._number + 1) and not ended.is_set():
+                    return _lost.add(self._here)
+                self._write("overwrite", beat=time.time())
         return None
-    except (OSError, ValueError):
+
+    def _wait_for(self, number: int) -> None:
+        """Raises FolderTaken where the run of a lock is alive."""
+        now = holder = self._holder(number)
+        self._files.known.update(filter(None, [holder.get("id")]))
+        lives = self._lives(holder)
+        if number == 0 or holder.get("free") or lives is False:
+            return
+        if lives is None:
+            say(f"{self._place} is locked: looking for {DEAD_SECONDS:.0f} s whether its run is alive")
+            until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
+            while now == holder and time.monotonic() < until:
+                time.sleep(DEAD_SECONDS / 30)
+                now = self._holder(number)
+            lives = now != holder and not now.get("free")
+        if lives:
+            whose = f"{self._place} ({holder.get('host')}, process {holder.get('pid')})"
+            raise FolderTaken(f"another run is working in {whose}: wait for it to end")
+
+    def _lives(self, holder: dict[str, Any]) -> bool | None:
+        """Whether the run behind a lock is alive, if this machine can tell."""
+        if self._files.id:  # where the lock of the folder here is ours
+            return False if holder.get("id") == self._files.id else None
+        pid = holder.get("pid")
+        if holder.get("host") == socket.gethostname() and isinstance(pid, int):
+            return bool(_start_of(pid) == holder.get("started", 0))
+        return None
+
+    def _name(self, number: int) -> str:
+        return os.path.join(self._folder, f"lock-{number}")
+
+    def _numbers(self) -> list[int]:
+        names = (name.removeprefix("lock-") for name in self._files.listed(self._folder))
+        return [0, *(int(name) for name in names if name.isdecimal())]
+
+    def _holder(self, number: int) -> dict[str, Any]:
+        """What a lock says; nothing where that can't be read, or without one."""
+        with suppress(ValueError, TypeError):
+            return dict(json.loads(self._files.read(self._name(number))))
         return {}
 
-
-def _lives(path: str, holder: dict[str, object]) -> bool:
-    """Whether the run behind a lock is alive: by its process on this machine, by its heartbeat on another."""
-    pid = holder.get("pid")
-    if holder.get("host") == socket.gethostname() and isinstance(pid, int):
-        return _start_of(pid) is not None and _start_of(pid) == holder.get("started")
-    say(f"The lock {path} belongs to another machine: checking whether its run is alive")
-    before = _changed(path)
-    until = time.monotonic() + DEAD_SECONDS  # no clock but ours is asked: that of a file server may be off
-    while time.monotonic() < until:
-        time.sleep(min(BEAT_SECONDS / 5, DEAD_SECONDS / 5))
-        if _changed(path) != before:
-            return _changed(path) is not None
-    return False
-
-
-def _changed(path: str) -> int | None:
-    with suppress(OSError):
-        return os.stat(path).st_mtime_ns
-    return None
+    def _write(self, mode: str, **said: Any) -> None:
+        self._files.write(self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode)
 
 
 def _start_of(pid: int) -> str | None:
@@ -122,120 +194,6 @@ def _start_of(pid: int) -> str | None:
         return None
     except OSError:
         pass
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""  # no /proc here: alive is all that is known
-
-
-def _remove_dead(path: str, holder: dict[str, object] | None) -> None:
-    """Take a dead run's lock away, and put it back if it was another's that came in between."""
-    aside = f"{path}.{os.getpid()}.{threading.get_ident()}"
-    with suppress(OSError):
-        os.rename(path, aside)
-        if _read(aside) != holder:
-            os.link(aside, path)
-        os.remove(aside)
-
-
-def _beat(path: str, ended: threading.Event) -> None:
-    while not ended.wait(BEAT_SECONDS):
-        with suppress(OSError):
-            os.utime(path)
-
-
-class StoreLock:
-    """`.ckpt/lock-{n}` there, of which the highest counts. Whoever makes the next one, and only one can, holds it."""
-
-    def __init__(self, mirror: Mirror, part: str) -> None:
-        self._mirror, self._part, self._folder = mirror, part, os.path.join(part, CKPT)
-        self._mine = {"host": socket.gethostname(), "id": mirror.id, "claim": token_hex(8)}
-        self._number = 0
-
-    def take(self) -> None:
-        """Raises InputError where another run holds it; OSError."""
-        number = max(self._numbers(), default=0)
-        while True:
-            if number:
-                self._wait_for(number)
-            self._number = number = number + 1
-            self._write("create")
-            if self._holder(number).get("claim") == self._mine["claim"]:  # also where no answer came to who made it
-                latest = max(self._numbers(), default=number)
-                if latest <= number:
-                    break
-                number = latest  # this one slept, and others came and went
-        with suppress(OSError):
-            os.remove(self._mirror.here(self._folder, _LOST))
-        for old in self._numbers():
-            if old < number - 1:  # the one before stays, for whoever lists late
-                self._mirror.ask(self._name(old), lambda system, there: system.rm_file(there))
-
-    def beat(self, ended: threading.Event) -> None:
-        """Show now and then that this run is alive, until it ends; and leave a mark where another has taken over."""
-        beats = 0
-        while not ended.wait(BEAT_SECONDS):
-            with suppress(OSError):  # the next may get through
-                if self._holder(self._number + 1) and not ended.is_set():
-                    return open(self._mirror.here(self._folder, _LOST), "w").close()
-                self._write(beats=(beats := beats + 1))
-        return None
-
-    def release(self) -> None:
-        """Let others have it, if that can be said now."""
-        with suppress(OSError):
-            self._write(free=True)
-
-    def _wait_for(self, number: int) -> None:
-        """Raises InputError where the run of a lock is alive."""
-        holder, mirror = self._holder(number), self._mirror
-        mirror.known.add(str(holder.get("id")))
-        if holder.get("free") or holder.get("id") == mirror.id:  # whose lock on this machine is ours now
-            return
-        say(f"{mirror.address} is locked: looking for {DEAD_SECONDS:.0f} s whether its run is alive")
-        until = time.monotonic() + DEAD_SECONDS
-        while time.monotonic() < until:
-            time.sleep(DEAD_SECONDS / 30)
-            if (now := self._holder(number)) != holder and not now.get("free"):
-                whose = f"{mirror.address}/{self._part}".rstrip("/") + f" ({holder.get('host')})"
-                raise InputError(f"another run is working in {whose}: wait for it to end")
-
-    def _name(self, number: int) -> str:
-        return os.path.join(self._folder, f"lock-{number}")
-
-    def _numbers(self) -> list[int]:
-        names = (name.removeprefix("lock-") for name in self._mirror.listed(self._folder))
-        return [int(name) for name in names if name.isdecimal()]
-
-    def _holder(self, number: int) -> dict[str, Any]:
-        """What a lock says; nothing where that can't be read, or without one."""
-        with suppress(ValueError):
-            return dict(json.loads(self._mirror.read(self._name(number))))
-        return {}
-
-    def _write(self, mode: str = "overwrite", **said: Any) -> None:
-        self._mirror.write(self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode)
-
-
-def check_held(folder: str) -> None:
-    """Raises StorageFailed where another run has taken over what a checkpoint folder stands for."""
-    if os.path.exists(os.path.join(folder, _LOST)):
-        raise StorageFailed("another run has taken over, as nothing was heard of this one; its replies are kept")
-
-
-@contextmanager
-def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are not of a run."""
-    lock = StoreLock(mirror, part)
-    with told_as(InputError, f"can't write {mirror.address}", again=True):
-        foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
-        if foreign and CKPT not in mirror.listed(part, "directory"):
-            what = os.path.join(mirror.address, part, min(foreign))
-            raise InputError(f"{what} is from elsewhere, without {CKPT} beside it: choose another folder")
-        lock.take()
-    try:
-        with beside(lock.beat, BEAT_SECONDS):
-            yield
-    finally:
-        lock.release()
+    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[19]
+    return ""  # no /proc here: alive is all that is known

@@ -72,7 +72,5 @@ def lines_path(output_path: str) -> str:
 
 def read_places(output_path: str) -> "array[int]":
     """The lines of a step's file. Raises OSError, ValueError."""
-    lines: array[int] = array("q")
     with open(lines_path(output_path), "rb") as file:
-        lines.frombytes(file.read())
-    return lines
+        return array("q", file.read())

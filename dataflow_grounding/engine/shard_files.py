@@ -4,9 +4,10 @@ import heapq
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from operator import itemgetter
+from typing import IO, Any, TypeAlias
 
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
@@ -14,7 +15,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped, told_as
+from dataflow_grounding.errors import InputError, RunStopped
 from dataflow_grounding.rows import RowWriter, broken_row
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
@@ -25,10 +26,8 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
     all_of = [Shard(number, of, "rows.jsonl", tuple(source.columns())) for number in range(1, of + 1)]
     shards = [one._replace(rows=os.path.join(one.folder(results_dir), ".ckpt", one.rows)) for one in all_of]
     with ExitStack() as undo, storing(results_dir):
-        writers = [RowWriter(shard.rows) for shard in shards]
+        writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         lines = [array("q") for _ in shards]
-        for writer in writers:
-            undo.callback(writer.discard)
         for number, row in source.split(of):
             writers[number - 1].write(broken_row(row.error) if row.error is not None else row.data or {})
             lines[number - 1].append(row.line)
@@ -40,54 +39,58 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
 
 def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     """Put the shards' files together in place of the steps' own. Raises InputError, RunStopped."""
-    places = [[step.storage.in_folder(one.folder(step.storage.cache_path)) for one in shards] for step in steps]
-    with ExitStack() as undo, storing(steps[0].storage.failures_path):
-        failures = joined([one.failures_path for one in places[0]], summary.failures_file, undo, failed_lines)
-        writers = []
-        for step, of_shards in zip(steps, places, strict=True):
-            writers.append(joined([one.output_path for one in of_shards], step.storage.output_path, undo))
-        if writers[-1].count != summary.done:
-            counts = f"{summary.done} rows were done, and {writers[-1].count} are in the shards"
-            raise RunStopped(f"internal error: {counts}")
-        for line in other_failures(failures.path, {step.label for step in steps}):
-            failures.write(line)
-        failures.commit()
-        for writer in writers:
-            if writer.count:  # else the earlier file stays
-                writer.commit()
-        for shard in shards:
-            os.remove(shard.rows)
+    files: dict[str, list[str]] = {}
+    for step in steps:
+        parts = [step.storage.in_folder(one.folder(step.storage.cache_path)) for one in shards]
+        files[step.storage.output_path] = [part.output_path for part in parts]
+    kept = other_failures(summary.failures_file, {step.label for step in steps})
+    joined(files, summary.failures_file, [part.failures_path for part in parts], summary.done, kept)
+    for shard in shards:
+        os.remove(shard.rows)
 
 
 def joined(
-    paths: list[str], target: str, undo: ExitStack, read: Callable[[str], Iterator[Line]] | None = None
-) -> RowWriter:
-    """A writer of `target` with the lines of all these files; discarded by `undo`. Raises InputError."""
-    with told_as(InputError, f"can't write {target}"):
-        writer = RowWriter(target)
-        undo.callback(writer.discard)
-        for _, line in heapq.merge(*map(read or step_lines, paths), key=lambda one: one[0]):
-            writer.write_line(line)
-    return writer
+    files: Mapping[str, list[str]], failures: str, failed: list[str], done: int, kept: Iterable[dict[str, Any]] = ()
+) -> list[str]:
+    """Put shards' files together: step files, by target, and those of failures, behind which come those to be `kept`.
+
+    Returns the step files that have rows: of others, an earlier one stays. Raises InputError, RunStopped.
+    """
+    with ExitStack() as undo, storing(failures):
+        writers: list[RowWriter] = []
+        for target, paths in [(failures, failed), *files.items()]:
+            writer = undo.enter_context(closing(RowWriter(target)))
+            read = _step_lines if writers else _failed_lines
+            for _, line in heapq.merge(*map(read, paths), key=itemgetter(0)):
+                writer.write_line(line)
+            writers.append(writer)
+        if writers[-1].count != done:
+            raise RunStopped(f"internal error: {done} rows were done, and {writers[-1].count} are in the shards")
+        for row in kept:
+            writers[0].write(row)
+        with_rows = [writer for writer in writers[1:] if writer.count]
+        for writer in (writers[0], *with_rows):
+            writer.commit()
+    return [writer.path for writer in with_rows]
 
 
-def step_lines(path: str) -> Iterator[Line]:
-    """The lines of a step's file. Raises InputError where they aren't as many as were written."""
+def _step_lines(path: str) -> Iterator[Line]:
     if not os.path.exists(lines_path(path)):  # no row got so far
         return
+    with _as_left(path) as file:
+        yield from zip(read_places(path), file, strict=True)
+
+
+def _failed_lines(path: str) -> Iterator[Line]:
+    with _as_left(path) as file:
+        yield from ((json.loads(line)["line"], line) for line in file)
+
+
+@contextmanager
+def _as_left(path: str) -> Iterator[IO[str]]:
+    """A file of a shard. Raises InputError where it is damaged, or has not as many lines as were written."""
     try:
-        places = read_places(path)
         with open(path, encoding="utf-8", newline="\n") as file:
-            yield from zip(places, file, strict=True)
-    except (OSError, ValueError) as error:
+            yield file
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path} is not as its run left it: run that shard again ({error})") from None
-
-
-def failed_lines(path: str) -> Iterator[Line]:
-    """The lines of a file of failures. Raises InputError for one that is damaged."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for line in file:
-            try:
-                yield json.loads(line)["line"], line
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{path} is not as its run left it: run that shard again") from None

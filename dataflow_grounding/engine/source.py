@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import itertools
 import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_absolute, is_elsewhere, kind_of, look, open_file, side_by_side
+from dataflow_grounding.elsewhere import is_absolute, kind_of, open_file, side_by_side
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
@@ -74,13 +73,6 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 def _header(image_key: str, record: Record) -> Header | None:
     with suppress(GroundingError):  # each tells its own trouble when its turn comes
         return read_header(find_image(record, image_key).path, b"")
-    return None
-
-
-def stat_of(path: str) -> os.stat_result | None:
-    """The file's state; None where there is none."""
-    with suppress(OSError):
-        return os.stat(path)
     return None
 
 
@@ -209,24 +201,12 @@ class Source:
 
     def length(self) -> int | None:
         """How many rows there are, as far as a quick look tells: exact for JSONL, of a shard about; else None."""
-        with suppress(OSError):
-            if not stat.S_ISREG(os.stat(self.path).st_mode) or not self.path.endswith((".jsonl", ".csv", ".tsv")):
-                return None
-            with open(self.path, "rb") as file:
-                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            lines = min(lines, self._pilot) if self._pilot else lines
-            return lines // self._shard.of if self._shard else lines
-        return None
-
-    def state(self) -> tuple[int, ...] | None:
-        """What changes when the input file is written to or replaced; None for a pipe or a missing file."""
-        if is_elsewhere(self.path):
-            with suppress(OSError, InputError):
-                return look(self.path)[:2]
-        found = stat_of(self.path)
-        if found is None or not stat.S_ISREG(found.st_mode):
+        if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        with open(self.path, "rb") as file:
+            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        lines = min(lines, self._pilot) if self._pilot else lines
+        return lines // self._shard.of if self._shard else lines
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Digest of rows and images; None if one can't be read twice, or changed at `unchanged_since` (ns) or after."""

@@ -11,7 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import compress, islice
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from PIL.Image import Resampling
 
 from dataflow_grounding.elsewhere import absolute
-from dataflow_grounding.errors import InputError, RecordError
+from dataflow_grounding.errors import InputError, RecordError, told_as
 from dataflow_grounding.image_files import decoding, read_file
 from dataflow_grounding.images import find_image
 from dataflow_grounding.metrics.annotations import names_of
@@ -144,10 +144,8 @@ def split(
     counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
     if empty := [name for name, count in counts.items() if not count["records"]]:
         raise InputError(f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or --ratios")
-    try:
+    with told_as(InputError, f"can't write {out}"):
         _write(results, [os.path.join(out, f"{name}.jsonl") for name in parts], of_record.tolist())
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror or error}") from None
     run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     return {"parts": counts, "alike": len(first) - len({*first}), "unread": unread}
@@ -155,9 +153,7 @@ def split(
 
 def _write(results: str, paths: Sequence[str], of_record: Sequence[int]) -> None:
     with ExitStack() as undo:
-        writers = [RowWriter(path) for path in paths]
-        for writer in writers:
-            undo.callback(writer.discard)
+        writers = [undo.enter_context(closing(RowWriter(path))) for path in paths]
         for record, part in zip(records_of(results), of_record, strict=True):
             writers[part].write(record)
         for writer in writers:

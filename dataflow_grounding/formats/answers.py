@@ -44,7 +44,7 @@ def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Si
         if text.startswith("[{"):
             fours = [one[numbers.key] for one in json.loads(text)]
         elif numbers.name in ("qwen2-vl", "ms-swift"):  # others' tags mean their own numbers
-            found = [json.loads(number) for number in _NUMBER.findall(text.rpartition("<|object_ref_end|>")[2])]
+            found = json.loads(f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]")
             fours = [found[at : at + 4] for at in range(0, len(found), 4)]
     if not all(map(is_box, fours)):
         return []

@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from dataflow_grounding.elsewhere import open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply, told_as
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
@@ -45,10 +45,8 @@ def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_whole(path: str, name: str) -> tuple[str, Any]:
     """A JSON file's path and what it holds. Raises InputError."""
     file = file_of(path, name)
-    try:
+    with told_as(InputError, f"can't read {file}"):
         data = read_json(file)
-    except OSError as error:
-        raise InputError(f"can't read {file}: {error.strerror or error}") from None
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
     return file, data
@@ -57,10 +55,8 @@ def read_whole(path: str, name: str) -> tuple[str, Any]:
 def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     """The lists in the object of a JSON file, as `lists_in` gives them. Raises InputError."""
     try:
-        with json_file(path) as file:
+        with told_as(InputError, f"can't read {path}"), json_file(path) as file:
             yield from lists_in(file)
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         read_whole(path, "")  # which says where it isn't JSON
 
@@ -77,7 +73,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """The elements in the root of an XML file, one at a time. Raises InputError."""
     within: list[ElementTree.Element] = []
     try:
-        with open(path, "rb") as file:
+        with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):  # elsewhere expat itself ends what would fill the memory
                 raise ValueError("it has a DOCTYPE, with which 1 KB can fill the memory: take it out")
             file.seek(0)
@@ -87,8 +83,6 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
                 elif within.pop() is element and len(within) == 1:
                     yield element
                     within[0].clear()
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
 
@@ -98,15 +92,14 @@ def tar_samples(path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
 
     Raises InputError.
     """
+    reading = told_as(InputError, f"can't read {path}")
     try:
-        with system_errors(path), open_file(path) as file, tarfile.open(fileobj=file) as tar:
+        with reading, system_errors(path), open_file(path) as file, tarfile.open(fileobj=file) as tar:
             inside = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
             for key, members in groupby(inside, lambda one: _KEY.match(one[0])[0]):  # type: ignore[index]
                 yield f"{path}, {key}", key, {name[len(key) :]: content.read() for name, content in members if content}
     except tarfile.TarError as error:
         raise InputError(f"{path} is not a tar file: {str(error).splitlines()[0]}") from None
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from None
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

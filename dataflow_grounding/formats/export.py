@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from dataflow_grounding.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
@@ -63,20 +63,17 @@ def export(
         if os.path.lexists(path):
             raise InputError(f"{path} is there already: remove it, or choose another name")
     done = Exported(path)
-    try:
-        with ExportFolder(path, format.data_file if alone else None) as out:
-            pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
-            way = _Way(format, pictures, select or Selection(), done)
-            format.write(way.samples(records), out)
-            way.close()
-            why = "; ".join(filter(None, [done.losses(), *done.reasons]))
-            if why and (strict or not done.written):
-                whose = f"{format.name} would lose" if done.written else "no record is left"
-                raise InputError(f"nothing is written, because {whose}: {why}")
-            with out.file(README) as file:
-                file.write(_card(format, done, pictures, out))
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
+        pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
+        way = _Way(format, pictures, select or Selection(), done)
+        format.write(way.samples(records), out)
+        way.close()
+        why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
+        if why and (strict or not done.written):
+            whose = f"{format.name} would lose" if done.written else "no record is left"
+            raise InputError(f"nothing is written, because {whose}: {why}")
+        with out.file(README) as file:
+            file.write(_card(format, done, pictures, out))
     return done
 
 
@@ -85,7 +82,7 @@ class _Way:
 
     def __init__(self, format: Format, pictures: ExportPictures, select: Selection, done: Exported) -> None:
         self._format, self._pictures, self._select, self._done = format, pictures, select, done
-        self._changed = self._doubtful = 0
+        self._changed = self._doubtful = self._unwanted = 0
 
     def samples(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
@@ -108,6 +105,7 @@ class _Way:
         """Add what is known at the end."""
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
+            "phrases that weren't asked for, by status, score, check or review": self._unwanted,
             "records marked doubtful, of whose replies a part was of no use": self._doubtful,
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
@@ -134,8 +132,8 @@ class _Way:
         for expression in expressions:
             wanted = self._select.of(record, expression)
             if wanted is None:
-                continue
-            if why := self._format.carries.why_not(status_of(wanted), wanted.get("char_span")):
+                self._unwanted += 1
+            elif why := self._format.carries.why_not(status_of(wanted), wanted.get("char_span")):
                 self._done.lost[why] += 1
             else:
                 said.append(wanted)

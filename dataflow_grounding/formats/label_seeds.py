@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, look, side_by_side
-from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError
+from dataflow_grounding.elsewhere import is_elsewhere, joined, kind_of, side_by_side, state_of
+from dataflow_grounding.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
 from dataflow_grounding.formats.tao_records import SOURCE
@@ -59,13 +59,11 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
         path, left_out = joined(label_dir, label_of[image]), list[str]()
         if label_of[image] not in labels:
             return [], []
-        try:
+        with told_as(BrokenRow, f"can't read {path}"):
             if names is None:
                 regions, left_out = read_kitti(path)
             else:
                 regions = read_yolo(path, names, size) if size else []
-        except OSError as error:
-            raise BrokenRow(f"can't read {path}: {error.strerror or error}") from None
         return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
 
     if labels.isdisjoint(label_of.values()):
@@ -205,7 +203,8 @@ class LabelSeeds(Seeds):
         digest = hashlib.sha256(f"{__version__} {READING}".encode())
         source, label_of = self._source, self._source.label_of
         of_images = ([joined(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
-        for state in side_by_side(state_of, itertools.chain(*of_images, source.files), is_elsewhere):
+        paths = itertools.chain(*of_images, source.files)
+        for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
             digest.update(json.dumps(state).encode())
         return digest.hexdigest()
 
@@ -243,11 +242,3 @@ def size_of(path: Any, folders: tuple[str, ...]) -> Size | None:
         raise
     except RecordError:
         return None
-
-
-def state_of(path: str) -> list[Any]:
-    """A file's path, size and time, as far as it is there."""
-    try:
-        return [path, *look(path)[:2]]
-    except OSError:
-        return [path]

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.errors import StorageFailed
+from dataflow_grounding.errors import StorageFailed, told_as
 from dataflow_grounding.geometry import box_of
 from dataflow_grounding.records import name_within
 from dataflow_grounding.rows import read_rows
@@ -26,7 +26,7 @@ def write_legacy(step: Step) -> None:
     annotations = step.storage.output_path
     folder, stamp = _places(step)
     part = f"{folder}.part"
-    try:
+    with told_as(StorageFailed, f"can't write {folder}", again=True):
         found = os.stat(annotations)
         state = json.dumps([LAYOUT, found.st_size, found.st_mtime_ns])
         if os.path.isdir(folder) and os.path.isfile(stamp) and Path(stamp).read_text("utf-8") == state:
@@ -43,19 +43,15 @@ def write_legacy(step: Step) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
         _write(stamp, state)
-    except OSError as error:
-        raise StorageFailed(f"can't write {folder}: {error.strerror or error}. Run the same command again") from None
 
 
 def remove_legacy(step: Step) -> None:
     """Remove the label files that `write_legacy` wrote beside a step's annotations. Raises StorageFailed."""
     folder, stamp = _places(step)
-    try:
+    with told_as(StorageFailed, f"can't remove {folder}", again=True):
         if os.path.exists(stamp):
             shutil.rmtree(folder, ignore_errors=True)
             os.remove(stamp)
-    except OSError as error:
-        raise StorageFailed(f"can't remove {folder}: {error.strerror or error}. Run the same command again") from None
 
 
 def _places(step: Step) -> tuple[str, str]:

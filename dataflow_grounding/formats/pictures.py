@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.errors import BrokenRow, InputError, told_as
 from dataflow_grounding.image_files import open_picture
 from dataflow_grounding.records import dump_line
 from dataflow_grounding.rows import read_rows
@@ -42,15 +42,13 @@ def put_picture(data: bytes, results_dir: str) -> str:
         ending = ".bin"
     name = f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
     path = os.path.join(results_dir, name)
-    try:
+    with told_as(InputError, f"can't write {path}"):
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             part = f"{path}.{threading.get_ident()}.part"  # of two equal pictures each thread writes its own
             with open(part, "wb") as file:
                 file.write(data)
             os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
     return name
 
 
@@ -101,12 +99,10 @@ class Downloads:
 
     def _remember(self, got: Mapping[str, str]) -> None:
         self._known |= got
-        try:
+        with told_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
             with open(self._index, "a", encoding="utf-8") as file:
                 file.writelines(dump_line({"url": url, "path": path}) for url, path in got.items())
-        except OSError as error:
-            raise InputError(f"can't write {self._index}: {error.strerror or error}") from None
 
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
         import aiohttp

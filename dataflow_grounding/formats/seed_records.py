@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.elsewhere import joined, kind_of, open_file, system_errors
-from dataflow_grounding.errors import BrokenRow, InputError, SpecError
+from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
+from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
 from dataflow_grounding.formats import label_seeds
-from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of, state_of
+from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -130,15 +130,13 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises InputError."""
     fingerprint = seeds.fingerprint()
     known = unsealed(read_object(state_path))
-    if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)[1:]):
+    if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)):
         report: dict[str, Any] = known["report"]
     else:
-        try:
+        with told_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
-        except OSError as error:
-            raise InputError(f"can't write {path}: {error.strerror or error}") from None
         report = seeds.report()
-        state = sealed(as_json({"fingerprint": fingerprint, "written": state_of(path)[1:], "report": report}))
+        state = sealed(as_json({"fingerprint": fingerprint, "written": state_of(path), "report": report}))
         write_text(state_path, json.dumps(state) + "\n")
     for remark in seeds.remarks():
         say(f"Note: {remark}.")

@@ -11,6 +11,7 @@ from dataflow_grounding.engine.keyed_log import CHECK, read_lines
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import more_stores, readable_store
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.mirror import address_of
 from dataflow_grounding.records import is_number, read_object
 from dataflow_grounding.serving.base import Usage
 
@@ -47,7 +48,7 @@ def costs_of(folder: str, prices: Prices | None = None) -> dict[str, Any]:
     """What the replies of all runs in `folder` cost; `prices` default to run.json's. Raises InputError without any."""
     steps = paid_by_step(folder, prices or _stated_prices(folder))
     if not steps:
-        raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
+        raise InputError(f"no stored replies in {address_of(folder)}: is it the results_dir of a run?")
     tokens = {name: sum(step["tokens"][name] for step in steps) for name in steps[0]["tokens"]}
     known = all(step["cost_usd"] is not None for step in steps)
     cost = round(sum(step["cost_usd"] for step in steps), 6) if known else None

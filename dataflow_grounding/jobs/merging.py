@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,11 +14,10 @@ from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run_lock import held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
-from dataflow_grounding.engine.shard_files import failed_lines, joined
+from dataflow_grounding.engine.shard_files import joined
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.pictures import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step
-from dataflow_grounding.mirror import CKPT, Mirror, address_of, working_folder
+from dataflow_grounding.mirror import CKPT, address_of, present, working_folder
 from dataflow_grounding.records import read_object
 from dataflow_grounding.rows import copy_file, write_text
 
@@ -40,41 +40,30 @@ def merge(results_dir: str) -> dict[str, Any]:
             damaged. Nothing is changed then.
     """
     results_dir = working_folder(results_dir)
+    target = partial(os.path.join, results_dir)
     with ExitStack() as locks:
-        mirror = locks.enter_context(at_work(os.path.join(results_dir, CKPT)))
+        mirror = locks.enter_context(at_work(target(CKPT)))
         if mirror is not None:
-            _fetch_shards(mirror)
+            shards = [os.path.join(FOLDER, name) for name in mirror.listed(FOLDER, "directory")]
+            mirror.fetch(*(os.path.join(shard, name) for shard in shards for name in ("run.json", "failures.jsonl")))
         folders = _folders(results_dir)
         for folder in folders:
             shard = os.path.relpath(folder, results_dir)
             locks.enter_context(held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
-        _check(folders, runs)
         steps = list(runs[0]["shard"]["files"])
-        targets = [os.path.join(results_dir, name) for name in (*steps, "failures.jsonl", "annotations.jsonl")]
-        refuse_foreign(os.path.join(results_dir, CKPT), targets)
-        with ExitStack() as undo:
-            writers = [joined(_in_all(folders, name), os.path.join(results_dir, name), undo) for name in steps]
-            failures = _in_all(folders, "failures.jsonl")
-            writers.append(joined(failures, os.path.join(results_dir, "failures.jsonl"), undo, failed_lines))
-            for writer in writers:
-                if writer.count or writer is writers[-1]:  # else the earlier file stays
-                    writer.commit()
-        if written := [writer.path for writer in writers[:-1] if writer.count]:
-            copy_file(written[-1], targets[-1])
+        files = {target(name): [os.path.join(folder, name) for folder in folders] for name in steps}
+        there = [path for paths in files.values() for path in paths]
+        present(*there, *map(lines_path, there), anew=True)
+        _check(folders, runs)
+        failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
+        refuse_foreign(target(CKPT), [*files, failures, annotations])
         run = _sums(results_dir, runs)
-        write_text(os.path.join(results_dir, "run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+        failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
+        if written := joined(files, failures, failed, run["summary"]["done"]):
+            copy_file(written[-1], annotations)
+        write_text(target("run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
-
-
-def _fetch_shards(mirror: Mirror) -> None:
-    """Bring what the shards of a folder elsewhere have left: run.json, failures, step files."""
-    for shard in mirror.listed(FOLDER, "directory"):
-        at = os.path.join(FOLDER, shard)
-        names = [os.path.join(at, name) for name in ("run.json", "failures.jsonl")]
-        for step in mirror.listed(at, "directory").keys() - {CKPT, PICTURES}:
-            names += [os.path.join(at, step, name) for name in mirror.listed(os.path.join(at, step))]
-        mirror.fetch(*names)
 
 
 def _folders(results_dir: str) -> list[str]:
@@ -103,24 +92,21 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    rows = [run["shard"]["rows_of_all"] for run in runs]
-    for folder, seen in zip(folders, rows, strict=True):
-        if seen != max(rows):
-            raise InputError(f"{folder} has seen {seen} of the input's {max(rows)} rows: run it again, then merge")
-    stated = [_stated(run) for run in runs]
-    for folder, one, run in zip(folders, stated, runs, strict=True):
-        for key in one.keys() | stated[0].keys():
-            if one.get(key) != stated[0].get(key):
-                other = f"another {key} than {folders[0]}"
-                raise InputError(f"{folder} was run with {other}: run it again as the others were")
+    rows, first = max(run["shard"]["rows_of_all"] for run in runs), _stated(runs[0])
+    for folder, run in zip(folders, runs, strict=True):
+        if (seen := run["shard"]["rows_of_all"]) != rows:
+            raise InputError(f"{folder} has seen {seen} of the input's {rows} rows: run it again, then merge")
+        stated, done = _stated(run), run["summary"]["done"]
+        if other := [key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)]:
+            with_other = f"another {min(other)} than {folders[0]}"
+            raise InputError(f"{folder} was run with {with_other}: run it again as the others were")
         left = [_size(lines_path(os.path.join(folder, name))) // 8 for name in run["shard"]["files"]]
-        if left[-1] != (done := run["summary"]["done"]) or left != sorted(left, reverse=True):
+        if left[-1] != done or left != sorted(left, reverse=True):
             short = f"{folder} has {left} rows of its steps, and {done} were done"
             way = f"copy it again, whole, or remove {folder}/run.json and run the shard again: nothing is asked twice"
             raise InputError(f"{short}: {way}")
-    own = sum(run["summary"]["images"] for run in runs)
-    if own != rows[0]:
-        raise InputError(f"the shards have {own} rows, the input {rows[0]}: it changed meanwhile, so run all again")
+    if (own := sum(run["summary"]["images"] for run in runs)) != rows:
+        raise InputError(f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again")
 
 
 def _size(path: str) -> int:
@@ -141,33 +127,29 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if _OWN.isdisjoint(key.split("."))}
 
 
-def _in_all(folders: list[str], name: str) -> list[str]:
-    return [os.path.join(folder, name) for folder in folders]
-
-
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first run's `run.json` with what all did together."""
     summaries = [run["summary"] for run in runs]
-    summary = dict(summaries[0])
-    for name, value in summary.items():
-        given = [one.get(name) for one in summaries]
-        if isinstance(value, dict):
-            summary[name] = dict(sum((Counter(one) for one in given), Counter[str]()))
-        elif name == "models":
-            summary[name] = list(dict.fromkeys(chain.from_iterable(given)))
-        elif name == "cost_usd":
-            summary[name] = None if None in given else sum(given)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            summary[name] = sum(given)
-    summary |= {"annotations": address_of(os.path.join(results_dir, "annotations.jsonl"))}
-    summary |= {"failures_file": address_of(os.path.join(results_dir, "failures.jsonl"))}
-    started = min(str(run.get("started")) for run in runs)
-    endpoint = " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs))
-    kept = {name: value for name, value in runs[0].items() if name != "shard"}
-    sums = {
-        "started": started,
-        "endpoint": endpoint,
+    summary = {name: _sum([one.get(name) for one in summaries]) for name in summaries[0]}
+    for name, file in (("annotations", "annotations.jsonl"), ("failures_file", "failures.jsonl")):
+        summary[name] = address_of(os.path.join(results_dir, file))
+    return {
+        **{name: value for name, value in runs[0].items() if name != "shard"},
+        "started": min(str(run.get("started")) for run in runs),
+        "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
         "summary": summary,
         "shards": len(runs),
         "steps": paid_by_step(results_dir, None),
     }
-    return {**kept, **sums}
+
+
+def _sum(values: list[Any]) -> Any:
+    """Of numbers and counts the sum, of lists what is in any; else the first value, and None with any None."""
+    first = values[0]
+    if isinstance(first, dict):
+        return dict(sum(map(Counter, values), Counter[str]()))
+    if isinstance(first, list):
+        return list(dict.fromkeys(chain.from_iterable(values)))
+    if None in values or isinstance(first, (bool, str)):
+        return None if None in values else first
+    return sum(values)

@@ -5,13 +5,13 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
-from dataflow_grounding.elsewhere import is_elsewhere, kind_of, look
+from dataflow_grounding.elsewhere import kind_of, state_of
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import IMAGE_COLUMN, stat_of
+from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.errors import GroundingError, InputError, SpecError, told_as
 from dataflow_grounding.formats.input_rows import guessed, record_rows
 from dataflow_grounding.formats.inputs import Input, find_input
@@ -175,9 +175,7 @@ class SpecInput:
 
     def _write(self, path: str, rows: Iterator[Row]) -> int:
         broken = at = 0
-        with told_as(InputError, f"can't write {path}"), ExitStack() as undo:
-            writer = RowWriter(path)
-            undo.callback(writer.discard)
+        with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
             for line, data, error in rows:
                 row = broken_row(error) if error is not None else data or {}
                 writer.write_line("\n" * (line - at - 1) + dump_line(row))
@@ -187,19 +185,14 @@ class SpecInput:
 
     def _state(self, path: str) -> list[Any]:
         """That of the rows, and whether their pictures are there."""
-        return [_state(path), os.path.isdir(os.path.join(self._results_dir, FOLDER))]
+        return [state_of(path), os.path.isdir(os.path.join(self._results_dir, FOLDER))]
 
     def _known(self, sources: dict[str, str]) -> list[Any] | None:
         """What the rows depend on; None where that can't be told."""
         if not self.given.files:
             return None
         settings = self._data.model_dump()
-        return [__version__, settings, sources, *map(_state, self.given.files)]
-
-
-def _state(path: str) -> list[int] | None:
-    found = stat_of(path)
-    return [*look(path)[:2]] if is_elsewhere(path) else found and [found.st_size, found.st_mtime_ns, found.st_ino]
+        return [__version__, settings, sources, *map(state_of, self.given.files)]
 
 
 def _guesses(missing: Iterable[str], rows: list[dict[str, Any]], taken: list[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from dataflow_grounding.engine.rolling import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed
+from dataflow_grounding.errors import InputError, RunStopped, SpecError, StorageFailed, told_as
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
@@ -100,33 +100,25 @@ class SpecRun:
 
     def _execute(self, locked: str, run: MakeRun) -> Summary:
         started = time.time()
-        summary = None
-        stopped: RunStopped | None = None
+        summary: Summary | None = None
         try:
             self.job.prepare()
             summary = execute(self.steps, self.options, self.job.source, locked=locked, run=run)
             self._copy_last(summary)
+            self._write_run_json(summary, None, started)
             self.job.finish()
             return summary
-        except RunStopped as why:
-            stopped = why
-            raise
-        finally:
-            if stopped is not None:
-                with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
-                    self._write_run_json(summary, stopped, started)
-            elif summary is not None:
+        except RunStopped as stopped:
+            with suppress(InputError):  # what stopped the run is told, not that run.json has no room either
                 self._write_run_json(summary, stopped, started)
+            raise
 
     def _copy_last(self, summary: Summary) -> None:
         target = self.annotations_path
         if summary.done:
-            try:
+            with told_as(StorageFailed, f"can't write {target}", again=True):
                 written = [step.storage.output_path for step in self.steps if os.path.exists(step.storage.output_path)]
                 copy_file(written[-1], target)  # an operator from elsewhere may write nothing
-            except OSError as error:
-                why = error.strerror or error
-                raise StorageFailed(f"can't write {target}: {why}. Run the same command again") from None
         summary.annotations, summary.failures_file = address_of(target), address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:

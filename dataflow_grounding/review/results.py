@@ -118,6 +118,7 @@ def report_folder(
     """
     for folder in filter(None, (results_dir, other)):
         if not any(os.path.exists(os.path.join(folder, name)) for name in ("annotations.jsonl", "failures.jsonl")):
+            folder = address_of(folder)
             raise InputError(f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?")
     shown = other or results_dir
     path = out_path or os.path.join(results_dir, f"report_with_{_last(other)}.html" if other else "report.html")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from dataflow_grounding.elsewhere import is_elsewhere, joined, plain_path
+from dataflow_grounding.elsewhere import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.secrets import learn_fields, names_secret, texts_in
@@ -218,5 +218,5 @@ def _resolve_paths(values: dict[str, Any], sources: list[tuple[str | None, Any]]
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (value == "" or re.match("datasets:|[a-z][a-z0-9]+:/", value, re.I))
+    named = isinstance(value, str) and (value == "" or value.startswith("datasets:") or has_scheme(value))
     return isinstance(value, (str, int)) and not named and name not in NO_PATHS

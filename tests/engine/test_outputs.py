@@ -48,5 +48,5 @@ def test_where_they_do_not_nothing_is_replaced(tmp_path: Path, rows: int, unexpl
     found = outputs(tmp_path, unexplained=unexplained)
     with pytest.raises(RunStopped, match=f"of {rows} rows, step._look wrote . and . failed. Nothing was replaced"):
         found.commit(rows)
-    found.discard()
+    found.close()
     assert files(tmp_path) == ["earlier\n", "earlier\n"]

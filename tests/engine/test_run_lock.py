@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks.workplace import Workplace
 from dataflow_grounding.engine import run_lock
+from dataflow_grounding.records import write_bytes
 from dataflow_grounding.testing import LoopbackServer
 
 
@@ -25,29 +27,32 @@ def lock(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(run_lock, "DEAD_SECONDS", 0.6)
     workplace.many(2)
-    held = workplace.results / ".ckpt" / "lock.held"
+    held = workplace.results / ".ckpt" / "lock-1"
     held.parent.mkdir(parents=True)
     return held
 
 
-OTHER = json.dumps({"host": "elsewhere", "pid": 1, "started": "5"})
+OTHER = {"host": "elsewhere", "pid": 1, "started": "5"}
 
 
-@pytest.mark.parametrize("left", [OTHER, "", "[]", '{"host":', '{"host": 3, "pid": "x"}'])
+@pytest.mark.parametrize("left", [json.dumps(OTHER), "", "[]", '{"host":', '{"host": 3, "pid": "x"}'])
 def test_a_lock_whose_heart_has_stopped_keeps_nobody_out(workplace: Workplace, lock: Path, left: str) -> None:
     lock.write_text(left)
     with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    assert not list(lock.parent.glob("lock.held*"))
+        first, second = (workplace.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2))
+    assert (first.code, second.code) == (0, 0)
+    assert "is locked" in first.err
+    assert "is locked" not in second.err  # a run that has ended is not waited for
+    assert json.loads((lock.parent / "lock-3").read_text())["free"]
 
 
 def test_a_lock_whose_heart_beats_keeps_others_out(workplace: Workplace, lock: Path) -> None:
-    lock.write_text(OTHER)
+    lock.write_text(json.dumps(OTHER))
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(0.05):
-            os.utime(lock)
+            write_bytes(str(lock), json.dumps({**OTHER, "beat": time.time()}).encode())
 
     beating = threading.Thread(target=beat)
     beating.start()
@@ -60,7 +65,7 @@ def test_a_lock_whose_heart_beats_keeps_others_out(workplace: Workplace, lock: P
         beating.join()
     assert "another run is working" in done.err
     assert "elsewhere, process 1" in done.err
-    assert lock.read_text() == OTHER
+    assert [path.name for path in lock.parent.glob("lock-*")] == ["lock-1"]
 
 
 def test_a_process_number_given_anew_is_no_old_run(workplace: Workplace, lock: Path) -> None:
@@ -69,3 +74,15 @@ def test_a_process_number_given_anew_is_no_old_run(workplace: Workplace, lock: P
     lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": "1"}))
     with LoopbackServer() as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+
+
+def test_a_lock_given_up_meanwhile_is_taken_at_once(
+    workplace: Workplace, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 15.0)
+    lock.write_text(json.dumps(OTHER))
+    threading.Timer(1.0, lock.write_text, [json.dumps({**OTHER, "free": True})]).start()
+    before = time.monotonic()
+    with LoopbackServer() as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert time.monotonic() - before < run_lock.DEAD_SECONDS

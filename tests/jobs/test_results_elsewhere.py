@@ -22,7 +22,7 @@ from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
 from benchmarks.workplace import REPOSITORY, Done, Workplace, command, ended
 from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
 from dataflow_grounding.engine import run_lock
-from dataflow_grounding.engine.run_lock import StoreLock
+from dataflow_grounding.engine.run_lock import HeartLock
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.mirror import stand_for
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
@@ -219,11 +219,12 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
 ) -> None:
     monkeypatch.setattr(run_lock, "DEAD_SECONDS", 0.5)
     mirrors = [stand_for(run.address, str(tmp_path / str(number))) for number in range(6)]
-    StoreLock(mirrors[0], "").take()
+    locks = [HeartLock(mirror, ".ckpt", run.address, mirror.here(".ckpt")) for mirror in mirrors]
+    locks[0].take()
     got: list[int] = []
 
     def take(number: int) -> None:
-        lock = StoreLock(mirrors[number], "")
+        lock = locks[number]
         try:
             lock.take()
         except InputError:
@@ -244,8 +245,8 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
 
 def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) -> None:
     with LoopbackServer(EchoAnswers(), latency=0.1) as server:
+        server.faults = [lambda request: setattr(store, "down", True) if request.index == 20 else None]
         run.place.settings["vlm.openai.base_url"] = server.base_url
-        threading.Timer(1.5, lambda: setattr(store, "down", True)).start()
         stopped = run.run()
         assert stopped.code == 130, stopped
         assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
@@ -289,3 +290,10 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing
     assert "can't write s3://no-such-bucket/run" in missing.err
+
+
+@pytest.mark.parametrize("what", ["cost", "report"])
+def test_an_address_with_nothing_there_is_named(run: Elsewhere, what: str) -> None:
+    done = command([what, run.address])
+    assert done.code == 2, done
+    assert run.address in done.err
