@@ -35,6 +35,8 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     from dataflow_grounding.review.session import Session
     from dataflow_grounding.review.static_review import write_static
 
+    if more["gold"] and sample is None:
+        raise click.UsageError("--gold is mixed into a sample: give --sample N, too")
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, seed)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])

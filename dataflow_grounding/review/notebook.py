@@ -47,9 +47,6 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
     Raises:
         MissingExtra: anywidget is not installed: the extra `notebook`.
         InputError: The records can't be read.
-
-    Example:
-        ``widget = review("results"); widget`` in one cell, ``show(widget.reviewed()[0])`` in a later one
     """
     try:
         from anywidget import AnyWidget

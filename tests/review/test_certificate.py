@@ -383,6 +383,11 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
         at.write_bytes(whole)
 
 
+def test_gold_wants_a_sample(results: Path) -> None:
+    done = command(["review", str(results), "--no-open", "--gold", "gold.jsonl"])
+    assert (done.code, "give --sample N" in done.err) == (2, True)
+
+
 def test_verify_without_a_certificate(results: Path) -> None:
     for text in (None, "{}", "[]", "{"):
         if text is not None:
