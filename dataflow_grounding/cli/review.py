@@ -33,7 +33,6 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     from dataflow_grounding.review.queues import Reviewable
     from dataflow_grounding.review.server import ReviewServer
     from dataflow_grounding.review.session import Session
-    from dataflow_grounding.review.static_review import write_static
 
     if more["gold"] and sample is None:
         raise click.UsageError("--gold is mixed into a sample: give --sample N, too")
@@ -41,7 +40,7 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     drawn = None if sample is None else (sample, seed)
     session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])
     if more["static"]:
-        say(write_static(session, more["static"]), err=False)
+        say(session.write(more["static"]), err=False)
     else:
         ReviewServer(session, port).run(not no_open)
 

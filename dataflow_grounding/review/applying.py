@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.errors import InputError
+from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.metrics.agreement import agreement
+from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
 from dataflow_grounding.review.overlay import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
@@ -36,39 +37,31 @@ def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, 
     path = out or files.reviewed
     if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
         raise InputError(f"{path} would be overwritten: choose another name for the reviewed records")
-    try:
-        write_rows(path, _counted(reviewed_records(files, decisions.said[""]), counts))
-    except OSError as error:
-        raise InputError(f"can't write {path}: {error.strerror or error}") from None
+    with told_as(InputError, f"can't write {path}"):
+        write_rows(path, _counted(_reviewed(files, decisions.said[""]), counts))
     more = {"taken_over": taken, "refused": refused, "second_reviews": _agreement(files, decisions)}
     return {"reviewed": path, **counts, "decisions": decisions.count, **more}
 
 
-def reviewed_records(files: ReviewFiles, said: Said) -> Iterator[dict[str, Any]]:
-    """The records with what was said of them. Raises InputError."""
-    for key, record in records_with_keys(files.annotations):
-        yield said.over(record, key)
+def _reviewed(files: ReviewFiles, said: Said) -> Iterator[Record]:
+    return (said.over(record, key) for key, record in records_with_keys(files.annotations))
 
 
 def bring_up_to_date(annotations: str) -> None:
     """Apply the decisions on a file of records anew, where they were applied before: it may be another by now."""
     files = review_files(annotations)
     if os.path.exists(files.reviewed) and (decisions := Decisions(files.decisions)).count:
-        write_rows(files.reviewed, reviewed_records(files, decisions.said[""]))
+        write_rows(files.reviewed, _reviewed(files, decisions.said[""]))
 
 
-def _counted(records: Iterator[dict[str, Any]], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _counted(records: Iterator[Record], counts: dict[str, int]) -> Iterator[Record]:
     for record in records:
         counts["records"] += 1
-        for expression in _rows(record):
-            if expression.get("reviewed_by") and isinstance(expression.get("verified"), bool):
-                counts["verified" if expression["verified"] else "rejected"] += 1
+        rows = record.get(annotated_column(record))
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and row.get("reviewed_by") and isinstance(row.get("verified"), bool):
+                counts["verified" if row["verified"] else "rejected"] += 1
         yield record
-
-
-def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = record.get("expressions") or record.get("region_captions") or record.get("regions")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:

@@ -12,11 +12,11 @@ from importlib import resources
 from typing import Any
 
 from dataflow_grounding.errors import GroundingError, InputError
-from dataflow_grounding.images import find_image
 from dataflow_grounding.records import dump_text, read_object
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, settled_of
+from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.version import __version__
 
@@ -117,9 +117,8 @@ def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None,
     run = read_object(at)
     paths = [*reviewable.files[:2], at, gold or "", *_inputs(run)]
     for place in sorted({item.record for item in drawn}):
-        record = reviewable.record(place)
         with suppress(GroundingError):
-            paths.append(find_image(record, "image_path" if "image_path" in record else "image").path)
+            paths.append(path_of_picture(reviewable.record(place)))
     prompts = sorted(resources.files("dataflow_grounding.prompts").iterdir(), key=str)
     return {
         "run": {name: run.get(name) for name in ("model", "box_format", "version", "started", "summary")},

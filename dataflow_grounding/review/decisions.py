@@ -8,7 +8,7 @@ that is sent twice is known. A line of a sample: `sample`, `who`, `when`.
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -54,15 +54,11 @@ class Said:
 
     def take(self, line: Mapping[str, Any]) -> None:
         """Add a decision. Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none."""
-        sides = [side for change in line["changes"] for side in (change["before"], change["after"]) if side is not None]
-        read_expressions(Record({"sides": sides}), "sides")
+        sides = [change[side] for change in line["changes"] for side in ("before", "after")]
+        read_expressions(Record({"sides": [side for side in sides if side is not None]}), "sides")
+        truths = self.truths[line["record"]]
         for change in line["changes"]:
-            truths, id, before, after = (
-                self.truths[line["record"]],
-                str(change["id"]),
-                change["before"],
-                change["after"],
-            )
+            id, before, after = str(change["id"]), change["before"], change["after"]
             known = truths.pop(id, None) or Truth(None, before and before["text"], version_of(before))
             if version_of(after) != known.first:  # else all was undone
                 truths[id] = known._replace(expression=after)
@@ -116,39 +112,39 @@ class Decisions:
             self.by.update({(line["record"], str(change["id"])): who for change in line["changes"]})
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process appends meanwhile, where the file system has locks; all that others did is known."""
+    def _alone(self) -> Iterator[int]:
+        """The file, open: no other process appends meanwhile, where the file system has locks; all of it is known."""
         import fcntl
 
         with storing(self.path):
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             with suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
-            yield
+            yield file
         finally:
-            os.close(self._file)
+            os.close(file)
 
     def sync(self) -> None:
         """Put all that is appended on disk. Raises StorageFailed."""
-        with self._alone(), storing(self.path):
-            os.fsync(self._file)
+        with self._alone() as file, storing(self.path):
+            os.fsync(file)
 
-    def _append(self, line: Mapping[str, Any]) -> None:
+    def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
         """Hand a line to the system, whole or not at all; after a torn one it begins anew. Raises StorageFailed."""
-        data = dump_line(line).encode()
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        data = dump_line({**line, "who": who, "when": when}).encode()
         with storing(self.path):
-            size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                data = b"\n" + data
-            append(self._file, data, size)
+            size = os.fstat(file).st_size
+            is_torn = size and os.pread(file, 1, size - 1) != b"\n"
+            append(file, b"\n" * bool(is_torn) + data, size)
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
         """Put on disk which sample is drawn, before any of it is shown."""
-        with self._alone():
-            self._append({"sample": sample, "who": who, "when": _now()})
+        with self._alone() as file:
+            self._append(file, who, {"sample": sample})
         self.sync()
 
     def decide(
@@ -171,12 +167,14 @@ class Decisions:
             InputError: The decision is not of that form, or somebody else changed one of the expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
-        with self._alone():
+        with self._alone() as file:
             if given.get("uid") in self._places:  # it came before, and its answer was lost
-                return [(change["id"], version_of(change["after"])) for change in self._line(given["uid"])["changes"]]
+                return _left(self._changes(given["uid"], key))
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
-            for change in self._undone(key, given["undoes"]) if given.get("undoes") else listed(given.get("changes")):
+            undone = reversed(self._changes(given["undoes"], key)) if given.get("undoes") else ()
+            back = [{"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in undone]
+            for change in back if given.get("undoes") else listed(given.get("changes")):
                 fresh = change.get("fresh") or not change.get("id")
                 id = next_id(record, {**now, **said.truths.get(key, {})}) if fresh else str(change["id"])
                 before = now.pop(id, None)
@@ -186,24 +184,23 @@ class Decisions:
                 after = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
-            more = {"who": who, "when": _now(), **({"blind": True} if blind else {})}
-            self._append({"record": key, "changes": changes, **_of_decision(given), **more})
-            return [(change["id"], version_of(change["after"])) for change in changes]
+            own = {**_of_decision(given), **({"blind": True} if blind else {})}
+            self._append(file, who, {"record": key, "changes": changes, **own})
+            return _left(changes)
 
-    def _line(self, uid: Any) -> dict[str, Any]:
-        if uid not in self._places:
-            raise InputError("there is no such decision to undo")
-        with storing(self.path), open(self.path, "rb") as file:
-            file.seek(self._places[uid])
-            return parse_line(file.readline())
+    def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
+        """The changes of a decision on a record. Raises InputError where there is none."""
+        if uid in self._places:
+            with storing(self.path), open(self.path, "rb") as file:
+                file.seek(self._places[uid])
+                line = parse_line(file.readline())
+            if line["record"] == key:
+                return list(line["changes"])
+        raise InputError("there is no such decision on this record")
 
-    def _undone(self, key: str, uid: Any) -> list[dict[str, Any]]:
-        """The changes that take a decision back."""
-        if (line := self._line(uid))["record"] != key:
-            raise InputError("the decision to undo is on another record")
-        return [
-            {"id": c["id"], "version": version_of(c["after"]), "exact": c["before"]} for c in reversed(line["changes"])
-        ]
+
+def _left(changes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(change["id"], version_of(change["after"])) for change in changes]
 
 
 def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +219,3 @@ def listed(changes: Any) -> list[Mapping[str, Any]]:
     if not isinstance(changes, list) or not all(isinstance(change, Mapping) for change in changes):
         raise InputError("'changes' should be a list of objects")
     return changes
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

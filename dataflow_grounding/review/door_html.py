@@ -1,4 +1,4 @@
-"""The page of a report: what it says without scripts, its style and its scripts, and what they may do."""
+"""The page of a report: what it says without scripts, the figures of its data set as charts, and what may run in it."""
 
 import base64
 import hashlib
@@ -8,36 +8,34 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import accumulate, pairwise
 from string import Template
 from typing import Any
 
 from dataflow_grounding.drawing import PALETTE, text_color
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.summary import WARNINGS
+from dataflow_grounding.figures.counting import FIGURES
 from dataflow_grounding.records import STATUSES, is_number
 from dataflow_grounding.review.record_view import MEANING
 from dataflow_grounding.review.report_files import GENERATOR, script_json
 from dataflow_grounding.secrets import blotted_message
 from dataflow_grounding.terminal import counted
 
-SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MOST_BARS, _MOST_ROWS = 15, 200
+_ROW, _NAMES, _BARS, _WIDTH, _CELL = 20, 150, 200, 420, 8  # heights and widths in SVG units
+_LONGEST = 22  # letters of a name beside its bar
 
 
-def page_text(value: Any) -> str:
-    """`value` as text of the page, also inside attributes. Characters that turn the reading direction are spelt out."""
-    text = _CONTROLS.sub("\ufffd", str(value))
-    text = _BIDI_CONTROLS.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
-    return html.escape(text, quote=True)
-
-
-def style_sheet() -> str:
-    """The style of a page with records: the file's, and the colours of the palette as `.c0` and on."""
+def page_file(name: str) -> str:
+    """A file of a page as text: `report.css` with the colours of the palette, as `.c0` and on."""
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     colors = (f".c{n} {{ --c: rgb{color}; --ink: rgb{text_color(color)}; }}\n" for n, color in enumerate(PALETTE))
-    return "".join([_file("report.css"), *colors])
+    return text + "".join(colors) * (name == "report.css")
 
 
 def door_html(
@@ -48,7 +46,7 @@ def door_html(
     *,
     title: str,
     summary: Mapping[str, Any],
-    plots: Sequence[str] = (),
+    plots: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """The parts of the page.
 
@@ -58,46 +56,41 @@ def door_html(
         inline: Data that are part of the page, as HTML.
         title: The heading.
         summary: Shown of it: `model`, `seconds`, and `notes` that people should read.
-        plots: HTML of the figures of the data set.
+        plots: The figures of the data set that `figures_of` found.
     """
-    style, nonce = style_sheet(), secrets.token_urlsafe(16)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    heading = page_text(blotted_message(title))
-    page = Template(_file("report.html")).substitute(
+    style, nonce = page_file("report.css"), secrets.token_urlsafe(16)
+    page = Template(page_file("report.html")).substitute(
         generator=GENERATOR.format(1),
-        title=heading,
+        title=_text(blotted_message(title)),
         style=style,
-        style_hash=f"sha256-{digest}",
+        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
         nonce=nonce,
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),
-        bar=_bar_html(counts),
+        bar=_bar_html([counts.get(status, 0) for status in STATUSES]),
         notes=_notes_html(summary, kinds),
+        plots=_plots_html(plots) if plots else "",
         about=script_json(about),
     )
-    head, rest = page.split("<!-- plots -->")
-    middle, tail = rest.split("<!-- data -->")
-    yield head
-    if plots:
-        yield '<details class="plots"><summary>Figures of the data set</summary>\n<div>'
-        yield from plots
-        yield "</div></details>\n"
-    yield middle
+    before, after = page.split("<!-- data -->")
+    yield before
     yield from inline
-    yield from (f'<script nonce="{nonce}">\n{_file(name)}</script>\n' for name in SCRIPTS)
-    yield tail
+    yield from (f'<script nonce="{nonce}">\n{page_file(name)}</script>\n' for name in ("record.js", "report.js"))
+    yield after
 
 
-def _file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _text(value: Any) -> str:
+    """`value` as text of the page, also inside attributes. Characters that turn the reading direction are spelt out."""
+    text = _CONTROLS.sub("\ufffd", str(value))
+    return html.escape(_BIDI_CONTROLS.sub(lambda match: f"[U+{ord(match[0]):04X}]", text), quote=True)
 
 
-def _facts(summary: Mapping[str, Any]) -> list[str]:
-    facts = [f"<bdi>{page_text(summary['model'])}</bdi>"] if summary.get("model") else []
-    if is_number(summary.get("seconds")) and not summary.get("already_complete"):
-        seconds = summary["seconds"]
-        facts.append(f"{seconds:.1f} s" if seconds < 60 else duration(seconds))
-    return facts
+def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
+    if summary.get("model"):
+        yield f"<bdi>{_text(summary['model'])}</bdi>"
+    seconds: Any = summary.get("seconds")
+    if is_number(seconds) and not summary.get("already_complete"):
+        yield f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
@@ -114,18 +107,86 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
     found = summary.get("notes")
     noted = found if isinstance(found, Mapping) else {}
     said = [f"{counted(noted[n], what)} {why}" for n, (what, why) in WARNINGS.items() if type(noted.get(n)) is int]
-    failed = ", ".join(f"{page_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
-    lines = [*(f"{page_text(line)}." for line in said), *([f"Failed: {failed}."] if failed else [])]
-    return "".join(f'<p class="facts" dir="auto">{line}</p>\n' for line in lines)
+    failed = ", ".join(f"{_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
+    lines = [*map(_text, said), *([f"Failed: {failed}"] if failed else [])]
+    return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
 
 
-def _bar_html(counts: Mapping[str, int]) -> str:
-    total = sum(counts.get(status, 0) for status in STATUSES)
-    if not total:
-        return ""
-    parts, x = [], 0.0
-    for status in STATUSES:
-        share = 100 * counts.get(status, 0) / total
-        parts.append(f'<rect class="s-{status}" x="{x:.3f}%" width="{share:.3f}%" height="100%"/>')
-        x += share
-    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
+def _bar_html(counts: Sequence[int]) -> str:
+    shares = [100 * n / max(1, sum(counts)) for n in counts]
+    begins = accumulate(shares, initial=0.0)
+    parts = (
+        f'<rect class="s-{status}" x="{x:.3f}%" width="{share:.3f}%" height="100%"/>'
+        for status, x, share in zip(STATUSES, begins, shares, strict=False)
+    )
+    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>' if any(counts) else ""
+
+
+def _plots_html(figures: Mapping[str, Any]) -> str:
+    """Charts with tables, then the single numbers in one table."""
+    single, charts = [], list[str]()
+    for name, row in FIGURES.items():
+        value, kind, title = figures.get(name), row.get("kind"), row["about"][0].upper() + row["about"][1:]
+        if value is None or value == {}:
+            continue
+        if kind in ("names", "bins"):
+            charts.append(_chart(title, _bars(value), [(key, f"{n:,}") for key, n in value.items()]))
+        elif kind == "grid":
+            charts.append(_chart(title, _map(value), _thirds(value)))
+        elif kind == "spread":
+            edges = "5 % to 95 %: {p5:g} to {p95:g}".format(**value)
+            single.append((title, f"mean {value['mean']:g}, median {value['median']:g}, {edges}"))
+        else:
+            single.append((title, f"{value:.1%}" if kind == "share" else f"{value:,}"))
+    shown = "".join([*charts, _table("Numbers", single)])
+    return f'<details class="plots"><summary>Figures of the data set</summary>\n<div>{shown}</div></details>'
+
+
+def _chart(title: str, svg: str, rows: Sequence[Sequence[str]]) -> str:
+    table = f"<details><summary>Table</summary>{_table(title, rows[:_MOST_ROWS])}</details>"
+    return f'<figure class="plot"><figcaption>{_text(title)}</figcaption>{svg}{table}</figure>\n'
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    cells = []
+    for name, *numbers in rows:
+        row = "".join(f"<td>{_text(n)}</td>" for n in numbers)
+        cells.append(f'<tr><th scope="row"><bdi>{_text(name)}</bdi></th>{row}</tr>')
+    return f'<div class="numbers"><table aria-label="{_text(title)}">{"".join(cells)}</table></div>\n'
+
+
+def _bars(counts: Mapping[str, int]) -> str:
+    shown, parts = list(counts.items())[:_MOST_BARS], []
+    for place, (name, n) in enumerate(shown):
+        y, width = place * _ROW, _BARS * n / max(1, *counts.values())
+        short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+        parts.append(
+            f'<text x="{_NAMES - 8}" y="{y + 14}" text-anchor="end">{_text(short)}</text>'
+            f'<rect x="{_NAMES}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 6}"/>'
+            f'<text x="{_NAMES + width + 6:.1f}" y="{y + 14}" class="count">{n:,}</text>'
+        )
+    return _svg(_WIDTH, _ROW * len(shown), parts)
+
+
+def _map(grid: Sequence[Sequence[int]]) -> str:
+    """Where things are in their pictures: the more in a cell, the darker."""
+    most, side, size = max(map(max, grid)) or 1, _CELL * len(grid), f'width="{_CELL}" height="{_CELL}"'
+    cells = [
+        f'<rect x="{x * _CELL}" y="{y * _CELL}" {size} fill-opacity="{(n / most) ** 0.5:.2f}"/>'
+        for y, row in enumerate(grid)
+        for x, n in enumerate(row)
+        if n
+    ]
+    return _svg(side, side, [f'<rect class="ground" width="{side}" height="{side}"/>', *cells])
+
+
+def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg {size} aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _thirds(grid: Sequence[Sequence[int]]) -> list[list[str]]:
+    """How much is in each ninth of the pictures."""
+    cuts = [round(n * len(grid) / 3) for n in range(4)]
+    bands = [[sum(map(sum, (row[a:b] for row in grid[c:d]))) for a, b in pairwise(cuts)] for c, d in pairwise(cuts)]
+    return [[name, *map("{:,}".format, band)] for name, band in zip(("top", "middle", "bottom"), bands, strict=True)]

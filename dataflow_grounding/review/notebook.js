@@ -5,7 +5,7 @@
 function inFrame() {
   const asked = [];
   window.fetch = (path, post) => new Promise((answer) => {
-    parent.postMessage({ id: asked.push(answer) - 1, path, body: post.body || "" }, "*");
+    parent.postMessage({ id: asked.push(answer) - 1, path, body: (post && post.body) || "" }, "*");
   });
   window.addEventListener("message", ({ data, source }) => {
     if (source === parent) asked[data.id]({ ok: !data.said.error, json: async () => data.said });

@@ -11,10 +11,10 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.errors import GroundingError, MissingExtra
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
-from dataflow_grounding.review.applying import reviewed_records
 from dataflow_grounding.review.decisions import Decisions
-from dataflow_grounding.review.queues import Reviewable
-from dataflow_grounding.review.session import Session, page_file, page_html
+from dataflow_grounding.review.door_html import page_file
+from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.session import Session, page_html
 from dataflow_grounding.rows import write_rows
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -67,8 +67,8 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
 
         def reviewed(self) -> list[ShownRecord]:
             files, folders = session.reviewable.files, session.reviewable.folders
-            said = Decisions(files.decisions).said[""]
-            return [show(Record(row, folders)) for row in reviewed_records(files, said)]
+            said, rows = Decisions(files.decisions).said[""], records_with_keys(files.annotations)
+            return [show(Record(said.over(record, key), folders)) for key, record in rows]
 
     widget = Review()
     widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))
@@ -78,15 +78,14 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
 def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the server would answer, with pictures as data; `error` says what is wrong with what was asked."""
     wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
-    grid = wanted.get("mode") == "grid"
     try:
         if asked["body"]:
             said: dict[str, Any] = {"answers": session.decide(parse_line(asked["body"])["decisions"])}
         else:
-            said = session.grid(wanted) if grid else session.next(wanted, int(wanted.get("place", 0)), 20)
+            said = session.next(wanted, int(wanted["place"]), int(wanted["most"]))
         for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
             if view["thumbnail"]:
-                picture = session.picture(view["place"], "small" if grid else "large")
+                picture = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
                 view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
         return said
     except GroundingError as error:

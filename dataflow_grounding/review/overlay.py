@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.records import STATUSES, Record, annotated_column, is_number, read_annotations
-from dataflow_grounding.review.record_view import View
+from dataflow_grounding.metrics.annotations import is_span
+from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number, read_annotations
+from dataflow_grounding.review.record_view import caption_of
 
 Expression: TypeAlias = dict[str, Any]
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
@@ -104,21 +106,19 @@ def _place(expression: Expression) -> tuple[str, str]:
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
     """An id for a further expression of the record."""
-    number = len(taken)
-    while f"{record.unique_id}#{number}" in taken:
-        number += 1
-    return f"{record.unique_id}#{number}"
+    ids = (expression_id(record, number) for number in count(len(taken)))
+    return next(id for id in ids if id not in taken)
 
 
 def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], ids: list[str]) -> Iterator[Any]:
     """The items of a column of regions, each with its first box."""
+    name = "text" if column == "region_captions" else "type"
     for id, row in rows.items():
         before = items[ids.index(id)] if id in ids else {}
-        text = (
-            {} if row["text"] in before.values() else {"text" if column == "region_captions" else "type": row["text"]}
-        )
+        said = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
+        text = {} if row["text"] in before.values() else {name: row["text"]}
         bbox = row["instances"][0]["bbox"] if row["instances"] else before.get("bbox")
-        yield {**before, **text, **{k: row[k] for k in ("verified", "reviewed_by") if k in row}, "bbox": bbox}
+        yield {**before, **text, **said, "bbox": bbox}
 
 
 def changed(
@@ -162,11 +162,10 @@ def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
 
 def _text(record: Record, id: str, old: Expression, given: Mapping[str, Any]) -> Expression:
     """Text and span, as they change. Raises InputError."""
-    text, span, caption = given.get("text"), given.get("char_span"), View(record).caption
+    text, span, caption = given.get("text"), given.get("char_span"), caption_of(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
-    listed = isinstance(span, list) and len(span) == 2 and all(type(n) is int for n in span)
-    if span is not None and not (listed and 0 <= span[0] < span[1] and caption[span[0] : span[1]] == text):
+    if span is not None and not (is_span(span, len(caption)) and caption[slice(*span)] == text):
         raise InputError(f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption")
     return {"text": text, "char_span": span, **({"caption_span": span} if caption == record.get("caption") else {})}
 

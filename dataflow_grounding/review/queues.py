@@ -5,11 +5,11 @@ import random
 import tempfile
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding.engine.number_table import NumberTable
@@ -29,12 +29,13 @@ BLIND_OF = 20
 
 
 class Item(NamedTuple):
-    """A box, or a phrase without one (`box` None): `record` is its record's place, `box` its place in the phrase."""
+    """A box, or a phrase without one (`box` None), by its place in the phrase; `head`: what that names."""
 
     record: int
     id: str
     box: int | None
     text: str
+    head: str
     status: str
     score: float | None
     doubt: float
@@ -113,16 +114,13 @@ def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
 
 def _items_of(place: int, record: Record, expressions: Mapping[str, Expression]) -> Iterator[Item]:
     doubtful = 2.0 * (record.get("suspect_boxes") is True) + 0.5 * (record.get("doubtful") is True)
-    for id, expression in expressions.items():
-        doubt = doubtful + (expression.get("disagreement") is True) + (expression.get("verified", True) is not True)
-        status = str(expression.get("status") or ("grounded" if expression["instances"] else "pending"))
-        if not expression["instances"]:
-            yield Item(place, id, None, expression["text"], status, None, doubt + 0.5)
-        for number, instance in enumerate(expression["instances"]):
-            score = float(instance["score"]) if is_number(instance["score"]) else None
-            yield Item(
-                place, id, number, expression["text"], status, score, doubt + (0.5 if score is None else 1 - score)
-            )
+    for id, row in expressions.items():
+        doubt = doubtful + (row.get("disagreement") is True) + (row.get("verified", True) is not True)
+        status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
+        scores = [float(i["score"]) if is_number(i["score"]) else None for i in row["instances"]]
+        for box, score in enumerate(scores) if scores else [(None, None)]:
+            unsure = doubt + (0.5 if score is None else 1 - score)
+            yield Item(place, id, box, row["text"], head_of(row["text"]), status, score, unsure)
 
 
 class Queue:
@@ -150,6 +148,7 @@ class Queue:
             self.queued = self._ordered([i for i in reviewable.items if self._fits(i) and self._is_mine(i)])
         else:
             self.queued = [Queued(item, "sample") for item in sample]
+        self._of_record = _grouped(self.queued, lambda queued: self._keys[queued.item.record])
 
     def _ordered(self, found: list[Item]) -> list[Queued]:
         order = self._wanted["order"]
@@ -170,7 +169,7 @@ class Queue:
         return (
             (not status or item.status == status)
             and (not text or text.casefold() in item.text.casefold())
-            and (not head or head_of(item.text) == head)
+            and (not head or item.head == head)
             and (not below or (item.score is not None and item.score < float(below)))
         )
 
@@ -183,55 +182,46 @@ class Queue:
 
     def after(self, place: int, most: int) -> tuple[list[Queued], int]:
         """Up to so many items from a place on that nobody has decided, and the place after them."""
-        places = (n for n in range(place, len(self.queued)) if not self.is_decided(self.queued[n].item))
-        listed = [(n + 1, self.queued[n]) for n in islice(places, most)]
-        return [queued for _, queued in listed], listed[-1][0] if listed else len(self.queued)
+        places = (n for n in range(place, len(self.queued)) if not self._is_decided(self.queued[n]))
+        found = list(islice(places, most))
+        return [self.queued[n] for n in found], found[-1] + 1 if found else len(self.queued)
 
-    def undecided(self, some: Iterable[Queued]) -> Iterator[Queued]:
-        """Those that nobody has decided."""
-        return (queued for queued in some if not self.is_decided(queued.item))
+    def page(self, most: int) -> list[Queued]:
+        """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
+        drawn = list(islice(filterfalse(self._is_decided, self._by_chance), most // RANDOM_EVERY))
+        others = (queued for queued in filterfalse(self._is_decided, self._by_head) if queued not in drawn)
+        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda queued: queued.item.head)
 
     def left(self) -> int:
         """How many nobody has decided."""
         touched = self._decisions.said[self._who or ""].truths
         own = (queued for key in touched for queued in self._of_record.get(key, ()))
-        return len(self.queued) - sum(self.is_decided(queued.item) for queued in own)
-
-    @cached_property
-    def _of_record(self) -> dict[str, list[Queued]]:
-        found: defaultdict[str, list[Queued]] = defaultdict(list)
-        for queued in self.queued:
-            found[self._keys[queued.item.record]].append(queued)
-        return found
+        return len(self.queued) - sum(map(self._is_decided, own))
 
     @cached_property
     def _by_head(self) -> list[Queued]:
         """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
-        groups: defaultdict[str, list[Queued]] = defaultdict(list)
-        for queued in self.queued:
-            if queued.item.box is not None:
-                groups[head_of(queued.item.text)].append(queued)
-        worst = sorted(groups, key=lambda head: -sum(queued.item.doubt for queued in groups[head]))
-        return [queued for head in worst for queued in sorted(groups[head], key=lambda q: q.item.text.casefold())]
+        groups = _grouped((q for q in self.queued if q.item.box is not None), lambda queued: queued.item.head)
+        worst = sorted(groups.values(), key=lambda group: -sum(queued.item.doubt for queued in group))
+        return [queued for group in worst for queued in sorted(group, key=lambda q: q.item.text.casefold())]
 
     @cached_property
     def _by_chance(self) -> list[Queued]:
         return [queued for queued in self.queued if queued.why == "random" and queued.item.box is not None]
 
-    def page(self, most: int) -> list[Queued]:
-        """The next boxes that nobody decided: of one thing, or of several where there are few; each fifth by chance."""
-        drawn = list(islice(self.undecided(self._by_chance), most // RANDOM_EVERY))
-        others = (queued for queued in self.undecided(self._by_head) if queued not in drawn)
-        return sorted([*islice(others, most - len(drawn)), *drawn], key=lambda queued: head_of(queued.item.text))
-
-    def is_decided(self, item: Item) -> bool:
+    def _is_decided(self, queued: Queued) -> bool:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
-        key = self._keys[item.record]
-        said = self._decisions.said[self._who or ""].truths.get(key)
-        if not said or item.id not in said:
-            return False
-        expression = said[item.id].expression
-        if expression is None or item.box is None:
-            return expression is None or bool(expression.get("reviewed_by"))
-        boxes = expression["instances"]
-        return item.box >= len(boxes) or bool(boxes[item.box].get("reviewed_by"))
+        item = queued.item
+        truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
+        if truth is None or truth.expression is None:
+            return truth is not None
+        boxes = truth.expression["instances"]
+        judged = truth.expression if item.box is None else boxes[item.box] if item.box < len(boxes) else None
+        return judged is None or bool(judged.get("reviewed_by"))
+
+
+def _grouped(items: Iterable[Queued], key: Callable[[Queued], str]) -> dict[str, list[Queued]]:
+    groups: defaultdict[str, list[Queued]] = defaultdict(list)
+    for queued in items:
+        groups[key(queued)].append(queued)
+    return groups

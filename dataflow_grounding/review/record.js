@@ -1,5 +1,5 @@
 // A record on a page: its picture with boxes, its caption in their colours, the list of its phrases; crops of boxes.
-// The report and the review share it. A record is what view_data of record_data.py makes. Whatever comes from data goes
+// The report and the review share it. A record is what view_of of record_view.py makes. Whatever comes from data goes
 // through node() and shape(), as text or as an attribute's value: never as HTML.
 "use strict";
 
@@ -79,13 +79,13 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
-  // The same on one canvas, for more boxes than a browser bears as elements. `canvas.light(e)` is called by light().
-  function canvasOf(view, boxes) {
+  // The same on one canvas, for more boxes than a browser bears as elements. `frame()` gives, for each drawing, what
+  // tells a box's left, top, width and height on it; who moves it calls `canvas.draw()`, and light() `canvas.light(e)`.
+  function canvasOf(boxes, frame) {
     const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
-    const fromSmall = [...boxes].reverse();
-    let lit = null, waiting = false;
     const colors = new Map();
-    const colorsOf = (color) => {
+    let lit = null, isWaiting = false;
+    function colorsOf(color) {
       if (!colors.has(color)) {
         const probe = node("i", { class: `c${color}`, hidden: true });
         canvas.after(probe);
@@ -94,63 +94,62 @@ const recordPage = (() => {
         probe.remove();
       }
       return colors.get(color);
-    };
-    const strokes = (pen, only) => {
-      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
-      for (const { e, instance, bbox: [x1, y1, x2, y2] } of boxes) {
-        if (only !== null && only !== e.index) continue;
-        const [line, ink] = colorsOf(e.color), place = [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
-        pen.setLineDash(instance.evidence === "region" ? [8, 5] : []);
+    }
+    function drawNow() {
+      isWaiting = false;
+      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
+      if (!canvas.isConnected || !wide) return;
+      [canvas.width, canvas.height] = [wide * ratio, high * ratio];
+      const pen = canvas.getContext("2d"), placeOf = frame(), isLit = ({ e }) => e.index === lit;
+      pen.font = "600 11px system-ui, sans-serif";
+      pen.scale(ratio, ratio);
+      for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
+        const [line, ink] = colorsOf(box.e.color), place = placeOf(box.bbox), number = String(box.e.index + 1);
+        pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
+        pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
         for (const [color, width] of [[ink, 3], [line, 1.5]]) {
           pen.strokeStyle = color;
           pen.lineWidth = width;
           pen.strokeRect(...place);
         }
-        if (only !== null || (place[2] > 40 && place[3] > 24)) {
-          const number = String(e.index + 1);
-          pen.fillStyle = line;
-          pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
-          pen.fillStyle = ink;
-          pen.fillText(number, place[0] + 4, place[1] + 11);
-        }
+        if (!isLit(box) && (place[2] <= 40 || place[3] <= 24)) continue;
+        pen.fillStyle = line;
+        pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
+        pen.fillStyle = ink;
+        pen.fillText(number, place[0] + 4, place[1] + 11);
       }
-    };
-    const pen = canvas.getContext("2d"), all = document.createElement("canvas"); // `all` is drawn once for a size
-    const draw = () => {
-      waiting = false;
-      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth * ratio, high = canvas.clientHeight * ratio;
-      if (!canvas.isConnected || !wide) return;
-      for (const one of all.width === Math.floor(wide) ? [canvas] : [canvas, all]) {
-        [one.width, one.height] = [wide, high];
-        const its = one.getContext("2d");
-        its.font = "600 11px system-ui, sans-serif";
-        its.scale(ratio, ratio);
-        if (one === all) strokes(its, null);
-      }
-      pen.globalAlpha = lit === null ? 1 : 0.15;
-      pen.drawImage(all, 0, 0, canvas.clientWidth, canvas.clientHeight);
-      pen.globalAlpha = 1;
-      if (lit !== null) strokes(pen, lit);
-    };
-    const soon = () => {
-      if (!waiting) requestAnimationFrame(draw);
-      waiting = true;
+    }
+    canvas.draw = () => {
+      if (!isWaiting) requestAnimationFrame(drawNow);
+      isWaiting = true;
     };
     canvas.light = (e) => {
-      if (e !== lit) soon();
+      if (e !== lit) canvas.draw();
       lit = e;
     };
+    new ResizeObserver(canvas.draw).observe(canvas);
+    return canvas;
+  }
+
+  // A canvas over a record's picture, whose boxes light up under the pointer.
+  function canvasOver(view, boxes) {
+    const canvas = canvasOf(boxes, () => {
+      const right = canvas.clientWidth / view.width, down = canvas.clientHeight / view.height;
+      return ([x1, y1, x2, y2]) => [x1 * right, y1 * down, (x2 - x1) * right, (y2 - y1) * down];
+    });
     canvas.addEventListener("pointermove", (event) => {
       const place = canvas.getBoundingClientRect();
-      const x = ((event.clientX - place.x) / place.width) * view.width;
-      const y = ((event.clientY - place.y) / place.height) * view.height;
-      const hit = fromSmall.find(({ bbox: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
+      const [hit] = hitsOf(boxes, ((event.clientX - place.x) / place.width) * view.width,
+        ((event.clientY - place.y) / place.height) * view.height);
       canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
       light(canvas.closest(".record"), hit ? hit.e.index : null);
     });
-    new ResizeObserver(soon).observe(canvas);
     return canvas;
   }
+
+  // The boxes around a point of the picture, small ones first.
+  const hitsOf = (boxes, x, y) =>
+    boxes.filter(({ bbox: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2).reverse();
 
   // Take the full picture where the small one has too few pixels for its place; the small one again if that fails.
   function sharpened(img, view) {
@@ -169,7 +168,7 @@ const recordPage = (() => {
       ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
       : shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size });
     if (view.thumbnail && view.full) sharpened(shown, view);
-    const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOf : shapesOf)(view, boxes);
+    const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOver : shapesOf)(view, boxes);
     if (!view.full) return node("div", { class: "picture" }, shown, overlay);
     return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
@@ -304,6 +303,14 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { pageText, node, shape, describe, tooltip, look, boxesOf, pictureOf, captionOf, detailOf, rowOf, listOf,
-    light, lightsUp, recordOf, cropOf };
+  // The keys of a page, as a dialog: what each does.
+  function helpOf(keys) {
+    return node("dialog", { "aria-label": "Keys" }, node("h2", null, "Keys"),
+      node("dl", null, Object.entries(keys).map(([key, does]) =>
+        [node("dt", null, node("kbd", null, key)), node("dd", null, does)]).flat()),
+      node("form", { method: "dialog" }, node("button", null, "Close")));
+  }
+
+  return { MOST_SHAPES, pageText, node, shape, describe, boxesOf, hitsOf, canvasOf, pictureOf, captionOf, rowOf, listOf,
+    lightsUp, recordOf, cropOf, helpOf };
 })();

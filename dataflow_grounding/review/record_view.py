@@ -1,13 +1,23 @@
-"""A record as the report sees it: its expressions or regions, what it counts for, and what is to be looked at."""
+"""A record as the pages' scripts have it: plain JSON, offsets in UTF-16 units, its picture by address."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.drawing import PALETTE
 from dataflow_grounding.errors import BrokenRow
-from dataflow_grounding.records import STATUSES, VERDICTS, Record, annotated_column, read_annotations
+from dataflow_grounding.geometry import Size
+from dataflow_grounding.metrics.annotations import is_span
+from dataflow_grounding.records import (
+    STATUSES,
+    VERDICTS,
+    Record,
+    annotated_column,
+    is_number,
+    path_of,
+    read_annotations,
+    stated_size,
+)
+from dataflow_grounding.secrets import blotted_message
 
 STATUS_MEANING = {
     "grounded": "found in the image",
@@ -25,103 +35,124 @@ MEANING = {
 """The filters of records, by the order in which they are offered, and what each means."""
 FIRST = ("suspect", "doubtful", "unverified")
 """Those of them that come first."""
+_NOTES = {
+    "suspect_boxes": "Suspect: the boxes look as if they were in another format than the one they are read in.",
+    "doubtful": "Doubtful: much of a reply was dropped, moved or missing, or several phrases have the whole picture.",
+}
+View: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Expression:
-    """An expression as the page shows it.
-
-    `index` is its place among the record's expressions, from 0; `color` is that in the palette, None without boxes;
-    `span` is `[start, end)` in the caption, in code points; `check` is what a check said, empty without one.
+class Picture(NamedTuple):
+    """A record's picture as a page has it: `size` in pixels of the upright picture, the addresses of a small copy and
+    of the file itself, empty without one, and why there is none.
     """
 
-    index: int
-    text: str
-    status: str
-    color: int | None
-    instances: Sequence[Mapping[str, Any]]
-    span: tuple[int, int] | None
-    check: str
-    reasons: Sequence[str]
-    disputed: bool
-    expression_id: str
+    size: Size | None = None
+    thumbnail: str = ""
+    full: str = ""
+    missing: str = ""
 
 
-@dataclass
-class View:
-    """A record as the page shows it: `kind` is the column that was read, `problem` why it can't be, if so."""
-
-    record: Mapping[str, Any]
-    kind: str = ""
-    expressions: list[Expression] = field(default_factory=list)
-    problem: str = ""
-
-    @property
-    def caption(self) -> str:
-        """The caption that spans are of; empty without one."""
-        texts = (self.record.get(key) for key in ("cleaned_caption", "caption"))
-        return next((text for text in texts if isinstance(text, str)), "")
-
-    @property
-    def marks(self) -> set[str]:
-        """The filters that show it."""
-        found = {e.status for e in self.expressions} if self.kind == "expressions" else set()
-        if self.problem or self.record.get("doubtful") is True or any(e.disputed for e in self.expressions):
-            found.add("doubtful")
-        if any(e.check not in ("", "verified") for e in self.expressions):
-            found.add("unverified")
-        if self.record.get("suspect_boxes") is True:
-            found.add("suspect")
-        return found
-
-    @property
-    def counts(self) -> Counter[str]:
-        """What it adds to the figures; a key with 0 says that the record has such things at all."""
-        marks = self.marks
-        found = Counter(images=1, doubtful="doubtful" in marks, suspect="suspect" in marks)
-        regions = self.record.get("regions", self.record.get("region_captions"))
-        if isinstance(regions, list):
-            found["regions"] = len(regions)
-        if self.kind == "region_captions":
-            captions = self.record["region_captions"] if self.expressions else []
-            found["captions"] = sum(isinstance(c, Mapping) and bool(c.get("text")) for c in captions)
-        if self.kind == "expressions":
-            found.update({"expressions": len(self.expressions), **dict.fromkeys(STATUSES, 0)})
-            found.update(e.status for e in self.expressions)
-        found.update("verified" if e.check == "verified" else "unverified" for e in self.expressions if e.check)
-        return found
+_NO_PICTURE = Picture()
 
 
-def view_of(record: Mapping[str, Any]) -> View:
-    """The record's expressions, else its region captions, else its regions."""
-    view = View(record, annotated_column(record))
+def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
+    """The record as `record.js` renders it, and as a review changes it: its expressions, else its region captions, else
+    its regions.
+
+    Args:
+        record: The record, as a pipeline left it.
+        picture: Its picture; without its size, that which the record states.
+
+    Returns:
+        JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read), `problem` (why it can't be,
+        if so), `width` and `height` in pixels (0 where they are unknown), `thumbnail`, `full`, `missing` of the
+        picture, `marks` (the filters that show it), `notes` (sentences), and `expressions`: `index` from 0, `id`,
+        `text`, `status`, `meaning` of that status, `color` in the palette or None without boxes, `span` `[start, end)`
+        in the caption in UTF-16 units or None, `check` (what a check said), `reasons`, `disputed`, `instances` with
+        `bbox` in pixels of the upright picture, `score`, `evidence`, `bbox_id`.
+
+    Example:
+        >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
+        >>> view_of({"caption": "☕\U0001f600mug", "expressions": [row]})["expressions"][0]["span"]
+        [3, 6]
+    """
+    column, caption, path, problem = annotated_column(record), caption_of(record), blotted_message(path_of(record)), ""
     try:
-        rows = read_annotations(Record(record)) if view.kind else []
+        rows = read_annotations(Record(record)) if column else []
     except BrokenRow as error:
-        rows, view.problem = [], str(error)
-    colored = 0
-    for index, row in enumerate(rows):
-        view.expressions.append(_expression(index, row, colored % len(PALETTE), len(view.caption)))
-        colored += bool(row["instances"])
-    return view
+        rows, problem = [], str(error)
+    expressions = [_expression(number, row, caption) for number, row in enumerate(rows)]
+    for number, e in enumerate(e for e in expressions if e["instances"]):
+        e["color"] = number % len(PALETTE)
+    width, height = picture.size or stated_size(record) or (0, 0)
+    return {
+        "id": str(record.get("image_id") or path or "no id"),
+        "path": path,
+        "model": str(record.get("model") or ""),
+        "width": width,
+        "height": height,
+        "thumbnail": picture.thumbnail,
+        "full": picture.full,
+        "missing": picture.missing,
+        "caption": caption,
+        "kind": column,
+        "problem": problem,
+        "marks": sorted(_marks(record, expressions, column, problem)),
+        "notes": [note for name, note in _NOTES.items() if record.get(name) is True],
+        "expressions": expressions,
+    }
 
 
-def _expression(index: int, row: Mapping[str, Any], color: int, caption_length: int) -> Expression:
-    instances, status, verification = row["instances"], row.get("status"), row.get("verification")
+def caption_of(record: Mapping[str, Any]) -> str:
+    """The caption that spans are of; empty without one."""
+    texts = (record.get(key) for key in ("cleaned_caption", "caption"))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _expression(index: int, row: Mapping[str, Any], caption: str) -> dict[str, Any]:
+    status, verified, verification = map(row.get, ("status", "verified", "verification"))
+    span: Any = row.get("char_span")
     if status not in STATUSES:
-        status = "grounded" if instances else "pending"
-    verified = row.get("verified")
+        status = "grounded" if row["instances"] else "pending"
     check = VERDICTS[verified if isinstance(verified, bool) else None] if "verified" in row else ""
     why = row.get("reason") or (STATUS_MEANING[status] if status == "unsupported" else "")
     said = verification.get("reason") if isinstance(verification, Mapping) else ""
-    reasons = [str(reason) for reason in (why, said) if reason and reason != check]
-    span, disputed = _span(row.get("char_span"), caption_length), row.get("disagreement") is True
-    shown = color if instances else None
-    name = str(row["expression_id"])
-    return Expression(index, row["text"], status, shown, instances, span, check, reasons, disputed, name)
+    return {
+        "index": index,
+        "id": str(row["expression_id"]),
+        "text": row["text"],
+        "status": status,
+        "meaning": STATUS_MEANING[status],
+        "color": None,
+        "span": utf16_span(caption, span) if is_span(span, len(caption)) else None,
+        "check": check,
+        "reasons": [str(reason) for reason in (why, said) if reason and reason != check],
+        "disputed": row.get("disagreement") is True,
+        "instances": [_instance(instance) for instance in row["instances"]],
+    }
 
 
-def _span(value: Any, length: int) -> tuple[int, int] | None:
-    if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(type(n) is int for n in value)):
-        return None
-    return (value[0], value[1]) if 0 <= value[0] < value[1] <= length else None
+def _instance(instance: Mapping[str, Any]) -> dict[str, Any]:
+    score, evidence, name = (instance.get(key) for key in ("score", "evidence", "bbox_id"))
+    return {
+        "bbox": list(instance["bbox"]),
+        "score": score if is_number(score) else None,
+        "evidence": str(evidence or ""),
+        "bbox_id": None if name is None else str(name),
+    }
+
+
+def _marks(record: Mapping[str, Any], expressions: list[dict[str, Any]], kind: str, problem: str) -> set[str]:
+    found = {
+        "suspect": record.get("suspect_boxes") is True,
+        "doubtful": record.get("doubtful") is True or problem or any(e["disputed"] for e in expressions),
+        "unverified": any(e["check"] not in ("", "verified") for e in expressions),
+        **{e["status"]: kind == "expressions" for e in expressions},
+    }
+    return {name for name, applies in found.items() if applies}
+
+
+def utf16_span(text: str, span: Sequence[int]) -> list[int]:
+    """A span of code points in `text` as one of UTF-16 units, which scripts count in."""
+    return [end if text.isascii() else len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]

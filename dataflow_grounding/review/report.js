@@ -39,12 +39,8 @@ const reportPage = (() => {
   }
 
   // Rows `places` of the data called `name`, in that order.
-  async function rowsAt(name, places) {
-    const files = new Map();
-    for (const place of places) files.set(Math.floor(place / about.perFile) + 1, null);
-    await Promise.all([...files.keys()].map(async (n) => files.set(n, await load(`${name}-${n}`))));
-    return places.map((place) => files.get(Math.floor(place / about.perFile) + 1)[place % about.perFile]);
-  }
+  const rowsAt = (name, places) => Promise.all(places.map(async (place) =>
+    (await load(`${name}-${Math.floor(place / about.perFile) + 1}`))[place % about.perFile]));
 
   // The address: what is asked for.
   const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -52,7 +48,7 @@ const reportPage = (() => {
     `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
-  // Places of the records that pass the filters, in order. What is in an index row: see record_index.py.
+  // Places of the records that pass the filters, in order. What is in a row: see `_Index` of report.py.
   let heads = [], models = [], rows = [];
   const bitOf = (flag) => 1 << about.flags.indexOf(flag);
   function matching(state) {
@@ -133,9 +129,7 @@ const reportPage = (() => {
     parts.main = node("main");
     parts.above = node("nav", { class: "pages", "aria-label": "Pages" });
     parts.below = parts.above.cloneNode();
-    parts.help = node("dialog", { "aria-label": "Keys" }, node("h2", null, "Keys"),
-      node("dl", null, Object.entries(KEYS).map(([key, what]) => [node("dt", null, node("kbd", null, key)),
-        node("dd", null, what)]).flat()), node("form", { method: "dialog" }, node("button", null, "Close")));
+    parts.help = recordPage.helpOf(KEYS);
     app.replaceChildren(...(about.failures ? [parts.failures] : []), parts.views, parts.chips, parts.fields,
       parts.said, parts.above, parts.main, parts.below, parts.help);
   }

@@ -6,27 +6,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any
 
+from dataflow_grounding.geometry import area, box_of
+from dataflow_grounding.metrics.annotations import head_of
+from dataflow_grounding.records import STATUSES
 from dataflow_grounding.review.door_html import door_html
-from dataflow_grounding.review.record_data import view_data
-from dataflow_grounding.review.record_index import FLAGS, RecordIndex, rank_of
-from dataflow_grounding.review.record_view import FIRST, MEANING, view_of
+from dataflow_grounding.review.record_view import FIRST, MEANING, View, view_of
 from dataflow_grounding.review.report_files import PER_FILE, ReportFiles, script_json
 from dataflow_grounding.review.thumbnails import Thumbnails
-from dataflow_grounding.review.versions import Version, with_versions
+from dataflow_grounding.review.versions import Version, beside, with_versions
 from dataflow_grounding.secrets import blotted_message
 
-FindImage = Callable[[Mapping[str, Any]], "str | None"]
-
+FLAGS = (*MEANING, "verified", "small", "medium", "large", "changed", "without picture")
+"""What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and 96² pixels."""
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
 
 
 def write_report(
     records: Iterable[Mapping[str, Any]],
     *,
-    find_image: FindImage,
+    find_image: Callable[[Mapping[str, Any]], str | None],
     out_path: str | os.PathLike[str],
     failures: Iterable[Mapping[str, Any]] = (),
     versions: Sequence[Version] = (),
@@ -49,19 +50,24 @@ def write_report(
     Raises:
         InputError, OSError: It is too large for a single file; a file can't be written, or its name is taken.
     """
+    kinds, counts, index = Counter[str](), Counter[str](), _Index()
     with ExitStack() as stack:
         files = stack.enter_context(ReportFiles(out_path, single))
-        kinds = _write_failures(files, failures)
-        rows, index, counts = _Sorted(stack, files.folder), RecordIndex(), Counter(failures=kinds.total())
+        files.write_parts("failures", _failure_rows(failures, kinds))
+        new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=files.folder)
+        # By rank, lines of the index and of the records in turn.
+        ranks: list[IO[str]] = [stack.enter_context(new()) for _ in range(len(FIRST) + 1)]
         thumbnails = Thumbnails(files.folder, files.thumbnails)
-        views = with_versions(map(view_of, records), versions, called)
-        for (view, more), picture in thumbnails.along((item, find_image(item[0].record)) for item in views):
-            data = {**view_data(view, picture), **more}
-            rows.add(rank_of(view), script_json(index.row(view, data)), script_json(data))
-            counts.update({**view.counts, "changed": "changes" in more})
-        files.write_parts("records", rows.texts(1))
+        found = ((item, find_image(item[0])) for item in with_versions(records, versions, called))
+        for (record, earlier), picture in thumbnails.along(found):
+            view = view_of(record, picture)
+            view |= beside(view, earlier, called)
+            ranks[_rank_of(view)].write(f"{script_json(index.row(view))}\n{script_json(view)}\n")
+            counts.update(_counts_of(record, view))
+        counts["failures"] = kinds.total()
+        files.write_parts("records", _lines(ranks, 1))
         words = script_json({"heads": [*index.heads], "models": [*index.models]})
-        files.write("index", chain([words], rows.texts(0)))
+        files.write("index", chain([words], _lines(ranks, 0)))
         about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": index.marked}
         about |= {"meaning": MEANING, "kinds": kinds, "records": counts["images"], "failures": counts["failures"]}
         files.put(door_html(counts, kinds, about, files.inline(), **head))
@@ -69,37 +75,86 @@ def write_report(
     return counts["images"]
 
 
-def _write_failures(files: ReportFiles, failures: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Write them, and count their kinds."""
-    kinds = Counter[str]()
-
-    def rows() -> Iterator[str]:
-        for failure in failures:
-            kind = str(failure.get("kind") or "unknown")
-            shared = kind if kind in kinds or len(kinds) < _MOST_KINDS else "other"
-            kinds[shared] += 1
-            cells = [failure.get(key) for key in ("id", "message", "kind", "step")]
-            if cells[0] is None and failure.get("line") is not None:
-                cells[0] = f"line {failure['line']}"
-            texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
-            yield script_json([*texts, shared])
-
-    files.write_parts("failures", rows())
-    return kinds
+def _rank_of(view: View) -> int:
+    """Where a record stands: suspect ones first, then doubtful and unverified ones, then all others."""
+    return next((rank for rank, mark in enumerate(FIRST) if mark in view["marks"]), len(FIRST))
 
 
-class _Sorted:
-    """Pairs of texts kept on disk, which come out by rank, then as they came."""
+def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:
+    """What the page has of each failure; `kinds` counts them."""
+    for failure in failures:
+        kind = str(failure.get("kind") or "unknown")
+        shared = kind if kind in kinds or len(kinds) < _MOST_KINDS else "other"
+        kinds[shared] += 1
+        cells = [failure.get(key) for key in ("id", "message", "kind", "step")]
+        if cells[0] is None and failure.get("line") is not None:
+            cells[0] = f"line {failure['line']}"
+        texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
+        yield script_json([*texts, shared])
 
-    def __init__(self, files: ExitStack, folder: str) -> None:
-        new = partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline="\n", dir=folder)
-        self._files: list[IO[str]] = [files.enter_context(new()) for _ in range(2 * len(FIRST) + 2)]
 
-    def add(self, rank: int, *texts: str) -> None:
-        for which, text in enumerate(texts):
-            self._files[2 * rank + which].write(f"{text}\n")
+def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
+    for file in ranks:
+        file.seek(0)
+        yield from (line.rstrip("\n") for line in islice(file, which, None, 2))
 
-    def texts(self, which: int) -> Iterator[str]:
-        for file in self._files[which::2]:
-            file.seek(0)
-            yield from (line.rstrip("\n") for line in file)
+
+class _Index:
+    """Of each record, in a short row, what the page filters and orders by; words are named by number."""
+
+    def __init__(self) -> None:
+        self.heads: dict[str, int] = {}
+        self.models: dict[str, int] = {}
+        self.marked: Counter[str] = Counter()
+
+    def row(self, view: View) -> list[Any]:
+        """Id; flags as a number; the expressions' texts in lower case, in lines; for each expression the number of its
+        head noun and that of its boxes, one after the other; lowest and highest score in hundredths, or -1; the number
+        of its model.
+        """
+        counted, texts = [], []
+        marks = {
+            *view["marks"],
+            *(["without picture"] if view["missing"] else []),
+            *(["changed"] if view.get("changes") else []),
+        }
+        for e in view["expressions"]:
+            texts.append(" ".join(e["text"].lower().split()))
+            counted += [self.heads.setdefault(head_of(e["text"]), len(self.heads)), len(e["instances"])]
+            marks |= {_size_of(instance["bbox"]) for instance in e["instances"]} | ({e["check"]} & {"verified"})
+        scores = [i["score"] for e in view["expressions"] for i in e["instances"] if i["score"] is not None]
+        low, high = (round(100 * edge(scores)) if scores else -1 for edge in (min, max))
+        self.marked.update(marks)
+        bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+        return [
+            view["id"],
+            bits,
+            "\n".join(texts),
+            counted,
+            low,
+            high,
+            self.models.setdefault(view["model"], len(self.models)),
+        ]
+
+
+def _size_of(bbox: Any) -> str:
+    """The name of a box's size, as COCO has it."""
+    pixels = area(box_of(bbox))
+    return "small" if pixels < 32**2 else "medium" if pixels < 96**2 else "large"
+
+
+def _counts_of(record: Mapping[str, Any], view: View) -> Counter[str]:
+    """What a record adds to the figures; a key with 0 says that it has such things at all."""
+    found = Counter({"images": 1, "changed": "changes" in view})
+    found.update({name: name in view["marks"] for name in ("doubtful", "suspect")})
+    regions = record.get("regions", record.get("region_captions"))
+    if isinstance(regions, list):
+        found["regions"] = len(regions)
+    if view["kind"] == "region_captions":
+        captions = record["region_captions"] if view["expressions"] else []
+        found["captions"] = sum(isinstance(c, Mapping) and bool(c.get("text")) for c in captions)
+    if view["kind"] == "expressions":
+        found.update({"expressions": len(view["expressions"]), **dict.fromkeys(STATUSES, 0)})
+        found.update(e["status"] for e in view["expressions"])
+    found.update("verified" if e["check"] == "verified" else "unverified" for e in view["expressions"] if e["check"])
+    return found

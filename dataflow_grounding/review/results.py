@@ -6,14 +6,13 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.errors import GroundingError, InputError
+from dataflow_grounding.errors import GroundingError, InputError, told_as
 from dataflow_grounding.figures.counting import figures_of
-from dataflow_grounding.images import find_image
 from dataflow_grounding.mirror import address_of, sent
 from dataflow_grounding.records import Record
 from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
-from dataflow_grounding.review.plots import plots_html
 from dataflow_grounding.review.report import write_report
+from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.review.versions import Version, steps_of
 from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
 from dataflow_grounding.storage import PREFIX, FileStorage
@@ -52,20 +51,16 @@ def report_results(
 
     def image_of(record: Mapping[str, Any]) -> str | None:
         try:
-            key = "image_path" if "image_path" in record else "image"
-            return find_image(Record(record, tuple(image_folders)), key).path
+            return path_of_picture(Record(record, tuple(image_folders)))
         except GroundingError:
             return None
 
-    how["plots"] = list(plots_html(figures_of([annotations], read=False))) if os.path.exists(annotations) else []
-    how["called"] = versions[-1][0] if versions else ""
-    try:
-        with ExitStack() as stack:
-            how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
-            records, failures = _objects(annotations), _objects(failures_file)
-            return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
-    except OSError as error:
-        raise InputError(f"can't write {out_path}: {error.strerror or error}") from None
+    plots = figures_of([annotations], read=False) if os.path.exists(annotations) else None
+    how |= {"plots": plots, "called": versions[-1][0] if versions else ""}
+    with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
+        how["versions"] = [stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]]
+        records, failures = _objects(annotations), _objects(failures_file)
+        return write_report(records, find_image=image_of, out_path=out_path, failures=failures, **how)
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -137,8 +132,8 @@ def report_folder(
         files = map(annotations_of, (results_dir, other))
         how |= {"title": " → ".join(names), "versions": list(zip(names, files, strict=True)), "is_run": True}
         how["image_folders"] += image_folders_of(results_dir, image_root)
-    failures = os.path.join(shown, "failures.jsonl")
-    return path, report_results(annotations, path, failures_file=failures, single=single, **how)
+    how["failures_file"] = os.path.join(shown, "failures.jsonl")
+    return path, report_results(annotations, path, single=single, **how)
 
 
 def _last(folder: str) -> str:
@@ -148,8 +143,7 @@ def _last(folder: str) -> str:
 def _pipeline_and_data(spec: Any) -> tuple[str, str]:
     """The pipeline that a run's spec names, and the first file or folder that its `data` does; empty where unknown."""
     spec = spec if isinstance(spec, dict) else {}
-    named = spec.get("autolabel_type")
-    pipeline = named if isinstance(named, str) else ""
+    pipeline = spec["autolabel_type"] if isinstance(spec.get("autolabel_type"), str) else ""
     blocks = [spec.get(pipeline), *spec.values()]  # a user's pipeline has a block of another name
     found = (block["data"] for block in blocks if isinstance(block, dict) and isinstance(block.get("data"), dict))
     return pipeline, next((value for value in next(found, {}).values() if value and isinstance(value, str)), "")

@@ -1,7 +1,6 @@
 """The page of a review on this machine: who may ask it, what it answers."""
 
 import asyncio
-import json
 import secrets
 import socket
 import webbrowser
@@ -12,21 +11,20 @@ from aiohttp import web
 
 from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import parse_line
-from dataflow_grounding.review.session import FILES, SIDES, Session, page_file, page_html
+from dataflow_grounding.review.door_html import page_file
+from dataflow_grounding.review.session import FILES, SIDES, Session, page_html
 from dataflow_grounding.terminal import say
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_TYPES = {"css": "text/css", "js": "text/javascript"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,15 +49,15 @@ class ReviewServer:
         try:
             self._socket.bind(("127.0.0.1", port))
             self._socket.listen()  # before the address is said
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise InputError(f"can't listen on port {port}: {why}. Choose another --port") from None
+        except OSError as error:
+            raise InputError(f"can't listen on port {port}: {error.strerror}. Choose another --port") from None
         self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._token = secrets.token_urlsafe(24)
         self.address = f"{self.origin}/{self._token}/"
 
     def run(self, open_browser: bool = True) -> None:
         """Say the address on standard output, and answer until Ctrl-C."""
+        self.session.next({"mode": "grid"})  # puts all in order, so that the page needn't wait for it
         say(self.address, err=False)
         if open_browser:
             webbrowser.open(self.address)
@@ -72,7 +70,7 @@ class ReviewServer:
         app.router.add_get("/{token}/{name:[a-z]+[.](?:css|js)}", self._file)
         app.router.add_get("/{token}/next", self._next)
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
-        app.router.add_get("/{token}/picture/{place:[0-9]{1,9}}-{name:[a-z]+}.jpg", self._picture)
+        app.router.add_get(f"/{{token}}/picture/{{place:[0-9]{{1,9}}}}-{{name:{'|'.join(SIDES)}}}.jpg", self._picture)
         app.router.add_post("/{token}/decide", self._decide)
         return app
 
@@ -101,23 +99,19 @@ class ReviewServer:
         name = request.match_info["name"]
         if name not in FILES:
             raise web.HTTPNotFound
-        return web.Response(text=page_file(name), content_type=FILES[name])
+        return web.Response(text=page_file(name), content_type=_TYPES[name.rpartition(".")[2]])
 
     async def _next(self, request: web.Request) -> web.StreamResponse:
-        wanted = request.query
-        place, most = (_number(wanted.get(name, "0")) for name in ("place", "most"))
-        if wanted.get("mode") == "grid":
-            return _json(self.session.grid(wanted))
-        return _json(self.session.next(wanted, place, min(most, 100)))
+        place, most = (request.query.get(name, "0") for name in ("place", "most"))
+        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
+            raise InputError("'place' and 'most' should be numbers")
+        return web.json_response(self.session.next(request.query, int(place), min(int(most), 100)))
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
-        return _json(self.session.view(self._place(request)))
+        return web.json_response(self.session.view(self._place(request)))
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in SIDES:
-            raise web.HTTPNotFound
-        data = await asyncio.to_thread(self.session.picture, self._place(request), name)
+        data = await asyncio.to_thread(self.session.picture, self._place(request), request.match_info["name"])
         return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     def _place(self, request: web.Request) -> int:
@@ -133,14 +127,4 @@ class ReviewServer:
         decisions = given.get("decisions")
         if not isinstance(decisions, list) or not all(isinstance(one, dict) for one in decisions):
             raise InputError("'decisions' should be a list of objects")
-        return _json({"answers": self.session.decide(decisions)})
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise InputError(f"{text!r} should be a number")
-    return int(text)
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(text=json.dumps(value), content_type="application/json")
+        return web.json_response({"answers": self.session.decide(decisions)})

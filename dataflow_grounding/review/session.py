@@ -1,47 +1,38 @@
-"""A review under way: what its page asks for, and the decisions that it hands over."""
+"""A review under way: what its page asks for, the decisions that it hands over; or a folder that works on its own."""
 
 import io
+import json
+import os
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from importlib import resources
+from itertools import product
 from string import Template
 from typing import Any
 
-from dataflow_grounding.drawing import PALETTE, text_color
-from dataflow_grounding.errors import BrokenRow, GroundingError, ImageMissing, InputError, StorageFailed
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.images import find_image
-from dataflow_grounding.metrics.annotations import head_of
-from dataflow_grounding.records import has_id
-from dataflow_grounding.review.decisions import Decisions
+from dataflow_grounding.records import has_id, write_bytes
+from dataflow_grounding.review.decisions import Decisions, Said
+from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import expressions_of, version_of
 from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable
-from dataflow_grounding.review.record_data import Picture, view_data
-from dataflow_grounding.review.record_view import view_of
+from dataflow_grounding.review.record_view import Picture, view_of
 from dataflow_grounding.review.sampling import gold_answers
+from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
+from dataflow_grounding.rows import write_text
 
-GRID = 60
-"""Boxes on a page of the grid."""
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-FILES = {
-    "report.css": "text/css",
-    "review.css": "text/css",
-    "record.js": "text/javascript",
-    "review.js": "text/javascript",
-}
-"""What the page is made of besides its HTML, and the media types."""
-
-
-def page_file(name: str) -> str:
-    """A file of the page as text, its style sheet with the palette."""
-    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    if name != "review.css":
-        return text
-    rules = (f".c{n} {{ --c: rgb{color}; --ink: rgb{text_color(color)}; }}\n" for n, color in enumerate(PALETTE))
-    return text + "".join(rules)
+FILES = ("report.css", "review.css", "record.js", "decisions.js", "phrases.js", "stage.js", "review.js")
+"""What the page is made of besides its HTML."""
+_GRID = 60  # boxes on a page of the grid
+_FILTERS = ("status", "text", "head", "below", "order")
+_CHUNK = 500  # records in a script of a folder without a server
+_POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; base-uri 'none'"
+)
 
 
 def page_html(policy: str = "", data: str = "") -> str:
@@ -75,106 +66,84 @@ class Session:
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
-        self.sample: list[Item] | None = None
-        if sample is not None:
-            self.sample = self._drawn(*sample)
-            known, chance = [*gold_answers(reviewable, gold)] if gold else [], random.Random(f"gold {sample[1]}")
-            others = [item for item in known if item not in self.sample]
-            self.sample += chance.sample(others, min(len(others), max(10, len(self.sample) // 10)))
+        self.sample = None if sample is None else self._drawn(*sample)
+        if self.sample and gold:
+            known, chance = gold_answers(reviewable, gold).keys() - {*self.sample}, random.Random(0)
+            self.sample += chance.sample(sorted(known, key=str), min(len(known), max(10, len(self.sample) // 10)))
             chance.shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int) -> list[Item]:
         """The items of the sample, which is stated unless it was before."""
         drawn = self.reviewable.sample(size, seed)
-        known = [{name: one.get(name) for name in drawn} for one in self.decisions.samples]
-        if drawn not in known:
+        if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
         items = {(self.reviewable.keys[item.record], item.id, item.box): item for item in self.reviewable.items}
         return [items[key, id, box] for key, id, box in drawn["items"]]
 
-    def queue(self, wanted: Mapping[str, str]) -> Queue:
-        """The queue that a page asks for; its order stays as long as the session. Raises InputError."""
-        names = ("status", "text", "head", "below", "order")
-        return self._queue(tuple(str(wanted.get(name) or "") for name in names))
-
-    def _make_queue(self, values: tuple[str, ...]) -> Queue:
-        wanted = dict(zip(("status", "text", "head", "below", "order"), values, strict=True))
+    def _make_queue(self, *values: str) -> Queue:
+        wanted = dict(zip(_FILTERS, values, strict=True))
+        wanted["order"] = wanted["order"] or self.order
         try:
-            wanted["order"] = wanted["order"] or self.order
-            who = self.who if self.blind else None
-            return Queue(self.reviewable, self.decisions, wanted, self.sample, who)
+            return Queue(self.reviewable, self.decisions, wanted, self.sample, self.who if self.blind else None)
         except ValueError:
             raise InputError(f"'below' should be a score from 0 to 1, not {wanted['below']!r}") from None
 
-    def next(self, wanted: Mapping[str, str], place: int, most: int) -> dict[str, Any]:
-        """The next items from a place in the queue, with their records."""
-        self.decisions.refresh()
-        queue = self.queue(wanted)
-        found, after = queue.after(place, most)
-        return {**self._said(found), "place": after, "left": queue.left()}
+    def next(self, wanted: Mapping[str, str], place: int = 0, most: int = 0) -> dict[str, Any]:
+        """The next items, with their records: a page of the grid's, or so many from a place in the queue.
 
-    def grid(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """A page of boxes, each with its record, and what their phrases name."""
-        self.decisions.refresh()
-        queue = self.queue(wanted)
-        found = queue.page(GRID)
-        heads = list(dict.fromkeys(head_of(queued.item.text) for queued in found))
-        return {**self._said(found), "heads": heads, "left": queue.left()}
+        Args:
+            wanted: `mode` (`grid` or `single`), and the filters that a `Queue` takes; its order stays as long as the
+                session.
+            place: The place in the queue, for single records.
+            most: How many of them.
 
-    def _said(self, found: list[Queued]) -> dict[str, Any]:
-        places = {queued.item.record for queued in found}
-        items = [{"record": q.item.record, "id": q.item.id, "box": q.item.box, "why": q.why} for q in found]
-        return {"items": items, "records": {place: self.view(place) for place in places}}
+        Raises:
+            InputError: `below` is no score.
+        """
+        self.decisions.refresh()
+        queue = self._queue(*(str(wanted.get(name) or "") for name in _FILTERS))
+        found, after = (queue.page(_GRID), 0) if wanted.get("mode") == "grid" else queue.after(place, most)
+        records = {queued.item.record: self.view(queued.item.record) for queued in found}
+        return {"items": list(map(_shown, found)), "records": records, "place": after, "left": queue.left()}
 
     def view(self, place: int) -> dict[str, Any]:
-        """A record for the page: what `view_data` gives, with `place`, `comment`, and of each expression its `version`,
+        """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
         of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
         """
-        record, key, said = self.reviewable.record(place), self.reviewable.keys[place], self._own_said
-        now = said.over(record, key)
-        size, missing = self.picture_size(place)
-        addresses = ["" if missing else f"picture/{place}-{name}.jpg" for name in SIDES]
+        record, key = self.reviewable.record(place), self.reviewable.keys[place]
+        now = self._said.over(record, key)
         try:
             rows = expressions_of(now)
-            shown = {**now, "expressions": list(rows.values())} if "expressions" in now else now
         except BrokenRow:
-            rows, shown = {}, now
-        data = view_data(view_of(shown), Picture(size, addresses[0], addresses[1], missing))
-        data |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
-        data["comment"] = said.comments.get(key, "")
-        for shown_expression, (id, row) in zip(data["expressions"], rows.items(), strict=False):
-            shown_expression |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by")}
-            shown_expression["verified"] = row.get("verified") if row.get("reviewed_by") else None
-            for instance, box in zip(shown_expression["instances"], row["instances"], strict=True):
-                instance["verified"] = box.get("verified") if box.get("reviewed_by") else None
-        return data
+            rows = {}
+        shown = {**now, "expressions": list(rows.values())} if rows and "expressions" in now else now
+        view = view_of(shown, self._picture_of(place))
+        view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
+        view["comment"] = self._said.comments.get(key, "")
+        for e, (id, row) in zip(view["expressions"], rows.items(), strict=False):
+            e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": _word(row)}
+            for instance, box in zip(e["instances"], row["instances"], strict=True):
+                instance["verified"] = _word(box)
+        return view
 
     @property
-    def _own_said(self) -> Any:
+    def _said(self) -> Said:
         return self.decisions.said[self.who if self.blind else ""]
 
-    def picture_path(self, place: int) -> str:
-        """Where a record's picture is. Raises RecordError."""
-        record = self.reviewable.record(place)
-        return find_image(record, "image_path" if "image_path" in record else "image").path
-
-    def picture_size(self, place: int) -> tuple[Size | None, str]:
-        """Width and height in pixels of a record's picture, upright, or what is wrong with it."""
+    def _picture_of(self, place: int) -> Picture:
         try:
-            return read_header(self.picture_path(place)).size, ""
+            size = read_header(path_of_picture(self.reviewable.record(place))).size
         except GroundingError as error:
-            gone = isinstance(error, (ImageMissing, BrokenRow))
-            return None, "The image file is not there." if gone else "The image file can't be read."
+            return Picture(missing=why_missing(error))
+        return Picture(size, *(f"picture/{place}-{name}.jpg" for name in SIDES))
 
     def picture(self, place: int, name: str) -> bytes:
         """A copy of a record's picture for a page: an upright JPEG without metadata. Raises RecordError."""
-        path, most = self.picture_path(place), SIDES[name]
-        (width, height), *_ = read_header(path)
-        scale = min(1.0, most / max(width, height))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        with decoding(read_file(path), path, at_least=size) as picture:
-            picture = picture if picture.size == size else picture.resize(size, reducing_gap=2.0)
+        path, most = path_of_picture(self.reviewable.record(place)), (SIDES[name], SIDES[name])
+        with decoding(read_file(path), path, most) as picture:
+            picture.info.clear()
+            picture.thumbnail(most, reducing_gap=2.0)
             picture.save(out := io.BytesIO(), "JPEG", quality=85)
         return out.getvalue()
 
@@ -192,3 +161,47 @@ class Session:
             answers.append({"uid": given.get("uid"), "error": error, "view": self.view(place)})
         self.decisions.sync()
         return answers
+
+    def write(self, folder: str) -> str:
+        """Write a folder with page, records and pictures that works without a server; decisions are collected by its
+        page, in a file to download. Returns the page's path.
+
+        Args:
+            folder: A new folder, or an empty one.
+
+        Raises:
+            InputError: The folder has files, or can't be written.
+        """
+        if os.path.isdir(folder) and os.listdir(folder):
+            raise InputError(f"{folder} has files already: choose another name for --static")
+        queue = self._queue(*[""] * len(_FILTERS))
+        items, _ = queue.after(0, len(queue.queued))
+        places = sorted({queued.item.record for queued in items})
+        head = {"who": self.who, "items": list(map(_shown, items)), "records": {}}
+        scripts = ["data.js", *(f"data-{n + 1}.js" for n in range(-(-len(places) // _CHUNK)))]
+        for number, name in enumerate(scripts):
+            some = places[_CHUNK * (number - 1) : _CHUNK * number] if number else []
+            part = json.dumps({place: self.view(place) for place in some})
+            text = f"Object.assign(reviewData.records, {part})" if number else f"window.reviewData = {json.dumps(head)}"
+            write_text(os.path.join(folder, name), f"{text};\n")
+            for place, side in product(some, SIDES):
+                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):  # without its picture
+                    picture = self.picture(place, side)
+                    os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
+                    write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
+        for name in FILES:
+            write_text(os.path.join(folder, name), page_file(name))
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        page = page_html(policy, "\n".join(f'<script src="{name}"></script>' for name in scripts))
+        write_text(os.path.join(folder, "review.html"), page)
+        return os.path.join(folder, "review.html")
+
+
+def _shown(queued: Queued) -> dict[str, Any]:
+    """An item as the page has it."""
+    return {"why": queued.why, **queued.item._asdict()}
+
+
+def _word(row: Mapping[str, Any]) -> Any:
+    """What a reviewer said of a phrase or a box."""
+    return row.get("verified") if row.get("reviewed_by") else None

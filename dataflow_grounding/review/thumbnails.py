@@ -4,19 +4,18 @@ import hashlib
 import io
 import os
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from dataflow_grounding.elsewhere import is_elsewhere, look
-from dataflow_grounding.errors import ImageMissing, InputError, RecordError
+from dataflow_grounding.elsewhere import is_elsewhere, look, side_by_side
+from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.images import url_of
-from dataflow_grounding.review.record_data import Picture
+from dataflow_grounding.images import find_image, url_of
+from dataflow_grounding.records import Record
+from dataflow_grounding.review.record_view import Picture
 
 T = TypeVar("T")
 
@@ -24,10 +23,7 @@ MAX_BYTES = 20_000  # of a small copy
 _TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
 _FEW = 100_000  # pixels up to which a JPEG, which takes a seventh of the time, may do as well
 THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
-_AT_ONCE = 64  # records whose pictures are waited for, so that memory stays flat
-_THREADS = 8
 _SHOWN_BY_BROWSERS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_MISSING, _BROKEN = "The image file is not there.", "The image file can't be read."
 
 
 class Thumbnails:
@@ -48,7 +44,7 @@ class Thumbnails:
     def of(self, path: str | None) -> Picture:
         """The picture of a file, None for one that is not there; from any thread. Raises OSError: it can't be kept."""
         if path is None:
-            return Picture(missing=_MISSING)
+            return Picture(missing=why_missing())
         try:
             found, full = look(path), link(path, self._page_folder)
             key = hashlib.sha256(os.fsencode(f"{full or path}\n{found.size}\n{found.changed}")).hexdigest()[:24]
@@ -58,7 +54,7 @@ class Thumbnails:
                 return Picture((int(width), int(height)), self._address(name), full)
             size, small, kind = thumbnail_of(path)
         except (RecordError, InputError, OSError, ValueError) as error:
-            return Picture(missing=_MISSING if isinstance(error, (ImageMissing, FileNotFoundError)) else _BROKEN)
+            return Picture(missing=why_missing(error))
         if not self._folder:
             return Picture(size, url_of(small, f"image/{kind}").decode(), full)
         ending = "jpg" if kind == "jpeg" else kind
@@ -83,17 +79,18 @@ class Thumbnails:
 
     def along(self, items: Iterable[tuple[T, str | None]]) -> Iterator[tuple[T, Picture]]:
         """Each item with the picture of its path, in order, made in threads."""
-        waiting: deque[tuple[T, Future[Picture]]] = deque()
-        with ThreadPoolExecutor(_THREADS) as pool:
-            try:
-                for item, path in items:
-                    waiting.append((item, pool.submit(self.of, path)))
-                    if len(waiting) >= _AT_ONCE:
-                        item, made = waiting.popleft()
-                        yield item, made.result()
-                yield from ((item, made.result()) for item, made in waiting)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return side_by_side(lambda item: (item[0], self.of(item[1])), items, lambda _: True)
+
+
+def path_of_picture(record: Record) -> str:
+    """Where a record's picture is. Raises RecordError."""
+    return find_image(record, "image_path" if "image_path" in record else "image").path
+
+
+def why_missing(error: Exception | None = None) -> str:
+    """What a page says in place of a picture."""
+    gone = error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError))
+    return "The image file is not there." if gone else "The image file can't be read."
 
 
 def thumbnail_of(path: str) -> tuple[Size, bytes, str]:
@@ -123,6 +120,5 @@ def link(path: str, folder: str) -> str:
         return ""
     path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
     within = [place for place in (folder, os.path.dirname(folder), project) if os.path.dirname(place) != place]
-    if any(path.startswith(os.path.join(place, "")) for place in within):
-        return quote(os.fsencode(os.path.relpath(path, folder)))
-    return Path(path).as_uri()
+    inside = any(path.startswith(os.path.join(place, "")) for place in within)
+    return quote(os.fsencode(os.path.relpath(path, folder))) if inside else Path(path).as_uri()

@@ -6,16 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.geometry import box_of, iou
 from dataflow_grounding.records import ROW_OF_IMAGE, parse_line, path_of
-from dataflow_grounding.review.record_data import view_data
-from dataflow_grounding.review.record_view import Expression, View, view_of
+from dataflow_grounding.review.record_view import View, view_of
 
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
 _SAME = 1.0  # pixels by which two edges may differ
+Expressions: TypeAlias = list[dict[str, Any]]
 
 
 class Version:
@@ -37,22 +37,26 @@ class Version:
                 self._places[_key(parse_line(line))].append(at)
             at += len(line)
 
-    def take(self, record: Mapping[str, Any]) -> View | None:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Its version of a record; of several alike, each is given once, in order."""
         places = self._places.get(_key(record))
-        return self._view(places.pop(0)) if places else None
+        return self._record(places.pop(0)) if places else None
 
-    def left(self) -> Iterator[View]:
+    def left(self) -> Iterator[dict[str, Any]]:
         """Those that were not taken."""
-        yield from map(self._view, sorted(at for places in self._places.values() for at in places))
+        yield from map(self._record, sorted(at for places in self._places.values() for at in places))
 
-    def _view(self, at: int) -> View:
+    def _record(self, at: int) -> dict[str, Any]:
         self._file.seek(at)
-        return view_of(parse_line(self._file.readline()))
+        return parse_line(self._file.readline())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+# Names and earlier versions of a record, in order; or the name of the run that alone has it.
+Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
@@ -70,66 +74,71 @@ def steps_of(results: str) -> list[tuple[str, str]]:
 
 
 def with_versions(
-    views: Iterable[View], versions: Sequence[Version], name: str
-) -> Iterator[tuple[View, dict[str, Any]]]:
-    """Each record, called `name`, and what its data have more because of its versions; then what one run alone has."""
-    for view in views:
-        others = [(version.name, version.take(view.record)) for version in versions]
-        alone = any(version.is_run and not other for version, (_, other) in zip(versions, others, strict=True))
-        yield view, {"only": name} if alone else beside(view, others, name)
+    records: Iterable[Mapping[str, Any]], versions: Sequence[Version], name: str
+) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
+    """Each record, called `name`, with its earlier versions; then what another run alone has."""
+    for record in records:
+        found = [(version, version.take(record)) for version in versions]
+        alone = any(version.is_run and not other for version, other in found)
+        yield record, name if alone else [(version.name, other) for version, other in found if other]
     for version in versions:
-        yield from ((view, {"only": version.name}) for view in version.left() if version.is_run)
+        yield from ((record, version.name) for record in version.left() if version.is_run)
 
 
-def beside(view: View, versions: Sequence[tuple[str, View | None]], name: str) -> dict[str, Any]:
+def beside(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
     """What `record.js` needs to show a record's earlier versions beside it; nothing where none of them differs.
 
     Args:
         view: The record, called `name`.
-        versions: Its earlier ones, in order, by name.
+        earlier: Its earlier versions, as `with_versions` gives them.
 
     Returns:
-        `changes`, each with `version`, `text` of the expression and what is `said`; and `versions`, those that differ
-        from the one before them and the one that they differ from, with `name` and `expressions`.
+        `only`, the name of the run that alone has it; or `changes`, each with `version`, `text` of the expression and
+        what is `said`; and `versions`, those that differ from the one before them and the one that they differ from,
+        with `name` and `expressions`.
     """
-    decided = [(title, one) for title, one in versions if one and any(e.status != "pending" for e in one.expressions)]
+    if isinstance(earlier, str):
+        return {"only": earlier}
+    listed = [(title, view_of(other)["expressions"]) for title, other in earlier]
+    decided = [(title, rows) for title, rows in listed if any(e["status"] != "pending" for e in rows)]
     changes: list[dict[str, str]] = []
-    shown: dict[str, View] = {}
-    for (before, old), (after, new) in pairwise([*decided, (name, view)]):
-        if said := list(differences(old.expressions, new.expressions)):
+    shown: dict[str, Expressions] = {}
+    for (before, old), (after, new) in pairwise([*decided, (name, view["expressions"])]):
+        if said := list(_differences(old, new)):
             changes += [{"version": after, "text": text, "said": what} for text, what in said]
             shown.update({before: old, after: new})
-    listed = [{"name": title, "expressions": view_data(one)["expressions"]} for title, one in shown.items()]
-    return {"changes": changes, "versions": listed} if changes else {}
+    rows = [{"name": title, "expressions": expressions} for title, expressions in shown.items()]
+    return {"changes": changes, "versions": rows} if changes else {}
 
 
-def differences(before: Sequence[Expression], after: Sequence[Expression]) -> Iterator[tuple[str, str]]:
+def _differences(before: Expressions, after: Expressions) -> Iterator[tuple[str, str]]:
     """Text of each expression that is not the same in both, and what is different, in words."""
     old, new = _named(before), _named(after)
     for key, e in old.items():
         if key not in new:
-            yield e.text, "left out"
-        elif said := " · ".join(_differences(e, new[key])):
-            yield e.text, said
-    yield from ((e.text, "added") for key, e in new.items() if key not in old)
+            yield e["text"], "left out"
+        elif said := " · ".join(_difference(e, new[key])):
+            yield e["text"], said
+    yield from ((e["text"], "added") for key, e in new.items() if key not in old)
 
 
-def _differences(old: Expression, new: Expression) -> Iterator[str]:
-    if old.status != new.status:
-        yield f"{old.status} → {new.status}"
-    one, other = ([box_of(i["bbox"]) for i in e.instances] for e in (old, new))
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if old["status"] != new["status"]:
+        yield f"{old['status']} → {new['status']}"
+    one, other = ([box_of(i["bbox"]) for i in e["instances"]] for e in (old, new))
     if len(one) != len(other):
         yield f"{len(one)} → {len(other)} boxes"
     elif any(abs(a - b) > _SAME for p, q in zip(one, other, strict=True) for a, b in zip(p, q, strict=True)):
         yield f"box moved, IoU {min(map(iou, one, other)):.2f}"
-    if old.check != new.check and (old.check or new.check != "verified"):
-        yield f"{old.check or 'no check'} → {new.check or 'no check'}"
+    if old["check"] != new["check"] and (old["check"] or new["check"] != "verified"):
+        yield f"{old['check'] or 'no check'} → {new['check'] or 'no check'}"
 
 
-def _named(expressions: Iterable[Expression]) -> dict[tuple[str, int], Expression]:
+def _named(expressions: Expressions) -> dict[tuple[str, int], dict[str, Any]]:
+    """By text, and which of that text."""
     counted, named = Counter[str](), {}
     for e in expressions:
-        text = e.text.casefold()
+        text = e["text"].casefold()
         named[text, counted[text]] = e
         counted[text] += 1
     return named

@@ -762,3 +762,43 @@ def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column:
     assert not server.decide({**change, "after": {"status": "grounded", "instances": [box]}})["error"]
     [record] = applied(results)
     assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], "verified": True, "reviewed_by": "ann"}, items[1]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["grid", "single"])
+def test_axe_finds_nothing_serious(results: Path, serve: Any, show: Any, mode: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    rows = [{**RECORD["expressions"][0], "verified": False, "reviewed_by": "ann"}, *RECORD["expressions"][1:]]  # type: ignore[index]
+    write(results, {**RECORD, "suspect_boxes": True, "expressions": rows})
+    page = show(f"{serve(results).address}#mode={mode}&order=file", color_scheme=scheme, bypass_csp=True)
+    for key in ("", "1", "?"):
+        if key:
+            page.keyboard.press(key)
+        found = axe.Axe().run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == [], key
+
+
+def test_two_thousand_boxes_in_one_picture_stay_smooth(results: Path, serve: Any, show: Any) -> None:
+    corners = [(4 + n % 20 * 19, 4 + n // 20 * 2.5) for n in range(2000)]
+    rows = [phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption="") for n, (x, y) in enumerate(corners)]
+    write(results, {**RECORD, "expressions": rows})
+    page = show(serve(results).address + SINGLE)
+    assert page.locator(".stage .box").count() == 1, "the others are on a canvas"
+    page.wait_for_function(
+        "() => { const all = document.querySelector('canvas.overlay'), pen = all.getContext('2d');"
+        " return all.height && pen.getImageData(0, 0, all.width, all.height).data.some(n => n > 0); }"
+    )
+    page.mouse.click(*point(page, 373, 258.5))
+    assert page.locator("li.picked .phrase").all_text_contents() == ["dog 1999"]
+    changed = page.evaluate(
+        """async key => { let changed = 0;
+        const seen = new MutationObserver(records => { changed += records.length; });
+        seen.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
+        document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        await new Promise(requestAnimationFrame);
+        return changed; }""",
+        "ArrowRight",
+    )
+    assert 0 < changed < 100, "a move changes its own box and row, not those of the others"
+    saved(page)
+    assert near([[366, 251.5, 382, 259.5]], boxes(applied(results)[0], 1999))

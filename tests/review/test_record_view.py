@@ -1,4 +1,4 @@
-"""A record as the pages' scripts have it: offsets in UTF-16 units, there and back; the address of its picture."""
+"""A record as the pages' scripts have it: offsets in UTF-16 units; the address of its picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.review.record_data import Picture, code_point_span, utf16_span, view_data
-from dataflow_grounding.review.record_view import view_of
+from dataflow_grounding.review.record_view import Picture, utf16_span, view_of
 
 
 @pytest.mark.parametrize(
@@ -24,14 +23,8 @@ from dataflow_grounding.review.record_view import view_of
         ("", (0, 0), [0, 0]),
     ],
 )
-def test_spans_go_to_utf16_units_and_back(text: str, span: tuple[int, int], units: list[int]) -> None:
+def test_spans_go_to_utf16_units(text: str, span: tuple[int, int], units: list[int]) -> None:
     assert utf16_span(text, span) == units
-    assert code_point_span(text, units) == span
-
-
-@pytest.mark.parametrize(("units", "span"), [([1, 2], (1, 2)), ([2, 3], (2, 2)), ([0, 99], (0, 3))])
-def test_a_place_within_a_character_or_beyond_the_text_is_moved(units: list[int], span: tuple[int, int]) -> None:
-    assert code_point_span("a\U0001f600b", units) == span
 
 
 def test_what_a_record_says_reaches_the_page_as_json() -> None:
@@ -43,14 +36,14 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
         "reason": "why",
     }
     record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "suspect_boxes": True, "caption": "mug"}
-    data = json.loads(json.dumps(view_data(view_of({**record, "expressions": [row]}), Picture(full="b.jpg"))))
+    data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
     assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == ("a/b.jpg", "a/b.jpg", 9, 8, "m")
     assert data["marks"] == ["grounded", "suspect", "unverified"]
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": "", "bbox_id": "3"}]
     assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == ("7", 0, "not verified", ["why"], None)
-    assert view_data(view_of({**record, "expressions": []}), Picture((40, 30)))["width"] == 40
+    assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
 
 def run_folder(path: Path, model: str, **instance: Any) -> Path:

@@ -1,0 +1,127 @@
+// The stage of a review: the picture of one record, on which boxes are drawn, moved and resized by mouse or finger. It
+// zooms by the part of the picture that its SVG shows. Boxes are [x1, y1, x2, y2] in pixels of the upright picture.
+"use strict";
+
+const reviewStage = (() => {
+  const { shape } = recordPage;
+  const NEAR = 9; // pixels of the screen around an edge that grab it
+  const MOST_ZOOM = 64, ALL = [true, true, true, true];
+  const within = (n, most) => Math.min(Math.max(n, 0), most);
+  const rectOf = ([x1, y1, x2, y2]) => ({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
+  const boxAround = (points) => {
+    const [xs, ys] = [0, 1].map((k) => points.map((point) => point[k]));
+    return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+  };
+
+  // Which edges of a box a point grabs: [x1, y1, x2, y2]; all of them inside it; null for none.
+  function grabbed(box, [x, y], near) {
+    if (!box || x < box[0] - near || x > box[2] + near || y < box[1] - near || y > box[3] + near) return null;
+    const apart = box.map((edge, n) => Math.abs((n % 2 ? y : x) - edge));
+    const edges = apart.map((far, n) => far <= near && (n < 2 ? far <= apart[n + 2] : far < apart[n - 2]));
+    return edges.some(Boolean) ? edges : ALL;
+  }
+
+  // A box with some of its edges shifted, within a picture of that size, never turned inside out.
+  function shifted(box, edges, by, size) {
+    const whole = edges.every(Boolean);
+    const shift = by.map((n, k) => (whole ? Math.min(Math.max(n, -box[k]), size[k] - box[k + 2]) : n));
+    const moved = box.map((edge, n) => (edges[n] ? within(edge + shift[n % 2], size[n % 2]) : edge));
+    return boxAround([moved.slice(0, 2), moved.slice(2)]);
+  }
+
+  // The stage of `view`, whose box `box` is picked: `does` has what becomes of a gesture, by name: draw(bbox),
+  // move(bbox), click([x, y]). It begins with the part that `last`, a stage of the same record, shows.
+  function stageOf(view, box, isPicked, does, last) {
+    const size = [view.width || 1, view.height || 1], fingers = new Map(), sketch = shape("g", { class: "sketch" });
+    const all = recordPage.boxesOf(view), isMany = all.length > recordPage.MOST_SHAPES;
+    const boxes = all.filter(({ e, instance }) => !isMany || isPicked(e, instance)).map(({ e, instance, bbox }) =>
+      shape("g", { class: `box link e${e.index} c${e.color}${isPicked(e, instance) ? " picked" : ""}`,
+        "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) }))));
+    const canvas = isMany && recordPage.canvasOf(all, () => {
+      const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
+      return ([x1, y1, x2, y2]) => [x1 * a + e - place.x, y1 * d + f - place.y, (x2 - x1) * a, (y2 - y1) * d];
+    });
+    const picture = { href: view.full || null, width: view.width, height: view.height, preserveAspectRatio: "none" };
+    const svg = shape("svg", { class: "stage", tabindex: 0, role: "img",
+      "aria-label": `${view.expressions.length} phrases` }, shape("image", picture), boxes, sketch);
+    const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
+    stage.isBusy = () => fingers.size > 0 || points !== null;
+    let points = null, panning, edges, from, start, to;
+
+    const scale = () => svg.getScreenCTM().a; // CSS pixels per pixel of the picture
+    function spot(event) {
+      const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      return [within(place.x, size[0]), within(place.y, size[1])];
+    }
+    function show(x, y, width, height) {
+      stage.around = [within(x, size[0] - width), within(y, size[1] - height), width, height];
+      svg.setAttribute("viewBox", stage.around.join(" "));
+      if (canvas) canvas.draw();
+    }
+    stage.whole = () => show(0, 0, ...size);
+    stage.zoom = (by, at) => {
+      const [left, top, width, height] = stage.around, [x, y] = at || [left + width / 2, top + height / 2];
+      const part = Math.min(Math.max(width / by, size[0] / MOST_ZOOM), size[0]) / width;
+      show(x - (x - left) * part, y - (y - top) * part, width * part, height * part);
+    };
+    stage.nudge = (some, by) => does.move(shifted(box, some || ALL, by, size));
+    // The next four clicks are on a thing's outermost points, in any order.
+    stage.fourPoints = () => {
+      points = [];
+      sketch.replaceChildren();
+    };
+
+    const apart = () => {
+      const [a, b] = fingers.values();
+      return b ? Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1])) : 1;
+    };
+    function down(event) {
+      if (event.button > 1) return;
+      event.preventDefault();
+      svg.focus({ preventScroll: true });
+      svg.setPointerCapture(event.pointerId);
+      [from, start, to] = [spot(event), [event.clientX, event.clientY], null];
+      fingers.set(event.pointerId, start);
+      panning = stage.hand || event.button === 1 || fingers.size > 1;
+      edges = panning || points ? null : grabbed(box, from, ((event.pointerType === "touch" ? 2 : 1) * NEAR) / scale());
+    }
+    function move(event) {
+      const before = fingers.get(event.pointerId), was = apart(), here = [event.clientX, event.clientY];
+      if (!before) return;
+      fingers.set(event.pointerId, here);
+      if (panning) {
+        const [x, y, width, height] = stage.around, share = scale() * fingers.size;
+        show(x - (here[0] - before[0]) / share, y - (here[1] - before[1]) / share, width, height);
+        if (fingers.size > 1) stage.zoom(apart() / was);
+      } else if (!points && (to || Math.hypot(here[0] - start[0], here[1] - start[1]) > 4)) {
+        const now = spot(event);
+        to = edges ? shifted(box, edges, [now[0] - from[0], now[1] - from[1]], size) : boxAround([from, now]);
+        sketch.replaceChildren(shape("rect", { class: "new", ...rectOf(to) }));
+      }
+    }
+    function up(event) {
+      fingers.delete(event.pointerId);
+      if (panning || event.type === "pointercancel") return;
+      if (points) pointed(from);
+      else if (to) does[edges ? "move" : "draw"](to);
+      else does.click(from);
+    }
+    function pointed([x, y]) {
+      points.push([x, y]);
+      sketch.append(shape("circle", { cx: x, cy: y, r: 4 / scale() }));
+      if (points.length < 4) return;
+      const bbox = boxAround(points);
+      points = null;
+      does.draw(bbox);
+    }
+    function turned(event) {
+      event.preventDefault();
+      stage.zoom(event.deltaY < 0 ? 1.25 : 0.8, spot(event));
+    }
+    const runs = { pointerdown: down, pointermove: move, pointerup: up, pointercancel: up, wheel: turned };
+    for (const [name, run] of Object.entries(runs)) svg.addEventListener(name, run, { passive: false });
+    show(...(last && last.view.place === view.place ? last.around : [0, 0, ...size]));
+    return stage;
+  }
+  return stageOf;
+})();
