@@ -1,10 +1,11 @@
 """What Ray costs: the same records by one machine and by workers on Ray, undisturbed and with processes killed.
 
-    python -m benchmarks.ray_cost [--records N] [--workers N] [--capacity N] [--latency SECONDS] [--kills N]
+    python -m benchmarks.ray_cost [--records N] [--workers N] [--capacity N [N]] [--latency SECONDS] [--kills N]
 
-The endpoint is a loopback server that answers 429 to what comes while it serves `capacity` requests. For each way: wall
-and CPU seconds of all its processes, those before the first request, how busy the endpoint was from the first request
-to the last, and what was paid. The last way has workers killed (-9) while it runs, then the driver, and goes on.
+Each endpoint is a loopback server that answers 429 to what comes while it serves `capacity` requests. For each way:
+wall and CPU seconds of all its processes, those before the first request, how busy each endpoint was from the first
+request to where 5% of them are left, and what was paid. The last way has workers killed (-9) while it runs, then the
+driver, and goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +68,7 @@ class Way:
     cpu: float = 0.0
     ray_cpu: float = 0.0
     memory_mb: float = 0.0
-    busy: float = 0.0
+    busy: list[float] = field(default_factory=list)
     paid: int = 0
     refused: int = 0
     kills: int = 0
@@ -74,25 +76,41 @@ class Way:
 
 
 class Endpoint(LoopbackServer):
-    """Notes when the first request of a way came, and the last."""
+    """Notes when the requests of a way came."""
 
-    times: tuple[float, float] = (0.0, 0.0)
+    def __init__(self, capacity: int, latency: float) -> None:
+        super().__init__(EchoAnswers(), latency=latency, capacity=capacity, record=False)
+        self.times: list[float] = []
+        self.refused = 0  # before the way began
+        self.faults = self.note  # type: ignore[assignment]
 
     def note(self, request: ReceivedRequest) -> None:
-        now = time.monotonic()
-        self.times = (self.times[0] or now, now)
+        self.times.append(time.monotonic())
+
+    def busy(self, until: float) -> float:
+        """The part of its places that was taken from its first request on."""
+        there = sum(when < until for when in self.times) - self.count(429) + self.refused
+        return there * float(self.latency) / (self.capacity or 1) / (until - self.times[0])
 
 
-def run(place: Workplace, server: Endpoint, name: str, arguments: list[str], kills: int = 0) -> Way:
-    way, before, refused = Way(name), server.received, server.count(429)
-    place.results, server.times = place.folder / name.replace(" ", "_"), (0.0, 0.0)
+def counts(servers: list[Endpoint]) -> tuple[int, int]:
+    """How many requests were answered, or would have been, and how many refused."""
+    refused = sum(server.count(429) for server in servers)
+    return sum(server.received for server in servers) - refused, refused
+
+
+def run(place: Workplace, servers: list[Endpoint], name: str, arguments: list[str], kills: int = 0) -> Way:
+    way, (paid, refused) = Way(name), counts(servers)
+    place.results = place.folder / name.replace(" ", "_")
+    for server in servers:
+        server.times, server.refused = [], server.count(429)
     steps = 2 * len(place.input.read_text().splitlines()) // (kills + 2)  # requests between two kills
     start, left = time.monotonic(), kills
     driver = place.start(*arguments)
     families = [Family(driver.pid)]
     while driver.poll() is None:
         workers = families[-1].look()
-        if kills and server.received - before > steps * (way.kills + 1):
+        if kills and counts(servers)[0] - paid > steps * (way.kills + 1):
             if left and workers:
                 os.kill(workers[0], signal.SIGKILL)
                 left, way.kills = left - 1, way.kills + 1
@@ -105,30 +123,31 @@ def run(place: Workplace, server: Endpoint, name: str, arguments: list[str], kil
         time.sleep(0.25)
     done = ended(driver)
     assert done.code == 0, done
-    way.wall, way.first_request = time.monotonic() - start, server.times[0] - start
+    times = sorted(when for server in servers for when in server.times)
+    way.wall, way.first_request = time.monotonic() - start, times[0] - start
     way.cpu = sum(sum(family.cpu.values()) for family in families)
     way.ray_cpu = sum(sum(family.ray.values()) for family in families)
     way.memory_mb = max(family.memory for family in families)
-    way.refused = server.count(429) - refused
-    way.paid = server.received - before - way.refused
-    way.busy = way.paid * float(server.latency) / (server.capacity or 1) / (server.times[1] - server.times[0])
+    way.paid, way.refused = counts(servers)[0] - paid, counts(servers)[1] - refused
+    way.busy = [server.busy(times[int(0.95 * len(times))]) for server in servers]
     return way
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in [("records", 20_000), ("workers", 2), ("kills", 5), ("capacity", 8), ("latency", 0.02)]:
+    for name, default in [("records", 20_000), ("workers", 2), ("kills", 5), ("latency", 0.02)]:
         parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--capacity", type=int, nargs="+", default=[8], help="of each endpoint")
     given = parser.parse_args()
     on_ray = ["--engine", "ray", "--workers", str(given.workers)]
-    server = Endpoint(EchoAnswers(), latency=given.latency, capacity=given.capacity, record=False)
-    server.faults = lambda request: server.note(request)  # type: ignore[assignment, func-returns-value]
-    with server, tempfile.TemporaryDirectory() as folder:
-        place = Workplace(Path(folder), server.base_url, **{"workflow.max_workers": 2 * given.capacity})
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        servers = [stack.enter_context(Endpoint(capacity, given.latency)) for capacity in given.capacity]
+        place = Workplace(Path(folder), "", **{"workflow.max_workers": 2 * sum(given.capacity)})
+        place.settings["vlm.openai.endpoints"] = [server.base_url for server in servers]
         place.many(given.records)
-        ways = [run(place, server, "one machine", []), run(place, server, "on Ray", on_ray)]
+        ways = [run(place, servers, "one machine", []), run(place, servers, "on Ray", on_ray)]
         if given.kills:
-            ways.append(run(place, server, "on Ray with kills", on_ray, given.kills))
+            ways.append(run(place, servers, "on Ray with kills", on_ray, given.kills))
         first, *others = [
             (Path(folder) / way.name.replace(" ", "_") / "annotations.jsonl").read_bytes() for way in ways
         ]
@@ -137,7 +156,8 @@ def main() -> None:
     for way in ways:
         print(
             f"{way.name:17} {way.wall:6.1f} s wall, first request at {way.first_request:.1f}; {way.cpu:.1f} s CPU, "
-            f"{way.ray_cpu:.1f} Ray's own; {way.memory_mb:.0f} MB; endpoint {way.busy:.0%} busy; {way.paid} paid, "
+            f"{way.ray_cpu:.1f} Ray's own; {way.memory_mb:.0f} MB; busy {', '.join(map('{:.0%}'.format, way.busy))}; "
+            f"{way.paid} paid, "
             f"{way.refused} refused, {way.kills} kills{'' if way.same else ', ANOTHER CONTENT'}"
         )
     alone, ray = ways[0], ways[1]

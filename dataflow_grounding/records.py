@@ -19,6 +19,8 @@ ROW_OF_IMAGE = "row_of_image"
 BROKEN_ROW = "_broken_row"
 """Column of a row that stands for one that can't be read: why it can't."""
 
+_STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # `json.dumps` makes one anew each time
+
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
 """An expression's `verified`, in words."""
@@ -207,7 +209,8 @@ def dump_line(value: Mapping[str, Any]) -> str:
 
 def dump_text(value: Any, indent: int | None = None) -> str:
     """`value` as strict JSON that UTF-8 can hold."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    strict = _STRICT if indent is None else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
+    text = strict.encode(value)
     if not text.isascii():
         try:
             text.encode()

@@ -20,7 +20,6 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
-from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
 from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
@@ -145,7 +144,7 @@ class _Asker:
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
         self.suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
-        self.asking = Asking(serving, start.options, start.budget, limiter_of(serving))
+        self.asking = Asking(serving, start.options, start.budget)
         self._log = KeyedLog(replies) if (replies := start.replies) else None
         self._store: ReplyLog = MemoryLog() if self._log is None else StepLog(self._log, "calibration")
         self._asked: Counter[tuple[str, ...]] = Counter()
@@ -160,7 +159,7 @@ class _Asker:
         finally:
             await self.serving.aclose()
             if self._log is not None:
-                self.asking.endpoint.settle()
+                self.asking.places.settle()
                 self._log.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:

@@ -6,14 +6,14 @@ import os
 import re
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from dataflow_grounding.cluster.shipping import shipped
 from dataflow_grounding.cluster.worker import Done, Work, Worker
-from dataflow_grounding.engine.leases import REQUESTS, USD, Grant, LeasePool, Part, Report
+from dataflow_grounding.engine.leases import Grant, LeasePool, Report
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -21,6 +21,7 @@ from dataflow_grounding.engine.shard_files import join, split
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
 from dataflow_grounding.errors import InputError, NoRoom, RunStopped, SpecError
 from dataflow_grounding.mirror import mirror_of
+from dataflow_grounding.serving.base import check_counts
 from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
@@ -44,6 +45,12 @@ class RayRun(Run):
         super().__init__(*given)
         if mirror_of(self.steps[0].storage.checkpoint_folder) is not None:
             raise SpecError("workers on Ray can't write results to an address: name a folder that all machines see")
+        if not isinstance(address, str | None):
+            kind = f"{type(address).__name__} is none"
+            raise SpecError(
+                f"Ray's address should be a text, and {kind}: rows are read from the pipeline's FileStorage"
+            )
+        check_counts(workers=1 if workers is None else workers)
         self._address, self._count = address, workers
         self._shipped = shipped(Work(self.steps, self.options, self._name, speaks_of_specs.get()))
         self._gpus: float = max((getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0)
@@ -51,7 +58,6 @@ class RayRun(Run):
         self._shards: dict[Shard, int] = {}  # with rows, and how many
         self._waiting: deque[Shard] = deque()
         self._at_work: dict[Shard, Any] = {}  # who works on it
-        self._left = 0  # shards that are not through
         self._nows: dict[Shard, Now] = {}
         self._losses = Counter[Shard | None]()
         self._started = False
@@ -67,14 +73,11 @@ class RayRun(Run):
 
     async def _work_through(self) -> None:
         self._waiting.extend(self._shards)
-        self._left = len(self._shards)
         near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         here = near(self._ray.get_runtime_context().get_node_id(), soft=True)  # which no other node can be lost with
         pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
-        self._pool = pool.remote(self._budget.max_requests, self._budget.usd)
-        used = {REQUESTS: self._budget.sent, USD: self._budget.spent}
-        parts = {limit: Part(value, 0.0, value, value) for limit, value in used.items()}
-        self._pool.renew.remote(Report("driver", 1, parts, {}))
+        budget = self._budget
+        self._pool = pool.remote(budget.max_requests, budget.usd, before=(budget.sent, budget.spent))
         try:
             async with self._helped_by(self._look(), self._watch_the_start()):
                 self._workers.start(self._serve() for _ in range(min(self._count or 1, len(self._shards))))
@@ -92,26 +95,26 @@ class RayRun(Run):
 
     def _leave(self) -> None:
         """Where nobody is at work, and nobody should be, wait for no more worker to begin."""
-        if not self._at_work and (self.stopped or not self._left):
+        if not self._at_work and (self.stopped or not self._waiting):
             self._workers.cancel()
 
     async def _serve(self) -> None:
         """Have a worker take shards until none is left; where it is lost, another one in its place."""
-        shard: Shard | None = None
-        while self.stopped is None and (shard or self._waiting):
+        while self.stopped is None and self._waiting:
+            shard: Shard | None = None
             # several calls at once: one works, the others tell how far it is
             made = self._ray.remote(Worker).options(num_cpus=1, num_gpus=self._gpus, max_concurrency=4)
             worker = made.remote(self._shipped, partial(_renewed, self._pool), os.getcwd(), __version__)
             try:
                 if wrong := await worker.begin.remote():
-                    raise wrong.error()
+                    raise wrong.kind(wrong.text)
                 self._started, self._losses[None] = True, 0
-                while self.stopped is None and (shard or self._waiting):
-                    shard = shard or self._waiting.popleft()
+                while self.stopped is None and self._waiting:
+                    shard = self._waiting.popleft()
                     self._at_work[shard] = worker
                     self._take(shard, await worker.work_on.remote(shard))
-                    shard = None
             except self._ray.exceptions.RayError as lost:
+                self._waiting.extendleft([shard] if shard else [])
                 self._count_loss(shard, lost)
             except Exception:
                 self.stop(RunStopped("stopped by an error"))
@@ -124,10 +127,9 @@ class RayRun(Run):
     def _take(self, shard: Shard, done: Done) -> None:
         """Count what became of a shard. Raises what is wrong with it."""
         del self._at_work[shard]
-        self._left -= 1
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)
-        error = done.wrong and done.wrong.error()
+        error = done.wrong and done.wrong.kind(done.wrong.text)
         if isinstance(error, RunStopped):
             self.stop(error)
         elif error is not None:
@@ -144,15 +146,16 @@ class RayRun(Run):
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
-            nows = await asyncio.gather(*(_answer(worker.now.remote()) for _, worker in asked))
+            calls = (asyncio.wait_for(worker.now.remote(), LOOK_SECONDS) for _, worker in asked)
+            nows = await asyncio.gather(*calls, return_exceptions=True)
             for (shard, worker), now in zip(asked, nows, strict=True):
-                if now is not None and self._at_work.get(shard) is worker:
+                if isinstance(now, Now) and self._at_work.get(shard) is worker:
                     self._nows[shard] = now
 
     def now(self, total: int | None) -> Now:
         """How far all are together."""
         sums: list[Any] = [sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)]
-        now = Now(*sums) if sums else Now(0, 0, 0, 0, 0, 0, 0, 0)
+        now = Now(*(sums or [0] * 8))
         return now._replace(total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None)
 
     async def _watch_the_start(self) -> None:
@@ -170,14 +173,6 @@ class RayRun(Run):
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
             self._ray.kill(actor)
-
-
-async def _answer(call: Awaitable[Now | None]) -> Now | None:
-    """What a worker says; None where it doesn't in a moment."""
-    try:
-        return await asyncio.wait_for(call, LOOK_SECONDS)
-    except Exception:
-        return None
 
 
 def _renewed(pool: Any, report: Report) -> Grant:

@@ -35,21 +35,10 @@ class Work(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """An error in words, as they are here: an exception that is unpickled says them anew."""
+    """An error to be made where it is told: one that is unpickled doesn't know whether it speaks of a spec."""
 
     kind: type[GroundingError]
     text: str
-
-    @classmethod
-    def of(cls, error: Exception) -> "Wrong":
-        """The words of an error; of one that isn't ours, with its name."""
-        if not isinstance(error, GroundingError):
-            return cls(RunStopped, f"internal error: {type(error).__name__}: {error}")
-        return cls(type(error) if isinstance(error, RunStopped) else InputError, str(error))
-
-    def error(self) -> GroundingError:
-        """It again."""
-        return self.kind(self.text)
 
 
 class Done(NamedTuple):
@@ -87,7 +76,7 @@ class Worker:
             read_env_files()
             self._work: Work = unshipped(work)
         except Exception as error:
-            return Wrong(InputError, f"{here} can't take up the work: {Wrong.of(error).text}")
+            return Wrong(InputError, f"{here} can't take up the work: {_in_words(error).text}")
         return None
 
     def work_on(self, shard: Shard) -> Done:
@@ -99,7 +88,7 @@ class Worker:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
             run = self._run
-            wrong = Wrong.of((run and run.stopped) or error)  # not what one machine says of what is left
+            wrong = _in_words((run and run.stopped) or error)  # not what one machine says of what is left
         if (now := self.now()) is None or self._run is None:  # it was finished before, or could not begin
             return Done(summary, Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None), wrong)
         return Done(self._run.summary, now, wrong)
@@ -133,3 +122,9 @@ class Worker:
             raise Interrupted("interrupted")
         self._run = Run(*given)
         return self._run
+
+
+def _in_words(error: Exception) -> Wrong:
+    if not isinstance(error, GroundingError):
+        return Wrong(RunStopped, f"internal error: {type(error).__name__}: {error}")
+    return Wrong(type(error) if isinstance(error, RunStopped) else InputError, str(error))

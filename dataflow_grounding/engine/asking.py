@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from dataflow_grounding import errors
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import ReplyLog
-from dataflow_grounding.engine.limiter import Share
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.places import Place, Places, most_tries
 from dataflow_grounding.engine.reply_line import line_of, read_line
@@ -32,13 +31,12 @@ class Asking:
         serving: Serving,
         options: RunOptions,
         budget: Budget,
-        limiter: Share,
         stop: Callable[[errors.RunStopped], None] | None = None,
+        servings: int = 1,
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self.places, self.most = Places(serving, limiter, options.max_wait), limiter.most
-        self.endpoint = self.places.all[0]
+        self.places = Places(serving, options, servings)
         self.budget, self.max_attempts = budget, options.max_attempts
         self.force, self.retry_failed = options.force_reprocess, options.retry_failed
         self.counts: Counter[str] = Counter()
@@ -52,69 +50,41 @@ class Asking:
     ) -> ReadReply[T]:
         """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts` and `reply` set.
 
-        `unstored` is called where no stored reply answers it.
+        `unstored` is called before it is sent, as no stored reply answers it.
         """
-        attempt, error = 0, None
-        if not self.force:
-            attempt, error, found = self._replay(request, store, 0)
-            if found is not None:
-                self.counts["replayed"] += 1
-                return found
-            if error is not None and self._is_final(request, error, attempt):
-                halved = request.divisible and isinstance(error, errors.TruncatedReply)  # its parts are asked again
-                if not self.retry_failed or halved:
-                    raise error
-                attempt, error = 0, None
-        unstored()
-        return await self._ask(request, store, priority, attempt, error)
-
-    def _is_final(self, request: Request[T], error: errors.RecordError, attempt: int) -> bool:
-        if isinstance(error, errors.TruncatedReply) and request.divisible:
-            return True  # whoever asks divides it
-        return attempt >= self.max_attempts or isinstance(error, errors.RequestRefused)
-
-    def _replay(
-        self, request: Request[T], store: ReplyLog, since: int
-    ) -> tuple[int, errors.RecordError | None, ReadReply[T] | None]:
-        """Reads the stored replies, try by try: the number of tries stored, the last one's error, or what it says."""
+        attempt, stored = 0, not self.force
         error: errors.RecordError | None = None
-        attempt = 0
-        while attempt < self.max_attempts:
-            tried = _again(request, attempt, error)
-            keys = map(tried.key, (self.identity, *self.serving.other_identities))
-            line = next((line for key in keys if (line := store.get(key, since)) is not None), None)
-            if line is None:
-                break
-            attempt += 1
-            try:
-                return attempt, None, read_line(tried, line, attempt)
-            except errors.RecordError as failed:
-                error = failed
-                if self._is_final(request, failed, attempt):
-                    break
-        return attempt, error, None
-
-    async def _ask(
-        self, request: Request[T], store: ReplyLog, priority: Any, attempt: int, error: errors.RecordError | None
-    ) -> ReadReply[T]:
         while True:
-            tried = _again(request, attempt, error)
-            line = await self._sent(tried, store, priority)
+            tried = request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))
+            line = self._stored(tried, store) if stored else None
+            if line is None:
+                stored = False
+                unstored()
+                line = await self._sent(tried, store, priority)
             attempt += 1
             try:
-                return read_line(tried, line, attempt)
+                found = read_line(tried, line, attempt)
+                self.counts["replayed"] += stored
+                return found
             except errors.RecordError as failed:
-                self.counts["unreadable"] += isinstance(failed, errors.UnreadableReply)
-                if self._is_final(request, failed, attempt):
-                    raise
                 error = failed
+                self.counts["unreadable"] += not stored and isinstance(failed, errors.UnreadableReply)
+                divided = request.divisible and isinstance(failed, errors.TruncatedReply)  # by whoever asks
+                if divided or attempt >= self.max_attempts or isinstance(failed, errors.RequestRefused):
+                    if divided or not stored or not self.retry_failed:
+                        raise
+                    attempt, stored, error = 0, False, None
+
+    def _stored(self, tried: Request[Any], store: ReplyLog) -> dict[str, Any] | None:
+        keys = map(tried.key, (self.identity, *self.serving.other_identities))
+        return next((line for key in keys if (line := store.get(key)) is not None), None)
 
     async def _sent(self, request: Request[T], store: ReplyLog, priority: Any) -> dict[str, Any]:
         """The stored line of the reply to a request that has no reply in the store, or none that counts."""
         if request.before is not None:
             await request.before()
         key = request.key(self.identity)
-        done = store.get(key, store.first_new) or self.endpoint.held(key)  # an equal row came first
+        done = store.get(key, store.first_new) or self.places.held.get(key, [None])[0]  # an equal row came first
         if done is not None:
             return done
         under_way = self._in_flight.get(key)
@@ -131,7 +101,7 @@ class Asking:
             return line
         except errors.RequestRefused as refused:  # stored, so that it is asked again only when the user wants it
             line = line_of(request, self.serving, Reply("", "refused", Usage(), str(refused)))
-            self.endpoint.hold(key, line, refused.passing, store)
+            self.places.held[key] = (line, refused.passing, store)
             future.set_result(line)
             return line
         except BaseException as error:
@@ -146,74 +116,67 @@ class Asking:
         tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
         while True:
             place, number = await self.places.acquire(priority, failed, request.at)
+            refused = answered = False
             try:
-                return await self._judged(request, place, number, tries, failed)
+                reply = await self._send_once(request, place)
+                answered = True
+                return reply
+            except (errors.EndpointRefused, errors.RequestRefused) as error:  # perhaps the endpoint's as a whole
+                answered = isinstance(error, errors.RequestRefused)
+                with self._stopping():
+                    refusal = self.places.refused(place, error, failed)
+                if not isinstance(refusal, errors.ServerFault):
+                    raise refusal from None
+                fault = refusal
             except errors.ServerFault as error:
-                failed.add(place)
-                limited = isinstance(error, errors.RateLimited)
-                if not limited and tries[error.kind] >= most_tries(error, self.max_attempts):
-                    error.attempts = tries[error.kind]
-                    raise
-                if request.at is None and self.places.others(failed):
-                    continue
-                failed.clear()
-                wait = error.retry_after if isinstance(error, errors.ServerOverloaded) else None
-                self.waiting_for_rate_limit += limited
-                try:
-                    await self._wait(wait, tries.total())
-                finally:
-                    self.waiting_for_rate_limit -= limited
+                fault = error
+                refused = isinstance(fault, errors.ServerOverloaded)
+                tries[fault.kind] += 1
+                with self._stopping():
+                    self.places.failed(place, fault, tries[fault.kind])
+            finally:  # once it is known whether the endpoint may be asked at all
+                self.places.release(place, number, refused=refused, answered=answered)
+            failed.add(place)
+            limited = isinstance(fault, errors.RateLimited)
+            if not limited and tries[fault.kind] >= most_tries(fault, self.max_attempts):
+                fault.attempts = tries[fault.kind]
+                raise fault
+            if request.at is None and self.places.others(failed):
+                continue
+            failed.clear()
+            self.waiting_for_rate_limit += limited
+            try:
+                await self._wait(getattr(fault, "retry_after", None), tries.total())
+            finally:
+                self.waiting_for_rate_limit -= limited
 
-    async def _judged(
-        self, request: Request[T], place: Place, number: int, tries: Counter[str], failed: set[Place]
-    ) -> Reply:
-        """Sends once; an error that is the endpoint's as a whole stops the run, unless another goes on."""
-        try:
-            return await self._send_once(request, place, number)
-        except (errors.EndpointRefused, errors.RequestRefused) as error:
-            with self._stopping():
-                refusal = self.places.refused(place, error, failed)
-            raise refusal from None
-        except errors.ServerFault as error:
-            tries[error.kind] += 1
-            with self._stopping():
-                self.places.failed(place, error, tries[error.kind])
-            raise
-
-    async def _send_once(self, request: Request[T], place: Place, number: int) -> Reply:
-        refused, answered = False, False
+    async def _send_once(self, request: Request[T], place: Place) -> Reply:
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
+        self._check_stopped()
+        with self._stopping():
+            reserved = await self.budget.reserve(request, place.serving)
         try:
             self._check_stopped()
-            with self._stopping():
-                reserved = await self.budget.reserve(request, place.serving)
-            try:
-                self._check_stopped()
-                self.counts["sent"] += 1
-                answer = await place.serving.answer(replace(request, before_another=self._count_another))
-                reply = Reply(answer) if isinstance(answer, str) else answer
-                if not isinstance(reply, Reply):
-                    whose = f"answer of {type(place.serving).__name__}"
-                    raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
-                usage, answered = reply.usage if reply.usage != Usage() else None, True  # none told: its worst case
-                if reply.hold:
-                    place.share.hold(reply.hold)
-                place.answered()
-                self.counts.update(answered=1, **vars(reply.usage))
-                return reply
-            except errors.GroundingError as error:
-                refused, answered = isinstance(error, errors.ServerOverloaded), isinstance(error, errors.RequestRefused)
-                at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
-                if refused or not at_work:
-                    usage = Usage()
-                raise
-            finally:
-                self.budget.settle(reserved, usage)
-        except errors.RateLimited:
-            self.counts["rate_limited"] += 1
+            self.counts["sent"] += 1
+            answer = await place.serving.answer(replace(request, before_another=self._count_another))
+            reply = Reply(answer) if isinstance(answer, str) else answer
+            if not isinstance(reply, Reply):
+                whose = f"answer of {type(place.serving).__name__}"
+                raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
+            usage = reply.usage if reply.usage != Usage() else None  # none told: its worst case
+            if reply.hold:
+                place.share.hold(reply.hold)
+            place.answered()
+            self.counts.update(answered=1, **vars(reply.usage))
+            return reply
+        except errors.GroundingError as error:
+            self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
+            at_work = isinstance(error, errors.ServerFault) and not isinstance(error, errors.EndpointUnreachable)
+            if isinstance(error, errors.ServerOverloaded) or not at_work:
+                usage = Usage()
             raise
         finally:
-            self.places.release(place, number, refused=refused, answered=answered)
+            self.budget.settle(reserved, usage)
 
     def _count_another(self) -> None:
         """The serving sends once more for one answer: it was refused, and finds out what the endpoint takes."""
@@ -238,15 +201,9 @@ class Asking:
     async def _wait(self, asked_for: float | None, waits: int) -> None:
         """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a tenth of that."""
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
-        # An endpoint that asks for no wait at all would be hammered.
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while (left := until - time.monotonic()) > 0:
             self._check_stopped()
             await asyncio.sleep(min(left, 0.25))
         self._check_stopped()
-
-
-def _again(request: Request[T], attempt: int, error: errors.RecordError | None) -> Request[T]:
-    """The request's next try, after `attempt` tries of which the last one ended in `error`."""
-    return request.again(attempt, str(error or ""), isinstance(error, errors.TruncatedReply))

@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import re
+import threading
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BudgetExceeded, SpecError
 from dataflow_grounding.records import is_number
@@ -13,9 +15,8 @@ from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tables import load_table
 from dataflow_grounding.tasks import Request
 
-if TYPE_CHECKING:
-    from dataflow_grounding.engine.leases import Lease
-
+NO_REQUEST_LEFT = "stopped before passing workflow.max_requests={}"
+WAIT_SECONDS = 0.025
 _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
 
 
@@ -89,53 +90,47 @@ def no_usd_left(usd: float, spent: float, worst: float) -> str:
 class Budget:
     """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is without limit."""
 
-    lease: ClassVar["Lease | None"] = None  # what this process may send and spend, where many share the limits
-
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests, self.usd, self.prices = max_requests, usd, prices
-        self.sent = 0
-        self.spent = 0.0
-        self._reserved = 0.0
-        self._in_flight = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self.sent = self.in_flight = 0
+        self.spent = self.reserved = 0.0
+        self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """What to hand to `settle`, once what is in flight leaves room for it. Raises BudgetExceeded if nothing can."""
+        """What to hand to `settle`, once there is room for it. Raises BudgetExceeded, RunStopped if there won't be."""
         worst = 0.0
         if self.prices is not None and self.usd is not None:
             worst = self.prices.cost(worst_case(request, serving))
-            while self.spent + self._reserved + worst > self.usd:
-                if not self._in_flight or self.spent + worst > self.usd:
-                    raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
-                self._waiting.append(turn := asyncio.get_running_loop().create_future())
-                await turn
-        if self.lease is not None:
-            await self.lease.reserve(worst)
-        self._count()
-        self._in_flight += 1
-        self._reserved += worst
+        while not self._take(worst):
+            await asyncio.sleep(WAIT_SECONDS)
+        self.in_flight += 1
         return worst
 
     def count(self) -> None:
-        """One more request is sent for the same answer. Raises BudgetExceeded when it would pass `max_requests`."""
-        if self.lease is not None:
-            self.lease.count()
-        self._count()
+        """One more request is sent for the same answer; it waits, with all else. Raises as `reserve`."""
+        while not self._take(0.0):
+            time.sleep(WAIT_SECONDS)
 
-    def _count(self) -> None:
+    def _take(self, worst: float) -> bool:
+        with self.lock:
+            if not self.has_room(worst):
+                return False
+            self.sent, self.reserved = self.sent + 1, self.reserved + worst
+            return True
+
+    def has_room(self, worst: float) -> bool:
+        """Whether what is in flight leaves room for one more. Raises BudgetExceeded if nothing will."""
         if self.max_requests is not None and self.sent >= self.max_requests:
-            raise BudgetExceeded(f"stopped before passing workflow.max_requests={self.max_requests}")
-        self.sent += 1
+            raise BudgetExceeded(NO_REQUEST_LEFT.format(self.max_requests))
+        if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:
+            return True
+        if not self.in_flight or self.spent + worst > self.usd:
+            raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
+        return False
 
     def settle(self, reserved: float, usage: Usage | None) -> None:
         """After the answer: what it cost. None: no answer came, though it may be billed; its worst case counts."""
-        self._in_flight -= 1
-        self._reserved = self._reserved - reserved if self._in_flight else 0.0
-        cost = reserved if usage is None else self.prices.cost(usage) if self.prices is not None else 0.0
-        self.spent += cost
-        if self.lease is not None:
-            self.lease.settle(reserved, cost)
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_result(None)
-        self._waiting.clear()
+        with self.lock:
+            self.in_flight -= 1
+            self.reserved = self.reserved - reserved if self.in_flight else 0.0
+            self.spent += reserved if usage is None else self.prices.cost(usage) if self.prices is not None else 0.0

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TypeAlias
 
 from dataflow_grounding.engine.blocking import run_blocking
@@ -56,8 +57,7 @@ def execute(
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     ahead = [*(step.operator for step in steps), *ahead]
-    total: Summary | None = None
-    held = {locked}
+    total, held = None, {locked}
     with ExitStack() as locks:
         for segment in segments(steps):
             if isinstance(operator := segment[0].operator, WholeFile):
@@ -98,10 +98,9 @@ def published(step: Step, earlier: Summary | None = None) -> Summary | None:
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
-    for row in read_rows(path):
-        summary.records += 1
-        summary.done += 1
+    for summary.done, row in enumerate(read_rows(path), 1):
         summary.count_expressions(Record(row.data or {}, place=row.line))
+    summary.records = summary.done
     if earlier is not None:
         summary.add_earlier(earlier)
     return summary
@@ -111,10 +110,10 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't be kept to."""
     if not steps:
         raise PlanError("the pipeline has no steps")
-    for storage in (step.storage for step in steps if not isinstance(step.operator, WholeFile)):
-        refuse_foreign(storage.checkpoint_folder, [storage.output_path, storage.failures_path])
     for step in steps:
-        if (options.shard is not None or run is not Run) and isinstance(step.operator, WholeFile):
+        if not isinstance(step.operator, WholeFile):
+            refuse_foreign(step.storage.checkpoint_folder, [step.storage.output_path, step.storage.failures_path])
+        elif options.shard is not None or run is not Run:
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     if options.budget_usd is None:
         return
@@ -126,14 +125,8 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
     """The segment cut where all records should have finished before the next step begins."""
-    stages: list[list[Step]] = []
-    place = 0
-    for group in levels(segment):
-        ready = max(group) + 1
-        if ready > place:
-            stages.append(segment[place:ready])
-            place = ready
-    return stages
+    ends = sorted({*accumulate((max(group) + 1 for group in levels(segment)), max)})
+    return [segment[place:end] for place, end in pairwise([0, *ends])]
 
 
 def _execute_segment(
@@ -147,10 +140,8 @@ def _execute_segment(
     check(steps, source.columns())
     start = RunStart(options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures))
     asked, idle = _prepared(steps, ahead, start, source)
-    if not options.force_reprocess and not options.retry_failed:
-        finished = manifest.finished()
-        if finished is not None:
-            return finished
+    if not (options.force_reprocess or options.retry_failed) and (finished := manifest.finished()) is not None:
+        return finished
     run = make_run(steps, source, options, name, budget, idle)
     try:
         summary = run_blocking(run.execute)
@@ -181,12 +172,10 @@ def _prepared(
     steps: list[Step], ahead: list[Annotator], start: RunStart, source: Source
 ) -> tuple[Counter[str], set[int]]:
     """What the operators had to ask before the first record, and the places of those with no record to ask about."""
-    asked: Counter[str] = Counter()
-    idle: set[int] = set()
+    asked, idle = Counter[str](), set[int]()
     made: set[str] = set()  # columns
     anything = False  # whether a step doesn't name what it makes
-    operators = [step.operator for step in steps]
-    for index, operator in enumerate(operators):
+    for index, operator in enumerate(step.operator for step in steps):
         asks = anything or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))
@@ -196,8 +185,8 @@ def _prepared(
         if asks is not None:
             own = set(operator.writes().values())
             made |= own if asks else own.difference(operator.reads().values())
-    for operator in ahead if len(idle) < len(operators) else ():
-        if all(operator is not one for one in operators):
+    for operator in ahead if len(idle) < len(steps) else ():
+        if all(operator is not step.operator for step in steps):
             asked.update(operator.settle(start))
     return asked, idle
 
@@ -209,8 +198,7 @@ def _with_what_is_left(stopped: BudgetExceeded, done: Summary, total: int | None
     if total is not None:
         left = max(total * requests_each - answered, 1)
         cost = done.cost_usd / done.requests["answered"] if done.cost_usd and done.requests["answered"] else 0.0
-        price = f", {cost * left:.4f} USD" if cost else ""
-        text += f"; the rest takes about {counted(left, 'more request')}{price}"
+        text += f"; the rest takes about {counted(left, 'more request')}" + (f", {cost * left:.4f} USD" if cost else "")
     told = type(stopped)(f"{text}. The same command goes on")
     told.summary = stopped.summary
     return told

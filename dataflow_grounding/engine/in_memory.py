@@ -16,7 +16,6 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
-from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, budget_of, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Partial, may_ask
@@ -145,7 +144,7 @@ async def _annotate_all(
         return False
 
     workers = Workers(stop)
-    count = min(len(left), 2 * (asking.most if asking else 4))
+    count = min(len(left), 2 * (asking.places.most if asking else 4))
     try:
         workers.start(work() for _ in range(count))
         await workers.finish()
@@ -170,4 +169,4 @@ def _asking(operator: Annotator, budget: Budget) -> Asking | None:
     if operator.serving is None:
         return None
     options = replace(current_options.get(), force_reprocess=False, retry_failed=False)  # nothing is stored
-    return Asking(operator.serving, options, budget, limiter_of(operator.serving))
+    return Asking(operator.serving, options, budget)

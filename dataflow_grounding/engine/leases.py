@@ -2,7 +2,6 @@
 
 What a worker may still use by what it was told counts as used, until it has said otherwise."""
 
-import asyncio
 import math
 import threading
 import time
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from dataflow_grounding.engine.budget import Budget, no_usd_left
+from dataflow_grounding.engine.budget import NO_REQUEST_LEFT, Budget, no_usd_left
 from dataflow_grounding.engine.limiter import Key, Level, Limiter
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
@@ -37,6 +36,11 @@ class Part(NamedTuple):
     unit: float = 1.0
 
 
+def _gone(used: float) -> Part:
+    """That of one that is no more."""
+    return Part(used, 0.0, used, used)
+
+
 class Report(NamedTuple):
     """A worker's `number`-th, with what came of requests to each endpoint since the one before."""
 
@@ -58,17 +62,22 @@ class Grant(NamedTuple):
 class LeasePool:
     """Shares out endpoints' places, requests and USD among the workers of one run; neither waits nor sends.
 
-    `max_requests` and `budget_usd` are most of all workers, None is without limit; `now` is the clock, in seconds. A
-    worker that is silent for 2 s gives up its places; what it may have sent counts as sent. A pool that takes another's
-    place knows nothing of what was sent before.
+    `max_requests` and `budget_usd` are most of all workers, None is without limit, and `before` what is used of them;
+    `now` is the clock, in seconds. A worker that is silent for 2 s gives up its places; what it may have sent counts as
+    sent. A pool that takes another's place knows of nothing that was sent before.
     """
 
     def __init__(
-        self, max_requests: int | None = None, budget_usd: float | None = None, now: Clock = time.monotonic
+        self,
+        max_requests: int | None = None,
+        budget_usd: float | None = None,
+        now: Clock = time.monotonic,
+        before: tuple[int, float] = (0, 0.0),
     ) -> None:
         self._limits: dict[Key, float | None] = {REQUESTS: max_requests, USD: budget_usd}
         self.levels: dict[Key, Level] = {}
-        self._last: dict[str, Report] = {}
+        used = {key: _gone(value) for key, value in zip((REQUESTS, USD), before, strict=True)}
+        self._last = {"": Report("", 0, used, {})}
         self._until: dict[str, float] = {}
         self._heard: dict[Key, dict[str, Outcomes]] = {}  # what nothing was learnt from yet
         self._now, self._tick = now, 0
@@ -82,9 +91,8 @@ class LeasePool:
         self._last[worker], self._until[worker] = report, now + LEASE_SECONDS
         for silent in [name for name, until in self._until.items() if until <= now]:
             del self._until[silent]
-            last = self._last[silent].parts
-            dead = {key: Part(last[key].ceiling, 0.0, last[key].ceiling, last[key].ceiling) for key in self._limits}
-            self._last[silent] = self._last[silent]._replace(parts=dead)
+            last = self._last[silent]
+            self._last[silent] = last._replace(parts={key: _gone(last.parts[key].ceiling) for key in self._limits})
         self._tick += 1
         for key, outcomes in report.outcomes.items():
             self._learn(key, worker, outcomes)
@@ -129,7 +137,7 @@ class LeasePool:
             settled = sum(part.settled for part in self._parts(key).values())
             if total is not None and key in report.parts and total - settled < report.parts[key].unit:
                 usd = no_usd_left(total, settled, report.parts[key].unit)
-                return usd if key == USD else f"stopped before passing workflow.max_requests={total}"
+                return usd if key == USD else NO_REQUEST_LEFT.format(total)
         return ""
 
 
@@ -137,30 +145,27 @@ def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[s
     """Share out `total`: nobody gets more than wanted, all others the same, and one more who hold most already.
 
     Example:
-        >>> shares(12, {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3})
-        {'a': 1, 'b': 3, 'c': 4, 'd': 4}
+        >>> sorted(shares(12, {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3}).items())
+        [('a', 1), ('b', 3), ('c', 4), ('d', 4)]
     """
-    left, equal = total, 0
-    for others, want in zip(range(len(wanted), 0, -1), sorted(wanted.values()), strict=True):
-        equal = left // others
-        if want > equal:
-            break
-        left -= want
-    given = {name: min(want, equal) for name, want in wanted.items()}
-    short = sorted((name for name in wanted if wanted[name] > equal), key=lambda name: -held[name])
-    return given | dict.fromkeys(short[: total - sum(given.values())], equal + 1)
+    given = dict.fromkeys(sorted(wanted, key=lambda name: -held[name]), 0)
+    while total > 0 and (short := [name for name in given if given[name] < wanted[name]]):
+        each = max(1, total // len(short))
+        for name in short[:total]:
+            more = min(each, wanted[name] - given[name])
+            given[name], total = given[name] + more, total - more
+    return given
 
 
-class Lease:
+class Lease(Budget):
     """A worker's side: what its process may do until it has to renew, and what came of it."""
 
     def __init__(self, max_wait: float = 600.0, now: Clock = time.monotonic) -> None:
+        super().__init__(None, None, None)
         self._name, self._number, self._max_wait, self._now = uuid.uuid4().hex, 0, max_wait, now
         self._may, self._asked, self.lost = Grant(), now(), ""
         self._levels: dict[Key, _Leased] = {}
-        self._sent = self._told = self._in_flight = 0
-        self._spent = self._reserved = self._worst = 0.0
-        self._lock = threading.Lock()
+        self._told, self._worst = 0, 0.0
 
     @property
     def holds(self) -> bool:
@@ -174,36 +179,17 @@ class Lease:
         self._levels[key] = _Leased(most, self)
         return self._levels[key].limiter
 
-    async def reserve(self, worst: float) -> None:
-        """Wait until one more may be sent, for `worst` USD at most. Raises BudgetExceeded, RunStopped."""
-        while not self._take(worst):
-            await asyncio.sleep(RENEW_SECONDS / 8)
-        self._in_flight += 1
-
-    def count(self) -> None:
-        """Wait, with all else, until one more may be sent for the same answer. Raises BudgetExceeded, RunStopped."""
-        while not self._take(0.0):
-            time.sleep(RENEW_SECONDS / 8)
-
-    def settle(self, reserved: float, cost: float) -> None:
-        """After the answer: what it cost."""
-        with self._lock:
-            self._in_flight -= 1
-            self._reserved = self._reserved - reserved if self._in_flight else 0.0
-            self._spent += cost
-
-    def _take(self, worst: float) -> bool:
-        with self._lock:
-            if self.lost:
-                raise RunStopped(self.lost)
-            self._worst = worst or self._worst
-            usd, ceilings = self._spent + self._reserved + worst, self._may.ceilings
-            if self.holds and self._sent < ceilings[REQUESTS] and usd <= ceilings[USD]:
-                self._sent, self._reserved = self._sent + 1, self._reserved + worst
-                return True
-            if self._may.used_up:
-                raise BudgetExceeded(self._may.used_up)
-            return False
+    def has_room(self, worst: float) -> bool:
+        """Whether one more may be sent now. Raises BudgetExceeded, RunStopped."""
+        if self.lost:
+            raise RunStopped(self.lost)
+        self._worst = worst or self._worst
+        usd, ceilings = self.spent + self.reserved + worst, self._may.ceilings
+        if self.holds and self.sent < ceilings[REQUESTS] and usd <= ceilings[USD]:
+            return True
+        if self._may.used_up:
+            raise BudgetExceeded(self._may.used_up)
+        return False
 
     def renew(self, call: Callable[[Report], Grant]) -> None:
         """Tell the pool, and go by what it says; without an answer, by what it said last."""
@@ -214,27 +200,30 @@ class Lease:
             if asked > self._asked + self._max_wait:
                 self.lost = f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it again to go on"
         else:
-            with self._lock:
+            with self.lock:
                 self._may, self._asked, self.lost = grant, asked, ""
         for key, level in list(self._levels.items()):
-            level.renewed(self._may, key)
+            if key in self._may.ceilings:
+                level.granted = level.left = int(self._may.ceilings[key])
+                level.number = self._may.tick
+            level.limiter.let_in()
 
     def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
         """Renew a few times a second until it is `over`; then give back what is not used."""
         while not over.wait(RENEW_SECONDS if self._number else 0.0):
             self.renew(call)
-        self._may, self._levels, self._told = Grant(), {}, self._sent
+        self._may, self._levels, self._told = Grant(), {}, self.sent
         self.renew(call)
 
     def _report(self) -> Report:
-        with self._lock:
+        with self.lock:
             levels, ceilings = dict(self._levels), self._may.ceilings
-            wanted = 2 * (self._sent - self._told) + sum(level.places for level in levels.values())
-            self._number, self._told, used = self._number + 1, self._sent, self._spent + self._reserved
-            most, usd = max(self._sent, ceilings.get(REQUESTS, 0.0)), max(used, ceilings.get(USD, 0.0))
+            wanted = 2 * (self.sent - self._told) + sum(level.places for level in levels.values())
+            self._number, self._told, used = self._number + 1, self.sent, self.spent + self.reserved
+            most, usd = max(self.sent, ceilings.get(REQUESTS, 0.0)), max(used, ceilings.get(USD, 0.0))
             parts = {k: Part(max(i.granted, i.limiter.in_flight), i.limiter.wanted) for k, i in levels.items()}
-            parts[REQUESTS] = Part(most, wanted, self._sent, self._sent)
-            parts[USD] = Part(usd, wanted * self._worst, used, self._spent, self._worst)
+            parts[REQUESTS] = Part(most, wanted, self.sent, self.sent)
+            parts[USD] = Part(usd, wanted * self._worst, used, self.spent, self._worst)
             outcomes = {key: level.outcomes for key, level in levels.items()}
             for level in levels.values():
                 level.outcomes = Outcomes()
@@ -247,13 +236,13 @@ class _Leased(Level):
     def __init__(self, most: int, lease: Lease) -> None:
         super().__init__(most)
         self.limiter = Limiter(self)
-        self._lease, self.granted, self._left, self.outcomes = lease, 0, 0, Outcomes()
+        self._lease, self.granted, self.left, self.outcomes = lease, 0, 0, Outcomes()
 
     @property
     def places(self) -> int:
         if self._lease.lost:
             return self.most  # who waits is let in, to be told
-        return self._left if self._lease.holds else 0
+        return self.left if self._lease.holds else 0
 
     def send(self) -> int:
         return self.number  # the tick of the last grant
@@ -264,14 +253,8 @@ class _Leased(Level):
 
     def refused(self, number: int, in_flight: int) -> None:
         self.outcomes[False, number] += 1
-        if number == self.number and self._left:
-            self._left -= 1  # a place that was refused is not tried again before the next grant
-
-    def renewed(self, grant: Grant, key: Key) -> None:
-        if key in grant.ceilings:
-            self.granted = self._left = int(grant.ceilings[key])
-            self.number = grant.tick
-        self.limiter.let_in()
+        if number == self.number and self.left:
+            self.left -= 1  # a place that was refused is not tried again before the next grant
 
 
 @contextmanager
@@ -291,9 +274,9 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
         ...     pass  # pipeline.run()
     """
     lease = Lease(max_wait)
-    before, Budget.lease, Limiter.lease = Budget.lease, lease, lease
+    before, Limiter.lease = Limiter.lease, lease
     try:
         with beside(partial(lease.keep, call)):
             yield
     finally:
-        Budget.lease = Limiter.lease = before
+        Limiter.lease = before

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
@@ -22,8 +23,7 @@ MOST_PATIENCE = 16.0
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
 
-Key = tuple[str, str]
-"""An endpoint and a model."""
+Key = tuple[str, str]  # an endpoint and a model
 
 
 class Level:
@@ -36,20 +36,15 @@ class Level:
     flight, or, if more of the flight is refused, to what was accepted of it, at most by half.
     """
 
-    shared = False  # whether other processes send there, too
-
     def __init__(self, most: int) -> None:
         self.most = most
+        self.shared = False  # whether other processes send there, too
         self.number = 0  # the last one given to a request
-        self._value = float(min(START, most))
+        self._value, self._stride, self._patience = float(min(START, most)), 1.0, PATIENCE
         self._refused_at: float | None = None
-        self._patience = PATIENCE
-        self._stride = 1.0
-        self._quiet = 0
         self._value_before_probe: float | None = None
-        self._flight = 0.0
-        self._refused_of_flight = 0
-        self._changed_at = 0
+        self._flight, self._refused_of_flight = 0.0, 0
+        self._quiet = self._changed_at = 0
 
     @property
     def places(self) -> int:
@@ -63,10 +58,24 @@ class Level:
 
     def refused(self, number: int, in_flight: int) -> None:
         """The endpoint was busy, with so many in flight when it said so."""
-        if number > self._changed_at:
-            self._shrink(in_flight)
+        if number <= self._changed_at:  # of a flight that was cut: less of it may have been accepted than the cut left
+            self._refused_of_flight += 1
+            accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
+            if self._flight and accepted < self._value:
+                self._value = max(1.0, accepted)
+                self._refused_at = self._value + 1
+            return
+        if (before := self._value_before_probe) is not None:
+            self._value = max(1.0, before - int(self.shared * before / YIELD + random.random()))
+            self._refused_at = self._value + 1 if self.shared else float(in_flight)
+            self._patience = min(self._patience * 2, MOST_PATIENCE)
+            self._flight = 0.0
         else:
-            self._shrink_further()
+            self._flight, self._refused_of_flight = float(in_flight), 1
+            self._value, self._refused_at = max(1.0, self._value * CUT), float(in_flight)
+            self._patience = PATIENCE
+        self._stride = 1.0
+        self._change(None)
 
     def answered(self, number: int) -> None:
         """A request was answered while all places were taken."""
@@ -83,28 +92,6 @@ class Level:
             self._probe()
         self._value = min(self._value, float(self.most))
 
-    def _shrink(self, in_flight: int) -> None:
-        if (before := self._value_before_probe) is not None:
-            self._value = max(1.0, before - int(self.shared * before / YIELD + random.random()))
-            self._refused_at = self._value + 1 if self.shared else float(in_flight)
-            self._patience = min(self._patience * 2, MOST_PATIENCE)
-            self._flight = 0.0
-        else:
-            self._flight, self._refused_of_flight = float(in_flight), 1
-            self._value = max(1.0, self._value * CUT)
-            self._patience = PATIENCE
-            self._refused_at = float(in_flight)
-        self._stride = 1.0
-        self._change(None)
-
-    def _shrink_further(self) -> None:
-        """Another refusal of a flight that was already cut: less of it may have been accepted than the cut left."""
-        self._refused_of_flight += 1
-        accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
-        if self._flight and accepted < self._value:
-            self._value = max(1.0, accepted)
-            self._refused_at = self._value + 1
-
     def _probe(self) -> None:
         before = self._value
         self._value += self._stride
@@ -112,9 +99,7 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        self._value_before_probe = value_before_probe
-        self._quiet = 0
-        self._changed_at = self.number
+        self._value_before_probe, self._quiet, self._changed_at = value_before_probe, 0, self.number
 
 
 class Limiter:
@@ -126,9 +111,7 @@ class Limiter:
     lease: ClassVar["Lease | None"] = None  # what gives this process its places, where many share an endpoint
 
     def __init__(self, level: Level) -> None:
-        self.level = level
-        self.in_flight = 0
-        self.held_until = 0.0
+        self.level, self.in_flight, self.held_until = level, 0, 0.0
         self.shares = WeakSet[Share]()  # in which somebody has waited
         self.order = itertools.count()
         self.lock = threading.RLock()
@@ -145,8 +128,9 @@ class Limiter:
             while waiting := [share for share in self.shares if share.waiting and share.has_room]:
                 share = min(waiting, key=lambda share: share.waiting[0][:2])
                 waiter = heapq.heappop(share.waiting)[2]
-                if not waiter.gone and waiter.wake():
+                if waiter.set_running_or_notify_cancel():
                     share.enter()
+                    waiter.set_result(None)
 
 
 class Share:
@@ -156,7 +140,7 @@ class Share:
         self._limiter, self.most = limiter, most
         self.allowed = most  # of these, for now
         self.in_flight = 0
-        self.waiting: list[tuple[Any, int, _Waiter]] = []
+        self.waiting: list[tuple[Any, int, Future[None]]] = []
 
     @property
     def level(self) -> int:
@@ -192,16 +176,15 @@ class Share:
             if self.is_free:
                 self.enter()
                 return limiter.level.send()
-            waiter = _Waiter(asyncio.get_running_loop())
+            waiter = Future[None]()  # not asyncio's: it may be let in from another thread
             heapq.heappush(self.waiting, (priority, next(limiter.order), waiter))
             limiter.shares.add(self)
             limiter.let_in()
         try:
-            await waiter.turn
+            await asyncio.wrap_future(waiter)
         except asyncio.CancelledError:
             with limiter.lock:
-                waiter.gone = True
-                if waiter.let_in:
+                if not waiter.cancel():  # it was let in
                     self.enter(-1)
                     limiter.let_in()
             raise
@@ -230,13 +213,14 @@ class Share:
 _limiters: "dict[tuple[Lease | None, Key], Limiter]" = {}
 
 
-def limiter_of(serving: Serving, servings: int = 1) -> "Share":
+def limiter_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
     """A serving's share of its endpoint's and model's limiter; `servings` share the connections that may be open."""
     most = max(1, min(serving.max_workers, files_left() // servings))
     lease, key = Limiter.lease, (serving.endpoint, serving.model)
     if (limiter := _limiters.get((lease, key))) is None:
         limiter = _limiters[lease, key] = Limiter(Level(most)) if lease is None else lease.limiter(key, most)
     limiter.level.most = max(limiter.level.most, most)
+    limiter.level.shared = limiter.level.shared if shared is None else shared
     return Share(limiter, most)
 
 
@@ -252,29 +236,3 @@ def files_left() -> int:
     except OSError:  # not even that many
         return 1
     return max(1, left - min(40, left // 4))
-
-
-class _Waiter:
-    """A request that waits for a place, perhaps in another thread's event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.turn: asyncio.Future[None] = loop.create_future()
-        self.let_in = False
-        self.gone = False
-
-    def wake(self) -> bool:
-        """Tell it that it has a place; False when its event loop is gone."""
-        loop = self.turn.get_loop()
-        try:
-            if loop is asyncio._get_running_loop():
-                self._set()
-            else:
-                loop.call_soon_threadsafe(self._set)
-        except RuntimeError:
-            return False
-        self.let_in = True
-        return True
-
-    def _set(self) -> None:
-        if not self.turn.done():
-            self.turn.set_result(None)

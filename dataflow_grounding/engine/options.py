@@ -69,10 +69,14 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 
 def budget_of(options: RunOptions) -> "Budget":
-    """A fresh budget with the options' limits."""
+    """A fresh budget with the options' limits; the process's lease where many share them."""
     from dataflow_grounding.engine.budget import Budget
+    from dataflow_grounding.engine.limiter import Limiter
 
-    return Budget(options.max_requests, options.budget_usd, options.prices)
+    if (lease := Limiter.lease) is None:
+        return Budget(options.max_requests, options.budget_usd, options.prices)
+    lease.usd, lease.prices = options.budget_usd, options.prices
+    return lease
 
 
 @dataclass(frozen=True)

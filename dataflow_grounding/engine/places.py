@@ -10,6 +10,7 @@ from typing import Any
 from dataflow_grounding import errors
 from dataflow_grounding.engine.keyed_log import ReplyLog
 from dataflow_grounding.engine.limiter import Level, Limiter, Share, limiter_of
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.http_errors import is_about_content
@@ -26,11 +27,7 @@ LONGEST_REST = 60.0
 
 
 class Place:
-    """One endpoint of a run, with its `share` of places: sent one request at a time until it answers.
-
-    It counts what came since the last answer, which says whether a run should go on asking it. `max_wait`: seconds for
-    which rate limits are waited for without one.
-    """
+    """One endpoint of a run, sent one request at a time until it answers; it counts what came since the last answer."""
 
     def __init__(self, serving: Serving, weight: float, share: Share, max_wait: float) -> None:
         self.serving, self.weight, self.share, self._max_wait = serving, weight, share, max_wait
@@ -38,7 +35,8 @@ class Place:
         self._limited_since: float | None = None
         self._faults = self._odd = self._refused = 0
         self.rests = self.misses = 0
-        self.held_lines: dict[str, tuple[dict[str, Any], bool, ReplyLog]] = {}
+        self.held: dict[str, tuple[dict[str, Any], bool, ReplyLog]] = {}
+        """Refusals kept out of their stores until an answer has come, by key; whether they may be the endpoint's."""
         self.given_up: errors.RunStopped | None = None
         """What would stop a run that had no other endpoint."""
         share.allow(1)
@@ -54,13 +52,10 @@ class Place:
         return self._last_answer is not None
 
     def answered(self) -> None:
-        """An answer has come: the endpoint is well, and the refusals before it were about their records.
-
-        From now on it is sent what its limiter allows.
-        """
-        for key, (line, _, store) in self.held_lines.items():
+        """An answer has come: the endpoint is well, and the refusals before it were about their records."""
+        for key, (line, _, store) in self.held.items():
             store.put(key, line)
-        self.held_lines.clear()
+        self.held.clear()
         self._last_answer = time.monotonic()
         self._limited_since = None
         self._faults = self._odd = self._refused = self.rests = self.misses = 0
@@ -87,27 +82,17 @@ class Place:
             raise errors.EndpointRefused(f"{said}. {count}: check the key, the model and the settings")
         return error
 
-    def hold(self, key: str, line: dict[str, Any], passing: bool, store: ReplyLog) -> None:
-        """Keep a refusal out of its store until an answer has come after it; `passing`: it may be the endpoint's."""
-        self.held_lines[key] = (line, passing, store)
-
-    def held(self, key: str) -> dict[str, Any] | None:
-        """The refusal that is held under a key."""
-        return self.held_lines[key][0] if key in self.held_lines else None
-
-    def settle(self) -> int:
-        """Store the refusals that are surely about their records. Returns how many others the next run asks."""
-        for key, (line, passing, store) in list(self.held_lines.items()):
-            if self.has_answered and not passing:
-                store.put(key, line)
-                del self.held_lines[key]
-        return len(self.held_lines)
-
     def failed(self, error: errors.ServerFault, tries: int, worn: bool = False) -> None:
         """A fault or a wish to wait, `worn` after many. Raises EndpointRefused, OutOfService, QuotaUsedUp."""
-        if isinstance(error, errors.ServerOverloaded):
-            self._limited(error)
+        now, wait = time.monotonic(), getattr(error, "retry_after", None) or 0.0
+        if wait > self._max_wait:
+            then = time.localtime(time.time() + min(wait, 10**7))
+            come = time.strftime("at %H:%M on %Y-%m-%d", then) if wait < 10**7 else "later"
+            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {come}")
         if isinstance(error, errors.RateLimited):
+            self._limited_since = self._limited_since or now
+            if (waited := now - self._limited_since) > self._max_wait:
+                raise errors.QuotaUsedUp(f"{error}. No answer came for {duration(waited)}: come back later")
             return
         hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
@@ -116,21 +101,8 @@ class Place:
         if self._last_answer is None:
             if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
                 raise errors.EndpointRefused(f"{error}. Nothing was answered: check the address and the server")
-        elif time.monotonic() - self._last_answer > OUTAGE_SECONDS and often:
+        elif now - self._last_answer > OUTAGE_SECONDS and often:
             raise errors.OutOfService(f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on")
-
-    def _limited(self, error: errors.ServerOverloaded) -> None:
-        now = time.monotonic()
-        if (error.retry_after or 0.0) > self._max_wait:
-            seconds = error.retry_after or 0.0
-            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(seconds)}: come back {_clock(seconds)}")
-        if not isinstance(error, errors.RateLimited):
-            return
-        if self._limited_since is None:
-            self._limited_since = now
-        if now - self._limited_since > self._max_wait:
-            waited = duration(now - self._limited_since)
-            raise errors.QuotaUsedUp(f"{error}. No answer came for {waited}: come back later")
 
     def rest(self, why: errors.GroundingError) -> None:
         """Pass it over for a second, then two, four, …; one request tries it after each."""
@@ -143,17 +115,24 @@ class Place:
 
 
 class Places:
-    """Those of a serving: one, or one for each of its endpoints. `share` is of all of them together."""
+    """Those of one of a run's `servings`: one, or one for each of its endpoints; `most` in flight are of all."""
 
-    def __init__(self, serving: Serving, share: Share, max_wait: float) -> None:
-        parts, self._gate = serving.endpoints(), None
-        if len(parts) == 1:
-            self.all = [Place(*parts[0], share, max_wait)]
-            return
-        self.all = [Place(*part, limiter_of(part[0]), max_wait) for part in parts]
+    def __init__(self, serving: Serving, options: RunOptions, servings: int) -> None:
+        parts, shared, wait = serving.endpoints(), options.shard is not None, options.max_wait
+        self.all = [Place(one, weight, limiter_of(one, servings, shared), wait) for one, weight in parts]
+        self.held = self.all[0].held
         for place in self.all:
-            place.held_lines = self.all[0].held_lines
-        self._gate = Share(Limiter(Level(share.most)), share.most)
+            place.held = self.held
+        self.most = min(place.share.most for place in self.all)
+        self._gate = Share(Limiter(Level(self.most)), self.most) if len(self.all) > 1 else None
+
+    def settle(self) -> int:
+        """Store the refusals that are surely about their records. Returns how many others the next run asks."""
+        for key, (line, passing, store) in list(self.held.items()):
+            if not passing and any(place.has_answered for place in self.all):
+                store.put(key, line)
+                del self.held[key]
+        return len(self.held)
 
     def others(self, failed: Collection[Place]) -> list[Place]:
         """Those that may be asked now, but for those at which a request has `failed`."""
@@ -170,14 +149,14 @@ class Places:
         await self._gate.acquire(priority)
         try:
             free = [place for place in fit if place.share.is_free]
-            return await _first_free(self._drawn(free, self._gate.most) if free else fit, priority)
+            return await _first_free(self._drawn(free) if free else fit, priority)
         except BaseException:
             self._gate.release(0, answered=False)
             raise
 
-    def _drawn(self, free: list[Place], most: int) -> list[Place]:
+    def _drawn(self, free: list[Place]) -> list[Place]:
         """One by weight, first of those that have less than their part: a slow one would come to have all requests."""
-        part = most / sum(place.weight for place in self.others([]))
+        part = self.most / sum(place.weight for place in self.others([]))
         less = [place for place in free if place.share.in_flight < part * place.weight] or free
         return random.choices(less, [place.weight for place in less])
 
@@ -240,9 +219,3 @@ def most_tries(error: errors.ServerFault, usual: int) -> float:
     if isinstance(error, errors.EndpointUnreachable):
         return math.inf
     return OVERLOADED_TRIES if isinstance(error, errors.ServerOverloaded) else usual
-
-
-def _clock(seconds: float) -> str:
-    if seconds > 10**7:  # no wait that anybody means
-        return "later"
-    return time.strftime("at %H:%M on %Y-%m-%d", time.localtime(time.time() + seconds))

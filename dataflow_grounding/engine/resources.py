@@ -9,7 +9,6 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, StepLog
-from dataflow_grounding.engine.limiter import Level, limiter_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.reply_store import open_store, other_stores
@@ -30,7 +29,6 @@ class Resources:
     ) -> None:
         self.budget, self._spent_before, self._stop = budget, budget.spent, stop
         self._logs: dict[str, KeyedLog] = {}
-        self._unsettled = 0
         try:
             self.stores = [StepLog(self._replies(step.storage.checkpoint_folder), step.label) for step in steps]
             self._folders = {step.storage.checkpoint_folder for step in steps}
@@ -40,16 +38,9 @@ class Resources:
             self._close_logs()
             raise
         servings = {id(serving): serving for step in steps if (serving := step.operator.serving) is not None}
-        Level.shared = options.shard is not None
         self.askings = {
-            which: Asking(serving, options, budget, limiter_of(serving, len(servings)), stop)
-            for which, serving in servings.items()
+            which: Asking(serving, options, budget, stop, len(servings)) for which, serving in servings.items()
         }
-
-    @property
-    def most_in_flight(self) -> int:
-        """The most requests that may be in flight over all servings; 0 without one."""
-        return sum(asking.most for asking in self.askings.values())
 
     def _replies(self, folder: str) -> KeyedLog:
         with told_as(StorageFailed, f"can't read or write the replies in {folder}"):
@@ -89,7 +80,7 @@ class Resources:
         for asking in self.askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
-        self._unsettled = sum(asking.endpoint.settle() for asking in self.askings.values())
+        self._unsettled = sum(asking.places.settle() for asking in self.askings.values())
         self._close_logs()
 
     def _close_logs(self) -> None:

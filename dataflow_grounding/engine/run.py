@@ -77,7 +77,7 @@ class Run:
             self._held.add_up(self.summary)
 
     async def _work_through(self) -> None:
-        most = self._held.most_in_flight or 4
+        most = sum(asking.places.most for asking in self._held.askings.values()) or 4
         count = most + max(8, most // 8)  # as many as may be in flight, and some that are between two requests
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()

@@ -36,9 +36,9 @@ class Workers:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:  # the interrupt of a notebook, or of asyncio.run
                 self.interrupt()
-        for task in self._tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+        found = [task.exception() for task in self._tasks if not task.cancelled()]  # of all: none is left unheard
+        for error in filter(None, found):
+            raise error
 
     def interrupt(self) -> None:
         """The user, or the system, wants them to end."""

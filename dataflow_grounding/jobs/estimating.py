@@ -15,7 +15,6 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog
-from dataflow_grounding.engine.limiter import Level, Limiter, Share
 from dataflow_grounding.engine.plan import Partial, Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.reply_store import readable_store
@@ -162,7 +161,7 @@ class _Pass:
         self.stores = [_StepReplies(replies) for _ in run.steps]
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
-        self._askings = [Asking(serving, options, budget, Share(Limiter(Level(1)), 1)) for serving in self.servings]
+        self._askings = [Asking(serving, options, budget) for serving in self.servings]
         self._memo = ImageMemo(None)
         self._rows: set[frozenset[str]] = set()
 

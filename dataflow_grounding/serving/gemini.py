@@ -127,13 +127,14 @@ class GeminiServing(Serving):
         return ServerFault(f"{where} answered something that is not a Gemini reply: {said}")
 
     def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
-        settings: dict[str, Any] = {"maxOutputTokens": self.max_output_tokens}
         temperature = request.temperature(self.temperature)
-        if temperature is not None:
-            settings["temperature"] = temperature
-        if self.media_resolution:
-            settings["mediaResolution"] = self.media_resolution
-        settings |= {"responseMimeType": "application/json", "responseSchema": _schema_of(request.schema)}
+        settings = {
+            "maxOutputTokens": self.max_output_tokens,
+            **({} if temperature is None else {"temperature": temperature}),
+            **({"mediaResolution": self.media_resolution} if self.media_resolution else {}),
+            "responseMimeType": "application/json",
+            "responseSchema": _schema_of(request.schema),
+        }
         parts: list[dict[str, Any]] = []
         for url in urls:
             head, _, data = url.decode("ascii").partition(";base64,")
@@ -168,12 +169,8 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A reply's schema in Gemini's dialect (ai.google.dev, structured output), part of OpenAPI's, keys in order."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [kind] = [kind for kind in kinds if kind != "null"]
-    found: dict[str, Any] = {"type": kind.upper()}
-    if "null" in kinds:
-        found["nullable"] = True
-    for name in ("description", "enum"):
-        if name in schema:
-            found[name] = schema[name]
+    found: dict[str, Any] = {"type": kind.upper()} | ({"nullable": True} if "null" in kinds else {})
+    found |= {name: schema[name] for name in ("description", "enum") if name in schema}
     if "items" in schema:
         found["items"] = _schema_of(schema["items"])
     if "properties" in schema:
@@ -184,8 +181,9 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    usage = _usage_of(response.usage_metadata)
-    feedback = response.prompt_feedback
+    kinds = ("prompt", "cached_content", "candidates", "thoughts")  # the last are billed as output
+    sent, cached, *written = (getattr(response.usage_metadata, f"{kind}_token_count", None) or 0 for kind in kinds)
+    usage, feedback = Usage(sent, cached, sum(written)), response.prompt_feedback
     if feedback is not None and feedback.block_reason:
         return Reply("", "blocked", usage, _refusal(feedback.block_reason, feedback.block_reason_message))
     if not response.candidates:
@@ -200,7 +198,6 @@ def _reply_of(response: Any, where: str) -> Reply:
 
 
 def _text_of(candidate: Any) -> str:
-    """What the candidate says, its thoughts left out."""
     parts = (candidate.content.parts if candidate.content else None) or []
     return "".join(part.text for part in parts if part.text and not part.thought)
 
@@ -208,11 +205,3 @@ def _text_of(candidate: Any) -> str:
 def _refusal(reason: Any, said: str | None) -> str:
     name = str(getattr(reason, "value", reason))
     return f"blocked by Gemini ({name})" + (f": {said}" if said else "")
-
-
-def _usage_of(counts: Any) -> Usage:
-    """Thoughts are billed as output."""
-    if counts is None:
-        return Usage()
-    output = (counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0)
-    return Usage(counts.prompt_token_count or 0, counts.cached_content_token_count or 0, output)

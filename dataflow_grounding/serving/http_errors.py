@@ -30,11 +30,12 @@ LONGEST = 1e8  # seconds: nobody can sleep for infinity
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> errors.GroundingError:
     """The exception for an answer with this status."""
-    data = _parsed(body)
+    data = None
+    with suppress(ValueError, RecursionError):
+        data = json.loads(body[:20_000].decode("utf-8", "replace"))
     said = excerpt(_message(body, data))
     text = f"{where} answered {status}" + (f": {said}" if said else "")
-    refused = _refused(status, said, text)
-    if refused is not None:
+    if (refused := _refused(status, said, text)) is not None:
         return refused
     if status == 429:
         return errors.RateLimited(text, _wait(headers, data))
@@ -70,8 +71,7 @@ def _wait(headers: Mapping[str, str], data: Any) -> float | None:
     details = _details(data)
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return DAY
-    wait = retry_after(headers)
-    if wait is not None:
+    if (wait := retry_after(headers)) is not None:
         return wait
     delays = (d.get("retryDelay", "") for d in details if str(d.get("@type")).endswith("google.rpc.RetryInfo"))
     return _duration(str(next(delays, "")))
@@ -125,8 +125,7 @@ def _bounded(seconds: float) -> float | None:
 
 def _message(body: bytes, data: Any) -> str:
     if data is None:
-        text = body[:20_000].decode("utf-8", "replace")
-        return "" if text.lstrip().startswith("<") else text
+        return "" if body.lstrip().startswith(b"<") else body[:20_000].decode("utf-8", "replace")
     error = data.get("error", data) if isinstance(data, dict) else data
     if isinstance(error, dict):
         words = error.get("message") or error.get("detail") or error
@@ -134,13 +133,6 @@ def _message(body: bytes, data: Any) -> str:
         code = ", ".join(reasons) or error.get("code") or error.get("type")
         return f"{words} ({code})" if isinstance(code, str) else str(words)
     return str(error)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body[:20_000].decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _details(data: Any) -> list[dict[str, Any]]:

@@ -23,13 +23,6 @@ LONGEST_HOLD = 600.0  # seconds for which rate-limit headers of an answer are he
 _OURS = ("messages", "model", "stream", "n")
 
 
-def _as_texts(headers: Mapping[str, str]) -> dict[str, str]:
-    texts = {str(name): str(value) for name, value in headers.items()}
-    if not all(text.isascii() and text.isprintable() for text in (*texts, *texts.values())):
-        raise SpecError("vlm.openai.extra_headers holds characters that no header has")
-    return texts
-
-
 class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
@@ -85,23 +78,21 @@ class OpenAIServing(Serving):
         self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
         self.temperature, self.max_output_tokens, self.box_format = temperature, max_tokens, box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
-        names = [key_name_of_api_key, "DF_API_KEY"]
-        if url != os.environ.get("DF_BASE_URL"):  # that address is perhaps another provider's
-            names.append("OPENAI_API_KEY")
+        other = url == os.environ.get("DF_BASE_URL")  # perhaps another provider's
+        names = [key_name_of_api_key, "DF_API_KEY", *([] if other else ["OPENAI_API_KEY"])]
         api_key = api_key or getattr(client, "api_key", None)
-        self._api_key = usable_key(api_key or next((os.environ[name] for name in names if os.environ.get(name)), None))
-        self.extra_body, self.extra_headers = dict(extra_body or {}), _as_texts(extra_headers or {})
-        for name in _OURS:
-            if name in self.extra_body:
-                raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
+        self._api_key = usable_key(api_key or next(filter(None, map(os.environ.get, names)), None))
+        self.extra_body = dict(extra_body or {})
+        self.extra_headers = headers = {str(name): str(value) for name, value in (extra_headers or {}).items()}
+        if not all(text.isascii() and text.isprintable() for text in (*headers, *headers.values())):
+            raise SpecError("vlm.openai.extra_headers holds characters that no header has")
+        for name in filter(self.extra_body.__contains__, _OURS):
+            raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
-        self._client = client
-        self._transport = PerLoop[Transport](self._open)
-        self._first = PerLoop(asyncio.Lock)
-        self.habits = first_habits(self.endpoint)
-        self._habits_known = False
+        self._client, self._transport, self._first = client, PerLoop[Transport](self._open), PerLoop(asyncio.Lock)
+        self.habits, self._habits_known = first_habits(self.endpoint), False
 
     @property
     def has_key(self) -> bool:
@@ -173,8 +164,7 @@ class OpenAIServing(Serving):
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
         """The request as JSON, put together so that the images' long texts are copied once and never scanned."""
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
-        temperature = request.temperature(self.temperature)
-        if habits.temperature and temperature is not None:
+        if habits.temperature and (temperature := request.temperature(self.temperature)) is not None:
             settings["temperature"] = temperature
         if habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}

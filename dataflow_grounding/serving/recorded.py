@@ -42,9 +42,10 @@ class RecordedServing(Serving):
         self.path = os.fspath(path)
         self._serving = serving
         self.takes_probes = serving is not None and serving.takes_probes
+        self._identity: dict[str, Any] = {}
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
-            self._identity, self.box_format, self.is_vlm = self._load()
+            self._load()
         if serving is not None:
             self._identity = masked(serving.identity())
             self.box_format, self.is_vlm = serving.box_format, serving.is_vlm
@@ -62,11 +63,11 @@ class RecordedServing(Serving):
         if line is None:
             if self._serving is None:
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
-            line = self._record(key, await self._serving.answer(request))
+            answer = await self._serving.answer(request)
+            line = self._record(key, Reply(answer) if isinstance(answer, str) else answer)
         return Reply(line["reply"], line["finish_reason"], Usage(*line["usage"]), line["refusal"])
 
-    def _record(self, key: str, answer: Reply | str) -> dict[str, Any]:
-        reply = Reply(answer) if isinstance(answer, str) else answer
+    def _record(self, key: str, reply: Reply) -> dict[str, Any]:
         line: dict[str, Any] = {"key": key, "reply": blotted(reply.text), "finish_reason": reply.finish_reason}
         line |= {"usage": list(astuple(reply.usage)), "refusal": reply.refusal and blotted(reply.refusal)}
         with open(self.path, "a+b") as file:
@@ -79,7 +80,7 @@ class RecordedServing(Serving):
         self._replies[key] = line
         return line
 
-    def _load(self) -> tuple[dict[str, Any], str, bool]:
+    def _load(self) -> None:
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
@@ -87,9 +88,9 @@ class RecordedServing(Serving):
                     with suppress(ValueError):  # a line that a stop tore was never a whole reply
                         line = json.loads(text)
                         self._replies[line["key"]] = line
-                identity = dict(head["recorded"])
-                identity = {**identity, "model": identity["model"], "endpoint": identity["endpoint"]}
-                return identity, str(head["box_format"]), bool(head.get("is_vlm", True))
+            self._identity = {"model": head["recorded"]["model"], "endpoint": head["recorded"]["endpoint"]}
+            self._identity |= head["recorded"]
+            self.box_format, self.is_vlm = str(head["box_format"]), bool(head.get("is_vlm", True))
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:

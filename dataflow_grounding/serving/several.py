@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.errors import EndpointRefused, ServerFault, SpecError
 from dataflow_grounding.images import ImageLimits
 from dataflow_grounding.records import is_number
 from dataflow_grounding.serving.base import Reply, Serving
@@ -108,7 +109,10 @@ class SeveralEndpoints(ServingByTask):
         return list(zip(self._all.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The reply of the next in turn. The engine doesn't ask this: it chooses by room and weight."""
+        """The reply of the next in turn that can answer. The engine doesn't ask this: it chooses by room and weight."""
+        for serving in itertools.islice(self._turns, len(self._all) - 1):
+            with suppress(EndpointRefused, ServerFault):
+                return await serving.answer(request)
         return await next(self._turns).answer(request)
 
     def identity(self) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
+    if problem["type"] == "model_type":
+        return f"{key} should be a block, with keys of its own in the lines below it"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 

@@ -78,6 +78,12 @@ class OpenAIBlock(Block):
     extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
 
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _addresses(cls, given: Any) -> Any:
+        listed = given if isinstance(given, list) else []
+        return [{"base_url": one} if isinstance(one, str) else one for one in listed] or given
+
 
 class PricesBlock(Block):
     """`vlm.prices`: USD per million tokens."""

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import Workplace
-from dataflow_grounding import CaptionGenerator, OpenAIServing, SeveralEndpoints
+from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
 
@@ -180,6 +180,8 @@ WRONG = [
     ({"vlm.openai.base_url": "http://a/v1"}, [{"base_url": "http://b/v1"}], "leave one of them out"),
     ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
     ({}, [{"base_url": "http://b/v1"}, {"base_url": "http://b/v1/"}], "each once"),
+    ({}, ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
+    ({}, [3], "should be a block, with keys of its own"),
 ]
 
 
@@ -199,5 +201,9 @@ def test_in_python(servers: list[LoopbackServer], workplace: Workplace) -> None:
     parts = [OpenAIServing(server.base_url, "any", max_workers=3) for server in servers]
     serving = SeveralEndpoints(parts, weights=[1, 1, 2])
     assert CaptionGenerator(serving)(row)["caption"] == "A cat."
+    inside = RecordedServing(
+        workplace.folder / "replies.jsonl", SeveralEndpoints([OpenAIServing(DEAD, "any"), parts[0]])
+    )
+    assert [CaptionGenerator(inside)({**row, "n": n})["caption"] for n in range(2)] == ["A cat."] * 2
     with pytest.raises(SpecError, match="not alike"):
         SeveralEndpoints([parts[0], OpenAIServing(servers[1].base_url, "other")])

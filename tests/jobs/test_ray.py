@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import Workplace, ended
-from dataflow_grounding import FileStorage, Pipeline
+from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding.cluster import ray_run
 from dataflow_grounding.cluster.shipping import shipped, unshipped
 from dataflow_grounding.errors import PlanError, SpecError
@@ -205,6 +205,10 @@ def test_what_works_on_whole_files_is_refused(tmp_path: Path, monkeypatch: pytes
     Path("rows.jsonl").write_text('{"image_id": "1"}\n')
     with pytest.raises(PlanError, match="works on whole files"):
         Told(ElsewhereOperator()).run_on_ray()
+    rows: Any = [{"image_id": "1"}]
+    for wrong, said in (({"address": rows}, "list is none: rows are read"), ({"workers": 0}, "workers should be 1")):
+        with pytest.raises(SpecError, match=said):
+            Told(operator(reads=["image_id"], writes=["n"])(len)).run_on_ray(**wrong)
 
 
 def test_a_cluster_without_room_says_what_is_wanted(
