@@ -30,6 +30,7 @@ _COMMANDS = {
     "report": ("results", "Write a page that shows the results."),
     "review": ("review", "Mend results in a browser."),
     "apply": ("review", "Write results as they were reviewed."),
+    "certify": ("review", "Say how much is wrong, by a reviewed sample."),
     "export": ("formats", "Write results in a format that a trainer reads."),
     "import": ("formats", "Make another format's annotations a results folder."),
     "convert": ("formats", "Write annotations of one format in another."),

@@ -18,6 +18,9 @@ from dataflow_grounding.terminal import counted, say
 @click.option("--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Only N boxes and phrases, drawn at random.")
 @click.option("--seed", default=0, show_default=True, help="With --sample: another seed draws others.")
+@click.option(
+    "--gold", metavar="FILE", help="With --sample: mix in some that FILE, records with right boxes, knows of."
+)
 @click.option("--blind", is_flag=True, help="Judge a second time 5% of what others decided, without seeing how.")
 @click.option("--queue", type=click.Choice(["doubt", "random", "file"]), default="doubt", help="What comes first.")
 @click.option("--static", metavar="DIR", help="Write a folder that works without a server, and end.")
@@ -31,9 +34,11 @@ def of_review(results: str, port: int, no_open: bool, sample: int | None, seed: 
     from dataflow_grounding.review.server import ReviewServer
     from dataflow_grounding.review.session import Session
 
+    if more["gold"] and sample is None:
+        raise click.UsageError("--gold is mixed into a sample: give --sample N, too")
     who = more["reviewer"] or _user()
     drawn = None if sample is None else (sample, seed)
-    session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue)
+    session = Session(Reviewable(results, more["image_root"]), who, drawn, more["blind"], queue, more["gold"])
     if more["static"]:
         say(session.write(more["static"]), err=False)
     else:
@@ -70,3 +75,33 @@ def of_apply(results: str, downloads: tuple[str, ...], out: str | None, as_json:
         lines.append(f"second reviews: {figures}")
     answer(as_json, found, lines)
     return 1 if found["refused"] else 0
+
+
+def _share(text: str) -> float:
+    with suppress(ValueError):
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if 0 < share < 1:
+            return share
+    raise click.BadParameter(f"{text} should be a share such as 3% or 0.03")
+
+
+@click.command("certify")
+@click.argument("results", metavar="RESULTS")
+@click.option("--max-error", type=_share, metavar="SHARE", help="Accept at most so many wrong boxes, say 3%.")
+@click.option("--gold", metavar="FILE", help="Records with right boxes: how often reviewers were wrong on them.")
+@click.option("--verify", is_flag=True, help="Find what has changed since the certificate was written.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def of_certify(results: str, verify: bool, as_json: bool, **how: Any) -> int:
+    """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves certificate.json.
+
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes.
+    """
+    from dataflow_grounding.review.certificate import certify, changes_since, told_lines
+
+    if verify:
+        changes = [*changes_since(results)]
+        answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
+        return 1 if changes else 0
+    found = certify(results, **how)
+    answer(as_json, found, told_lines(found))
+    return 1 if found["target"] and not found["target"]["accepted"] else 0

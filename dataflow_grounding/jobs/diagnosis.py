@@ -30,6 +30,7 @@ EXTRAS = {
     "eval": "faster-coco-eval",
     "parquet": "pyarrow",
     "supervision": "supervision",
+    "notebook": "anywidget",
 }
 NAMES = (
     *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),

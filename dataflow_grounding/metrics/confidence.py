@@ -1,6 +1,7 @@
-"""How sure a figure is, by random draws of the images and a test of two runs; and which score to cut at."""
+"""How sure a figure is: random draws of images, a test of two runs, exact bounds; and which score to cut at."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,6 +34,28 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n, fewer = only_first + only_second, min(only_first, only_second)
     ways = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1))
     return min(1.0, 2 * sum(math.exp(log - n * math.log(2)) for log in ways))
+
+
+@lru_cache(4096)
+def clopper_pearson(found: int, of: int, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of a share of which `found` in `of` were drawn, exact by the binomial (Clopper and Pearson 1934).
+
+    Example:
+        >>> [round(bound, 4) for bound in clopper_pearson(4, 190)]
+        [0.0058, 0.053]
+    """
+    return _lower(found, of, (1 - level) / 2), 1 - _lower(of - found, of, (1 - level) / 2)
+
+
+def _lower(found: int, of: int, chance: float) -> float:
+    """The share at which `found` or more in `of` have this chance, by bisection."""
+    counts, low, high = np.arange(found, of + 1), 0.0, 1.0
+    ways = math.lgamma(of + 1) - np.array([math.lgamma(n + 1) + math.lgamma(of - n + 1) for n in counts])
+    while found and high - low > 1e-9:
+        share = (low + high) / 2
+        more = np.exp(ways + counts * math.log(share) + (of - counts) * math.log1p(-share)).sum()
+        low, high = (share, high) if more < chance else (low, share)
+    return low
 
 
 def kept_and_right(boxes: np.ndarray) -> np.ndarray:

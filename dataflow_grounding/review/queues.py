@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from itertools import filterfalse, islice
@@ -84,15 +85,22 @@ class Reviewable:
 
     def sample(self, size: int, seed: int) -> dict[str, Any]:
         """So many items drawn at random, each as likely as any other, and of what they were drawn."""
-        with open(self.files.annotations, "rb") as file:
-            digest = sha256()
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
         listed = [[self.keys[item.record], item.id, item.box] for item in drawn]
-        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest.hexdigest(), "items": listed}
+        digest = digest_of(self.files.annotations)
+        return {"size": len(drawn), "seed": seed, "of": of, "annotations": digest, "items": listed}
+
+
+def digest_of(path: str) -> str | None:
+    """The SHA-256 of a file's bytes; None where it can't be read."""
+    digest = sha256()
+    with suppress(OSError), open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+        return digest.hexdigest()
+    return None
 
 
 def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
@@ -205,10 +213,11 @@ class Queue:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         item = queued.item
         truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or truth.expression is None or truth.expression.get("reviewed_by"):
+        if truth is None or truth.expression is None:
             return truth is not None
         boxes = truth.expression["instances"]
-        return item.box is not None and (item.box >= len(boxes) or bool(boxes[item.box].get("reviewed_by")))
+        judged = truth.expression if item.box is None else boxes[item.box] if item.box < len(boxes) else None
+        return judged is None or bool(judged.get("reviewed_by"))
 
 
 def _grouped(items: Iterable[Queued], key: Callable[[Queued], str]) -> dict[str, list[Queued]]:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -18,6 +19,7 @@ from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import expressions_of, version_of
 from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable
 from dataflow_grounding.review.record_view import Picture, view_of
+from dataflow_grounding.review.sampling import gold_answers
 from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
 from dataflow_grounding.rows import write_text
 
@@ -47,6 +49,7 @@ class Session:
         sample: So many items at random, and the seed: nothing else is shown. It is put on disk first.
         blind: Second reviews of what others decided, whose decisions aren't shown.
         order: What comes first unless the page says: `doubt`, `random` or `file`.
+        gold: Records with right boxes: some of the items that they have answers for are mixed into the sample.
 
     Raises:
         InputError, StorageFailed: The file of decisions can't be read or written.
@@ -59,10 +62,15 @@ class Session:
         sample: tuple[int, int] | None = None,
         blind: bool = False,
         order: str = "doubt",
+        gold: str | None = None,
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
         self.sample = None if sample is None else self._drawn(*sample)
+        if self.sample and gold:
+            known, chance = gold_answers(reviewable, gold).keys() - {*self.sample}, random.Random(0)
+            self.sample += chance.sample(sorted(known, key=str), min(len(known), max(10, len(self.sample) // 10)))
+            chance.shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
     def _drawn(self, size: int, seed: int) -> list[Item]:

@@ -1,0 +1,99 @@
+"""Records in a notebook: shown with their boxes, and reviewed in a cell by the page that `review` serves."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from dataflow_grounding.display import ShownRecord
+from dataflow_grounding.errors import GroundingError, MissingExtra
+from dataflow_grounding.images import url_of
+from dataflow_grounding.records import Record, parse_line
+from dataflow_grounding.review.decisions import Decisions
+from dataflow_grounding.review.door_html import page_file
+from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.session import Session, page_html
+from dataflow_grounding.rows import write_rows
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+
+
+def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecord:
+    """A record, such as a line of a file, as one that a notebook shows: its picture with boxes, and a table.
+
+    Relative paths of pictures are looked for in the record's own folders, else in `image_root`, else here.
+
+    Example:
+        >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()
+        (1, 0)
+    """
+    folders = getattr(record, "folders", ()) or ((image_root,) if image_root else ())
+    return ShownRecord.of(Record(record, folders), "image_path" if "image_path" in record else "image", {})
+
+
+def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None = None, who: str = "notebook") -> Any:
+    """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at once.
+
+    Args:
+        records: A results folder or a file of records; or records, which are then written to a temporary folder.
+        image_root: Where relative paths of pictures are looked for.
+        who: The reviewer.
+
+    Returns:
+        The widget. `results` is the path of what is reviewed, `reviewed()` the records as they were reviewed so far.
+
+    Raises:
+        MissingExtra: anywidget is not installed: the extra `notebook`.
+        InputError: The records can't be read.
+    """
+    try:
+        from anywidget import AnyWidget
+        from traitlets import Unicode
+    except ImportError:
+        raise MissingExtra("review() in a notebook", "notebook") from None
+    path = (
+        records if isinstance(records, str) else os.path.join(tempfile.mkdtemp(prefix="review_"), "annotations.jsonl")
+    )
+    if not isinstance(records, str):
+        write_rows(path, records)
+    session = Session(Reviewable(path, image_root), who)
+
+    class Review(AnyWidget):
+        _esm = page_file("notebook.js")
+        page = Unicode(_page()).tag(sync=True)
+        results = path
+
+        def reviewed(self) -> list[ShownRecord]:
+            files, folders = session.reviewable.files, session.reviewable.folders
+            said, rows = Decisions(files.decisions).said[""], records_with_keys(files.annotations)
+            return [show(Record(said.over(record, key), folders)) for key, record in rows]
+
+    widget = Review()
+    widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))
+    return widget
+
+
+def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the server would answer, with pictures as data; `error` says what is wrong with what was asked."""
+    wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
+    try:
+        if asked["body"]:
+            said: dict[str, Any] = {"answers": session.decide(parse_line(asked["body"])["decisions"])}
+        else:
+            said = session.next(wanted, int(wanted["place"]), int(wanted["most"]))
+        for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
+            if view["thumbnail"]:
+                picture = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
+                view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
+        return said
+    except GroundingError as error:
+        return {"error": str(error)}
+
+
+def _page() -> str:
+    """The page with its styles and scripts in it."""
+    page = page_html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">', "<!-- in frame -->")
+    page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{page_file(of[1])}</style>", page)
+    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{page_file(of[1])}", page)
