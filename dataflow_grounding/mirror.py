@@ -78,10 +78,15 @@ class Mirror:
         sent, last = read_object(self.here(_SENT)), os.path.join(self.part, "run.json")
         new = {path: state for path, state in self._own().items() if sent.get(path) != state}
         new = {path: state for path, state in new.items() if path.endswith(endings or "")}
-        with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
-            at_once(self._put, new.keys() - {last})
-            at_once(self._put, new.keys() & {last})
+        self.send(*(new.keys() - {last}))
+        self.send(*(new.keys() & {last}))
+        with told_as(StorageFailed, f"can't write in {self.root}", again=True):
             write_bytes(self.here(_SENT), json.dumps({**sent, **new}).encode())
+
+    def send(self, *paths: str) -> None:
+        """Send files. Raises StorageFailed."""
+        with told_as(StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True):
+            at_once(self._put, paths)
 
     def _own(self) -> dict[str, list[int]]:
         """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far as they are kept."""

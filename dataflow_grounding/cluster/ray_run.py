@@ -20,7 +20,7 @@ from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_files import join, split
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
 from dataflow_grounding.errors import InputError, NoRoom, RunStopped, SpecError
-from dataflow_grounding.mirror import mirror_of
+from dataflow_grounding.mirror import address_of
 from dataflow_grounding.serving.base import check_counts
 from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
@@ -43,8 +43,6 @@ class RayRun(Run):
 
     def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
         super().__init__(*given)
-        if mirror_of(self.steps[0].storage.checkpoint_folder) is not None:
-            raise SpecError("workers on Ray can't write results to an address: name a folder that all machines see")
         if not isinstance(address, str | None):
             kind = f"{type(address).__name__} is none"
             raise SpecError(
@@ -52,7 +50,8 @@ class RayRun(Run):
             )
         check_counts(workers=1 if workers is None else workers)
         self._address, self._count = address, workers
-        self._shipped = shipped(Work(self.steps, self.options, self._name, speaks_of_specs.get()))
+        results = address_of(self.steps[0].storage.cache_path)
+        self._shipped = shipped(Work(self.steps, self.options, self._name, results, speaks_of_specs.get()))
         self._gpus: float = max((getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0)
         self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)  # the workers' own grace ends before
         self._shards: dict[Shard, int] = {}  # with rows, and how many

@@ -15,10 +15,11 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.env_files import read_env_files
 from dataflow_grounding.errors import FolderTaken, GroundingError, InputError, Interrupted, RunStopped
+from dataflow_grounding.mirror import CKPT, present, working_folder
 from dataflow_grounding.terminal import speaks_of_specs
 from dataflow_grounding.version import __version__
 
@@ -26,11 +27,12 @@ TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's f
 
 
 class Work(NamedTuple):
-    """What all shards have in common; `of_spec` as messages should speak of it."""
+    """What all shards have in common: their results folder, or its address; `of_spec` as messages speak of it."""
 
     steps: list[Step]
     options: RunOptions
     name: str | None
+    results: str
     of_spec: bool
 
 
@@ -104,9 +106,11 @@ class Worker:
             self._run.interrupt()
 
     def _execute(self, shard: Shard, until: float) -> Summary:
-        steps, options, name, _ = self._work
-        places = [step.storage.in_folder(shard.folder(step.storage.cache_path)) for step in steps]
-        steps = [replace(step, storage=place) for step, place in zip(steps, places, strict=True)]
+        steps, options, name, results, _ = self._work
+        folder = working_folder(results, shard.folder(""))
+        rows = os.path.join(folder, CKPT, os.path.basename(shard.rows))
+        shard = shard._replace(rows=present(rows, lines_path(rows), anew=True))
+        steps = [replace(step, storage=step.storage.in_folder(folder)) for step in steps]
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
             try:

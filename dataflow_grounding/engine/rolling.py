@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
-from dataflow_grounding.engine.shard import FOLDER
+from dataflow_grounding.engine.shard import FOLDER, Shard
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
 from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for
@@ -40,7 +40,8 @@ class Rolling:
         logs: dict[tuple[str, str], dict[int, int]]  # folder and writer → where each part begins → its size
         logs = {(self._folder, writer): {} for writer in mirror.known}
         with told_as(InputError, f"can't read {mirror.address}", again=True):
-            shards = [os.path.join(FOLDER, name, CKPT) for name in mirror.listed(FOLDER, "directory")]
+            part, listed_parts = os.path.basename(mirror.part), mirror.listed(FOLDER, "directory")
+            shards = [os.path.join(FOLDER, name, CKPT) for name in listed_parts if not Shard.is_apart(name, part)]
             folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
             listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
             for folder, names in zip(folders, listed, strict=True):

@@ -42,6 +42,12 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"block-{self.number}-{self.of}" if self.rows else f"{self.number}-of-{self.of}"
 
+    @staticmethod
+    def is_apart(folder: str, other: str) -> bool:
+        """Whether two folders, by their names, are of blocks of one split: neither has a row of the other."""
+        (of, count), (of_other, other_count) = (name.rpartition("-")[::2] for name in (folder, other))
+        return folder != other and count == other_count and of.startswith("block-") and of_other.startswith("block-")
+
     def folder(self, results_dir: str) -> str:
         """Where its results are."""
         return os.path.join(results_dir, FOLDER, str(self))

@@ -16,6 +16,7 @@ from dataflow_grounding.engine.shard import Shard, lines_path, read_places, writ
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError, RunStopped
+from dataflow_grounding.mirror import mirror_of, present
 from dataflow_grounding.rows import RowWriter, broken_row
 
 Line: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
@@ -34,6 +35,9 @@ def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
         for writer, places in zip(writers, lines, strict=True):
             writer.commit()
             write_places(writer.path, places)
+    if (mirror := mirror_of(results_dir)) is not None:
+        there = [path for shard in shards for path in (shard.rows, lines_path(shard.rows))]
+        mirror.send(*(os.path.relpath(path, mirror.root) for path in there))
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
 
 
@@ -44,7 +48,9 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         parts = [step.storage.in_folder(one.folder(step.storage.cache_path)) for one in shards]
         files[step.storage.output_path] = [part.output_path for part in parts]
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    joined(files, summary.failures_file, [part.failures_path for part in parts], summary.done, kept)
+    failed, there = [part.failures_path for part in parts], [path for paths in files.values() for path in paths]
+    present(*there, *map(lines_path, there), *failed, anew=True)
+    joined(files, summary.failures_file, failed, summary.done, kept)
     for shard in shards:
         os.remove(shard.rows)
 

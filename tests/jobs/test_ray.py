@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
+from benchmarks.store import BUCKET, environment, faulty_store
 from benchmarks.workplace import Workplace, ended
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding.cluster import ray_run
@@ -110,6 +112,30 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(workplace: Workplace, slow: Loop
     assert ended(place.start(*RAY), 120).code == 0
     assert left(place.results) == expected
     assert paid(slow) - before == once  # what was in flight was waited for
+
+
+def test_results_in_a_bucket_are_those_of_a_folder(
+    workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_at(workplace, slow, 300)
+    expected, once = alone(place)
+    before = paid(slow)
+    with faulty_store() as store:
+        for name, value in environment(store).items():
+            monkeypatch.setenv(name, value)
+        bucket = boto3.client("s3")
+        bucket.create_bucket(Bucket=BUCKET)
+        place.results = f"s3://{BUCKET}/run"  # type: ignore[assignment]
+        driver = place.start(*RAY)
+        until(lambda: paid(slow) - before > 200 and workers_of(driver), driver)
+        os.kill(workers_of(driver)[0], signal.SIGKILL)
+        done = ended(driver, 120)
+        assert done.code == 0, done
+        found = {name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read() for name in expected}
+        assert found == expected
+        assert once <= paid(slow) - before <= once + 8
+        again = ended(place.start("--no-progress"), 60)
+        assert (again.code, again.summary["already_complete"]) == (0, True), again
 
 
 @pytest.fixture(scope="module")
