@@ -6,10 +6,9 @@ much the model saw of each; from that follow limits within which all should arri
 prove it. A run then sends nothing outside of them, so that its numbers count pixels of the picture as sent.
 """
 
-import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -175,7 +174,7 @@ class Covering:
         large = [one for one in measured if one not in enlarged]
         if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
             return SizeLimits(max_side=self.max_side, min_pixels=least).within(self.taken.limits)
-        long, area, short = max(_safe_limits([(one.sent, _limit_of(one, self.max_side)) for one in large]))[1]
+        long, area, short = _safe_limits([(one.sent, _limit_of(one, self.max_side)) for one in large])
         return SizeLimits(
             max_side=min(self.max_side, int(long * MARGIN)),
             max_pixels=int(area * MARGIN**2) if area < math.inf else None,
@@ -204,16 +203,23 @@ def _limit_of(one: SeenSize, largest: int) -> float:
     return scale if 1 - scale > doubt else 1.0
 
 
-def _safe_limits(large: Sequence[tuple[Size, float]]) -> Iterator[tuple[float, tuple[float, float, float]]]:
-    """Limits (long side, area, short side) that keep what was seen of each picture, and how much they leave."""
-    sizes = [(w * scale, h * scale) for (w, h), scale in large]
-    longs = {max(size) for size in sizes}
-    areas = {w * h for w, h in sizes} | {math.inf}
-    shorts = {min(size) for size in sizes} | {math.inf}
-    for long, area, short in itertools.product(longs, areas, shorts):
-        left = [min(1.0, long / max(sent), math.sqrt(area / math.prod(sent)), short / min(sent)) for sent, _ in large]
-        if all(scale <= 1.02 * measured for scale, (_, measured) in zip(left, large, strict=True)):
-            yield sum(math.log(scale) for scale in left), (long, area, short)
+def _safe_limits(large: Sequence[tuple[Size, float]]) -> tuple[float, float, float]:
+    """The limits (long side, area, short side) that keep what was seen of each picture and leave the most of them."""
+    import numpy as np
+
+    sent, scales = np.array([size for size, _ in large], float), np.array([scale for _, scale in large])
+    seen = sent * scales[:, None]
+    longs = np.unique(seen.max(1))
+    areas, shorts = (np.append(np.unique(sides), math.inf) for sides in (seen.prod(1), seen.min(1)))
+    by_area, by_short = np.sqrt(areas[:, None] / sent.prod(1)), shorts[:, None] / sent.min(1)
+    others = np.minimum(by_area[:, None], np.minimum(by_short, 1.0))  # for each area and short side, each picture's
+    most = (-math.inf, (0.0, 0.0, 0.0))
+    for long in longs:
+        left = np.minimum(others, long / sent.max(1))
+        total = np.where((left <= 1.02 * scales).all(-1), np.log(left).sum(-1), -math.inf).ravel()
+        area, short = divmod(int(np.flatnonzero(total == total.max())[-1]), len(shorts))
+        most = max(most, (float(total.max()), (float(long), float(areas[area]), float(shorts[short]))))
+    return most[1]
 
 
 def _extreme(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
