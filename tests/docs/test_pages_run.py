@@ -54,8 +54,10 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
 
 
 def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
-    """All bash blocks of a page in one shell; of its export line, the values are the reader's own."""
-    texts = [text for mark, text in blocks(page, "bash") if mark != "tests"]
+    """All bash blocks of a page in one shell, bar the first command, which `clone` has run; of its export line, the
+    values are the reader's own.
+    """
+    texts = [text for mark, text in blocks(page, "bash") if mark not in ("first", "tests")]
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
         own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
         whole = before + "\n".join(texts)

@@ -80,11 +80,11 @@ def test_one_that_is_dead_from_the_start(workplace: Workplace, servers: list[Loo
 
 
 BROKEN = [
-    ("a wrong key", {"key": "right"}, 4, "401"),
+    ("a wrong key", {"key": "right"}, 7, "401"),
     ("server errors", {"faults": on(faults.server_error())}, 9, "500"),  # tried again after 1 s, 2 s, 4 s, …
-    ("answers to nothing", {"faults": on(faults.slow(30))}, 4, "did not answer within 1 s"),
-    ("another model", {"models": ["other"]}, 6, "404"),
-    ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 4, "429"),
+    ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 1 s"),
+    ("another model", {"models": ["other"]}, 9, "404"),
+    ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, "429"),
 ]
 
 
