@@ -10,6 +10,7 @@ import pytest
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--renderer-process-limit=1", "--disable-features=SpareRendererForSitePerProcess"]  # each takes half a second
 
 
 @pytest.fixture(scope="module")
