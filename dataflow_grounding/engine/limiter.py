@@ -169,13 +169,20 @@ class Share:
         self.allowed = number
         self._limiter.let_in()
 
+    def take(self) -> int | None:
+        """A place at once: the request's number, or None where there is none."""
+        with self._limiter.lock:
+            if not self.is_free:
+                return None
+            self.enter()
+            return self._limiter.level.send()
+
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; returns the request's number, for `release`."""
         limiter = self._limiter
         with limiter.lock:
-            if self.is_free:
-                self.enter()
-                return limiter.level.send()
+            if (number := self.take()) is not None:
+                return number
             waiter = Future[None]()  # not asyncio's: it may be let in from another thread
             heapq.heappush(self.waiting, (priority, next(limiter.order), waiter))
             limiter.shares.add(self)

@@ -142,23 +142,28 @@ class Places:
         """Wait for a place, and the request's number there. Raises EndpointUnreachable for one `at` that rests."""
         if self._gate is None:
             return self.all[0], await self.all[0].share.acquire(priority)
-        fit = [place for place in self.all if place not in failed] if self.others(failed) else self.all
-        fit = fit if at is None else [self.all[at]]
-        if at is not None and fit[0].resting:
-            raise errors.EndpointUnreachable(f"{fit[0].serving.endpoint} is passed over for now")
+        if at is not None and self.all[at].resting:
+            raise errors.EndpointUnreachable(f"{self.all[at].serving.endpoint} is passed over for now")
         await self._gate.acquire(priority)
         try:
-            free = [place for place in fit if place.share.is_free]
-            return await _first_free(self._drawn(free) if free else fit, priority)
+            while True:
+                fit = [place for place in self.all if place not in failed] if self.others(failed) else self.all
+                fit = fit if at is None else [self.all[at]]
+                while free := [place for place in fit if place.share.is_free]:
+                    place = self._drawn(free)
+                    if (number := place.share.take()) is not None:  # at once: else another may, and this one waits here
+                        return place, number
+                if found := await _first_free(fit, priority):
+                    return found
         except BaseException:
             self._gate.release(0, answered=False)
             raise
 
-    def _drawn(self, free: list[Place]) -> list[Place]:
+    def _drawn(self, free: list[Place]) -> Place:
         """One by weight, first of those that have less than their part: a slow one would come to have all requests."""
         part = self.most / sum(place.weight for place in self.others([]))
         less = [place for place in free if place.share.in_flight < part * place.weight] or free
-        return random.choices(less, [place.weight for place in less])
+        return random.choices(less, [place.weight for place in less])[0]
 
     def release(self, place: Place, number: int, *, refused: bool, answered: bool) -> None:
         """Give the place back; see Share.release."""
@@ -200,14 +205,14 @@ class Places:
             place.rest(why)
 
 
-async def _first_free(places: Sequence[Place], priority: Any) -> tuple[Place, int]:
-    """Wait at all of them for the first place, and the request's number there."""
+async def _first_free(places: Sequence[Place], priority: Any) -> tuple[Place, int] | None:
+    """Wait a second at all of them for the first place, and the request's number there: which are fit may change."""
     turns = {asyncio.ensure_future(place.share.acquire(priority)): place for place in places}
     chosen = None
     try:
-        done, _ = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
-        chosen = done.pop()
-        return turns[chosen], chosen.result()
+        done, _ = await asyncio.wait(turns, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        chosen = next(iter(done), None)
+        return (turns[chosen], chosen.result()) if chosen else None
     finally:
         for turn, place in turns.items():
             if turn is not chosen and not turn.cancel():  # it has a place already

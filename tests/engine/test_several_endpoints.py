@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 from benchmarks.fault_case import wait_until
 from benchmarks.workplace import Workplace
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
-from dataflow_grounding.errors import SpecError
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.places import Place, Places
+from dataflow_grounding.errors import RateLimited, SpecError
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
 
 DEAD = "http://127.0.0.1:9/v1"  # nothing listens there
@@ -101,6 +104,34 @@ def test_one_that_is_no_use(
     assert servers[0].paid == 120
     assert said in done.err or said == "429"
     assert "9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
+
+
+def test_two_at_once_find_room_at_two() -> None:
+    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (8, 9)]
+
+    async def taken() -> None:
+        places = Places(SeveralEndpoints(servings), RunOptions(), 1)
+        for number in range(20):  # each endpoint takes one until it has answered
+            both = [places.acquire((number, part), [], None) for part in range(2)]
+            for place, _ in await asyncio.wait_for(asyncio.gather(*both), 10):
+                places.release(place, 0, refused=False, answered=False)
+
+    asyncio.run(taken())
+
+
+def test_none_waits_only_where_nobody_is_let_in() -> None:
+    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
+
+    async def taken() -> Place:
+        places = Places(SeveralEndpoints(servings), RunOptions(), 1)
+        one, other = places.all
+        other.share.take()
+        waiting = asyncio.ensure_future(places.acquire((0,), [one], None))
+        await asyncio.sleep(0.1)  # by now it waits at the other, as it failed at this one
+        other.rest(RateLimited("busy", retry_after=60.0))
+        return (await asyncio.wait_for(waiting, 20))[0]
+
+    assert asyncio.run(taken()).serving is servings[0]
 
 
 def test_one_that_dies_and_one_that_comes_back(workplace: Workplace, servers: list[LoopbackServer]) -> None:
