@@ -92,9 +92,10 @@ class BoxFormat:
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        sides = self._sides(original, sent)
-        x1, y1, x2, y2 = (self._to_side(n, *sides[i % 2]) for i, n in enumerate(to_xyxy(numbers, self.order)))
-        return x1, y1, x2, y2
+        across, down = self._sides(original, sent)
+        x1, y1, x2, y2 = to_xyxy(numbers, self.order)
+        x1, x2 = self._to_side(x1, *across), self._to_side(x2, *across)
+        return x1, self._to_side(y1, *down), x2, self._to_side(y2, *down)
 
     def point_to_pixels(
         self, point: Sequence[float], *, original: Size, sent: Size | None = None

@@ -44,6 +44,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
         [(0, 5), (13, 19), None]
     """
+    if not caption:
+        return [None] * len(phrases)
     folded = _Folded(caption)
     wanted: dict[str, list[int]] = {}
     for index, phrase in enumerate(phrases):

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.formats.label_files import is_box
@@ -33,7 +34,8 @@ def as_tags(phrase: str, fours: Sequence[Sequence[float]], family: str = "qwen2-
 
 def phrase_of(question: str) -> str:
     """What a question asks for: in its tags, else behind its colon, else all of it."""
-    tagged, plain = TAGGED.search(question), question.replace("<image>", "")
+    plain = question.replace("<image>", "")
+    tagged = TAGGED.search(question) if "<" in plain else None
     return tagged[0] if tagged else (plain.partition(":")[2].strip() or plain.strip())
 
 
@@ -43,7 +45,7 @@ def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Si
     with suppress(ValueError, TypeError, KeyError):
         if text.startswith("[{"):
             fours = [one[numbers.key] for one in json.loads(text)]
-        elif numbers.name in ("qwen2-vl", "ms-swift"):  # others' tags mean their own numbers
+        elif numbers.name == "qwen2-vl":  # others' tags mean their own numbers
             found = json.loads(f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]")
             fours = [found[at : at + 4] for at in range(0, len(found), 4)]
     if not all(map(is_box, fours)):
@@ -51,5 +53,11 @@ def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Si
     if text != (as_json(numbers.key, phrase, fours) if text.startswith("[") else as_tags(phrase, fours)):
         return []
     boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
-    inside = all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)
-    return boxes if inside and html.unescape(phrase) == phrase else []
+    return boxes if are_inside(boxes, size) and html.unescape(phrase) == phrase else []
+
+
+def are_inside(boxes: Sequence[Any], size: Size) -> bool:
+    """Whether all are x1, y1, x2, y2 of boxes with an area in a picture of that size."""
+    with suppress(ValueError, TypeError):
+        return all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)
+    return False

@@ -13,13 +13,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.formats.answers import TAGGED, TAGS, as_json, as_tags, phrase_of, plain_boxes
+from dataflow_grounding.formats.answers import TAGGED, TAGS, are_inside, as_json, as_tags, phrase_of, plain_boxes
 from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -60,13 +60,14 @@ class Texts(Format):
                 name = _picture_of(line)
                 if name is None:  # text alone, as mixtures have it
                     continue
-                said = list(self.said(line, picture_size(image_root, name, where)))
+                size = picture_size(image_root, name, where)
+                said = list(self.said(line, size))
                 if not all(text for text, _ in said):
                     raise ValueError("an answer without a phrase")
                 each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
                 expressions = united((text, {"text": text, "instances": found}) for text, found in each)
-                row = {"image_path": name, "caption": self.caption(line), "expressions": expressions}
-            yield row
+                facts = {"image_path": name, "caption": self.caption(line), "width": size[0], "height": size[1]}
+            yield {**facts, "expressions": expressions}
 
     @abstractmethod
     def line(self, sample: Sample, asked: Boxes) -> Line:
@@ -164,11 +165,25 @@ class MsSwift(_Conversations):
     boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
 
     def line(self, sample: Sample, asked: Boxes) -> Line:
+        return {**self._written(sample.size, asked), "images": [sample.file_name]}
+
+    def _written(self, size: Size, asked: Boxes) -> Line:
         refs = [text for text, boxes in asked.items() for _ in range(1 + bool(boxes))]
         numbers = [list(box) for boxes in asked.values() for box in boxes]
         objects = {"ref": refs, "bbox": numbers, "bbox_type": "real"}
-        messages = self.conversation(sample.size, asked)
-        return {"messages": messages, "images": [sample.file_name], "objects": objects}
+        return {"messages": self.conversation(size, asked), "objects": objects}
+
+    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        objects: dict[str, list[Any]] = line.get("objects") or {}
+        refs, boxes = iter(objects.get("ref") or ()), iter(objects.get("bbox") or ())
+        asked: Boxes = {}
+        for answer in line["messages"][1::2]:
+            given = asked[str(next(refs, ""))] = list(islice(boxes, answer["content"].count("<bbox>")))
+            if given:
+                next(refs, None)
+        inside = all(are_inside(given, size) for given in asked.values())
+        as_here = inside and self._written(size, asked).items() <= line.items()  # as most are
+        return iter(asked.items()) if as_here else super().said(line, size)
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
         return "<ref-object>" + "<bbox>" * len(boxes) if boxes else NOTHING

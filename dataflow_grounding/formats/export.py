@@ -178,16 +178,22 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
     return expressions
 
 
-def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> Counter[str]:
-    lost = Counter({"captions": int(bool(caption) > carries.captions)})
-    lost["records' own ids"] = int(not carries.ids and _has_own_ids(record, phrases))
-    for phrase in phrases:
-        lost["spans"] += (phrase.span is not None) > carries.spans
-        lost["further boxes of a phrase"] += 0 if carries.several_boxes else max(0, len(phrase.boxes) - 1)
-        lost["scores"] += 0 if carries.scores else sum(score is not None for score in phrase.scores)
-        lost["verdicts of checks"] += (phrase.expression.get("verified") is not None) > carries.verified
-        lost[f"exact numbers of boxes: {carries.numbers}"] += len(phrase.boxes) if carries.numbers else 0
-    return +lost
+def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
+    numbers = f"exact numbers of boxes: {carries.numbers}"
+    lost = {
+        "captions": 0 if carries.captions else int(bool(caption)),
+        "records' own ids": 0 if carries.ids else int(_has_own_ids(record, phrases)),
+        "spans": 0 if carries.spans else sum(one.span is not None for one in phrases),
+        "further boxes of a phrase": 0 if carries.several_boxes else sum(max(0, len(one.boxes) - 1) for one in phrases),
+        "scores": 0 if carries.scores else sum(score is not None for one in phrases for score in one.scores),
+        "verdicts of checks": 0 if carries.verified else sum(map(_is_checked, phrases)),
+        numbers: sum(len(one.boxes) for one in phrases) if carries.numbers else 0,
+    }
+    return {what: count for what, count in lost.items() if count}
+
+
+def _is_checked(phrase: Phrase) -> bool:
+    return phrase.expression.get("verified") is not None
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:

@@ -85,10 +85,13 @@ class ExportFolder:
     def lines(self, name: str) -> Iterator[Put]:
         """A file of JSON lines: gives what adds one."""
         with self.file(name) as file:
+            whole = False
 
             def put(value: Mapping[str, Any]) -> None:
-                if not _whole(self.line):
+                nonlocal whole
+                if not whole:
                     self.line = _fuller(self.line, value)
+                    whole = _whole(self.line)
                 file.write(dump_line(value))
 
             yield put
