@@ -9,27 +9,24 @@ hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py; Op
 import html
 import math
 import re
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.formats.answers import TAGGED, TAGS, are_inside, as_json, as_tags, phrase_of, plain_boxes
-from dataflow_grounding.formats.base import Format, Sample
-from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines, united
+from dataflow_grounding.formats.base import Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import is_box
+from dataflow_grounding.formats.texts import Boxes, Line, Texts
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text
 from dataflow_grounding.replies import read_boxes
 
-Line: TypeAlias = dict[str, Any]
-Boxes: TypeAlias = dict[str, list[Bbox]]  # of each phrase, in pixels; equal phrases are one
 NOTHING = "[]"
 _TRAINERS = {  # who resizes → the least and most square pixels, unless told otherwise, and how it is told
     "qwen": (16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
@@ -40,55 +37,6 @@ _KEY = re.compile('"((?:bbox|box)_2d)"')
 _HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 _MARK = re.compile("<ref-object>|<bbox>")
 _UNREAD = ("dropped", "truncated", "broken_json", "superseded")
-
-
-class Texts(Format):
-    """Formats of one line per picture, in which boxes are text."""
-
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        self.length = 0
-        with out.lines(self.data_file) as put:
-            for self.length, sample in enumerate(samples, 1):
-                asked: Boxes = {}
-                for phrase in sample.phrases:
-                    asked.setdefault(phrase.text, []).extend(phrase.boxes)
-                put(self.line(sample, asked))
-
-    def read(self, path: str, image_root: str) -> Iterator[Line]:
-        for where, line in read_lines(path, self.data_file):
-            with broken(where):
-                name = _picture_of(line)
-                if name is None:  # text alone, as mixtures have it
-                    continue
-                size = picture_size(image_root, name, where)
-                said = list(self.said(line, size))
-                if not all(text for text, _ in said):
-                    raise ValueError("an answer without a phrase")
-                each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
-                expressions = united((text, {"text": text, "instances": found}) for text, found in each)
-                facts = {"image_path": name, "caption": self.caption(line), "width": size[0], "height": size[1]}
-            yield {**facts, "expressions": expressions}
-
-    @abstractmethod
-    def line(self, sample: Sample, asked: Boxes) -> Line:
-        """A sample's line."""
-
-    @abstractmethod
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """A line's phrases with their boxes. Raises KeyError, ValueError, UnreadableReply."""
-
-    def caption(self, line: Line) -> str | None:
-        """The caption, of formats that carry it."""
-        return None
-
-
-def _picture_of(line: Line) -> Any:
-    of_text = "conversations" in line or "messages" in line
-    given = line.get("image") or line.get("images") or ([None] if of_text else line["image"])
-    pictures = given if isinstance(given, list) else [given]
-    if len(pictures) > 1:
-        raise ValueError("several pictures, and it isn't said in which its boxes are")
-    return pictures[0]["path"] if isinstance(pictures[0], Mapping) else pictures[0]
 
 
 class _Conversations(Texts):

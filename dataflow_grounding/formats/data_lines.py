@@ -11,11 +11,9 @@ from xml.etree import ElementTree
 
 from dataflow_grounding.elsewhere import open_file, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError, UnreadableReply, told_as
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import read_header
-from dataflow_grounding.images import find_image
 from dataflow_grounding.json_lists import lists_in
-from dataflow_grounding.records import Record
 from dataflow_grounding.rows import file_type_of, json_file, read_json, read_rows
 
 _KEY = re.compile(r"(?:.*/)?[^./]*")
@@ -102,10 +100,10 @@ def tar_samples(path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
         raise InputError(f"{path} is not a tar file: {str(error).splitlines()[0]}") from None
 
 
-def picture_size(folder: str, name: Any, where: str) -> Size:
+def picture_size(pictures: Pictures, name: Any, where: str) -> Size:
     """Upright width and height in pixels of a picture. Raises InputError that says where it is named."""
     try:
-        return read_header(find_image(Record({"image": name}, (folder,)), "image").path).size
+        return pictures.find(name, "image")[1].size
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
 

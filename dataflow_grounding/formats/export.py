@@ -86,7 +86,7 @@ class _Way:
 
     def samples(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
         """The records that the format can say something of, with their pictures in place."""
-        for number, record in enumerate(records, 1):
+        for number, record in enumerate(self._pictures.ahead(records), 1):
             try:
                 sample = self._sample(record)
             except RecordError as error:

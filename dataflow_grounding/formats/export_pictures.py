@@ -5,21 +5,19 @@ Many trainers ignore the orientation that EXIF states: a picture that is turned 
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.errors import BrokenRow, ImageMissing
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
-from dataflow_grounding.image_files import Header, decode, read_file, read_header
-from dataflow_grounding.images import find_image
-from dataflow_grounding.records import Record, name_within, path_of, stated_size
+from dataflow_grounding.image_files import Header, decode, read_file
+from dataflow_grounding.records import name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
-_KEPT = 4096  # headers that are remembered: of rows of one picture, which stand close together
 _QUALITY = 95
 
 
@@ -46,21 +44,24 @@ class ExportPictures:
 
     def __init__(self, out: ExportFolder, images: Images, folders: Sequence[str]) -> None:
         self._out, self._images, self._folders = out, images, tuple(folders)
-        self._header = lru_cache(_KEPT)(read_header)
+        self._pictures = Pictures(folders)
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
+
+    def ahead(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """The records, whose pictures are looked for before they come."""
+        return self._pictures.ahead(records, path_of)
 
     def find(self, record: Mapping[str, object]) -> Picture:
         """The record's picture. Raises RecordError: it isn't there, is broken or turned, or is of another size."""
         given, stated = path_of(record), stated_size(record)
         try:
-            path = find_image(Record({"image_path": given}, self._folders), "image_path").path
+            path, header = self._pictures.find(given, "image_path")
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
             return Picture(given, stated)
-        header = self._header(path)
         if stated not in (None, header.size):
             raise BrokenRow(f"{given!r} has {header.size} pixels, but the record is about a picture of {stated}")
         if self._images == "reference":

@@ -7,6 +7,7 @@ from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
 from dataflow_grounding.spans import clean_caption, find_spans
 
@@ -82,9 +83,14 @@ def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[
 
     What the data says stays: boxes are of that size, and a picture of another is found out when it is used.
     """
-    for record in records:
-        if record.get("width") is None or record.get("height") is None:
+    pictures = Pictures((folder,))
+    for record in pictures.ahead(records, lambda record: None if _has_size(record) else record["image_path"]):
+        if not _has_size(record):
             with suppress(InputError):
-                size = picture_size(folder, record["image_path"], "")
+                size = picture_size(pictures, record["image_path"], "")
                 record |= {"width": size[0], "height": size[1]}
         yield record
+
+
+def _has_size(record: Mapping[str, Any]) -> bool:
+    return record.get("width") is not None and record.get("height") is not None

@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from dataflow_grounding.errors import BrokenRow, InputError
@@ -16,6 +17,7 @@ from dataflow_grounding.formats.data_lines import picture_size, united
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.label_files import ENDINGS, Labelled, files_under, read_kitti, read_names, read_yolo
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Bbox, Size
 from dataflow_grounding.records import dump_text, name_within
 
@@ -82,9 +84,10 @@ class _LabelFormat(Format):
                 where = os.path.join(labels, min(there))
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(there - images.keys())
-            for label, image in images.items():
+            finder = Pictures((pictures,))
+            for label, image in finder.ahead(images.items(), itemgetter(1)):
                 picture, file = os.path.join(pictures, image), os.path.join(labels, label)
-                size = picture_size(pictures, image, file)
+                size = picture_size(finder, image, file)
                 try:
                     regions = self.regions(file, size, names) if label in there else []
                 except (BrokenRow, OSError) as error:

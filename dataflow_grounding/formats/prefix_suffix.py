@@ -12,7 +12,7 @@ from typing import ClassVar
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.formats.base import Sample
-from dataflow_grounding.formats.conversations import Boxes, Line, Texts
+from dataflow_grounding.formats.texts import Boxes, Line, Texts
 from dataflow_grounding.geometry import Bbox, Size
 
 

@@ -14,8 +14,9 @@ from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
+from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size, area, box_of
-from dataflow_grounding.records import is_number
+from dataflow_grounding.records import is_number, path_of
 from dataflow_grounding.rows import read_rows
 from dataflow_grounding.spans import clean_caption, find_spans
 
@@ -42,10 +43,12 @@ class Tao(Format):
                 )
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        for where, row in read_lines(path, self.data_file):
+        pictures = Pictures((image_root,))
+        lines = read_lines(path, self.data_file)
+        for where, row in pictures.ahead(lines, lambda line: is_tao(line[1]) and path_of(line[1])):
             with broken(where):
                 if is_tao(row):
-                    row, _ = from_tao(row, picture_size(image_root, row["image_path"], where))
+                    row, _ = from_tao(row, picture_size(pictures, row["image_path"], where))
                 elif row.get("source") == SOURCE:
                     raise BrokenRow(f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}")
                 if not all(_fits(one, row.get("cleaned_caption")) for one in row["expressions"]):

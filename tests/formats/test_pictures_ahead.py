@@ -1,0 +1,94 @@
+"""Many records: another process finds their pictures ahead, and whatever becomes of it, what is written is the same."""
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import formats
+from dataflow_grounding.errors import InputError
+
+WRAPPERS = {
+    "as it is": 'exec "{python}" "$@"',
+    "ends at once": "exit 1",
+    "ends after a question": "read line",
+    "breaks off in an answer": "read line; printf '[['",
+    "not there": "",
+}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (64, 48 + number)).save(folder / f"{number}.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (48, 64)).save(folder / "turned.jpg", exif=turned)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    return folder
+
+
+def records(many: int) -> list[dict[str, Any]]:
+    made = []
+    for number in range(many):
+        name, size = f"{number % 4}.jpg", (64, 48 + number % 4)
+        name = {300: "broken.jpg", 301: "turned.jpg", 302: "missing.jpg", 303: "1.jpg"}.get(number, name)
+        said = {} if number == 302 else {"width": size[0], "height": 44 if number == 305 else size[1]}
+        box = {"text": f"thing {number}", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        made.append({"image_path": name, **said, "expressions": [box]})
+    return made
+
+
+def helper_is(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts another program in the place of the one that helps; returns the file in which it writes when it starts."""
+    log, program = folder / "started", folder / "program"
+    if WRAPPERS[kind]:
+        program.write_text(f"#!/bin/sh\necho started >> {log}\n{WRAPPERS[kind].format(python=sys.executable)}\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return log
+
+
+def exported(folder: Path, pictures: Path, many: int) -> tuple[str, list[str], int]:
+    options: dict[str, Any] = {"images": "reference", "folders": (str(pictures),)}
+    done = formats.write(records(many), "odvg", str(folder / "out" / "odvg.jsonl"), **options)
+    return (folder / "out" / "odvg.jsonl").read_text(), done.reasons, done.left_out
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+def test_an_export_is_the_same(kind: str, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    expected = exported(tmp_path / "one", pictures, 1500)
+    log = helper_is(kind, tmp_path, monkeypatch)
+    assert exported(tmp_path / "other", pictures, 1500) == expected
+    assert log.exists() == (kind != "not there")
+    assert len(expected[0].splitlines()) == 1500 - expected[2] == 1500 - 5
+    assert all(word in reason for word, reason in zip(("broken.jpg", "turned", "missing"), expected[1], strict=True))
+
+
+def test_few_records_start_none(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = helper_is("as it is", tmp_path, monkeypatch)
+    exported(tmp_path, pictures, 100)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("kind", ["as it is", "ends after a question"])
+def test_the_first_wrong_line_is_named_and_all_before_it_are_read(
+    kind: str, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper_is(kind, tmp_path, monkeypatch)
+    line = {"messages": [{"role": "user", "content": "<image>What is there?"}], "images": ["0.jpg"]}
+    lines = [json.dumps(line)] * 1200
+    lines[899], lines[1000] = json.dumps({**line, "images": ["missing.jpg"]}), "{"
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    reading = formats.read(str(tmp_path / "data.jsonl"), "ms-swift", image_root=str(pictures))
+    assert {(record["width"], record["height"]) for record in islice(reading, 899)} == {(64, 48)}
+    with pytest.raises(InputError, match=r"data\.jsonl, line 900: no image 'missing\.jpg'"):
+        next(reading)
