@@ -9,7 +9,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from itertools import islice
+from itertools import chain, islice
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from dataflow_grounding.elsewhere import is_elsewhere
@@ -20,7 +22,7 @@ from dataflow_grounding.records import Record
 
 Row = TypeVar("Row")
 Found = tuple[str, Header]  # where a picture is, and its header
-_BATCH = 256  # rows, from which a process is worth its start; the answers of all that it is ahead fit into a pipe
+_BATCH = 256  # rows: fewer are not worth a process
 _AHEAD = 4  # batches
 
 
@@ -62,29 +64,31 @@ class _Helper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "_Helper":
-        with suppress(OSError):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for whoever asks
-            )
         return self
 
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for whoever asks
+        )
+
     def ask(self, names: list[str | None]) -> None:
-        self._asked.append(names)
-        with suppress(OSError):
-            if self._process and self._process.stdin:
+        self._asked.append(names if any(names) else [])
+        if any(names):
+            with suppress(OSError):
+                self._process = self._process or self._start()
+                assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps([self._folders, names]).encode() + b"\n")
                 self._process.stdin.flush()
 
     def answer(self) -> dict[str, Found]:
         """What is known of the pictures of the first batch without an answer."""
         names = self._asked.popleft()
-        line = self._process.stdout.readline() if self._process and self._process.stdout else b""
-        found = json.loads(line) if line.endswith(b"\n") else []
-        known = zip(names, found, strict=False)
+        line = self._process.stdout.readline() if names and self._process and self._process.stdout else b""
+        known = zip(names, json.loads(line) if line.endswith(b"\n") else [], strict=False)
         return {name: (one[0], Header(tuple(one[1]), *one[2:])) for name, one in known if name and one}
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +127,9 @@ def _known(given: str | None, folders: Sequence[str]) -> Found | None:
 
 
 def _serve() -> None:
-    for line in sys.stdin:
+    questions = SimpleQueue[str]()  # read at once: else both might wait for the other to read
+    Thread(target=lambda: [*map(questions.put, chain(sys.stdin, [""]))], daemon=True).start()
+    for line in iter(questions.get, ""):
         folders, names = json.loads(line)
         answer = [(found := _known(name, folders)) and (found[0], *found[1]) for name in names]
         sys.stdout.write(json.dumps(answer) + "\n")

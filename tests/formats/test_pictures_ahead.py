@@ -1,6 +1,7 @@
 """Many records: another process finds their pictures ahead, and whatever becomes of it, what is written is the same."""
 
 import json
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_few_records_start_none(tmp_path: Path, pictures: Path, monkeypatch: pyt
     log = helper_is("as it is", tmp_path, monkeypatch)
     exported(tmp_path, pictures, 100)
     assert not log.exists()
+
+
+def test_paths_longer_than_pipes(tmp_path: Path, pictures: Path) -> None:
+    name = "./" * 1900 + "0.jpg"
+    rows = [json.dumps({"image_path": name, "expressions": [{"text": "all", "instances": [{"bbox": [1, 2, 30, 40]}]}]})]
+    (tmp_path / "annotations.jsonl").write_text("\n".join(rows * 1500))
+    command = [sys.executable, "-m", "dataflow_grounding", "export", str(tmp_path), "--format", "odvg"]
+    options = ["--images", "reference", "--image-root", str(pictures), "-o", str(tmp_path / "out")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=True)
+    assert "1,500 records" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["as it is", "ends after a question"])
