@@ -1,8 +1,8 @@
 """Turns images into grounded annotations with a vision-language model."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.lazy import public_name
 from dataflow_grounding.version import __version__
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return public_name(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,10 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
-
-import numpy as np
 
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
@@ -134,8 +134,8 @@ def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
     if kind == "share":
         return round(counts.get(True, 0) / whole, 4)
     values = sorted(counts)
-    ranks = np.cumsum([counts[value] for value in values])
-    at = {name: values[int(np.searchsorted(ranks, part * whole))] for name, part in _PARTS.items()}
+    ranks = [*accumulate(counts[value] for value in values)]
+    at = {name: values[bisect_left(ranks, part * whole)] for name, part in _PARTS.items()}
     return {"mean": round(sum(value * count for value, count in counts.items()) / whole, 2), **at}
 
 

@@ -16,9 +16,6 @@ from functools import partial
 from itertools import compress, islice
 from typing import Any
 
-import numpy as np
-from PIL.Image import Resampling
-
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError, RecordError, told_as
 from dataflow_grounding.image_files import decoding, read_file
@@ -65,6 +62,9 @@ def looks_of(paths: Mapping[str, str], folders: tuple[str, ...], read: bool = Tr
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
+    import numpy as np
+    from PIL.Image import Resampling
+
     try:
         path = find_image(Record({"image": path}, folders), "image").path
         with decoding(read_file(path), path) as picture:
@@ -98,6 +98,10 @@ def first_alike(looks: Sequence[bytes]) -> list[int]:
                 bucket = buckets[band, hashes[place] >> band & 0x1FFF]
                 near.update(other for other in bucket if (hashes[place] ^ hashes[other]).bit_count() <= _NEAR)
                 bucket.append(place)
+            if not near:
+                continue
+            import numpy as np
+
             places = [*near]
             seen = np.frombuffer(b"".join(looks[one] for one in (place, *places)), np.int8).reshape(-1, len(look))
             apart = np.abs(seen[1:, 8:].astype(np.int16) - seen[0, 8:]).max(axis=1, initial=0)
@@ -135,6 +139,8 @@ def split(
         places.append(numbers.setdefault(name, len(numbers)))
     del numbers
     looks, unread = looks_of(paths, folders, read)
+    import numpy as np
+
     first, names = first_alike(looks), [*paths]
     chance = np.fromiter((int.from_bytes(_bytes(f"{seed} {names[place]}"), "little") for place in first), float)
     bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64

@@ -1,8 +1,25 @@
 """Figures about annotations: how good they are against gold, and how far two annotators agree."""
 
-from dataflow_grounding.metrics.agreement import agreement
-from dataflow_grounding.metrics.annotations import read_annotations
-from dataflow_grounding.metrics.evaluating import Evaluation, evaluate
-from dataflow_grounding.metrics.overlaps import Rules
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Evaluation", "Rules", "agreement", "evaluate", "read_annotations"]
+from dataflow_grounding.lazy import public_name
+
+if TYPE_CHECKING:
+    from dataflow_grounding.metrics.agreeing import agreement as agreement
+    from dataflow_grounding.metrics.annotations import read_annotations as read_annotations
+    from dataflow_grounding.metrics.evaluating import Evaluation as Evaluation
+    from dataflow_grounding.metrics.evaluating import evaluate as evaluate
+    from dataflow_grounding.metrics.overlaps import Rules as Rules
+
+_HOMES = {
+    "Evaluation": "evaluating",
+    "Rules": "overlaps",
+    "agreement": "agreeing",
+    "evaluate": "evaluating",
+    "read_annotations": "annotations",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    return public_name(__name__, _HOMES, name)

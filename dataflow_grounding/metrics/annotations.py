@@ -10,7 +10,6 @@ from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, image_id_of, is_number, is_settled, path_of, read_expressions
-from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.results_folder import annotations_of, records_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -110,6 +109,8 @@ def plain(text: str) -> str:
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
     """What a phrase names, in the singular."""
+    from dataflow_grounding.replies.labels import head_word
+
     tokens = tokenize(phrase[:400])
     read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
     return words.singular(tokens[read.head].lower) if read and read.head < len(tokens) else head_word(phrase)

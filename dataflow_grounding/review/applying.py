@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding.errors import InputError, told_as
-from dataflow_grounding.metrics.agreement import agreement
+from dataflow_grounding.metrics.agreeing import agreement
 from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
 from dataflow_grounding.review.overlay import expressions_of

@@ -8,7 +8,6 @@ from typing import Any
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area, box_of, iou
-from dataflow_grounding.metrics.confidence import clopper_pearson
 from dataflow_grounding.records import VERDICTS
 from dataflow_grounding.review.decisions import Decisions
 from dataflow_grounding.review.overlay import Expression, expressions_of, version_of
@@ -115,6 +114,8 @@ def figure(said: Sequence[bool | None], of: int | None = None, level: float = 0.
         >>> figure([True] * 48 + [False, None], 1000)["high"]
         0.137138
     """
+    from dataflow_grounding.metrics.confidence import clopper_pearson
+
     counts, n = Counter(said), len(said)
     low, high = clopper_pearson(counts[False], n, level)[0], clopper_pearson(n - counts[True], n, level)[1]
     if of is not None:

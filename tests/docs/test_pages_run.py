@@ -69,7 +69,17 @@ def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout in which the README's first command has run, and with it the core install."""
+    """A copy of the checkout in which the README's first command has run, and with it the core install.
+
+    `README_CLONE` names one, where that was done already, with what the command said in `first.out` beside it.
+    """
+    folder = Path(os.environ.get("README_CLONE") or made_clone(tmp_path_factory))
+    assert "10 images: 10 done, 0 failed" in (folder.parent / "first.out").read_text("utf-8")
+    assert (folder / "cache" / "image_grounding" / "report.html").is_file()
+    return folder
+
+
+def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone") / "dataflow-grounding"
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0"):
@@ -77,9 +87,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
     [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
-    out = run(first, folder, folder.parent / "home")
-    assert "10 images: 10 done, 0 failed" in out
-    assert (folder / "cache" / "image_grounding" / "report.html").is_file()
+    (folder.parent / "first.out").write_text(run(first, folder, folder.parent / "home"), encoding="utf-8")
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.metrics import agreement
-from dataflow_grounding.metrics.agreement import kappa_and_alpha
+from dataflow_grounding.metrics.agreeing import kappa_and_alpha
 from tests.metrics.cases import FAR, HALF, LEFT, RIGHT, record
 
 
