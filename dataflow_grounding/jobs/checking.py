@@ -19,6 +19,7 @@ from dataflow_grounding.formats.label_seeds import counted_items
 from dataflow_grounding.images import find_image, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.mirror import CKPT, mirror_of
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.records import Record, has_id, read_text
 from dataflow_grounding.spec import Spec
@@ -84,6 +85,12 @@ def _run_of(spec: Spec, found: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, found: Findings) -> None:
+    if (mirror := mirror_of(folder)) is not None:
+        try:
+            mirror.write(f"{CKPT}/check", b"of what can be written")
+            mirror.remove(f"{CKPT}/check")
+        except OSError as error:
+            found.problems.append(f"results_dir {mirror.address}: cannot write there: {error.strerror or error}")
     there = folder
     while not os.path.exists(there):
         there = os.path.dirname(there) or "."

@@ -1,7 +1,7 @@
 """From decisions to a file: the records as their reviewers left them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.errors import InputError, told_as
@@ -10,7 +10,7 @@ from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
 from dataflow_grounding.review.overlay import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
-from dataflow_grounding.rows import read_whole_rows, write_rows
+from dataflow_grounding.rows import read_rows, write_rows
 
 
 def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -72,9 +72,13 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
     for path in downloads:
         own: dict[tuple[str, str], str] = {}  # what the file's last decision on an expression left; "": it was refused
         ids: dict[str, str] = {}  # of expressions that the file added
-        for line, given in read_whole_rows(path):
-            key, changes = str(given.get("record")), listed(given.get("changes"))
+        for row in read_rows(path):
+            given, changes = row.data or {}, list[Mapping[str, Any]]()
+            key = str(given.get("record"))
             try:
+                if row.error is not None:
+                    raise InputError(str(row.error))
+                changes = listed(given.get("changes"))
                 if key not in reviewable.places:
                     raise InputError(f"there is no record {key!r} here")
                 record, made_on = reviewable.record(reviewable.places[key]), []
@@ -86,7 +90,7 @@ def _taken_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], in
                 ids |= {str(c.get("id")): id for c, (id, _) in zip(changes, left, strict=False) if c.get("fresh")}
                 own |= {(key, id): version for id, version in left}
             except InputError as why:
-                refused.append(f"{path}, line {line}: {why}")
+                refused.append(f"{path}, line {row.line}: {why}")
                 own |= {(key, str(change.get("id"))): "refused" for change in changes}
     decisions.sync()
     return refused, decisions.count - before

@@ -146,6 +146,18 @@ def test_a_killed_run_goes_on_through_faults(
     assert command(["cost", run.address, "--json"]).summary["requests"] == 2 * ROWS
 
 
+def test_check_tries_whether_it_can_write_there(run: Elsewhere) -> None:
+    with LoopbackServer() as server:
+        run.place.settings["vlm.openai.base_url"] = server.base_url
+        found = command(["check", *run.arguments()[1:3]])
+        left, run.address = run.names(), "s3://no-such-bucket/run"
+        missing = command(["check", *run.arguments()[1:3]])
+        assert server.received == 0
+    assert (found.code, left) == (0, []), found
+    assert missing.code == 2
+    assert "results_dir s3://no-such-bucket/run: cannot write there" in missing.err + missing.out
+
+
 @pytest.mark.parametrize("late", [0.0, 5.0])
 def test_a_lost_machine_loses_what_it_had_not_rolled(
     run: Elsewhere, store: FaultyStore, slow: LoopbackServer, late: float, monkeypatch: pytest.MonkeyPatch

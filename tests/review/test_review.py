@@ -420,7 +420,13 @@ def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what
     with open(results / "reviews.jsonl", "a") as file:
         file.write('{"record": "a", "changes": [{"id": "a#0", "bef')  # torn, as a full disk leaves it
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
-    assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0))
+    whole = kept.read_text(encoding="utf-8")
+    kept.write_text('{"record": "a", "changes": 7}\n{"rec\n[]\n' + whole, encoding="utf-8")
+    said = run("apply", results, kept, code=1)
+    assert said.count("Not taken: ") == 3
+    assert f"{kept}, line 1: 'changes' should be a list of objects" in said
+    assert near([[42, 30.5, 202, 150]], boxes(json.loads((results / "annotations.reviewed.jsonl").read_text()), 0))
+    kept.write_text(whole, encoding="utf-8")
     assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0)), "taken over once"
     again = serve(results)
     assert near([[42, 30.5, 202, 150]], [again.ask("record/0")["expressions"][0]["instances"][0]["bbox"]])
