@@ -99,7 +99,7 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
             page.evaluate("document.querySelector('.cells').dataset.old = 1")
             started = time.perf_counter()
             page.keyboard.press("Enter")
-            page.locator(".cells:not([data-old]) .cell").first.wait_for()
+            page.locator(".cells:not([data-old]):not([aria-busy]) .cell").first.wait_for()
             waited += time.perf_counter() - started
             done += cells
     print(f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s a box waiting")

@@ -10,6 +10,12 @@ const reviewDecisions = (() => {
   // An expression as it is given back.
   const boxes = (e) => e.instances.map(({ bbox, verified }, from) => ({ from, bbox, verified }));
   const given = (e, more) => ({ status: e.status, verified: e.verified, instances: boxes(e), ...more });
+  // Whether a reviewer judged an item, deleted it, or put something else in its place.
+  function isDecided(view, item) {
+    const e = found(view, item.id), judged = e && item.box !== null ? e.instances[item.box] : null;
+    if (!e || item.box === null) return !e || Boolean(e.reviewed_by);
+    return !judged || typeof judged.verified === "boolean";
+  }
 
   async function answer(path, body) {
     const headers = { "Content-Type": "application/json" };
@@ -22,23 +28,24 @@ const reviewDecisions = (() => {
     ask: (wanted) => answer(`next?${new URLSearchParams(wanted)}`),
     send: async (decisions) => (await answer("decide", { decisions })).answers,
   };
-  // The same without a server; `kept` are all decisions.
-  function collecting(data) {
-    const decided = new Set(), kept = [], name = ({ record, id, box }) => `${record} ${id} ${box}`;
-    const fits = (w) => (item) => !decided.has(name(item)) && (!w.status || item.status === w.status)
+  // The same without a server; `kept` are all decisions, `views` the records by place as they stand.
+  function collecting(data, views) {
+    const kept = [], viewOf = ({ record }) => views.get(record) || data.records[record];
+    const fits = (w) => ([item]) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
       && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
       && (!w.below || (item.score !== null && item.score < Number(w.below)))
       && (w.mode !== "grid" || item.box !== null);
     async function ask(w) {
-      const all = data.items.filter(fits(w));
-      if (w.mode === "grid") all.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
-      const items = all.slice(0, w.mode === "grid" ? GRID : w.most);
-      const records = Object.fromEntries(items.map((item) => [item.record, data.records[item.record]]));
-      return { items, records, place: 0, left: all.length };
+      const open = data.items.map((item, n) => [item, n]).filter(fits(w)), isGrid = w.mode === "grid";
+      if (isGrid) open.sort(([a], [b]) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
+      const some = isGrid ? open.slice(0, GRID) : open.filter(([, n]) => n >= w.place).slice(0, w.most);
+      const items = some.map(([item]) => item), last = some[some.length - 1];
+      const place = last ? last[1] + 1 : data.items.length;
+      const records = Object.fromEntries(items.map((item) => [item.record, viewOf(item)]));
+      return { items, records, place: isGrid ? 0 : place, left: open.length };
     }
     async function send(some) {
       kept.push(...some);
-      some.forEach((decision) => (decision.items || []).forEach((item) => decided.add(name(item))));
       return some.map(({ uid }) => ({ uid }));
     }
     return { ask, send, kept };
@@ -57,96 +64,149 @@ const reviewDecisions = (() => {
     return next;
   }
   function changed(view, old, after) {
-    const instances = after.instances.map(({ from, bbox, verified }) =>
-      ({ evidence: "person", score: null, ...(from === null ? {} : old.instances[from]), bbox, verified }));
+    const was = ({ from, of }) =>
+      (of ? found(view, of.id).instances[of.box] : from === null ? {} : old.instances[from]);
+    const instances = after.instances.map((one) =>
+      ({ evidence: "person", score: null, ...was(one), bbox: one.bbox, verified: one.verified }));
     const units = (n) => [...view.caption].slice(0, n).join("").length; // of UTF-16, for so many code points
     const verdicts = instances.length ? instances.map((i) => i.verified) : [after.verified];
     const verified = verdicts.includes(false) ? false : verdicts.every((verdict) => verdict === true) || null;
     return { ...old, ...after, instances, verified, span: after.char_span ? after.char_span.map(units) : old.span,
-      reviewed_by: instances.length && verified === null ? null : "you" };
+      reviewed_by: verified === null ? null : "you" };
   }
 
-  // The decisions of a page, which says why() a thing is shown; saving(lost) and taken(error, decision, view, old) tell
-  // it that more or fewer wait, lost while nobody answers, and what one has made of its record, null where more wait.
+  // The decisions of a page, which says why() a thing is shown; saving() and taken(error, decision, view, old) tell it
+  // that more or fewer wait, and what one has made of its record, null where more wait.
   function of(page) {
     const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
-    const waiting = [], done = [], undone = []; // decisions to send, to undo and to redo
-    const local = window.reviewData, store = local ? collecting(local) : asking;
-    let sending = false, since = performance.now();
+    const waiting = [], touched = new Map(); // decisions to send; by uid the ids of expressions
+    const done = [], undone = []; // to undo and to redo, those together that are taken back in one
+    const local = window.reviewData, store = local ? collecting(local, views) : asking;
+    let sending = false, lost = null, since = performance.now(), who = local && local.who;
 
-    function learn(view) {
-      view.expressions.forEach((e) => versions.set(`${view.key} ${e.id}`, e.version));
-      if (waiting.some((decision) => decision.record === view.key)) return false;
-      views.set(view.place, view);
-      return true;
+    // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
+    function learn(view, ids = []) {
+      const isShown = !waiting.some((decision) => decision.record === view.key);
+      for (const { id, version } of view.expressions) {
+        if (isShown || ids.includes(id)) versions.set(`${view.key} ${id}`, version);
+      }
+      if (isShown) views.set(view.place, view);
+      return isShown;
     }
     async function ask(wanted) {
       const said = await store.ask(wanted);
-      Object.values(said.records).forEach(learn);
+      Object.values(said.records).forEach((view) => learn(view));
+      who = said.who || who;
       return said;
     }
     function enqueue(action, view, changes, next, more = {}) {
       const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`, now = performance.now();
       waiting.push({ uid, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
-        ...(local && { who: local.who, when: new Date().toISOString() }), ...more });
+        ...(local && { who, when: new Date().toISOString() }), ...more });
       if (!more.seconds) since = now;
+      touched.set(uid, more.undoes ? touched.get(more.undoes) : changes.map(({ id }) => id));
       views.set(view.place, next);
       flush();
       return uid;
     }
-    function commit(action, view, changes, more) {
-      const uid = enqueue(action, view, changes, applied(view, changes), more);
-      done.push({ uid, place: view.place, before: view, id: changes.length ? changes[0].id : null });
+    function commit(action, view, changes, more = {}) {
+      const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
+      const uid = enqueue(action, view, changes, next, more), items = more.items || [];
+      done.push([{ uid, action, place: view.place, before: view, id: changes.length ? changes[0].id : null, items }]);
       undone.length = 0;
     }
-    // Take the last decision back, or make the last one so taken again: what it was on, by `place` and `id`.
+    // What run() commits is taken back in one.
+    function together(run) {
+      const first = done.length;
+      run();
+      done.push(done.splice(first).flat());
+    }
+    // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
     function undo(again = false) {
       const [from, to] = again ? [undone, done] : [done, undone], last = from.pop();
       if (!last) return null;
-      const now = views.get(last.place);
-      to.push({ ...last, before: now, uid: enqueue("undo", now, [], last.before, { undoes: last.uid }) });
+      to.push(last.reverse().map((one) => {
+        const now = views.get(one.place), comment = one.action === "comment" && { comment: one.before.comment };
+        return { ...one, before: now, uid: enqueue("undo", now, [], one.before, { undoes: one.uid, ...comment }) };
+      }));
       return last;
     }
+    // Undo the drawing of a phrase's box, with how it was moved since, where nothing else came after it.
+    function undraw(view, { id, instances }, box) {
+      const boxesOf = (all) => JSON.stringify(all.map(({ bbox }) => bbox));
+      const rest = boxesOf(instances.filter((_, n) => n !== box));
+      for (let n = done.length - 1; n >= 0; n--) {
+        const { action, place, before, ...one } = done[n][0], old = found(before, id);
+        if (!old || place !== view.place || one.id !== id || !["draw", "move"].includes(action)) return false;
+        if (action === "draw" && boxesOf(old.instances) === rest) {
+          while (done.length > n) undo();
+          return true;
+        }
+      }
+      return false;
+    }
+    function stamp({ record, changes }) {
+      for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
+    }
     async function flush() {
-      page.saving(false);
+      page.saving();
       if (sending) return;
       sending = true;
       while (waiting.length) {
         // A second change of one record waits for the first one's answer, and with it for its version.
         const some = waiting.slice(0, GRID), records = some.map((decision) => decision.record);
         const batch = some.filter((decision, n) => records.indexOf(decision.record) === n);
-        for (const { record, changes } of batch) {
-          for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
-        }
-        try {
-          const answers = await store.send(batch);
-          batch.forEach((decision) => waiting.splice(waiting.indexOf(decision), 1));
-          answers.forEach((said, n) => taken(said, batch[n]));
-        } catch (error) {
-          page.saving(true);
+        batch.forEach(stamp);
+        const answers = await store.send(batch).catch((error) => { lost = error; });
+        if (answers) settle(batch, answers);
+        else {
+          page.saving();
           await pause(1500);
         }
       }
       sending = false;
-      page.saving(false);
+      page.saving();
     }
-    // What the server says stands. Where it refused, later decisions on that record were made on what isn't so.
+    function settle(batch, answers) {
+      lost = null;
+      batch.forEach((decision) => waiting.splice(waiting.indexOf(decision), 1));
+      answers.forEach((said, n) => {
+        try {
+          taken(said, batch[n]);
+        } catch (error) { // of the page's own: what was sent is saved all the same
+          reportError(error);
+        }
+      });
+    }
+    // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
     function taken({ error, view }, decision) {
-      if (error) {
-        for (const d of waiting.filter((d) => d.record === decision.record)) waiting.splice(waiting.indexOf(d), 1);
-        done.length = 0;
+      const off = error ? follow(decision) : [], uids = off.map(({ uid }) => uid);
+      off.slice(1).forEach((one) => waiting.splice(waiting.indexOf(one), 1));
+      for (const list of error ? [done, undone] : []) {
+        const rest = list.map((some) => some.filter(({ uid }) => !uids.includes(uid))).filter((some) => some.length);
+        list.splice(0, list.length, ...rest);
       }
-      const old = view && views.get(view.place);
-      page.taken(error, decision, view && learn(view) ? view : null, old);
+      const old = view && views.get(view.place), items = off.flatMap((one) => one.items || []);
+      const isShown = view && learn(view, error ? [] : touched.get(decision.uid));
+      page.taken(error, error ? { ...decision, items } : decision, isShown ? view : null, old);
+    }
+    // A decision and those waiting that were made on it.
+    function follow(decision) {
+      const ids = touched.get(decision.uid), isOnIt = ({ uid }) => touched.get(uid).some((id) => ids.includes(id));
+      return [decision, ...waiting.filter((one) => one.record === decision.record && isOnIt(one))];
     }
     const sent = async () => { while (sending || waiting.length) await pause(5); };
     const mayBeLost = () => waiting.length > 0 || Boolean(local);
-    const fileOf = () => URL.createObjectURL(new Blob((local ? store.kept : waiting)
-      .map(({ items, ...decision }) => `${JSON.stringify(decision)}\n`)));
+    function fileOf() {
+      if (!local) waiting.forEach(stamp);
+      const lines = (local ? store.kept : waiting).map(({ items, ...decision }) =>
+        `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
+      return URL.createObjectURL(new Blob(lines));
+    }
     const begin = () => { since = performance.now(); };
     const elapsed = () => (performance.now() - since) / 1000;
-    return { ask, commit, undo, sent, fileOf, mayBeLost, begin, elapsed, waiting, isLocal: Boolean(local),
-      viewOf: (item) => views.get(item.record) };
+    return { ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed, waiting,
+      lost: () => lost, isLocal: Boolean(local), viewOf: (item) => views.get(item.record) };
   }
-  return { of, found, boxes, given };
+  return { of, found, boxes, given, isDecided, pause };
 })();

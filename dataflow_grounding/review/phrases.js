@@ -47,7 +47,8 @@ const reviewPhrases = (() => {
     const next = placed[placed.indexOf(e) + 1];
     if (!own || !next) return "There is no phrase after this one.";
     const both = [0, 1].map((k) => (k ? Math.max : Math.min)(own[k], spanOf(next)[k]));
-    const instances = [...boxes(e), ...boxes(next).map((i) => ({ ...i, from: null, verified: true }))];
+    const others = boxes(next).map((i, box) => ({ ...i, from: null, of: { id: next.id, box } })); // as they were
+    const instances = [...boxes(e), ...others];
     const status = instances.length ? "grounded" : e.status;
     return [{ id: e.id, after: given(e, { ...phrase(both), instances, status }) }, { id: next.id, after: null }];
   };

@@ -3,28 +3,14 @@
 "use strict";
 
 (() => {
-  const { node, pageText } = recordPage, { found, boxes, given } = reviewDecisions;
+  const { node } = recordPage, { tell, help } = reviewTelling, { found, boxes, given, isDecided } = reviewDecisions;
   const byId = (id) => document.getElementById(id), main = byId("main");
-  const AHEAD = 20, FIRST_CELL = 11; // things asked for at once; cells count from 11: two digits each
-  const KEYS = {
-    Enter: "grid: accept all that aren't marked, and go on",
-    "11 … 70, click": "grid: mark a box as wrong",
-    "1 … 99, click": "single: pick a phrase; again: its next box",
-    "a / x": "accept / reject what is picked, go on", m: "not in the picture",
-    drag: "draw a box; move or resize the picked one", f: "draw by four extreme points",
-    arrows: "move by 1 px, with Shift by 10; with Alt: resize",
-    Delete: "delete the picked box, or the phrase",
-    "e / n": "make the selection in the caption the phrase / a new phrase",
-    "s / j": "split the phrase at the selection / join it with the next one",
-    c: "comment", "z / y": "undo / redo", "] / [": "next / previous, undecided",
-    "wheel, + − 0": "zoom; drag with Space or two fingers: pan",
-    Escape: "pick the phrase without a box; then nothing: a and x mean all",
-    "?": "these keys",
-  };
+  const AHEAD = 20; // things asked for at once
   let page = { items: [], place: 0, left: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
-  let wrong = new Set(), typed = "", typing = 0, drawn = { rows: [] };
+  let typed = "", typing = 0, drawn = { rows: [] };
   const decisions = reviewDecisions.of({ why: () => (page.items[at] || { why: "" }).why, saving, taken });
   const { viewOf, commit, sent } = decisions, viewNow = () => viewOf(page.items[at]);
+  const grid = reviewGrid.of(main, decisions, nextPage);
 
   // What is wanted stands in the address, so that a reload or a bookmark goes on there.
   const fields = byId("wanted").elements, isGrid = () => fields.mode.value === "grid";
@@ -33,36 +19,50 @@
     if (fields[name]) fields[name].value = value;
   });
   const current = () => found(viewNow(), picked.id);
-  const tell = (text) => byId("refused").replaceChildren(pageText(text));
 
-  async function load(place = 0) {
+  async function load(place = 0, goal = {}) {
     try {
       page = await decisions.ask({ ...wanted(), place, most: AHEAD });
     } catch (error) {
+      at = Math.max(0, Math.min(at, page.items.length - 1)); // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
-    at = 0;
-    tell("");
-    draw();
+    at = Math.max(0, page.items.findIndex(({ record, id, box }) =>
+      record === goal.record && id === goal.id && (goal.box === undefined || box === goal.box)));
+    return draw();
   }
-  function draw() {
-    [typed, wrong] = ["", new Set()];
+  function draw(marked) {
+    const again = page.items.length > 0 && page.items[at].again;
+    typed = "";
     decisions.begin();
-    if (!page.items.length) main.replaceChildren(node("p", { class: "note" }, "Nothing is left to decide here."));
-    else if (isGrid()) drawGrid();
-    else pick(page.items[at].id, page.items[at].box);
+    if (!page.items.length) drawEnd();
+    else if (isGrid()) {
+      grid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
+        [button("Accept the rest", "Enter", grid.accept), again && button("Leave them", "]", leave), undoer()]);
+    } else pick(page.items[at].id, page.items[at].box);
+    if (again) tell(again);
     saving();
   }
-  function saving(isLost) {
-    const left = decisions.waiting.length;
-    byId("left").textContent = `${page.left.toLocaleString("en")} left`;
-    byId("saved").textContent = left ? `${left} not saved yet` : decisions.isLocal ? "" : "all saved";
-    byId("download").hidden = !isLost && !decisions.isLocal;
-    if (isLost) tell("The server doesn't answer. What you decide is kept in this page and sent when it does.");
+  function drawEnd() { // of the queue: single records may have been passed over
+    const back = page.left > 0 && !isGrid() && button("What was passed over", "[", () => load());
+    main.replaceChildren(
+      node("p", { class: "note" }, back ? "That was the last one." : "Nothing is left to decide here."),
+      node("p", { class: "tools" }, back, undoer()));
+  }
+  function saving() {
+    reviewTelling.saving(page.left, decisions.waiting.length, decisions.isLocal, decisions.lost());
+  }
+  // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
+  function act() {
+    reviewComment.save();
+    if (!isGrid() || !grid.isClosed()) reviewTelling.begin();
   }
   function taken(error, decision, view, old) {
-    if (error) tell(`Not taken: ${error}. Look again: this is how it stands now.`);
-    else page.left = Math.max(0, page.left - (decision.items || []).length);
+    if (!error) page.left = Math.max(0, page.left - (decision.items || []).length);
+    else {
+      reviewTelling.refuse(error, decision.items);
+      if (!isGrid()) bringBack(decision.items);
+    }
     if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now
       const { text } = found(old, picked.id) || {};
@@ -72,60 +72,45 @@
     const isBusy = stage.isBusy() || document.activeElement.localName === "textarea" || !getSelection().isCollapsed;
     if (!isBusy) drawSingle();
   }
+  // Items of which nothing was taken come next, unless they are what is looked at.
+  function bringBack(items) {
+    const now = page.items[at] || {}, others = items.filter((item) => item.record !== now.record || item.id !== now.id);
+    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewTelling.why() })));
+  }
+  // After a page of the grid: what was refused of it, with its marks, else the next page.
+  async function nextPage(marked) {
+    const refused = reviewTelling.refused(), boxOf = (item) => (found(viewOf(item), item.id) || {}).instances;
+    const items = page.items.filter((item) => refused.includes(item) && (boxOf(item) || [])[item.box]);
+    if (!items.length) return load(page.place);
+    items.forEach((item) => { item.again = reviewTelling.why(); });
+    page = { ...page, items, isSent: false };
+    return draw(marked);
+  }
+  const leave = () => page.items[0].again && load();
   function undo(again) {
-    const last = decisions.undo(again), here = last ? page.items.findIndex((item) => item.record === last.place) : -1;
-    if (last && (isGrid() || here < 0)) return sent().then(() => load());
+    const last = decisions.undo(again);
     if (!last) return null;
-    at = Math.max(page.items.findIndex((item) => item.record === last.place && item.id === last.id), here);
-    return pick(last.id);
+    const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
+    const isHere = ({ record }) => record === place, goal = item || { record: place, id };
+    if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
+    page.left += (again ? -1 : 1) * last.flatMap((one) => one.items).length;
+    at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
+      page.items.findIndex(isHere)].find((n) => n >= 0);
+    saving();
+    return id ? pick(id, item && item.id === id ? item.box : null) : drawSingle();
   }
   const button = (name, key, run) => {
     const made = node("button", { type: "button", "aria-keyshortcuts": key }, name, " ", node("kbd", null, key));
     made.addEventListener("mousedown", (event) => event.preventDefault()); // the selection in the caption stays
-    made.addEventListener("click", () => run());
+    made.addEventListener("click", () => { act(); run(); });
     return made;
   };
-
-  // The grid.
-  function drawGrid() {
-    const heads = [...new Set(page.items.map((item) => item.head))];
-    const cells = page.items.map((item, n) => {
-      const view = viewOf(item), e = found(view, item.id);
-      const cell = node("button", { type: "button", class: "cell", "aria-pressed": "false" },
-        recordPage.cropOf(view, e.instances[item.box], e.color, 130),
-        node("span", { class: "phrase", dir: "auto" }, node("kbd", null, String(n + FIRST_CELL)), " ", e.text));
-      cell.addEventListener("click", () => mark(n));
-      return cell;
-    });
-    main.replaceChildren(
-      node("h2", { id: "head" }, heads.slice(0, 9).join(", "), heads.length > 9 && " …",
-        ": mark what is wrong, then Enter"),
-      node("div", { class: "cells", role: "group", "aria-labelledby": "head" }, cells),
-      node("p", { class: "tools" }, button("Accept the rest", "Enter", acceptRest), button("Undo", "z", () => undo())));
-  }
-  function mark(n) {
-    wrong[wrong.has(n) ? "delete" : "add"](n);
-    document.querySelectorAll(".cell")[n].setAttribute("aria-pressed", String(wrong.has(n)));
-  }
-  async function acceptRest() {
-    const seconds = decisions.elapsed() / page.items.length, nameOf = ({ record, id }) => `${record} ${id}`;
-    const phrases = new Map(page.items.map((item) => [nameOf(item), []]));
-    page.items.forEach((item, n) => phrases.get(nameOf(item)).push(n));
-    for (const places of phrases.values()) {
-      const items = places.map((n) => page.items[n]), view = viewOf(items[0]), e = found(view, items[0].id);
-      const instances = boxes(e), change = { id: e.id, after: given(e, { instances }) };
-      for (const n of places) instances[page.items[n].box].verified = !wrong.has(n);
-      commit(instances.some((i) => i.verified === false) ? "reject" : "accept", view, [change],
-        { items, seconds: seconds * items.length, queue: items[0].why });
-    }
-    await sent();
-    load(page.place);
-  }
+  const undoer = () => button("Undo", "z", () => undo());
 
   // A single record.
   function pick(id, box = null) {
     const e = found(viewNow(), id);
-    picked = { id: e ? id : null, box: e && box === null && e.instances.length === 1 ? 0 : box };
+    picked = { id: e ? id : null, box: e && e.instances.length === 1 ? 0 : box };
     drawSingle();
   }
   function pickNext(e) {
@@ -135,6 +120,7 @@
   const isPicked = (e, instance) => e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
   // Rows of the list that changed are made anew; the rest of the record, too, where it has other phrases.
   function drawSingle() {
+    if (!boxNow()) picked.box = null; // it was deleted, by whomever
     const view = viewNow(), rows = view.expressions.map((e) => JSON.stringify(e));
     const phrases = view.expressions.map((e) => [e.id, e.text, e.span, e.color]);
     const outline = JSON.stringify([view.place, view.comment, phrases]);
@@ -155,9 +141,8 @@
     return row;
   }
   function drawRecord(view) {
-    const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
-    comment.value = view.comment;
-    comment.addEventListener("change", () => commit("comment", viewNow(), [], { comment: comment.value }));
+    const item = page.items[at], comment = reviewComment.fieldOf(() => viewOf(item).comment,
+      (text) => commit("comment", viewOf(item), [], { comment: text }));
     const list = node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
     const tools = Object.entries(ACTIONS).map(([key, [name, run]]) => name && button(name, key, run));
     const article = recordPage.lightsUp(node("article", { class: "record single" }, node("figure"),
@@ -167,7 +152,7 @@
     main.replaceChildren(article);
     return { article, list };
   }
-  const boxNow = () => (picked.box === null || !current() ? null : current().instances[picked.box].bbox);
+  const boxNow = () => (((current() || { instances: [] }).instances[picked.box] || {}).bbox || null);
   function clicked(point) {
     const hit = recordPage.hitsOf(recordPage.boxesOf(viewNow()), ...point);
     const last = hit.findIndex(({ e, instance }) => picked.box !== null && isPicked(e, instance));
@@ -178,16 +163,18 @@
 
   // What keys and buttons do to what is picked in a single record.
   function change(action, e, more, items) {
+    act();
     commit(action, viewNow(), [{ id: e.id, after: given(e, more) }], items && { items });
     drawSingle();
   }
+  // Of a phrase the picked box, else all; of a record what nobody judged yet.
   function judge(verified) {
-    const view = viewNow(), item = page.items[at];
-    const only = item.why === "sample" && item.id === picked.id ? picked.box : null;
-    const ones = current() ? [current()] : view.expressions.filter((e) => !e.reviewed_by);
-    const told = (e) => boxes(e).map((i, n) => (only === null || only === n ? { ...i, verified } : i));
+    const view = viewNow(), isOpen = (one) => typeof one.verified !== "boolean";
+    const ones = current() ? [current()] : view.expressions.filter((e) => !e.reviewed_by || e.instances.some(isOpen));
+    const isMeant = (i, n) => (current() ? picked.box === null || picked.box === n : isOpen(i));
+    const told = (e) => boxes(e).map((i, n) => (isMeant(i, n) ? { ...i, verified } : i));
     const changes = ones.map((e) => ({ id: e.id, after: given(e, { verified, instances: told(e) }) }));
-    commit(verified ? "accept" : "reject", view, changes, { items: [item] });
+    commit(verified ? "accept" : "reject", view, changes, { items: [page.items[at]] });
     go(1);
   }
   function resize(bbox) {
@@ -216,10 +203,13 @@
       commit("delete", viewNow(), [{ id: e.id, after: null }], { items });
       pick(null);
     } else if (e) {
+      if (decisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
       const instances = boxes(e).filter((_, n) => n !== picked.box);
+      const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
       picked.box = null;
-      change("delete", e, { instances, status: instances.length ? e.status : "none" }, items);
+      change("delete", e, { instances, ...bare }, items);
     }
+    return null;
   }
   function phrased(way) {
     const view = viewNow(), changes = reviewPhrases(way, view, current());
@@ -230,12 +220,9 @@
     pick(changes[0].id);
   }
   function go(by) {
-    do at += by; while (page.items[at] && isDecided(page.items[at]));
-    return page.items[at] ? draw() : sent().then(() => load(by > 0 ? page.place : 0));
-  }
-  function isDecided(item) {
-    const e = found(viewOf(item), item.id), box = e && e.instances[item.box];
-    return !e || Boolean(e.reviewed_by) || typeof (box || {}).verified === "boolean";
+    const isDone = (item) => item && !item.again && isDecided(viewOf(item), item);
+    do at += by; while (isDone(page.items[at]));
+    return page.items[at] ? draw() : sent().then(() => (page.items[at] ? draw() : load(by > 0 ? page.place : 0)));
   }
   function escape() {
     picked = { id: picked.box === null ? null : picked.id, box: null };
@@ -257,13 +244,14 @@
     ArrowLeft: [null, arrow], ArrowRight: [null, arrow], ArrowUp: [null, arrow], ArrowDown: [null, arrow],
     " ": [null, () => (stage.hand = true)],
   };
-  const GRID_ACTIONS = { Enter: [null, acceptRest], z: ACTIONS.z, y: ACTIONS.y };
+  const GRID_ACTIONS = { Enter: [null, grid.accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
+  const END_ACTIONS = { "[": [null, () => load()], z: ACTIONS.z, y: ACTIONS.y };
   function numbered(digit) {
     const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
     typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
     typing = now;
     if (isGrid() && typed.length === 2) {
-      if (page.items[typed - FIRST_CELL]) mark(typed - FIRST_CELL);
+      grid.typed(Number(typed));
       typed = "";
     } else if (!isGrid() && viewNow().expressions[typed - 1]) pickNext(viewNow().expressions[typed - 1]);
   }
@@ -273,27 +261,36 @@
     if (field && event.key === "Escape") event.target.blur();
     if (field || ((event.ctrlKey || event.metaKey) && !undoes)) return;
     if (event.key === "?") return help.showModal();
-    if (!page.items.length) return;
     const key = undoes ? (event.shiftKey ? "y" : "z") : event.key === "Z" ? "y" : event.key;
-    const [, run] = (isGrid() ? GRID_ACTIONS : ACTIONS)[key] || [];
-    if (/^[0-9]$/.test(key) && (isGrid() || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
-    else if (run && !(key === " " && event.target.closest("button"))) run(event);
-    else return;
+    if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
+    const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
+    if (press) return press.localName === "li" && press.click(); // what has the focus does what it does
+    const [, run] = (page.items.length ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
+    const isDigit = page.items.length > 0 && /^[0-9]$/.test(key);
+    if (isDigit && (isGrid() || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
+    else if (run) {
+      act();
+      run(event);
+    } else return;
     event.preventDefault();
   });
   document.addEventListener("keyup", (event) => { if (stage && event.key === " ") stage.hand = false; });
 
-  const help = document.body.appendChild(recordPage.helpOf(KEYS));
-  byId("help").addEventListener("click", () => help.showModal());
-  byId("download").addEventListener("click", () =>
-    node("a", { href: decisions.fileOf(), download: "decisions.jsonl" }).click());
+  byId("download").addEventListener("click", () => {
+    act();
+    node("a", { href: decisions.fileOf(), download: "decisions.jsonl" }).click();
+  });
   byId("wanted").addEventListener("submit", (event) => event.preventDefault());
   byId("wanted").addEventListener("change", () => {
+    act();
     history.replaceState(null, "", `#${new URLSearchParams(wanted())}`);
     sent().then(() => load());
   });
-  window.addEventListener("beforeunload", (event) => decisions.mayBeLost() && event.preventDefault());
-  window.addEventListener("hashchange", () => { readAddress(); load(); });
+  window.addEventListener("beforeunload", (event) => {
+    reviewComment.save();
+    if (decisions.mayBeLost()) event.preventDefault();
+  });
+  window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
   readAddress();
   load();
 })();

@@ -1,0 +1,76 @@
+// The grid of a review: boxes of one thing, of which the wrong ones are marked and the rest is accepted.
+"use strict";
+
+const reviewGrid = (() => {
+  const { node } = recordPage, { found, boxes, given, pause } = reviewDecisions;
+  const FIRST = 11; // cells count from here: two digits each
+  const LOOK = 500; // milliseconds within which nobody has seen a page that follows on another
+
+  // Stands in `main`; next(marked) shows what comes once a page is sent, of which the items `marked` were wrong.
+  function of(main, decisions, next) {
+    let page = { items: [] }, wrong = new Set();
+    let closed = null, isFollowing = false; // a page that is sent, or not seen yet; whether the next one follows on it
+
+    function draw(now, title, marked = [], tools = []) {
+      [page, wrong, closed] = [now, new Set(), isFollowing ? now : null];
+      const heads = [...new Set(page.items.map((item) => item.head))];
+      const cells = page.items.map((item, n) => {
+        const view = decisions.viewOf(item), e = found(view, item.id);
+        const cell = node("button", { type: "button", class: "cell", "aria-pressed": "false" },
+          recordPage.cropOf(view, e.instances[item.box], e.color, 130),
+          node("span", { class: "phrase", dir: "auto" }, node("kbd", null, String(n + FIRST)), " ", e.text));
+        cell.addEventListener("click", (event) => {
+          mark(n);
+          if (event.detail) cell.blur(); // after a click, unlike a key, Enter is the page's again
+        });
+        return cell;
+      });
+      main.replaceChildren(
+        node("h2", { id: "head" }, heads.slice(0, 9).join(", "), heads.length > 9 && " …", `: ${title}`),
+        node("div", { class: "cells", role: "group", "aria-labelledby": "head", "aria-busy": isFollowing }, cells),
+        node("p", { class: "tools" }, tools));
+      page.items.forEach((item, n) => marked.includes(item) && mark(n));
+    }
+    function mark(n) {
+      if (!page.items[n]) return;
+      wrong[wrong.has(n) ? "delete" : "add"](n);
+      main.querySelectorAll(".cell")[n].setAttribute("aria-pressed", String(wrong.has(n)));
+    }
+    function decide() {
+      const seconds = decisions.elapsed() / page.items.length, nameOf = ({ record, id }) => `${record} ${id}`;
+      const phrases = new Map(page.items.map((item) => [nameOf(item), []]));
+      page.items.forEach((item, n) => phrases.get(nameOf(item)).push(n));
+      for (const places of phrases.values()) {
+        const items = places.map((n) => page.items[n]), view = decisions.viewOf(items[0]), e = found(view, items[0].id);
+        const instances = boxes(e), change = { id: e.id, after: given(e, { instances }) };
+        for (const n of places) instances[page.items[n].box].verified = !wrong.has(n);
+        decisions.commit(instances.some((i) => i.verified === false) ? "reject" : "accept", view, [change],
+          { items, seconds: seconds * items.length, queue: items[0].why });
+      }
+    }
+    async function accept() {
+      if (closed === page) return;
+      const sent = closed = page, marked = [...wrong].map((n) => page.items[n]);
+      if (!page.isSent) decisions.together(decide);
+      page.isSent = true; // what comes next may fail, and is then asked for again
+      await decisions.sent();
+      if (page !== sent) return; // another one was asked for meanwhile
+      isFollowing = true;
+      await next(marked);
+      isFollowing = false;
+      const shown = page;
+      await seen();
+      if (closed === shown) closed = null;
+    }
+    // A second Enter must not accept what came up under the first: its pictures are there, and a moment has passed.
+    async function seen() {
+      const pictures = [...main.querySelectorAll(".cell img")], cells = main.querySelector(".cells");
+      const inView = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
+      await Promise.allSettled(inView.map((picture) => picture.decode()));
+      await pause(LOOK);
+      if (cells) cells.removeAttribute("aria-busy");
+    }
+    return { draw, accept, isClosed: () => closed === page, typed: (number) => mark(number - FIRST) };
+  }
+  return { of };
+})();

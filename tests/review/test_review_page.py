@@ -1,0 +1,259 @@
+"""What a person does on the page of a review, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.review.test_review import (
+    RECORD,
+    SINGLE,
+    after,
+    applied,
+    decisions,
+    drag,
+    grid,
+    results,
+    run,
+    saved,
+    serve,
+    show,
+    version,
+    write,
+)
+
+assert all((results, serve, show))  # fixtures
+ENTER_AT_ONCE = """window.eager = new MutationObserver(() => document.body.dispatchEvent(
+    new KeyboardEvent("keydown", {key: "Enter", bubbles: true})));
+    eager.observe(main, {childList: true})"""
+
+
+def pressed(page: Any) -> list[str]:
+    """The phrases of the cells that are marked as wrong."""
+    texts: list[str] = page.locator('.cell[aria-pressed="true"] .phrase').all_inner_texts()
+    return [text.split(" ", 1)[1] for text in texts]
+
+
+def seen(page: Any, cells: int) -> None:
+    """Wait for a page of the grid with so many cells, until it may be accepted."""
+    page.wait_for_function(
+        "n => document.querySelectorAll('.cells:not([aria-busy]) .cell').length === n", arg=cells, timeout=20_000
+    )
+
+
+def downloaded(page: Any, path: Path) -> list[dict[str, Any]]:
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
+    results: Path, serve: Any, show: Any
+) -> None:
+    grid(results, 70)
+    page = show(serve(results).address)
+    page.locator(".cell").first.focus()
+    page.keyboard.press("Enter")  # on a cell, it marks it
+    assert len(pressed(page)) == 1
+    page.keyboard.press("Enter")
+    assert pressed(page) == []
+    assert not (results / "reviews.jsonl").exists()
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate(ENTER_AT_ONCE)
+    for _ in range(5):  # held down
+        page.keyboard.down("Enter")
+    seen(page, 10)
+    saved(page)
+    assert len(decisions(results)) == 60
+    page.keyboard.up("Enter")
+    page.evaluate("eager.disconnect()")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    assert len(decisions(results)) == 70
+    page.keyboard.press("z")
+    seen(page, 10)
+    page.get_by_role("button", name="Undo").click()
+    seen(page, 60)
+    saved(page)
+    assert len(decisions(results)) == 140
+    assert applied(results)[0]["expressions"][0].get("verified") is None
+    assert page.problems == []
+
+
+def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(results: Path, serve: Any, show: Any) -> None:
+    grid(results, 12)
+    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    page = show(second.address)
+    for number in (0, 1):
+        box = {"from": 0, "bbox": [number, number, 50 + number, 60 + number], "verified": False}
+        given = {"status": "grounded", "instances": [box]}
+        assert not first.decide({"id": f"a#{number}", "version": version(first, number), "after": given})["error"]
+    for name in ("dog 1", "dog 5"):
+        page.locator(".cell", has_text=re.compile(f" {name}$")).click()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    seen(page, 2)
+    assert pressed(page) == ["dog 1"]
+    said = page.locator("#refused").inner_text()
+    assert "dog 0: ann changed it meanwhile; dog 1: ann changed it meanwhile" in said
+    assert page.locator("#saved").inner_text() == "all saved but 2"
+    assert [line["who"] for line in decisions(results)] == ["ann"] * 2 + ["bob"] * 10
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    assert page.locator("#refused").inner_text() == ""
+    verdicts = [row["verified"] for row in applied(results)[0]["expressions"]]
+    assert [n for n, verdict in enumerate(verdicts) if not verdict] == [1, 5]
+
+
+def test_in_single_records_what_was_refused_comes_again(results: Path, serve: Any, show: Any) -> None:
+    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    page = show(second.address + SINGLE)
+    first.decide({"id": "a#0", "version": version(first, 0), "after": after(0, verified=False)})
+    page.keyboard.press("a")
+    saved(page)
+    assert "Not taken: A red mug: ann changed it meanwhile" in page.locator("#refused").inner_text()
+    page.keyboard.press("]")
+    assert page.locator("li.picked .phrase").inner_text() == "A red mug"
+    page.keyboard.press("a")
+    saved(page)
+    assert applied(results)[0]["expressions"][0]["verified"] is True
+
+
+def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page.keyboard.press("m")  # the first box is picked
+    saved(page)
+    assert page.locator(".stage").count() == 1
+    assert "none" in page.locator("li.picked .detail").inner_text()
+    page.keyboard.press("z")
+    page.keyboard.press("3")  # a phrase without a box: one is drawn, moved, and deleted again
+    drag(page, (10, 180), (390, 290))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    saved(page)
+    assert applied(results) == [RECORD]
+    for key in "222x":  # its second box
+        page.keyboard.press(key)
+    saved(page)
+    _, dogs, _ = applied(results)[0]["expressions"]
+    assert [box.get("verified") for box in dogs["instances"]] == [None, False]
+    assert page.locator("li.picked .phrase").inner_text() == "two dogs", "its first box is open"
+    page.keyboard.press("a")
+    saved(page)
+    _, dogs, _ = applied(results)[0]["expressions"]
+    assert [box.get("verified") for box in dogs["instances"]] == [True, False]
+    page.keyboard.press("2")  # the whole phrase
+    page.keyboard.press("a")
+    saved(page)
+    _, dogs, _ = applied(results)[0]["expressions"]
+    assert [box.get("verified") for box in dogs["instances"]] == [True, True]
+    assert page.locator("#refused").inner_text() == ""
+    assert page.problems == []
+
+
+def test_an_error_of_the_page_is_not_told_as_the_servers(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address + SINGLE)
+    page.evaluate("() => { recordPage.rowOf = () => { throw new Error('a bug'); }; }")
+    page.keyboard.press("ArrowRight")
+    saved(page)
+    assert page.locator("#refused").inner_text().startswith("This page failed: a bug")
+    assert len(decisions(results)) == 1
+
+
+def test_a_comment_is_saved_where_it_was_typed_and_can_be_undone(results: Path, serve: Any, show: Any) -> None:
+    write(results, RECORD, {**RECORD, "image_id": "b"})
+    page = show(serve(results).address + SINGLE + "&text=grass")
+    for text in ("one", "two"):
+        page.keyboard.press("c")
+        page.locator("textarea").fill(text)
+        page.keyboard.press("Escape")
+        saved(page)
+    page.keyboard.press("z")
+    saved(page)
+    assert page.locator("textarea").input_value() == "one"
+    page.keyboard.press("c")
+    page.keyboard.type(" more")
+    page.get_by_role("button", name="Next", exact=False).last.click()
+    page.locator("h2", has_text="b").wait_for()
+    assert page.locator("textarea").input_value() == ""
+    page.keyboard.press("c")
+    page.keyboard.type("other")
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_text("That was the last one").wait_for()
+    saved(page)
+    assert [record["review_comment"] for record in applied(results)] == ["one more", "other"]
+    page.keyboard.press("z")  # here, too
+    page.locator("h2", has_text="b").wait_for()
+    saved(page)
+    assert "verified" not in applied(results)[1]["expressions"][2]
+
+
+def test_what_a_page_could_not_send_is_taken_over_whole(results: Path, serve: Any, show: Any, tmp_path: Path) -> None:
+    grid(results, 12)
+    server = serve(results)
+    page = show(server.address)
+    server.kill()
+    page.keyboard.type("12")
+    page.keyboard.press("Enter")
+    page.get_by_text("The server doesn't answer").wait_for()
+    kept = downloaded(page, tmp_path / "kept.jsonl")
+    assert len(kept) == 12
+    verdicts = [row["verified"] for row in applied(results, tmp_path / "kept.jsonl")[0]["expressions"]]
+    assert verdicts.count(False) == 1
+    assert verdicts.count(True) == 11
+
+
+def test_a_server_that_can_not_write_says_so(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address + SINGLE)
+    (results / "reviews.jsonl").mkdir()
+    page.keyboard.press("a")
+    page.locator("#refused", has_text="Not saved: ").wait_for()
+    assert "reviews.jsonl" in page.locator("#refused").inner_text()
+    assert page.locator("#saved").inner_text() == "1 not saved yet"
+    (results / "reviews.jsonl").rmdir()
+    saved(page)
+    assert page.locator("#refused").inner_text() == ""
+    assert applied(results)[0]["expressions"][0]["verified"] is True
+
+
+def test_a_folder_without_a_server_shows_all_and_what_was_undone(results: Path, show: Any, tmp_path: Path) -> None:
+    grid(results, 70)
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri())
+    page.keyboard.press("Enter")
+    seen(page, 10)
+    page.keyboard.press("z")
+    seen(page, 60)
+    assert page.locator("#left").inner_text() == "70 left"
+    page.select_option("select[name=mode]", "single")
+    page.locator("li.picked").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    shown = set()
+    for _ in range(70):
+        shown.add(page.locator("li.picked .phrase").text_content())
+        page.keyboard.press("]")
+    assert len(shown) == 70
+    page.get_by_text("That was the last one").wait_for()
+    page.keyboard.press("[")
+    page.locator("li.picked").wait_for()
+    page.keyboard.press("a")
+    page.keyboard.press("z")
+    assert page.locator("#left").inner_text() == "70 left"
+    assert page.problems == []
+
+
+def test_boxes_of_phrases_that_are_joined_stay_what_they_were(results: Path, show: Any, tmp_path: Path) -> None:
+    run("review", results, "--static", tmp_path / "folder")
+    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
+    page.keyboard.press("1")
+    page.keyboard.press("j")
+    assert page.locator("li.picked .detail").inner_text() == "3 boxes · 0.90, 0.90, 0.90 · seen"
+    assert page.locator("li .verdict").count() == 0
+    [line] = downloaded(page, tmp_path / "decisions.jsonl")
+    kept = [(i["of"], i["verified"]) for i in line["changes"][0]["after"]["instances"] if i["from"] is None]
+    assert kept == [({"id": "a#1", "box": 0}, None), ({"id": "a#1", "box": 1}, None)]
