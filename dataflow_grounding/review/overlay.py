@@ -104,21 +104,24 @@ def _pairs(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[s
     texts = Counter(expression["text"] for expression in found.values())
     alike: list[tuple[float, bool, bool, str, str]] = []
     for own, truth in said.items():
-        sides = [side for side in truth if side is not None]
         for id, expression in found.items():
-            if all(side["text"] != expression["text"] for side in sides):
-                continue
-            meets = max(_overlap(expression, side) for side in sides)
-            at_one_place = expression.get("char_span") in [
-                side.get("char_span") for side in sides if side.get("char_span")
-            ]
-            if meets or at_one_place or id == own or (truth.before and texts[expression["text"]] == 1):
+            meets, at_one_place = _meeting(expression, truth)
+            unlike = all(side["text"] != expression["text"] for side in truth if side)
+            is_only = truth.before and texts[expression["text"]] == 1
+            if not unlike and (meets or at_one_place or id == own or is_only):
                 alike.append((meets, at_one_place, id == own, id, own))
     pairs: dict[str, str] = {}
     for *_, id, own in sorted(alike, key=lambda pair: pair[:3], reverse=True):
         if id not in pairs and own not in pairs.values():
             pairs[id] = own
     return pairs
+
+
+def _meeting(expression: Expression, truth: Truth) -> tuple[float, bool]:
+    """How far its boxes meet those of a reviewed one, as it is or was, and whether both stand at one place."""
+    sides, place = [side for side in truth if side is not None], expression.get("char_span") or "nowhere"
+    overlap = max((_overlap(expression, side) for side in sides), default=0.0)
+    return overlap, place in [side.get("char_span") for side in sides]
 
 
 def _overlap(one: Expression, other: Expression) -> float:
@@ -222,12 +225,16 @@ def _instance(id: str, before: list[dict[str, Any]], item: Any, who: str) -> dic
     if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if bbox == list(old["bbox"]):  # its numbers stay as they were written
-        known = old.get("verified") if old.get("reviewed_by") else None
-        told = type(verified) is bool and verified != known
-        return {**old, **({"verified": verified, "reviewed_by": who} if told else {})}
+        return old | _told(old, verified, who)
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
     return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
+
+
+def _told(old: Mapping[str, Any], verified: Any, who: str) -> dict[str, Any]:
+    """What a reviewer's word on a box adds: nothing where it says what one said before."""
+    known = old.get("verified") if old.get("reviewed_by") else None
+    return {"verified": verified, "reviewed_by": who} if type(verified) is bool and verified != known else {}
 
 
 def _is_box(bbox: Any) -> bool:
