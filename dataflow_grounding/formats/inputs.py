@@ -12,7 +12,6 @@ from typing import Any
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
 from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.formats.coco import is_coco
 from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
@@ -141,7 +140,7 @@ def _coco_captions(path: str) -> Any:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
     data = read_json(path)
-    if not is_coco(data):
+    if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
         use = "boxes go into the pipeline image_referring_expression, as data.coco_json"

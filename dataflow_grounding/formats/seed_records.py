@@ -9,8 +9,17 @@ from typing import Any, NamedTuple
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
-from dataflow_grounding.formats import label_seeds
-from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of
+from dataflow_grounding.formats.label_seeds import (
+    BEYOND,
+    READING,
+    SHOWN,
+    Seeds,
+    beyond,
+    from_coco,
+    from_label_folder,
+    sides,
+    size_of,
+)
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -40,10 +49,10 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
     if name == "coco_json":
-        return LabelSeeds(label_seeds.from_coco(data.image_dir, path), path, boxless)
+        return from_coco(data.image_dir, path, boxless)
     key = f"{block}.{name}"
     names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
-    return LabelSeeds(label_seeds.from_label_folder(data.image_dir, path, key, names_file), path, boxless)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 
 class AnnotationSeeds(Seeds):
@@ -111,7 +120,7 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, label_seeds.READING, self.folders, self._made, self._boxless]
+        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(1 << 20):
