@@ -4,12 +4,13 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.spans import Span
+from dataflow_grounding.spans import Span, find_spans
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 EXACT = 0.01  # px: numbers that come back closer are the same
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
 _INSTEAD = {" . ": ", ", ";": ","}
+
+
+def stands(text: str, span: Any, caption: Any) -> bool:
+    """Whether a text stands in a caption at `[start, end)`."""
+    with suppress(TypeError, ValueError):
+        start, end = span
+        there = caption[start:end]
+        return 0 <= start < end <= len(caption) and (there == text or find_spans([text], there) == [(0, end - start)])
+    return False
 
 
 @dataclass(frozen=True)

@@ -179,21 +179,17 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
 
 
 def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
-    numbers = f"exact numbers of boxes: {carries.numbers}"
-    lost = {
-        "captions": 0 if carries.captions else int(bool(caption)),
-        "records' own ids": 0 if carries.ids else int(_has_own_ids(record, phrases)),
-        "spans": 0 if carries.spans else sum(one.span is not None for one in phrases),
-        "further boxes of a phrase": 0 if carries.several_boxes else sum(max(0, len(one.boxes) - 1) for one in phrases),
-        "scores": 0 if carries.scores else sum(score is not None for one in phrases for score in one.scores),
-        "verdicts of checks": 0 if carries.verified else sum(map(_is_checked, phrases)),
-        numbers: sum(len(one.boxes) for one in phrases) if carries.numbers else 0,
+    found = {
+        ("captions", "captions"): bool(caption),
+        ("ids", "records' own ids"): _has_own_ids(record, phrases),
+        ("spans", "spans"): sum(one.span is not None for one in phrases),
+        ("several_boxes", "further boxes of a phrase"): sum(max(0, len(one.boxes) - 1) for one in phrases),
+        ("scores", "scores"): sum(score is not None for one in phrases for score in one.scores),
+        ("verified", "verdicts of checks"): sum(one.expression.get("verified") is not None for one in phrases),
     }
-    return {what: count for what, count in lost.items() if count}
-
-
-def _is_checked(phrase: Phrase) -> bool:
-    return phrase.expression.get("verified") is not None
+    lost = {what: int(count) for (can, what), count in found.items() if count and not getattr(carries, can)}
+    boxes = sum(len(one.boxes) for one in phrases)
+    return lost | ({f"exact numbers of boxes: {carries.numbers}": boxes} if carries.numbers and boxes else {})
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
@@ -207,22 +203,18 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
 def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
     """The text, in Markdown; for JSON lines with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
+    text = files(__package__).joinpath("training.md").read_text("utf-8")
+    training = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## ")).get(format.name, "").strip()
     parts = [
         f"# {format.name}: {format.about}",
         f"{MARK} {__version__}: {counts}. {'The pictures are in it.' if format.packs else pictures.described()}",
         f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),
-        "\n\n".join(filter(None, ["## Training", _training(format.name), format.training()])),
+        "\n\n".join(filter(None, ["## Training", training, format.training()])),
         out.named(),
     ]
     return _front_matter(format.data_file, out.line) + "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _training(name: str) -> str:
-    text = files(__package__).joinpath("training.md").read_text("utf-8")
-    sections = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
-    return sections.get(name, "").strip()
 
 
 def _front_matter(data_file: str, line: Any) -> str:

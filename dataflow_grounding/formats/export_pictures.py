@@ -72,21 +72,13 @@ class ExportPictures:
 
     def put(self, picture: Picture) -> str:
         """The picture's file name in the export, where it now is. Raises OSError."""
-        if picture.header is None:
-            return picture.given
-        name = self._name(picture.given)
-        self._put(picture.path, self._out.place(name), picture.header)
-        return name
-
-    def described(self) -> str:
-        """Where the pictures are, in a sentence."""
-        if self._images == "reference":
-            return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
-        return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
-
-    def _put(self, path: str, target: str, header: Header) -> None:
+        given, _, path, header = picture
+        if header is None:
+            return given
+        name = self._name(given)
+        target = self._out.place(name)
         if os.path.lexists(target):
-            return
+            return name
         if header.orientation != 1:
             options = {"quality": _QUALITY, "subsampling": 0} if header.media_type == "image/jpeg" else {}
             decode(path).save(target, header.media_type.partition("/")[2], **options)
@@ -97,6 +89,13 @@ class ExportPictures:
             os.symlink(os.path.abspath(path), target)
         else:
             shutil.copyfile(path, target)
+        return name
+
+    def described(self) -> str:
+        """Where the pictures are, in a sentence."""
+        if self._images == "reference":
+            return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
+        return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
 
     def _name(self, given: str) -> str:
         """A name of its own for each path, the same in every export."""

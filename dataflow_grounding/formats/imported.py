@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
@@ -42,7 +43,8 @@ def _completed(record: Record, passed_over: Counter[str]) -> dict[str, Any]:
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     """Gives the expressions spans, where not all have right ones in the caption as it is, and returns their caption."""
-    if not all(_stands(item, caption) for item in expressions):
+    spans = [(item["text"], item.get("char_span", ())) for item in expressions]
+    if not all(span is None or stands(text, span, caption) for text, span in spans):
         caption = clean_caption(caption)
         for item, span in zip(expressions, find_spans([item["text"] for item in expressions], caption), strict=True):
             item["char_span"] = span
@@ -68,14 +70,6 @@ def _has_area(instance: Mapping[str, Any]) -> bool:
     if score is not None and not (is_number(score) and 0 <= score <= 1):
         raise BrokenRow(f"the score {score!r} is not between 0 and 1")
     return bool(x1 < x2 and y1 < y2)
-
-
-def _stands(item: Mapping[str, Any], caption: str) -> bool:
-    """Whether a phrase says where it stands in the caption, and does, or that it stands nowhere."""
-    span = item.get("char_span", ())
-    if span is None or not (len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)):
-        return span is None
-    return find_spans([item["text"]], caption[slice(*span)]) == [(0, span[1] - span[0])]
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:

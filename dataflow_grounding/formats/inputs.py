@@ -88,11 +88,9 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     if path is not None:
         return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
 
-    def none() -> str:
-        below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-        hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
-        return f"{folder} has no pictures in it{hint}"
-
+    below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
+    hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+    none = f"{folder} has no pictures in it{hint}"
     return _of_pictures(folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none)
 
 
@@ -108,15 +106,15 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
         return _of_tars(pattern, shards)
     names = [name for name in found if name.lower().endswith(ENDINGS)]
     none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
-    return _of_pictures(pattern, folder or ".", names, results_dir, lambda: none)
+    return _of_pictures(pattern, folder or ".", names, results_dir, none)
 
 
-def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: Callable[[], str]) -> Input:
+def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: str) -> Input:
     """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
     results = os.path.join(absolute(results_dir), "") if results_dir else "\0"
     rows = [{"image": n} for n in names if not absolute(joined(folder, n)).startswith(results)]
     if not rows:
-        raise InputError(none())
+        raise InputError(none)
     return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
 
 

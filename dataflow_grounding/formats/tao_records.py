@@ -139,7 +139,9 @@ def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """The record, its expressions completed where another system made them: a status, and spans that were looked up."""
     expressions = row.get("expressions")
-    if not isinstance(expressions, list) or not all(_has_text(item) for item in expressions):
+    if not isinstance(expressions, list) or not all(
+        isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions
+    ):
         return dict(row)
     if all("status" in item for item in expressions):
         return dict(row)
@@ -150,10 +152,6 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
         for item, span in zip(expressions, spans, strict=True)
     ]
     return {**row, "expressions": completed}
-
-
-def _has_text(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("text"), str)
 
 
 def _stated(row: Mapping[str, Any]) -> tuple[Any, Any]:
