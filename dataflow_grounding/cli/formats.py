@@ -13,8 +13,8 @@ from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.export import Selection
 from dataflow_grounding.formats.imported import with_sizes
-from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.records import STATUSES, dump_text
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text

@@ -9,7 +9,7 @@ from typing import Any
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
 from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes, words_of
-from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.metrics.annotations import head_of, names_of
 from dataflow_grounding.records import Record, path_of, read_annotations, stated_size

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
 from dataflow_grounding.formats.base import TOKEN, stands
-from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image

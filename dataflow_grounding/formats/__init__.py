@@ -15,9 +15,8 @@ from dataflow_grounding.tables import load_table
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.base import Format
-    from dataflow_grounding.formats.export import Exported
+    from dataflow_grounding.formats.export import Exported, Selection
     from dataflow_grounding.formats.export_pictures import Images
-    from dataflow_grounding.formats.selection import Selection
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml, by name."""

@@ -12,14 +12,55 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_a
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
-from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import Record, image_id_of, read_annotations
+from dataflow_grounding.records import STATUSES, Record, image_id_of, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
 _SHOWN = 3  # reasons that are kept
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked of an expression, and of each of its boxes.
+
+    Args:
+        min_score: Boxes with a lower score are left out, and those without a score, of which nothing is known. An
+            expression that loses all of its boxes so is left out: that doesn't make it one that isn't there.
+        verified_only: Expressions that a check confirmed (`verified: true`).
+        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its record).
+        statuses: Of `records.STATUSES`.
+
+    Example:
+        >>> both = {"instances": [{"bbox": [0, 0, 9, 9], "score": 0.9}, {"bbox": [5, 5, 9, 9], "score": 0.2}]}
+        >>> [box["score"] for box in Selection(min_score=0.5).of({}, both)["instances"]]
+        [0.9]
+    """
+
+    min_score: float | None = None
+    verified_only: bool = False
+    reviewed_only: bool = False
+    statuses: tuple[str, ...] = STATUSES
+
+    def of(self, record: Mapping[str, Any], expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The expression with the boxes that are wanted; None where it isn't."""
+        if status_of(expression) not in self.statuses:
+            return None
+        if self.verified_only and expression.get("verified") is not True:
+            return None
+        if self.reviewed_only and not (expression.get("reviewed_by") or record.get("reviewed_by")):
+            return None
+        boxes = expression["instances"]
+        if self.min_score is None or not boxes:
+            return expression
+        kept = [box for box in boxes if box.get("score") is not None and box["score"] >= self.min_score]
+        return {**expression, "instances": kept} if kept else None
+
+
+def status_of(expression: Mapping[str, Any]) -> str:
+    """The expression's status; where none is stated, `grounded` with boxes, else `pending`: not looked for yet."""
+    return str(expression.get("status") or ("grounded" if expression.get("instances") else "pending"))
 
 
 @dataclass
@@ -65,9 +106,7 @@ def export(
     done = Exported(path)
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
         pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
-        way = _Way(format, pictures, select or Selection(), done)
-        format.write(way.samples(records), out)
-        way.close()
+        format.write(_Way(format, pictures, select or Selection(), done).samples(records), out)
         why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
         if why and (strict or not done.written):
             whose = f"{format.name} would lose" if done.written else "no record is left"
@@ -100,9 +139,6 @@ class _Way:
                 written["phrases"] += len(sample.phrases)
                 written["boxes"] += sum(len(phrase.boxes) for phrase in sample.phrases)
                 yield sample
-
-    def close(self) -> None:
-        """Add what is known at the end."""
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,

@@ -52,8 +52,7 @@ class LabelStudio(Format):
                 self.passed_over["cancelled annotations"] += sum(cancelled)
                 self.passed_over["annotations before a task's last one"] += max(0, cancelled.count(False) - 1)
                 self.passed_over["tasks without an annotation"] += not done
-                records = [self._record(task["data"], said) for said in done]
-            yield from records
+                yield from [self._record(task["data"], said) for said in done]
 
     def _record(self, data: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
         caption, address = data.get(self.caption) or "", data[self.image]

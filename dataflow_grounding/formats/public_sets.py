@@ -112,8 +112,7 @@ class Flickr30k(ReadOnly):
             file = os.path.join(path, self.data_file, f"{name}.txt")
             for number, line in enumerate(_lines(file), 1):
                 with broken(f"{file}, line {number}"):
-                    said = _caption(line, boxes)
-                yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **said}
+                    yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **_caption(line, boxes)}
 
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
         """The boxes of each chain of phrases about one thing, and the picture's size."""
@@ -166,9 +165,8 @@ class Grit(ReadOnly):
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
                 with broken(where):
-                    record = _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"]}
-                    record["expressions"] = united(_phrase(row, self.passed_over, *found) for found in row[self.column])
-                yield record
+                    said = united(_phrase(row, self.passed_over, *found) for found in row[self.column])
+                    yield _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"], "expressions": said}
 
 
 def _phrase(row: Mapping[str, Any], passed_over: Counter[str], *found: float) -> tuple[Any, dict[str, Any]]:
@@ -200,7 +198,7 @@ class VisualGenome(ReadOnly):
                 self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)
                 picture = _picture("/".join(image["url"].split("/")[-2:]), image)
                 coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
-            yield {**picture, **coco, "expressions": said}
+                yield {**picture, **coco, "expressions": said}
 
 
 def _region(region: Mapping[str, Any], size: Size) -> Iterator[dict[str, Any]]:

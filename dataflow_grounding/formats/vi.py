@@ -40,9 +40,8 @@ class Vi(Format):
                 asset, contents = line["asset"], line["contents"]
                 size = {"width": asset["width"], "height": asset["height"]}
                 said = [_expression(one, *size.values()) for one in contents["groundedPhrases"]]
-                record = {"image_path": asset.get("filepath") or asset["filename"], **size}
-                record |= {"caption": contents["caption"], "expressions": said}
-            yield record
+                facts = {"image_path": asset.get("filepath") or asset["filename"], "caption": contents["caption"]}
+                yield {**facts, **size, "expressions": said}
 
 
 def _said(phrase: Phrase, size: Size) -> dict[str, Any]:
