@@ -11,7 +11,7 @@ import click
 from dataflow_grounding.cli.arguments import Range, answer, together
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
+from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
 from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.export import Selection
 from dataflow_grounding.formats.imported import with_sizes
@@ -64,7 +64,7 @@ _set_option = click.option("--set", "options", multiple=True, callback=_named, m
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def import_(path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool) -> None:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`, `export`."""
-    annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or _beside(path)
+    annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or folder_of(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
     made, new, writer = find_format(format, **options), not os.path.exists(out), RowWriter(annotations)
@@ -96,7 +96,7 @@ def convert(
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
-    folders = [image_root or _beside(path)]
+    folders = [image_root or folder_of(path)]
     with tempfile.TemporaryDirectory() as unpacked:
         if made.packs and settings["images"] in (None, "copy") and not os.path.splitext(settings["out"])[1]:
             made.pictures = unpacked
@@ -111,10 +111,6 @@ def convert(
 def export(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""
     return _write(records_of(results), format, image_folders_of(results, image_root), None, **settings)
-
-
-def _beside(path: str) -> str:
-    return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
 
 
 def _told(passed_over: Counter[str]) -> list[str]:

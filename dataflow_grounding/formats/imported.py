@@ -25,8 +25,7 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            done = _completed(record, passed_over)
-        yield done
+            yield _completed(record, passed_over)
 
 
 def _completed(record: Record, passed_over: Counter[str]) -> dict[str, Any]:

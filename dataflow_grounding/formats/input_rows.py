@@ -106,18 +106,14 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
     if role not in LOOKS:
         return None
     columns = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in taken]
-    likely = [name for name in columns if _share(LOOKS[role], rows, name) > 0.5]
+    given = {name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns}
+    likely = [name for name, values in given.items() if sum(map(LOOKS[role], values)) > len(values) / 2]
 
     def later(name: str) -> tuple[int, int]:
         known = NAMES[role].index(name.lower()) if name.lower() in NAMES[role] else len(NAMES[role])
         return known, -sum(len(str(row.get(name))) for row in rows) if role == "caption" else 0  # the longest texts
 
     return min(likely, key=later, default=None)
-
-
-def _share(looks: Callable[[Any], bool], rows: Sequence[Mapping[str, Any]], column: str) -> float:
-    values = [row[column] for row in rows if row.get(column) not in (None, "")]
-    return sum(map(looks, values)) / len(values) if values else 0.0
 
 
 def _is_picture(value: Any) -> bool:

@@ -202,13 +202,11 @@ def _four(item: Any, what: str) -> list[float]:
 
 def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], size: Sequence[Any]) -> list[int | None]:
     """For each written box the place of the exact one that it is, each taken once."""
-    left = list(range(len(exact)))
-    found: list[int | None] = []
+    left, found = {n: _in_1000(bbox, size) for n, (bbox, _) in enumerate(exact)}, list[int | None]()
     for box in written:
-        fits = [n for n in left if _close(box, _in_1000(exact[n][0], size))]
-        found.append(fits[0] if fits else None)
-        if fits:
-            left.remove(fits[0])
+        fits = next((n for n, other in left.items() if _close(box, other)), None)
+        found.append(fits)
+        left = {n: other for n, other in left.items() if n != fits}
     return found
 
 
