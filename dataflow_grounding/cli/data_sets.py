@@ -4,7 +4,6 @@ import math
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -72,14 +71,11 @@ def of_stats(results: tuple[str, ...], as_json: bool, **more: Any) -> None:
     """
     figures = figures_of(results, **more)
     advice = advice_on(figures)
-    answer(as_json, {**figures, "advice": advice}, _lines(figures, advice))
-
-
-def _lines(figures: Mapping[str, Any], advice: Mapping[str, str]) -> Iterator[str]:
+    lines = []
     for name, row in FIGURES.items():
-        yield f"{row['about']}: {_shown(figures[name], row.get('kind'))}"
-        if name in advice:
-            yield f"  → {advice[name]}"
+        lines.append(f"{row['about']}: {_shown(figures[name], row.get('kind'))}")
+        lines += [f"  → {advice[name]}"] if name in advice else []
+    answer(as_json, {**figures, "advice": advice}, lines)
 
 
 def _shown(value: Any, kind: str | None) -> str:

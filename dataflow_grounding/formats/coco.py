@@ -93,7 +93,14 @@ class CocoFile:
 
     def regions(self, image: str) -> list[Labelled]:
         """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
-        return [_region(entry, f"{self.path}, annotation {entry['id']}") for entry in self.entries(image)]
+        regions: list[Labelled] = []
+        for entry in self.entries(image):
+            where = f"{self.path}, annotation {entry['id']}"
+            x1, y1, x2, y2 = bbox = _corners(entry, f"{where}: ")
+            if x2 <= x1 or y2 <= y1:
+                raise BrokenRow(f"{where}: the box {[float(value) for value in entry['bbox']]} has no area")
+            regions.append({"bbox": bbox, "type": entry["category"]})
+        return regions
 
 
 @dataclass
@@ -213,13 +220,6 @@ def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
         passed_over["scores outside of 0 to 1"] += 1
         del known["score"]
     return {"bbox": box, **known}
-
-
-def _region(item: dict[str, Any], where: str) -> Labelled:
-    bbox = _corners(item, f"{where}: ")
-    if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
-        raise BrokenRow(f"{where}: the box {[float(value) for value in item['bbox']]} has no area")
-    return {"bbox": bbox, "type": item["category"]}
 
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:

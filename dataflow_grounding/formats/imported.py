@@ -54,21 +54,19 @@ def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
     for item in expressions:
-        kept = [instance for instance in item["instances"] if _has_area(instance)]
+        kept = []
+        for instance in item["instances"]:
+            (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
+            if x1 > x2 or y1 > y2:
+                raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
+            if score is not None and not (is_number(score) and 0 <= score <= 1):
+                raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+            kept += [instance] if x1 < x2 and y1 < y2 else []
         passed_over[NO_AREA] += len(item["instances"]) - len(kept)
         if kept or not item["instances"]:
             yield {**item, "instances": kept}
         else:
             passed_over["phrases left without a box"] += 1
-
-
-def _has_area(instance: Mapping[str, Any]) -> bool:
-    (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
-    if x1 > x2 or y1 > y2:
-        raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
-    if score is not None and not (is_number(score) and 0 <= score <= 1):
-        raise BrokenRow(f"the score {score!r} is not between 0 and 1")
-    return bool(x1 < x2 and y1 < y2)
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:

@@ -184,20 +184,14 @@ def _of_dataset(path: str, split: str) -> Input:
     def rows() -> Iterator[dict[str, Any]]:
         loaded = _load(path)
         if isinstance(loaded, dict):
-            loaded = loaded[_split_of(path, loaded, split)]
+            wanted = next(iter(loaded)) if len(loaded) == 1 and not split else split
+            if wanted not in loaded:
+                what = f"has no split {wanted!r}" if wanted else "has several splits"
+                raise InputError(f"{path} {what}: set data.split to one of {', '.join(loaded)}")
+            loaded = loaded[wanted]
         for batch in loaded.with_format("arrow").iter(batch_size=BATCH):  # pictures as they are stored, not decoded
             yield from batch.to_pylist()
 
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(path, lambda: _numbered(rows()), (folder, "."), tuple(sorted(states)))
-
-
-def _split_of(path: str, splits: Mapping[str, Any], wanted: str) -> str:
-    """The split that is wanted, or the only one. Raises InputError."""
-    if not wanted and len(splits) == 1:
-        return next(iter(splits))
-    if wanted not in splits:
-        what = f"has no split {wanted!r}" if wanted else "has several splits"
-        raise InputError(f"{path} {what}: set data.split to one of {', '.join(splits)}")
-    return wanted

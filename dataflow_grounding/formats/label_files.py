@@ -36,25 +36,23 @@ def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
     Raises:
         OSError: It can't be read.
     """
-    regions, left_out = [], []
+    regions, left_out = list[Labelled](), list[str]()
     for where, line in _lines(path):
         try:
             fields = _fields(line, where)
-            if fields and fields[0].lower() != LEFT_OUT:
-                regions.append(_of_kitti(fields, where))
+            if not fields or fields[0].lower() == LEFT_OUT:
+                continue
+            if not 8 <= len(fields) <= 17:
+                raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
+            numbers = [_number(text, where) for text in fields[1:]]
+            x1, y1, x2, y2 = bbox = numbers[3:7]
+            if x2 < x1 or y2 < y1:
+                corners = " ".join(fields[4:8])
+                raise BrokenRow(f"{where}: the box {corners} ends before it begins (x1 y1 x2 y2 is expected)")
+            regions.append({"bbox": bbox, "type": fields[0], **_score(numbers[14:])})
         except BrokenRow as error:
             left_out.append(str(error))
     return regions, left_out
-
-
-def _of_kitti(fields: list[str], where: str) -> Labelled:
-    if not 8 <= len(fields) <= 17:
-        raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
-    numbers = [_number(text, where) for text in fields[1:]]
-    x1, y1, x2, y2 = bbox = numbers[3:7]
-    if x2 < x1 or y2 < y1:
-        raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)")
-    return {"bbox": bbox, "type": fields[0], **_score(numbers[14:])}
 
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:

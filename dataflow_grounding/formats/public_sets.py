@@ -194,16 +194,13 @@ class VisualGenome(ReadOnly):
             with broken(f"{file}, entry {number}"):
                 image = known[entry.get("image_id", entry.get("id"))]
                 size = (image["width"], image["height"])
-                said = [one for region in entry["regions"] for one in _region(region, size)]
+                said = []
+                for region in entry["regions"]:
+                    x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
+                    own = {"text": region["phrase"].strip(), "expression_id": str(region["region_id"])}
+                    box = [*clamp((x, y, x + width, y + height), size)]
+                    said += [{**own, "instances": [{"bbox": box}]}] if own["text"] else []
                 self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)
                 picture = _picture("/".join(image["url"].split("/")[-2:]), image)
                 coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
                 yield {**picture, **coco, "expressions": said}
-
-
-def _region(region: Mapping[str, Any], size: Size) -> Iterator[dict[str, Any]]:
-    x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
-    box = clamp((x, y, x + width, y + height), size)
-    if region["phrase"].strip():
-        own = {"expression_id": str(region["region_id"])}
-        yield {"text": region["phrase"].strip(), **own, "instances": [{"bbox": list(box)}]}
