@@ -198,7 +198,15 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
     with broken(f"{file}, annotation {item['id']}"):
         one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
         if box or nothing:
-            instances = [_instance(item, passed_over)] if box and not (nothing and 0 in box[2:]) else []
+            instances = []
+            if box and not (nothing and 0 in box[2:]):
+                x1, y1, x2, y2 = bbox = _corners(item)
+                if x2 < x1 or y2 < y1:
+                    raise BrokenRow("the box has a side of less than nothing")
+                instances = [{"bbox": bbox, **_known(item, "bbox_id", "score")}]
+                if is_number(item.get("score")) and not 0 <= item["score"] <= 1:
+                    passed_over["scores outside of 0 to 1"] += 1
+                    del instances[0]["score"]
             yield one.get("expression_id", repr(one)), {**one, "instances": instances}
         passed_over["annotations without a box"] += not (box or nothing)
         passed_over[UNLISTED] += not item["category"] and one["text"] == ONE
@@ -210,16 +218,6 @@ def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
         return {"text": item.get("phrase") or item["category"] or ONE}
     text = " ".join(caption[start:end] for start, end in spans) or caption
     return {"text": item.get("phrase") or text, "char_span": spans[0] if len(spans) == 1 else None}
-
-
-def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    box, known = _corners(item), _known(item, "bbox_id", "score")
-    if box[2] < box[0] or box[3] < box[1]:
-        raise BrokenRow("the box has a side of less than nothing")
-    if is_number(known.get("score")) and not 0 <= known["score"] <= 1:
-        passed_over["scores outside of 0 to 1"] += 1
-        del known["score"]
-    return {"bbox": box, **known}
 
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:

@@ -150,7 +150,10 @@ class LabelSeeds(Seeds):
 
 def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None, boxless: bool) -> LabelSeeds:
     """With KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
-    files = [] if names_file is None else [names_file or _beside(label_dir, key)]
+    files = [] if names_file is None else [names_file or joined(label_dir, "classes.txt")]
+    if files and not names_file and not kind_of(files[0]):
+        names_key = f"{key.rpartition('.')[0]}.yolo_names"
+        raise InputError(f"{names_key}: name the file with the class names (there is no {files[0]} either)")
     names = read_names(files[0]) if files else None
     images = files_under(image_dir, ENDINGS, "data.image_dir")
     labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if files else set())
@@ -171,14 +174,6 @@ def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str 
     of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
     without_image, files = sorted(labels.difference(label_of.values())), [*of_image.values(), *files]
     return LabelSeeds(image_dir, label_dir, images, of_image, read, without_image, files, boxless)
-
-
-def _beside(label_dir: str, key: str) -> str:
-    path = joined(label_dir, "classes.txt")
-    if not kind_of(path):
-        names_key = f"{key.rpartition('.')[0]}.yolo_names"
-        raise InputError(f"{names_key}: name the file with the class names (there is no {path} either)")
-    return path
 
 
 def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:

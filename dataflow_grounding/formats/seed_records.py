@@ -81,7 +81,11 @@ class AnnotationSeeds(Seeds):
                 self._broken.append(f"{where}: {row.error}")
                 yield {"image_path": None, SEED_ERROR: self._broken[-1]}
                 continue
-            data = self._at_hand(row.data)
+            data, path = row.data, row.data.get("image_path")
+            # TAO's path may be that of the container that it ran in
+            if self._image_dir and isinstance(path, str) and is_tao(data) and size_of(path, self.folders) is None:
+                name = os.path.basename(path)
+                data = {**data, "image_path": name} if kind_of(joined(self._image_dir, name)) else data
             try:
                 yield self._record(data, where)
             except BrokenRow as error:
@@ -103,14 +107,6 @@ class AnnotationSeeds(Seeds):
         if self._boxless:
             record.setdefault("regions", [])
         return record
-
-    def _at_hand(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row; one of TAO's with its image's name alone, if the path is that of the container that TAO ran in."""
-        path = row.get("image_path")
-        if self._image_dir and isinstance(path, str) and is_tao(row) and size_of(path, self.folders) is None:
-            name = os.path.basename(path)
-            return {**row, "image_path": name} if kind_of(joined(self._image_dir, name)) else row
-        return row
 
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in row.items() if name not in self._made.columns}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
@@ -24,6 +24,7 @@ SOURCE = "image_referring_expression"
 COLUMN = "kitti_bboxes"
 SIDE = 1000
 ASSUMED = (1920, 1080)
+_OF_EXPRESSION = ("expression_id", "text", "char_span", "noun_chunk", "verified")
 _STEPS = ("step0_expression_extraction", "step1_grounding")
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
 
@@ -36,9 +37,15 @@ class Tao(Format):
             for sample in samples:
                 size = {"width": sample.size[0], "height": sample.size[1]}
                 texts = {"caption": sample.record.get("caption"), "cleaned_caption": sample.caption}
+                expressions = []
+                for phrase in sample.phrases:
+                    of, instances = phrase.expression, list[dict[str, Any]]()
+                    for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
+                        instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
+                    expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
                 put(
                     {"image_id": sample.record.get("image_id"), "image_path": sample.file_name, **size, **texts}
-                    | {"regions": [], "expressions": [_written(phrase) for phrase in sample.phrases]}
+                    | {"regions": [], "expressions": expressions}
                     | {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
                 )
 
@@ -54,15 +61,6 @@ class Tao(Format):
                 if not all(_fits(one, row.get("cleaned_caption")) for one in row["expressions"]):
                     row = with_status(row)  # TAO takes spans from its model unchecked
             yield row
-
-
-def _written(phrase: Phrase) -> dict[str, Any]:
-    given = phrase.expression
-    boxes = zip(given["instances"], phrase.boxes, phrase.scores, strict=True)
-    return {
-        **{key: given.get(key) for key in ("expression_id", "text", "char_span", "noun_chunk", "verified")},
-        "instances": [{"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score} for one, box, score in boxes],
-    }
 
 
 def _fits(expression: Mapping[str, Any], caption: Any) -> bool:
