@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 import click
@@ -67,14 +68,14 @@ def import_(path: str, format: str, out: str, image_root: str | None, options: d
     annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or folder_of(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
-    made, new, writer = find_format(format, **options), not os.path.exists(out), RowWriter(annotations)
+    made, new = find_format(format, **options), not os.path.exists(out)
     made.pictures = made.pictures or out
     try:
-        for record in with_sizes(read(path, made, image_root=image_root), folder):
-            writer.write(record)
-        writer.commit()
+        with closing(RowWriter(annotations)) as writer:
+            for record in with_sizes(read(path, made, image_root=image_root), folder):
+                writer.write(record)
+            writer.commit()
     except BaseException:
-        writer.close()
         if new:
             shutil.rmtree(out, ignore_errors=True)
         raise

@@ -52,11 +52,16 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
-        groups: dict[str, dict[str, Figures]] = {}
-        for table, group, places in _groups_of(self.pairs):
-            figures = _plain(figures_of({name: column[places].sum() for name, column in self.columns.items()}))
-            shown = {"expressions": len(places), **{name: figures[name] for name in _OF_GROUPS}}
-            groups.setdefault(table, {})[group] = shown
+        kinds: dict[str, dict[str, list[int]]] = {}
+        phrases = ((record, *phrase) for record in self.pairs for phrase in record.phrases)
+        for place, phrase in enumerate(phrases):
+            for kind, name in _names_of_groups(*phrase):
+                kinds.setdefault(kind, {}).setdefault(name, []).append(place)
+        groups: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
+        for kind, of in kinds.items():
+            for group in sorted(sorted(of, key=lambda name: -len(of[name]))[:_MOST]):
+                figures = _plain(figures_of({name: column[of[group]].sum() for name, column in self.columns.items()}))
+                groups[kind][group] = {"expressions": len(of[group]), **{name: figures[name] for name in _OF_GROUPS}}
         intervals = {name: interval(self.draws[name]) for name in self.draws if self.figures[name] is not None}
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
         return {**self.figures, "intervals": intervals, **more}
@@ -130,18 +135,6 @@ def _sums(pairs: Sequence[PairedRecord], columns: Columns, rules: Rules, spans_s
     sums |= {name: np.bincount(images, column) * spans_stated for name, column in spans.items()}
     sums["boxes"] += np.bincount(images, extra)
     return sums
-
-
-def _groups_of(pairs: Sequence[PairedRecord]) -> Iterator[tuple[str, str, list[int]]]:
-    """Kind of group, its name, the places of its phrases; a phrase may be in several groups of a kind."""
-    kinds: dict[str, dict[str, list[int]]] = {}
-    phrases = ((record, *phrase) for record in pairs for phrase in record.phrases)
-    for place, (record, gold, found) in enumerate(phrases):
-        for kind, name in _names_of_groups(record, gold, found):
-            kinds.setdefault(kind, {}).setdefault(name, []).append(place)
-    for kind, groups in kinds.items():
-        for name in sorted(sorted(groups, key=lambda name: -len(groups[name]))[:_MOST]):
-            yield kind, name, groups[name]
 
 
 def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
