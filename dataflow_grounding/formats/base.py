@@ -107,11 +107,6 @@ class Sample:
     phrases: list[Phrase]
     record: Mapping[str, Any]
 
-    @property
-    def grounded(self) -> list[Phrase]:
-        """The phrases that have boxes."""
-        return [phrase for phrase in self.phrases if phrase.boxes]
-
 
 class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.

@@ -45,11 +45,9 @@ class Selection:
 
     def of(self, record: Mapping[str, Any], expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The expression with the boxes that are wanted; None where it isn't."""
-        if status_of(expression) not in self.statuses:
-            return None
-        if self.verified_only and expression.get("verified") is not True:
-            return None
-        if self.reviewed_only and not (expression.get("reviewed_by") or record.get("reviewed_by")):
+        unchecked = self.verified_only and expression.get("verified") is not True
+        unseen = self.reviewed_only and not (expression.get("reviewed_by") or record.get("reviewed_by"))
+        if unchecked or unseen or status_of(expression) not in self.statuses:
             return None
         boxes = expression["instances"]
         if self.min_score is None or not boxes:
