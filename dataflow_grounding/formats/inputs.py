@@ -69,8 +69,8 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
     if kind == "file" and path.endswith(".tar"):
         return _of_tars(path, [path])
     if kind == "file":
-        if file_type_of(path) == "json" and (captions := _coco_captions(path)) is not None:
-            return _of_coco(path, captions, beside)
+        if file_type_of(path) == "json" and (captions := _of_coco(path, beside)):
+            return captions
         if file_type_of(path) == "parquet" and holds_bytes(path):
             return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), beside, (path,))
     return Input(path, lambda: read_rows(path), beside, (path,), plain=True)
@@ -132,8 +132,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
     return Input(path, lambda: _numbered(rows()), (".",), tuple(shards), columns={"image": "image"})
 
 
-def _coco_captions(path: str) -> Any:
-    """What a COCO file of captions holds; None for any other JSON file. Raises InputError for COCO's boxes."""
+def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
+    """A COCO file of captions; None for any other JSON file. Raises InputError for COCO's boxes."""
     with open_file(path) as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
@@ -143,10 +143,6 @@ def _coco_captions(path: str) -> Any:
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
         use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
         raise InputError(f"{path} is a COCO file without captions: {use}")
-    return data
-
-
-def _of_coco(path: str, data: dict[str, Any], folders: tuple[str, ...]) -> Input:
     names = {str(item.get("id")): item.get("file_name") for item in data["images"] if isinstance(item, dict)}
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -57,25 +57,25 @@ def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
 
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
-    found = ((where, _fields(line, where)) for where, line in _lines(path))
-    return [_of_yolo(fields, names, size, where) for where, fields in found if fields]
-
-
-def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Labelled:
-    outline = len(fields) > 6 and len(fields) % 2 == 1
-    if len(fields) not in (5, 6) and not outline:
-        raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
-    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
-        raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
-    numbers = [_number(text, where) for text in fields[1:]]
-    cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
-    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
-        raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
-    corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    if outline:
-        corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
-    bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return {"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}
+    regions: list[Labelled] = []
+    for where, line in _lines(path):
+        if not (fields := _fields(line, where)):
+            continue
+        outline = len(fields) > 6 and len(fields) % 2 == 1
+        if len(fields) not in (5, 6) and not outline:
+            raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
+        if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
+        numbers = [_number(text, where) for text in fields[1:]]
+        cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
+        if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+            raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
+        corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+        if outline:
+            corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
+        bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
+        regions.append({"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])})
+    return regions
 
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:
