@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
-from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes, words_of
+from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes
 from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.metrics.annotations import head_of, names_of
@@ -91,7 +92,7 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _of_phrase(expression: Mapping[str, Any], boxes: int) -> Iterator[tuple[str, Any]]:
-    words = words_of(expression["text"])
+    words = [token.lower for token in tokenize(expression["text"]) if token.lower[0].isalnum()]
     kinds = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
     yield "phrases", True
     yield "pairs", boxes > 0

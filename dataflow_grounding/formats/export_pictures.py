@@ -71,11 +71,16 @@ class ExportPictures:
         return Picture(given, header.size, path, header)
 
     def put(self, picture: Picture) -> str:
-        """The picture's file name in the export, where it now is. Raises OSError."""
+        """The picture's file name in the export, where it now is, the same in every export. Raises OSError."""
         given, _, path, header = picture
         if header is None:
             return given
-        name = self._name(given)
+        ending = os.path.splitext(given)[1]
+        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
+        name, number = f"{FOLDER}/{stem}{ending}", 1
+        while self._paths.setdefault(hash(name), hash(given)) != hash(given):  # each path has a name of its own
+            number += 1
+            name = f"{FOLDER}/{stem}~{number}{ending}"
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
@@ -96,13 +101,3 @@ class ExportPictures:
         if self._images == "reference":
             return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
         return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
-
-    def _name(self, given: str) -> str:
-        """A name of its own for each path, the same in every export."""
-        ending = os.path.splitext(given)[1]
-        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
-        name, number = f"{FOLDER}/{stem}{ending}", 1
-        while self._paths.setdefault(hash(name), hash(given)) != hash(given):
-            number += 1
-            name = f"{FOLDER}/{stem}~{number}{ending}"
-        return name

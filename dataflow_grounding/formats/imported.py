@@ -25,19 +25,15 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            yield _completed(record, passed_over)
-
-
-def _completed(record: Record, passed_over: Counter[str]) -> dict[str, Any]:
-    if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
-        raise BrokenRow("width and height should be numbers of pixels")
-    given = record.get("cleaned_caption") or record.get("caption")
-    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
-    caption = _with_spans(expressions, given if isinstance(given, str) else "")
-    for item in expressions:
-        item.setdefault("status", "grounded" if item["instances"] else "none")
-    own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-    return {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
+            if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
+                raise BrokenRow("width and height should be numbers of pixels")
+            given = record.get("cleaned_caption") or record.get("caption")
+            expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
+            caption = _with_spans(expressions, given if isinstance(given, str) else "")
+            for item in expressions:
+                item.setdefault("status", "grounded" if item["instances"] else "none")
+            own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            yield {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
 
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:

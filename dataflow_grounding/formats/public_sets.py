@@ -9,7 +9,6 @@ import math
 import os
 import pickle
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -165,18 +164,16 @@ class Grit(ReadOnly):
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
                 with broken(where):
-                    said = united(_phrase(row, self.passed_over, *found) for found in row[self.column])
-                    yield _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"], "expressions": said}
-
-
-def _phrase(row: Mapping[str, Any], passed_over: Counter[str], *found: float) -> tuple[Any, dict[str, Any]]:
-    start, end, *parts, score = found
-    span = int(start), int(end)
-    sides = row["width"], row["height"]
-    given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
-    box = [*clamp(given, sides)]
-    passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
-    return span, {"text": row["caption"][slice(*span)], "char_span": span, "instances": [{"bbox": box, "score": score}]}
+                    sides, said = (row["width"], row["height"]), []
+                    for start, end, *parts, score in row[self.column]:
+                        span = int(start), int(end)
+                        given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
+                        box = [*clamp(given, sides)]
+                        self.passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
+                        one = {"text": row["caption"][slice(*span)], "char_span": span}
+                        said.append((span, {**one, "instances": [{"bbox": box, "score": score}]}))
+                    picture = _picture(f"{row['key']}.jpg", row)
+                    yield {**picture, "caption": row["caption"], "expressions": united(said)}
 
 
 class VisualGenome(ReadOnly):

@@ -43,12 +43,10 @@ class Vi(Format):
             with broken(where):
                 asset, contents = line["asset"], line["contents"]
                 size = {"width": asset["width"], "height": asset["height"]}
-                said = [_expression(one, *size.values()) for one in contents["groundedPhrases"]]
+                sides, said = [*size.values()], []
+                for one in contents["groundedPhrases"]:
+                    boxes = [[round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(box)] for box in one["bounds"]]
+                    place = {"char_span": [one.get("startTokenIndex"), one.get("endTokenIndex")]}
+                    said.append({"text": one["phrase"], **place, "instances": [{"bbox": box} for box in boxes]})
                 facts = {"image_path": asset.get("filepath") or asset["filename"], "caption": contents["caption"]}
                 yield {**facts, **size, "expressions": said}
-
-
-def _expression(said: dict[str, Any], *size: int) -> dict[str, Any]:
-    boxes = [[round(n * size[i % 2], _DECIMALS) for i, n in enumerate(box)] for box in said["bounds"]]
-    span = [said.get("startTokenIndex"), said.get("endTokenIndex")]
-    return {"text": said["phrase"], "char_span": span, "instances": [{"bbox": box} for box in boxes]}
