@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dataflow_grounding.cluster.shipping import unshipped
+from dataflow_grounding.elsewhere import is_elsewhere
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.leases import Grant, Report, leasing
 from dataflow_grounding.engine.options import RunOptions
@@ -115,7 +116,10 @@ class Worker:
         while True:
             try:
                 with leasing(self._renew, options.max_wait):
-                    return execute(steps, options, name, run=self._make_run)
+                    done = execute(steps, options, name, run=self._make_run)
+                if is_elsewhere(results):
+                    os.remove(shard.rows)
+                return done
             except FolderTaken:
                 if time.monotonic() > until:
                     raise

@@ -5,7 +5,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
@@ -51,8 +51,12 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     failed, there = [part.failures_path for part in parts], [path for paths in files.values() for path in paths]
     present(*there, *map(lines_path, there), *failed, anew=True)
     joined(files, summary.failures_file, failed, summary.done, kept)
+    mirror = mirror_of(summary.failures_file)
     for shard in shards:
         os.remove(shard.rows)
+        if mirror is not None:
+            with suppress(OSError):  # all is done: what stays there is of no more use, and does no harm
+                mirror.remove(os.path.relpath(shard.rows, mirror.root))
 
 
 def joined(

@@ -22,6 +22,7 @@ from dataflow_grounding.review.report_files import GENERATOR, script_json
 from dataflow_grounding.secrets import blotted_message
 from dataflow_grounding.terminal import counted
 
+_SCRIPTS = ("canvas.js", "record.js", "report.js")
 _FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -75,7 +76,7 @@ def door_html(
     before, after = page.split("<!-- data -->")
     yield before
     yield from inline
-    yield from (f'<script nonce="{nonce}">\n{page_file(name)}</script>\n' for name in ("record.js", "report.js"))
+    yield from (f'<script nonce="{nonce}">\n{page_file(name)}</script>\n' for name in _SCRIPTS)
     yield after
 
 

@@ -25,7 +25,7 @@ from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-FILES = ("report.css", "review.css", "record.js", "decisions.js", "phrases.js", "stage.js", "review.js")
+FILES = ("report.css", "review.css", "canvas.js", "record.js", "decisions.js", "phrases.js", "stage.js", "review.js")
 """What the page is made of besides its HTML."""
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")

@@ -99,8 +99,10 @@ def beside(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
     """
     if isinstance(earlier, str):
         return {"only": earlier}
-    listed = [(title, view_of(other)["expressions"]) for title, other in earlier]
-    decided = [(title, rows) for title, rows in listed if any(e["status"] != "pending" for e in rows)]
+    seen = [(title, view_of(other)) for title, other in earlier]
+    # a region's caption is no other version of the region; expressions of regions may be
+    alike = [(title, one["expressions"]) for title, one in seen if view["kind"] in (one["kind"], "expressions")]
+    decided = [(title, rows) for title, rows in alike if any(e["status"] != "pending" for e in rows)]
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
     for (before, old), (after, new) in pairwise([*decided, (name, view["expressions"])]):

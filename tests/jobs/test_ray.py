@@ -134,6 +134,9 @@ def test_results_in_a_bucket_are_those_of_a_folder(
         found = {name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read() for name in expected}
         assert found == expected
         assert once <= paid(slow) - before <= once + 8
+        names = [one["Key"] for one in bucket.list_objects_v2(Bucket=BUCKET, MaxKeys=1000)["Contents"]]
+        assert not [name for name in names if name.endswith("/rows.jsonl")]
+        assert not [*Path(os.environ["XDG_CACHE_HOME"]).rglob("rows.jsonl")]
         again = ended(place.start("--no-progress"), 60)
         assert (again.code, again.summary["already_complete"]) == (0, True), again
 

@@ -779,6 +779,16 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
     assert figures(page)["changed"] == "3"
 
 
+def test_a_caption_is_no_change_of_its_region(folder: Path, show: Any) -> None:
+    regions = {name: value for name, value in MUG_ON_TABLE.items() if name != "expressions"}
+    regions["regions"] = [{"bbox": [40, 30, 200, 150], "type": "mug"}]
+    captioned = {**regions, "region_captions": [{"region_id": 1, "text": "A red mug.", "bbox": [40, 30, 200, 150]}]}
+    page = show(report(folder, [captioned], versions=[version(folder, [regions], "step 0")], called="step 1"))
+    assert page.locator("article .phrase").all_inner_texts() == ["A red mug."]
+    assert page.locator(".beside").count() == 0
+    assert "changed" not in figures(page)
+
+
 def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     path = report(folder, [MUG_ON_TABLE])
     page = show(path.rename(folder.parent / "alone.html"))
