@@ -132,9 +132,9 @@ class Format(ABC):
         """What the export's README says of training with it besides training.md, in Markdown."""
         return ""
 
-    @abstractmethod
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples, each read once, into the folder. Raises OSError."""
+        """Write the samples, each read once, into the folder. Raises OSError; InputError where it can only be read."""
+        raise InputError(f"{self.name} can be read, but not written: choose another format")
 
     @abstractmethod
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
@@ -160,10 +160,3 @@ class Format(ABC):
                 text = text.replace(word, _INSTEAD.get(word, " "))
             text = re.sub(" +", " ", text).strip()
         return text
-
-
-class ReadOnly(Format):
-    """A format of published data sets (`in_only` in formats.yaml): nothing is trained from it as it is."""
-
-    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        raise InputError(f"{self.name} can be read, but not written: choose another format")

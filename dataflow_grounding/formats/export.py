@@ -175,7 +175,16 @@ class _Way:
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
         """The expression with what of its boxes is inside a picture of this size; None where it loses all."""
-        instances = [one for one in (self._inside(each, size) for each in expression["instances"]) if one]
+        instances = []
+        for instance in expression["instances"]:
+            given = box_of(instance["bbox"])
+            box = clamp(given, size)
+            if area(box) <= 0:
+                self._done.lost["boxes without an area in their picture"] += 1
+                continue
+            cut = math.dist(box, given) > EXACT
+            self._done.lost.update({"parts of boxes outside of their picture": 1} if cut else {})
+            instances.append(instance if box == given else {**instance, "bbox": [*box]})
         status, span = status_of(expression), expression.get("char_span")
         text = self._safe(expression["text"])
         if not text.strip() or (status == "grounded" and not instances):  # that doesn't make it one that isn't there
@@ -185,15 +194,6 @@ class _Way:
         boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
         scores = [instance["score"] for instance in instances]
         return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
-
-    def _inside(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
-        given = box_of(instance["bbox"])
-        box = clamp(given, size)
-        if area(box) <= 0:
-            self._done.lost["boxes without an area in their picture"] += 1
-            return None
-        self._done.lost.update({"parts of boxes outside of their picture": 1} if math.dist(box, given) > EXACT else {})
-        return instance if box == given else {**instance, "bbox": [*box]}
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)

@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
-from dataflow_grounding.formats.base import EXACT, ReadOnly
+from dataflow_grounding.formats.base import EXACT, Format
 from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml, united
 from dataflow_grounding.geometry import Size, box_of, clamp
 
@@ -37,7 +37,7 @@ class _Plain(pickle.Unpickler):
 
 
 @dataclass
-class RefCoco(ReadOnly):
+class RefCoco(Format):
     """`refs(unc).p`, sentences about the objects of `instances.json` beside; gRefCOCO's too, where `-1` is nothing.
 
     A record for each picture, an expression for each sentence. `split`: train, val, test, testA, testB; all if empty.
@@ -85,7 +85,7 @@ def _sentences(ref: Mapping[str, Any], objects: Mapping[Any, list[float]]) -> It
 
 
 @dataclass
-class Flickr30k(ReadOnly):
+class Flickr30k(Format):
     """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes. A record for each caption.
 
     Phrases that have no box, as they can't be seen or are all of the scene, are `unsupported`. `split`: a list of ids
@@ -152,7 +152,7 @@ def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
 
 
 @dataclass
-class Grit(ReadOnly):
+class Grit(Format):
     """Parquet files of captions; pictures are `<key>.jpg`. `column`: ref_exps, whole expressions, or noun_chunks.
 
     A box is `[start, end, x1, y1, x2, y2, score]`, characters of the caption and parts of the sides.
@@ -176,7 +176,7 @@ class Grit(ReadOnly):
                     yield {**picture, "caption": row["caption"], "expressions": united(said)}
 
 
-class VisualGenome(ReadOnly):
+class VisualGenome(Format):
     """`region_descriptions.json`, phrases with a box each, and `image_data.json` beside, for paths and sizes.
 
     Boxes that reach out of their picture are cut, and those without an area left out.
