@@ -66,18 +66,21 @@ class _Helper:
 
     def ask(self, names: list[str | None]) -> None:
         self._asked.append(names if any(names) and not self._far else [])
-        with suppress(OSError):
-            if self._asked[-1]:
-                pipe, command = subprocess.PIPE, [sys.executable, "-m", __name__]
-                self._process = (
-                    self._process
-                    or subprocess.Popen(  # in a session of its own: Ctrl-C is for whoever asks
-                        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
-                    )
-                )
+        if self._asked[-1] and not getattr(sys, "frozen", False):  # there Python can't be started by itself
+            with suppress(OSError):
+                self._process = self._process or self._start()
                 assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps([self._folders, names]).encode() + b"\n")
                 self._process.stdin.flush()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable or "", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for whoever asks
+        )
 
     def answer(self) -> dict[str, Found]:
         """What is known of the pictures of the first batch without an answer."""
