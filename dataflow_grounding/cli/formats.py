@@ -111,6 +111,8 @@ def convert(
 @_writing_options
 def export(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""
+    if os.path.isdir(results) and os.path.exists(reviewed := os.path.join(results, "annotations.reviewed.jsonl")):
+        say(f"Note: this is as the run left it. To export what reviewers left, name {reviewed}.")
     return _write(records_of(results), format, image_folders_of(results, image_root), None, **settings)
 
 

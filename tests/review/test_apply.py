@@ -179,3 +179,12 @@ def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
 def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
+
+
+def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"), image_path="a.png")
+    export = ["export", str(folder), "--format", "coco", "--images", "reference", "-o"]
+    assert "reviewers" not in command([*export, str(tmp_path / "one")]).err
+    decided(folder, "a#0", judged("A"))
+    applied(folder)
+    assert f"name {folder / 'annotations.reviewed.jsonl'}" in command([*export, str(tmp_path / "other")]).err
