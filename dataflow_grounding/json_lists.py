@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 _CHUNK = 2**16
-_SPACE, _COLON, _VALUE = re.compile(r"\s*"), re.compile(r"\s*:?\s*"), re.compile(r"\s*:\s*((?!))?")
+_SPACE, _BEHIND = re.compile(r"\s*"), re.compile(r"[\s,:\]}]")
+_COLON, _VALUE = re.compile(r"\s*:?\s*"), re.compile(r"\s*:\s*((?!))?")
 _LIST, _LIST_OF, _ITEM = re.compile(r"\s*\[\s*(\])?"), re.compile(r"\s*:\s*\[\s*(\])?"), re.compile(r"\s*(?:,\s*|(\]))")
 _OBJECT, _MEMBER = re.compile(r'\s*\{\s*(?:(\})|(?="))'), re.compile(r'\s*(?:,\s*(?=")|(\}))')
 
@@ -57,7 +58,7 @@ class _Text:
             try:
                 start = found.end() if found else len(self._text)
                 value, end = self._decode(self._text, start)
-                if end == len(self._text):  # a number may go on
+                if not _BEHIND.match(self._text, end):  # a number may go on
                     raise ValueError
             except ValueError:
                 if not self._more():

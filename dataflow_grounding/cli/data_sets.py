@@ -4,8 +4,6 @@ import math
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import click
@@ -72,14 +70,11 @@ def of_stats(results: tuple[str, ...], as_json: bool, **more: Any) -> None:
     """
     figures = figures_of(results, **more)
     advice = advice_on(figures)
-    answer(as_json, {**figures, "advice": advice}, _lines(figures, advice))
-
-
-def _lines(figures: Mapping[str, Any], advice: Mapping[str, str]) -> Iterator[str]:
+    lines = []
     for name, row in FIGURES.items():
-        yield f"{row['about']}: {_shown(figures[name], row.get('kind'))}"
-        if name in advice:
-            yield f"  → {advice[name]}"
+        lines.append(f"{row['about']}: {_shown(figures[name], row.get('kind'))}")
+        lines += [f"  → {advice[name]}"] if name in advice else []
+    answer(as_json, {**figures, "advice": advice}, lines)
 
 
 def _shown(value: Any, kind: str | None) -> str:
@@ -121,7 +116,17 @@ def of_lint(
     if out and os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another name")
     path, told, counts = annotations_of(data), list[dict[str, Any]](), Counter[str]()
-    tell = partial(_tell, path, counts, told if as_json else None, bool(out))
+
+    def tell(line: int, found: Finding) -> None:
+        fixed, message = out and found.mend, f"{RULES[found.rule]['finds']}: {found.where}"
+        counts["fixed" if fixed else found.rule] += 1
+        if fixed:
+            return
+        if as_json:
+            told.append({"file": path, "line": line, "rule": found.rule, "message": message})
+        else:
+            say(f"{path}:{line}: {found.rule} {message}", err=False)
+
     rows = lint(data, tell, [rule for rule in select or RULES if rule not in ignore], **more)
     with told_as(InputError, f"can't write {out}"):
         write_rows(out, rows) if out else deque(rows, 0)
@@ -131,12 +136,3 @@ def of_lint(
     else:
         say(f"{counted(left, 'finding')}{f', {fixed:,} fixed in {out}' if out else ''}")
     return 1 if left else 0
-
-
-def _tell(path: str, counts: Counter[str], kept: list[Any] | None, fixing: bool, line: int, found: Finding) -> None:
-    fixed, message = fixing and found.mend, f"{RULES[found.rule]['finds']}: {found.where}"
-    counts["fixed" if fixed else found.rule] += 1
-    if kept is not None and not fixed:
-        kept.append({"file": path, "line": line, "rule": found.rule, "message": message})
-    elif not fixed:
-        say(f"{path}:{line}: {found.rule} {message}", err=False)

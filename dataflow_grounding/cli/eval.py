@@ -9,7 +9,7 @@ import numpy as np
 
 from dataflow_grounding.cli.arguments import Range, answer
 from dataflow_grounding.errors import SpecError
-from dataflow_grounding.metrics import Evaluation, Rules, agreement, evaluate, read_annotations
+from dataflow_grounding.metrics import Rules, agreement, evaluate, read_annotations
 from dataflow_grounding.metrics.overlaps import THRESHOLDS
 from dataflow_grounding.metrics.showing import figures_page, line_chart, worst_cases
 from dataflow_grounding.records import dump_text
@@ -48,26 +48,20 @@ def of_eval(
     page = figures_page(figures, results)
     if out:
         texts = {"figures.json": dump_text(figures, indent=1) + "\n", "figures.md": page + "\n"}
-        for name, text in {**texts, **_plots(dict(zip(results, runs, strict=True)))}.items():
+        accuracy, kept = dict[str, Any](), dict[str, Any]()
+        for name, run in zip(results, runs, strict=True):
+            held = run.columns["held"][run.columns["boxed"] > 0]
+            accuracy[name] = [(t, float(np.mean(run.rules.passes(held, t)))) for t in THRESHOLDS] if len(held) else []
+            kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
+        texts["accuracy.svg"] = line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy)
+        texts["precision.svg"] = line_chart("What a cut keeps", "score from", "share of boxes", kept)
+        for name, text in texts.items():
             write_text(os.path.join(out, name), text)
         title = f"Worst cases of {os.path.basename(os.path.abspath(results[0]))}"
         worst, folders = os.path.join(out, "worst.jsonl"), image_folders_of(results[0], image_root)
         write_rows(worst, worst_cases(runs[0]))
         report_results(worst, os.path.join(out, "worst.html"), summary={}, image_folders=folders, title=title)
     answer(as_json, figures, [page])
-
-
-def _plots(runs: dict[str, Evaluation]) -> dict[str, str]:
-    accuracy: dict[str, list[tuple[float, float]]] = {}
-    kept: dict[str, list[tuple[float, float]]] = {}
-    for name, run in runs.items():
-        held = run.columns["held"][run.columns["boxed"] > 0]
-        accuracy[name] = [(t, float(np.mean(run.rules.passes(held, t)))) for t in THRESHOLDS] if len(held) else []
-        kept |= {f"{name}: right": run.curve[:, [0, 2]].tolist(), f"{name}: kept": run.curve[:, :2].tolist()}
-    return {
-        "accuracy.svg": line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
-        "precision.svg": line_chart("What a cut keeps", "score from", "share of boxes", kept),
-    }
 
 
 @click.command("agree")

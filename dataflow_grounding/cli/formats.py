@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 import click
@@ -11,10 +12,10 @@ import click
 from dataflow_grounding.cli.arguments import Range, answer, together
 from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
+from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, folder_of, read, write
 from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.export import Selection
 from dataflow_grounding.formats.imported import with_sizes
-from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.records import STATUSES, dump_text
 from dataflow_grounding.results_folder import image_folders_of, records_of
 from dataflow_grounding.rows import RowWriter, write_text
@@ -64,17 +65,17 @@ _set_option = click.option("--set", "options", multiple=True, callback=_named, m
 @click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
 def import_(path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool) -> None:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`, `export`."""
-    annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or _beside(path)
+    annotations, folder = os.path.join(out, "annotations.jsonl"), image_root or folder_of(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
-    made, new, writer = find_format(format, **options), not os.path.exists(out), RowWriter(annotations)
+    made, new = find_format(format, **options), not os.path.exists(out)
     made.pictures = made.pictures or out
     try:
-        for record in with_sizes(read(path, made, image_root=image_root), folder):
-            writer.write(record)
-        writer.commit()
+        with closing(RowWriter(annotations)) as writer:
+            for record in with_sizes(read(path, made, image_root=image_root), folder):
+                writer.write(record)
+            writer.commit()
     except BaseException:
-        writer.close()
         if new:
             shutil.rmtree(out, ignore_errors=True)
         raise
@@ -96,7 +97,7 @@ def convert(
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     made = find_format(given, **options)
-    folders = [image_root or _beside(path)]
+    folders = [image_root or folder_of(path)]
     with tempfile.TemporaryDirectory() as unpacked:
         if made.packs and settings["images"] in (None, "copy") and not os.path.splitext(settings["out"])[1]:
             made.pictures = unpacked
@@ -110,11 +111,9 @@ def convert(
 @_writing_options
 def export(results: str, format: str, image_root: str | None, **settings: Any) -> int:
     """Write RESULTS (a run's folder or a file of records) in a format that a trainer reads; say what is lost in it."""
+    if os.path.isdir(results) and os.path.exists(reviewed := os.path.join(results, "annotations.reviewed.jsonl")):
+        say(f"Note: this is as the run left it. To export what reviewers left, name {reviewed}.")
     return _write(records_of(results), format, image_folders_of(results, image_root), None, **settings)
-
-
-def _beside(path: str) -> str:
-    return (path if os.path.isdir(path) else os.path.dirname(path)) or "."
 
 
 def _told(passed_over: Counter[str]) -> list[str]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.figures.duplicates import first_alike, known_id, looks_of
-from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes, words_of
-from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.figures.phrases import ATTRIBUTES, look_alikes, said_twice, sharing_boxes
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.metrics.annotations import head_of, names_of
 from dataflow_grounding.records import Record, path_of, read_annotations, stated_size
@@ -79,7 +80,22 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     size = stated_size(record)
     for expression in expressions:
         yield "reviewed_share", bool(expression.get("reviewed_by") or record.get("reviewed_by"))
-        yield from _of_phrase(expression, len(expression["instances"]))
+        boxes = len(expression["instances"])
+        words = [token.lower for token in tokenize(expression["text"]) if token.lower[0].isalnum()]
+        kinds = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
+        yield "phrases", True
+        yield "pairs", boxes > 0
+        yield "statuses", status_of(expression)
+        yield "negatives_share", status_of(expression) == "none"
+        yield "verified_share", expression.get("verified") is True
+        yield "words_per_phrase", len(expression["text"].split())
+        yield "heads", head_of(expression["text"])
+        yield "plain_share", not kinds
+        yield from (("attributes", kind) for kind in kinds)
+        yield from (("words", word) for word in words)
+        if boxes:
+            yield "boxes_per_phrase", boxes
+            yield "multi_box_share", boxes > 1
         for instance in expression["instances"]:
             yield from _of_box(box_of(instance["bbox"]), size)
     for _ in said_twice(expressions):
@@ -88,24 +104,6 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "same_boxes", all_boxes
         if head_of(one) != head_of(other):
             yield "inconsistent", " / ".join(sorted((head_of(one), head_of(other))))
-
-
-def _of_phrase(expression: Mapping[str, Any], boxes: int) -> Iterator[tuple[str, Any]]:
-    words = words_of(expression["text"])
-    kinds = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
-    yield "phrases", True
-    yield "pairs", boxes > 0
-    yield "statuses", status_of(expression)
-    yield "negatives_share", status_of(expression) == "none"
-    yield "verified_share", expression.get("verified") is True
-    yield "words_per_phrase", len(expression["text"].split())
-    yield "heads", head_of(expression["text"])
-    yield "plain_share", not kinds
-    yield from (("attributes", kind) for kind in kinds)
-    yield from (("words", word) for word in words)
-    if boxes:
-        yield "boxes_per_phrase", boxes
-        yield "multi_box_share", boxes > 1
 
 
 def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.figures.phrases import said_twice, sharing_boxes
-from dataflow_grounding.formats.base import TOKEN
-from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.formats.base import TOKEN, stands
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.geometry import MERGE_IOU, Size, area, box_of, clamp, without_duplicates
 from dataflow_grounding.image_files import read_header
 from dataflow_grounding.images import find_image
-from dataflow_grounding.metrics.annotations import head_of, is_span
+from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import STATUSES, Record, has_id, is_number, path_of, read_annotations, stated_size
 from dataflow_grounding.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.rows import Row, read_rows
@@ -90,7 +90,7 @@ def _found_in(record: dict[str, Any], folders: tuple[str, ...] | None) -> Iterat
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
     """For each expression without a right span its place, where its words stand as often as expressions say them."""
     texts, places = [one["text"] for one in expressions], list[Span | None]()
-    right = [_fits(one.get("char_span"), one["text"], caption) for one in expressions]
+    right = [stands(one["text"], one.get("char_span"), caption) for one in expressions]
     taken = [tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits]
     for text, fits in zip(texts, right, strict=True):
         found = find_spans([text] * (texts.count(text) + 1), caption)
@@ -154,7 +154,7 @@ def _of_expression(
     text, span, status, boxes = one["text"], one.get("char_span"), one.get("status"), one["instances"]
     apart = [{"bbox": box} for box in dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)]
     wrong = {
-        "DG201": span is not None and not _fits(span, text, caption),
+        "DG201": span is not None and not stands(text, span, caption),
         "DG202": span is None and find_spans([text], caption) != [None],
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),
@@ -168,13 +168,6 @@ def _of_expression(
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
     where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
     yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
-
-
-def _fits(span: Any, text: str, caption: str) -> bool:
-    if not is_span(span, len(caption)):
-        return False
-    there = caption[span[0] : span[1]]
-    return there == text or find_spans([text], there) == [(0, len(there))]
 
 
 def _change(given: list[Any], number: int, **columns: Any) -> None:

@@ -7,7 +7,6 @@ from itertools import combinations, islice
 from typing import Any
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.geometry import MERGE_IOU, box_of, iou
 from dataflow_grounding.metrics.annotations import plain
 from dataflow_grounding.tables import load_table
@@ -19,11 +18,6 @@ ATTRIBUTES = {
 }
 """Kind of attribute → the English words that make it."""
 _COMMON = 20  # times as often as a misspelt one
-
-
-def words_of(phrase: str) -> list[str]:
-    """The words of a phrase in lower case; hyphens and apostrophes join."""
-    return [token.lower for token in tokenize(phrase) if token.lower[0].isalnum()]
 
 
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:

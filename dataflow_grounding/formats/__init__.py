@@ -15,9 +15,8 @@ from dataflow_grounding.tables import load_table
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.base import Format
-    from dataflow_grounding.formats.export import Exported
+    from dataflow_grounding.formats.export import Exported, Selection
     from dataflow_grounding.formats.export_pictures import Images
-    from dataflow_grounding.formats.selection import Selection
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml, by name."""
@@ -110,6 +109,10 @@ def read(path: str, format: str | Format, *, image_root: str | None = None, **op
     """
     from dataflow_grounding.formats.imported import completed
 
-    folder = image_root or (path if os.path.isdir(path) else os.path.dirname(path)) or "."
     made = find_format(format, **options) if isinstance(format, str) else format
-    return completed(made.read(path, folder), path, made.passed_over)
+    return completed(made.read(path, image_root or folder_of(path)), path, made.passed_over)
+
+
+def folder_of(path: str) -> str:
+    """The folder that is there, or that the file is in."""
+    return (path if os.path.isdir(path) else os.path.dirname(path)) or "."

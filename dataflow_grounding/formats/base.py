@@ -4,12 +4,13 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import Bbox, Size
-from dataflow_grounding.spans import Span
+from dataflow_grounding.spans import Span, find_spans
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 EXACT = 0.01  # px: numbers that come back closer are the same
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # that readers may take for something else than text
 _INSTEAD = {" . ": ", ", ";": ","}
+
+
+def stands(text: str, span: Any, caption: Any) -> bool:
+    """Whether a text stands in a caption at `[start, end)`."""
+    with suppress(TypeError, ValueError):
+        start, end = span
+        there = caption[start:end]
+        return 0 <= start < end <= len(caption) and (there == text or find_spans([text], there) == [(0, end - start)])
+    return False
 
 
 @dataclass(frozen=True)
@@ -97,11 +107,6 @@ class Sample:
     phrases: list[Phrase]
     record: Mapping[str, Any]
 
-    @property
-    def grounded(self) -> list[Phrase]:
-        """The phrases that have boxes."""
-        return [phrase for phrase in self.phrases if phrase.boxes]
-
 
 class Format(ABC):
     """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
@@ -127,9 +132,9 @@ class Format(ABC):
         """What the export's README says of training with it besides training.md, in Markdown."""
         return ""
 
-    @abstractmethod
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples, each read once, into the folder. Raises OSError."""
+        """Write the samples, each read once, into the folder. Raises OSError; InputError where it can only be read."""
+        raise InputError(f"{self.name} can be read, but not written: choose another format")
 
     @abstractmethod
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
@@ -155,10 +160,3 @@ class Format(ABC):
                 text = text.replace(word, _INSTEAD.get(word, " "))
             text = re.sub(" +", " ", text).strip()
         return text
-
-
-class ReadOnly(Format):
-    """A format of published data sets (`in_only` in formats.yaml): nothing is trained from it as it is."""
-
-    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        raise InputError(f"{self.name} can be read, but not written: choose another format")

@@ -8,7 +8,7 @@ ultralytics' data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.
 import marshal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
@@ -24,8 +24,6 @@ from dataflow_grounding.records import is_number
 
 CROWDS, STRAYS = "crowd annotations", "annotations of no image"
 UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
-
-
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
 CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
@@ -44,47 +42,43 @@ class CocoFile:
         self.path, self._names = path, dict[str, str]()
         self._rows = sqlite3.connect("", check_same_thread=False)  # a file of its own, which goes with it
         self._rows.executescript(_TABLES)
-        take = {"images": self._take_image, "annotations": self._take_annotation, "categories": self._take_category}
         there = set()
         try:
             for name, number, item in read_lists(path):
                 there.add(name)
-                if number >= 0 and name in take:
+                if number >= 0:
                     given = item if isinstance(item, dict) else {}
-                    self._take(name, str(given.get("id", number)), given, take[name])
+                    self._take(name, str(given.get("id", number)), given)
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
         if not there >= {"images", "annotations"}:
             raise InputError(f"{path} is not a COCO file: it has no lists 'images' and 'annotations'")
 
-    def _take(self, what: str, own: str, item: dict[str, Any], take: Callable[[str, dict[str, Any]], object]) -> None:
+    def _take(self, what: str, own: str, item: dict[str, Any]) -> None:
         try:
-            take(own, item)
+            if what == "images":
+                name = item.get("file_name")
+                if not isinstance(name, str) or not name or "id" not in item:
+                    raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
+                self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item)))
+            elif what == "annotations":
+                row = (own if "id" in item else None, str(item.get("image_id")), item.get("iscrowd") in (1, True))
+                packed = marshal.dumps({"id": own, **item})
+                self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (*row, packed))
+            elif what == "categories":
+                if own in self._names:
+                    raise sqlite3.IntegrityError
+                self._names[own] = str(item.get("name", ""))
         except sqlite3.IntegrityError:
             raise InputError(f"{self.path}: two {what} have the id {own}: whose boxes are whose?") from None
-
-    def _take_image(self, own: str, item: dict[str, Any]) -> None:
-        name = item.get("file_name")
-        if not isinstance(name, str) or not name or "id" not in item:
-            raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
-        self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", (own, name, marshal.dumps(item)))
-
-    def _take_annotation(self, own: str, item: dict[str, Any]) -> None:
-        row = (own if "id" in item else None, str(item.get("image_id")), item.get("iscrowd") in (1, True))
-        self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", (*row, marshal.dumps({"id": own, **item})))
-
-    def _take_category(self, own: str, item: dict[str, Any]) -> None:
-        if own in self._names:
-            raise sqlite3.IntegrityError
-        self._names[own] = str(item.get("name", ""))
 
     def left_out(self) -> Counter[str]:
         """How many annotations are left out as CROWDS and as STRAYS, of no image."""
         known = "image IN (SELECT id FROM images)"
         of = {CROWDS: f"crowd AND {known}", STRAYS: f"NOT {known}"}
-        counts = {what: f"SELECT count(*) FROM annotations WHERE {which}" for what, which in of.items()}
-        return Counter({what: n for what, query in counts.items() if (n := self._rows.execute(query).fetchone()[0])})
+        query = "SELECT count(*) FROM annotations WHERE "
+        return Counter({what: self._rows.execute(query + which).fetchone()[0] for what, which in of.items()})
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Each image's id, file name and entry, in order."""
@@ -99,12 +93,14 @@ class CocoFile:
 
     def regions(self, image: str) -> list[Labelled]:
         """The regions of the image of that id in pixels. Raises BrokenRow that names the file and the annotation."""
-        return [_region(entry, f"{self.path}, annotation {entry['id']}") for entry in self.entries(image)]
-
-
-def is_coco(data: Any) -> bool:
-    """Whether this is what a COCO file holds."""
-    return isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
+        regions: list[Labelled] = []
+        for entry in self.entries(image):
+            where = f"{self.path}, annotation {entry['id']}"
+            x1, y1, x2, y2 = bbox = _corners(entry, f"{where}: ")
+            if x2 <= x1 or y2 <= y1:
+                raise BrokenRow(f"{where}: the box {[float(value) for value in entry['bbox']]} has no area")
+            regions.append({"bbox": bbox, "type": entry["category"]})
+        return regions
 
 
 @dataclass
@@ -202,7 +198,15 @@ def _expressions(item: Any, caption: Any, file: str, passed_over: Counter[str]) 
     with broken(f"{file}, annotation {item['id']}"):
         one = {**_said(item, caption), **_known(item, "expression_id", "verified")}
         if box or nothing:
-            instances = [_instance(item, passed_over)] if box and not (nothing and 0 in box[2:]) else []
+            instances = []
+            if box and not (nothing and 0 in box[2:]):
+                x1, y1, x2, y2 = bbox = _corners(item)
+                if x2 < x1 or y2 < y1:
+                    raise BrokenRow("the box has a side of less than nothing")
+                instances = [{"bbox": bbox, **_known(item, "bbox_id", "score")}]
+                if is_number(item.get("score")) and not 0 <= item["score"] <= 1:
+                    passed_over["scores outside of 0 to 1"] += 1
+                    del instances[0]["score"]
             yield one.get("expression_id", repr(one)), {**one, "instances": instances}
         passed_over["annotations without a box"] += not (box or nothing)
         passed_over[UNLISTED] += not item["category"] and one["text"] == ONE
@@ -214,23 +218,6 @@ def _said(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
         return {"text": item.get("phrase") or item["category"] or ONE}
     text = " ".join(caption[start:end] for start, end in spans) or caption
     return {"text": item.get("phrase") or text, "char_span": spans[0] if len(spans) == 1 else None}
-
-
-def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    box, known = _corners(item), _known(item, "bbox_id", "score")
-    if box[2] < box[0] or box[3] < box[1]:
-        raise BrokenRow("the box has a side of less than nothing")
-    if is_number(known.get("score")) and not 0 <= known["score"] <= 1:
-        passed_over["scores outside of 0 to 1"] += 1
-        del known["score"]
-    return {"bbox": box, **known}
-
-
-def _region(item: dict[str, Any], where: str) -> Labelled:
-    bbox = _corners(item, f"{where}: ")
-    if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
-        raise BrokenRow(f"{where}: the box {[float(value) for value in item['bbox']]} has no area")
-    return {"bbox": bbox, "type": item["category"]}
 
 
 def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:

@@ -46,15 +46,15 @@ class Cvat(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         file = file_of(path, self.data_file)
-        record = None
+        images = 0
         for found in read_xml(file):
             if found.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if found.tag == "image":
                 with broken(f"{file}, image {found.get('name')!r}"):
-                    record = _record(found, self.passed_over)
-                yield record
-        if record is None:
+                    yield _record(found, self.passed_over)
+                images += 1
+        if not images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
 

@@ -12,14 +12,53 @@ from dataflow_grounding.errors import BrokenRow, InputError, RecordError, told_a
 from dataflow_grounding.formats.base import EXACT, Carries, Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
-from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.geometry import Size, area, box_of, clamp
-from dataflow_grounding.records import Record, image_id_of, read_annotations
+from dataflow_grounding.records import STATUSES, Record, image_id_of, read_annotations
 from dataflow_grounding.spans import find_spans
 from dataflow_grounding.version import __version__
 
 _SHOWN = 3  # reasons that are kept
 _DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked of an expression, and of each of its boxes.
+
+    Args:
+        min_score: Boxes with a lower score are left out, and those without a score, of which nothing is known. An
+            expression that loses all of its boxes so is left out: that doesn't make it one that isn't there.
+        verified_only: Expressions that a check confirmed (`verified: true`).
+        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its record).
+        statuses: Of `records.STATUSES`.
+
+    Example:
+        >>> both = {"instances": [{"bbox": [0, 0, 9, 9], "score": 0.9}, {"bbox": [5, 5, 9, 9], "score": 0.2}]}
+        >>> [box["score"] for box in Selection(min_score=0.5).of({}, both)["instances"]]
+        [0.9]
+    """
+
+    min_score: float | None = None
+    verified_only: bool = False
+    reviewed_only: bool = False
+    statuses: tuple[str, ...] = STATUSES
+
+    def of(self, record: Mapping[str, Any], expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The expression with the boxes that are wanted; None where it isn't."""
+        unchecked = self.verified_only and expression.get("verified") is not True
+        unseen = self.reviewed_only and not (expression.get("reviewed_by") or record.get("reviewed_by"))
+        if unchecked or unseen or status_of(expression) not in self.statuses:
+            return None
+        boxes = expression["instances"]
+        if self.min_score is None or not boxes:
+            return expression
+        kept = [box for box in boxes if box.get("score") is not None and box["score"] >= self.min_score]
+        return {**expression, "instances": kept} if kept else None
+
+
+def status_of(expression: Mapping[str, Any]) -> str:
+    """The expression's status; where none is stated, `grounded` with boxes, else `pending`: not looked for yet."""
+    return str(expression.get("status") or ("grounded" if expression.get("instances") else "pending"))
 
 
 @dataclass
@@ -65,9 +104,7 @@ def export(
     done = Exported(path)
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, format.data_file if alone else None) as out:
         pictures = ExportPictures(out, images or ("reference" if alone else "copy"), folders)
-        way = _Way(format, pictures, select or Selection(), done)
-        format.write(way.samples(records), out)
-        way.close()
+        format.write(_Way(format, pictures, select or Selection(), done).samples(records), out)
         why = "; ".join(filter(None, [done.losses(), *done.reasons, *(() if done.written else done.remarks)]))
         if why and (strict or not done.written):
             whose = f"{format.name} would lose" if done.written else "no record is left"
@@ -100,9 +137,6 @@ class _Way:
                 written["phrases"] += len(sample.phrases)
                 written["boxes"] += sum(len(phrase.boxes) for phrase in sample.phrases)
                 yield sample
-
-    def close(self) -> None:
-        """Add what is known at the end."""
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": self._changed,
             "phrases that weren't asked for, by status, score, check or review": self._unwanted,
@@ -141,7 +175,16 @@ class _Way:
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
         """The expression with what of its boxes is inside a picture of this size; None where it loses all."""
-        instances = [one for one in (self._inside(each, size) for each in expression["instances"]) if one]
+        instances = []
+        for instance in expression["instances"]:
+            given = box_of(instance["bbox"])
+            box = clamp(given, size)
+            if area(box) <= 0:
+                self._done.lost["boxes without an area in their picture"] += 1
+                continue
+            cut = math.dist(box, given) > EXACT
+            self._done.lost.update({"parts of boxes outside of their picture": 1} if cut else {})
+            instances.append(instance if box == given else {**instance, "bbox": [*box]})
         status, span = status_of(expression), expression.get("char_span")
         text = self._safe(expression["text"])
         if not text.strip() or (status == "grounded" and not instances):  # that doesn't make it one that isn't there
@@ -151,15 +194,6 @@ class _Way:
         boxes = [box_of([*map(float, instance["bbox"])]) for instance in instances]
         scores = [instance["score"] for instance in instances]
         return Phrase(text, place, status, boxes, scores, {**expression, "instances": instances})
-
-    def _inside(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
-        given = box_of(instance["bbox"])
-        box = clamp(given, size)
-        if area(box) <= 0:
-            self._done.lost["boxes without an area in their picture"] += 1
-            return None
-        self._done.lost.update({"parts of boxes outside of their picture": 1} if math.dist(box, given) > EXACT else {})
-        return instance if box == given else {**instance, "bbox": [*box]}
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
@@ -179,21 +213,17 @@ def _expressions(record: Mapping[str, Any], caption: str) -> list[dict[str, Any]
 
 
 def _lost_of(record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries) -> dict[str, int]:
-    numbers = f"exact numbers of boxes: {carries.numbers}"
-    lost = {
-        "captions": 0 if carries.captions else int(bool(caption)),
-        "records' own ids": 0 if carries.ids else int(_has_own_ids(record, phrases)),
-        "spans": 0 if carries.spans else sum(one.span is not None for one in phrases),
-        "further boxes of a phrase": 0 if carries.several_boxes else sum(max(0, len(one.boxes) - 1) for one in phrases),
-        "scores": 0 if carries.scores else sum(score is not None for one in phrases for score in one.scores),
-        "verdicts of checks": 0 if carries.verified else sum(map(_is_checked, phrases)),
-        numbers: sum(len(one.boxes) for one in phrases) if carries.numbers else 0,
+    found = {
+        ("captions", "captions"): bool(caption),
+        ("ids", "records' own ids"): _has_own_ids(record, phrases),
+        ("spans", "spans"): sum(one.span is not None for one in phrases),
+        ("several_boxes", "further boxes of a phrase"): sum(max(0, len(one.boxes) - 1) for one in phrases),
+        ("scores", "scores"): sum(score is not None for one in phrases for score in one.scores),
+        ("verified", "verdicts of checks"): sum(one.expression.get("verified") is not None for one in phrases),
     }
-    return {what: count for what, count in lost.items() if count}
-
-
-def _is_checked(phrase: Phrase) -> bool:
-    return phrase.expression.get("verified") is not None
+    lost = {what: int(count) for (can, what), count in found.items() if count and not getattr(carries, can)}
+    boxes = sum(len(one.boxes) for one in phrases)
+    return lost | ({f"exact numbers of boxes: {carries.numbers}": boxes} if carries.numbers and boxes else {})
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
@@ -207,22 +237,18 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
 def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
     """The text, in Markdown; for JSON lines with their types as `datasets` wants them."""
     counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
+    text = files(__package__).joinpath("training.md").read_text("utf-8")
+    training = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## ")).get(format.name, "").strip()
     parts = [
         f"# {format.name}: {format.about}",
         f"{MARK} {__version__}: {counts}. {'The pictures are in it.' if format.packs else pictures.described()}",
         f"Lost, because the format can't say it: {done.losses()}." if done.lost else "",
         f"Left out: {done.left_out} records ({'; '.join(done.reasons)})." if done.left_out else "",
         "\n".join(f"- {remark}" for remark in done.remarks),
-        "\n\n".join(filter(None, ["## Training", _training(format.name), format.training()])),
+        "\n\n".join(filter(None, ["## Training", training, format.training()])),
         out.named(),
     ]
     return _front_matter(format.data_file, out.line) + "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _training(name: str) -> str:
-    text = files(__package__).joinpath("training.md").read_text("utf-8")
-    sections = dict(part.partition("\n")[::2] for part in f"\n{text}".split("\n## "))
-    return sections.get(name, "").strip()
 
 
 def _front_matter(data_file: str, line: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from itertools import chain, repeat
+from pathlib import Path
 from typing import IO, Any
 
 from dataflow_grounding.errors import InputError
@@ -66,9 +67,9 @@ class ExportFolder:
 
     def taken(self, name: str) -> bytes:
         """What is in a file of the folder, which is removed."""
-        with open(self.place(name), "rb") as file:
-            data = file.read()
-        os.remove(self.place(name))
+        file = Path(self.place(name))
+        data = file.read_bytes()
+        file.unlink()
         return data
 
     def named(self) -> str:

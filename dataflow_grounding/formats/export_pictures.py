@@ -71,22 +71,19 @@ class ExportPictures:
         return Picture(given, header.size, path, header)
 
     def put(self, picture: Picture) -> str:
-        """The picture's file name in the export, where it now is. Raises OSError."""
-        if picture.header is None:
-            return picture.given
-        name = self._name(picture.given)
-        self._put(picture.path, self._out.place(name), picture.header)
-        return name
-
-    def described(self) -> str:
-        """Where the pictures are, in a sentence."""
-        if self._images == "reference":
-            return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
-        return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."
-
-    def _put(self, path: str, target: str, header: Header) -> None:
+        """The picture's file name in the export, where it now is, the same in every export. Raises OSError."""
+        given, _, path, header = picture
+        if header is None:
+            return given
+        ending = os.path.splitext(given)[1]
+        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
+        name, number = f"{FOLDER}/{stem}{ending}", 1
+        while self._paths.setdefault(hash(name), hash(given)) != hash(given):  # each path has a name of its own
+            number += 1
+            name = f"{FOLDER}/{stem}~{number}{ending}"
+        target = self._out.place(name)
         if os.path.lexists(target):
-            return
+            return name
         if header.orientation != 1:
             options = {"quality": _QUALITY, "subsampling": 0} if header.media_type == "image/jpeg" else {}
             decode(path).save(target, header.media_type.partition("/")[2], **options)
@@ -97,13 +94,10 @@ class ExportPictures:
             os.symlink(os.path.abspath(path), target)
         else:
             shutil.copyfile(path, target)
-
-    def _name(self, given: str) -> str:
-        """A name of its own for each path, the same in every export."""
-        ending = os.path.splitext(given)[1]
-        stem = name_within(given, self._folders[0] if self._folders else None).removeprefix(f"{FOLDER}/")
-        name, number = f"{FOLDER}/{stem}{ending}", 1
-        while self._paths.setdefault(hash(name), hash(given)) != hash(given):
-            number += 1
-            name = f"{FOLDER}/{stem}~{number}{ending}"
         return name
+
+    def described(self) -> str:
+        """Where the pictures are, in a sentence."""
+        if self._images == "reference":
+            return f"Paths of pictures are relative to {self._folders[0] if self._folders else 'where they were'}."
+        return f"Pictures are in {FOLDER}/, upright{', most of them links' * (self._images == 'link')}."

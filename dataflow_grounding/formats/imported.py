@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, InputError
+from dataflow_grounding.formats.base import stands
 from dataflow_grounding.formats.data_lines import NO_AREA, broken, picture_size
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.records import Record, image_id_of, is_number, read_expressions
@@ -24,25 +25,21 @@ def completed(rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[st
         record = Record(row, occurrence=seen[image_id], image_id=image_id)
         seen[image_id] += 1
         with broken(f"{path}, record {number}"):
-            done = _completed(record, passed_over)
-        yield done
-
-
-def _completed(record: Record, passed_over: Counter[str]) -> dict[str, Any]:
-    if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
-        raise BrokenRow("width and height should be numbers of pixels")
-    given = record.get("cleaned_caption") or record.get("caption")
-    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
-    caption = _with_spans(expressions, given if isinstance(given, str) else "")
-    for item in expressions:
-        item.setdefault("status", "grounded" if item["instances"] else "none")
-    own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
-    return {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
+            if not all(record.get(side) is None or is_number(record[side]) for side in ("width", "height")):
+                raise BrokenRow("width and height should be numbers of pixels")
+            given = record.get("cleaned_caption") or record.get("caption")
+            expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
+            caption = _with_spans(expressions, given if isinstance(given, str) else "")
+            for item in expressions:
+                item.setdefault("status", "grounded" if item["instances"] else "none")
+            own = {"image_id": record.unique_id} if record.get("image_id") is None else {}
+            yield {"image_id": None, **record, **own, "cleaned_caption": caption, "expressions": expressions}
 
 
 def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     """Gives the expressions spans, where not all have right ones in the caption as it is, and returns their caption."""
-    if not all(_stands(item, caption) for item in expressions):
+    spans = [(item["text"], item.get("char_span", ())) for item in expressions]
+    if not all(span is None or stands(text, span, caption) for text, span in spans):
         caption = clean_caption(caption)
         for item, span in zip(expressions, find_spans([item["text"] for item in expressions], caption), strict=True):
             item["char_span"] = span
@@ -53,29 +50,19 @@ def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 def _with_area(expressions: Iterable[dict[str, Any]], passed_over: Counter[str]) -> Iterator[dict[str, Any]]:
     for item in expressions:
-        kept = [instance for instance in item["instances"] if _has_area(instance)]
+        kept = []
+        for instance in item["instances"]:
+            (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
+            if x1 > x2 or y1 > y2:
+                raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
+            if score is not None and not (is_number(score) and 0 <= score <= 1):
+                raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+            kept += [instance] if x1 < x2 and y1 < y2 else []
         passed_over[NO_AREA] += len(item["instances"]) - len(kept)
         if kept or not item["instances"]:
             yield {**item, "instances": kept}
         else:
             passed_over["phrases left without a box"] += 1
-
-
-def _has_area(instance: Mapping[str, Any]) -> bool:
-    (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
-    if x1 > x2 or y1 > y2:
-        raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
-    if score is not None and not (is_number(score) and 0 <= score <= 1):
-        raise BrokenRow(f"the score {score!r} is not between 0 and 1")
-    return bool(x1 < x2 and y1 < y2)
-
-
-def _stands(item: Mapping[str, Any], caption: str) -> bool:
-    """Whether a phrase says where it stands in the caption, and does, or that it stands nowhere."""
-    span = item.get("char_span", ())
-    if span is None or not (len(span) == 2 and all(isinstance(n, int) and n >= 0 for n in span)):
-        return span is None
-    return find_spans([item["text"]], caption[slice(*span)]) == [(0, span[1] - span[0])]
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:

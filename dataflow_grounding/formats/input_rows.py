@@ -5,17 +5,15 @@ Which column is which is told by the names that people use and by what the value
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from itertools import chain, islice
 from typing import Any
-
-import yaml
 
 from dataflow_grounding.dataframes import plain_row
 from dataflow_grounding.errors import BrokenRow
 from dataflow_grounding.formats.label_files import ENDINGS, is_box
 from dataflow_grounding.formats.pictures import is_address, put_picture
 from dataflow_grounding.rows import Row
+from dataflow_grounding.tables import load_table
 
 AT_ONCE = 256  # rows whose addresses are fetched together
 
@@ -93,7 +91,7 @@ def _without_bytes(value: Any) -> Any:
     return None if isinstance(value, bytes) else value
 
 
-NAMES: dict[str, list[str]] = yaml.safe_load(files(__package__).joinpath("input_columns.yaml").read_text("utf-8"))
+NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 """Role → what people call its column, the likeliest first."""
 
 
@@ -108,7 +106,8 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
     if role not in LOOKS:
         return None
     columns = [name for name in dict.fromkeys(chain.from_iterable(rows)) if name not in taken]
-    likely = [name for name in columns if _share(LOOKS[role], rows, name) > 0.5]
+    given = {name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in columns}
+    likely = [name for name, values in given.items() if sum(map(LOOKS[role], values)) > len(values) / 2]
 
     def later(name: str) -> tuple[int, int]:
         known = NAMES[role].index(name.lower()) if name.lower() in NAMES[role] else len(NAMES[role])
@@ -117,23 +116,14 @@ def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] =
     return min(likely, key=later, default=None)
 
 
-def _share(looks: Callable[[Any], bool], rows: Sequence[Mapping[str, Any]], column: str) -> float:
-    values = [row[column] for row in rows if row.get(column) not in (None, "")]
-    return sum(map(looks, values)) / len(values) if values else 0.0
-
-
 def _is_picture(value: Any) -> bool:
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or is_address(value) or str(value).lower().endswith(ENDINGS)
 
 
-def _is_caption(value: Any) -> bool:
-    return isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
-
-
-def _is_boxes(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(is_box, value))
-
-
-LOOKS: dict[str, Callable[[Any], bool]] = {"image": _is_picture, "caption": _is_caption, "bbox": _is_boxes}
+LOOKS: dict[str, Callable[[Any], bool]] = {
+    "image": _is_picture,
+    "caption": lambda value: isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value),
+    "bbox": lambda value: isinstance(value, list) and bool(value) and all(map(is_box, value)),
+}

@@ -12,7 +12,6 @@ from typing import Any
 from dataflow_grounding.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.elsewhere import absolute, is_elsewhere, joined, kind_of, names_in, open_file
 from dataflow_grounding.errors import InputError, MissingExtra
-from dataflow_grounding.formats.coco import is_coco
 from dataflow_grounding.formats.data_lines import broken, tar_samples
 from dataflow_grounding.formats.label_files import ENDINGS, files_under
 from dataflow_grounding.rows import Row, file_type_of, read_json, read_rows
@@ -70,8 +69,8 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
     if kind == "file" and path.endswith(".tar"):
         return _of_tars(path, [path])
     if kind == "file":
-        if file_type_of(path) == "json" and (captions := _coco_captions(path)) is not None:
-            return _of_coco(path, captions, beside)
+        if file_type_of(path) == "json" and (captions := _of_coco(path, beside)):
+            return captions
         if file_type_of(path) == "parquet" and holds_bytes(path):
             return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), beside, (path,))
     return Input(path, lambda: read_rows(path), beside, (path,), plain=True)
@@ -89,11 +88,9 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     if path is not None:
         return Input(path, lambda: read_rows(path), (folder,), (path,), columns={"image": "file_name"})
 
-    def none() -> str:
-        below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-        hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
-        return f"{folder} has no pictures in it{hint}"
-
+    below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
+    hint = f"; is it {os.path.dirname(below[0])}?" if below else f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+    none = f"{folder} has no pictures in it{hint}"
     return _of_pictures(folder, folder, files_under(folder, ENDINGS, "data.input_jsonl"), results_dir, none)
 
 
@@ -109,15 +106,15 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
         return _of_tars(pattern, shards)
     names = [name for name in found if name.lower().endswith(ENDINGS)]
     none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
-    return _of_pictures(pattern, folder or ".", names, results_dir, lambda: none)
+    return _of_pictures(pattern, folder or ".", names, results_dir, none)
 
 
-def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: Callable[[], str]) -> Input:
+def _of_pictures(path: str, folder: str, names: Iterable[str], results_dir: str, none: str) -> Input:
     """Pictures in a folder that don't lie in the results folder. Raises InputError that says `none`."""
     results = os.path.join(absolute(results_dir), "") if results_dir else "\0"
     rows = [{"image": n} for n in names if not absolute(joined(folder, n)).startswith(results)]
     if not rows:
-        raise InputError(none())
+        raise InputError(none)
     return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
 
 
@@ -135,21 +132,17 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
     return Input(path, lambda: _numbered(rows()), (".",), tuple(shards), columns={"image": "image"})
 
 
-def _coco_captions(path: str) -> Any:
-    """What a COCO file of captions holds; None for any other JSON file. Raises InputError for COCO's boxes."""
+def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
+    """A COCO file of captions; None for any other JSON file. Raises InputError for COCO's boxes."""
     with open_file(path) as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
     data = read_json(path)
-    if not is_coco(data):
+    if not (isinstance(data, dict) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in data["annotations"]):
         use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
         raise InputError(f"{path} is a COCO file without captions: {use}")
-    return data
-
-
-def _of_coco(path: str, data: dict[str, Any], folders: tuple[str, ...]) -> Input:
     names = {str(item.get("id")): item.get("file_name") for item in data["images"] if isinstance(item, dict)}
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -187,20 +180,14 @@ def _of_dataset(path: str, split: str) -> Input:
     def rows() -> Iterator[dict[str, Any]]:
         loaded = _load(path)
         if isinstance(loaded, dict):
-            loaded = loaded[_split_of(path, loaded, split)]
+            wanted = next(iter(loaded)) if len(loaded) == 1 and not split else split
+            if wanted not in loaded:
+                what = f"has no split {wanted!r}" if wanted else "has several splits"
+                raise InputError(f"{path} {what}: set data.split to one of {', '.join(loaded)}")
+            loaded = loaded[wanted]
         for batch in loaded.with_format("arrow").iter(batch_size=BATCH):  # pictures as they are stored, not decoded
             yield from batch.to_pylist()
 
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(path, lambda: _numbered(rows()), (folder, "."), tuple(sorted(states)))
-
-
-def _split_of(path: str, splits: Mapping[str, Any], wanted: str) -> str:
-    """The split that is wanted, or the only one. Raises InputError."""
-    if not wanted and len(splits) == 1:
-        return next(iter(splits))
-    if wanted not in splits:
-        what = f"has no split {wanted!r}" if wanted else "has several splits"
-        raise InputError(f"{path} {what}: set data.split to one of {', '.join(splits)}")
-    return wanted

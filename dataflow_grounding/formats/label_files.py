@@ -36,48 +36,46 @@ def read_kitti(path: str) -> tuple[list[Labelled], list[str]]:
     Raises:
         OSError: It can't be read.
     """
-    regions, left_out = [], []
+    regions, left_out = list[Labelled](), list[str]()
     for where, line in _lines(path):
         try:
             fields = _fields(line, where)
-            if fields and fields[0].lower() != LEFT_OUT:
-                regions.append(_of_kitti(fields, where))
+            if not fields or fields[0].lower() == LEFT_OUT:
+                continue
+            if not 8 <= len(fields) <= 17:
+                raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
+            numbers = [_number(text, where) for text in fields[1:]]
+            x1, y1, x2, y2 = bbox = numbers[3:7]
+            if x2 < x1 or y2 < y1:
+                corners = " ".join(fields[4:8])
+                raise BrokenRow(f"{where}: the box {corners} ends before it begins (x1 y1 x2 y2 is expected)")
+            regions.append({"bbox": bbox, "type": fields[0], **_score(numbers[14:])})
         except BrokenRow as error:
             left_out.append(str(error))
     return regions, left_out
 
 
-def _of_kitti(fields: list[str], where: str) -> Labelled:
-    if not 8 <= len(fields) <= 17:
-        raise BrokenRow(f"{where}: has {len(fields)} fields, a KITTI label has 8 to 17")
-    numbers = [_number(text, where) for text in fields[1:]]
-    x1, y1, x2, y2 = bbox = numbers[3:7]
-    if x2 < x1 or y2 < y1:
-        raise BrokenRow(f"{where}: the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)")
-    return {"bbox": bbox, "type": fields[0], **_score(numbers[14:])}
-
-
 def read_yolo(path: str, names: list[str], size: Size) -> list[Labelled]:
     """The regions of a YOLO file, of an image of `size` (width, height) in px. Raises BrokenRow, OSError."""
-    found = ((where, _fields(line, where)) for where, line in _lines(path))
-    return [_of_yolo(fields, names, size, where) for where, fields in found if fields]
-
-
-def _of_yolo(fields: list[str], names: list[str], size: Size, where: str) -> Labelled:
-    outline = len(fields) > 6 and len(fields) % 2 == 1
-    if len(fields) not in (5, 6) and not outline:
-        raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
-    if not fields[0].isdecimal() or int(fields[0]) >= len(names):
-        raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
-    numbers = [_number(text, where) for text in fields[1:]]
-    cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
-    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
-        raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
-    corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    if outline:
-        corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
-    bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return {"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])}
+    regions: list[Labelled] = []
+    for where, line in _lines(path):
+        if not (fields := _fields(line, where)):
+            continue
+        outline = len(fields) > 6 and len(fields) % 2 == 1
+        if len(fields) not in (5, 6) and not outline:
+            raise BrokenRow(f"{where}: has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)")
+        if not fields[0].isdecimal() or int(fields[0]) >= len(names):
+            raise BrokenRow(f"{where}: class {fields[0][:40]!r} is not one of the {len(names)} names")
+        numbers = [_number(text, where) for text in fields[1:]]
+        cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
+        if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+            raise BrokenRow(f"{where}: {' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1")
+        corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+        if outline:
+            corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
+        bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
+        regions.append({"bbox": bbox, "type": names[int(fields[0])], **_score([] if outline else numbers[4:])})
+    return regions
 
 
 def _lines(path: str) -> Iterator[tuple[str, bytes]]:

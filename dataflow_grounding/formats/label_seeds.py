@@ -7,7 +7,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding.boxes.regions import SEED_ERROR
@@ -28,84 +27,8 @@ ROUNDING = 0.5  # px
 READERS = 8  # threads that read image headers
 BATCH = 512
 READING = 3  # changes where the same files give other records: seeds that were written before are then written anew
+# The regions of an image of a size (None when that isn't known), and why others are left out. Raises BrokenRow.
 ReadLabels: TypeAlias = Callable[[str, Size | None], tuple[list[Labelled], list[str]]]
-"""The regions of an image, by its path, of this size (None when that isn't known), and why others are left out.
-Raises BrokenRow."""
-
-
-@dataclass
-class LabelSource:
-    """Images under a folder, what reads their labels, and what doesn't fit together."""
-
-    image_dir: str
-    images: list[str]  # paths relative to the folder, sorted
-    read: ReadLabels
-    files: list[str]  # that the regions of all images are read from
-    without_label: list[str]
-    without_image: list[str]  # labels for which there is no image
-    label_of: Callable[[str], str] | None = None  # the label file of an image, where each has its own
-    crowds: int = 0  # crowd regions of a COCO file, which are left out
-
-
-def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None = None) -> LabelSource:
-    """Find images and their KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
-    files = [] if names_file is None else [names_file or _beside(label_dir, key)]
-    names = read_names(files[0]) if files else None
-    images = files_under(image_dir, ENDINGS, "data.image_dir")
-    labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if names else set())
-    label_of = {image: os.path.splitext(image)[0] + ".txt" for image in images}
-
-    def read(image: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
-        path, left_out = joined(label_dir, label_of[image]), list[str]()
-        if label_of[image] not in labels:
-            return [], []
-        with told_as(BrokenRow, f"can't read {path}"):
-            if names is None:
-                regions, left_out = read_kitti(path)
-            else:
-                regions = read_yolo(path, names, size) if size else []
-        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
-
-    if labels.isdisjoint(label_of.values()):
-        none = f"no label in {label_dir} belongs to an image in {image_dir}"
-        raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
-    return LabelSource(
-        image_dir,
-        images,
-        read,
-        files,
-        without_label=[image for image in images if label_of[image] not in labels],
-        without_image=sorted(labels.difference(label_of.values())),
-        label_of=lambda image: joined(label_dir, label_of[image]),
-    )
-
-
-def _beside(label_dir: str, key: str) -> str:
-    path = joined(label_dir, "classes.txt")
-    if not kind_of(path):
-        names_key = f"{key.rpartition('.')[0]}.yolo_names"
-        raise InputError(f"{names_key}: name the file with the class names (there is no {path} either)")
-    return path
-
-
-def from_coco(image_dir: str, path: str) -> LabelSource:
-    """Find the images of a COCO file, and those of the folder that it doesn't name. Raises InputError."""
-    coco = CocoFile(path)
-    left_out = coco.left_out()
-    strays = left_out[STRAYS]
-    images = files_under(image_dir, ENDINGS, "data.image_dir")
-    named = {os.path.normpath(name).replace(os.sep, "/"): image for image, name, _ in coco.images()}
-    if named.keys().isdisjoint(images):
-        raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
-    return LabelSource(
-        image_dir,
-        images,
-        lambda image, size: (coco.regions(named[image]) if image in named else [], []),
-        [path],
-        without_label=[image for image in images if image not in named],
-        without_image=sorted(named.keys() - {*images}) + [f"{strays} annotations of no image"] * bool(strays),
-        crowds=left_out[CROWDS],
-    )
 
 
 def counted_items(what: str, items: list[str]) -> list[str]:
@@ -164,21 +87,29 @@ class Seeds(ABC):
 
 
 class LabelSeeds(Seeds):
-    """From images and their labels: sorted by image path, `image_path` relative to the folder of images."""
+    """From images and their labels: sorted by image path, `image_path` relative to the folder of images.
+
+    `images` are relative to `image_dir`, `of_image` has what `read` finds the label of each by, that has one, `labels`
+    the files that are read.
+    """
 
     told = ("images without a label", "labels without an image", UNREAD, BEYOND)
 
-    def __init__(self, source: LabelSource, origin: str, boxless: bool) -> None:
-        self._source = source
+    def __init__(
+        self, image_dir: str, origin: str, images: list[str], of_image: Mapping[str, str], read: ReadLabels,
+        without_image: list[str], labels: list[str], boxless: bool, crowds: int = 0,
+    ) -> None:  # fmt: skip
+        self._images, self._of_image, self._read, self._labels, self._crowds = images, of_image, read, labels, crowds
+        self._unmatched = [image for image in images if image not in of_image], without_image
         files = [] if kind_of(origin) == "folder" else [origin]
-        super().__init__(f"{source.image_dir} with {origin}", files, (source.image_dir,), boxless)
+        super().__init__(f"{image_dir} with {origin}", files, (image_dir,), boxless)
 
     def _forget(self) -> None:
         super()._forget()
-        self.found |= zip(self.told, (self._source.without_label, self._source.without_image), strict=False)
+        self.found |= zip(self.told, self._unmatched, strict=False)
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        paths = iter(self._source.images)
+        paths = iter(self._images)
         with ThreadPoolExecutor(READERS) as pool:
             while batch := list(itertools.islice(paths, BATCH)):
                 for record, left_out, outside in pool.map(self._record, batch):
@@ -191,7 +122,7 @@ class LabelSeeds(Seeds):
         size = size_of(path, self.folders)
         record = {"image_id": os.path.splitext(path)[0], "image_path": path, **sides(size), "source": SOURCE}
         try:
-            regions, left_out = self._source.read(path, size)
+            regions, left_out = self._read(self._of_image[path], size) if path in self._of_image else ([], [])
         except BrokenRow as error:
             return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
         record["regions"] = [region for region in regions if area(box_of(region["bbox"])) > 0]
@@ -201,9 +132,7 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{__version__} {READING}".encode())
-        source, label_of = self._source, self._source.label_of
-        of_images = ([joined(source.image_dir, i), *([label_of(i)] if label_of else [])] for i in source.images)
-        paths = itertools.chain(*of_images, source.files)
+        paths = itertools.chain((joined(self.folders[0], image) for image in self._images), self._labels)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
             digest.update(json.dumps(state).encode())
         return digest.hexdigest()
@@ -212,12 +141,63 @@ class LabelSeeds(Seeds):
         names = ("images_without_label", "labels_without_image", "labels_left_out", "boxes_beyond_their_image")
         named = zip(names, self.found.values(), strict=True)
         counts = {n: {"count": len(items), "first": items[:SHOWN]} for n, items in named if items or n in names[:2]}
-        crowds = {"crowd_regions_left_out": self._source.crowds} if self._source.crowds else {}
-        return {"images": len(self._source.images), **counts, **crowds}
+        crowds = {"crowd_regions_left_out": self._crowds} if self._crowds else {}
+        return {"images": len(self._images), **counts, **crowds}
 
     def remarks(self) -> list[str]:
-        crowds = self._source.crowds
-        return super().remarks() + ([f"{crowds} crowd regions are left out"] if crowds else [])
+        return super().remarks() + ([f"{self._crowds} crowd regions are left out"] if self._crowds else [])
+
+
+def from_label_folder(image_dir: str, label_dir: str, key: str, names_file: str | None, boxless: bool) -> LabelSeeds:
+    """With KITTI or (with class names) YOLO label files. Raises InputError where none fit."""
+    files = [] if names_file is None else [names_file or joined(label_dir, "classes.txt")]
+    if files and not names_file and not kind_of(files[0]):
+        names_key = f"{key.rpartition('.')[0]}.yolo_names"
+        raise InputError(f"{names_key}: name the file with the class names (there is no {files[0]} either)")
+    names = read_names(files[0]) if files else None
+    images = files_under(image_dir, ENDINGS, "data.image_dir")
+    labels = set(files_under(label_dir, (".txt",), key)) - ({"classes.txt"} if files else set())
+    label_of = {image: os.path.splitext(image)[0] + ".txt" for image in images}
+    if labels.isdisjoint(label_of.values()):
+        none = f"no label in {label_dir} belongs to an image in {image_dir}"
+        raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
+
+    def read(path: str, size: Size | None) -> tuple[list[Labelled], list[str]]:
+        left_out = list[str]()
+        with told_as(BrokenRow, f"can't read {path}"):
+            if names is None:
+                regions, left_out = read_kitti(path)
+            else:
+                regions = read_yolo(path, names, size) if size else []
+        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions], left_out
+
+    of_image = {image: joined(label_dir, label) for image, label in label_of.items() if label in labels}
+    without_image, files = sorted(labels.difference(label_of.values())), [*of_image.values(), *files]
+    return LabelSeeds(image_dir, label_dir, images, of_image, read, without_image, files, boxless)
+
+
+def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
+    """With a COCO file, also of images that it doesn't name. Raises InputError."""
+    coco = CocoFile(path)
+    left_out = coco.left_out()
+    images = files_under(image_dir, ENDINGS, "data.image_dir")
+    named = {os.path.normpath(name).replace(os.sep, "/"): image for image, name, _ in coco.images()}
+    if named.keys().isdisjoint(images):
+        raise InputError(f"no image of {path} is in {image_dir}: its file_name should be relative to data.image_dir")
+    strays = [f"{left_out[STRAYS]} annotations of no image"] * bool(left_out[STRAYS])
+    without_image = sorted(named.keys() - {*images}) + strays
+    crowds = left_out[CROWDS]
+    return LabelSeeds(
+        image_dir,
+        path,
+        images,
+        named,
+        lambda image, _: (coco.regions(image), []),
+        without_image,
+        [path],
+        boxless,
+        crowds,
+    )
 
 
 def beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:

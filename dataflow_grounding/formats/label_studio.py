@@ -40,7 +40,14 @@ class LabelStudio(Format):
                 name = sample.file_name
                 address = name if "://" in name else f"/data/local-files/?d={quote(name)}"
                 data = {self.image: address, self.caption: sample.caption, "image_id": sample.record.get("image_id")}
-                put({"data": data, "predictions": [_prediction(sample)]})
+                result = [part for n, one in enumerate(sample.phrases) for part in _regions(f"p{n}", one, sample)]
+                if absent := [phrase.text for phrase in sample.phrases if not phrase.boxes and not phrase.span]:
+                    region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
+                    result.append({**region, "value": {"text": absent}})
+                scores = [score for phrase in sample.phrases for score in phrase.scores if score is not None]
+                model = str(sample.record.get("model") or "dataflow-grounding")
+                done = {"model_version": model, **({"score": min(scores)} if scores else {}), "result": result}
+                put({"data": data, "predictions": [done]})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, task in read_lines(path, self.data_file):
@@ -52,8 +59,7 @@ class LabelStudio(Format):
                 self.passed_over["cancelled annotations"] += sum(cancelled)
                 self.passed_over["annotations before a task's last one"] += max(0, cancelled.count(False) - 1)
                 self.passed_over["tasks without an annotation"] += not done
-                records = [self._record(task["data"], said) for said in done]
-            yield from records
+                yield from [self._record(task["data"], said) for said in done]
 
     def _record(self, data: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
         caption, address = data.get(self.caption) or "", data[self.image]
@@ -68,16 +74,6 @@ class LabelStudio(Format):
         who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
         own = {"image_id": data.get("image_id"), "reviewed_by": None if who is None else str(who)}
         return record | {key: value for key, value in own.items() if has_id(value)}
-
-
-def _prediction(sample: Sample) -> dict[str, Any]:
-    result = [part for number, one in enumerate(sample.phrases) for part in _regions(f"p{number}", one, sample)]
-    if absent := [phrase.text for phrase in sample.phrases if not phrase.boxes and not phrase.span]:
-        region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
-        result.append({**region, "value": {"text": absent}})
-    scores = [score for phrase in sample.phrases for score in phrase.scores if score is not None]
-    model = str(sample.record.get("model") or "dataflow-grounding")
-    return {"model_version": model, **({"score": min(scores)} if scores else {}), "result": result}
 
 
 def _regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:

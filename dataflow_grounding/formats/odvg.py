@@ -40,8 +40,7 @@ class _Odvg(Format):
         for where, line in read_lines(path, self.data_file):
             with broken(where):
                 size = {key: line.get(key) for key in ("width", "height")}
-                record = {"image_path": line[self.picture_key], **size, **self.record(line["grounding"])}
-            yield record
+                yield {"image_path": line[self.picture_key], **size, **self.record(line["grounding"])}
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
         """Caption and expressions of a line. Boxes of equal phrases belong to one."""
@@ -50,12 +49,10 @@ class _Odvg(Format):
 
 
 def _said(text: str, *regions: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text": text, "instances": [{"bbox": box} for region in regions for box in _boxes(region["bbox"])]}
-
-
-def _boxes(given: Any) -> list[Any]:
-    """One box or a list of boxes, as a list. Raises TypeError."""
-    return [given] if isinstance(given, list) and given and is_number(given[0]) else list(given)
+    """A phrase with the boxes of regions, each of which has one box or a list of them. Raises TypeError."""
+    given = (region["bbox"] for region in regions)
+    boxes = (list(one) if not (isinstance(one, list) and one and is_number(one[0])) else [one] for one in given)
+    return {"text": text, "instances": [{"bbox": box} for one in boxes for box in one]}
 
 
 class OpenGroundingDino(_Odvg):

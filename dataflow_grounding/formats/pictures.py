@@ -86,23 +86,19 @@ class Downloads:
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Of each address the picture's path, relative to `results_dir`, or why there is none."""
         wanted = dict.fromkeys(addresses)
-        new = [url for url in wanted if not self._there(url)]
+        places = {url: os.path.join(self._results_dir, self._known[url]) for url in wanted if url in self._known}
+        new = [url for url in wanted if not os.path.exists(places.get(url, ""))]
         found = run_blocking(lambda: self._fetch_all(new)) if new else {}
-        self._remember({url: path for url, path in found.items() if isinstance(path, str)})
-        for error in found.values():
-            if isinstance(error, BrokenRow):
-                error.passing = True  # the next run tries again
-        return {url: found.get(url) or self._known[url] for url in wanted}
-
-    def _there(self, url: str) -> bool:
-        return url in self._known and os.path.exists(os.path.join(self._results_dir, self._known[url]))
-
-    def _remember(self, got: Mapping[str, str]) -> None:
+        got = {url: path for url, path in found.items() if isinstance(path, str)}
         self._known |= got
         with told_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
             with open(self._index, "a", encoding="utf-8") as file:
                 file.writelines(dump_line({"url": url, "path": path}) for url, path in got.items())
+        for error in found.values():
+            if isinstance(error, BrokenRow):
+                error.passing = True  # the next run tries again
+        return {url: found.get(url) or self._known[url] for url in wanted}
 
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
         import aiohttp

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Thread
@@ -35,54 +35,52 @@ class Pictures:
 
     def find(self, given: Any, key: str) -> Found:
         """Where the picture is that a row names under `key`, and its header. Raises RecordError."""
-        known = self._known.get(given) if isinstance(given, str) else None
-        return known or _find(given, self._folders, key)
+        if isinstance(given, str) and given in self._known:
+            return self._known[given]
+        path = find_image(Record({key: given}, self._folders), key).path
+        return path, read_header(path)
 
     def ahead(self, rows: Iterable[Row], given_of: Callable[[Row], Any]) -> Iterator[Row]:
         """The rows as they are; of many, the pictures that they name are found before they come."""
         told = _told(rows)
-        with ExitStack() as stack:
-            batches = deque([list(islice(told, _BATCH))])  # the helper starts while these are worked on
-            helper = stack.enter_context(_Helper(self._folders)) if len(batches[0]) == _BATCH else None
+        batches = deque([list(islice(told, _BATCH))])  # the helper starts while these are worked on
+        with closing(_Helper(self._folders)) as helper:
             while batches:
-                while helper and len(batches) < _AHEAD and (batch := list(islice(told, _BATCH))):
+                while len(batches) < _AHEAD and (batch := list(islice(told, _BATCH))):
                     helper.ask([_given(given_of, row) for row, _ in batch])
                     batches.append(batch)
                 for row, error in batches.popleft():
                     if error is not None:
                         raise error
                     yield row  # type: ignore[misc]
-                self._known = helper.answer() if helper and batches else {}
+                self._known = helper.answer() if batches else {}
 
 
 class _Helper:
     """The other process. Of one that can't be started, or has died, no answer comes, and nothing else happens."""
 
     def __init__(self, folders: Sequence[str]) -> None:
-        self._folders = folders
+        self._folders, self._far = folders, any(map(is_elsewhere, folders))
         self._asked: deque[list[str | None]] = deque()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "_Helper":
-        return self
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for whoever asks
-        )
-
     def ask(self, names: list[str | None]) -> None:
-        self._asked.append(names if any(names) else [])
-        if any(names):
+        self._asked.append(names if any(names) and not self._far else [])
+        if self._asked[-1] and not getattr(sys, "frozen", False):  # there Python can't be started by itself
             with suppress(OSError):
                 self._process = self._process or self._start()
                 assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps([self._folders, names]).encode() + b"\n")
                 self._process.stdin.flush()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable or "", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for whoever asks
+        )
 
     def answer(self) -> dict[str, Found]:
         """What is known of the pictures of the first batch without an answer."""
@@ -91,7 +89,7 @@ class _Helper:
         known = zip(names, json.loads(line) if line.endswith(b"\n") else [], strict=False)
         return {name: (one[0], Header(tuple(one[1]), *one[2:])) for name, one in known if name and one}
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._process:
             self._process.kill()
             with suppress(OSError), self._process:
@@ -109,20 +107,7 @@ def _told(rows: Iterable[Row]) -> Iterator[tuple[Row | None, Exception | None]]:
 
 def _given(given_of: Callable[[Any], Any], row: Any) -> str | None:
     with suppress(Exception):  # a row that names none as it should is found out when it is its turn
-        return given if isinstance(given := given_of(row), str) else None
-    return None
-
-
-def _find(given: Any, folders: Sequence[str], key: str) -> Found:
-    path = find_image(Record({key: given}, tuple(folders)), key).path
-    return path, read_header(path)
-
-
-def _known(given: str | None, folders: Sequence[str]) -> Found | None:
-    if given is None or any(map(is_elsewhere, (given, *folders))):
-        return None
-    with suppress(RecordError):  # whoever needs it says what is wrong
-        return _find(given, folders, "image")
+        return given if isinstance(given := given_of(row), str) and not is_elsewhere(given) else None
     return None
 
 
@@ -131,7 +116,12 @@ def _serve() -> None:
     Thread(target=lambda: [*map(questions.put, chain(sys.stdin, [""]))], daemon=True).start()
     for line in iter(questions.get, ""):
         folders, names = json.loads(line)
-        answer = [(found := _known(name, folders)) and (found[0], *found[1]) for name in names]
+        pictures, answer = Pictures(folders), list[tuple[Any, ...] | None]()
+        for name in names:
+            answer.append(None)
+            with suppress(RecordError):  # whoever needs it says what is wrong
+                path, header = pictures.find(name, "image")
+                answer[-1] = (path, *header)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -9,14 +9,13 @@ import math
 import os
 import pickle
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError
-from dataflow_grounding.formats.base import EXACT, ReadOnly
+from dataflow_grounding.formats.base import EXACT, Format
 from dataflow_grounding.formats.data_lines import broken, read_lines, read_whole, read_xml, united
 from dataflow_grounding.geometry import Size, box_of, clamp
 
@@ -38,7 +37,7 @@ class _Plain(pickle.Unpickler):
 
 
 @dataclass
-class RefCoco(ReadOnly):
+class RefCoco(Format):
     """`refs(unc).p`, sentences about the objects of `instances.json` beside; gRefCOCO's too, where `-1` is nothing.
 
     A record for each picture, an expression for each sentence. `split`: train, val, test, testA, testB; all if empty.
@@ -86,7 +85,7 @@ def _sentences(ref: Mapping[str, Any], objects: Mapping[Any, list[float]]) -> It
 
 
 @dataclass
-class Flickr30k(ReadOnly):
+class Flickr30k(Format):
     """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes. A record for each caption.
 
     Phrases that have no box, as they can't be seen or are all of the scene, are `unsupported`. `split`: a list of ids
@@ -112,8 +111,7 @@ class Flickr30k(ReadOnly):
             file = os.path.join(path, self.data_file, f"{name}.txt")
             for number, line in enumerate(_lines(file), 1):
                 with broken(f"{file}, line {number}"):
-                    said = _caption(line, boxes)
-                yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **said}
+                    yield {"image_path": f"{name}.jpg", "width": size[0], "height": size[1], **_caption(line, boxes)}
 
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
         """The boxes of each chain of phrases about one thing, and the picture's size."""
@@ -154,7 +152,7 @@ def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
 
 
 @dataclass
-class Grit(ReadOnly):
+class Grit(Format):
     """Parquet files of captions; pictures are `<key>.jpg`. `column`: ref_exps, whole expressions, or noun_chunks.
 
     A box is `[start, end, x1, y1, x2, y2, score]`, characters of the caption and parts of the sides.
@@ -166,22 +164,19 @@ class Grit(ReadOnly):
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
                 with broken(where):
-                    record = _picture(f"{row['key']}.jpg", row) | {"caption": row["caption"]}
-                    record["expressions"] = united(_phrase(row, self.passed_over, *found) for found in row[self.column])
-                yield record
+                    sides, said = (row["width"], row["height"]), []
+                    for start, end, *parts, score in row[self.column]:
+                        span = int(start), int(end)
+                        given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
+                        box = [*clamp(given, sides)]
+                        self.passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
+                        one = {"text": row["caption"][slice(*span)], "char_span": span}
+                        said.append((span, {**one, "instances": [{"bbox": box, "score": score}]}))
+                    picture = _picture(f"{row['key']}.jpg", row)
+                    yield {**picture, "caption": row["caption"], "expressions": united(said)}
 
 
-def _phrase(row: Mapping[str, Any], passed_over: Counter[str], *found: float) -> tuple[Any, dict[str, Any]]:
-    start, end, *parts, score = found
-    span = int(start), int(end)
-    sides = row["width"], row["height"]
-    given = box_of([round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)])
-    box = [*clamp(given, sides)]
-    passed_over["parts of boxes outside of their picture"] += math.dist(box, given) > EXACT
-    return span, {"text": row["caption"][slice(*span)], "char_span": span, "instances": [{"bbox": box, "score": score}]}
-
-
-class VisualGenome(ReadOnly):
+class VisualGenome(Format):
     """`region_descriptions.json`, phrases with a box each, and `image_data.json` beside, for paths and sizes.
 
     Boxes that reach out of their picture are cut, and those without an area left out.
@@ -196,16 +191,13 @@ class VisualGenome(ReadOnly):
             with broken(f"{file}, entry {number}"):
                 image = known[entry.get("image_id", entry.get("id"))]
                 size = (image["width"], image["height"])
-                said = [one for region in entry["regions"] for one in _region(region, size)]
+                said = []
+                for region in entry["regions"]:
+                    x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
+                    own = {"text": region["phrase"].strip(), "expression_id": str(region["region_id"])}
+                    box = [*clamp((x, y, x + width, y + height), size)]
+                    said += [{**own, "instances": [{"bbox": box}]}] if own["text"] else []
                 self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)
                 picture = _picture("/".join(image["url"].split("/")[-2:]), image)
                 coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
-            yield {**picture, **coco, "expressions": said}
-
-
-def _region(region: Mapping[str, Any], size: Size) -> Iterator[dict[str, Any]]:
-    x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
-    box = clamp((x, y, x + width, y + height), size)
-    if region["phrase"].strip():
-        own = {"expression_id": str(region["region_id"])}
-        yield {"text": region["phrase"].strip(), **own, "instances": [{"bbox": list(box)}]}
+                yield {**picture, **coco, "expressions": said}

@@ -9,8 +9,17 @@ from typing import Any, NamedTuple
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.elsewhere import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding.errors import BrokenRow, InputError, SpecError, told_as
-from dataflow_grounding.formats import label_seeds
-from dataflow_grounding.formats.label_seeds import BEYOND, SHOWN, LabelSeeds, Seeds, beyond, sides, size_of
+from dataflow_grounding.formats.label_seeds import (
+    BEYOND,
+    READING,
+    SHOWN,
+    Seeds,
+    beyond,
+    from_coco,
+    from_label_folder,
+    sides,
+    size_of,
+)
 from dataflow_grounding.formats.tao_records import COLUMN, SOURCE, from_tao, is_tao, with_status
 from dataflow_grounding.records import as_json, read_object, sealed, unsealed
 from dataflow_grounding.rows import read_rows, write_rows, write_text
@@ -40,10 +49,10 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
     [(name, path)] = given.items()
     if name == "coco_json":
-        return LabelSeeds(label_seeds.from_coco(data.image_dir, path), path, boxless)
+        return from_coco(data.image_dir, path, boxless)
     key = f"{block}.{name}"
     names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
-    return LabelSeeds(label_seeds.from_label_folder(data.image_dir, path, key, names_file), path, boxless)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 
 class AnnotationSeeds(Seeds):
@@ -72,7 +81,11 @@ class AnnotationSeeds(Seeds):
                 self._broken.append(f"{where}: {row.error}")
                 yield {"image_path": None, SEED_ERROR: self._broken[-1]}
                 continue
-            data = self._at_hand(row.data)
+            data, path = row.data, row.data.get("image_path")
+            # TAO's path may be that of the container that it ran in
+            if self._image_dir and isinstance(path, str) and is_tao(data) and size_of(path, self.folders) is None:
+                name = os.path.basename(path)
+                data = {**data, "image_path": name} if kind_of(joined(self._image_dir, name)) else data
             try:
                 yield self._record(data, where)
             except BrokenRow as error:
@@ -95,14 +108,6 @@ class AnnotationSeeds(Seeds):
             record.setdefault("regions", [])
         return record
 
-    def _at_hand(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row; one of TAO's with its image's name alone, if the path is that of the container that TAO ran in."""
-        path = row.get("image_path")
-        if self._image_dir and isinstance(path, str) and is_tao(row) and size_of(path, self.folders) is None:
-            name = os.path.basename(path)
-            return {**row, "image_path": name} if kind_of(joined(self._image_dir, name)) else row
-        return row
-
     def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in row.items() if name not in self._made.columns}
         if isinstance(steps := row.get("pipeline_steps"), list):
@@ -111,7 +116,7 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, label_seeds.READING, self.folders, self._made, self._boxless]
+        depends_on = [__version__, READING, self.folders, self._made, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(1 << 20):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
@@ -24,6 +24,7 @@ SOURCE = "image_referring_expression"
 COLUMN = "kitti_bboxes"
 SIDE = 1000
 ASSUMED = (1920, 1080)
+_OF_EXPRESSION = ("expression_id", "text", "char_span", "noun_chunk", "verified")
 _STEPS = ("step0_expression_extraction", "step1_grounding")
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
 
@@ -36,9 +37,15 @@ class Tao(Format):
             for sample in samples:
                 size = {"width": sample.size[0], "height": sample.size[1]}
                 texts = {"caption": sample.record.get("caption"), "cleaned_caption": sample.caption}
+                expressions = []
+                for phrase in sample.phrases:
+                    of, instances = phrase.expression, list[dict[str, Any]]()
+                    for one, box, score in zip(of["instances"], phrase.boxes, phrase.scores, strict=True):
+                        instances.append({"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score})
+                    expressions.append({**{key: of.get(key) for key in _OF_EXPRESSION}, "instances": instances})
                 put(
                     {"image_id": sample.record.get("image_id"), "image_path": sample.file_name, **size, **texts}
-                    | {"regions": [], "expressions": [_written(phrase) for phrase in sample.phrases]}
+                    | {"regions": [], "expressions": expressions}
                     | {"source": "image_grounding", "pipeline_steps": [*_STEPS]}
                 )
 
@@ -54,15 +61,6 @@ class Tao(Format):
                 if not all(_fits(one, row.get("cleaned_caption")) for one in row["expressions"]):
                     row = with_status(row)  # TAO takes spans from its model unchecked
             yield row
-
-
-def _written(phrase: Phrase) -> dict[str, Any]:
-    given = phrase.expression
-    boxes = zip(given["instances"], phrase.boxes, phrase.scores, strict=True)
-    return {
-        **{key: given.get(key) for key in ("expression_id", "text", "char_span", "noun_chunk", "verified")},
-        "instances": [{"bbox_id": one.get("bbox_id"), "bbox": box, "bbox_score": score} for one, box, score in boxes],
-    }
 
 
 def _fits(expression: Mapping[str, Any], caption: Any) -> bool:
@@ -139,7 +137,9 @@ def _labelled(exact: list[tuple[list[float], str]], sizes: list[tuple[Any, Any]]
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """The record, its expressions completed where another system made them: a status, and spans that were looked up."""
     expressions = row.get("expressions")
-    if not isinstance(expressions, list) or not all(_has_text(item) for item in expressions):
+    if not isinstance(expressions, list) or not all(
+        isinstance(item, Mapping) and isinstance(item.get("text"), str) for item in expressions
+    ):
         return dict(row)
     if all("status" in item for item in expressions):
         return dict(row)
@@ -150,10 +150,6 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
         for item, span in zip(expressions, spans, strict=True)
     ]
     return {**row, "expressions": completed}
-
-
-def _has_text(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("text"), str)
 
 
 def _stated(row: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -204,13 +200,11 @@ def _four(item: Any, what: str) -> list[float]:
 
 def _matches(written: list[list[float]], exact: list[tuple[list[float], str]], size: Sequence[Any]) -> list[int | None]:
     """For each written box the place of the exact one that it is, each taken once."""
-    left = list(range(len(exact)))
-    found: list[int | None] = []
+    left, found = {n: _in_1000(bbox, size) for n, (bbox, _) in enumerate(exact)}, list[int | None]()
     for box in written:
-        fits = [n for n in left if _close(box, _in_1000(exact[n][0], size))]
-        found.append(fits[0] if fits else None)
-        if fits:
-            left.remove(fits[0])
+        fits = next((n for n, other in left.items() if _close(box, other)), None)
+        found.append(fits)
+        left = {n: other for n, other in left.items() if n != fits}
     return found
 
 

@@ -38,9 +38,11 @@ class Texts(Format):
                 if not all(text for text, _ in said):
                     raise ValueError("an answer without a phrase")
                 each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
-                expressions = united((text, {"text": text, "instances": found}) for text, found in each)
                 facts = {"image_path": name, "caption": self.caption(line), "width": size[0], "height": size[1]}
-            yield {**facts, "expressions": expressions}
+                yield {
+                    **facts,
+                    "expressions": united((text, {"text": text, "instances": found}) for text, found in each),
+                }
 
     @abstractmethod
     def line(self, sample: Sample, asked: Boxes) -> Line:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding.errors import InputError
-from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.data_lines import broken, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.geometry import Size
 
 _DECIMALS = 6  # of a pixel
 
@@ -30,7 +29,12 @@ class Vi(Format):
                     raise InputError(f"two pictures are called {name!r}, and Vi tells them apart by name: rename one")
                 width, height = sample.size
                 asset = {"type": "Image", "filename": name, "width": width, "height": height, "filepath": path}
-                said = [_said(phrase, sample.size) for phrase in sample.phrases]
+                said = []
+                for phrase in sample.phrases:
+                    start, end = phrase.span or (0, 0)
+                    bounds = [[n / sample.size[i % 2] for i, n in enumerate(box)] for box in phrase.boxes]
+                    place = {"startTokenIndex": start, "endTokenIndex": end}
+                    said.append({"phrase": phrase.text, **place, "bounds": bounds})
                 contents = {"type": "PhraseGrounding", "caption": sample.caption, "groundedPhrases": said}
                 put({"id": str(number), "asset": asset, "contents": contents})
 
@@ -39,19 +43,10 @@ class Vi(Format):
             with broken(where):
                 asset, contents = line["asset"], line["contents"]
                 size = {"width": asset["width"], "height": asset["height"]}
-                said = [_expression(one, *size.values()) for one in contents["groundedPhrases"]]
-                record = {"image_path": asset.get("filepath") or asset["filename"], **size}
-                record |= {"caption": contents["caption"], "expressions": said}
-            yield record
-
-
-def _said(phrase: Phrase, size: Size) -> dict[str, Any]:
-    start, end = phrase.span or (0, 0)
-    bounds = [[n / size[i % 2] for i, n in enumerate(box)] for box in phrase.boxes]
-    return {"phrase": phrase.text, "startTokenIndex": start, "endTokenIndex": end, "bounds": bounds}
-
-
-def _expression(said: dict[str, Any], *size: int) -> dict[str, Any]:
-    boxes = [[round(n * size[i % 2], _DECIMALS) for i, n in enumerate(box)] for box in said["bounds"]]
-    span = [said.get("startTokenIndex"), said.get("endTokenIndex")]
-    return {"text": said["phrase"], "char_span": span, "instances": [{"bbox": box} for box in boxes]}
+                sides, said = [*size.values()], []
+                for one in contents["groundedPhrases"]:
+                    boxes = [[round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(box)] for box in one["bounds"]]
+                    place = {"char_span": [one.get("startTokenIndex"), one.get("endTokenIndex")]}
+                    said.append({"text": one["phrase"], **place, "instances": [{"bbox": box} for box in boxes]})
+                facts = {"image_path": asset.get("filepath") or asset["filename"], "caption": contents["caption"]}
+                yield {**facts, **size, "expressions": said}

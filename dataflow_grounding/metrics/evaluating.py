@@ -1,5 +1,6 @@
 """All figures of predictions against gold."""
 
+import hashlib
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ import numpy as np
 from dataflow_grounding.errors import InputError, MissingExtra
 from dataflow_grounding.geometry import area
 from dataflow_grounding.metrics.annotations import Source, as_gold, head_of, read_annotations
-from dataflow_grounding.metrics.coco_ap import coco_ap
 from dataflow_grounding.metrics.confidence import cuts, draws_of, interval, kept_and_right, mcnemar
 from dataflow_grounding.metrics.measures import figures_of, of_caption, of_phrase
 from dataflow_grounding.metrics.overlaps import Rules
@@ -52,11 +52,16 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The figures, their 95 % intervals, groups of phrases, scores to cut at, notes and rules."""
-        groups: dict[str, dict[str, Figures]] = {}
-        for table, group, places in _groups_of(self.pairs):
-            figures = _plain(figures_of({name: column[places].sum() for name, column in self.columns.items()}))
-            shown = {"expressions": len(places), **{name: figures[name] for name in _OF_GROUPS}}
-            groups.setdefault(table, {})[group] = shown
+        kinds: dict[str, dict[str, list[int]]] = {}
+        phrases = ((record, *phrase) for record in self.pairs for phrase in record.phrases)
+        for place, phrase in enumerate(phrases):
+            for kind, name in _names_of_groups(*phrase):
+                kinds.setdefault(kind, {}).setdefault(name, []).append(place)
+        groups: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
+        for kind, of in kinds.items():
+            for group in sorted(sorted(of, key=lambda name: -len(of[name]))[:_MOST]):
+                figures = _plain(figures_of({name: column[of[group]].sum() for name, column in self.columns.items()}))
+                groups[kind][group] = {"expressions": len(of[group]), **{name: figures[name] for name in _OF_GROUPS}}
         intervals = {name: interval(self.draws[name]) for name in self.draws if self.figures[name] is not None}
         more = {"groups": groups, "cuts": cuts(self.curve), "notes": self.notes, "rules": vars(self.rules)}
         return {**self.figures, "intervals": intervals, **more}
@@ -132,18 +137,6 @@ def _sums(pairs: Sequence[PairedRecord], columns: Columns, rules: Rules, spans_s
     return sums
 
 
-def _groups_of(pairs: Sequence[PairedRecord]) -> Iterator[tuple[str, str, list[int]]]:
-    """Kind of group, its name, the places of its phrases; a phrase may be in several groups of a kind."""
-    kinds: dict[str, dict[str, list[int]]] = {}
-    phrases = ((record, *phrase) for record in pairs for phrase in record.phrases)
-    for place, (record, gold, found) in enumerate(phrases):
-        for kind, name in _names_of_groups(record, gold, found):
-            kinds.setdefault(kind, {}).setdefault(name, []).append(place)
-    for kind, groups in kinds.items():
-        for name in sorted(sorted(groups, key=lambda name: -len(groups[name]))[:_MOST]):
-            yield kind, name, groups[name]
-
-
 def _names_of_groups(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
     if areas := [area(instance["bbox"]) for instance in gold["instances"]]:
         yield "size", _SIZES[bisect((32**2, 96**2), sum(areas) / len(areas))]
@@ -167,3 +160,42 @@ def _named(figures: Columns, rules: Rules) -> Columns:
 def _plain(figures: Mapping[str, Any]) -> Figures:
     """Figures as JSON has them: to four decimals, none of them -0, null for what has nothing to divide by."""
     return {k: None if v is None or math.isnan(v) else round(float(v), 4) + 0.0 for k, v in figures.items()}
+
+
+def coco_ap(phrases: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> float | None:
+    """AP of gold and found phrases, over IoU 0.5:0.05:0.95, at 100 boxes a phrase; None without gold boxes.
+
+    One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the gold doesn't ask for
+    in an image is no false positive there (as in LVIS). Boxes without score come last, the first ones of all phrases
+    before the second ones. Of phrases with equal scores a digest says which comes first, so that the order of the
+    records doesn't count.
+
+    Raises:
+        MissingExtra: faster-coco-eval is not installed.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise MissingExtra("COCO AP (ap)", "eval") from None
+    sides = ([side["instances"] if side else [] for side in phrase] for phrase in phrases)
+    boxes = [[[(*box["bbox"], box["score"]) for box in side] for side in phrase] for phrase in sides]
+    boxes.sort(key=lambda phrase: hashlib.sha256(repr(phrase).encode()).digest())
+    wanted, answers = (_rows_of([phrase[side] for phrase in boxes]) for side in (0, 1))
+    if not wanted or not answers:
+        return 0.0 if wanted else None
+    images = [{"id": n} for n in range(len(phrases))]
+    truth = COCO({"images": images, "categories": [{"id": 1, "name": "phrase"}], "annotations": wanted})
+    judge = COCOeval_faster(truth, truth.loadRes(answers), "bbox", print_function=lambda *_: None)
+    judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = [[0, 1e10]], ["all"], [100]
+    judge.evaluate()
+    judge.accumulate()
+    return float(judge.eval["precision"].mean())
+
+
+def _rows_of(phrases: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+    boxes = [(image, place, *box) for image, phrase in enumerate(phrases) for place, box in enumerate(phrase)]
+    rows = []
+    for n, (image, place, x1, y1, x2, y2, score) in enumerate(boxes, 1):
+        row = {"id": n, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "score": -1.0 - place if score is None else score})
+    return rows

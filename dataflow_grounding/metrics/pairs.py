@@ -95,12 +95,10 @@ def _scaled(record: Row, size: Size | None) -> Row:
     own = stated_size(record)
     if not own or not size or own == size:
         return record
-    sides, phrases = [size[0] / own[0], size[1] / own[1]] * 2, []
+    sides, phrases = (size[0] / own[0], size[1] / own[1]), []
     for phrase in record["expressions"]:
-        moved = [
-            {**box, "bbox": [a * b for a, b in zip(box["bbox"], sides, strict=True)]} for box in phrase["instances"]
-        ]
-        phrases.append({**phrase, "instances": moved})
+        boxes = ({**box, "bbox": [n * sides[i % 2] for i, n in enumerate(box["bbox"])]} for box in phrase["instances"])
+        phrases.append({**phrase, "instances": [*boxes]})
     return {**record, "width": size[0], "height": size[1], "expressions": phrases}
 
 

@@ -22,7 +22,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         heads += [names[1], "95 %", "difference", "95 %"]
     rows, missing = [], []
     for name in (name for name, value in figures.items() if not isinstance(value, (Mapping, list))):
-        row = [shown for run in runs for shown in (_shown(run.get(name)), _interval(run["intervals"].get(name)))]
+        row = [_shown(value) for run in runs for value in (run.get(name), run["intervals"].get(name))]
         rows += [[name, *row]] if any(row) else []
         missing += [name] if figures[name] is None else []
     parts = [table(heads, rows), f"Nothing to measure: {', '.join(missing)}." if missing else ""]
@@ -53,11 +53,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.format(*row) for row in [cells[0], ["-" * width for width in widths], *cells[1:]])
 
 
-def _interval(edges: Sequence[float] | None) -> str:
-    return "" if edges is None else f"{edges[0]:.3f} to {edges[1]:.3f}"
-
-
-def _shown(value: float | None) -> str:
+def _shown(value: float | Sequence[float] | None) -> str:
+    if isinstance(value, Sequence):
+        return f"{value[0]:.3f} to {value[1]:.3f}"
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 

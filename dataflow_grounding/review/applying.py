@@ -11,6 +11,7 @@ from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, li
 from dataflow_grounding.review.overlay import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
 from dataflow_grounding.rows import read_rows, write_rows
+from dataflow_grounding.terminal import counted, say
 
 
 def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -29,29 +30,38 @@ def apply_decisions(results: str, out: str | None = None, downloads: tuple[str, 
         InputError: There are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
+    if out and (os.path.splitext(out)[1] not in (".jsonl", ".json", ".csv", ".tsv", ".parquet") or out in downloads):
+        raise InputError(f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl")
     refused, taken = _taken_over(results, downloads) if downloads else ([], 0)
     decisions = Decisions(files.decisions)
     if not decisions.count:
         raise InputError(f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first")
-    counts = {"records": 0, "verified": 0, "rejected": 0}
+    counts, keys = {"records": 0, "verified": 0, "rejected": 0}, set[str]()
     path = out or files.reviewed
     if os.path.realpath(path) in map(os.path.realpath, (files.annotations, files.decisions)):
         raise InputError(f"{path} would be overwritten: choose another name for the reviewed records")
     with told_as(InputError, f"can't write {path}"):
-        write_rows(path, _counted(_reviewed(files, decisions.said[""]), counts))
+        write_rows(path, _counted(_reviewed(files, decisions.said[""], keys), counts))
+    for line in decisions.damaged:
+        say(f"Note: {files.decisions}, line {line} can't be read and counts for nothing.")
+    if homeless := sorted(decisions.said[""].truths.keys() - keys):
+        first = f"{homeless[0]!r}{', …' if len(homeless) > 1 else ''}"
+        say(f"Note: decisions on {counted(len(homeless), 'record')} that {files.annotations} doesn't have: {first}")
     more = {"taken_over": taken, "refused": refused, "second_reviews": _agreement(files, decisions)}
     return {"reviewed": path, **counts, "decisions": decisions.count, **more}
 
 
-def _reviewed(files: ReviewFiles, said: Said) -> Iterator[Record]:
-    return (said.over(record, key) for key, record in records_with_keys(files.annotations))
+def _reviewed(files: ReviewFiles, said: Said, keys: set[str]) -> Iterator[Record]:
+    for key, record in records_with_keys(files.annotations):
+        keys.add(key)
+        yield said.over(record, key)
 
 
 def bring_up_to_date(annotations: str) -> None:
     """Apply the decisions on a file of records anew, where they were applied before: it may be another by now."""
     files = review_files(annotations)
     if os.path.exists(files.reviewed) and (decisions := Decisions(files.decisions)).count:
-        write_rows(files.reviewed, _reviewed(files, decisions.said[""]))
+        write_rows(files.reviewed, _reviewed(files, decisions.said[""], set()))
 
 
 def _counted(records: Iterator[Record], counts: dict[str, int]) -> Iterator[Record]:

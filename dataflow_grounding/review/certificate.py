@@ -15,7 +15,7 @@ from dataflow_grounding.errors import GroundingError, InputError
 from dataflow_grounding.records import dump_text, read_object
 from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
-from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, settled_of
+from dataflow_grounding.review.sampling import figure, figures, gold_answers, groups_of, mixed_in, settled_of
 from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.rows import write_text
 from dataflow_grounding.version import __version__
@@ -76,7 +76,7 @@ def certificate_of(results: str, gold: str | None = None, max_error: float | Non
     found |= {
         "samples": samples,
         "reviewers": {**Counter(str(decisions.by.get((reviewable.keys[i.record], i.id))) for i in drawn)},
-        "gold": gold and {"file": os.path.relpath(gold, folder), **_on_gold(reviewable, decisions, gold)},
+        "gold": gold and {"file": os.path.relpath(gold, folder), **_on_gold(reviewable, decisions, gold, samples)},
         "target": max_error and {"max_error": max_error, "accepted": found["boxes"]["high"] <= max_error},
         "statuses": {**Counter(item.status for item in phrases)},
         "checks": {said: {"phrases": n, "share": round(n / checks.total(), 6)} for said, n in checks.items()},
@@ -94,21 +94,28 @@ def _sampled(reviewable: Reviewable, decisions: Decisions) -> tuple[list[dict[st
         if drawn and one.get("annotations") == drawn["annotations"]:
             if {**one, **drawn} != one:
                 raise InputError(f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited")
-            samples.setdefault((size, seed), {name: one[name] for name in ("size", "seed", "when", "who")})
+            known = {**{name: one[name] for name in ("size", "seed", "when", "who")}, "gold": []}
+            samples.setdefault((size, seed), known)["gold"] += [one["gold"]] if one.get("gold") else []
             items |= dict.fromkeys(map(tuple, drawn["items"]))
     if not samples:
         since = "has changed since one was stated" if decisions.samples else "has none"
         command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
         raise InputError(f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`")
-    places = {(reviewable.keys[item.record], item.id, item.box): item for item in reviewable.items}
-    return [*samples.values()], [places[place] for place in items]
+    return [*samples.values()], [reviewable.by_place[place] for place in items]
 
 
-def _on_gold(reviewable: Reviewable, decisions: Decisions, gold: str) -> dict[str, Any]:
-    """How often reviewers said otherwise than the gold."""
-    answers = gold_answers(reviewable, gold)
+def _on_gold(
+    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Collection[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How often reviewers said otherwise than the gold; what was mixed in and not settled counts as wrong."""
+    answers, shown, here = gold_answers(reviewable, gold), set[Item](), reviewable.by_place
+    for one in samples:
+        if digest_of(gold) in one["gold"]:
+            drawn = reviewable.sample(one["size"], one["seed"])["items"]
+            shown.update(mixed_in(answers, [here[key, id, box] for key, id, box in drawn]))
     said = settled_of(reviewable, decisions, answers)
-    return figure([said[item] == right for item, right in answers.items() if said[item] is not None])
+    told = {item: None if said[item] is None else said[item] == right for item, right in answers.items()}
+    return figure([right for item, right in told.items() if right is not None or item in shown])
 
 
 def _rests_on(reviewable: Reviewable, drawn: Collection[Item], gold: str | None, folder: str) -> dict[str, Any]:

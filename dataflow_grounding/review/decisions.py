@@ -16,7 +16,7 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
-from dataflow_grounding.review.overlay import Truth, changed, expressions_of, next_id, overlaid, version_of
+from dataflow_grounding.review.overlay import Truth, changed, expressions_of, is_judged, next_id, overlaid, version_of
 
 ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
 
@@ -59,9 +59,9 @@ class Said:
         truths = self.truths[line["record"]]
         for change in line["changes"]:
             id, before, after = str(change["id"]), change["before"], change["after"]
-            known = truths.pop(id, None) or Truth(None, before and before["text"], version_of(before))
-            if version_of(after) != known.first:  # else all was undone
-                truths[id] = known._replace(expression=after)
+            known = truths.pop(id, None) or Truth(None, before)
+            if version_of(after) != version_of(known.before) or (is_judged(after) and not line.get("undoes")):
+                truths[id] = known._replace(expression=after)  # else it is as if nobody had said anything
         if isinstance(line.get("comment"), str):
             self.comments[line["record"]] = line["comment"]
 
@@ -84,7 +84,8 @@ class Decisions:
         self.samples: list[dict[str, Any]] = []
         self.count = 0
         self._places: dict[str, int] = {}  # a decision's own id → where its line is
-        self._read = 0
+        self.damaged: list[int] = []  # lines that count for nothing, from 1
+        self._read = self._lines = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -94,11 +95,14 @@ class Decisions:
         with storing(self.path), open(self.path, "rb") as file:
             file.seek(self._read)
             for text in file:
-                if not text.endswith(b"\n"):
-                    break
-                with suppress(BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
+                try:
                     self._take(parse_line(text))
+                except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
+                    if not text.endswith(b"\n"):  # torn, or not yet whole
+                        break
+                    self.damaged += [self._lines + 1] if text.strip() else []
                 self._read += len(text)
+                self._lines += text.endswith(b"\n")
 
     def _take(self, line: dict[str, Any]) -> None:
         if isinstance(line.get("sample"), dict):
@@ -167,8 +171,9 @@ class Decisions:
             InputError: The decision is not of that form, or somebody else changed one of the expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
+        own = {**_of_decision(given), **({"blind": True} if blind else {})}
         with self._alone() as file:
-            if given.get("uid") in self._places:  # it came before, and its answer was lost
+            if own.get("uid") in self._places:  # it came before, and its answer was lost
                 return _left(self._changes(given["uid"], key))
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
@@ -184,7 +189,6 @@ class Decisions:
                 after = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
-            own = {**_of_decision(given), **({"blind": True} if blind else {})}
             self._append(file, who, {"record": key, "changes": changes, **own})
             return _left(changes)
 

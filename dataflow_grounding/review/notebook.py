@@ -4,18 +4,23 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from dataflow_grounding.dataframes import from_dataframe, plain_row
 from dataflow_grounding.display import ShownRecord
-from dataflow_grounding.errors import GroundingError, MissingExtra
+from dataflow_grounding.errors import GroundingError, InputError, MissingExtra, RecordError
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
 from dataflow_grounding.review.decisions import Decisions
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
 from dataflow_grounding.review.session import Session, page_html
+from dataflow_grounding.review.thumbnails import why_missing
 from dataflow_grounding.rows import write_rows
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
@@ -29,15 +34,22 @@ def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecor
         >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()
         (1, 0)
     """
+    if not isinstance(record, Mapping):  # a row of a DataFrame, say
+        record = plain_row(dict(record) if hasattr(record, "keys") and not hasattr(record, "columns") else record)
     folders = getattr(record, "folders", ()) or ((image_root,) if image_root else ())
     return ShownRecord.of(Record(record, folders), "image_path" if "image_path" in record else "image", {})
 
 
-def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None = None, who: str = "notebook") -> Any:
+def review(
+    records: "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | DataFrame",
+    image_root: str | None = None,
+    who: str = "notebook",
+) -> Any:
     """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at once.
 
     Args:
-        records: A results folder or a file of records; or records, which are then written to a temporary folder.
+        records: A results folder or a file of records; or records, as a list or a DataFrame, which are then written to
+            a temporary folder.
         image_root: Where relative paths of pictures are looked for.
         who: The reviewer.
 
@@ -53,11 +65,7 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
         from traitlets import Unicode
     except ImportError:
         raise MissingExtra("review() in a notebook", "notebook") from None
-    path = (
-        records if isinstance(records, str) else os.path.join(tempfile.mkdtemp(prefix="review_"), "annotations.jsonl")
-    )
-    if not isinstance(records, str):
-        write_rows(path, records)
+    path = os.fspath(records) if isinstance(records, (str, os.PathLike)) else _written(records)
     session = Session(Reviewable(path, image_root), who)
 
     class Review(AnyWidget):
@@ -75,6 +83,15 @@ def review(records: "str | Iterable[Mapping[str, Any]]", image_root: str | None 
     return widget
 
 
+def _written(records: Any) -> str:
+    """The path of a file with these records. Raises InputError."""
+    if isinstance(records, Mapping) or not isinstance(records, Iterable):
+        raise InputError(f"records should be a folder, a file, a list or a DataFrame, not {type(records).__name__}")
+    path = os.path.join(tempfile.mkdtemp(prefix="review_"), "annotations.jsonl")
+    write_rows(path, from_dataframe(records) if hasattr(records, "columns") else map(plain_row, records))
+    return path
+
+
 def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the server would answer, with pictures as data; `error` says what is wrong with what was asked."""
     wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
@@ -85,8 +102,11 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
             said = session.next(wanted, int(wanted["place"]), int(wanted["most"]))
         for view in [answer["view"] for answer in said.get("answers", ())] or said["records"].values():
             if view["thumbnail"]:
-                picture = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
-                view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
+                try:
+                    picture = session.picture(view["place"], "small" if wanted.get("mode") == "grid" else "large")
+                    view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
+                except RecordError as error:
+                    view |= {"thumbnail": "", "full": "", "missing": why_missing(error)}
         return said
     except GroundingError as error:
         return {"error": str(error)}

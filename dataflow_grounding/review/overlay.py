@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.geometry import box_of, iou
 from dataflow_grounding.metrics.annotations import is_span
 from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number, read_annotations
 from dataflow_grounding.review.record_view import caption_of
@@ -16,21 +18,23 @@ _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for anothe
 
 
 class Truth(NamedTuple):
-    """How a reviewer left an expression, None for deleted; the text that it had before, and its version then."""
+    """How a reviewer left an expression, None for deleted, and how it was before, None for added."""
 
     expression: Expression | None
-    origin: str | None
-    first: str
+    before: Expression | None
 
 
 def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions, else its region captions or regions, by id; of several with one id the first.
+    """The record's expressions, else its region captions or regions, in order, by id; a further one with an id that is
+    taken is told by a number behind it, `a#0~2`.
 
     Raises BrokenRow.
     """
     found: dict[str, Expression] = {}
     for expression in read_annotations(record) if annotated_column(record) else ():
-        found.setdefault(str(expression["expression_id"]), expression)
+        id = str(expression["expression_id"])
+        names = (id if number == 1 else f"{id}~{number}" for number in count(1))
+        found[next(name for name in names if name not in found)] = expression
     return found
 
 
@@ -45,63 +49,96 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     return "" if expression is None else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def is_judged(expression: Expression | None) -> bool:
+    """Whether a reviewer said something of it, or of one of its boxes."""
+    return expression is not None and any(one.get("reviewed_by") for one in (expression, *expression["instances"]))
+
+
 def overlaid(record: Record, said: Mapping[str, Truth], comment: str | None = None) -> Record:
     """The record as its reviewers left it, whatever a later run says of the same phrases.
 
     `said` has what they said of its expressions, by id. A phrase of a later run that took a reviewed one's id gets
     another; a rejection is of the boxes that were seen, so other boxes of a later run stand, unjudged, in their place.
+    What nobody judged stays as it was written.
     """
     if not said and comment is None:
         return record
     column, found = annotated_column(record) or "expressions", expressions_of(record)
     rows = _rows(record, found, said)
-    items = list(rows.values()) if column == "expressions" else list(_regions(record[column], column, rows, [*found]))
+    if column == "expressions":
+        written = dict(zip(found, record.get(column) or (), strict=True))
+        items = [_as_it_was(row, written[id]) if row is found.get(id) else row for id, row in rows.items()]
+    else:
+        items = list(_regions(record[column], column, rows, [*found]))
     return record.updated({column: items, **({} if comment is None else {"review_comment": comment})})
+
+
+def _as_it_was(row: Expression, written: Any) -> Expression:
+    """An item that nobody judged, as it was written, with the id that it had without saying so."""
+    return {**(written if isinstance(written, dict) else {"text": written}), "expression_id": row["expression_id"]}
 
 
 def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, Expression]:
     """What stands of the record's expressions, in their order, then what reviewers said besides."""
-    standing = {
-        id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, found.get(id))
-    }
-    own = {id for id in standing if id in found and _is_of(said[id], found[id])}
-    elsewhere = {_place(expression) for id, expression in standing.items() if id not in own}
+    pairs = _pairs(found, said)
+    now = {own: found[id] for id, own in pairs.items()}
+    standing = {id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, now.get(id))}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
-        if id in own:
-            rows[id] = standing[id]
-        elif _place(expression) not in elsewhere:
-            rows |= _left(record, id, expression, said, {**found, **rows})
+        own = pairs.get(id)
+        if own in standing:
+            rows[own] = standing[own]
+        elif own is None and id in said:
+            free = next_id(record, {**found, **said, **rows})
+            rows[free] = {**expression, "expression_id": free}
+        elif own is None or said[own].expression:  # nobody judged it, or other boxes of it were rejected
+            rows[id] = expression
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
 
 
-def _left(
-    record: Record, id: str, expression: Expression, said: Mapping[str, Truth], taken: Mapping[str, Any]
-) -> dict[str, Expression]:
-    """What stands of an expression where no reviewer's word stands in its place: none where one deleted it."""
-    if id not in said:
-        return {id: expression}
-    if _is_of(said[id], expression):
-        return {id: expression} if said[id].expression else {}
-    free = next_id(record, {**taken, **said})
-    return {free: {**expression, "expression_id": free}}
+def _pairs(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[str, str]:
+    """Which of a record's expressions are those that were reviewed, by their ids, which a later run may give to others.
+
+    Of several that read alike, those whose boxes meet are the same, then those at one place, then those with one id.
+    """
+    texts = Counter(expression["text"] for expression in found.values())
+    alike: list[tuple[float, bool, bool, str, str]] = []
+    for own, truth in said.items():
+        for id, expression in found.items():
+            meets, at_one_place = _meeting(expression, truth)
+            unlike = all(side["text"] != expression["text"] for side in truth if side)
+            is_only = truth.before and texts[expression["text"]] == 1
+            if not unlike and (meets or at_one_place or id == own or is_only):
+                alike.append((meets, at_one_place, id == own, id, own))
+    pairs: dict[str, str] = {}
+    for *_, id, own in sorted(alike, key=lambda pair: pair[:3], reverse=True):
+        if id not in pairs and own not in pairs.values():
+            pairs[id] = own
+    return pairs
 
 
-def _is_of(truth: Truth, expression: Expression) -> bool:
-    """Whether this is the phrase that was reviewed, and no other that a later run gave its id."""
-    return expression["text"] in (truth.origin, truth.expression and truth.expression["text"])
+def _meeting(expression: Expression, truth: Truth) -> tuple[float, bool]:
+    """How far its boxes meet those of a reviewed one, as it is or was, and whether both stand at one place."""
+    sides, place = [side for side in truth if side is not None], expression.get("char_span") or "nowhere"
+    overlap = max((_overlap(expression, side) for side in sides), default=0.0)
+    return overlap, place in [side.get("char_span") for side in sides]
+
+
+def _overlap(one: Expression, other: Expression) -> float:
+    """The least IoU of their boxes, in order; 0 below a half, and where there are not as many."""
+    boxes = [[box_of(instance["bbox"]) for instance in side["instances"]] for side in (one, other)]
+    if len(boxes[0]) != len(boxes[1]):
+        return 0.0
+    least = min((iou(*both) for both in zip(*boxes, strict=True)), default=0.0)
+    return least if least >= 0.5 else 0.0
 
 
 def _stands(truth: Truth, now: Expression | None) -> bool:
+    """Whether a reviewer's word stands: a rejection is of the boxes that were seen, and of no others."""
     said = truth.expression
     if said is None or said.get("verified") is not False:
         return said is not None
-    same = now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
-    return same and _is_of(truth, now or said)
-
-
-def _place(expression: Expression) -> tuple[str, str]:
-    return expression["text"], str(expression.get("char_span"))
+    return now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
@@ -117,8 +154,11 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
         before = items[ids.index(id)] if id in ids else {}
         said = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
         text = {} if row["text"] in before.values() else {name: row["text"]}
-        bbox = row["instances"][0]["bbox"] if row["instances"] else before.get("bbox")
-        yield {**before, **text, **said, "bbox": bbox}
+        further = ({name: row["text"]} for _ in row["instances"][1:])
+        for item, instance in zip([{**before, **text}, *further], row["instances"], strict=False):
+            yield {**item, **said, "bbox": instance["bbox"]}
+        if not row["instances"] and said.get("verified") is True:  # it isn't there: then the region is wrong
+            yield {**before, **text, **said, "verified": False}
 
 
 def changed(
@@ -179,18 +219,22 @@ def _verdict(given: Mapping[str, Any], instances: list[dict[str, Any]], who: str
 
 def _instance(id: str, before: list[dict[str, Any]], item: Any, who: str) -> dict[str, Any]:
     bbox, place, verified = (item.get(k) if isinstance(item, Mapping) else None for k in ("bbox", "from", "verified"))
-    if not _is_box(bbox):
-        raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if place is not None and place not in range(len(before)):
         raise InputError(f"expression {id}: there is no box {place!r}")
     old = {"bbox": [None] * 4} if place is None else before[place]
+    if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
+        raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if bbox == list(old["bbox"]):  # its numbers stay as they were written
-        known = old.get("verified") if old.get("reviewed_by") else None
-        told = type(verified) is bool and verified != known
-        return {**old, **({"verified": verified, "reviewed_by": who} if told else {})}
+        return old | _told(old, verified, who)
     exact = [was if n == was else _number(n, old["bbox"]) for n, was in zip(bbox or [], old["bbox"], strict=True)]
     drawn = {"bbox": exact, "score": None, "evidence": "person", "verified": True, "reviewed_by": who}
     return {name: old[name] for name in old.keys() & {"bbox_id", "region_id"}} | drawn
+
+
+def _told(old: Mapping[str, Any], verified: Any, who: str) -> dict[str, Any]:
+    """What a reviewer's word on a box adds: nothing where it says what one said before."""
+    known = old.get("verified") if old.get("reviewed_by") else None
+    return {"verified": verified, "reviewed_by": who} if type(verified) is bool and verified != known else {}
 
 
 def _is_box(bbox: Any) -> bool:

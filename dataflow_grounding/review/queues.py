@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
-from dataflow_grounding.errors import BrokenRow
+from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line
 from dataflow_grounding.results_folder import image_folders_of
@@ -61,6 +61,7 @@ class Reviewable:
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
         self.items: list[Item] = []
+        self.unread: list[str] = []  # of records whose phrases can't be read, why
         self._names: list[tuple[str | None, int]] = []
         self._begins, self._lines = array("Q"), tempfile.TemporaryFile()  # noqa: SIM115
         for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
@@ -71,10 +72,15 @@ class Reviewable:
             self._lines.write(dump_line(record).encode())
             try:
                 self.items += _items_of(place, record, expressions_of(record))
-            except BrokenRow:
-                continue  # the page says what is wrong with it
+            except BrokenRow as why:  # the page says it, too
+                self.unread.append(f"record {place + 1}: {why}")
         self._begins.append(self._lines.tell())
         self._lines.flush()
+
+    @cached_property
+    def by_place(self) -> dict[tuple[str, str, int | None], Item]:
+        """The items, by record, phrase and box."""
+        return {(self.keys[item.record], item.id, item.box): item for item in self.items}
 
     def record(self, place: int) -> Record:
         """A record, as the pipeline left it."""
@@ -83,8 +89,19 @@ class Reviewable:
         line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
         return Record(parse_line(line), self.folders, occurrence, image_id, place)
 
+    def check_whole(self) -> None:
+        """Raises InputError where a record's phrases can't be read."""
+        if self.unread:
+            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
+            what = "mend it or take it out, as no sample can be drawn of what can't be seen"
+            raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
+
     def sample(self, size: int, seed: int) -> dict[str, Any]:
-        """So many items drawn at random, each as likely as any other, and of what they were drawn."""
+        """So many items drawn at random, each as likely as any other, and of what they were drawn.
+
+        Raises InputError where a record's phrases can't be read: they could not be drawn.
+        """
+        self.check_whole()
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
@@ -213,8 +230,10 @@ class Queue:
         """Whether a reviewer judged it, deleted it, or put something else in its place."""
         item = queued.item
         truth = self._decisions.said[self._who or ""].truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or truth.expression is None:
-            return truth is not None
+        if truth is None or item.text not in [side["text"] for side in truth if side]:  # of another run's phrase
+            return False
+        if truth.expression is None:
+            return True
         boxes = truth.expression["instances"]
         judged = truth.expression if item.box is None else boxes[item.box] if item.box < len(boxes) else None
         return judged is None or bool(judged.get("reviewed_by"))

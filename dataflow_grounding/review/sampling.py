@@ -1,6 +1,7 @@
 """What reviewers found of a sample's boxes and phrases as the pipeline left them, and shares with bounds from that."""
 
 import os
+import random
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +27,7 @@ def settled_of(reviewable: Reviewable, decisions: Decisions, items: Collection[I
         original = expressions_of(reviewable.record(item.record))[item.id]
         for who, said in decisions.said.items():
             truth = said.truths.get(key, {}).get(item.id)
-            if truth and truth.first == version_of(original):
+            if truth and version_of(truth.before) == version_of(original):
                 words[who] = _is_right(original, truth.expression, item.box)
         stands = words.get("")
         found[item] = None if stands is None or (not stands) in words.values() else stands
@@ -49,8 +50,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
     Raises InputError where it comes from these reviews, can't be read, or has none of the phrases.
     """
-    if os.path.realpath(gold) == os.path.realpath(reviewable.files.reviewed):
-        raise InputError(f"{gold} comes from these reviews themselves: gold has to be somebody else's")
+    if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
+        raise InputError(f"{gold} is what is reviewed, or comes of it: gold has to be somebody else's")
     boxes, found = defaultdict[Any, list[Any]](list), dict[Item, bool]()
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -65,6 +66,12 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     if not found:
         raise InputError(f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and text")
     return found
+
+
+def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
+    """Which of the items that gold knows are mixed into a sample, unseen: one for ten of it, and ten at least."""
+    others = sorted({*known} - {*sample}, key=str)
+    return random.Random(0).sample(others, min(len(others), max(10, len(sample) // 10)))
 
 
 def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:

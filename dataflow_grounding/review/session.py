@@ -17,9 +17,9 @@ from dataflow_grounding.records import has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import expressions_of, version_of
-from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable
+from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable, digest_of
 from dataflow_grounding.review.record_view import Picture, view_of
-from dataflow_grounding.review.sampling import gold_answers
+from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
 from dataflow_grounding.rows import write_text
 
@@ -78,20 +78,19 @@ class Session:
     ) -> None:
         self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
         self.decisions = Decisions(reviewable.files.decisions)
-        self.sample = None if sample is None else self._drawn(*sample)
+        known = gold_answers(reviewable, gold).keys() if sample and gold else ()
+        self.sample = None if sample is None else self._drawn(*sample, gold)
         if self.sample and gold:
-            known, chance = gold_answers(reviewable, gold).keys() - {*self.sample}, random.Random(0)
-            self.sample += chance.sample(sorted(known, key=str), min(len(known), max(10, len(self.sample) // 10)))
-            chance.shuffle(self.sample)
+            self.sample += mixed_in(known, self.sample)
+            random.Random(0).shuffle(self.sample)
         self._queue = lru_cache(16)(self._make_queue)
 
-    def _drawn(self, size: int, seed: int) -> list[Item]:
-        """The items of the sample, which is stated unless it was before."""
-        drawn = self.reviewable.sample(size, seed)
+    def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
+        """The items of the sample, which is stated unless it was before, and with which gold."""
+        drawn = {**self.reviewable.sample(size, seed), "gold": gold and digest_of(gold)}
         if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
             self.decisions.state_sample(drawn, self.who)
-        items = {(self.reviewable.keys[item.record], item.id, item.box): item for item in self.reviewable.items}
-        return [items[key, id, box] for key, id, box in drawn["items"]]
+        return [self.reviewable.by_place[key, id, box] for key, id, box in drawn["items"]]
 
     def _make_queue(self, *values: str) -> Queue:
         wanted = dict(zip(_FILTERS, values, strict=True))

@@ -256,6 +256,15 @@ def test_a_broken_coco_file_is_told(text: str, why: str, tmp_path: Path) -> None
     assert str(tmp_path / "x.json") in str(caught.value)
 
 
+@pytest.mark.parametrize("cut", range(6))
+def test_a_number_that_goes_on_where_a_part_of_the_file_ends(cut: int, tmp_path: Path) -> None:
+    """Files are read in parts of 64 KiB: `1` is a number too."""
+    head = '{"version": '
+    text = " " * (2**16 - len(head) - cut) + head + '-1.5e-2, "images": [], "annotations": []}'
+    (tmp_path / "x.json").write_text(text)
+    assert list(read(str(tmp_path / "x.json"), "coco")) == []
+
+
 def test_a_large_coco_file_is_read_in_little_memory(tmp_path: Path) -> None:
     """As a process, by its peak: SQLite's memory isn't Python's."""
     images = [{"id": n, "file_name": f"{n}.jpg", "width": 64, "height": 48, "url": "x" * 500} for n in range(30_000)]

@@ -434,10 +434,7 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(results: Path
 
 @pytest.mark.parametrize("rows", [[], [{"image_id": "a", "regions": [{"bbox": [0, 0, 9, 9], "type": "mug"}]}]])
 def test_files_without_boxes_and_of_regions(tmp_path: Path, rows: list[Any]) -> None:
-    write(
-        tmp_path / "x.jsonl",
-        [*rows, {"image_id": "b", "expressions": ["nothing"]}, {"image_id": "c", "expressions": 5}],
-    )
+    write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["nothing"]}])
     server = Server(tmp_path / "x.jsonl", "--sample", "9")
     server.kill()
     done = command(["certify", str(tmp_path / "x.jsonl")])
@@ -446,3 +443,19 @@ def test_files_without_boxes_and_of_regions(tmp_path: Path, rows: list[Any]) -> 
     assert f"{'100.0' if boxes else '0.0'}% of {boxes} boxes wrong" in done.out
     assert (tmp_path / "x.certificate.json").exists()
     assert verified(tmp_path / "x.jsonl").code == 0
+
+
+def test_what_can_not_be_drawn_is_refused(tmp_path: Path) -> None:
+    rows = [{"image_id": "a", "expressions": ["nothing"]}]
+    broken = {"text": "a mug", "instances": [{"bbox": [1, 2, 3]}]}
+    path = write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["a dog", broken]}])
+    done = command(["review", str(path), "--no-open", "--sample", "9"])
+    assert done.code == 2
+    assert f"{path}, record 2: column 'expressions', expression 1: an instance needs 'bbox'" in done.err
+
+
+def test_phrases_with_one_id_are_each_drawn(tmp_path: Path) -> None:
+    row = {"text": "a mug", "expression_id": "e", "instances": [box("b", [1, 2, 30, 40])]}
+    path = write(tmp_path / "x.jsonl", [{"image_id": f"r{n}", "expressions": [row] * 4} for n in range(5)])
+    Server(path, "--sample", "9").kill()
+    assert " of 20 boxes wrong" in command(["certify", str(path)]).out

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import REPOSITORY
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.review.notebook import review, show
 from dataflow_grounding.review.session import page_file
 from tests.review.test_review import RECORD, decisions, results, saved
@@ -102,3 +103,31 @@ def test_show_takes_any_record() -> None:
     assert show({"expressions": ["a mug"]}).counts() == (1, 0)
     assert "a mug" in (show({"image": "gone.png", "expressions": ["a mug"]})._repr_html_() or "")
     assert show({})._repr_html_() is not None
+
+
+def test_what_a_notebook_has_at_hand_is_taken_or_refused_in_a_line(results: Path) -> None:
+    pytest.importorskip("anywidget")
+    import numpy as np
+    import pandas as pd
+
+    frame = pd.DataFrame([RECORD, {"image_id": "b", "width": np.int64(9), "score": float("nan")}])
+    assert show(frame.iloc[0]).counts() == show(RECORD).counts()
+    assert [row["image_id"] for row in review(frame).reviewed()] == ["a", "b"]
+    assert review(results).results == str(results)
+    for wrong in (None, "file", frame):
+        with pytest.raises(InputError, match="a row should be a dict"):
+            show(wrong)  # type: ignore[arg-type]
+    for wrong in (None, RECORD, 5):
+        with pytest.raises(InputError, match="records should be a folder, a file, a list or a DataFrame"):
+            review(wrong)  # type: ignore[arg-type]
+
+
+def test_a_broken_picture_hides_no_other_record(results: Path) -> None:
+    pytest.importorskip("anywidget")
+    (results / "cut.png").write_bytes((results / "a.png").read_bytes()[:200])
+    widget = review([{**RECORD, "image_path": name, "image_id": name} for name in ("cut.png", "a.png")], str(results))
+    answers: list[Any] = []
+    widget.send = lambda content, buffers=None: answers.append(content)
+    widget._handle_custom_msg({"id": 1, "path": "next?mode=grid&place=0&most=9", "body": ""}, [])
+    shown = [view["missing"] for view in answers[0]["said"]["records"].values()]
+    assert shown == ["The image file can't be read.", ""]

@@ -1,0 +1,190 @@
+"""Decisions laid over records, as they were and as a later run left them: nothing is lost, nothing is made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.workplace import command
+from dataflow_grounding.review.decisions import Decisions
+from dataflow_grounding.review.overlay import expressions_of, version_of
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
+
+BOXES = {"A": [0, 0, 40, 40], "B": [50, 0, 90, 40], "C": [100, 0, 140, 40], "bus": [150, 0, 190, 40]}
+
+
+def phrase(text: str, box: str | None = None, **more: Any) -> dict[str, Any]:
+    instances = [{"bbox": BOXES[box], "score": 0.5}] if box else []
+    return {"text": text, "instances": instances, "status": "grounded" if box else "none", **more}
+
+
+def write(folder: Path, *rows: dict[str, Any], **more: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    record = {"image_id": "a", "caption": "A dog and a dog.", "width": 200, "height": 150, "expressions": rows, **more}
+    (folder / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    return folder
+
+
+def decided(folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any) -> dict[str, Any]:
+    """The session's answer to a decision on an expression, by the id that it has now."""
+    session = Session(Reviewable(str(folder)), "ann")
+    now = expressions_of(session._said.over(session.reviewable.record(0), "a"))
+    uid = f"{len((folder / 'reviews.jsonl').read_text()) if (folder / 'reviews.jsonl').exists() else 0}"
+    change = {"id": id, "version": version_of(now.get(id)), "after": after}
+    [answer] = session.decide([{"uid": uid, "record": "a", "action": action, "changes": [change], **more}])
+    return answer
+
+
+def judged(box: str | None, verified: bool | None = True) -> dict[str, Any]:
+    """What the page sends of a phrase with one box, or with none, that is judged as it is."""
+    if box is None:
+        return {"instances": [], "status": "none", "verified": verified}
+    return {"instances": [{"bbox": BOXES[box], "from": 0, "verified": verified}], "status": "grounded"}
+
+
+def applied(folder: Path, code: int = 0) -> list[dict[str, Any]]:
+    done = command(["apply", str(folder)])
+    assert done.code == code, done
+    [record] = [json.loads(line) for line in (folder / "annotations.reviewed.jsonl").read_text().splitlines()]
+    rows = record["expressions"] if record["expressions"] is not None else record["regions"]
+    assert isinstance(rows, list)
+    return rows
+
+
+def what_stands(folder: Path) -> list[tuple[str, Any, Any]]:
+    """Of each phrase its text, the name of its box, and what a reviewer said."""
+    names = {str(box): name for name, box in BOXES.items()}
+    return [
+        (row["text"], names.get(str(row["instances"][0]["bbox"])) if row["instances"] else None, row.get("verified"))
+        for row in applied(folder)
+    ]
+
+
+def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e"))
+    decided(folder, "e", judged("A"))
+    assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
+    decided(folder, "e~2", judged("B", False), "reject")
+    assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", False)]
+
+
+@pytest.mark.parametrize("verified", [True, False, None])
+def test_a_later_run_that_gives_other_ids_loses_nothing(tmp_path: Path, verified: bool | None) -> None:
+    folder = write(tmp_path, *(phrase("a car", box) for box in "ABC"))
+    decided(folder, "a#0", judged("A", verified) if verified is not None else None, "reject")
+    write(tmp_path, phrase("a bus", "bus"), *(phrase("a car", box) for box in "ABC"))
+    left = [("a car", "A", verified)] if verified is not None else []
+    assert what_stands(folder) == [("a bus", "bus", None), *left, ("a car", "B", None), ("a car", "C", None)]
+
+
+def test_phrases_that_change_places_keep_their_own_verdicts(tmp_path: Path) -> None:
+    first, second = phrase("a dog", "A", char_span=[0, 5]), phrase("a dog", "B", char_span=[10, 15])
+    folder = write(tmp_path, first, second)
+    decided(folder, "a#0", judged("A"))
+    write(tmp_path, second, first)
+    assert sorted(what_stands(folder), key=str) == [("a dog", "A", True), ("a dog", "B", None)]
+
+
+def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    new = {"text": "a dog", "char_span": None, "status": "grounded", "instances": [{"bbox": BOXES["B"], "from": None}]}
+    decided(folder, "", {**new, "verified": True}, "add", changes=[{"fresh": True, "version": "", "after": new}])
+    assert what_stands(folder) == [("a dog", "A", None), ("a dog", "B", True)]
+
+
+def test_what_nobody_judged_stays_as_it_was_written(tmp_path: Path) -> None:
+    bare = {"text": "a cat", "own": {"n": 1.50}}
+    folder = write(tmp_path, phrase("a dog", "A"), bare, "a bare text", {**bare, "instances": [{"bbox": [1, 2, 3, 4]}]})
+    decided(folder, "a#0", judged("A"))
+    assert applied(folder)[1:] == [
+        {**bare, "expression_id": "a#1"},
+        {"text": "a bare text", "expression_id": "a#2"},
+        {**bare, "expression_id": "a#3", "instances": [{"bbox": [1, 2, 3, 4]}]},
+    ]
+
+
+def test_what_a_reviewer_found_right_before_can_be_settled_again(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A"))
+    mended = write(tmp_path / "other", *applied(folder))
+    session = Session(Reviewable(str(mended)), "ann", sample=(5, 0))
+    assert session.next({})["left"] == 1
+    decided(mended, "a#0", judged("A"))
+    assert session.next({})["left"] == 0
+    assert command(["certify", str(mended)]).out.startswith("0.0% of 1 boxes wrong")
+
+
+def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"text": "a dog", "instances": [{"bbox": [40, 0, 0, 40]}]})
+    given = {"instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}], "status": "grounded"}
+    assert "x1 < x2" in decided(folder, "a#0", given)["error"]
+    given["instances"][0]["verified"] = False  # type: ignore[index]
+    assert decided(folder, "a#0", given, "reject")["error"] == ""
+    assert applied(folder)[0]["verified"] is False
+
+
+REGION = {"bbox": BOXES["A"], "type": "mug", "own": 7}
+VERDICTS: list[tuple[str, Any, list[dict[str, Any]]]] = [
+    ("not there", judged(None), [{**REGION, "verified": False, "reviewed_by": "ann"}]),
+    ("its box deleted", {"instances": [], "status": "grounded"}, []),
+    (
+        "a second box",
+        {**judged("A"), "instances": [*judged("A")["instances"], {"bbox": BOXES["B"], "from": None}]},
+        [
+            {**REGION, "verified": True, "reviewed_by": "ann"},
+            {"type": "mug", "bbox": BOXES["B"], "verified": True, "reviewed_by": "ann"},
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("after", "left"), [pytest.param(*rest, id=name) for name, *rest in VERDICTS])
+def test_regions_say_what_was_decided(tmp_path: Path, after: Any, left: Any) -> None:
+    folder = write(tmp_path, expressions=None, regions=[REGION, {**REGION, "bbox": BOXES["C"]}])
+    decided(folder, "a#0", after)
+    assert applied(folder) == [*left, {**REGION, "bbox": BOXES["C"]}]
+
+
+def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"), phrase("a cat", "B"))
+    decided(folder, "a#0", judged("A"))
+    decided(folder, "a#1", judged("B"))
+    log = folder / "reviews.jsonl"
+    first, second = log.read_text().splitlines()
+    log.write_text(f"{first}{first}\n{second}")  # joined without a line break, and the last without its own
+    done = command(["apply", str(folder)])
+    assert (done.code, f"{log}, line 1 can't be read" in done.err) == (0, True)
+    assert [row.get("verified") for row in applied(folder)] == [None, True]
+    decided(folder, "a#0", judged("A"))
+    assert [row.get("verified") for row in applied(folder)] == [True, True]
+    write(folder, phrase("a dog", "A"), image_id="b")
+    assert "decisions on 1 record that" in command(["apply", str(folder)]).err
+
+
+def test_apply_writes_over_nothing_else(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A"))
+    (folder / "a.png").write_bytes(b"a picture")
+    done = command(["apply", str(folder), "-o", str(folder / "a.png")])
+    assert (done.code, (folder / "a.png").read_bytes()) == (2, b"a picture")
+    log = folder / "reviews.jsonl"
+    assert command(["apply", str(folder), str(log), "-o", str(log)]).code == 2
+    assert Decisions(str(log)).count == 1
+
+
+def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
+
+
+def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"), image_path="a.png")
+    export = ["export", str(folder), "--format", "coco", "--images", "reference", "-o"]
+    assert "reviewers" not in command([*export, str(tmp_path / "one")]).err
+    decided(folder, "a#0", judged("A"))
+    applied(folder)
+    assert f"name {folder / 'annotations.reviewed.jsonl'}" in command([*export, str(tmp_path / "other")]).err
