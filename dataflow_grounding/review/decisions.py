@@ -37,9 +37,9 @@ def review_files(results: str) -> ReviewFiles:
         'example_data/gold.reviews.jsonl'
     """
     annotations = annotations_of(results)
-    stem = os.path.splitext(annotations)[0]
+    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
     if stem.endswith(".reviewed"):
-        raise InputError(f"{annotations} is what `apply` wrote: name {stem.removesuffix('.reviewed')}.jsonl instead")
+        raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
     of_folder = os.path.basename(stem) == "annotations"
     log = os.path.join(os.path.dirname(stem), "reviews.jsonl") if of_folder else f"{stem}.reviews.jsonl"
     return ReviewFiles(annotations, log, f"{stem}.reviewed.jsonl")

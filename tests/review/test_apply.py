@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.workplace import command
-from dataflow_grounding.review.decisions import Decisions
+from dataflow_grounding.review.decisions import Decisions, review_files
 from dataflow_grounding.review.overlay import expressions_of, version_of
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
@@ -188,3 +188,12 @@ def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
     decided(folder, "a#0", judged("A"))
     applied(folder)
     assert f"name {folder / 'annotations.reviewed.jsonl'}" in command([*export, str(tmp_path / "other")]).err
+
+
+def test_files_of_one_stem_have_decisions_of_their_own(tmp_path: Path) -> None:
+    rows = [{"image_id": "a", "expressions": [phrase("a dog", "A")]}]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    (tmp_path / "x.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    found = {name: review_files(str(tmp_path / name)) for name in ("x.json", "x.jsonl")}
+    assert not {*found["x.json"]} & {*found["x.jsonl"]}
+    assert found["x.jsonl"].decisions == str(tmp_path / "x.reviews.jsonl")
