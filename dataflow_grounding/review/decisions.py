@@ -62,8 +62,10 @@ class Said:
             known = truths.pop(id, None) or Truth(None, before)
             if version_of(after) != version_of(known.before) or (is_judged(after) and not line.get("undoes")):
                 truths[id] = known._replace(expression=after)  # else it is as if nobody had said anything
-        if isinstance(line.get("comment"), str):
-            self.comments[line["record"]] = line["comment"]
+        if line.get("comment"):
+            self.comments[line["record"]] = str(line["comment"])
+        elif "comment" in line:
+            self.comments.pop(line["record"], None)
 
     def over(self, record: Record, key: str) -> Record:
         """The record with what was said of it."""
@@ -186,7 +188,9 @@ class Decisions:
                 if version_of(before) != change.get("version"):
                     name, other = before["text"] if before else id, self.by.get((key, id), "another run")
                     raise InputError(f"{name}: {other} changed it meanwhile")
-                after = change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who)
+                after = (
+                    change["exact"] if "exact" in change else changed(record, id, before, change.get("after"), who, now)
+                )
                 now |= {id: after} if after else {}
                 changes.append({"id": id, "version": version_of(before), "before": before, "after": after})
             self._append(file, who, {"record": key, "changes": changes, **own})
@@ -212,7 +216,8 @@ def _of_decision(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("action") not in ACTIONS:
         raise InputError(f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}")
     seconds = given.get("seconds")
-    found = {name: given[name] for name in ("uid", "action", "queue", "comment", "undoes") if given.get(name)}
+    named = ("uid", "action", "queue", "comment", "undoes")
+    found = {name: given[name] for name in named if given.get(name) or (name, given.get(name)) == ("comment", "")}
     if not all(isinstance(value, str) and len(value) <= 10_000 for value in found.values()):
         raise InputError("'uid', 'queue' and 'comment' should be texts of at most 10,000 characters")
     return {**found, "seconds": round(float(str(seconds)), 2) if is_number(seconds) else None}

@@ -162,8 +162,9 @@ def _regions(items: Sequence[Any], column: str, rows: Mapping[str, Expression], 
 
 
 def changed(
-    record: Record, id: str, before: Expression | None, given: Mapping[str, Any] | None, who: str
-) -> Expression | None:
+    record: Record, id: str, before: Expression | None, given: Mapping[str, Any] | None, who: str,
+    others: Mapping[str, Expression] | None = None,
+) -> Expression | None:  # fmt: skip
     """An expression as a reviewer wants it, None for deleted.
 
     Args:
@@ -171,9 +172,10 @@ def changed(
         id: The expression's.
         before: As it stands, None for a new one.
         given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its place in `before`, None for
-            one drawn now) and `verified`; `status`; `verified` of one without boxes; and, where they change, `text`
-            and `char_span` ([start, end) in code points, or None).
+            one drawn now; or `of`, the `id` and `box` of one of the `others`) and `verified`; `status`; `verified` of
+            one without boxes; and, where they change, `text` and `char_span` ([start, end) in code points, or None).
         who: The reviewer.
+        others: The record's other expressions.
 
     Raises:
         InputError: Something of `given` is not of that form.
@@ -187,9 +189,22 @@ def changed(
     items, status = given.get("instances"), given.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}")
-    instances = [_instance(id, old["instances"], item, who) for item in items]
+    items = [item if isinstance(item, Mapping) else {} for item in items]
+    instances = [_instance(id, _as_was(id, item, old, others or {}), item, who) for item in items]
     _number_boxes(id, instances)
-    return {**after, "instances": instances, "status": status, **_verdict(given, instances, who)}
+    return _judged({**after, "instances": instances, "status": status}, given, who)
+
+
+def _as_was(id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]) -> dict[str, Any]:
+    """The box of an item before, of its phrase or of one that joins it; without numbers for one drawn now."""
+    of, place, boxes = item.get("of"), item.get("from"), old["instances"]
+    if isinstance(of, Mapping):
+        place, boxes = of.get("box"), others.get(str(of.get("id")), {"instances": []})["instances"]
+    if place is None:
+        return {"bbox": [None] * 4}
+    if place not in range(len(boxes)):
+        raise InputError(f"expression {id}: there is no box {place!r}")
+    return dict(boxes[place])
 
 
 def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
@@ -210,18 +225,22 @@ def _text(record: Record, id: str, old: Expression, given: Mapping[str, Any]) ->
     return {"text": text, "char_span": span, **({"caption_span": span} if caption == record.get("caption") else {})}
 
 
-def _verdict(given: Mapping[str, Any], instances: list[dict[str, Any]], who: str) -> dict[str, Any]:
-    """What a reviewer's word on each box, or on a phrase without any, says of the phrase once all are judged."""
+def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression:
+    """The expression with what a reviewer's word on each box, or on a phrase without any, says once all are judged.
+
+    Until then nothing: what was said before was of something else.
+    """
+    instances = after["instances"]
     verdicts = {instance.get("verified") if instance.get("reviewed_by") else None for instance in instances}
     verified = given.get("verified") if not instances else False if False in verdicts else verdicts == {True} or None
-    return {"verified": verified, "reviewed_by": who} if isinstance(verified, bool) else {}
+    if isinstance(verified, bool):
+        return {**after, "verified": verified, "reviewed_by": who}
+    was_said = ("verified", "reviewed_by") if after.get("reviewed_by") or not instances else ()
+    return {name: value for name, value in after.items() if name not in was_said}
 
 
-def _instance(id: str, before: list[dict[str, Any]], item: Any, who: str) -> dict[str, Any]:
-    bbox, place, verified = (item.get(k) if isinstance(item, Mapping) else None for k in ("bbox", "from", "verified"))
-    if place is not None and place not in range(len(before)):
-        raise InputError(f"expression {id}: there is no box {place!r}")
-    old = {"bbox": [None] * 4} if place is None else before[place]
+def _instance(id: str, old: dict[str, Any], item: Mapping[str, Any], who: str) -> dict[str, Any]:
+    bbox, verified = item.get("bbox"), item.get("verified")
     if not _is_box(bbox) and (bbox != list(old["bbox"]) or verified is True):  # one that is none can be rejected
         raise InputError(f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {bbox!r}")
     if bbox == list(old["bbox"]):  # its numbers stay as they were written

@@ -116,7 +116,8 @@ class Session:
         queue = self._queue(*(str(wanted.get(name) or "") for name in _FILTERS))
         found, after = (queue.page(_GRID), 0) if wanted.get("mode") == "grid" else queue.after(place, most)
         records = {queued.item.record: self.view(queued.item.record) for queued in found}
-        return {"items": list(map(_shown, found)), "records": records, "place": after, "left": queue.left()}
+        shown = {"items": list(map(_shown, found)), "records": records, "place": after}
+        return {**shown, "left": queue.left(), "who": self.who}
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,

@@ -197,3 +197,36 @@ def test_files_of_one_stem_have_decisions_of_their_own(tmp_path: Path) -> None:
     found = {name: review_files(str(tmp_path / name)) for name in ("x.json", "x.jsonl")}
     assert not {*found["x.json"]} & {*found["x.jsonl"]}
     assert found["x.jsonl"].decisions == str(tmp_path / "x.reviews.jsonl")
+
+
+def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"), phrase("a cat", "B"))
+    session = Session(Reviewable(str(folder)), "ann")
+    first, second = expressions_of(session.reviewable.record(0)).values()
+    boxes = [{"bbox": BOXES["A"], "from": 0, "verified": None}, {"bbox": BOXES["B"], "from": None, "verified": None}]
+    boxes[1]["of"] = {"id": "a#1", "box": 0}
+    changes = [
+        {"id": "a#0", "version": version_of(first), "after": {"status": "grounded", "instances": boxes}},
+        {"id": "a#1", "version": version_of(second), "after": None},
+    ]
+    decision = {"uid": "u", "record": "a", "action": "join", "changes": changes}
+    [answer] = session.decide([decision])
+    assert answer["error"] == ""
+    [row] = applied(folder)
+    assert [(box["bbox"], box["score"], box.get("evidence")) for box in row["instances"]] == [
+        (BOXES["A"], 0.5, None), (BOXES["B"], 0.5, None),
+    ]  # fmt: skip
+    assert not {"verified", "reviewed_by"} & {*row, *row["instances"][1]}
+    boxes[1]["of"] = {"id": "a#7", "box": 0}
+    version = session.view(0)["expressions"][0]["version"]
+    [answer] = session.decide([{**decision, "uid": "w", "changes": [{**changes[0], "version": version}]}])
+    assert "there is no box" in answer["error"]
+
+
+def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A"), comment="odd")
+    assert decided(folder, "a#0", {"instances": [], "status": "none", "verified": None}, "delete", comment="")["view"][
+        "comment"
+    ] == ""  # fmt: skip
+    assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
