@@ -88,11 +88,9 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
         own = pairs.get(id)
         if own in standing:
             rows[own] = standing[own]
-        elif own is None and id in said:
-            free = next_id(record, {**found, **said, **rows})
-            rows[free] = {**expression, "expression_id": free}
         elif own is None or said[own].expression:  # nobody judged it, or other boxes of it were rejected
-            rows[id] = expression
+            name = id if id not in said or own == id else next_id(record, {**found, **said, **rows})
+            rows[name] = expression if name == id else {**expression, "expression_id": name}
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
 
 
@@ -101,20 +99,27 @@ def _pairs(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> dict[s
 
     Of several that read alike, those whose boxes meet are the same, then those at one place, then those with one id.
     """
-    texts = Counter(expression["text"] for expression in found.values())
-    alike: list[tuple[float, bool, bool, str, str]] = []
-    for own, truth in said.items():
-        for id, expression in found.items():
-            meets, at_one_place = _meeting(expression, truth)
-            unlike = all(side["text"] != expression["text"] for side in truth if side)
-            is_only = truth.before and texts[expression["text"]] == 1
-            if not unlike and (meets or at_one_place or id == own or is_only):
-                alike.append((meets, at_one_place, id == own, id, own))
-    pairs: dict[str, str] = {}
-    for *_, id, own in sorted(alike, key=lambda pair: pair[:3], reverse=True):
-        if id not in pairs and own not in pairs.values():
+    pairs = {own: own for own, truth in said.items() if own in found and found[own] == truth.before}  # the same run
+    rest = {id: expression for id, expression in found.items() if id not in pairs}
+    others = {own: truth for own, truth in said.items() if own not in pairs}
+    for *_, id, own in sorted(_alike(rest, others), key=lambda pair: pair[:3], reverse=True):
+        if id in rest and own in others:
             pairs[id] = own
+            del rest[id], others[own]
     return pairs
+
+
+def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterator[tuple[float, bool, bool, str, str]]:
+    """Of each two that read alike and may be the same, how far their boxes meet, and so on; then their ids."""
+    texts = Counter(expression["text"] for expression in found.values())
+    for own, truth in said.items():
+        read = [side["text"] for side in truth if side]
+        for id, expression in found.items():
+            if expression["text"] in read:
+                meets, at_one_place = _meeting(expression, truth)
+                is_only = truth.before and texts[expression["text"]] == 1
+                if meets or at_one_place or id == own or is_only:
+                    yield meets, at_one_place, id == own, id, own
 
 
 def _meeting(expression: Expression, truth: Truth) -> tuple[float, bool]:

@@ -230,3 +230,12 @@ def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> No
         "comment"
     ] == ""  # fmt: skip
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
+
+
+def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a car", "A"), phrase("a bus", "bus"))
+    decided(folder, "a#0", judged("A", False), "reject")
+    decided(folder, "a#1", judged("bus"))
+    write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))  # the car has another box now
+    assert what_stands(folder) == [("a dog", "C", None), ("a car", "B", None), ("a bus", "bus", True)]
+    assert len({row["expression_id"] for row in applied(folder)}) == 3
