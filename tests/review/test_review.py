@@ -336,7 +336,7 @@ def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(results: Path, serve
     assert pressed == [2, 5]
     texts = [text.split(" ", 1)[1] for text in cells.locator(".phrase").all_inner_texts()]
     page.keyboard.press("Enter")
-    page.locator(".cells:not(:has(.cell:nth-child(11)))").wait_for()
+    page.locator(".cells:not([aria-busy]):not(:has(.cell:nth-child(11)))").wait_for()
     saved(page)
     verdicts = {row["text"]: row.get("verified") for row in applied(results)[0]["expressions"]}
     assert {text for text, verdict in verdicts.items() if verdict is False} == {texts[2], texts[5]}
