@@ -111,8 +111,9 @@ def _on_gold(
 ) -> dict[str, Any]:
     """How often reviewers said otherwise than the gold; what was mixed in and not settled counts as wrong."""
     answers, shown, here = gold_answers(reviewable, gold), set[Item](), reviewable.by_place
+    digest = digest_of(gold)
     for one in samples:
-        if digest_of(gold) in one["gold"]:
+        if digest in one["gold"]:
             drawn = reviewable.sample(one["size"], one["seed"])["items"]
             shown.update(mixed_in(answers, [here[key, id, box] for key, id, box in drawn]))
     said = settled_of(reviewable, decisions, answers)

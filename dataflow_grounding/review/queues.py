@@ -89,19 +89,15 @@ class Reviewable:
         line = os.pread(self._lines.fileno(), end - begin, begin)  # pictures are asked for in threads
         return Record(parse_line(line), self.folders, occurrence, image_id, place)
 
-    def check_whole(self) -> None:
-        """Raises InputError where a record's phrases can't be read."""
-        if self.unread:
-            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
-            what = "mend it or take it out, as no sample can be drawn of what can't be seen"
-            raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
-
     def sample(self, size: int, seed: int) -> dict[str, Any]:
         """So many items drawn at random, each as likely as any other, and of what they were drawn.
 
         Raises InputError where a record's phrases can't be read: they could not be drawn.
         """
-        self.check_whole()
+        if self.unread:
+            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
+            what = "mend it or take it out, as no sample can be drawn of what can't be seen"
+            raise InputError(f"{self.files.annotations}, {self.unread[0]}{more}: {what}")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
         boxes = sum(item.box is not None for item in self.items)
         of = {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes}
