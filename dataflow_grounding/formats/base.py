@@ -99,6 +99,7 @@ class Sample:
         caption: What spans refer to, made safe for the format.
         phrases: Those that are asked for and that the format can say.
         record: The record itself, with everything else in it.
+        data: What is in the picture's file, upright, for a format that packs it.
     """
 
     file_name: str
@@ -106,6 +107,7 @@ class Sample:
     caption: str
     phrases: list[Phrase]
     record: Mapping[str, Any]
+    data: bytes = b""
 
 
 class Format(ABC):
@@ -126,7 +128,7 @@ class Format(ABC):
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
-    """Whether the pictures are in the data: the format takes each file out of the folder."""
+    """Whether it puts the pictures, each sample's `data`, into its own files."""
 
     def training(self) -> str:
         """What the export's README says of training with it besides training.md, in Markdown."""

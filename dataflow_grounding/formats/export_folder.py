@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from itertools import chain, repeat
-from pathlib import Path
 from typing import IO, Any
 
 from dataflow_grounding.errors import InputError
@@ -64,13 +63,6 @@ class ExportFolder:
             os.makedirs(folder, exist_ok=True)
             self._made = folder
         return path
-
-    def taken(self, name: str) -> bytes:
-        """What is in a file of the folder, which is removed."""
-        file = Path(self.place(name))
-        data = file.read_bytes()
-        file.unlink()
-        return data
 
     def named(self) -> str:
         """The names of all that is in the folder, in a line for its README."""

@@ -3,13 +3,15 @@
 Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or not at all.
 """
 
+import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding.elsewhere import is_elsewhere
-from dataflow_grounding.errors import BrokenRow, ImageMissing
+from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.pictures_ahead import Pictures
 from dataflow_grounding.geometry import Size
@@ -18,7 +20,7 @@ from dataflow_grounding.records import name_within, path_of, stated_size
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"
-_QUALITY = 95
+_AS_JPEG = {"quality": 95, "subsampling": 0}
 
 
 class Picture(NamedTuple):
@@ -38,12 +40,16 @@ class ExportPictures:
         images: `copy` copies each picture, upright; `link` links to it, and copies those that EXIF turns; `reference`
             leaves it where it is and refuses those.
         folders: Where relative paths are looked for, in this order.
+        packs: Whether the format puts them into its own files, so that none is needed in the folder.
 
-    `missing` counts the pictures that are referenced though they aren't there.
+    `missing` counts the pictures that are referenced though they aren't there. Raises InputError where pictures that
+    the format packs are only referenced.
     """
 
-    def __init__(self, out: ExportFolder, images: Images, folders: Sequence[str]) -> None:
-        self._out, self._images, self._folders = out, images, tuple(folders)
+    def __init__(self, out: ExportFolder, images: Images, folders: Sequence[str], packs: bool) -> None:
+        if packs and images == "reference":
+            raise InputError("the pictures are in this format's files: copy or link them")
+        self._out, self._images, self._folders, self._packs = out, images, tuple(folders), packs
         self._pictures = Pictures(folders)
         self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
         self.missing = 0
@@ -71,7 +77,7 @@ class ExportPictures:
         return Picture(given, header.size, path, header)
 
     def put(self, picture: Picture) -> str:
-        """The picture's file name in the export, where it now is, the same in every export. Raises OSError."""
+        """The picture's file name in the export, where it now is, the same in every export. Raises as `data`."""
         given, _, path, header = picture
         if header is None:
             return given
@@ -81,20 +87,23 @@ class ExportPictures:
         while self._paths.setdefault(hash(name), hash(given)) != hash(given):  # each path has a name of its own
             number += 1
             name = f"{FOLDER}/{stem}~{number}{ending}"
-        target = self._out.place(name)
-        if os.path.lexists(target):
+        if self._packs or os.path.lexists(target := self._out.place(name)):
             return name
-        if header.orientation != 1:
-            options = {"quality": _QUALITY, "subsampling": 0} if header.media_type == "image/jpeg" else {}
-            decode(path).save(target, header.media_type.partition("/")[2], **options)
-        elif is_elsewhere(path):
-            with open(target, "wb") as file:
-                file.write(read_file(path))
+        if header.orientation != 1 or is_elsewhere(path):
+            Path(target).write_bytes(self.data(picture))
         elif self._images == "link":
             os.symlink(os.path.abspath(path), target)
         else:
             shutil.copyfile(path, target)
         return name
+
+    def data(self, picture: Picture) -> bytes:
+        """What is in the picture's file, or would be if it were upright. Raises RecordError, OSError."""
+        if picture.header is None or picture.header.orientation == 1:
+            return read_file(picture.path)
+        kind, upright = picture.header.media_type.partition("/")[2], io.BytesIO()
+        decode(picture.path).save(upright, kind, **(_AS_JPEG if kind == "jpeg" else {}))
+        return upright.getvalue()
 
     def described(self) -> str:
         """Where the pictures are, in a sentence."""

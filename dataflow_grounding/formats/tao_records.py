@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import BrokenRow, InputError
-from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.base import Format, Sample, stands
 from dataflow_grounding.formats.data_lines import broken, picture_size, read_lines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.label_files import LEFT_OUT, is_box
@@ -58,15 +58,10 @@ class Tao(Format):
                     row, _ = from_tao(row, picture_size(pictures, row["image_path"], where))
                 elif row.get("source") == SOURCE:
                     raise BrokenRow(f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}")
-                if not all(_fits(one, row.get("cleaned_caption")) for one in row["expressions"]):
+                given, caption = row["expressions"], row.get("cleaned_caption")
+                if not all(stands(one["text"], one["char_span"], caption) for one in given if one.get("char_span")):
                     row = with_status(row)  # TAO takes spans from its model unchecked
             yield row
-
-
-def _fits(expression: Mapping[str, Any], caption: Any) -> bool:
-    """Whether an expression stands in the caption where it says, or says that it doesn't."""
-    span = expression.get("char_span")
-    return not span or find_spans([expression["text"]], str(caption)[span[0] : span[1]]) == [(0, span[1] - span[0])]
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:

@@ -6,7 +6,6 @@ Sources: datasets' features/image.py and its webdataset builder; webdataset's ta
 import io
 import json
 import os
-import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ _EXPRESSIONS = [{**_EXPRESSION, "instances": [_BOX], "more": ""}]
 ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": ""}
 """A record as these formats write it, with an example of each type; `more` is JSON with what has no column."""
 
-_Packed = tuple[Sample, str, bytes]  # with the picture's name, and what is in its file
-
 
 @dataclass
 class Datasets(Format):
@@ -51,11 +48,12 @@ class Datasets(Format):
         schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
         out.line = {"image": b"", **ROW}
         shards: list[str] = []
-        for shard in _parts(_packed(samples, out), SHARD):
+        for shard in _parts(samples, SHARD):
             shards.append(out.place(f"{self.data_file}/{len(shards)}"))
             with pyarrow.parquet.ParquetWriter(shards[-1], schema) as writer:
                 for group in _parts(shard, GROUP):
-                    rows = [{"image": {"bytes": data, "path": name}, **_row(one, name)} for one, name, data in group]
+                    named = ((one, one.file_name.removeprefix(f"{FOLDER}/")) for one in group)
+                    rows = [{"image": {"bytes": one.data, "path": name}, **_row(one, name)} for one, name in named]
                     writer.write_table(pyarrow.Table.from_pylist(rows, schema))
         for number, path in enumerate(shards):
             os.rename(path, out.place(f"{self.data_file}/train-{number:05}-of-{len(shards):05}.parquet"))
@@ -77,17 +75,17 @@ class WebDataset(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         keys, kinds = Numbers(), set()
-        for number, shard in enumerate(_parts(_packed(samples, out), SHARD)):
+        for number, shard in enumerate(_parts(samples, SHARD)):
             with tarfile.open(out.place(f"{self.data_file}/{number:06}.tar"), "w") as tar:
-                for sample, name, data in shard:
-                    stem, ending = os.path.splitext(name)
+                for sample in shard:
+                    stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     folder, base = os.path.split(stem)
                     key = os.path.join(folder, base.replace(".", "_"))  # the first dot of a name ends it
                     while not keys.of(key)[1]:
                         key += "~"
                     kinds.add(ending := ending.lower() or ".jpg")
                     record = dump_text(_row(sample, key + ending)).encode()
-                    for inside, content in ((ending, data), (".json", record)):
+                    for inside, content in ((ending, sample.data), (".json", record)):
                         info = tarfile.TarInfo(key + inside)
                         info.size = len(content)
                         tar.addfile(info, io.BytesIO(content))
@@ -144,27 +142,18 @@ def _untyped(value: Any) -> Any:
     return {**json.loads(kept.pop("more", "{}")), **kept}
 
 
-def _packed(samples: Iterator[Sample], out: ExportFolder) -> Iterator[_Packed]:
-    for sample in samples:
-        try:
-            yield sample, sample.file_name.removeprefix(f"{FOLDER}/"), out.taken(sample.file_name)
-        except FileNotFoundError:
-            raise InputError("the pictures are in this format's files: copy or link them") from None
-    shutil.rmtree(out.place(FOLDER), ignore_errors=True)
-
-
-def _parts(packed: Iterator[_Packed], most: int) -> Iterator[Iterator[_Packed]]:
+def _parts(samples: Iterator[Sample], most: int) -> Iterator[Iterator[Sample]]:
     """In parts of so many bytes, each to be used up before the next."""
 
-    def part(first: _Packed) -> Iterator[_Packed]:
+    def part(first: Sample) -> Iterator[Sample]:
         left = most
-        for one in chain([first], packed):
+        for one in chain([first], samples):
             yield one
-            left -= len(one[2]) + _RECORD
+            left -= len(one.data) + _RECORD
             if left <= 0:
                 return
 
-    return map(part, packed)
+    return map(part, samples)
 
 
 def _files(path: str, ending: str) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dataflow_grounding.formats import WRITTEN, find_format, read
+from dataflow_grounding.formats import WRITTEN, find_format, read, write
 from dataflow_grounding.formats.base import Carries
-from dataflow_grounding.formats.export import Exported, export
+from dataflow_grounding.formats.export import Exported
 from tests.formats.data import data_sets, draw, hostile
 
 EXACT = 0.01  # px
@@ -37,7 +37,7 @@ def out_and_in(
 ) -> tuple[Exported, list[dict[str, Any]]]:
     pictures, out = folder / "pictures", folder / "out"
     draw(pictures, rows, turn)
-    done = export(rows, find_format(name, **options), str(out), folders=[str(pictures)])
+    done = write(rows, name, str(out), folders=[str(pictures)], **options)
     assert done.left_out == 0, done.reasons
     return done, list(read(str(out), name, **options))
 
