@@ -114,14 +114,16 @@ def _typed(value: Any, example: Any) -> Any:
     """A value as the example is, with every key; what an object has besides is in `more`."""
     if value is None:
         return None
+    if isinstance(example, dict):
+        columns = {key: _typed(value.get(key), inner) for key, inner in example.items()}
+        more = {key: item for key, item in value.items() if key not in example}
+        return {**columns, "more": dump_text(more) if more else "{}"}
     if isinstance(example, list):
         return [_typed(item, example[0]) for item in value]
     if isinstance(example, str):
-        return str(value).encode("utf-8", "backslashreplace").decode()
-    if not isinstance(example, Mapping):
-        return type(example)(value)
-    columns = {key: _typed(value.get(key), inner) for key, inner in example.items()}
-    return {**columns, "more": dump_text({key: item for key, item in value.items() if key not in example})}
+        text = str(value)
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    return type(example)(value)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
