@@ -9,14 +9,17 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from dataflow_grounding.elsewhere import at_once, is_elsewhere
+from dataflow_grounding.engine.keyed_log import MARK, KeyedLog
+from dataflow_grounding.engine.reply_store import more_stores, other_stores, readable_store
 from dataflow_grounding.engine.run_lock import check_held, held_elsewhere, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard
+from dataflow_grounding.engine.vouching import entries_of, read_others, void_spans
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import InputError, StorageFailed, told_as
-from dataflow_grounding.mirror import CKPT, KEPT, Mirror, mirror_of, present, stand_for
+from dataflow_grounding.mirror import CKPT, KEPT, Mirror, address_of, mirror_of, present, stand_for
 from dataflow_grounding.terminal import say
 
 ROLL_SECONDS = 10.0
@@ -109,6 +112,19 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
         if replies:
             Rolling(mirror).bring()
         yield aside
+
+
+@contextmanager
+def readable_replies(folder: str) -> Iterator[KeyedLog]:
+    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere, to be read.
+
+    Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
+    """
+    elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
+    with elsewhere as results, readable_store(folder) as path, closing(KeyedLog(path, read_only=True)) as log:
+        log.vouched.void = void_spans(entries_of(log.get(MARK), log.end))
+        read_others(log, {*other_stores(folder), *more_stores(results)})
+        yield log
 
 
 @contextmanager

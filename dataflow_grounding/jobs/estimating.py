@@ -14,12 +14,11 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, MemoryLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, MemoryLog
 from dataflow_grounding.engine.plan import Partial, Step, WholeFile
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_store import readable_store
+from dataflow_grounding.engine.rolling import readable_replies
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.engine.vouching import entries_of, void_spans
 from dataflow_grounding.errors import RecordError, SpecError
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -229,18 +228,18 @@ def estimate(run: SpecRun) -> Estimate:
     rules = None
     if run.serving.endpoint.startswith(("http://", "https://")):
         rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    with (
-        readable_store(run.steps[0].storage.checkpoint_folder) as path,
-        closing(KeyedLog("" if run.options.force_reprocess else path, read_only=True)) as there,
-    ):
-        there.vouched.void = void_spans(entries_of(there.get(MARK), there.end))
+    anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
+    with closing(KeyedLog("", read_only=True)) if anew else readable_replies(folder) as there:
         return run_blocking(lambda: _estimate(run, rules, there))
 
 
 async def _estimate(run: SpecRun, rules: TokenRules | None, there: KeyedLog) -> Estimate:
     first = run.steps[0]
     source = Source(first, first.image_key, None, run.options.pilot)
-    stored = len(there) - len({line["key"] for line in there.lines(0, there.end) if line.get("task") == CHECK})
+    stored = sum(
+        len(log) - len({line["key"] for line in log.lines(0, log.end) if line.get("task") == CHECK})
+        for log in (there, *there.others)
+    )
     real = _Pass(run, rules, there)
     guess = _Pass(run, rules, None) if stored else None
     steps = [StepEstimate(step.label) for step in run.steps]

@@ -158,6 +158,19 @@ def test_check_tries_whether_it_can_write_there(run: Elsewhere) -> None:
     assert "results_dir s3://no-such-bucket/run: cannot write there" in missing.err + missing.out
 
 
+def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
+    run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    assert run.run("--shard", "1/2").code == 0
+    monkeypatch.setenv("DF_WORK_FOLDER", str(run.place.folder / "another machine"))
+    done = command(["estimate", "-e", str(run.place.spec()), "--json"])
+    assert done.code == 0, done
+    assert done.summary["stored"] == run.stored() > 0
+    whole = command(["estimate", "-e", str(run.place.spec(**{"workflow.force_reprocess": True})), "--json"])
+    assert done.summary["requests"] == whole.summary["requests"] - server.count()
+
+
 @pytest.mark.parametrize("late", [0.0, 5.0])
 def test_a_lost_machine_loses_what_it_had_not_rolled(
     run: Elsewhere, store: FaultyStore, slow: LoopbackServer, late: float, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,17 @@ def test_merged_shards_are_what_one_machine_leaves(place: Workplace, server: Loo
     assert sum(step["requests"] for step in run["steps"]) == one_by_one
 
 
+def test_the_estimate_knows_what_shards_have_paid_for(place: Workplace, server: LoopbackServer) -> None:
+    for number in (1, 2):
+        in_folder(place, "results").run("--shard", f"{number}/2")
+    done, anew = (
+        command(["estimate", "-e", str(place.spec(**{"workflow.force_reprocess": again})), "--json"]).summary
+        for again in (False, True)
+    )
+    assert (done["requests"], done["stored"]) == (0, server.count())
+    assert (anew["requests"], anew["stored"]) == (server.count(), 0)
+
+
 def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackServer) -> None:
     in_folder(place, "alone").run()
     before = server.count()
