@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dataflow_grounding.engine.budget import NO_REQUEST_LEFT, Budget, no_usd_left
-from dataflow_grounding.engine.limiter import Key, Level, Limiter
+from dataflow_grounding.engine.limiter import Key, Level, Limiter, forget
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.errors import BudgetExceeded, RunStopped
 
@@ -280,3 +280,4 @@ def leasing(call: Callable[[Report], Grant], max_wait: float = 600.0) -> Iterato
             yield
     finally:
         Limiter.lease = before
+        forget(lease)

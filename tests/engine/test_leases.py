@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import pytest
 
 from benchmarks.leased import Served
 from benchmarks.workplace import Workplace, ended
+from dataflow_grounding import OpenAIServing
 from dataflow_grounding.engine import leases
 from dataflow_grounding.engine.leases import REQUESTS, USD, Grant, LeasePool, Outcomes, Part, Report, leasing
-from dataflow_grounding.engine.limiter import Level
+from dataflow_grounding.engine.limiter import Level, Limiter, limiter_of
 from dataflow_grounding.errors import BudgetExceeded
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
 
@@ -304,3 +307,13 @@ def test_outside_of_it_all_is_as_before(busy: LoopbackServer, tmp_path: Path) ->
     assert busy.count() == 5
     assert place.run().code == 0
     assert BudgetExceeded.exit_code == 3
+
+
+def test_what_a_lease_held_goes_with_it(busy: LoopbackServer) -> None:
+    """A worker works through hundreds of shards, each under a lease of its own."""
+    serving = OpenAIServing(busy.base_url, model_name="m")
+    with leasing(LeasePool().renew):
+        lease = weakref.ref(Limiter.lease)
+        assert limiter_of(serving).level == 0  # nothing is leased yet
+    gc.collect()
+    assert lease() is None
