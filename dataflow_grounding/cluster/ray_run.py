@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from dataflow_grounding.cluster.shipping import shipped
@@ -26,7 +27,7 @@ from dataflow_grounding.terminal import counted, say, speaks_of_specs
 from dataflow_grounding.version import __version__
 
 FEWEST, EACH, MOST = 8, 4, 256  # shards: several for each worker, as long as not too many files are open at once
-SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, and given up
+SAY_SECONDS, START_SECONDS = 8.0, 60.0  # without any worker: it is said, then each minute; a Ray of our own gives up
 LOOK_SECONDS = 1.0
 MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -62,7 +63,7 @@ class RayRun(Run):
         self._started = False
 
     async def _execute(self) -> None:
-        with _connected(self._address, self._count) as self._ray:
+        with _connected(self._address, self._count) as (self._ray, self._own):
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             of = max(FEWEST, self._count, min(EACH * self._count, MOST))
             shards = split(self.source, of, self.steps[0].storage.cache_path)
@@ -158,16 +159,18 @@ class RayRun(Run):
         return now._replace(total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None)
 
     async def _watch_the_start(self) -> None:
-        """Say that no worker has begun, and in the end give up."""
+        """Say now and then that no worker has begun, and in the end give up."""
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
-        await asyncio.sleep(SAY_SECONDS)
-        if not self._started:
+        most = START_SECONDS if self._own else max(START_SECONDS, self.options.max_wait)
+        for pause in chain([SAY_SECONDS, START_SECONDS - SAY_SECONDS], repeat(START_SECONDS)):
+            await asyncio.sleep(pause)
+            most -= pause
+            if self._started or most <= 0:
+                break
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
-        await asyncio.sleep(START_SECONDS - SAY_SECONDS)
         if not self._started:
-            why = f"no worker has begun within {START_SECONDS:g} s: {wanted} are wanted, and {_room(self._ray)}"
-            self.stop(NoRoom(why))
+            self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone already
@@ -183,13 +186,13 @@ def _renewed(pool: Any, report: Report) -> Grant:
 
 
 @contextmanager
-def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
-    """The module `ray`, with a cluster, which ends with the block if it was started here. Raises InputError."""
+def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
+    """The module `ray`, with a cluster, and whether that is started here, to end with the block. Raises InputError."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     import ray.util.scheduling_strategies
 
     if ray.is_initialized():  # the user's own, in a notebook, say
-        yield ray
+        yield ray, False
         return
     cpus = max(workers or 1, os.cpu_count() or 1)
     own = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100 * 2**20}
@@ -204,7 +207,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"can't reach Ray at {address}: {said}" if address else f"can't start Ray: {said}") from None
     try:
-        yield ray
+        yield ray, address is None
     finally:
         ray.shutdown()
 

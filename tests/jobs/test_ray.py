@@ -24,6 +24,7 @@ from dataflow_grounding.secrets import learn
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 ray = pytest.importorskip("ray")
+Cluster = pytest.importorskip("ray.cluster_utils").Cluster
 
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
@@ -248,10 +249,31 @@ def test_a_cluster_without_room_says_what_is_wanted(
     monkeypatch.setattr(ray_run, "SAY_SECONDS", 0.5)
     monkeypatch.setattr(ray_run, "START_SECONDS", 2.0)
     monkeypatch.setattr(OpenAIServing, "num_gpus", 1, raising=False)
-    done = place_at(workplace, server, 4).run(*RAY)
+    done = place_at(workplace, server, 4).run(*RAY, **{"workflow.max_wait": 1})
     assert done.code == 2, done
     assert done.err.count("2 workers of 1 CPU and 1 GPU each are wanted, and Ray has 2 of 2 CPU free on 1 node") == 2
     assert server.count() == 0
+
+
+def test_machines_that_come_late_and_one_that_is_lost(workplace: Workplace, slow: LoopbackServer) -> None:
+    """As a cluster is that begins with no machine to work on, and has some taken away."""
+    place = place_at(workplace, slow, 200)
+    expected, once = alone(place)
+    before = paid(slow)
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        driver = place.start("--engine", "ray", "--ray-address", machines.address, "--workers", "2")
+        assert driver.stderr is not None
+        assert "2 workers of 1 CPU each are wanted, and Ray has 0 of 0 CPU free" in driver.stderr.readline()
+        lost, _ = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
+        until(lambda: paid(slow) - before > 100, driver)
+        machines.remove_node(lost, allow_graceful=False)
+        done = ended(driver, 120)
+    finally:
+        machines.shutdown()
+    assert done.code == 0, done
+    assert left(place.results) == expected
+    assert paid(slow) - before <= once + 8
 
 
 def test_a_cluster_that_is_not_there(workplace: Workplace, server: LoopbackServer) -> None:
