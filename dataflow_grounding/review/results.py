@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
+from dataflow_grounding.elsewhere import absolute
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import GroundingError, InputError, told_as
 from dataflow_grounding.figures.counting import figures_of
 from dataflow_grounding.mirror import address_of, sent
-from dataflow_grounding.records import Record
+from dataflow_grounding.records import Record, dump_text, read_object
 from dataflow_grounding.results_folder import annotations_of, image_folders_of, run_of
 from dataflow_grounding.review.report import write_report
 from dataflow_grounding.review.thumbnails import path_of_picture
 from dataflow_grounding.review.versions import Version, steps_of
-from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows
+from dataflow_grounding.rows import copy_file, file_type_of, read_rows, write_rows, write_text
 from dataflow_grounding.storage import PREFIX, FileStorage
 
 
@@ -64,7 +65,7 @@ def report_results(
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
-    """Leave `annotations.jsonl` and `report.html` of a run in its folder, where any record of it got through.
+    """Leave `annotations.jsonl`, `report.html` and `run.json` of a run in its folder, where any record got through.
 
     Args:
         summary: What `Pipeline.run()` returned; it then names both files.
@@ -84,6 +85,9 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         how: dict[str, Any] = {"failures_file": summary.failures_file, "versions": steps_of(storage.cache_path)}
         title, folders = _title_of_script(annotations, storage), storage.image_folders
         report_results(annotations, page, summary=said, title=title, image_folders=folders, **how)
+        if "spec" not in read_object(run := os.path.join(storage.cache_path, "run.json")):
+            known = {"model": said["model"], "image_folders": [*map(absolute, folders)], "summary": said}
+            write_text(run, dump_text(known, 1) + "\n")
         summary.annotations, summary.report = address_of(annotations), sent(page)
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding import FileStorage
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.errors import InputError
+from dataflow_grounding.image_files import read_header
+from dataflow_grounding.images import find_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review import publish, report_folder
 
 RECORD = {"image_id": "a", "caption": "a mug", "expressions": []}
@@ -90,6 +95,21 @@ def test_a_script_titles_its_report_by_its_records_and_its_storage(
     publish(summary, storage)
     assert title_of(summary.report) == title
     assert "a mug" in data_of(summary.report)
+
+
+def test_commands_find_the_pictures_of_a_scripts_run(results: Path, tmp_path: Path) -> None:
+    """Wherever they are called, as they find those of a spec's run."""
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "data" / "mug.png")
+    record = {**RECORD, "image_path": "mug.png", "width": 40, "height": 30, "caption": "a mug"}
+    (results / "step1.jsonl").write_text(json.dumps(record) + "\n")
+    storage = FileStorage(str(tmp_path / "data" / "captions.jsonl"), str(results))
+    publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
+    assert read_header(find_image(Record(record, image_folders_of(str(results))), "image_path").path).size == (40, 30)
+    of_a_spec = json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
+    (results / "run.json").write_text(of_a_spec)
+    publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
+    assert (results / "run.json").read_text() == of_a_spec
 
 
 def test_a_run_without_any_record_done_shows_its_failures(tmp_path: Path) -> None:
