@@ -1,15 +1,19 @@
 """Choosing among candidates by the position, size and count words of a phrase."""
 
 import math
+from typing import TypeVar
 
 from dataflow_grounding.embedded.phrases import Phrase
 from dataflow_grounding.embedded.picture import Box, Candidate, Picture
+from dataflow_grounding.embedded.regions import Thing
+
+C = TypeVar("C", Candidate, Thing)
 
 _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidates must be to tell them by it
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
 
 
-def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> list[Candidate] | None:
+def choose(candidates: list[C], phrase: Phrase, picture: Picture) -> list[C] | None:
     """The candidates that the phrase means, in reading order; None when its words don't tell which.
 
     One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
@@ -27,7 +31,7 @@ def choose(candidates: list[Candidate], phrase: Phrase, picture: Picture) -> lis
     return _in_order(left) if len(left) == wanted else None
 
 
-def _on_its_side(candidates: list[Candidate], phrase: Phrase, wanted: int | None, picture: Picture) -> list[Candidate]:
+def _on_its_side(candidates: list[C], phrase: Phrase, wanted: int | None, picture: Picture) -> list[C]:
     left = [c for c in candidates if all(_lies(c.bbox, position, picture) for position in phrase.positions)]
     if wanted is None or len(left) >= wanted:
         return left
@@ -35,11 +39,11 @@ def _on_its_side(candidates: list[Candidate], phrase: Phrase, wanted: int | None
     return candidates if len(candidates) > wanted else []
 
 
-def _in_order(candidates: list[Candidate]) -> list[Candidate]:
+def _in_order(candidates: list[C]) -> list[C]:
     return sorted(candidates, key=lambda c: (c.bbox[0], c.bbox[1]))
 
 
-def beside(candidates: list[Candidate], side: str, anchor: Box) -> list[Candidate]:
+def beside(candidates: list[C], side: str, anchor: Box) -> list[C]:
     """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or "below"."""
     tests = {
         "left": lambda box: box[2] <= anchor[0] + 1,
@@ -69,19 +73,17 @@ def _distance(box: Box, position: str, picture: Picture) -> float:
     return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[position]
 
 
-def _by_size(candidates: list[Candidate], size: str, wanted: int) -> list[Candidate]:
+def _by_size(candidates: list[C], size: str, wanted: int) -> list[C]:
     ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
     inner, outer = ordered[wanted - 1].size, ordered[wanted].size
     clear = inner >= _CLEAR_RATIO * outer if size == "large" else outer >= _CLEAR_RATIO * inner
     return ordered[:wanted] if clear else candidates
 
 
-def _by_position(
-    candidates: list[Candidate], positions: frozenset[str], wanted: int, picture: Picture
-) -> list[Candidate]:
+def _by_position(candidates: list[C], positions: frozenset[str], wanted: int, picture: Picture) -> list[C]:
     """The outermost candidates in the stated direction, where a clear gap parts them from the next; else all."""
 
-    def distance(candidate: Candidate) -> float:
+    def distance(candidate: C) -> float:
         return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))
 
     ordered = sorted(candidates, key=distance)

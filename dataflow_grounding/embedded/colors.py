@@ -15,10 +15,6 @@ _AGREEMENT = 0.75
 _MIN_CONTRAST = 24.0
 _MIN_CLEAR_SIDES = 0.8  # of the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
-
-
-# Bounds of each colour term: hue in degrees (may pass through 0), least chroma, lightness range.
-TERMS = words.COLOR_BOUNDS
 # Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
 _STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 
@@ -27,7 +23,7 @@ def color_mask(
     term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
-    (least_hue, most_hue), least_chroma, (darkest, lightest) = TERMS[term]
+    (least_hue, most_hue), least_chroma, (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)

@@ -11,7 +11,7 @@ from dataflow_grounding.embedded import words
 from dataflow_grounding.embedded.choose import beside, center, choose
 from dataflow_grounding.embedded.noun_phrases import tokenize
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
 _STAND_IN = ("thing", "things")
@@ -59,29 +59,21 @@ class Descriptions:
         if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
-        phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
+        phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]
         if len(nouns) != len(phrases) or not all(map(_is_understood, phrases)):
             return None
         candidates = self._candidates(phrase, nouns[0][0])
-        if phrase.anchor is not None and phrase.relation is not None:
-            anchors = self._chosen(self._candidates(phrase.anchor, nouns[1][0]), phrase.anchor)
-            if not anchors.clear or len(anchors.ids) != 1:
+        if phrase.relation is not None:
+            side, anchor = phrase.relation
+            anchors = choose(self._candidates(anchor, nouns[1][0]), anchor, self.picture)
+            if anchors is None or len(anchors) != 1:
                 return None
-            [anchor] = [thing for thing in self.things if thing.id == anchors.ids[0]]
-            candidates = beside(candidates, phrase.relation, anchor.bbox)
-        return self._chosen(candidates, phrase)
-
-    def _candidates(self, phrase: Phrase, kind: str) -> list[Candidate]:
-        # A candidate's evidence is what it is known by afterwards: boxes may be equal.
-        return [
-            Candidate(thing.bbox, thing.size, 1.0, str(thing.id))
-            for thing in self.things
-            if thing.kind == kind and phrase.color in (None, thing.color)
-        ]
-
-    def _chosen(self, candidates: list[Candidate], phrase: Phrase) -> Meaning:
+            candidates = beside(candidates, side, anchors[0].bbox)
         chosen = choose(candidates, phrase, self.picture)
-        return Meaning(tuple(int(c.evidence) for c in (candidates if chosen is None else chosen)), chosen is not None)
+        return Meaning(tuple(thing.id for thing in (candidates if chosen is None else chosen)), chosen is not None)
+
+    def _candidates(self, phrase: Phrase, kind: str) -> list[Thing]:
+        return [thing for thing in self.things if thing.kind == kind and phrase.color in (None, thing.color)]
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Whether a phrase means exactly these things."""

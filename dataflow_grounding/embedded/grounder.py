@@ -8,7 +8,7 @@ from typing import Any
 
 from dataflow_grounding.embedded import cascades, shapes, words
 from dataflow_grounding.embedded.choose import beside, choose
-from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
+from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_regions
 from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
@@ -100,16 +100,13 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
-    if not candidates:
-        return []
-    if phrase.relation is not None and phrase.anchor is not None:
-        anchors = _look_for(phrase.anchor, sight)
+    if candidates and phrase.relation is not None:
+        side, anchor = phrase.relation
+        anchors = _look_for(anchor, sight)
         if len(anchors) != 1:
-            raise _Undecided("ambiguous", f"{phrase.anchor.head!r} is not clear")
-        candidates = beside(candidates, phrase.relation, anchors[0].bbox)
-        if not candidates:
-            return []
-    if finder in (_sky, _greenery):
+            raise _Undecided("ambiguous", f"{anchor.head!r} is not clear")
+        candidates = beside(candidates, side, anchors[0].bbox)
+    if not candidates or finder in (_sky, _greenery):
         return candidates
     chosen = choose(candidates, phrase, sight.picture)
     if chosen is None:
@@ -124,7 +121,7 @@ def _finder(phrase: Phrase) -> _Finder | None:
         return _FINDERS.get(kind, _seen)
     if phrase.head in words.SHAPES:
         return _shape
-    return _colored if phrase.color in TERMS and phrase.head in words.ONE_COLORED else None
+    return _colored if phrase.color in words.COLOR_BOUNDS and phrase.head in words.ONE_COLORED else None
 
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
@@ -159,8 +156,7 @@ def _eyes(phrase: Phrase, sight: _Sight) -> list[Candidate]:
 
 
 def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    sky = find_sky(sight.picture, phrase.color)
-    return [] if sky is None else [sky]
+    return find_sky(sight.picture, phrase.color)
 
 
 def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
@@ -183,7 +179,7 @@ def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
-    if found or color not in TERMS:
+    if found or color not in words.COLOR_BOUNDS:
         return [shape.candidate for shape in found]
     of_color = sight.regions(color).found
     if not of_color:
@@ -266,6 +262,6 @@ def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
     """A green or blue region may be no thing but the plants or the sky."""
     scene = find_greenery(sight.picture) if phrase.color == "green" else []
     if phrase.color in ("blue", "cyan"):
-        scene = _sky(phrase, sight)
+        scene = find_sky(sight.picture, phrase.color)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

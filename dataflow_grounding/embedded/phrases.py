@@ -21,7 +21,7 @@ class Phrase:
     """A phrase as read: what it names and by which words the right one is chosen.
 
     ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the phrase can't be looked
-    for, or is empty; ``relation`` is a side of ``anchor`` (``"left"``, ``"right"``, ``"above"``, ``"below"``).
+    for, or is empty; ``relation`` is a side (``"left"``, ``"right"``, ``"above"``, ``"below"``) and of what.
     ``unread`` is true when words stand in the phrase that choose between things in a way that is not understood.
     """
 
@@ -31,13 +31,12 @@ class Phrase:
     color: str | None = None
     positions: frozenset[str] = frozenset()
     size: str | None = None
-    relation: str | None = None
-    anchor: "Phrase | None" = None
+    relation: "tuple[str, Phrase] | None" = None
     unread: bool = False
     refusal: str = ""
 
 
-def parse_phrase(text: str) -> "Phrase":
+def parse_phrase(text: str) -> Phrase:
     """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not understood."""
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
     while tokens and tokens[-1].lower in (".", ",", ";", "!", "?"):
@@ -47,18 +46,18 @@ def parse_phrase(text: str) -> "Phrase":
         return Phrase("", refusal="negation is not understood")
     if len(text) > _READ_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
-    read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    if read is None or read.head >= len(tokens):
+    read = read_noun_phrase(tokens, 0, is_label=True)
+    if read is None:
         return Phrase("", refusal="no object is named")
     return _phrase(tokens, lowered, read)
 
 
-def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> "Phrase":
+def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> Phrase:
     head = words.singular(lowered[read.head])
     modifiers = [word for word in lowered[read.start : read.head] if word not in words.ARTICLES]
     tail = lowered[read.end : read.tail]
     positions = {words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS}
-    relation, anchor, rest = _relation(tokens, lowered, read.tail)
+    relation, unread = _relation(tokens, lowered, read.tail)
     return Phrase(
         head=head,
         is_plural=words.is_plural(lowered[read.head]),
@@ -67,8 +66,7 @@ def _phrase(tokens: list[Token], lowered: list[str], read: NounPhrase) -> "Phras
         positions=frozenset(positions),
         size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
         relation=relation,
-        anchor=anchor,
-        unread=rest,
+        unread=unread,
         refusal=_refusal(head, lowered[read.head : read.end], modifiers, tail),
     )
 
@@ -90,18 +88,15 @@ def _count(determiners: list[str]) -> int | None:
     return None
 
 
-def _relation(tokens: list[Token], lowered: list[str], at: int) -> "tuple[str | None, Phrase | None, bool]":
-    """The side, its anchor, and whether words are left that were not understood."""
-    if at >= len(tokens):
-        return None, None, False
+def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
+    """The side and its anchor, and whether words are left that were not understood."""
     for pattern, side in _RELATIONS:
         if tuple(lowered[at : at + len(pattern)]) == pattern:
-            start = at + len(pattern)
-            inner = read_noun_phrase(tokens, start, is_label=True) if start < len(tokens) else None
+            inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
             # Only one step deep: the anchor's own relation is left unread.
             if inner is not None and inner.tail == len(tokens):
-                return side, _phrase(tokens, lowered, inner), False
-    return None, None, True
+                return (side, _phrase(tokens, lowered, inner)), False
+    return None, at < len(tokens)
 
 
 def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
