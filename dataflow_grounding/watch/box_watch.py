@@ -143,7 +143,7 @@ class Watching:
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
         if self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+            await self._settle(ask, last=True)
         self._checks.finish(vouched=self._watch.suspicion is None)
         if self._odd and self._watch.suspicion is None:
             say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
@@ -162,11 +162,11 @@ class Watching:
     async def _look_round(self, ask: Ask) -> None:
         """Check the endpoint where it is time for it."""
         if not self._checks.under_way and self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due(self._drifted))
+            await self._settle(ask)
 
-    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+    async def _settle(self, ask: Ask, last: bool = False) -> None:
         strange = self._signs.found is not None or self._signs.mixed
-        if due or (strange and self._checks.possible):
+        if self._checks.due(self._drifted, last) or (strange and self._checks.possible):
             several = strange or self._drifted or (last and not self._checks.in_memory)
             await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
