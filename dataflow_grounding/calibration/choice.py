@@ -115,11 +115,12 @@ class FormatChoice:
             return f"{self._serving.model} counts pixels, and it is not known of which size it sees a picture here"
         return f"It is not known how {self._serving.model} writes boxes"
 
-    def recall(self, *more_paths: str) -> None:
-        """Take a stored calibration, if there is one. Sends nothing."""
-        serving = self._serving
-        path = cache_path(serving.endpoint, serving.model)
-        found = stored_calibration(serving.endpoint, serving.model, path, *more_paths) or _settled.get(path)
+    def recall(self, folder: str | None = None) -> None:
+        """Take a stored calibration, the user's or that of the run in `folder`, if one is wanted. Sends nothing."""
+        if not self.pending:
+            return
+        serving, path = self._serving, cache_path(self._serving.endpoint, self._serving.model)
+        found = stored_calibration(serving.endpoint, serving.model, path, *_beside(folder)) or _settled.get(path)
         if found is not None:
             self._take(found)
 
@@ -139,20 +140,13 @@ class FormatChoice:
         at, self._calibrated_at = self._calibrated_at, -math.inf
         return time.monotonic() - at < seconds
 
-    def recall_beside(self, folder: str) -> None:
-        """Take the calibration that a run keeps in its own folder, if one is wanted."""
-        if self.pending:
-            self.recall(os.path.join(folder, RUN_FILE))
-
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
         The run's folder keeps the result, to be resumed in the same format, and the replies, which the next try reads.
         Raises CalibrationUnclear, RunStopped.
         """
-        folder = start.folder
-        if folder:
-            self.recall_beside(folder)
+        self.recall(start.folder)
         if not self.pending:
             return Counter()
         from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
@@ -168,7 +162,7 @@ class FormatChoice:
             raise
         found = done.calibration
         say(f"{serving.model} writes {found.box_format}: {summary(done)}.")
-        keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
+        keep(found, start.folder)
         self._take(found)
         self._calibrated_at = time.monotonic()
         return done.counts
@@ -181,8 +175,7 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
     choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
-    if choice.pending:
-        choice.recall()
+    choice.recall()
     return choice
 
 
@@ -217,11 +210,15 @@ def _in_words(limits: SizeLimits) -> str:
     return ", ".join(parts)
 
 
-def keep(found: Calibration, *more_paths: str) -> str | None:
-    """Store `found` in the user's cache and at `more_paths`; returns the cache's file, None if it can't be written."""
+def keep(found: Calibration, folder: str | None = None) -> str | None:
+    """Store `found` in the user's cache and a run's `folder`; returns the cache's file, None if it can't be written."""
     cached = cache_path(found.endpoint, found.model)
-    written, *_ = [_write(found, path, cached) for path in (cached, *more_paths)]
+    written, *_ = [_write(found, path, cached) for path in (cached, *_beside(folder))]
     return cached if written else None
+
+
+def _beside(folder: str | None) -> list[str]:
+    return [os.path.join(folder, RUN_FILE)] if folder else []
 
 
 def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
