@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dataflow_grounding.calibration.covering import Covering
 from dataflow_grounding.calibration.elongated import elongated, is_elongated
@@ -24,17 +24,13 @@ class Decision:
     limits: SizeLimits | None = None
 
 
-@dataclass
 class Deciding:
     """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the commonest first."""
 
-    ask: AskProbes
-    max_side: int
-    own: Sequence[Size] = ()
-    pictures: list[ProbedPicture] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.taken = Taken(self.max_side, self.own)
+    def __init__(self, ask: AskProbes, max_side: int, own: Sequence[Size] = ()) -> None:
+        self.ask, self.max_side, self.own = ask, max_side, own
+        self.pictures: list[ProbedPicture] = []
+        self.taken = Taken(max_side, own)
 
     async def decide(self, stated: BoxFormat) -> Decision:
         """The format that fits: `stated` for the first picture, then as its answer suggests. Raises NoFit."""

@@ -10,7 +10,7 @@ from dataflow_grounding.calibration.probes import ProbedPicture
 from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
-from dataflow_grounding.geometry import Bbox
+from dataflow_grounding.geometry import Bbox, box_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.seen import Array
@@ -229,9 +229,8 @@ class _Scores:
         found = self.worst[best] <= NEAR
         pixels = self.np.abs(self.errors[best] * self.sides)[found]
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
-        for i, (p, answer) in enumerate(self.rows):
-            x1, y1, x2, y2 = (float(value) for value in self.boxes[best][i])
-            boxes[p].append((answer.phrase, (x1, y1, x2, y2)))
+        for (p, answer), bbox in zip(self.rows, self.boxes[best].tolist(), strict=True):
+            boxes[p].append((answer.phrase, box_of(bbox)))
         return Fit(
             self.formats[best],
             round(float(pixels.mean()), 2) if found.any() else 0.0,
