@@ -1,6 +1,7 @@
 """Choosing among candidates by the position, size and count words of a phrase."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 from dataflow_grounding.embedded.phrases import Phrase
@@ -13,15 +14,13 @@ _CLEAR_GAP = 0.06  # of the picture's side: how far apart in place two candidate
 _CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
 
 
-def choose(candidates: list[C], phrase: Phrase, picture: Picture) -> list[C] | None:
+def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
     """The candidates that the phrase means, in reading order; None when its words don't tell which.
 
     One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
     """
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
-    left = candidates
-    if phrase.positions:
-        left = _on_its_side(candidates, phrase, wanted, picture)
+    left = _on_its_side(candidates, phrase, wanted, picture) if phrase.positions else candidates
     if wanted is None:
         return _in_order(left) if len(left) > 1 and phrase.size is None else None
     if len(left) > wanted and phrase.size is not None:
@@ -31,7 +30,7 @@ def choose(candidates: list[C], phrase: Phrase, picture: Picture) -> list[C] | N
     return _in_order(left) if len(left) == wanted else None
 
 
-def _on_its_side(candidates: list[C], phrase: Phrase, wanted: int | None, picture: Picture) -> list[C]:
+def _on_its_side(candidates: Sequence[C], phrase: Phrase, wanted: int | None, picture: Picture) -> Sequence[C]:
     left = [c for c in candidates if all(_lies(c.bbox, position, picture) for position in phrase.positions)]
     if wanted is None or len(left) >= wanted:
         return left
@@ -39,11 +38,11 @@ def _on_its_side(candidates: list[C], phrase: Phrase, wanted: int | None, pictur
     return candidates if len(candidates) > wanted else []
 
 
-def _in_order(candidates: list[C]) -> list[C]:
+def _in_order(candidates: Sequence[C]) -> list[C]:
     return sorted(candidates, key=lambda c: (c.bbox[0], c.bbox[1]))
 
 
-def beside(candidates: list[C], side: str, anchor: Box) -> list[C]:
+def beside(candidates: Sequence[C], side: str, anchor: Box) -> list[C]:
     """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or "below"."""
     tests = {
         "left": lambda box: box[2] <= anchor[0] + 1,
@@ -73,14 +72,14 @@ def _distance(box: Box, position: str, picture: Picture) -> float:
     return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[position]
 
 
-def _by_size(candidates: list[C], size: str, wanted: int) -> list[C]:
+def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
     ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
     inner, outer = ordered[wanted - 1].size, ordered[wanted].size
     clear = inner >= _CLEAR_RATIO * outer if size == "large" else outer >= _CLEAR_RATIO * inner
     return ordered[:wanted] if clear else candidates
 
 
-def _by_position(candidates: list[C], positions: frozenset[str], wanted: int, picture: Picture) -> list[C]:
+def _by_position(candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture) -> Sequence[C]:
     """The outermost candidates in the stated direction, where a clear gap parts them from the next; else all."""
 
     def distance(candidate: C) -> float:

@@ -111,7 +111,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     """The ``most`` largest boxes (x1, y1, x2, y2 in pixels of ``image``, uint8 BGR, upright), in reading order."""
     picture = Picture(image)
     boxes = [face.bbox for face in find("face", picture).found]
-    boxes += [r.candidate.bbox for term in words.COLOR_BOUNDS for r in find_regions(picture, term).found if r.is_steady]
+    boxes += [r.bbox for term in words.COLOR_BOUNDS for r in find_regions(picture, term).found if r.is_steady]
     boxes += _outlined(picture)
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):

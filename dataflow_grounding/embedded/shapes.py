@@ -25,13 +25,12 @@ LOOSE_KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """An even region: the shape names that fit it and how well (IoU), its mean L*a*b* colour, and where it is."""
+class Shape(Candidate):
+    """An even region: the shape names that fit it and how well (IoU), and its mean L*a*b* colour."""
 
     kinds: frozenset[str]
     fit: float
     lab: Array
-    candidate: Candidate
 
 
 def find_shapes(picture: Picture) -> list[Shape]:
@@ -83,7 +82,7 @@ def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int
     if not kinds:
         return None
     bbox = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
-    return Shape(kinds, fit, color, Candidate(bbox, float(filled.sum()), SHAPE_SCORE, "seen"))
+    return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kinds, fit, color)
 
 
 def _outline(mask: Array) -> Array:
