@@ -20,22 +20,16 @@ def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C]
     One for a singular, as many as an exact count, else all that its position words leave; none on the wrong side.
     """
     wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
-    left = _on_its_side(candidates, phrase, wanted, picture) if phrase.positions else candidates
+    left: Sequence[C] = [c for c in candidates if all(_lies(c.bbox, side, picture) for side in phrase.positions)]
     if wanted is None:
         return _in_order(left) if len(left) > 1 and phrase.size is None else None
+    if len(left) < wanted < len(candidates):
+        left = candidates  # "the left one" of two that both lie on the right
     if len(left) > wanted and phrase.size is not None:
         left = _by_size(left, phrase.size, wanted)
     if len(left) > wanted and phrase.positions:
         left = _by_position(left, phrase.positions, wanted, picture)
     return _in_order(left) if len(left) == wanted else None
-
-
-def _on_its_side(candidates: Sequence[C], phrase: Phrase, wanted: int | None, picture: Picture) -> Sequence[C]:
-    left = [c for c in candidates if all(_lies(c.bbox, position, picture) for position in phrase.positions)]
-    if wanted is None or len(left) >= wanted:
-        return left
-    # "the left one" of two that both lie on the right.
-    return candidates if len(candidates) > wanted else []
 
 
 def _in_order(candidates: Sequence[C]) -> list[C]:
