@@ -10,7 +10,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.geometry import Size, box_of
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
@@ -230,11 +230,10 @@ class Watching:
             taken_back = mark.answer != marks.answer
             if taken_back or len(mark.numbers) != 4 or mark.family is not None:
                 continue
-            a, b, c, d = mark.numbers
-            labels = mark.said.labels
-            phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
-            corners = corners_of((a, b, c, d), mark.order, sent, self._asked)
-            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
+            phrase = phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
+            numbers = box_of(mark.numbers)
+            corners = corners_of(numbers, mark.order, sent, self._asked)
+            boxes.append(Seen(corners, numbers, mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._drift is not None:
             self._drift.add(boxes)
