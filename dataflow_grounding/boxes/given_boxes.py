@@ -46,9 +46,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     found = GivenBoxes()
     for place, (item, kind) in enumerate(zip(items, _kinds(items, size), strict=True)):
         if kind is None:
-            x, y, width, height = item
-            found.boxes.append((place, _tidy(clamp((x, y, x + width, y + height), size))))
-            found.cut += _reaches_out(item, size)
+            found.boxes.append((place, _tidy(clamp(_corners(item), size))))
+            found.cut += not _is_within(_corners(item), size)
         else:
             found.problems.append({"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]})
     return found
@@ -64,7 +63,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _kinds(items: Sequence[Any], size: Size) -> list[str | None]:
     """What is wrong with each; whether they are corners is decided for the row as a whole."""
-    kinds = [_wrong(item, size) for item in items]
+    kinds = [_unreadable(item) or _wrong(item, size) for item in items]
     numbers = [item for item, kind in zip(items, kinds, strict=True) if kind not in _UNREADABLE]
     if "xyxy" in kinds and all(_fits_as_corners(item, size) for item in numbers):
         return [kind if kind in _UNREADABLE else "xyxy" for kind in kinds]
@@ -72,16 +71,12 @@ def _kinds(items: Sequence[Any], size: Size) -> list[str | None]:
     return [None if kind == "xyxy" else kind for kind in kinds]
 
 
-def _wrong(item: Any, size: Size) -> str | None:
-    unreadable = _unreadable(item)
-    if unreadable is not None:
-        return unreadable
-    x, y, width, height = item
-    if width <= 0 or height <= 0:
+def _wrong(item: Sequence[float], size: Size) -> str | None:
+    if min(item[2:]) <= 0:
         return "no_area"
-    if _reaches_out(item, size) and _fits_as_corners(item, size):
+    if not _is_within(_corners(item), size) and _fits_as_corners(item, size):
         return "xyxy"
-    inside = clamp((x, y, x + width, y + height), size)
+    inside = clamp(_corners(item), size)
     if area(inside) <= 0:
         return "outside"
     return "too_small" if min(inside[2] - inside[0], inside[3] - inside[1]) < 1 else None
@@ -102,16 +97,18 @@ _UNREADABLE = ("not_numbers", "not_finite")
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
-def _reaches_out(item: Sequence[float], size: Size) -> bool:
+def _corners(item: Sequence[float]) -> Bbox:
     x, y, width, height = item
+    return x, y, x + width, y + height
+
+
+def _is_within(corners: Sequence[float], size: Size) -> bool:
     slack = SLACK * max(size)
-    return x < -slack or y < -slack or x + width > size[0] + slack or y + height > size[1] + slack
+    return min(corners[:2]) >= -slack and corners[2] <= size[0] + slack and corners[3] <= size[1] + slack
 
 
 def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
-    x1, y1, x2, y2 = item
-    slack = SLACK * max(size)
-    return -slack <= x1 < x2 <= size[0] + slack and -slack <= y1 < y2 <= size[1] + slack
+    return item[0] < item[2] and item[1] < item[3] and _is_within(item, size)
 
 
 def _tidy(bbox: Bbox) -> Bbox:
