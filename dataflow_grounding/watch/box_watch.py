@@ -142,8 +142,7 @@ class Watching:
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watch.suspicion is None:
-            await self._settle(ask, last=True)
+        await self._look_round(ask, last=True)
         self._checks.finish(vouched=self._watch.suspicion is None)
         if self._odd and self._watch.suspicion is None:
             say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
@@ -159,12 +158,10 @@ class Watching:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _look_round(self, ask: Ask) -> None:
+    async def _look_round(self, ask: Ask, last: bool = False) -> None:
         """Check the endpoint where it is time for it."""
-        if not self._checks.under_way and self._watch.suspicion is None:
-            await self._settle(ask)
-
-    async def _settle(self, ask: Ask, last: bool = False) -> None:
+        if self._checks.under_way or self._watch.suspicion is not None:
+            return
         strange = self._signs.found is not None or self._signs.mixed
         if self._checks.due(self._drifted, last) or (strange and self._checks.possible):
             several = strange or self._drifted or (last and not self._checks.in_memory)

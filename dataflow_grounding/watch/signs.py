@@ -135,7 +135,8 @@ def _wrong_way_round(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] 
 
 def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     """All boxes in the top left quarter, or in the part of the picture that another scale would leave them."""
-    if not _enough(seen):
+    # The same box again is no further evidence.
+    if len({s.numbers for s in seen}) < ENOUGH or len({s.reply for s in seen}) < FEW:
         return None
     if all(max(s.corners) <= 0.5 for s in seen):
         return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
@@ -221,11 +222,6 @@ def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFo
     x1, y1, x2, y2 = to_xyxy(numbers, order or box_format.order)
     width, height = box_format.limits(sent)
     return x1 / width, y1 / height, x2 / width, y2 / height
-
-
-def _enough(seen: Sequence[Seen]) -> bool:
-    """Whether boxes and replies are many; the same box again is no further evidence."""
-    return len({s.numbers for s in seen}) >= ENOUGH and len({s.reply for s in seen}) >= FEW
 
 
 def _within(s: Seen, asked: BoxFormat, other: BoxFormat) -> bool:
