@@ -96,7 +96,7 @@ class FormatChoice:
             )
             counts += asked
             if found is not None:
-                _write(found, path)
+                keep(found, elongated=self.format.name)
         if found is None:
             return counts
         for size in own:
@@ -210,23 +210,21 @@ def _in_words(limits: SizeLimits) -> str:
     return ", ".join(parts)
 
 
-def keep(found: Calibration, folder: str | None = None) -> str | None:
-    """Store `found` in the user's cache and a run's `folder`; returns the cache's file, None if it can't be written."""
-    cached = cache_path(found.endpoint, found.model)
-    written, *_ = [_write(found, path, cached) for path in (cached, *_beside(folder))]
-    return cached if written else None
+def keep(found: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
+    """Store `found` in the user's cache (`elongated` as for cache_path) and a run's `folder`; what can't be written is
+    kept in memory. Returns the cache's file, None if it can't be written.
+    """
+    cached = cache_path(found.endpoint, found.model, elongated)
+    written = set()
+    for path in (cached, *_beside(folder)):
+        try:
+            found.save(path)
+            written.add(path)
+        except OSError as error:
+            _settled[cached] = found
+            say(f"The calibration can't be saved to {path}: {error.strerror or error}")
+    return cached if cached in written else None
 
 
 def _beside(folder: str | None) -> list[str]:
     return [os.path.join(folder, RUN_FILE)] if folder else []
-
-
-def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
-    """Whether the file could be written; else it is kept in memory."""
-    try:
-        found.save(path)
-    except OSError as error:
-        _settled[cached or path] = found
-        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
-        return False
-    return True
