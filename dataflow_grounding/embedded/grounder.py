@@ -184,7 +184,7 @@ def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    alike = select_shapes(sight.shapes(), shapes.LOOSE_KINDS.get(kind, ""), color)
+    alike = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
     loose = [shape for shape in alike if _may_be_called(kind, shape)]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")

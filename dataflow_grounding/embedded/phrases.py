@@ -8,12 +8,6 @@ from dataflow_grounding.embedded.noun_phrases import NounPhrase, Token, read_nou
 
 _READ_CHARACTERS = 400
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
-_ORDINALS = frozenset(["first", "second", "third", "fourth", "fifth", "last", "next", "other"])
-_RELATIONS = (
-    (("to", "the", "left", "of"), "left"), (("on", "the", "left", "of"), "left"), (("left", "of"), "left"),
-    (("to", "the", "right", "of"), "right"), (("on", "the", "right", "of"), "right"), (("right", "of"), "right"),
-    (("above",), "above"), (("over",), "above"), (("below",), "below"), (("under",), "below"), (("beneath",), "below"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +84,9 @@ def _count(determiners: list[str]) -> int | None:
 
 def _relation(tokens: list[Token], lowered: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
     """The side and its anchor, and whether words are left that were not understood."""
-    for pattern, side in _RELATIONS:
-        if tuple(lowered[at : at + len(pattern)]) == pattern:
+    for text, side in words.RELATIONS.items():
+        pattern = text.split()
+        if lowered[at : at + len(pattern)] == pattern:
             inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
             # Only one step deep: the anchor's own relation is left unread.
             if inner is not None and inner.tail == len(tokens):
@@ -115,6 +110,6 @@ def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[st
         (len({*map(_color, modifiers)} - {None}) > 1, "only one colour at a time can be looked for"),
         (not kinds.isdisjoint(("animals", "body parts")), "animals and body parts can't be looked for"),
         (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
-        (not _ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
+        (not words.ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
     )
     return next((reason for holds, reason in reasons if holds), "")

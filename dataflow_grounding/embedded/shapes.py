@@ -18,10 +18,6 @@ _MOST_SHAPES = 400
 _POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon"}
 COLORED_FIT = 0.91
 CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
-# Words that people use for one another; the second is taken when nothing fits the first.
-LOOSE_KINDS = {
-    "circle": "ellipse", "ellipse": "circle", "square": "rectangle", "rectangle": "square", "diamond": "square",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
