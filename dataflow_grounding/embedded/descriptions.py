@@ -8,9 +8,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.choose import beside, center, choose
 from dataflow_grounding.embedded.noun_phrases import tokenize
-from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
+from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 

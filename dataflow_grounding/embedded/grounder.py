@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.embedded import cascades, shapes, words
-from dataflow_grounding.embedded.choose import beside, choose
 from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_regions
-from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
+from dataflow_grounding.embedded.phrases import Phrase, beside, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
