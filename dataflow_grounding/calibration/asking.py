@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from dataflow_grounding.calibration.deciding import Deciding, Decision
-from dataflow_grounding.calibration.elongated import WAYS, PaddingVerdict, verdict_on
+from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
 from dataflow_grounding.calibration.fitting import Fit, result_of
 from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, reduced_to
 from dataflow_grounding.calibration.seen import NoFit, by

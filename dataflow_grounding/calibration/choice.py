@@ -80,8 +80,8 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        from dataflow_grounding.calibration.elongated import elongated
         from dataflow_grounding.calibration.seen import by
+        from dataflow_grounding.calibration.taken import elongated
 
         pictures = start.pictures()
         own = elongated(pictures.sizes)

@@ -13,10 +13,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataflow_grounding.calibration.elongated import most_elongated
 from dataflow_grounding.calibration.probes import SIZES, reduced_to
 from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, SeenSize, by, check_even, pooled, shown
-from dataflow_grounding.calibration.taken import Taken, is_near
+from dataflow_grounding.calibration.taken import Taken, is_near, most_elongated
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
