@@ -80,7 +80,7 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        from dataflow_grounding.calibration.seen import by
+        from dataflow_grounding.calibration.probes import by
         from dataflow_grounding.calibration.taken import elongated
 
         pictures = start.pictures()

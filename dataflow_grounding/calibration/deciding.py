@@ -7,8 +7,8 @@ from statistics import median
 
 from dataflow_grounding.calibration.covering import Covering
 from dataflow_grounding.calibration.fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration.probes import SIZES, AskProbes, Probe, ProbedPicture, probe_of, reduced_to
-from dataflow_grounding.calibration.seen import NoFit, constant_side, measured_in
+from dataflow_grounding.calibration.probes import SIZES, AskProbes, NoFit, Probe, ProbedPicture, probe_of, reduced_to
+from dataflow_grounding.calibration.seen import constant_side, measured_in
 from dataflow_grounding.calibration.taken import MODERATE, Taken, elongated, is_elongated, is_near
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.geometry import Size

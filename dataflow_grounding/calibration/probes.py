@@ -1,16 +1,22 @@
 """Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.drawing import Mark, draw_marks
+from dataflow_grounding.errors import SpecError, UnreadableReply
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import PADDING
+from dataflow_grounding.images import PADDING, Image, ImageLimits, open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.replies.finding import parse_reply
+from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.reading import Note, Said
+from dataflow_grounding.tasks import Request, phrase_grounding
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -28,6 +34,10 @@ PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 # 32, neither small nor large. The second is off every such multiple, so that rounding shows; the third is over the
 # usual limits of pixels and of the long side.
 SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
+
+
+class NoFit(SpecError):
+    """No format can be named; the message says what was seen."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,46 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
         boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
     return Probe(size, boxes)
+
+
+def question_of(
+    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
+) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
+    """A probe picture, drawn into a file of this name, and the question for its rectangles."""
+    settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
+    probe.draw().save(path, **settings)
+    image = open_image(Record({"image_path": path}), "image_path", limits)
+    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
+    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
+
+
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
+    """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
+    try:
+        parsed = parse_reply(reply, key)
+    except UnreadableReply as error:
+        return ([], str(error)), []
+    phrases = dict(enumerate(probe.boxes, 1))
+    answers: dict[int, ProbeBox] = {}
+    for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
+        number = _phrase_of(raw.said, phrases)
+        if number is not None and number not in answers:
+            phrase = phrases[number]
+            answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
+    return ([answers[number] for number in sorted(answers)], ""), []
+
+
+def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
+    """By a label that is a phrase, else by id, else by a label that means only one phrase."""
+    equal = [number for label in said.labels for number in equal_ids(label, phrases)]
+    if equal or said.id in phrases:
+        return equal[0] if equal else said.id
+    return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)
+
+
+def by(size: Size) -> str:
+    """A size in words."""
+    return f"{size[0]}x{size[1]}"
 
 
 def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> "PillowImage":

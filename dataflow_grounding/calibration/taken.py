@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from dataflow_grounding.calibration.probes import SIZES, ProbedPicture, reduced_to
-from dataflow_grounding.calibration.seen import NoFit, by
+from dataflow_grounding.calibration.probes import SIZES, NoFit, ProbedPicture, by, reduced_to
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
