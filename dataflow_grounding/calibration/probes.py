@@ -3,7 +3,10 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import PIL.Image
+import PIL.ImageDraw
 
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
@@ -17,9 +20,6 @@ from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
 from dataflow_grounding.replies.reading import Note, Said
 from dataflow_grounding.tasks import Request, phrase_grounding
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 30, 36), "orange": (245, 135, 20), "yellow": (250, 222, 40), "green": (36, 150, 60),
@@ -49,13 +49,11 @@ class Probe:
     drawn: Size | None = None
     """Up to where it is drawn: what lies to the right or below is padding."""
 
-    def draw(self) -> "PillowImage":
+    def draw(self) -> PIL.Image.Image:
         """The picture."""
-        from PIL import Image, ImageDraw
-
-        picture = Image.new("RGB", self.size, PADDING)
+        picture = PIL.Image.new("RGB", self.size, PADDING)
         picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
-        pen = ImageDraw.Draw(picture)
+        pen = PIL.ImageDraw.Draw(picture)
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
             line = max(1, round(min(self.size) / 400))
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]], outline=(60, 60, 60), width=line)
@@ -180,19 +178,17 @@ def by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> "PillowImage":
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PIL.Image.Image:
     """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
-    from PIL import Image
-
     drawn = []
     for picture, answers in zip(pictures, boxes, strict=True):
         scale = PLOT_HEIGHT / picture.size[1]
-        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), Image.Resampling.LANCZOS)
+        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS)
         scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
         marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
         drawn.append(draw_marks(small, marks))
     width = sum(one.width for one in drawn) + PLOT_MARGIN * (len(drawn) + 1)
-    sheet = Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
+    sheet = PIL.Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
     left = PLOT_MARGIN
     for one in drawn:
         sheet.paste(one, (left, PLOT_MARGIN))
