@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
@@ -16,9 +15,6 @@ from dataflow_grounding.errors import EndpointRefused, SpecError
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
-
-if TYPE_CHECKING:
-    from dataflow_grounding.calibration.asking import Calibrated
 
 # What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
 STATED = "xyxy_1000"
@@ -161,7 +157,7 @@ class FormatChoice:
                 raise EndpointRefused(str(unclear)) from None
             raise
         found = done.calibration
-        say(f"{serving.model} writes {found.box_format}: {summary(done)}.")
+        say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
         keep(found, start.folder)
         self._take(found)
         self._calibrated_at = time.monotonic()
@@ -190,9 +186,8 @@ def _is_proof(candidate: BoxFormat) -> bool:
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
-def summary(done: "Calibrated") -> str:
+def summary(found: Calibration) -> str:
     """How well the format fits, and what it took, in words."""
-    found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
     limits = f", pictures sent with {_in_words(limits)}" if (limits := found.size_limits) is not None else ""

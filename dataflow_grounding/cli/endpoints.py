@@ -93,7 +93,7 @@ def of_calibrate(
         raise
     path = keep(done.calibration)
     _write_plot(done, plot_path)
-    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done)}."]
+    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done.calibration)}."]
     lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
     answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
 
