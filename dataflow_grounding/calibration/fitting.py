@@ -9,7 +9,7 @@ import numpy as np
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
-from dataflow_grounding.calibration.seen import Array, check_even, check_parts, measured_in, seen
+from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
 from dataflow_grounding.geometry import Bbox, box_of
@@ -57,10 +57,7 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     scores.check_one_format(best)
     found = scores.result(best)
     measured = measured_in(pictures, found.format.order, found.format.frame)
-    if found.format.scale == "px":
-        check_even(measured)
-    else:
-        check_parts(measured, found.format.frame)
+    check_even(measured, None if found.format.scale == "px" else found.format.frame)
     return found
 
 

@@ -110,25 +110,19 @@ def pooled(measured: Sequence[SeenSize], expected: Callable[[int], float]) -> tu
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
 
-def check_even(measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit if x and y of one picture are counted in different pixels, and not in parts of the side either."""
-    if constant_side(measured, "sent"):
+def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
+    """Raises NoFit if x and y of one picture count differently: pixels, or with a `frame` parts of its sides.
+
+    A model that should count pixels may count parts of the side. Three measuring errors are allowed for.
+    """
+    if frame is None and constant_side(measured, "sent"):
         return
     for one in measured:
-        _refuse_uneven(one, one.scale[0] / one.scale[1], UNEVEN + ROUNDED_PX / min(one.size), measured)
-
-
-def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
-    """Raises NoFit if a model that should count parts of the sides of `frame` counts those of x and y differently."""
-    for one in measured:
         width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
-        _refuse_uneven(one, one.scale[0] * width / (one.scale[1] * height), UNEVEN, measured)
-
-
-def _refuse_uneven(one: SeenSize, ratio: float, most: float, measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit if x and y differ by more than `most` and three measuring errors explain; `ratio` is 1 for none."""
-    if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
-        raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+        ratio = one.scale[0] * width / (one.scale[1] * height)
+        most = UNEVEN + (ROUNDED_PX / min(one.size) if frame is None else 0)
+        if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
+            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
