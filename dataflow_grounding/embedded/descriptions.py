@@ -99,7 +99,7 @@ class Descriptions:
             end, rest = (place, "") if place in _ENDS else ("", place)
             yield _joined("the", end, size, color, thing.kind, rest)
         for color in colors:
-            for anchor in self._anchors(thing):
+            for anchor in itertools.islice(self._anchors(thing), _MOST_ANCHORS):
                 for side in _SIDES:
                     yield _joined("the", color, thing.kind, side, anchor)
 
@@ -111,17 +111,12 @@ class Descriptions:
         inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
         return all(inside[word] for word in place.split() if word in inside)
 
-    def _anchors(self, thing: Thing) -> list[str]:
-        """Phrases for the nearest things that type, and colour if need be, tell from all others."""
-        found = []
+    def _anchors(self, thing: Thing) -> Iterator[str]:
+        """Phrases for the other things, the nearest first, that type, and colour if need be, tell from all others."""
         for other in sorted(self.things, key=lambda other: _distance(thing, other)):
             texts = (_joined("the", color, other.kind) for color in dict.fromkeys(("", other.color)))
-            text = next((text for text in texts if other != thing and self.means(text, [other.id])), None)
-            if text is not None:
-                found.append(text)
-            if len(found) == _MOST_ANCHORS:
-                break
-        return found
+            telling = (text for text in texts if other != thing and self.means(text, [other.id]))
+            yield from itertools.islice(telling, 1)
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Each kind of thing, counted ("two red cars", by colour if all are clear), and which they are, many first."""
