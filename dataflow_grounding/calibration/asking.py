@@ -5,15 +5,13 @@ import itertools
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from dataflow_grounding.calibration.deciding import Deciding, Decision
-from dataflow_grounding.calibration.elongated import WAYS, PaddingVerdict, verdict_on
+from dataflow_grounding.calibration.deciding import WAYS, Deciding, Decision, PaddingVerdict, verdict_on
 from dataflow_grounding.calibration.fitting import Fit, result_of
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, reduced_to
-from dataflow_grounding.calibration.seen import NoFit, by
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, by, question_of, reduced_to
 from dataflow_grounding.calibration.stored import Calibration, bare_address, now, prompt_version
 from dataflow_grounding.calibration.taken import MODERATE, NothingAnswered
 from dataflow_grounding.coordinates import BoxFormat
@@ -22,13 +20,8 @@ from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import KeyedLog, MemoryLog, ReplyLog, StepLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.errors import EndpointRefused, RecordError, SpecError, UnreadableReply
-from dataflow_grounding.images import Image, ImageLimits, SizeLimits, open_image
-from dataflow_grounding.records import Record
-from dataflow_grounding.replies.finding import parse_reply
-from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.reading import Note, Said
+from dataflow_grounding.images import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.terminal import say
 
 T = TypeVar("T")
@@ -183,43 +176,8 @@ class _Asker:
         return ProbedPicture(probe, image.sent_size, answers, trouble)
 
 
-def question_of(
-    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
-) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
-    """A probe picture, drawn into a file of this name, and the question for its rectangles."""
-    settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
-    probe.draw().save(path, **settings)
-    image = open_image(Record({"image_path": path}), "image_path", limits)
-    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
-    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
-
-
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     """The file types in which the run's pictures are sent: what is reduced, or of another type, goes out as JPEG."""
     reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
     kinds = [{"image/png": ".png", "image/webp": ".webp"}.get(kind, ".jpg") for kind in own.media_types]
     return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
-
-
-def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
-    """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
-    try:
-        parsed = parse_reply(reply, key)
-    except UnreadableReply as error:
-        return ([], str(error)), []
-    phrases = dict(enumerate(probe.boxes, 1))
-    answers: dict[int, ProbeBox] = {}
-    for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
-        number = _phrase_of(raw.said, phrases)
-        if number is not None and number not in answers:
-            phrase = phrases[number]
-            answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
-    return ([answers[number] for number in sorted(answers)], ""), []
-
-
-def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
-    """By a label that is a phrase, else by id, else by a label that means only one phrase."""
-    equal = [number for label in said.labels for number in equal_ids(label, phrases)]
-    if equal or said.id in phrases:
-        return equal[0] if equal else said.id
-    return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)

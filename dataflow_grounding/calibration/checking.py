@@ -13,10 +13,8 @@ from itertools import combinations
 from typing import Literal
 
 from dataflow_grounding.box_formats import find_box_format
-from dataflow_grounding.calibration.asking import question_of
 from dataflow_grounding.calibration.choice import CALIBRATE
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, probe_of
-from dataflow_grounding.calibration.seen import by
+from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture, by, probe_of, question_of
 from dataflow_grounding.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import RunStopped

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dataflow_grounding.box_formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.calibration.stored import Calibration, cache_path, stored_calibration
@@ -16,9 +15,6 @@ from dataflow_grounding.errors import EndpointRefused, SpecError
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.terminal import say
-
-if TYPE_CHECKING:
-    from dataflow_grounding.calibration.asking import Calibrated
 
 # What an unknown model is asked for: models that follow instructions can, and a resize on the way changes nothing.
 STATED = "xyxy_1000"
@@ -80,8 +76,8 @@ class FormatChoice:
         serving, counts = self._serving, self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        from dataflow_grounding.calibration.elongated import elongated
-        from dataflow_grounding.calibration.seen import by
+        from dataflow_grounding.calibration.probes import by
+        from dataflow_grounding.calibration.taken import elongated
 
         pictures = start.pictures()
         own = elongated(pictures.sizes)
@@ -96,7 +92,7 @@ class FormatChoice:
             )
             counts += asked
             if found is not None:
-                _write(found, path)
+                keep(found, elongated=self.format.name)
         if found is None:
             return counts
         for size in own:
@@ -115,11 +111,12 @@ class FormatChoice:
             return f"{self._serving.model} counts pixels, and it is not known of which size it sees a picture here"
         return f"It is not known how {self._serving.model} writes boxes"
 
-    def recall(self, *more_paths: str) -> None:
-        """Take a stored calibration, if there is one. Sends nothing."""
-        serving = self._serving
-        path = cache_path(serving.endpoint, serving.model)
-        found = stored_calibration(serving.endpoint, serving.model, path, *more_paths) or _settled.get(path)
+    def recall(self, folder: str | None = None) -> None:
+        """Take a stored calibration, the user's or that of the run in `folder`, if one is wanted. Sends nothing."""
+        if not self.pending:
+            return
+        serving, path = self._serving, cache_path(self._serving.endpoint, self._serving.model)
+        found = stored_calibration(serving.endpoint, serving.model, path, *_beside(folder)) or _settled.get(path)
         if found is not None:
             self._take(found)
 
@@ -139,20 +136,13 @@ class FormatChoice:
         at, self._calibrated_at = self._calibrated_at, -math.inf
         return time.monotonic() - at < seconds
 
-    def recall_beside(self, folder: str) -> None:
-        """Take the calibration that a run keeps in its own folder, if one is wanted."""
-        if self.pending:
-            self.recall(os.path.join(folder, RUN_FILE))
-
     def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where nothing was asked.
 
         The run's folder keeps the result, to be resumed in the same format, and the replies, which the next try reads.
         Raises CalibrationUnclear, RunStopped.
         """
-        folder = start.folder
-        if folder:
-            self.recall_beside(folder)
+        self.recall(start.folder)
         if not self.pending:
             return Counter()
         from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
@@ -167,8 +157,8 @@ class FormatChoice:
                 raise EndpointRefused(str(unclear)) from None
             raise
         found = done.calibration
-        say(f"{serving.model} writes {found.box_format}: {summary(done)}.")
-        keep(found, *([os.path.join(folder, RUN_FILE)] if folder else []))
+        say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
+        keep(found, start.folder)
         self._take(found)
         self._calibrated_at = time.monotonic()
         return done.counts
@@ -181,8 +171,7 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
     choice: FormatChoice = choices.get(asked) or choices.setdefault(asked, FormatChoice(serving, wanted))
-    if choice.pending:
-        choice.recall()
+    choice.recall()
     return choice
 
 
@@ -197,9 +186,8 @@ def _is_proof(candidate: BoxFormat) -> bool:
     return candidate.verified and (candidate.scale != "px" or candidate != known_formats().get(candidate.name))
 
 
-def summary(done: "Calibrated") -> str:
+def summary(found: Calibration) -> str:
     """How well the format fits, and what it took, in words."""
-    found = done.calibration
     share = f"{100 * found.error_share:.1f}% of the side"
     counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
     limits = f", pictures sent with {_in_words(limits)}" if (limits := found.size_limits) is not None else ""
@@ -217,19 +205,21 @@ def _in_words(limits: SizeLimits) -> str:
     return ", ".join(parts)
 
 
-def keep(found: Calibration, *more_paths: str) -> str | None:
-    """Store `found` in the user's cache and at `more_paths`; returns the cache's file, None if it can't be written."""
-    cached = cache_path(found.endpoint, found.model)
-    written, *_ = [_write(found, path, cached) for path in (cached, *more_paths)]
-    return cached if written else None
+def keep(found: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
+    """Store `found` in the user's cache (`elongated` as for cache_path) and a run's `folder`; what can't be written is
+    kept in memory. Returns the cache's file, None if it can't be written.
+    """
+    cached = cache_path(found.endpoint, found.model, elongated)
+    written = set()
+    for path in (cached, *_beside(folder)):
+        try:
+            found.save(path)
+            written.add(path)
+        except OSError as error:
+            _settled[cached] = found
+            say(f"The calibration can't be saved to {path}: {error.strerror or error}")
+    return cached if cached in written else None
 
 
-def _write(found: Calibration, path: str, cached: str | None = None) -> bool:
-    """Whether the file could be written; else it is kept in memory."""
-    try:
-        found.save(path)
-    except OSError as error:
-        _settled[cached or path] = found
-        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
-        return False
-    return True
+def _beside(folder: str | None) -> list[str]:
+    return [os.path.join(folder, RUN_FILE)] if folder else []

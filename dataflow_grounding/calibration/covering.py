@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataflow_grounding.calibration.elongated import most_elongated
-from dataflow_grounding.calibration.probes import SIZES, reduced_to
-from dataflow_grounding.calibration.seen import ROUNDED_PX, NoFit, SeenSize, by, check_even, pooled, shown
-from dataflow_grounding.calibration.taken import Taken, is_near
+import numpy as np
+
+from dataflow_grounding.calibration.probes import SIZES, NoFit, by, reduced_to
+from dataflow_grounding.calibration.seen import ROUNDED_PX, SeenSize, check_even, pooled, shown
+from dataflow_grounding.calibration.taken import Taken, is_near, most_elongated
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -80,8 +81,6 @@ def _cost(rounding: Rounding, sides: Sequence[tuple[int, float, float]]) -> floa
 @lru_cache(maxsize=64)
 def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
     """Two sizes of little more than `min_pixels` square pixels on whose sides these roundings differ the most."""
-    import numpy as np
-
     draw = random.Random(seed)
     compared = list(dict.fromkeys([*roundings, *COMMON]))
     best: tuple[float, list[Size]] = (-1.0, [])
@@ -205,8 +204,6 @@ def _limit_of(one: SeenSize, largest: int) -> float:
 
 def _safe_limits(large: Sequence[tuple[Size, float]]) -> tuple[float, float, float]:
     """The limits (long side, area, short side) that keep what was seen of each picture and leave the most of them."""
-    import numpy as np
-
     sent, scales = np.array([size for size, _ in large], float), np.array([scale for _, scale in large])
     seen = sent * scales[:, None]
     longs = np.unique(seen.max(1))

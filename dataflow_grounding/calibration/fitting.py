@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from dataflow_grounding.box_formats import find_box_format, known_formats
-from dataflow_grounding.calibration.probes import ProbedPicture
-from dataflow_grounding.calibration.seen import NoFit, by, check_even, check_parts, measured_in, seen
+from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
+from dataflow_grounding.calibration.seen import Array, check_even, measured_in, seen
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import to_xyxy
-from dataflow_grounding.geometry import Bbox
-
-if TYPE_CHECKING:
-    from dataflow_grounding.calibration.seen import Array
+from dataflow_grounding.geometry import Bbox, box_of
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
@@ -58,10 +57,7 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     scores.check_one_format(best)
     found = scores.result(best)
     measured = measured_in(pictures, found.format.order, found.format.frame)
-    if found.format.scale == "px":
-        check_even(measured)
-    else:
-        check_parts(measured, found.format.frame)
+    check_even(measured, None if found.format.scale == "px" else found.format.frame)
     return found
 
 
@@ -89,9 +85,6 @@ class _Scores:
     """The errors of all candidates on all answers: `errors[k, i]` has answer i's four edges, as shares of the side."""
 
     def __init__(self, pictures: Sequence[ProbedPicture], stated: BoxFormat, *, measured: bool = True) -> None:
-        import numpy as np
-
-        self.np = np
         self.pictures = pictures
         self.rows = [(p, a) for p, picture in enumerate(pictures) for a in picture.answers if a.usable]
         families = dict.fromkeys(a.family for _, a in self.rows if a.family is not None)
@@ -104,9 +97,8 @@ class _Scores:
         self.errors = (self.boxes - self.asked) / self.sides
         self.worst = np.abs(self.errors).max(axis=2)
 
-    def _boxes(self, candidate: BoxFormat, measured: bool) -> "Array":
+    def _boxes(self, candidate: BoxFormat, measured: bool) -> Array:
         """The answers as sorted corners in pixels, by this candidate and as the reader would read them."""
-        np = self.np
         plain = [(0.0,) * 4 if a.family else to_xyxy(a.numbers, a.order or candidate.order) for _, a in self.rows]
         written = np.array(plain, dtype=float).reshape(-1, 4)
         maps = np.array([_affine(candidate, picture, measured) for picture in self.pictures]).reshape(-1, 4)
@@ -119,12 +111,12 @@ class _Scores:
         corners: Array = np.concatenate([low, high], axis=1)
         return corners
 
-    def losses(self, noise: float, rows: Any = slice(None)) -> "Array":
+    def losses(self, noise: float, rows: Any = slice(None)) -> Array:
         """Each candidate's negative log-likelihood; an answer costs at most what one three deviations off would."""
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
-        total: Array = self.np.minimum(squares, 18.0).sum(axis=1)
+        total: Array = np.minimum(squares, 18.0).sum(axis=1)
         pictures = len(set(self.picture_of[rows].tolist()))
-        return total + self.np.array([FREE * pictures * (known.scale == "px") for known in self.formats])
+        return total + np.array([FREE * pictures * (known.scale == "px") for known in self.formats])
 
     def best(self) -> int:
         """The candidate with the smallest loss, under the noise that it leaves itself."""
@@ -134,14 +126,14 @@ class _Scores:
         for _ in range(3):
             best = int(self.losses(self.noise(best)).argmin())
         if self.formats[best].scale == "px":  # sizes of their own may only absorb what the model is off by everywhere
-            middle = self.np.median(self.worst, axis=1)
+            middle = np.median(self.worst, axis=1)
             good = [k for k, known in enumerate(self.formats) if known.scale != "px" and middle[k] <= GOOD]
             best = min(good, key=lambda k: middle[k], default=best)
         return self.plainest(best)
 
     def noise(self, k: int) -> float:
         found = self.errors[k][self.worst[k] <= NEAR]
-        return max(LEAST_NOISE, 1.4826 * float(self.np.median(self.np.abs(found)))) if len(found) else 0.03
+        return max(LEAST_NOISE, 1.4826 * float(np.median(np.abs(found)))) if len(found) else 0.03
 
     def plainest(self, best: int, margin: float = 0.0) -> int:
         """The first candidate that gives the same boxes, or, with a margin, one that fits nearly as well."""
@@ -161,15 +153,15 @@ class _Scores:
         if self.formats[near[0]].scale not in (999, 1000) or len(pair) < 2:
             return near[0]
         order = self.formats[pair[0]].order
-        edges = self.np.array([to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4])
+        edges = np.array([to_xyxy(a.numbers, a.order or order) for _, a in self.rows if len(a.numbers) == 4])
         far = edges[(edges > 998) & (edges < 1001)]
-        scale = 999 if len(far) > 1 and self.np.median(far) < 999.3 else 1000
+        scale = 999 if len(far) > 1 and np.median(far) < 999.3 else 1000
         return next((k for k in pair if self.formats[k].scale == scale), near[0])
 
     def same(self, one: int, other: int) -> bool:
         """Whether two candidates mean the same boxes, as far as these pictures tell."""
         counted = self.worst[other] <= NEAR
-        apart = self.np.abs(self.boxes[one] - self.boxes[other])[counted] / self.sides[counted]
+        apart = np.abs(self.boxes[one] - self.boxes[other])[counted] / self.sides[counted]
         return not apart.size or float(apart.max()) <= SAME
 
     def holds(self, one: int, other: int) -> bool:
@@ -191,7 +183,7 @@ class _Scores:
             if here < LEAST_OF_ONE * picture.asked:
                 what = f"{name} fits the other pictures, but {here} of {picture.asked} rectangles"
                 raise NoFit(self.seen(f"the pictures disagree: {what} of the {by(picture.size)} picture"))
-        off = float(self.np.median(self.worst[best][found]))
+        off = float(np.median(self.worst[best][found]))
         if off > MAX_ERROR:
             raise NoFit(self.seen(f"{name} fits best, and is off by {off:.1%} of the side (at most {MAX_ERROR:.0%})"))
 
@@ -217,8 +209,8 @@ class _Scores:
         """Raises NoFit when one other format explains several of the rectangles that the best one misses."""
         name, missed = self.formats[best].name, self.worst[best] > NEAR
         as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]  # no scale fits the few that are in pixels
-        boxes = [self.boxes[others], self.np.stack([self._boxes(known, False) for known in as_sent])]
-        errors = self.np.abs(self.np.concatenate(boxes) - self.asked) / self.sides
+        boxes = [self.boxes[others], np.stack([self._boxes(known, False) for known in as_sent])]
+        errors = np.abs(np.concatenate(boxes) - self.asked) / self.sides
         explained = (errors.max(axis=2) <= NEAR / 2)[:, missed].sum(axis=1)
         if (self.formats[best].scale != "px" and explained.max() >= SECOND) or explained[: len(others)].max() >= SECOND:
             second = [*(self.formats[k] for k in others), *as_sent][int(explained.argmax())].name
@@ -227,15 +219,14 @@ class _Scores:
 
     def result(self, best: int) -> Fit:
         found = self.worst[best] <= NEAR
-        pixels = self.np.abs(self.errors[best] * self.sides)[found]
+        pixels = np.abs(self.errors[best] * self.sides)[found]
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
-        for i, (p, answer) in enumerate(self.rows):
-            x1, y1, x2, y2 = (float(value) for value in self.boxes[best][i])
-            boxes[p].append((answer.phrase, (x1, y1, x2, y2)))
+        for (p, answer), bbox in zip(self.rows, self.boxes[best].tolist(), strict=True):
+            boxes[p].append((answer.phrase, box_of(bbox)))
         return Fit(
             self.formats[best],
             round(float(pixels.mean()), 2) if found.any() else 0.0,
-            round(float(self.np.median(self.worst[best][found])), 5) if found.any() else 1.0,
+            round(float(np.median(self.worst[best][found])), 5) if found.any() else 1.0,
             int(found.sum()),
             sum(picture.asked for picture in self.pictures),
             boxes,

@@ -1,19 +1,25 @@
 """Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with what was answered."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
+
+import PIL.Image
+import PIL.ImageDraw
 
 from dataflow_grounding.box_formats import known_formats
 from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.drawing import Mark, draw_marks
+from dataflow_grounding.errors import SpecError, UnreadableReply
 from dataflow_grounding.frames import Order
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import PADDING
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
+from dataflow_grounding.images import PADDING, Image, ImageLimits, open_image
+from dataflow_grounding.records import Record
+from dataflow_grounding.replies.finding import parse_reply
+from dataflow_grounding.replies.labels import equal_ids, matching_ids
+from dataflow_grounding.replies.reading import Note, Said
+from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 30, 36), "orange": (245, 135, 20), "yellow": (250, 222, 40), "green": (36, 150, 60),
@@ -30,6 +36,10 @@ PLOT_HEIGHT, PLOT_MARGIN = 672, 24
 SIZES: tuple[Size, ...] = ((896, 672), (268, 404), (1512, 2016))
 
 
+class NoFit(SpecError):
+    """No format can be named; the message says what was seen."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its pixels."""
@@ -39,13 +49,11 @@ class Probe:
     drawn: Size | None = None
     """Up to where it is drawn: what lies to the right or below is padding."""
 
-    def draw(self) -> "PillowImage":
+    def draw(self) -> PIL.Image.Image:
         """The picture."""
-        from PIL import Image, ImageDraw
-
-        picture = Image.new("RGB", self.size, PADDING)
+        picture = PIL.Image.new("RGB", self.size, PADDING)
         picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
-        pen = ImageDraw.Draw(picture)
+        pen = PIL.ImageDraw.Draw(picture)
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
             line = max(1, round(min(self.size) / 400))
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]], outline=(60, 60, 60), width=line)
@@ -130,19 +138,57 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     return Probe(size, boxes)
 
 
-def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> "PillowImage":
-    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
-    from PIL import Image
+def question_of(
+    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
+) -> tuple[Image, Request[tuple[list[ProbeBox], str]]]:
+    """A probe picture, drawn into a file of this name, and the question for its rectangles."""
+    settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
+    probe.draw().save(path, **settings)
+    image = open_image(Record({"image_path": path}), "image_path", limits)
+    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
+    return image, replace(question, read=lambda reply: read_answers(reply, probe, asked.key), divisible=False)
 
+
+def read_answers(reply: str, probe: Probe, key: str) -> tuple[tuple[list[ProbeBox], str], list[Note]]:
+    """The box that a reply's last answer gives each rectangle, numbers as written; and what kept it from being read."""
+    try:
+        parsed = parse_reply(reply, key)
+    except UnreadableReply as error:
+        return ([], str(error)), []
+    phrases = dict(enumerate(probe.boxes, 1))
+    answers: dict[int, ProbeBox] = {}
+    for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
+        number = _phrase_of(raw.said, phrases)
+        if number is not None and number not in answers:
+            phrase = phrases[number]
+            answers[number] = ProbeBox(phrase, probe.boxes[phrase], raw.numbers, raw.order, raw.family)
+    return ([answers[number] for number in sorted(answers)], ""), []
+
+
+def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
+    """By a label that is a phrase, else by id, else by a label that means only one phrase."""
+    equal = [number for label in said.labels for number in equal_ids(label, phrases)]
+    if equal or said.id in phrases:
+        return equal[0] if equal else said.id
+    return next((ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None)
+
+
+def by(size: Size) -> str:
+    """A size in words."""
+    return f"{size[0]}x{size[1]}"
+
+
+def plot(pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]) -> PIL.Image.Image:
+    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture, drawn dashed."""
     drawn = []
     for picture, answers in zip(pictures, boxes, strict=True):
         scale = PLOT_HEIGHT / picture.size[1]
-        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), Image.Resampling.LANCZOS)
+        small = picture.probe.draw().resize((round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS)
         scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
         marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
         drawn.append(draw_marks(small, marks))
     width = sum(one.width for one in drawn) + PLOT_MARGIN * (len(drawn) + 1)
-    sheet = Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
+    sheet = PIL.Image.new("RGB", (width, PLOT_HEIGHT + 2 * PLOT_MARGIN), "white")
     left = PLOT_MARGIN
     for one in drawn:
         sheet.paste(one, (left, PLOT_MARGIN))

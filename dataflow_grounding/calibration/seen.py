@@ -3,27 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from dataflow_grounding.calibration.probes import ProbedPicture
-from dataflow_grounding.errors import SpecError
+import numpy as np
+from numpy.typing import NDArray
+
+from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, by
 from dataflow_grounding.frames import Order, frame_of, to_xyxy
 from dataflow_grounding.geometry import Size, ordered
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array: TypeAlias = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
 UNEVEN, ROUNDED_PX = 0.04, 32  # how differently x and y may be scaled, and what rounding to multiples does to a side
 BORDER = 0.99  # edges further out are left out: models write no numbers beyond the picture, which pulls their mean in
 ROUNDS = 6
 UNTRIMMED = 1.15  # by how much the deviation is larger than that of the edges which are kept
-
-
-class NoFit(SpecError):
-    """No format can be named; the message says what was seen."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +57,6 @@ class SeenSize:
 
 def seen(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
     """A picture's size as its answers count it: a robust line through the first edge. None for under 4 boxes."""
-    import numpy as np
-
     canvas = frame_of(frame, picture.sent)
     answers = [a for a in picture.answers if len(a.numbers) == 4]
     if len(answers) < 4:
@@ -87,10 +79,8 @@ def measured_in(pictures: Sequence[ProbedPicture], order: Order, frame: str) -> 
     return [one for picture in pictures if (one := seen(picture, order, frame)) is not None]
 
 
-def _line(true: "Array", written: "Array", far: float) -> tuple[float, float, float, float] | None:
+def _line(true: Array, written: Array, far: float) -> tuple[float, float, float, float] | None:
     """Scale and its relative error, shift and its error (shares of `far`), of numbers that should be proportional."""
-    import numpy as np
-
     inner = true < BORDER * far
     true, written = true[inner], written[inner]
     scale = float(np.median(written[true > 0.2 * far] / true[true > 0.2 * far]))
@@ -120,25 +110,19 @@ def pooled(measured: Sequence[SeenSize], expected: Callable[[int], float]) -> tu
     return sum(gap / error**2 for gap, error in gaps) / weight, 1 / math.sqrt(weight)
 
 
-def check_even(measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit if x and y of one picture are counted in different pixels, and not in parts of the side either."""
-    if constant_side(measured, "sent"):
+def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
+    """Raises NoFit if x and y of one picture count differently: pixels, or with a `frame` parts of its sides.
+
+    A model that should count pixels may count parts of the side. Three measuring errors are allowed for.
+    """
+    if frame is None and constant_side(measured, "sent"):
         return
     for one in measured:
-        _refuse_uneven(one, one.scale[0] / one.scale[1], UNEVEN + ROUNDED_PX / min(one.size), measured)
-
-
-def check_parts(measured: Sequence[SeenSize], frame: str) -> None:
-    """Raises NoFit if a model that should count parts of the sides of `frame` counts those of x and y differently."""
-    for one in measured:
         width, height = one.sent if frame == "sent" else (1, 1)  # a square's sides are alike
-        _refuse_uneven(one, one.scale[0] * width / (one.scale[1] * height), UNEVEN, measured)
-
-
-def _refuse_uneven(one: SeenSize, ratio: float, most: float, measured: Sequence[SeenSize]) -> None:
-    """Raises NoFit if x and y differ by more than `most` and three measuring errors explain; `ratio` is 1 for none."""
-    if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
-        raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
+        ratio = one.scale[0] * width / (one.scale[1] * height)
+        most = UNEVEN + (ROUNDED_PX / min(one.size) if frame is None else 0)
+        if abs(math.log(ratio)) - 3 * math.hypot(*one.error) > most:
+            raise NoFit(f"the pictures disagree: x and y of {by(one.sent)} px count differently ({shown(measured)})")
 
 
 def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] | None:
@@ -155,11 +139,6 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> tuple[int, str] |
         if worst <= len(sides) + 5 * math.sqrt(2 * len(sides)):
             return round(mean), name
     return None
-
-
-def by(size: Size) -> str:
-    """A size in words."""
-    return f"{size[0]}x{size[1]}"
 
 
 def shown(measured: Sequence[SeenSize]) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding.box_formats import find_box_format
@@ -18,7 +17,7 @@ from dataflow_grounding.errors import SpecError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 from dataflow_grounding.prompts import load_prompt
-from dataflow_grounding.records import is_number
+from dataflow_grounding.records import is_number, read_object
 
 
 @dataclass(frozen=True)
@@ -122,34 +121,28 @@ def prompt_version() -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
-def stored_calibration(endpoint: str, model: str, *paths: str) -> "Calibration | None":
+def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
     """The latest calibration of this endpoint, model and prompt at these paths."""
     found = [load(path, endpoint, model) for path in paths]
     return max((one for one in found if one is not None), key=lambda one: one.date, default=None)
 
 
-def load(path: str, endpoint: str, model: str) -> "Calibration | None":
+def load(path: str, endpoint: str, model: str) -> Calibration | None:
     """The calibration in a file; None for one that is missing, damaged, or of another model, endpoint or prompt."""
+    row = read_object(path)
+    known = [one for one in fields(Calibration) if one.name in row]
     try:
-        with open(path, encoding="utf-8") as file:
-            row = json.load(file)
-        calibration = _checked(row)
+        assert all(isinstance(row[one.name], str) for one in known if one.type is str)
+        assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
+        calibration = Calibration(**{one.name: row[one.name] for one in known})
         assert calibration.format.boxes
         assert calibration.size_limits is not None or calibration.format.scale != "px"
         assert all(len(one) == 2 and min(one) > 0 for one in calibration.sizes)
         assert all(len(one) == 3 and min(one) > 0 for one in calibration.poor)
-    except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError, SpecError):
+    except (ValueError, TypeError, AssertionError, SpecError):
         return None
     ours = (bare_address(endpoint), model, prompt_version())
     return calibration if (calibration.endpoint, calibration.model, calibration.prompt) == ours else None
-
-
-def _checked(row: Any) -> Calibration:
-    """A stored row as a calibration. Raises AssertionError, TypeError where a field is of another type or missing."""
-    known = [one for one in fields(Calibration) if one.name in row]
-    assert all(isinstance(row[one.name], str) for one in known if one.type is str)
-    assert all(is_number(row[one.name]) for one in known if one.type in (int, float))
-    return Calibration(**{one.name: row[one.name] for one in known})
 
 
 def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:

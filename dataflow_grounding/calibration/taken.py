@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from dataflow_grounding.calibration.probes import SIZES, ProbedPicture, reduced_to
-from dataflow_grounding.calibration.seen import NoFit, by
+from dataflow_grounding.calibration.probes import SIZES, NoFit, ProbedPicture, by, reduced_to
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.images import SizeLimits
 
@@ -89,6 +88,22 @@ class Taken:
 def _beyond(measure: Callable[[Size], float], refused: Sequence[Size], answered: Sequence[Size]) -> list[Size]:
     """Those that are beyond all that was answered, in this way."""
     return [size for size in refused if measure(size) > BEYOND * max(map(measure, answered))]
+
+
+def elongated(own: Sequence[Size]) -> list[Size]:
+    """The widest and the tallest of these sizes, where models may err in them."""
+    return [size for size in most_elongated(own) if is_elongated(size)]
+
+
+def most_elongated(own: Sequence[Size]) -> tuple[Size, Size]:
+    """The widest and the tallest of these sizes; squares where there is none."""
+    shares = sorted([*own, (1, 1)], key=lambda size: size[0] / size[1])
+    return shares[-1], shares[0]
+
+
+def is_elongated(size: Size) -> bool:
+    """Whether a picture is so long or tall that models err in it: Qwen3-VL does (QwenLM/Qwen3-VL issue 2020)."""
+    return max(size) > MODERATE * min(size)
 
 
 def is_near(size: Size, asked: Iterable[Size]) -> bool:

@@ -1,12 +1,11 @@
 """`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its model answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from dataflow_grounding.calibration.asking import Calibrated, CalibrationUnclear, calibrate
 from dataflow_grounding.calibration.choice import keep, stated_format, summary
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
@@ -84,16 +83,18 @@ def of_calibrate(
     endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does `auto` for a model it doesn't know.
     Exits with 2 if the answers fit no format.
     """
+    from dataflow_grounding.calibration.asking import CalibrationUnclear, calibrate
+
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
         done = calibrate(serving, stated_format(serving.model), start)
     except CalibrationUnclear as unclear:
-        _write_plot(unclear, plot_path)
+        _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise
     path = keep(done.calibration)
-    _write_plot(done, plot_path)
-    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done)}."]
+    _write_plot(done.pictures, done.fit.boxes, plot_path)
+    lines = [f"{serving.model} writes {done.calibration.box_format}: {summary(done.calibration)}."]
     lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored.")
     answer(as_json, {**asdict(done.calibration), "stored": path}, lines)
 
@@ -124,13 +125,12 @@ def _serving(
     return serving, options
 
 
-def _write_plot(done: Calibrated | CalibrationUnclear, path: str | None) -> None:
+def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
     if not path:
         return
     from dataflow_grounding.calibration.probes import plot
 
-    boxes = done.fit.boxes if isinstance(done, Calibrated) else [[] for _ in done.pictures]
     try:
-        plot(done.pictures, boxes).save(path)
+        plot(pictures, boxes).save(path)
     except (OSError, ValueError) as error:
         raise GroundingError(f"can't write {path}: {error}") from None

@@ -2,8 +2,7 @@
 
 from dataflow_grounding.compat.api_vlm_serving import APIVLMServing_openai, GeneratesFromInput, ServingForDataFlow
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
-from dataflow_grounding.compat.image_bbox_generator import ExistingBBoxDataGenConfig, ImageBboxGenerator
-from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
+from dataflow_grounding.compat.operators import ExistingBBoxDataGenConfig, ImageBboxGenerator, PromptedVQAGenerator
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.storage import FileStorage
 

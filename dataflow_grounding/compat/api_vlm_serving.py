@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
-from dataflow_grounding.compat.prompted_vqa import PromptedVQAGenerator
+from dataflow_grounding.compat.operators import PromptedVQAGenerator
 from dataflow_grounding.errors import SpecError
 from dataflow_grounding.records import Record
 from dataflow_grounding.serving.base import Serving

@@ -1,6 +1,7 @@
 """Reading the referring expressions out of a caption by rules."""
 
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding.embedded import words
@@ -32,19 +33,15 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
-def _noun_phrases(tokens: list[Token]) -> list[NounPhrase]:
-    found = []
+def _noun_phrases(tokens: list[Token]) -> Iterator[NounPhrase]:
     at = 0
     while at < len(tokens):
         phrase = read_noun_phrase(tokens, at)
-        if phrase is None:
-            at += 1
-        elif _names_object(tokens, phrase) and (at == 0 or tokens[at - 1].lower not in words.NEGATIONS):
-            found.append(phrase)
+        if phrase and _names_object(tokens, phrase) and (at == 0 or tokens[at - 1].lower not in words.NEGATIONS):
+            yield phrase
             at = phrase.tail
         else:
-            at = phrase.end
-    return found
+            at = phrase.end if phrase else at + 1
 
 
 def _names_object(tokens: list[Token], phrase: NounPhrase) -> bool:

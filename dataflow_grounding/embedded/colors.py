@@ -15,10 +15,6 @@ _AGREEMENT = 0.75
 _MIN_CONTRAST = 24.0
 _MIN_CLEAR_SIDES = 0.8  # of the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
-
-
-# Bounds of each colour term: hue in degrees (may pass through 0), least chroma, lightness range.
-TERMS = words.COLOR_BOUNDS
 # Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least chroma.
 _STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 
@@ -27,7 +23,7 @@ def color_mask(
     term: str, lightness: Array, chroma: Array, hue: Array, *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
     """Where the colour term holds, bool, shaped as the three arrays (lightness 0 to 100, chroma, hue in degrees)."""
-    (least_hue, most_hue), least_chroma, (darkest, lightest) = TERMS[term]
+    (least_hue, most_hue), least_chroma, (darkest, lightest) = words.COLOR_BOUNDS[term]
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
@@ -60,10 +56,9 @@ def color_matches(term: str, lab: Array) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ColorRegion:
+class ColorRegion(Candidate):
     """A region of one colour; steady when a looser and a stricter reading give its box too and it stands out."""
 
-    candidate: Candidate
     labels: tuple[int, ...]
     is_steady: bool = False
 
@@ -88,11 +83,10 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     (_, loose), (labels, medium), (_, strict) = (_components(mask, picture.area) for mask in masks)
 
     def checked(region: ColorRegion, others: list[list[ColorRegion]]) -> ColorRegion:
-        box = region.candidate.bbox
-        agreed = all(any(iou(box, one.candidate.bbox) >= _AGREEMENT for one in other) for other in others)
-        return replace(region, is_steady=agreed and _stands_out(picture, np.isin(labels, region.labels), box))
+        agreed = all(any(iou(region.bbox, one.bbox) >= _AGREEMENT for one in other) for other in others)
+        return replace(region, is_steady=agreed and _stands_out(picture, np.isin(labels, region.labels), region.bbox))
 
-    found = [checked(r, [loose, strict]) for r in medium if r.candidate.size >= 0.03 * medium[0].candidate.size]
+    found = [checked(r, [loose, strict]) for r in medium if r.size >= 0.03 * medium[0].size]
     wholes = [[_grown(level, picture)] if level else [] for level in (loose, strict)]
     whole = checked(_grown(medium, picture), wholes) if found else None
     return ColorRegions(found, whole, float(masks[1].sum()))
@@ -102,12 +96,11 @@ def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
     """The largest region with all that lie within 3% of the picture's long side of it, one after the other."""
     reach = 0.03 * max(picture.width, picture.height)
     grown = regions[0]
-    left = [region for region in regions[1:] if region.candidate.size >= 0.01 * grown.candidate.size]
-    while near := [region for region in left if _gap(region.candidate.bbox, grown.candidate.bbox) <= reach]:
+    left = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
+    while near := [region for region in left if _gap(region.bbox, grown.bbox) <= reach]:
         parts = [grown, *near]
-        box, size = around([part.candidate.bbox for part in parts]), sum(part.candidate.size for part in parts)
-        labels = tuple(label for part in parts for label in part.labels)
-        grown = ColorRegion(replace(grown.candidate, bbox=box, size=size), labels)
+        box, size = around([part.bbox for part in parts]), sum(part.size for part in parts)
+        grown = replace(grown, bbox=box, size=size, labels=tuple(label for part in parts for label in part.labels))
         left = [region for region in left if region not in near]
     return grown
 
@@ -126,11 +119,11 @@ def _components(mask: Array, area: int) -> tuple[Array, list[ColorRegion]]:
     """The label image, and the regions that are more than specks, largest first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     regions = [
-        ColorRegion(Candidate(box_of(x, y, w, h), float(size), REGION_SCORE, "region"), (label,))
+        ColorRegion(box_of(x, y, w, h), float(size), REGION_SCORE, "region", (label,))
         for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1)
         if size >= max(30, 0.0003 * area)
     ]
-    return labels, sorted(regions, key=lambda region: (-region.candidate.size, region.candidate.bbox))
+    return labels, sorted(regions, key=lambda region: (-region.size, region.bbox))
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:

@@ -8,10 +8,9 @@ from functools import cache, lru_cache
 from typing import Any
 
 from dataflow_grounding.embedded import words
-from dataflow_grounding.embedded.choose import beside, center, choose
 from dataflow_grounding.embedded.noun_phrases import tokenize
-from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
-from dataflow_grounding.embedded.picture import Array, Candidate, Picture
+from dataflow_grounding.embedded.phrases import Phrase, beside, center, choose, parse_phrase
+from dataflow_grounding.embedded.picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
 _STAND_IN = ("thing", "things")
@@ -59,29 +58,21 @@ class Descriptions:
         if not all(token.lower in _TESTED or token.lower.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
-        phrases = [phrase] if phrase.anchor is None else [phrase, phrase.anchor]
+        phrases = [phrase, phrase.relation[1]] if phrase.relation else [phrase]
         if len(nouns) != len(phrases) or not all(map(_is_understood, phrases)):
             return None
         candidates = self._candidates(phrase, nouns[0][0])
-        if phrase.anchor is not None and phrase.relation is not None:
-            anchors = self._chosen(self._candidates(phrase.anchor, nouns[1][0]), phrase.anchor)
-            if not anchors.clear or len(anchors.ids) != 1:
+        if phrase.relation is not None:
+            side, anchor = phrase.relation
+            anchors = choose(self._candidates(anchor, nouns[1][0]), anchor, self.picture)
+            if anchors is None or len(anchors) != 1:
                 return None
-            [anchor] = [thing for thing in self.things if thing.id == anchors.ids[0]]
-            candidates = beside(candidates, phrase.relation, anchor.bbox)
-        return self._chosen(candidates, phrase)
-
-    def _candidates(self, phrase: Phrase, kind: str) -> list[Candidate]:
-        # A candidate's evidence is what it is known by afterwards: boxes may be equal.
-        return [
-            Candidate(thing.bbox, thing.size, 1.0, str(thing.id))
-            for thing in self.things
-            if thing.kind == kind and phrase.color in (None, thing.color)
-        ]
-
-    def _chosen(self, candidates: list[Candidate], phrase: Phrase) -> Meaning:
+            candidates = beside(candidates, side, anchors[0].bbox)
         chosen = choose(candidates, phrase, self.picture)
-        return Meaning(tuple(int(c.evidence) for c in (candidates if chosen is None else chosen)), chosen is not None)
+        return Meaning(tuple(thing.id for thing in (candidates if chosen is None else chosen)), chosen is not None)
+
+    def _candidates(self, phrase: Phrase, kind: str) -> list[Thing]:
+        return [thing for thing in self.things if thing.kind == kind and phrase.color in (None, thing.color)]
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Whether a phrase means exactly these things."""
@@ -108,7 +99,7 @@ class Descriptions:
             end, rest = (place, "") if place in _ENDS else ("", place)
             yield _joined("the", end, size, color, thing.kind, rest)
         for color in colors:
-            for anchor in self._anchors(thing):
+            for anchor in itertools.islice(self._anchors(thing), _MOST_ANCHORS):
                 for side in _SIDES:
                     yield _joined("the", color, thing.kind, side, anchor)
 
@@ -120,17 +111,12 @@ class Descriptions:
         inside["middle"] = all(0.3 <= value <= 0.7 for value in (x, y))
         return all(inside[word] for word in place.split() if word in inside)
 
-    def _anchors(self, thing: Thing) -> list[str]:
-        """Phrases for the nearest things that type, and colour if need be, tell from all others."""
-        found = []
+    def _anchors(self, thing: Thing) -> Iterator[str]:
+        """Phrases for the other things, the nearest first, that type, and colour if need be, tell from all others."""
         for other in sorted(self.things, key=lambda other: _distance(thing, other)):
             texts = (_joined("the", color, other.kind) for color in dict.fromkeys(("", other.color)))
-            text = next((text for text in texts if other != thing and self.means(text, [other.id])), None)
-            if text is not None:
-                found.append(text)
-            if len(found) == _MOST_ANCHORS:
-                break
-        return found
+            telling = (text for text in texts if other != thing and self.means(text, [other.id]))
+            yield from itertools.islice(telling, 1)
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Each kind of thing, counted ("two red cars", by colour if all are clear), and which they are, many first."""

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.embedded import cascades, shapes, words
-from dataflow_grounding.embedded.choose import beside, choose
-from dataflow_grounding.embedded.colors import TERMS, ColorRegion, ColorRegions, find_regions
-from dataflow_grounding.embedded.phrases import Phrase, parse_phrase
+from dataflow_grounding.embedded.colors import ColorRegion, ColorRegions, find_regions
+from dataflow_grounding.embedded.phrases import Phrase, beside, choose, parse_phrase
 from dataflow_grounding.embedded.picture import Array, Candidate, Picture
 from dataflow_grounding.embedded.regions import with_article
 from dataflow_grounding.embedded.scenes import find_greenery, find_sky
@@ -41,7 +40,7 @@ class _Sight:
         self.regions = functools.cache(lambda term: find_regions(picture, term))
 
 
-_Finder = Callable[[Phrase, _Sight], list[Candidate]]
+_Finder = Callable[[Phrase, _Sight], Sequence[Candidate]]
 
 
 def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -53,7 +52,7 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     Scores are constants set by hand, one for each kind of evidence: they are not probabilities. Deterministic.
     """
     sight = _Sight(Picture(image))
-    found: dict[int, list[Candidate]] = {}
+    found: dict[int, Sequence[Candidate]] = {}
     undecided: dict[int, _Undecided] = {}
     read = {int(phrase["id"]): parse_phrase(str(phrase["text"])) for phrase in phrases}
     for key, phrase in read.items():
@@ -74,7 +73,7 @@ def ground_phrases(image: Array, phrases: Sequence[dict[str, Any]]) -> dict[str,
     return {"objects": objects, "statuses": statuses}
 
 
-def _claimed_twice(found: dict[int, list[Candidate]], read: dict[int, Phrase]) -> set[int]:
+def _claimed_twice(found: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
     """Phrases with different heads whose guessed boxes are the same: at least one of them is wrong."""
     guessed = [(key, c.bbox) for key, candidates in found.items() for c in candidates if c.evidence != "seen"]
     pairs = itertools.combinations(guessed, 2)
@@ -90,7 +89,7 @@ def _differ(one: str, other: str) -> bool:
     return one != other and not ({one, other} <= words.PEOPLE and {one, other} & words.ANYONE)
 
 
-def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
     finder = _finder(phrase)
@@ -100,16 +99,13 @@ def _look_for(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         # Of a person who is alone, what they wear or do need not be understood.
         raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, sight)
-    if not candidates:
-        return []
-    if phrase.relation is not None and phrase.anchor is not None:
-        anchors = _look_for(phrase.anchor, sight)
+    if candidates and phrase.relation is not None:
+        side, anchor = phrase.relation
+        anchors = _look_for(anchor, sight)
         if len(anchors) != 1:
-            raise _Undecided("ambiguous", f"{phrase.anchor.head!r} is not clear")
-        candidates = beside(candidates, phrase.relation, anchors[0].bbox)
-        if not candidates:
-            return []
-    if finder in (_sky, _greenery):
+            raise _Undecided("ambiguous", f"{anchor.head!r} is not clear")
+        candidates = beside(candidates, side, anchors[0].bbox)
+    if not candidates or finder in (_sky, _greenery):
         return candidates
     chosen = choose(candidates, phrase, sight.picture)
     if chosen is None:
@@ -124,7 +120,7 @@ def _finder(phrase: Phrase) -> _Finder | None:
         return _FINDERS.get(kind, _seen)
     if phrase.head in words.SHAPES:
         return _shape
-    return _colored if phrase.color in TERMS and phrase.head in words.ONE_COLORED else None
+    return _colored if phrase.color in words.COLOR_BOUNDS and phrase.head in words.ONE_COLORED else None
 
 
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
@@ -136,7 +132,7 @@ def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     return sightings.found
 
 
-def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     faces, bodies = _seen(phrase, sight, "face"), _seen(phrase, sight, "body")
     if not faces and not bodies:
         raise _Undecided("unsupported", "people are found by a frontal face or from head to foot, and none was seen")
@@ -144,26 +140,25 @@ def _people(phrase: Phrase, sight: _Sight) -> list[Candidate]:
     return bodies + cascades.owners_of("face", rest, sight.picture)
 
 
-def _cats(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _cats(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     faces = _seen(phrase, sight, "cat face")
     if not faces:
         raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
     return cascades.owners_of("cat face", faces, sight.picture)
 
 
-def _eyes(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _eyes(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     faces = _seen(phrase, sight, "face")
     if len(faces) != 1:
         raise _Undecided("unsupported", "eyes are found in a frontal face, and not just one was seen")
     return cascades.find_eyes(faces[0], sight.picture)
 
 
-def _sky(phrase: Phrase, sight: _Sight) -> list[Candidate]:
-    sky = find_sky(sight.picture, phrase.color)
-    return [] if sky is None else [sky]
+def _sky(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    return find_sky(sight.picture, phrase.color)
 
 
-def _greenery(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _greenery(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     if phrase.color not in (None, "green"):
         raise _Undecided("unsupported", "only green plants can be looked for")
     if phrase.count is not None or phrase.positions or phrase.size is not None:
@@ -177,27 +172,27 @@ _FINDERS: dict[str, _Finder] = {
 }  # fmt: skip
 
 
-def _shape(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     kind, color = words.SHAPES[phrase.head], phrase.color
     found = select_shapes(sight.shapes(), kind, color)
     if any(shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {kind}")
-    if found or color not in TERMS:
-        return [shape.candidate for shape in found]
+    if found or color not in words.COLOR_BOUNDS:
+        return found
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    alike = select_shapes(sight.shapes(), shapes.LOOSE_KINDS.get(kind, ""), color)
+    alike = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
     loose = [shape for shape in alike if _may_be_called(kind, shape)]
     if not loose or len(of_color) > len(loose):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
-    return [replace(shape.candidate, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
+    return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
 
 
 def _may_be_called(kind: str, shape: Shape) -> bool:
     """Whether an ellipse may pass for a circle, a rectangle for a square: not when it is long."""
-    width, height = _sides(shape.candidate)
+    width, height = _sides(shape)
     return kind not in ("circle", "square") or 0.6 <= width / height <= 1 / 0.6
 
 
@@ -206,12 +201,12 @@ def _sides(candidate: Candidate) -> tuple[float, float]:
     return x2 - x1, y2 - y1
 
 
-def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
+def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
     regions = sight.regions(phrase.color or "")
     if not regions.found:
         return []
     if phrase.head in words.ROUND:
-        found = [region for region in regions.found if _is_round(region.candidate)]
+        found = [region for region in regions.found if _is_round(region)]
         if not found:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
         chosen, accounted_for = _with_rivals(found), regions.found
@@ -219,28 +214,28 @@ def _colored(phrase: Phrase, sight: _Sight) -> list[Candidate]:
         chosen = accounted_for = _whole_or_rivals(phrase, regions)
     if not all(region.is_steady for region in chosen):
         raise _Undecided("ambiguous", "the colour's region has no clear border")
-    largest = chosen[0].candidate
-    if regions.total - sum(region.candidate.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
+    largest = chosen[0]
+    if regions.total - sum(region.size for region in accounted_for) > _FEW_ELSEWHERE * largest.size:
         raise _Undecided("ambiguous", "the colour is in other places too")
     _check_extent(phrase, largest, sight.picture)
     _check_scene(phrase, largest, sight)
-    if phrase.head not in words.FIGURES and any(iou(s.candidate.bbox, largest.bbox) > _SAME for s in sight.shapes()):
+    if phrase.head not in words.FIGURES and any(iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()):
         raise _Undecided("ambiguous", f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}")
-    return [region.candidate for region in chosen]
+    return chosen
 
 
 def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
     """The largest region, and others that could be meant as well."""
     one = found[0]
-    return [one, *(r for r in found[1:] if r.is_steady or r.candidate.size >= _RIVAL * one.candidate.size)]
+    return [one, *(r for r in found[1:] if r.is_steady or r.size >= _RIVAL * one.size)]
 
 
 def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
     chosen = _with_rivals(regions.found)
     whole = regions.whole
-    if whole is None or phrase.is_plural or sum(region.candidate.size for region in chosen) > whole.candidate.size:
+    if whole is None or phrase.is_plural or sum(region.size for region in chosen) > whole.size:
         return chosen
-    if any(rival.is_steady for rival in chosen[1:]) and whole.candidate.size < _NEARLY_ALL * regions.total:
+    if any(rival.is_steady for rival in chosen[1:]) and whole.size < _NEARLY_ALL * regions.total:
         return chosen
     return [whole]  # pieces of one thing, parted by what lies over it
 
@@ -266,6 +261,6 @@ def _check_scene(phrase: Phrase, largest: Candidate, sight: _Sight) -> None:
     """A green or blue region may be no thing but the plants or the sky."""
     scene = find_greenery(sight.picture) if phrase.color == "green" else []
     if phrase.color in ("blue", "cyan"):
-        scene = _sky(phrase, sight)
+        scene = find_sky(sight.picture, phrase.color)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         raise _Undecided("ambiguous", "the colour may be that of the sky or of plants")

@@ -18,25 +18,25 @@ _FINE = 40.0  # variance of gray within 5 px that all plants have
 _LAWN, _LEAVES = 1.8, 2.0  # coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
 
 
-def find_sky(picture: Picture, color: str | None) -> Candidate | None:
-    """The smooth bluish regions along the top, down to a horizon, of the stated colour; a gray one may be a wall."""
+def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
+    """The smooth bluish area along the top, down to a horizon, if of the stated colour; a gray one may be a wall."""
     if picture.area < 32 * 32:
-        return None
+        return []
     region = _smooth_from_top(picture)
     size = int(region.sum())
     # A page or a wall reaches down to the lower edge; a sky has something below it.
     if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25:
-        return None
+        return []
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
     # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down beside a person.
     is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
     if region[0].mean() < (_CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH):
-        return None
+        return []
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
     if not is_blue or not (color in (None, "blue") or color_matches(color, mean)):
-        return None
-    return Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")
+        return []
+    return [Candidate(box_of(*cv2.boundingRect(region)), float(size), SKY_SCORE, "region")]
 
 
 def _smooth_from_top(picture: Picture) -> Array:

@@ -18,20 +18,15 @@ _MOST_SHAPES = 400
 _POLYGONS = {"polygon4": "diamond", "polygon5": "pentagon", "polygon6": "hexagon"}
 COLORED_FIT = 0.91
 CLEAR_FIT = 0.95  # IoU with the ideal shape from which on a region needs no colour word to be believed
-# Words that people use for one another; the second is taken when nothing fits the first.
-LOOSE_KINDS = {
-    "circle": "ellipse", "ellipse": "circle", "square": "rectangle", "rectangle": "square", "diamond": "square",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """An even region: the shape names that fit it and how well (IoU), its mean L*a*b* colour, and where it is."""
+class Shape(Candidate):
+    """An even region: the shape names that fit it and how well (IoU), and its mean L*a*b* colour."""
 
     kinds: frozenset[str]
     fit: float
     lab: Array
-    candidate: Candidate
 
 
 def find_shapes(picture: Picture) -> list[Shape]:
@@ -83,7 +78,7 @@ def _read_shape(picture: Picture, labels: Array, label: int, box: tuple[int, int
     if not kinds:
         return None
     bbox = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
-    return Shape(kinds, fit, color, Candidate(bbox, float(filled.sum()), SHAPE_SCORE, "seen"))
+    return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kinds, fit, color)
 
 
 def _outline(mask: Array) -> Array:

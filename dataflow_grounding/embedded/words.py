@@ -29,7 +29,7 @@ NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(),
 COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
 CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(_terms, ("chromatic", "achromatic", "sizes", "positions"))
 MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
-DEPTHS, PLACES, PICTURES = map(_words, ("depths", "places", "pictures"))
+DEPTHS, PLACES, PICTURES, ORDINALS = map(_words, ("depths", "places", "pictures", "ordinals"))
 SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
 PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
 ANYONE, ANYTHING, ROUND = map(_words, ("anyone", "anything", "round"))
@@ -44,6 +44,8 @@ VERBS -= {"leaves"}
 ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(_words, ("adjectives", "always_plural", "foreign", "tested"))
 NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
+RELATIONS: dict[str, str] = _LISTS["relations"]
+LOOSE_SHAPES: dict[str, str] = _LISTS["loose_shapes"]
 _KNOWN = STOPS.union(
     ARTICLES, NUMBERS, VERBS, ADJECTIVES, CHROMATIC, ACHROMATIC, SIZES, POSITIONS, TONES, VAGUE_COUNTS, NOT_OBJECTS,
     OTHER_COLORS, MANY_COLORED,

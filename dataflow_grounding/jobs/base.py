@@ -204,7 +204,7 @@ def recalled(steps: list[Step]) -> FormatChoice | None:
     """The box format that the steps' operators ask for, as their results folder remembers it; None without boxes."""
     choices = [choice for step in steps if (choice := getattr(step.operator, "format_choice", None)) is not None]
     for choice in choices:
-        choice.recall_beside(steps[0].storage.checkpoint_folder)
+        choice.recall(steps[0].storage.checkpoint_folder)
     return choices[0] if choices else None
 
 

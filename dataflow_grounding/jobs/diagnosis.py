@@ -52,7 +52,7 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small picture."""
     serving, *others = (serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms)
     choice = choice_of(serving)
-    choice.recall_beside(os.path.join(spec.results_dir, ".ckpt"))
+    choice.recall(os.path.join(spec.results_dir, ".ckpt"))
     box_format = "to be calibrated" if choice.pending else choice.format.name
     obstacles = [text for each in (serving, *others) for text in each.obstacles()]
     answer = endpoint_of(serving, send=send, obstacles=list(dict.fromkeys(obstacles)))

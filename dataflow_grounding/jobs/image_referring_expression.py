@@ -99,7 +99,7 @@ class ImageReferringExpressionJob(SpecJob):
         names = self._with_caption(list(block.workflow.steps), all_steps, block.workflow.force_reprocess)
         self.steps = chosen(all_steps, names)
         self.box_format = recalled(all_steps)
-        pipeline.checker.reground_choice.recall_beside(storage.checkpoint_folder)
+        pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         places = [step.storage.operator_step for step in self.steps]
         if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
             refuse_taos_results(spec.results_dir, [self._seed_file, *(step.storage.output_path for step in all_steps)])

@@ -64,6 +64,10 @@ model_not_found = partial(
     Fault, 404, "The model does not exist or you do not have access to it.", "model_not_found", "model"
 )
 """404: no such model."""
+content_filter = partial(
+    Fault, 400, "The response was filtered due to the prompt triggering a content policy.", "content_filter", "prompt"
+)
+"""400: the endpoint's content filter stopped this one request."""
 hang = partial(Fault, hang=True)
 """No reply, ever; the connection stays open."""
 disconnect = partial(Fault, sent_share=0.0)
@@ -87,12 +91,6 @@ def too_many_requests(
 def bad_request(message: str = "The request is not valid.", code: str = "", param: str | None = None) -> Fault:
     """400 with any message."""
     return Fault(400, message, code, param)
-
-
-def content_filter() -> Fault:
-    """400: the endpoint's content filter stopped this one request."""
-    said = "The response was filtered due to the prompt triggering a content policy."
-    return Fault(400, said, "content_filter", "prompt")
 
 
 def server_error(status: int = 500, retry_after: float | None = None) -> Fault:

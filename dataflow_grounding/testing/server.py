@@ -197,7 +197,10 @@ class LoopbackServer(Endpoint):
         """Send the end of a reply, counted first: whoever has the reply in hand must find it counted."""
         if self._open.get(connection) is not exchange:
             return
-        self._end(exchange, exchange.status)
+        if exchange.counted:
+            self._end(exchange)
+            self._count(exchange.status, 1)
+            exchange.request.status_sent, exchange.request.time_sent = exchange.status, time.monotonic()
         connection.write(data, lambda: self._sent(connection))
 
     def _sent(self, connection: Connection) -> None:
@@ -207,24 +210,18 @@ class LoopbackServer(Endpoint):
     def _gone(self, connection: Connection) -> None:
         """The connection is lost; what was being served on it has no reader any more."""
         exchange = self._open.pop(connection, None)
-        if exchange and exchange.request.status_sent is None:
-            self._end(exchange, None)
-        elif exchange:
-            # Counted as sent, and then it did not leave whole.
+        if exchange is None or not exchange.counted:
+            return
+        self.abandoned += 1
+        if exchange.request.status_sent is None:
+            self._end(exchange)
+        else:  # counted as sent, and then it did not leave whole
             self._count(exchange.status, -1)
-            self.abandoned += 1
             exchange.request.status_sent = exchange.request.time_sent = None
 
-    def _end(self, exchange: Exchange, status: int | None) -> None:
-        if not exchange.counted:
-            return
+    def _end(self, exchange: Exchange) -> None:
         self.serving -= exchange.served
         self.in_flight -= 1
-        if status is None:
-            self.abandoned += 1
-            return
-        self._count(status, 1)
-        exchange.request.status_sent, exchange.request.time_sent = status, time.monotonic()
 
     def _count(self, status: int, replies: int) -> None:
         self.by_status[status] += replies

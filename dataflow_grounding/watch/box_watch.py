@@ -10,7 +10,7 @@ from dataflow_grounding.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.errors import RecordError, SpecError, SuspectBoxes, UnreadableReply
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.geometry import Size, box_of
 from dataflow_grounding.images import Image
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.serving.base import Serving
@@ -142,8 +142,7 @@ class Watching:
 
     async def conclude(self, ask: Ask) -> None:
         """What is left to settle after the last record. Raises SuspectBoxes."""
-        if self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due_at_the_end(self._drifted), last=True)
+        await self._look_round(ask, last=True)
         self._checks.finish(vouched=self._watch.suspicion is None)
         if self._odd and self._watch.suspicion is None:
             say(f"Warning: {ODD.format(self._odd, self._asked.name)}.")
@@ -159,14 +158,12 @@ class Watching:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _look_round(self, ask: Ask) -> None:
+    async def _look_round(self, ask: Ask, last: bool = False) -> None:
         """Check the endpoint where it is time for it."""
-        if not self._checks.under_way and self._watch.suspicion is None:
-            await self._settle(ask, self._checks.due(self._drifted))
-
-    async def _settle(self, ask: Ask, due: bool, last: bool = False) -> None:
+        if self._checks.under_way or self._watch.suspicion is not None:
+            return
         strange = self._signs.found is not None or self._signs.mixed
-        if due or (strange and self._checks.possible):
+        if self._checks.due(self._drifted, last) or (strange and self._checks.possible):
             several = strange or self._drifted or (last and not self._checks.in_memory)
             await self._check(ask, waiting=self._drifted or strange, several=several)
         elif self._signs.found:
@@ -230,11 +227,10 @@ class Watching:
             taken_back = mark.answer != marks.answer
             if taken_back or len(mark.numbers) != 4 or mark.family is not None:
                 continue
-            a, b, c, d = mark.numbers
-            labels = mark.said.labels
-            phrase = phrases.get(mark.said.id or 0) or (labels[0] if labels else "")
-            corners = corners_of((a, b, c, d), mark.order, sent, self._asked)
-            boxes.append(Seen(corners, (a, b, c, d), mark.order, sent, phrase, self._checks.known.answers))
+            phrase = phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
+            numbers = box_of(mark.numbers)
+            corners = corners_of(numbers, mark.order, sent, self._asked)
+            boxes.append(Seen(corners, numbers, mark.order, sent, phrase, self._checks.known.answers))
         self._signs.add(boxes)
         if self._drift is not None:
             self._drift.add(boxes)

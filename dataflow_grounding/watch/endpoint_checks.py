@@ -1,10 +1,12 @@
-"""When the endpoint is checked in a run, and what the replies in the store are worth after it."""
+"""When and in which sizes the endpoint is checked in a run, and what the replies in the store are worth after it."""
 
 import asyncio
 import hashlib
 import json
 import math
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.coordinates import BoxFormat
@@ -13,7 +15,6 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.watch.check_sizes import CheckSizes
 from dataflow_grounding.watch.drift import Drift
 from dataflow_grounding.watch.signs import Signs
 
@@ -26,6 +27,81 @@ MORE_OFTEN = 25  # the same once a picture was clearly answered in another forma
 SEVERAL = 3  # pictures of a check that should find two formats mixed, which a single one often doesn't
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
+NEARLY = 1.05  # how much longer a side may be before a size is another one
+SQUARE, LONG = 1.2, 3.0  # padding doesn't show in a picture less elongated than this; in one more so, models err
+
+
+class CheckSizes:
+    """The sizes in which a run's pictures are sent, and those that checks should ask in.
+
+    Formats in parts of the side are checked in the commonest size, if nearly square also in an elongated one, where
+    padding shows. Pixel formats are checked in the largest sizes too, upright and lying: servers reduce them first.
+    """
+
+    def __init__(self, in_pixels: bool) -> None:
+        self._in_pixels = in_pixels
+        self._sent: Counter[Size] = Counter()
+        self._expected: Sequence[Size] = ()
+        self._checked: list[Size] | None = []
+        self._largest: dict[tuple[bool, str], Size] = {}
+        self.outgrown = False
+        """Whether pictures in pixels are sent that are larger than those checked so far."""
+
+    def add(self, size: Size) -> None:
+        """A picture is sent in this size."""
+        self._sent[size] += 1
+        if self._grow([size]) and self._in_pixels and self._checked is not None:
+            self.outgrown = self.outgrown or not any(_covers(known, size) for known in self._checked)
+
+    def expect(self, sizes: Iterable[Size]) -> None:
+        """These will be sent, the commonest first."""
+        self._expected = list(dict.fromkeys(sizes))
+        self._grow(self._expected)
+
+    def trust_all(self) -> None:
+        """Whatever is sent is known to be seen as it should."""
+        self._checked = None
+
+    def chosen(self) -> list[Size]:
+        """The sizes that a check should ask in, the commonest first."""
+        few = sum(self._sent.values()) < 20
+        commonest = self._expected[0] if self._expected and few else self._sent.most_common(1)[0][0]
+        more = list(self._largest.values()) if self._in_pixels else self._elongated(commonest)
+        chosen = [commonest]
+        for size in more:
+            alike = any(_covers(one, size) and _covers(size, one) for one in chosen)
+            if not alike and not any(_covers(one, size) for one in chosen if one != commonest):
+                chosen.append(size)
+        if self._checked is not None:
+            self._checked += chosen
+        self.outgrown = False
+        return chosen
+
+    def _grow(self, sizes: Iterable[Size]) -> bool:
+        """Note the largest areas and longest sides, lying and upright; returns whether any is larger than before."""
+        larger = False
+        for size in sizes:
+            for name, measure in (("area", math.prod), ("side", max)):
+                place = (size[0] < size[1], name)
+                if place not in self._largest or measure(size) > measure(self._largest[place]):
+                    self._largest[place], larger = size, True
+        return larger
+
+    def _elongated(self, commonest: Size) -> list[Size]:
+        if _aspect(commonest) >= SQUARE:
+            return []
+        return [size for size in [*self._sent, *self._expected] if SQUARE <= _aspect(size) <= LONG][:1]
+
+
+def _aspect(size: Size) -> float:
+    return max(size) / min(size)
+
+
+def _covers(one: Size, other: Size) -> bool:
+    """Whether a limit on sides or area that leaves `one` alone leaves the `other` alone, or nearly so."""
+    if (one[0] - one[1]) * (other[0] - other[1]) < 0:  # upright pictures may have a limit of their own
+        return False
+    return all(a * NEARLY >= b for a, b in zip(one, other, strict=True))
 
 
 class Known:
@@ -122,22 +198,17 @@ class EndpointChecks:
             self._marked = True
             self._vouching.begin()
 
-    def due(self, drifted: bool) -> bool:
-        """Whether it is time for a check."""
+    def due(self, drifted: bool, last: bool) -> bool:
+        """Whether it is time for a check; for the `last`, whether the run should not end without one."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        known = self.known
-        late = known.sent - known.sent_then >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
-        return late or ((drifted or known.sizes.outgrown) and known.answers - known.answers_then >= LEAST_BETWEEN)
-
-    def due_at_the_end(self, drifted: bool) -> bool:
-        """Whether so much came since the last check that the run should not end without one."""
-        if self._every is None or not self.begun or not self.possible:
-            return False
-        since = self._sent_since_several
-        if self.in_memory:
-            since = min(self._sent_here, self.known.sent - self.known.sent_then)
-        return drifted or self.known.sizes.outgrown or since >= min(LEAST_BETWEEN, self._every)
+        known, changed = self.known, drifted or self.known.sizes.outgrown
+        since = known.sent - known.sent_then
+        if last:
+            since = min(self._sent_here, since) if self.in_memory else self._sent_since_several
+            return changed or since >= min(LEAST_BETWEEN, self._every)
+        late = since >= (min(self._every, MORE_OFTEN) if known.odd else self._every)
+        return late or (changed and known.answers - known.answers_then >= LEAST_BETWEEN)
 
     def doubt(self) -> None:
         """All replies are suspect, where the run goes on."""

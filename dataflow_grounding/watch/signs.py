@@ -4,13 +4,12 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
 
 from dataflow_grounding.box_formats import find_box_format
 from dataflow_grounding.calibration.choice import CALIBRATE
 from dataflow_grounding.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.frames import Order, to_xyxy
-from dataflow_grounding.geometry import Size
+from dataflow_grounding.geometry import Bbox, Size
 
 MOST = 200  # boxes looked at in a run
 ENOUGH = 30  # boxes, from at least FEW pictures, before their places say anything
@@ -35,15 +34,12 @@ _WIDE = "car bus truck train van sofa couch bed table bench boat ship airplane p
 _SHAPES = {**dict.fromkeys(_TALL.split(), "tall"), **dict.fromkeys(_WIDE.split(), "wide")}
 
 
-Four: TypeAlias = tuple[float, float, float, float]
-
-
 @dataclass(frozen=True)
 class Seen:
     """One box as a reply wrote it. `corners` are parts of the asked format's range, in [0, 1] where all is well."""
 
-    corners: Four
-    numbers: Four
+    corners: Bbox
+    numbers: Bbox
     order: Order | None
     sent: Size
     phrase: str
@@ -139,7 +135,8 @@ def _wrong_way_round(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] 
 
 def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | None:
     """All boxes in the top left quarter, or in the part of the picture that another scale would leave them."""
-    if not _enough(seen):
+    # The same box again is no further evidence.
+    if len({s.numbers for s in seen}) < ENOUGH or len({s.reply for s in seen}) < FEW:
         return None
     if all(max(s.corners) <= 0.5 for s in seen):
         return "all lie in the top left quarter of their pictures", _remedy(seen, asked, [asked.order])
@@ -147,7 +144,7 @@ def _in_one_corner(seen: Sequence[Seen], asked: BoxFormat) -> tuple[str, str] | 
         if scale in (asked.scale, 999):
             continue
         other = plain(f"{asked.order}_{scale}")
-        if all(_share(other, asked, s.sent) <= 0.5 and _within(s, asked, other) for s in seen):
+        if all(_within(s, asked, other) for s in seen):
             what = "pixels of the picture" if scale == "px" else f"0 to {scale}"
             return f"all numbers stay within {what}, a part of what was asked for", _remedy(seen, asked, [asked.order])
     return None
@@ -206,7 +203,7 @@ def fitting_format(seen: Sequence[Seen], asked: BoxFormat, orders: Sequence[Orde
     return best[1] if best else None
 
 
-def _reach(boxes: Sequence[Four]) -> float:
+def _reach(boxes: Sequence[Bbox]) -> float:
     """How far right and down nearly all boxes reach, as a share of the side; 0 where too many are impossible."""
     right = sum(min(b) >= -0.02 and max(b) <= 1.02 and b[0] < b[2] and b[1] < b[3] for b in boxes)
     if right < 0.95 * len(boxes):
@@ -220,27 +217,18 @@ def plain(name: str) -> BoxFormat:
     return find_box_format(name, "")
 
 
-def corners_of(numbers: Four, order: Order | None, sent: Size, box_format: BoxFormat) -> Four:
+def corners_of(numbers: Bbox, order: Order | None, sent: Size, box_format: BoxFormat) -> Bbox:
     """The corners that a box's numbers mean in a format, in parts of its range; an `order` of their own comes first."""
     x1, y1, x2, y2 = to_xyxy(numbers, order or box_format.order)
     width, height = box_format.limits(sent)
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
-def _enough(seen: Sequence[Seen]) -> bool:
-    """Whether boxes and replies are many; the same box again is no further evidence."""
-    return len({s.numbers for s in seen}) >= ENOUGH and len({s.reply for s in seen}) >= FEW
-
-
-def _share(other: BoxFormat, asked: BoxFormat, sent: Size) -> float:
-    """The part of the picture that numbers of another format would cover if they were read as asked."""
-    (w, h), (width, height) = other.limits(sent), asked.limits(sent)
-    return min(1.0, w / width) * min(1.0, h / height)
-
-
 def _within(s: Seen, asked: BoxFormat, other: BoxFormat) -> bool:
+    """Whether a box stays in another format's range, which is half of the picture at most if read as asked."""
     (w, h), (width, height) = other.limits(s.sent), asked.limits(s.sent)
-    return s.corners[2] * width <= w * 1.001 and s.corners[3] * height <= h * 1.001
+    is_half = min(1.0, w / width) * min(1.0, h / height) <= 0.5
+    return is_half and s.corners[2] * width <= w * 1.001 and s.corners[3] * height <= h * 1.001
 
 
 def _is_outside(s: Seen) -> bool:

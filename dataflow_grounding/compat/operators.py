@@ -1,21 +1,23 @@
-"""DataFlow-MM's `PromptedVQAGenerator`: a free answer to each row's prompt or conversation, pictures or not."""
+"""DataFlow's operators under their names: `PromptedVQAGenerator`, and RegionMarker as its `ImageBboxGenerator`."""
 
 import asyncio
 import copy
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.images import Image, find_image, open_image
-from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
+from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.prompts import load_prompt
 from dataflow_grounding.records import Record, Update, dump_text, read_text
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.storage import FileStorage
 from dataflow_grounding.tasks.request import STRING, Request, object_of
 
 NO_REGIONS = prompt_for(0)
@@ -182,3 +184,46 @@ def _read(reply: str) -> tuple[str, list[Note]]:
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes
+
+
+@dataclass
+class ExistingBBoxDataGenConfig:
+    """`max_boxes` None keeps all boxes. Without a path the storage's own file is read, or written."""
+
+    max_boxes: int | None = 10
+    input_jsonl_path: str | None = None
+    output_jsonl_path: str | None = None
+
+
+@OPERATOR_REGISTRY.register()
+class ImageBboxGenerator(RegionMarker):
+    """Draws the boxes of each row, or regions that OpenCV proposes, into `{cache_path}/{n}_bbox_vis.jpg`."""
+
+    name = "image_bbox"
+
+    def __init__(self, config: ExistingBBoxDataGenConfig | None = None) -> None:
+        self.cfg = config or ExistingBBoxDataGenConfig()
+        super().__init__(max_boxes=self.cfg.max_boxes)
+
+    def run(self, storage: Any, input_image_key: str = "image", input_bbox_key: str = "bbox", **keys: str) -> str:
+        """Work through the rows; returns the column with the pictures' paths. `keys` are RegionMarker's others."""
+        between = _Between(FileStorage.like(storage), self.cfg)
+        here = copy.copy(self)
+        here.output_dir = between.cache_path
+        return super(ImageBboxGenerator, here).run(
+            between, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
+        )
+
+
+class _Between(FileStorage):
+    """A storage's step, with other files to read from and write to."""
+
+    def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
+        self.__dict__.update(vars(storage))
+        self._reads = config.input_jsonl_path or storage.input_path
+        self._writes = config.output_jsonl_path or storage.output_path
+        self.first_entry_file_name = self._reads  # images are looked for beside it
+
+    def path_of(self, step: int) -> str:
+        """The file that is read for its own step, the one that is written for the next."""
+        return self._reads if step == self.operator_step else self._writes
