@@ -1,4 +1,4 @@
-"""Better boxes: those on which most of several answers agree, and small ones looked for again in an enlarged part."""
+"""Several answers to one question made one: boxes on which most answers agree."""
 
 import asyncio
 import math
@@ -7,11 +7,8 @@ from statistics import median
 from typing import Any, TypeVar
 
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.nearness import middle_of
-from dataflow_grounding.crops import ImageCrop, crop_around
 from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.geometry import Bbox, Size, box_of
-from dataflow_grounding.images import Image
 from dataflow_grounding.tasks.phrase_grounding import Found
 
 T = TypeVar("T")
@@ -20,8 +17,6 @@ T = TypeVar("T")
 # the picture, however small the thing is: it sees it in patches of 1 to 3% of its side. At IoU 0.5, sides of 7% let two
 # answers differ by 2.3% along one side, or 1.3% along both. Larger boxes are compared as they are.
 LEAST = 0.07
-SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
-SMALL_OF_SEVERAL = 0.035  # where several answers are asked for; noise makes the boxes of some small things that large
 
 
 async def agreed(ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size) -> list[Found]:
@@ -106,40 +101,3 @@ def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:
 def _instance(cluster: Sequence[tuple[Bbox, dict[str, Any]]], samples: int) -> dict[str, Any]:
     bbox = [math.floor(edge + 0.5) for edge in _middle(cluster)]
     return {**cluster[0][1], "bbox": bbox, "score": round(len(cluster) / samples, 4)}
-
-
-async def zoomed(
-    ground: Callable[[Image], Awaitable[Found]], image: Image, instances: Sequence[dict[str, Any]], small: float = SMALL
-) -> list[dict[str, Any]]:
-    """The instances, each once; for a small box, what `ground` finds in an enlarged crop around it, if anything."""
-
-    async def one(instance: dict[str, Any]) -> dict[str, Any]:
-        bbox = box_of(instance["bbox"])
-        if not is_small(bbox, image.size, small):
-            return instance
-        crop = crop_around(image, bbox)
-        return _replaced(instance, crop, await ground(crop))
-
-    closer = []
-    for result in await asyncio.gather(*map(one, instances), return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-        if result not in closer:
-            closer.append(result)
-    return closer
-
-
-def is_small(bbox: Bbox, size: Size, small: float) -> bool:
-    """Whether both sides of a box in pixels are below the share `small` of the sides of an image of this size."""
-    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
-
-
-def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[str, Any]:
-    """The box of the crop nearest to the earlier one, in pixels of the whole image."""
-    if not again.instances:
-        return instance
-    boxes = [crop.to_image(box_of(i["bbox"])) for i in again.instances]
-    centre = middle_of(box_of(instance["bbox"]))
-    nearest = min(range(len(boxes)), key=lambda n: math.dist(middle_of(boxes[n]), centre))
-    score = instance.get("score") if instance.get("score") is not None else again.instances[nearest].get("score")
-    return {**instance, "bbox": [int(edge) for edge in boxes[nearest]], "score": score, "zoomed": True}

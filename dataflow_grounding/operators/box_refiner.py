@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.agreement import SMALL, SMALL_OF_SEVERAL, is_small, located, zoomed
+from dataflow_grounding.boxes.agreement import located
+from dataflow_grounding.boxes.zoom import SMALL, SMALL_OF_SEVERAL, is_small, zoomed
 from dataflow_grounding.geometry import box_of, without_duplicates
 from dataflow_grounding.operators.box_operator import BoxOperator, numbered
 from dataflow_grounding.operators.kit import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image

@@ -94,6 +94,7 @@ def test_the_seeds_example_row_gives_its_nine_fields(tmp_path: Path, server: Loo
         pytest.param([[9, 9, True, 5]], ["not_numbers"], id="true for a number"),
         pytest.param([[9, 9, 5]], ["not_numbers"], id="three numbers"),
         pytest.param([["NaN", 9, 5, 5]], ["not_finite"], id="NaN, as CSV files have it"),
+        pytest.param([[10**400, 9, 5, 5]], ["not_finite"], id="beyond a double"),
         pytest.param([[60, 40, 95, 79]], ["xyxy"], id="corners that leave the image as a size"),
         pytest.param(
             [[60, 40, 95, 79], [1, 1, 20, 20]], ["xyxy", "xyxy"], id="a row of corners, some of which would fit"
