@@ -17,7 +17,7 @@ from dataflow_grounding.records import has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import expressions_of, version_of
-from dataflow_grounding.review.queues import Item, Queue, Queued, Reviewable, digest_of
+from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
 from dataflow_grounding.review.record_view import Picture, view_of
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
@@ -115,9 +115,8 @@ class Session:
         self.decisions.refresh()
         queue = self._queue(*(str(wanted.get(name) or "") for name in _FILTERS))
         found, after = (queue.page(_GRID), 0) if wanted.get("mode") == "grid" else queue.after(place, most)
-        records = {queued.item.record: self.view(queued.item.record) for queued in found}
-        shown = {"items": list(map(_shown, found)), "records": records, "place": after}
-        return {**shown, "left": queue.left(), "who": self.who}
+        records = {item.record: self.view(item.record) for item in found}
+        return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
 
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
@@ -187,9 +186,9 @@ class Session:
         if os.path.isdir(folder) and os.listdir(folder):
             raise InputError(f"{folder} has files already: choose another name for --static")
         queue = self._queue(*[""] * len(_FILTERS))
-        items, _ = queue.after(0, len(queue.queued))
-        places = sorted({queued.item.record for queued in items})
-        head = {"who": self.who, "items": list(map(_shown, items)), "records": {}}
+        items, _ = queue.after(0, len(queue.items))
+        places = sorted({item.record for item in items})
+        head = {"who": self.who, "items": queue.told(items), "records": {}}
         scripts = ["data.js", *(f"data-{n + 1}.js" for n in range(-(-len(places) // _CHUNK)))]
         for number, name in enumerate(scripts):
             some = places[_CHUNK * (number - 1) : _CHUNK * number] if number else []
@@ -207,11 +206,6 @@ class Session:
         page = page_html(policy, "\n".join(f'<script src="{name}"></script>' for name in scripts))
         write_text(os.path.join(folder, "review.html"), page)
         return os.path.join(folder, "review.html")
-
-
-def _shown(queued: Queued) -> dict[str, Any]:
-    """An item as the page has it."""
-    return {"why": queued.why, **queued.item._asdict()}
 
 
 def _word(row: Mapping[str, Any]) -> Any:
