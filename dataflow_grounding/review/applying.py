@@ -8,8 +8,8 @@ from dataflow_grounding.errors import InputError, told_as
 from dataflow_grounding.metrics.agreeing import agreement
 from dataflow_grounding.records import Record, annotated_column
 from dataflow_grounding.review.decisions import Decisions, ReviewFiles, Said, listed, review_files
-from dataflow_grounding.review.overlay import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.rows import read_rows, write_rows
 from dataflow_grounding.terminal import counted, say
 

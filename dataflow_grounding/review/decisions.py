@@ -16,7 +16,8 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.errors import BrokenRow, InputError
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line, read_expressions
 from dataflow_grounding.results_folder import annotations_of
-from dataflow_grounding.review.overlay import Truth, changed, expressions_of, is_judged, next_id, overlaid, version_of
+from dataflow_grounding.review.overlay import Truth, changed, is_judged, next_id, overlaid, version_of
+from dataflow_grounding.review.record_view import expressions_of
 
 ACTIONS = ("accept", "reject", "absent", "draw", "move", "phrase", "split", "join", "add", "delete", "comment", "undo")
 

@@ -114,6 +114,6 @@ def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page() -> str:
     """The page with its styles and scripts in it."""
-    page = page_html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">', "<!-- in frame -->")
+    page = page_html(_POLICY, "<!-- in frame -->")
     page = re.sub(r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{page_file(of[1])}</style>", page)
     return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{page_file(of[1])}", page)

@@ -5,15 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import box_of, iou
 from dataflow_grounding.metrics.annotations import is_span
-from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number, read_annotations
-from dataflow_grounding.review.record_view import caption_of
+from dataflow_grounding.records import STATUSES, Record, annotated_column, expression_id, is_number
+from dataflow_grounding.review.record_view import Expression, caption_of, expressions_of
 
-Expression: TypeAlias = dict[str, Any]
 _OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
 
 
@@ -22,20 +21,6 @@ class Truth(NamedTuple):
 
     expression: Expression | None
     before: Expression | None
-
-
-def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions, else its region captions or regions, in order, by id; a further one with an id that is
-    taken is told by a number behind it, `a#0~2`.
-
-    Raises BrokenRow.
-    """
-    found: dict[str, Expression] = {}
-    for expression in read_annotations(record) if annotated_column(record) else ():
-        id = str(expression["expression_id"])
-        names = (id if number == 1 else f"{id}~{number}" for number in count(1))
-        found[next(name for name in names if name not in found)] = expression
-    return found
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:

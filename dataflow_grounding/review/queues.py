@@ -19,7 +19,7 @@ from dataflow_grounding.metrics.annotations import head_of
 from dataflow_grounding.records import Record, dump_line, is_number, parse_line
 from dataflow_grounding.results_folder import image_folders_of
 from dataflow_grounding.review.decisions import Decisions, review_files
-from dataflow_grounding.review.overlay import Expression, expressions_of
+from dataflow_grounding.review.record_view import Expression, expressions_of
 from dataflow_grounding.rows import read_whole_rows
 
 RANDOM_EVERY = 5

@@ -11,8 +11,9 @@ from dataflow_grounding.errors import InputError
 from dataflow_grounding.geometry import area, box_of, iou
 from dataflow_grounding.records import VERDICTS
 from dataflow_grounding.review.decisions import Decisions
-from dataflow_grounding.review.overlay import Expression, expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
+from dataflow_grounding.review.record_view import Expression, expressions_of
 
 SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -16,28 +17,16 @@ from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.records import has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.overlay import expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Item, Queue, Reviewable, digest_of
-from dataflow_grounding.review.record_view import Picture, view_of
+from dataflow_grounding.review.record_view import Picture, expressions_of, view_of
 from dataflow_grounding.review.sampling import gold_answers, mixed_in
 from dataflow_grounding.review.thumbnails import path_of_picture, why_missing
 from dataflow_grounding.rows import write_text
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-FILES = (
-    "report.css",
-    "review.css",
-    "canvas.js",
-    "record.js",
-    "decisions.js",
-    "phrases.js",
-    "stage.js",
-    "grid.js",
-    "telling.js",
-    "comment.js",
-    "review.js",
-)
+FILES = tuple(re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page_file("review.html")))
 """What the page is made of besides its HTML."""
 _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "order")
@@ -48,8 +37,9 @@ _POLICY = (
 
 
 def page_html(policy: str = "", data: str = "") -> str:
-    """The page; `policy` and `data`: what a folder without a server has in its head and before its script."""
-    return Template(page_file("review.html")).substitute(policy=policy, data=data)
+    """The page; of one without a server the `policy`, and what is to stand before its scripts: `data`, as HTML."""
+    told = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    return Template(page_file("review.html")).substitute(policy=told, data=data)
 
 
 class Session:
@@ -124,16 +114,13 @@ class Session:
         """
         record, key = self.reviewable.record(place), self.reviewable.keys[place]
         now = self._said.over(record, key)
-        try:
-            rows = expressions_of(now)
-        except BrokenRow:
-            rows = {}
-        shown = {**now, "expressions": list(rows.values())} if rows and "expressions" in now else now
-        view = view_of(shown, self._picture_of(place))
+        view = view_of(now, self._picture_of(place))
         view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
         view["comment"] = self._said.comments.get(key, "")
-        for e, (id, row) in zip(view["expressions"], rows.items(), strict=False):
-            e |= {"id": id, "version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": _word(row)}
+        rows = {} if view["problem"] else expressions_of(now)
+        for e in view["expressions"]:
+            row = rows[e["id"]]
+            e |= {"version": version_of(row), "reviewed_by": row.get("reviewed_by"), "verified": _word(row)}
             for instance, box in zip(e["instances"], row["instances"], strict=True):
                 instance["verified"] = _word(box)
         return view
@@ -202,8 +189,7 @@ class Session:
                     write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
         for name in FILES:
             write_text(os.path.join(folder, name), page_file(name))
-        policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        page = page_html(policy, "\n".join(f'<script src="{name}"></script>' for name in scripts))
+        page = page_html(_POLICY, "\n".join(f'<script src="{name}"></script>' for name in scripts))
         write_text(os.path.join(folder, "review.html"), page)
         return os.path.join(folder, "review.html")
 

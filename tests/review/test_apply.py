@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.workplace import command
 from dataflow_grounding.review.decisions import Decisions, review_files
-from dataflow_grounding.review.overlay import expressions_of, version_of
+from dataflow_grounding.review.overlay import version_of
 from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.record_view import expressions_of
 from dataflow_grounding.review.session import Session
 
 BOXES = {"A": [0, 0, 40, 40], "B": [50, 0, 90, 40], "C": [100, 0, 140, 40], "bus": [150, 0, 190, 40]}
