@@ -67,13 +67,14 @@ def _rows(record: Record, found: Mapping[str, Expression], said: Mapping[str, Tr
     """What stands of the record's expressions, in their order, then what reviewers said besides."""
     pairs = _pairs(found, said)
     now = {own: found[id] for id, own in pairs.items()}
-    standing = {id: truth.expression for id, truth in said.items() if truth.expression and _stands(truth, now.get(id))}
+    left = {id: truth.expression for id, truth in said.items() if truth.expression}
+    standing = {id: expression for id, expression in left.items() if _stands(expression, now.get(id))}
     rows: dict[str, Expression] = {}
     for id, expression in found.items():
         own = pairs.get(id)
         if own in standing:
             rows[own] = standing[own]
-        elif own is None or said[own].expression:  # nobody judged it, or other boxes of it were rejected
+        elif own is None or own in left:  # nobody judged it, or other boxes of it were rejected
             name = id if id not in said or own == id else next_id(record, {**found, **said, **rows})
             rows[name] = expression if name == id else {**expression, "expression_id": name}
     return rows | {id: expression for id, expression in standing.items() if id not in rows}
@@ -98,20 +99,14 @@ def _alike(found: Mapping[str, Expression], said: Mapping[str, Truth]) -> Iterat
     """Of each two that read alike and may be the same, how far their boxes meet, and so on; then their ids."""
     texts = Counter(expression["text"] for expression in found.values())
     for own, truth in said.items():
-        read = [side["text"] for side in truth if side]
+        sides = [side for side in truth if side]  # as it is and was
         for id, expression in found.items():
-            if expression["text"] in read:
-                meets, at_one_place = _meeting(expression, truth)
+            if expression["text"] in [side["text"] for side in sides]:
+                meets = max(_overlap(expression, side) for side in sides)
+                at_one_place = (expression.get("char_span") or "nowhere") in [side.get("char_span") for side in sides]
                 is_only = truth.before and texts[expression["text"]] == 1
                 if meets or at_one_place or id == own or is_only:
                     yield meets, at_one_place, id == own, id, own
-
-
-def _meeting(expression: Expression, truth: Truth) -> tuple[float, bool]:
-    """How far its boxes meet those of a reviewed one, as it is or was, and whether both stand at one place."""
-    sides, place = [side for side in truth if side is not None], expression.get("char_span") or "nowhere"
-    overlap = max((_overlap(expression, side) for side in sides), default=0.0)
-    return overlap, place in [side.get("char_span") for side in sides]
 
 
 def _overlap(one: Expression, other: Expression) -> float:
@@ -123,12 +118,10 @@ def _overlap(one: Expression, other: Expression) -> float:
     return least if least >= 0.5 else 0.0
 
 
-def _stands(truth: Truth, now: Expression | None) -> bool:
+def _stands(said: Expression, now: Expression | None) -> bool:
     """Whether a reviewer's word stands: a rejection is of the boxes that were seen, and of no others."""
-    said = truth.expression
-    if said is None or said.get("verified") is not False:
-        return said is not None
-    return now is not None and [i["bbox"] for i in said["instances"]] == [i["bbox"] for i in now["instances"]]
+    seen, there = ([i["bbox"] for i in one["instances"]] if one else None for one in (said, now))
+    return said.get("verified") is not False or seen == there
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
