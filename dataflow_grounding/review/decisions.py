@@ -86,7 +86,7 @@ class Decisions:
         self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
         self.samples: list[dict[str, Any]] = []
         self.count = 0
-        self._places: dict[str, int] = {}  # a decision's own id → where its line is
+        self._taken: dict[str, dict[str, Any]] = {}  # by their own ids
         self.damaged: list[int] = []  # lines that count for nothing, from 1
         self._read = self._lines = 0
         self.refresh()
@@ -114,7 +114,7 @@ class Decisions:
         who = str(line.get("who"))
         self.said[who if line.get("blind") else ""].take(line)
         self.count += 1
-        self._places[str(line.get("uid"))] = self._read
+        self._taken[str(line.get("uid"))] = line
         if not line.get("blind"):
             self.by.update({(line["record"], str(change["id"])): who for change in line["changes"]})
 
@@ -176,7 +176,7 @@ class Decisions:
         """
         own = {**_of_decision(given), **({"blind": True} if blind else {})}
         with self._alone() as file:
-            if own.get("uid") in self._places:  # it came before, and its answer was lost
+            if own.get("uid") in self._taken:  # it came before, and its answer was lost
                 return _left(self._changes(given["uid"], key))
             said = self.said[who if blind else ""]
             now, changes = expressions_of(said.over(record, key)), list[dict[str, Any]]()
@@ -199,13 +199,10 @@ class Decisions:
 
     def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
         """The changes of a decision on a record. Raises InputError where there is none."""
-        if uid in self._places:
-            with storing(self.path), open(self.path, "rb") as file:
-                file.seek(self._places[uid])
-                line = parse_line(file.readline())
-            if line["record"] == key:
-                return list(line["changes"])
-        raise InputError("there is no such decision on this record")
+        line = self._taken.get(uid, {})
+        if line.get("record") != key:
+            raise InputError("there is no such decision on this record")
+        return list(line["changes"])
 
 
 def _left(changes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
