@@ -12,9 +12,8 @@ from dataflow_grounding.display import ShownRecord
 from dataflow_grounding.errors import GroundingError, InputError, MissingExtra, RecordError
 from dataflow_grounding.images import url_of
 from dataflow_grounding.records import Record, parse_line
-from dataflow_grounding.review.decisions import Decisions
 from dataflow_grounding.review.door_html import page_file
-from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session, page_html
 from dataflow_grounding.review.thumbnails import why_missing
 from dataflow_grounding.rows import write_rows
@@ -74,9 +73,8 @@ def review(
         results = path
 
         def reviewed(self) -> list[ShownRecord]:
-            files, folders = session.reviewable.files, session.reviewable.folders
-            said, rows = Decisions(files.decisions).said[""], records_with_keys(files.annotations)
-            return [show(Record(said.over(record, key), folders)) for key, record in rows]
+            session.decisions.refresh()
+            return [show(session.reviewed(place)) for place in range(len(session.reviewable.keys))]
 
     widget = Review()
     widget.on_msg(lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)}))

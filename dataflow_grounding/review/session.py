@@ -14,7 +14,7 @@ from typing import Any
 
 from dataflow_grounding.errors import BrokenRow, GroundingError, InputError, RecordError, StorageFailed, told_as
 from dataflow_grounding.image_files import decoding, read_file, read_header
-from dataflow_grounding.records import has_id, write_bytes
+from dataflow_grounding.records import Record, has_id, write_bytes
 from dataflow_grounding.review.decisions import Decisions, Said
 from dataflow_grounding.review.door_html import page_file
 from dataflow_grounding.review.overlay import version_of
@@ -108,14 +108,17 @@ class Session:
         records = {item.record: self.view(item.record) for item in found}
         return {"items": queue.told(found), "records": records, "place": after, "left": queue.left(), "who": self.who}
 
+    def reviewed(self, place: int) -> Record:
+        """A record with what was said of it, of blind second reviews by this reviewer alone."""
+        return self._said.over(self.reviewable.record(place), self.reviewable.keys[place])
+
     def view(self, place: int) -> dict[str, Any]:
         """A record for the page: what `view_of` gives, with `place`, `comment`, and of each expression its `version`,
         of it and of each box `reviewed_by` and `verified`, where a reviewer said so.
         """
-        record, key = self.reviewable.record(place), self.reviewable.keys[place]
-        now = self._said.over(record, key)
+        now, key = self.reviewed(place), self.reviewable.keys[place]
         view = view_of(now, self._picture_of(place))
-        view |= {"place": place, "key": key, "id": str(record.image_id) if has_id(record.image_id) else key}
+        view |= {"place": place, "key": key, "id": str(now.image_id) if has_id(now.image_id) else key}
         view["comment"] = self._said.comments.get(key, "")
         rows = {} if view["problem"] else expressions_of(now)
         for e in view["expressions"]:
