@@ -5,6 +5,7 @@ import random
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from dataflow_grounding.errors import InputError
@@ -77,19 +78,19 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
 
 def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
     """Of each item its box's size, its status, model, and what a check of the pipeline said, where there was one."""
-    found, place, rows, model = dict[Item, dict[str, str]](), -1, dict[str, Expression](), ""
-    for item in reviewable.items:
-        if item.record != place:
-            place, record = item.record, reviewable.record(item.record)
-            rows, model = expressions_of(record), str(record.get("model") or "unknown")
-        row = rows[item.id]
-        found[item] = {"status": item.status, "model": model}
-        if item.box is not None:
-            found[item]["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
-        if "verified" in row and not row.get("reviewed_by"):
-            told, said = row.get("verification"), row["verified"]
-            method = told.get("method") if isinstance(told, Mapping) else "check"
-            found[item]["check"] = f"{method}: {VERDICTS[said if isinstance(said, bool) else None]}"
+    found = dict[Item, dict[str, str]]()
+    for place, items in groupby(reviewable.items, lambda item: item.record):
+        record = reviewable.record(place)
+        rows, model = expressions_of(record), str(record.get("model") or "unknown")
+        for item in items:
+            row = rows[item.id]
+            found[item] = {"status": item.status, "model": model}
+            if item.box is not None:
+                found[item]["size"] = SIZES[bisect((32**2, 96**2), area(box_of(row["instances"][item.box]["bbox"])))]
+            if "verified" in row and not row.get("reviewed_by"):
+                told, said = row.get("verification"), row["verified"]
+                method = told.get("method") if isinstance(told, Mapping) else "check"
+                found[item]["check"] = f"{method}: {VERDICTS[said if isinstance(said, bool) else None]}"
     return found
 
 
