@@ -48,21 +48,21 @@ const reportPage = (() => {
     `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
-  // Places of the records that pass the filters, in order. What is in a row: see `_Index` of report.py.
-  let heads = [], models = [], rows = [];
+  // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
+  let rows = [];
+  const headsOf = (counted) => counted.filter((cell, at) => at % 2 === 0);
   const bitOf = (flag) => 1 << about.flags.indexOf(flag);
   function matching(state) {
     const bits = ["show", "size"].filter((name) => about.flags.includes(state[name])).map((name) => bitOf(state[name]));
     const all = bits.reduce((sum, bit) => sum | bit, 0), words = (state.q || "").toLowerCase().trim();
-    const head = heads.indexOf(state.head), model = models.indexOf(state.model);
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
     const found = [];
     for (let place = 0; place < rows.length; place++) {
       const [id, flags, texts, counted, least, most, by] = rows[place];
-      if ((flags & all) !== all || (state.model !== undefined && by !== model)) continue;
+      if ((flags & all) !== all || (state.model !== undefined && by !== state.model)) continue;
       if (low !== null && !(most >= low) || (high !== null && !(least >= 0 && least <= high))) continue;
       if (words && !texts.includes(words) && !id.toLowerCase().includes(words)) continue;
-      if (state.head !== undefined && !counted.some((n, at) => at % 2 === 0 && n === head)) continue;
+      if (state.head !== undefined && !headsOf(counted).includes(state.head)) continue;
       if (state.record !== undefined && id !== state.record) continue;
       found.push(place);
     }
@@ -71,11 +71,11 @@ const reportPage = (() => {
 
   // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
   function boxesAmong(places, state) {
-    const head = heads.indexOf(state.head), words = (state.q || "").toLowerCase().trim(), found = [];
+    const words = (state.q || "").toLowerCase().trim(), found = [];
     for (const place of places) {
       const [, , texts, counted] = rows[place], lines = texts.split("\n");
       for (let e = 0; 2 * e < counted.length; e++) {
-        if (state.head !== undefined && counted[2 * e] !== head) continue;
+        if (state.head !== undefined && counted[2 * e] !== state.head) continue;
         if (words && texts.includes(words) && !lines[e].includes(words)) continue;
         for (let n = 0; n < counted[2 * e + 1]; n++) found.push([place, e, n]);
       }
@@ -111,8 +111,9 @@ const reportPage = (() => {
     const marked = Object.keys(about.meaning).concat("verified", "changed", "without picture")
       .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
     const times = new Map();
-    rows.forEach((row) => row[3].forEach((n, at) => at % 2 || times.set(n, (times.get(n) || 0) + 1)));
-    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([n]) => heads[n]);
+    for (const head of rows.flatMap((row) => headsOf(row[3]))) times.set(head, (times.get(head) || 0) + 1);
+    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
+    const models = [...new Set(rows.map((row) => row[6]))];
     const sizes = ["small", "medium", "large"].filter((flag) => about.marked[flag]);
     parts.marked = marked;
     parts.failures = node("section", { class: "failures", "aria-labelledby": "failures" });
@@ -243,8 +244,8 @@ const reportPage = (() => {
       "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
   }
 
-  document.addEventListener("DOMContentLoaded", () => load("index").then(([words, ...others]) => {
-    [heads, models, rows] = [words.heads, words.models, others];
+  document.addEventListener("DOMContentLoaded", () => load("index").then((all) => {
+    rows = all;
     build();
     window.addEventListener("hashchange", () => show().catch(fail));
     return show();

@@ -4,20 +4,16 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
-from dataflow_grounding.elsewhere import is_elsewhere, look, side_by_side
+from dataflow_grounding.elsewhere import is_elsewhere, look
 from dataflow_grounding.errors import BrokenRow, ImageMissing, InputError, RecordError
 from dataflow_grounding.geometry import Size
 from dataflow_grounding.image_files import decoding, read_file, read_header
 from dataflow_grounding.images import find_image, url_of
 from dataflow_grounding.records import Record
 from dataflow_grounding.review.record_view import Picture
-
-T = TypeVar("T")
 
 MAX_BYTES = 20_000  # of a small copy
 _TRIES = ((640, 75), (640, 50), (480, 50), (360, 40), (240, 30), (120, 20))  # longest side in pixels, quality of WebP
@@ -76,10 +72,6 @@ class Thumbnails:
         for name in self._there.values():
             if name not in self._used:
                 Path(self._folder, name).unlink(missing_ok=True)
-
-    def along(self, items: Iterable[tuple[T, str | None]]) -> Iterator[tuple[T, Picture]]:
-        """Each item with the picture of its path, in order, made in threads."""
-        return side_by_side(lambda item: (item[0], self.of(item[1])), items, lambda _: True)
 
 
 def path_of_picture(record: Record) -> str:
